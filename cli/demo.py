@@ -1,0 +1,114 @@
+"""``img2prompt-cache demo``."""
+
+from __future__ import annotations
+
+import csv
+import json as json_module
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import console
+
+HEADS = ("mean", "nearest", "knn", "ridge", "mlp")
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the demo is written.")] = Path(
+        "demo"
+    ),
+    count: Annotated[int, typer.Option(min=50, max=5000, help="Scenes to draw.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Of the scenes.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Draw the demo anew where one is.")] = False,
+    json: console.Json = False,
+) -> None:
+    """Draw scenes with prompts, then extract, fit every head, compare, and predict for scenes it never saw."""
+    from img2prompt_cache.errors import UsageError
+    from img2prompt_cache.scenes import write_demo
+
+    if overwrite and (folder / "prompts.csv").is_file() and (folder / "new" / "truth.csv").is_file():
+        shutil.rmtree(folder)
+    elif overwrite and folder.exists():
+        raise UsageError(f"--dir {folder} does not hold a demo; name another folder")
+    started = time.perf_counter()
+    console.note(f"drawing {count} scenes into {folder}")
+    write_demo(folder, n=count, seed=seed)
+    cache = folder / "cache"
+    say = console.note if json else console.result
+    _run(
+        say,
+        "extract",
+        folder / "images",
+        "--prompts",
+        folder / "prompts.csv",
+        "--cache",
+        cache,
+        "--preset",
+        "packaged",
+    )
+    runs = [_run(say, "fit", "--head", head, "--cache", cache) for head in HEADS]
+    board = _run(say, "compare", "--cache", cache)
+    best = next(run["run"] for run in board["runs"])
+    found = _run(say, "predict", folder / "new", "--run", best, "--top-k", 3, "--cache", cache)
+    predictions = _with_truth(folder / "new" / "truth.csv", found["predictions"])
+    if json:
+        console.result_json(
+            {
+                "dir": str(folder),
+                "runs": board["runs"],
+                "predictions": predictions,
+                "seconds": round(time.perf_counter() - started, 3),
+            }
+        )
+        return
+    console.result("\n" + "\n".join(_shown(prediction, folder) for prediction in predictions))
+    console.result(
+        f"\n{len(runs)} heads and {len(predictions)} predictions in {time.perf_counter() - started:.0f} s"
+    )
+
+
+def _run(say: Any, *arguments: object) -> dict[str, Any]:
+    """Run one command as a person would, show it and what it says, and give its JSON."""
+    words = [str(argument) for argument in arguments]
+    say(f"\n$ img2prompt-cache {shlex.join(words)}")
+    done = subprocess.run(
+        [sys.executable, "-m", "img2prompt_cache.cli", *words, "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+    found: dict[str, Any] = json_module.loads(done.stdout)
+    say(_told(words[0], found))
+    return found
+
+
+def _told(command: str, found: dict[str, Any]) -> str:
+    if command == "extract":
+        return f"{found['ok']} images cached, {found['failed']} failed, in {found['seconds']:.1f} s"
+    if command == "fit":
+        return f"cosine {found['metrics']['cosine']:.4f} on {found['metrics']['n']} held-out rows, {found['seconds']:.1f} s"
+    if command == "compare":
+        rows = [[run["head"], run["cosine"], run["r@1"], run["r@5"], run["seconds"]] for run in found["runs"]]
+        return console.table(["head", "cosine", "R@1", "R@5", "seconds"], rows)
+    return f"{found['rows']} predictions"
+
+
+def _with_truth(table: Path, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    with table.open(encoding="utf-8", newline="") as file:
+        truth = {row["imgId"]: row["prompt"] for row in csv.DictReader(file)}
+    return [{**prediction, "truth": truth[prediction["imgId"]]} for prediction in predictions]
+
+
+def _shown(prediction: dict[str, Any], folder: Path) -> str:
+    nearest = [f"  {near['cosine']:.3f}  {near['prompt']}" for near in prediction["prompts"]]
+    return "\n".join(
+        [f"{folder / 'new' / prediction['imgId']}.png", f"  truth  {prediction['truth']}", *nearest]
+    )

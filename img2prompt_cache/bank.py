@@ -1,0 +1,185 @@
+"""Banks: prompts with their embeddings, searched for the nearest ones."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.fingerprints import digest
+from img2prompt_cache.sources.tablefile import PROMPT_COLUMNS, TABLE_SUFFIXES, read_table
+from img2prompt_cache.weights import home
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.encoders import Encoder
+
+    F32 = NDArray[np.float32]
+
+CHUNK = 8192
+"""Prompts of a file encoded in one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """Distinct prompts with their embeddings.
+
+    Attributes
+    ----------
+    prompts : list of str, length m
+    vectors : numpy.ndarray, float32, shape (m, dim)
+        Unit-norm embeddings; may be memory-mapped.
+    """
+
+    prompts: list[str]
+    vectors: F32
+
+    @classmethod
+    def from_pairs(cls, prompts: Iterable[str | None], vectors: F32) -> Self:
+        """Make a bank of prompts that are encoded already, such as a cache's rows.
+
+        Parameters
+        ----------
+        prompts : iterable of str or None, length n
+            A blank one is passed over, and so is one that stood earlier.
+        vectors : numpy.ndarray, float32, shape (n, dim)
+            Unit-norm embeddings.
+        """
+        rows: dict[str, int] = {}
+        for row, prompt in enumerate(prompts):
+            if prompt and prompt.strip():
+                rows.setdefault(prompt, row)
+        return cls(list(rows), np.ascontiguousarray(vectors[list(rows.values())], np.float32))
+
+    @classmethod
+    def from_file(cls, path: Path, encoder: Encoder) -> Self:
+        """Make a bank of any text file: a prompt a line, or a table with a prompt column.
+
+        Embeddings are kept in the folder ``banks`` of `weights.home`, under a name made of the file's content
+        and the encoder's fingerprint, so the same file is encoded once.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            CSV, TSV, JSON lines or parquet with a column `prompt`, `text` or `caption`; any other extension
+            is read as UTF-8 lines.
+        encoder : Encoder
+
+        Raises
+        ------
+        UsageError
+            If the file is not there, cannot be read, or holds no prompt.
+        """
+        prompts = _read(path)
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        key = f"{content}{path.suffix.lower()}\0{digest(encoder.fingerprint)}"
+        kept = home() / "banks" / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
+        shape = (len(prompts), encoder.dim)
+        vectors = _load(kept, shape)
+        if vectors is None:
+            vectors = np.empty(shape, np.float32)
+            for start in range(0, len(prompts), CHUNK):
+                vectors[start : start + CHUNK] = encoder.encode(prompts[start : start + CHUNK])
+            # Without the kept copy the next run is slower, nothing worse.
+            with suppress(OSError):
+                _keep(kept, vectors)
+        return cls(prompts, vectors)
+
+    def search(self, queries: F32, k: int) -> tuple[NDArray[np.int64], F32]:
+        """Find the k nearest prompts of each query by cosine, best first; exact.
+
+        An approximate index would have to be built for every bank and run; a flat search reads the bank once
+        for a batch of queries.
+
+        Parameters
+        ----------
+        queries : numpy.ndarray, float32, shape (n, dim)
+            Unit vectors.
+        k : int
+            Cut to m where it is larger.
+
+        Returns
+        -------
+        indices : numpy.ndarray, int64, shape (n, min(k, m))
+            Into `prompts`.
+        cosines : numpy.ndarray, float32, shape (n, min(k, m))
+            Descending.
+
+        Raises
+        ------
+        Img2PromptError
+            If a query is not finite or has another width than the bank.
+        """
+        if queries.shape[1] != self.vectors.shape[1]:
+            raise Img2PromptError(
+                f"the bank's embeddings have {self.vectors.shape[1]} values, "
+                f"the predictions {queries.shape[1]}; encode the bank with the encoder of the run"
+            )
+        if not np.isfinite(queries).all():
+            raise Img2PromptError(
+                "a prediction is not finite (NaN or infinity), so it has no nearest prompts"
+            )
+        import faiss
+
+        cosines, indices = faiss.knn(
+            np.ascontiguousarray(queries, np.float32),
+            self.vectors,
+            min(k, len(self.prompts)),
+            metric=faiss.METRIC_INNER_PRODUCT,
+        )
+        return indices, np.clip(cosines, -1.0, 1.0)
+
+
+def _read(path: Path) -> list[str]:
+    """Give the distinct prompts of a file, in its order."""
+    if not path.is_file():
+        raise UsageError(f"--bank {path}: there is no such file")
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        table = read_table(path)
+        columns = {name.strip().lower(): name for name in table.column_names}
+        known = next((columns[name] for name in PROMPT_COLUMNS if name in columns), None)
+        if known is None:
+            raise UsageError(
+                f"--bank {path} has no column {' or '.join(PROMPT_COLUMNS)}; "
+                f"its columns are {', '.join(table.column_names[:20])}"
+            )
+        found = table[known].to_pylist()
+    else:
+        try:
+            found = path.read_text(encoding="utf-8-sig").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--bank {path} cannot be read as UTF-8 text: {error}") from error
+        found = [line.strip() for line in found]
+    prompts = list(dict.fromkeys(prompt for prompt in found if prompt and prompt.strip()))
+    if not prompts:
+        raise UsageError(f"--bank {path} holds no prompt")
+    return prompts
+
+
+def _load(path: Path, shape: tuple[int, int]) -> F32 | None:
+    """Map a kept bank; None where it is absent or not what was written."""
+    try:
+        vectors: F32 = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError):
+        return None
+    return vectors if vectors.shape == shape and vectors.dtype == np.float32 else None
+
+
+def _keep(path: Path, vectors: F32) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        with temporary.open("wb") as file:
+            np.save(file, vectors, allow_pickle=False)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

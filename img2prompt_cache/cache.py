@@ -1,0 +1,185 @@
+"""A cache: a folder with a manifest and columns of parts, opened for reading."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
+from img2prompt_cache.manifest import Column, Kind, Manifest, Part, load_manifest
+from img2prompt_cache.parts import hash_file, map_values, read_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DEFAULT = Path("cache/default")
+ROW_COLUMNS = ("imgId", "uri", "prompt", "sha256", "status", "reason")
+OK, FAILED = "ok", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A part that is not what the manifest says it is."""
+
+    file: str
+    reason: str
+
+
+class Cache:
+    """A cache opened for reading; it sees the manifest as it was when opened, and never waits for a writer.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The cache's folder.
+
+    Raises
+    ------
+    UsageError
+        If there is no cache.
+    Img2PromptError
+        If its manifest is damaged, or of a newer schema.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest: Manifest = load_manifest(folder)
+
+    @property
+    def rows(self) -> int:
+        """How many rows are cached."""
+        return self.manifest.rows
+
+    def column(self, kind: Kind, spec: str) -> Column:
+        """Find a column that holds every row.
+
+        Raises
+        ------
+        UsageError
+            If there is none of this spec, or it is not complete yet.
+        """
+        column = self.manifest.column(kind, spec)
+        if column is None:
+            names = [c.spec for c in self.manifest.of_kind(kind)]
+            if not names:
+                raise UsageError(f"{self.folder} has no {kind} column; run `img2prompt-cache extract`")
+            raise unknown(f"{kind} column", spec, names)
+        if column.rows < self.rows:
+            raise UsageError(
+                f"{spec} is cached for {column.rows} of {self.rows} rows; run `img2prompt-cache extract "
+                f"--cache {self.folder}` to finish it"
+            )
+        return column
+
+    def text(self, *names: str) -> dict[str, list[str]]:
+        """Read text columns of every row: `ROW_COLUMNS` or the user's own, each a list of `rows` strings."""
+        columns: dict[str, list[str]] = {name: [] for name in names}
+        datasets = [self._dataset_of(name) for name in names]
+        for part in self.manifest.columns[0].parts:
+            read = read_text(self.path(part), datasets, part.stop - part.start)
+            for name, dataset in zip(names, datasets, strict=True):
+                columns[name] += read[dataset]
+        return columns
+
+    def _dataset_of(self, name: str) -> str:
+        if name in ROW_COLUMNS:
+            return name
+        if name in self.manifest.extra:
+            return extra_dataset(name)
+        raise unknown("column", name, [*self.manifest.extra, *ROW_COLUMNS])
+
+    def values(self, column: Column, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Read a numeric column into memory: all of it, or `rows` in their order; float32 (n, *shape)."""
+        return gather(self.folder, column, np.arange(column.rows) if rows is None else rows)
+
+    def missing(self, columns: list[Column]) -> set[int]:
+        """Rows that any of these columns could not compute, though their image was once good."""
+        return {row for column in columns for part in column.parts for row in part.missing}
+
+    def path(self, part: Part) -> Path:
+        """Where a part lies."""
+        return self.folder / part.file
+
+    def verify(self) -> list[Damage]:
+        """Re-hash every part.
+
+        Returns
+        -------
+        list of Damage
+            What is missing, of another size or of another hash; empty if the cache is whole.
+        """
+        damaged = []
+        for column in self.manifest.columns:
+            for part in column.parts:
+                reason = self._damage(part)
+                if reason:
+                    damaged.append(Damage(part.file, reason))
+        return damaged
+
+    def _damage(self, part: Part) -> str | None:
+        path = self.path(part)
+        try:
+            if path.is_symlink():
+                return "it is a link"
+            size = path.stat().st_size
+            if size != part.bytes:
+                return f"{size} bytes instead of {part.bytes}"
+            return None if hash_file(path) == part.sha256 else "its bytes have changed"
+        except FileNotFoundError:
+            return "it is missing"
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
+
+    def require_undamaged(self, columns: list[Column]) -> None:
+        """Refuse to compute from parts whose size or hash is not the recorded one.
+
+        Raises
+        ------
+        Img2PromptError
+            Naming the first damaged part.
+        """
+        for column in columns:
+            for part in column.parts:
+                reason = self._damage(part)
+                if reason:
+                    raise Img2PromptError(
+                        f"{self.path(part)} is damaged: {reason}. `img2prompt-cache verify --cache "
+                        f"{self.folder}` lists every damaged part; delete the file named and run extract "
+                        "again to compute it anew."
+                    )
+
+
+def gather(folder: Path, column: Column, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Read rows of a numeric column, part by part.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The cache's folder.
+    column : Column
+        With the parts these rows lie in.
+    rows : numpy.ndarray, int64, shape (n,)
+        Row numbers in any order, repeats allowed.
+
+    Returns
+    -------
+    numpy.ndarray, float32, shape (n, *column.shape)
+    """
+    out = np.empty((len(rows), *column.shape), np.float32)
+    order = np.argsort(rows, kind="stable")
+    ascending = rows[order]
+    for part in column.parts:
+        low, high = np.searchsorted(ascending, (part.start, part.stop))
+        if low < high:
+            shape = (part.stop - part.start, *column.shape)
+            values = map_values(folder / part.file, "values", shape, column.dtype)
+            out[order[low:high]] = values[ascending[low:high] - part.start]
+    return out
+
+
+def extra_dataset(name: str) -> str:
+    """Name the dataset that keeps a column of the user's own table."""
+    return f"extra.{name}"

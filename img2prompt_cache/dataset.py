@@ -1,0 +1,161 @@
+"""A dataset: the usable rows of a cache as arrays, features joined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from img2prompt_cache.cache import OK, Cache
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.manifest import Column
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Rows of a cache with joined features, and targets where they have a prompt.
+
+    Attributes
+    ----------
+    rows : numpy.ndarray, int64, shape (n,)
+        Their numbers in the cache.
+    ids, prompts, images : list of str
+        imgId, prompt, and sha256 of the image's bytes, for each row.
+    X : numpy.ndarray, float32, shape (n, p)
+    y : numpy.ndarray, float32, shape (n, t)
+        Targets; (n, 0) if the dataset is of rows without a prompt.
+    features : tuple of Column
+        In the order they are joined.
+    target : Column
+        The encoder's column.
+    """
+
+    rows: NDArray[np.int64]
+    ids: list[str]
+    prompts: list[str]
+    images: list[str]
+    X: NDArray[np.float32]
+    y: NDArray[np.float32]
+    features: tuple[Column, ...]
+    target: Column
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Widths of the joined backbones."""
+        return tuple(column.shape[0] for column in self.features)
+
+
+def choose_features(cache: Cache, specs: tuple[str, ...]) -> tuple[Column, ...]:
+    """Find feature columns: those named, or every one there is.
+
+    Raises
+    ------
+    UsageError
+        If one is not cached, or not complete, or named twice.
+    """
+    names = specs or tuple(column.spec for column in cache.manifest.of_kind("features"))
+    if not names:
+        raise UsageError(f"{cache.folder} has no features; run `img2prompt-cache extract`")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--features names a backbone twice: {', '.join(names)}")
+    return tuple(cache.column("features", name) for name in names)
+
+
+def choose_target(cache: Cache, spec: str | None) -> Column:
+    """Find the target column: the one named, or the first."""
+    targets = cache.manifest.of_kind("targets")
+    if spec is None and targets:
+        spec = targets[0].spec
+    return cache.column("targets", spec or "")
+
+
+def load_dataset(
+    cache: Cache, features: tuple[Column, ...], target: Column, *, with_prompt: bool | None = True
+) -> Dataset:
+    """Read the usable rows: good image, every feature there.
+
+    Parameters
+    ----------
+    cache : Cache
+    features, target
+        From `choose_features` and `choose_target`.
+    with_prompt : bool or None
+        True for the rows that have a prompt, False for those that have none, None for all.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    UsageError
+        If no row is usable.
+    Img2PromptError
+        If a part is damaged, or a value is not finite.
+    """
+    cache.require_undamaged([cache.manifest.columns[0], *features, *([target] if with_prompt else [])])
+    text = cache.text("imgId", "prompt", "sha256", "status")
+    missing = cache.missing(list(features))
+    usable = [
+        row
+        for row, (status, prompt) in enumerate(zip(text["status"], text["prompt"], strict=True))
+        if status == OK
+        and row not in missing
+        and (with_prompt is None or bool(prompt.strip()) == with_prompt)
+    ]
+    if not usable:
+        what = {True: " with a prompt", False: " without a prompt", None: ""}[with_prompt]
+        raise UsageError(f"{cache.folder} has no usable image{what}")
+    rows = np.array(usable, np.int64)
+    X = np.empty((len(rows), sum(column.shape[0] for column in features)), np.float32)
+    left = 0
+    for column in features:
+        X[:, left : left + column.shape[0]] = cache.values(column, rows)
+        _require_finite(X[:, left : left + column.shape[0]], column, rows)
+        left += column.shape[0]
+    y = cache.values(target, rows) if with_prompt else np.empty((len(rows), 0), np.float32)
+    _require_finite(y, target, rows)
+    return Dataset(
+        rows=rows,
+        ids=[text["imgId"][row] for row in usable],
+        prompts=[text["prompt"][row] for row in usable],
+        images=[text["sha256"][row] for row in usable],
+        X=X,
+        y=y,
+        features=features,
+        target=target,
+    )
+
+
+def load_prompts(cache: Cache, target: Column) -> tuple[list[str], NDArray[np.float32]]:
+    """Read every distinct prompt of a cache with its embedding.
+
+    Returns
+    -------
+    prompts : list of str, length m
+    vectors : numpy.ndarray, float32, shape (m, t)
+
+    Raises
+    ------
+    Img2PromptError
+        If a part is damaged.
+    """
+    cache.require_undamaged([cache.manifest.columns[0], target])
+    first: dict[str, int] = {}
+    for row, prompt in enumerate(cache.text("prompt")["prompt"]):
+        if prompt.strip():
+            first.setdefault(prompt, row)
+    return list(first), cache.values(target, np.array(list(first.values()), np.int64))
+
+
+def _require_finite(values: NDArray[np.float32], column: Column, rows: NDArray[np.int64]) -> None:
+    bad = ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        raise Img2PromptError(
+            f"{column.folder} holds NaN or infinity in {int(bad.sum())} usable rows, first in row "
+            f"{int(rows[bad][0])}; `img2prompt-cache verify` tells whether a part was changed"
+        )

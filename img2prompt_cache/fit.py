@@ -1,0 +1,202 @@
+"""Fitting: split the rows, fit a head, score it on what was held out, refit on everything, keep the run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import clone
+
+from img2prompt_cache.cache import Cache
+from img2prompt_cache.dataset import Dataset, choose_features, choose_target, load_dataset
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.heads import make_head
+from img2prompt_cache.manifest import Column
+from img2prompt_cache.metrics import cosine, mean_cosine, mse, retrieval
+from img2prompt_cache.runs import Run, Use, Validation, new_folder, save_run
+from img2prompt_cache.splits import Split, column_split, hold_out, prompt_groups, random_split
+from img2prompt_cache.versions import library_versions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.heads.base import Head
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What `fit` was asked for.
+
+    Attributes
+    ----------
+    head : str
+        Name of the head.
+    settings : dict
+        Settings of the head that differ from its defaults.
+    features : tuple of str
+        Backbones to join; every cached one if empty.
+    encoder : str or None
+        Target column; the first if absent.
+    split : str
+        ``"group"``, ``"random"`` or a column of the user's own table.
+    fraction : float
+        Share of rows held out.
+    seed : int
+        Of the split and of the head.
+    refit : bool
+        Fit the saved head again on all rows, with what the first fit chose.
+    """
+
+    head: str = "mlp"
+    settings: dict[str, Any] | None = None
+    features: tuple[str, ...] = ()
+    encoder: str | None = None
+    split: str = "group"
+    fraction: float = 0.2
+    seed: int = 0
+    refit: bool = True
+
+
+def fit(cache: Cache, choice: Choice, folder: Path | None = None) -> tuple[Path, Run]:
+    """Fit a head on a cache and keep it as a run.
+
+    The metrics are those of a head fitted on the training side only. Whatever a head chooses (penalty,
+    neighbours, epochs) it chooses by inner folds of that side, so the hold-out has no say in it.
+
+    Parameters
+    ----------
+    cache : Cache
+    choice : Choice
+    folder : pathlib.Path, optional
+        Where the run goes; a readable name in the cache's `runs` if absent. What is there is replaced.
+
+    Returns
+    -------
+    folder : pathlib.Path
+    run : Run
+
+    Raises
+    ------
+    UsageError
+        If a name is unknown, or the rows are too few to split.
+    """
+    started = time.perf_counter()
+    head = seeded(make_head(choice.head, **(choice.settings or {})), choice.seed)
+    features = choose_features(cache, choice.features)
+    data = load_dataset(cache, features, choose_target(cache, choice.encoder))
+    split = make_split(cache, data, choice.split, choice.fraction, choice.seed)
+    held = split.validation
+    fit_rows(head, data, split, split.train)
+    predictions = head.predict(data.X[held])
+    metrics = score(predictions, data.y[held], [data.prompts[row] for row in held])
+    history, settings = head.history, {**head.get_params(), **head.chosen}
+    if choice.refit:
+        head = clone(head).set_params(**head.chosen)
+        fit_rows(head, data, split, np.arange(len(data.rows)))
+    folder = folder or new_folder(cache.folder, choice.head, [column.spec for column in features])
+    run = Run(
+        head=choice.head,
+        settings=settings,
+        features=tuple(use_of(column) for column in features),
+        target=use_of(data.target),
+        split=describe_split(split, data.ids),
+        metrics=metrics,
+        seconds=time.perf_counter() - started,
+        refit=choice.refit,
+        rows=len(data.rows) if choice.refit else len(split.train),
+        cache=str(cache.folder.resolve()),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=library_versions(),
+    )
+    validation = Validation(
+        ids=[data.ids[row] for row in held],
+        groups=split.groups[held],
+        predictions=predictions,
+        cosine=cosine(predictions, data.y[held]),
+    )
+    save_run(folder, run, head, history, validation)
+    return folder, run
+
+
+def seeded(head: Head, seed: int) -> Head:
+    """Give the seed to a head that takes one and was not given its own."""
+    if "seed" in head.get_params():
+        head.set_params(seed=seed)
+    return head
+
+
+def fit_rows(head: Head, data: Dataset, split: Split, rows: NDArray[np.int64]) -> Head:
+    """Fit a head on some rows of a dataset."""
+    return head.fit(data.X[rows], data.y[rows], groups=split.groups[rows], blocks=data.blocks)
+
+
+def make_split(cache: Cache, data: Dataset, name: str, fraction: float, seed: int) -> Split:
+    """Split a dataset: ``"group"``, ``"random"``, or by a column of the user's own table.
+
+    Raises
+    ------
+    UsageError
+        If the column is not there, or a side would be empty.
+    """
+    groups = prompt_groups(data.y, data.prompts, data.images)
+    if name == "group":
+        return hold_out(groups, fraction, seed)
+    if name == "random":
+        return replace(random_split(len(data.rows), fraction, seed), groups=groups)
+    if name not in cache.manifest.extra:
+        kept = ", ".join(cache.manifest.extra) or "none"
+        raise UsageError(
+            f"--split {name}: it is group, random, or a column of your table; the cache kept: {kept}"
+        )
+    values = cache.text(name)[name]
+    return column_split([values[row] for row in data.rows], groups, name, fraction, seed)
+
+
+def describe_split(split: Split, ids: list[str]) -> dict[str, Any]:
+    """What a run keeps of its split; `digest` is equal for runs whose scores may be compared."""
+    return {
+        "strategy": split.strategy,
+        "seed": split.seed,
+        "digest": split.digest(ids),
+        "train": len(split.train),
+        "validation": len(split.validation),
+        "groups": len(np.unique(split.groups)),
+    }
+
+
+def score(
+    predictions: NDArray[np.float32], targets: NDArray[np.float32], prompts: list[str]
+) -> dict[str, float]:
+    """Score predictions on a hold-out.
+
+    Parameters
+    ----------
+    predictions, targets : numpy.ndarray, float32, shape (n, t)
+        Unit norm.
+    prompts : list of str, length n
+        Retrieval is among the distinct ones.
+
+    Returns
+    -------
+    dict
+        `cosine`, `mse`, `n`, and `r@1`, `r@5`: how often the true prompt is the nearest, or among five.
+    """
+    distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    truth = np.array([distinct[prompt] for prompt in prompts], np.int64)
+    _, first = np.unique(truth, return_index=True)
+    found = retrieval(predictions, targets[first], truth)
+    return {
+        "cosine": mean_cosine(predictions, targets),
+        "mse": mse(predictions, targets),
+        "n": len(targets),
+        **{f"r@{k}": share for k, share in found.items()},
+    }
+
+
+def use_of(column: Column) -> Use:
+    """What a run keeps of a column."""
+    return Use(column.spec, column.shape[0], column.fingerprint, column.revision)

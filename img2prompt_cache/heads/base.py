@@ -1,0 +1,95 @@
+"""What every head is: a scikit-learn estimator whose predictions are unit vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from img2prompt_cache.metrics import mean_cosine
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Features = NDArray[np.float32]
+    Targets = NDArray[np.float32]
+    Groups = NDArray[np.int64]
+    State = dict[str, NDArray[Any]]
+
+
+class Head(BaseEstimator):  # type: ignore[misc]
+    """A regressor from cached features to the target embedding.
+
+    Constructor arguments are the settings, stored under their own names (scikit-learn's rule), so
+    `get_params` and `clone` work. Fitted values are attributes that end in an underscore.
+
+    Class attributes
+    ----------------
+    name : str
+        What `fit --head` calls it.
+    """
+
+    name: ClassVar[str]
+
+    def fit(
+        self,
+        X: Features,
+        y: Targets,
+        *,
+        groups: Groups | None = None,
+        blocks: tuple[int, ...] | None = None,
+        validation: tuple[Features, Targets] | None = None,
+    ) -> Self:
+        """Fit the head.
+
+        Parameters
+        ----------
+        X : numpy.ndarray, float32, shape (n, p)
+            Joined features, one row per pair.
+        y : numpy.ndarray, float32, shape (n, t)
+            Unit-norm targets.
+        groups : numpy.ndarray, int64, shape (n,), optional
+            Rows of one group never sit on both sides of an inner split. Each row its own group if absent.
+        blocks : tuple of int, optional
+            Widths of the joined backbones, summing to p. One block if absent.
+        validation : pair of arrays, optional
+            Features and targets watched for early stopping; heads that do not stop early ignore it.
+        """
+        raise NotImplementedError
+
+    def predict(self, X: Features) -> Targets:
+        """Predict unit-norm embeddings: float32, shape (n, t)."""
+        raise NotImplementedError
+
+    def score(self, X: Features, y: Targets) -> float:
+        """Mean cosine similarity between `predict(X)` and `y`."""
+        return mean_cosine(self.predict(X), y)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """One record per epoch, or per penalty tried: the rows of `history.csv`. Empty where none is kept."""
+        return []
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """Settings that fitting chose (penalty, k, epochs): JSON values, arguments of the constructor.
+
+        `clone(head).set_params(**head.chosen)` fits the same thing again on other rows without choosing anew.
+        """
+        return {}
+
+    def state(self) -> State:
+        """Give the fitted arrays, for `head.safetensors`; C-contiguous, names without spaces."""
+        raise NotImplementedError
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
+        """Take the fitted arrays back; the settings were given to the constructor.
+
+        Raises
+        ------
+        Img2PromptError
+            If an array is missing or its shape does not fit the others.
+        """
+        raise NotImplementedError

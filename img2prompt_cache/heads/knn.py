@@ -1,0 +1,128 @@
+"""The knn head: an average of the nearest training images' targets, weighted by distance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.heads import checks
+from img2prompt_cache.heads.nearest import Nearest
+from img2prompt_cache.metrics import mean_cosine
+from img2prompt_cache.neighbours import flat_index, inverse_power, nearest, weighted_sum
+from img2prompt_cache.splits import k_folds
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.heads.base import Features, Groups, State, Targets
+
+KS = (5, 10, 20, 40, 80, 160)
+POWERS = (0.0, 2.0, 4.0, 6.0, 8.0)
+MAX_QUERIES = 4096
+"""Rows that choose k and the power; beyond these a sample is drawn, so that choosing stays quick."""
+
+
+class Knn(Nearest):
+    """Predict the mean target of the k nearest training images, weighted 1/distance**power.
+
+    Similarity is that of `Nearest`. Where k or the power is not given, the pair with the best mean cosine on
+    grouped folds of the training rows is chosen.
+
+    Parameters
+    ----------
+    k : int, optional
+        Number of neighbours.
+    power : float, optional
+        How fast the weight falls with cosine distance; 0 weighs all alike.
+    folds : int
+        Folds to choose on.
+    seed : int
+        Of the folds.
+    """
+
+    name = "knn"
+
+    def __init__(
+        self, k: int | None = None, power: float | None = None, folds: int = 5, seed: int = 0
+    ) -> None:
+        self.k = k
+        self.power = power
+        self.folds = folds
+        self.seed = seed
+
+    def fit(
+        self,
+        X: Features,
+        y: Targets,
+        *,
+        groups: Groups | None = None,
+        blocks: tuple[int, ...] | None = None,
+        validation: tuple[Features, Targets] | None = None,
+    ) -> Self:
+        """Fit the head; see `Head.fit`.
+
+        Raises
+        ------
+        UsageError
+            If k < 1, the power is negative, or k and the power must be chosen on more folds than groups.
+        """
+        if (self.k is not None and self.k < 1) or (self.power is not None and self.power < 0):
+            raise UsageError(f"knn needs k ≥ 1 and power ≥ 0, not k={self.k} and power={self.power}")
+        X, y, groups, _ = checks.training(X, y, groups, blocks)
+        super().fit(X, y, blocks=blocks)
+        if self.k is not None and self.power is not None:
+            self.tried_, self.k_, self.power_ = [], self.k, self.power
+            return self
+        self.tried_ = self._try(y, k_folds(groups, self.folds, self.seed))
+        best = max(self.tried_, key=lambda record: record["cosine"])
+        self.k_, self.power_ = int(best["k"]), best["power"]
+        return self
+
+    def predict(self, X: Features) -> Targets:
+        """Predict unit-norm embeddings: float32, shape (n, t)."""
+        return self._average(X, self.k_, self.power_)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """One record per pair tried: `k`, `power`, and `cosine`, the mean over folds."""
+        return self.tried_
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The `k` and `power` in use."""
+        return {"k": self.k_, "power": self.power_}
+
+    def state(self) -> State:
+        """Give the training rows as `Nearest` does, with `k` (1,) and `power` (1,)."""
+        return {**super().state(), "k": np.array([self.k_]), "power": np.array([self.power_])}
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
+        """Take the fitted arrays back."""
+        self.k_ = int(checks.take(state, "k", 1)[0])
+        self.power_ = float(checks.take(state, "power", 1)[0])
+        self.tried_ = []
+        return super().load_state(state)
+
+    def _try(self, y: Targets, fold: Groups) -> list[dict[str, float]]:
+        ks = KS if self.k is None else (self.k,)
+        powers = POWERS if self.power is None else (self.power,)
+        vectors = self.vectors_.astype(np.float32)
+        drawn = np.random.default_rng(self.seed).permutation(len(fold)) < MAX_QUERIES
+        found = np.zeros((self.folds, len(ks), len(powers)))
+        for number in range(self.folds):
+            known, asked = fold != number, (fold == number) & drawn
+            distances, rows = nearest(flat_index(vectors[known]), vectors[asked], max(ks))
+            for i, k in enumerate(ks):
+                for j, power in enumerate(powers):
+                    weights = inverse_power(distances[:, :k], power)
+                    pred = weighted_sum(weights, rows[:, :k], self.targets_[known])
+                    found[number, i, j] = mean_cosine(pred, y[asked])
+        mean = found.mean(axis=0)
+        return [
+            {"k": k, "power": power, "cosine": float(mean[i, j])}
+            for i, k in enumerate(ks)
+            for j, power in enumerate(powers)
+        ]

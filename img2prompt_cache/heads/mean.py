@@ -1,0 +1,53 @@
+"""The mean head: the same vector for every image. The floor that every table shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from img2prompt_cache.heads import checks
+from img2prompt_cache.heads.base import Head
+from img2prompt_cache.metrics import unit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.heads.base import Features, Groups, State, Targets
+
+
+class Mean(Head):
+    """Predict the normalised mean training target, whatever the image: the best constant by cosine."""
+
+    name = "mean"
+
+    def fit(
+        self,
+        X: Features,
+        y: Targets,
+        *,
+        groups: Groups | None = None,
+        blocks: tuple[int, ...] | None = None,
+        validation: tuple[Features, Targets] | None = None,
+    ) -> Self:
+        """Fit the head; see `Head.fit`."""
+        X, y, _, _ = checks.training(X, y, groups, blocks)
+        self.n_features_in_ = X.shape[1]
+        self.mean_ = unit(y.mean(axis=0, keepdims=True, dtype=np.float64))
+        return self
+
+    def predict(self, X: Features) -> Targets:
+        """Predict unit-norm embeddings: float32, shape (n, t)."""
+        X = checks.queries(X, self.n_features_in_)
+        return np.repeat(self.mean_, len(X), axis=0)
+
+    def state(self) -> State:
+        """Give `mean` (1, t) and `width`, the number of features."""
+        return {"mean": self.mean_, "width": np.array([self.n_features_in_], np.int64)}
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
+        """Take the fitted arrays back."""
+        self.mean_ = checks.take(state, "mean", 1, None)
+        self.n_features_in_ = int(checks.take(state, "width", 1)[0])
+        return self

@@ -1,0 +1,96 @@
+"""The nearest head: the prompt of the most similar training image. The baseline to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.heads import checks
+from img2prompt_cache.heads.base import Head
+from img2prompt_cache.heads.scaling import standardiser
+from img2prompt_cache.metrics import unit
+from img2prompt_cache.neighbours import flat_index, inverse_power, nearest, weighted_sum
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.heads.base import Features, Groups, State, Targets
+
+ROWS = 4096
+"""Rows searched at a time, so that memory does not grow with the number of queries."""
+
+
+class Nearest(Head):
+    """Predict the target of the training image with the most similar features, found exactly by FAISS.
+
+    Each column is standardised by the training rows, then each backbone's part of a row is scaled to length
+    1, so that similarity is the mean over backbones of their cosines. Training rows are kept in float16.
+    """
+
+    name = "nearest"
+
+    def fit(
+        self,
+        X: Features,
+        y: Targets,
+        *,
+        groups: Groups | None = None,
+        blocks: tuple[int, ...] | None = None,
+        validation: tuple[Features, Targets] | None = None,
+    ) -> Self:
+        """Fit the head; see `Head.fit`."""
+        X, y, _, blocks = checks.training(X, y, groups, blocks)
+        self.blocks_ = np.array(blocks, np.int64)
+        self.mean_, self.scale_ = standardiser(X)
+        self.vectors_ = self._vectors(X).astype(np.float16)
+        self.targets_ = unit(y)
+        return self._indexed()
+
+    def predict(self, X: Features) -> Targets:
+        """Predict unit-norm embeddings: float32, shape (n, t)."""
+        return self._average(X, 1, 0.0)
+
+    def state(self) -> State:
+        """Give the training rows, `vectors` (n, p) float16 and `targets` (n, t), and their standardiser."""
+        return {
+            "blocks": self.blocks_,
+            "mean": self.mean_,
+            "scale": self.scale_,
+            "vectors": self.vectors_,
+            "targets": self.targets_,
+        }
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
+        """Take the fitted arrays back."""
+        self.vectors_ = checks.take(state, "vectors", None, None)
+        n, width = self.vectors_.shape
+        self.targets_ = checks.take(state, "targets", n, None)
+        self.mean_ = checks.take(state, "mean", width)
+        self.scale_ = checks.take(state, "scale", width)
+        self.blocks_ = checks.take(state, "blocks", None)
+        if self.blocks_.sum() != width:
+            raise Img2PromptError(
+                f"the saved head's 'blocks' sum to {self.blocks_.sum()}, not {width}; fit it again"
+            )
+        return self._indexed()
+
+    def _average(self, X: Features, k: int, power: float) -> Targets:
+        X = checks.queries(X, len(self.mean_))
+        pred = np.empty((len(X), self.targets_.shape[1]), np.float32)
+        for start in range(0, len(X), ROWS):
+            distances, rows = nearest(self.index_, self._vectors(X[start : start + ROWS]), k)
+            weights = inverse_power(distances, power)
+            pred[start : start + ROWS] = weighted_sum(weights, rows, self.targets_)
+        return unit(pred)
+
+    def _vectors(self, X: Features) -> Features:
+        parts = np.split((X - self.mean_) / self.scale_, np.cumsum(self.blocks_)[:-1], axis=1)
+        joined: Features = np.hstack([unit(part) for part in parts]) / np.float32(np.sqrt(len(parts)))
+        return joined
+
+    def _indexed(self) -> Self:
+        self.index_ = flat_index(self.vectors_.astype(np.float32))
+        return self

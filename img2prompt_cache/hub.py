@@ -1,0 +1,230 @@
+"""The model hub: files of one commit, from the hub or from its local cache."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from img2prompt_cache.errors import Img2PromptError, UsageError
+
+ASK_SECONDS = 10.0
+"""How long the hub may take to answer before it counts as unreachable."""
+
+CHOOSE_SECONDS = 4.0
+"""The same, for all questions of `choose_preset` together."""
+
+STANDARD_REPOSITORIES = {
+    "timm/resnet50.a1_in1k": ("model.safetensors", "pytorch_model.bin"),
+    "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k": ("model.safetensors", "pytorch_model.bin"),
+    "laion/CLIP-ViT-B-32-laion2B-s34B-b79K": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
+    "sentence-transformers/all-MiniLM-L6-v2": ("model.safetensors", "pytorch_model.bin"),
+}
+"""What the preset `standard` needs: repositories and the names their weights may have, best first."""
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Files of a repository, all of one commit, in the hub's local cache.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+        Where they lie under the names they have in the repository.
+    commit : str
+        What the revision was resolved to; 40 hex digits.
+    files : tuple of pathlib.Path
+        In the order in which they were asked for.
+    """
+
+    folder: Path
+    commit: str
+    files: tuple[Path, ...]
+
+
+def fetch(spec: str, repository: str, wanted: Sequence[Sequence[str]], revision: str = "") -> Snapshot:
+    """Bring files into the hub's local cache and pin them to a commit.
+
+    A commit that lies in the cache is used without asking the hub. A branch or tag is asked for, and the
+    hub's last known answer is used where it cannot be reached.
+
+    Parameters
+    ----------
+    spec : str
+        What the files are for; named in errors.
+    repository : str
+        ``owner/name``.
+    wanted : sequence of sequences of str
+        For each file the names it may have, best first; the first one that the repository has is taken.
+    revision : str, optional
+        Commit, tag or branch; the default branch if absent.
+
+    Raises
+    ------
+    UsageError
+        If the hub has no such repository, revision or file.
+    Img2PromptError
+        If the hub does not answer and the files are not in its cache.
+    """
+    if re.fullmatch("[0-9a-f]{40}", revision):
+        cached = _cached(repository, wanted, revision)
+        if cached:
+            return cached
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        # Asked first because a download retries for minutes where nothing answers.
+        _within(ASK_SECONDS, lambda: _ask(repository, wanted[0], revision))
+        first = _download(repository, wanted[0], revision)
+        commit = _snapshot((first,)).commit
+        return _snapshot((first, *(_download(repository, names, commit) for names in wanted[1:])))
+    except HFValidationError as error:
+        raise UsageError(f"{spec}: {repository!r} is not a repository of the hub: {error}") from error
+    except GatedRepoError as error:
+        raise UsageError(f"{spec}: {repository} is gated; accept its terms and set HF_TOKEN") from error
+    except RepositoryNotFoundError as error:
+        raise UsageError(
+            f"{spec}: the model hub ({_endpoint()}) has no repository {repository}, or it wants HF_TOKEN"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UsageError(f"{spec}: {repository} has no revision {revision!r}") from error
+    except Exception as error:
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            names = " or ".join(name for file in wanted for name in file)
+            raise UsageError(f"{spec}: {repository} has no file {names}") from error
+        # Whatever the transport raises (refused, timed out, offline mode, a proxy's 5xx): no answer.
+        cached = _cached(repository, wanted, revision)
+        if cached:
+            return cached
+        raise unreachable(spec, error) from error
+
+
+def unreachable(spec: str, error: Exception) -> Img2PromptError:
+    """Build the error for a hub that does not answer, to be raised by the caller."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return Img2PromptError(
+        f"{spec}: its weights are not in the local cache and the model hub ({_endpoint()}) did not answer "
+        f"({lines[0][:160]}); check the network or HF_ENDPOINT, or use --preset packaged, which needs only a "
+        "package index"
+    )
+
+
+def choose_preset() -> tuple[str, str]:
+    """Choose between the presets: `standard` where its weights are at hand or the hub gives them.
+
+    Takes a few seconds at most and never raises.
+
+    Returns
+    -------
+    name : str
+        ``"standard"`` or ``"packaged"``.
+    reason : str
+        One line for people.
+    """
+    absent = [name for name, files in STANDARD_REPOSITORIES.items() if not _cached(name, [files], "")]
+    if not absent:
+        return "standard", "its weights are in the hub's local cache"
+
+    def ask_all() -> None:
+        for name in absent:
+            _ask(name, STANDARD_REPOSITORIES[name], "")
+
+    try:
+        _within(CHOOSE_SECONDS, ask_all)
+    except Exception:  # the choice itself says it all
+        return "packaged", f"the model hub ({_endpoint()}) does not give the weights of the standard preset"
+    return "standard", f"the model hub ({_endpoint()}) answers"
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def _ask(repository: str, names: Sequence[str], revision: str) -> None:
+    """Ask the hub, without retries, whether a revision has a file of one of these names."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    missing: Exception = EntryNotFoundError("nothing was asked for")
+    for name in names:
+        try:
+            url = hf_hub_url(repository, name, revision=revision or None)
+            answer = get_hf_file_metadata(url, timeout=ASK_SECONDS)
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError as error:
+            missing = error
+        else:
+            if answer.commit_hash is None:
+                raise ConnectionError("what answers there is not a model hub: it names no commit")
+            return
+    raise missing
+
+
+def _download(repository: str, names: Sequence[str], revision: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    *better, last = names
+    for name in better:
+        try:
+            return Path(hf_hub_download(repository, name, revision=revision or None))
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError:
+            continue
+    return Path(hf_hub_download(repository, last, revision=revision or None))
+
+
+def _cached(repository: str, wanted: Sequence[Sequence[str]], revision: str) -> Snapshot | None:
+    """Find files in the hub's local cache: all of them, or nothing."""
+    from huggingface_hub import try_to_load_from_cache
+
+    files = []
+    for names in wanted:
+        found = (try_to_load_from_cache(repository, name, revision=revision or None) for name in names)
+        file = next((path for path in found if isinstance(path, str)), None)
+        if file is None:
+            return None
+        files.append(Path(file))
+    return _snapshot(tuple(files))
+
+
+def _snapshot(files: tuple[Path, ...]) -> Snapshot:
+    # The cache keeps files as …/snapshots/<commit>/<name in the repository>.
+    folder = next(parent for parent in files[0].parents if parent.parent.name == "snapshots")
+    return Snapshot(folder, folder.name, files)
+
+
+def _within(seconds: float, call: Callable[[], Answer]) -> Answer:
+    """Run a call, but do not wait longer: looking up a name can hang beyond every timeout of a request."""
+    outcome: list[Answer | Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except Exception as error:  # handed to the caller's thread
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise TimeoutError(f"no answer within {seconds:.0f} s")
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]

@@ -1,0 +1,276 @@
+"""Images: one safe decode from the bytes of a file to 8-bit RGB.
+
+The rules, which are part of every fingerprint through `DECODE_RULES`:
+
+- Formats are told by their first bytes, never by a file's name: PNG, JPEG, WebP, GIF, and BMP without
+  run-length coding. Anything else is refused (TIFF, SVG, PDF, AVIF…: rare as the output of a generator, and
+  each a large surface for hostile files).
+- An image above the pixel limit, or above `MAX_SIDE` on one side, is refused before its pixels are decoded.
+- A truncated file is refused, never padded. Every chunk of a PNG that matters must have the right checksum.
+  (Not noticed: a coded stream that is shorter than its image inside an intact container, which leaves black
+  rows, and damage that libjpeg repairs.)
+- Animated: the first frame.
+- 16-bit samples keep their high byte, grey and colour alike. Palette, 1-bit and grey become RGB. CMYK JPEG is
+  read as Adobe writes it (inverted), then R = (255 − C)(255 − K) / 255 and so on; YCCK likewise.
+- Alpha, however it is stored, is composited over white.
+- The EXIF orientation is applied; unreadable EXIF counts as none. An orientation in XMP is not looked at.
+- Colour profiles and gamma are ignored, as the models' reference preprocessing ignores them.
+
+Metadata that cannot change a pixel is removed before Pillow sees it, so a broken profile or a text chunk that
+would unpack to gigabytes costs nothing. No global state of Pillow is changed: `decode` is safe in threads.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    WebPImagePlugin,
+)
+
+from img2prompt_cache.errors import ImageError
+
+DECODE_RULES = "1: first frame, 16-bit high byte, alpha over white, EXIF orientation, no colour management"
+"""Version and gist of the rules above; to be raised whenever a rule changes the pixels of any image."""
+
+MAX_PIXELS = 1 << 26
+"""Default limit, 8192 × 8192. Decoding takes up to 8 bytes a pixel at its peak: 0.5 GiB at the limit."""
+
+MAX_SIDE = 65_535
+"""Limit of either side; a decoder's row buffers grow with it. JPEG, GIF and WebP cannot exceed it at all."""
+
+ALLOWED_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_DEPTH = 24  # the offset of the bits per sample, IHDR being the first chunk
+_PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+
+_MARKER = re.compile(rb"\xff[\xc0-\xfe]")
+_MAX_PARTS = 1 << 17  # chunks of a PNG, segments of a JPEG; far above honest files, it bounds the time
+
+_OTHER_FORMATS = (
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"%PDF", "PDF"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "XML or SVG"),
+    (0, b"8BPS", "PSD"),
+    (0, b"\0\0\0\x0cjP", "JPEG 2000"),
+    (0, b"\0\0\0\x0cJXL", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"ftyp", "AVIF, HEIC or video"),
+)
+
+_ORIENTATION_TAG, _SHORT = 0x0112, 3  # EXIF
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image file by the rules of this module.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    max_pixels : int
+        Width × height above which the image is refused.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB, 8 bits a channel, fully loaded.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be used: ``"empty"``, ``"not an image"``, ``"format TIFF is not allowed"``,
+        ``"too large: 9000×9000 pixels, limit 67108864"``, ``"truncated"``, ``"damaged: …"``.
+    """
+    form = _format(data)
+    try:
+        exif = b""
+        if form == "PNG":
+            data, exif = _essential_png(data)
+        elif form == "JPEG":
+            data, exif = _essential_jpeg(data)
+        image = _READERS[form](io.BytesIO(data))
+        _check_size(image, max_pixels)
+        image.load()
+        orientation = _orientation(exif or image.info.get("exif", b""))
+        rgb = _to_rgb(_eight_bit(image, depth=data[_PNG_DEPTH]) if form == "PNG" else image)
+        return rgb.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else rgb
+    except ImageError:
+        raise
+    except Exception as error:
+        # Pillow's readers let nearly any exception through on hostile bytes; none of them may end a pass.
+        raise ImageError(_reason(error)) from error
+
+
+def _format(data: bytes) -> str:
+    if not data:
+        raise ImageError("empty")
+    if data.startswith(_PNG):
+        return "PNG"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        if len(data) < 8 + int.from_bytes(data[4:8], "little"):
+            raise ImageError("truncated")
+        return "WEBP"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if data.startswith(b"BM"):
+        return "BMP"
+    for offset, magic, name in _OTHER_FORMATS:
+        if data[offset : offset + len(magic)] == magic:
+            raise ImageError(f"format {name} is not allowed")
+    raise ImageError("not an image")
+
+
+def _essential_png(data: bytes) -> tuple[bytes, bytes]:
+    """Keep the chunks that make pixels, their checksums verified; give the EXIF apart."""
+    if data[12:16] != b"IHDR":
+        raise ImageError("damaged: the PNG does not begin with IHDR" if len(data) >= 16 else "truncated")
+    kept, exif, view, position = [_PNG], b"", memoryview(data), len(_PNG)
+    for _ in range(_MAX_PARTS):
+        kind = data[position + 4 : position + 8]
+        end = position + 12 + int.from_bytes(data[position : position + 4])
+        if end > len(data):
+            break
+        if kind in _PNG_CHUNKS:
+            if zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
+                raise ImageError(f"damaged: wrong checksum in {kind.decode()}")
+            kept.append(data[position:end])
+        elif kind == b"eXIf":
+            exif = data[position + 8 : end - 4]
+        position = end
+        if kind == b"IEND":
+            return b"".join(kept), exif
+    else:
+        raise ImageError("damaged: too many chunks")
+    raise ImageError("truncated")
+
+
+def _essential_jpeg(data: bytes) -> tuple[bytes, bytes]:
+    """Drop comments, application segments and junk before the first scan; give the EXIF apart.
+
+    JFIF and Adobe, which tell the colour space, stay where they are long enough for libjpeg to heed.
+    """
+    kept, exif, position = [data[:2]], b"", 2
+    for _ in range(_MAX_PARTS):
+        found = _MARKER.search(data, position)
+        if found is None:
+            break
+        position, marker = found.start(), data[found.start() + 1]
+        if 0xD0 <= marker <= 0xD9:  # these have no length
+            position += 2
+            continue
+        if marker == 0xDA:
+            return b"".join([*kept, data[position:]]), exif
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4])
+        if end > len(data):
+            break
+        body = data[position + 4 : end]
+        if marker == 0xE1 and body.startswith(b"Exif\0\0"):
+            exif = exif or body
+        metadata = 0xE0 <= marker <= 0xEF or marker == 0xFE
+        colour = (marker == 0xE0 and len(body) >= 14 and body.startswith(b"JFIF\0")) or (
+            marker == 0xEE and len(body) >= 12 and body.startswith(b"Adobe")
+        )
+        if colour or not metadata:
+            kept.append(data[position:end])
+        position = end
+    else:
+        raise ImageError("damaged: too many segments")
+    raise ImageError("truncated")
+
+
+def _check_size(image: ImageFile.ImageFile, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(f"too large: {width}×{height} pixels, limit {max_pixels}")
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(f"too large: {width}×{height} pixels, limit {MAX_SIDE} a side")
+    if any(tile[0] == "bmp_rle" for tile in image.tile):
+        # Pillow decodes it in Python, pixel by pixel: seconds for a small file.
+        raise ImageError("format BMP with run-length coding is not allowed")
+
+
+def _eight_bit(image: Image.Image, depth: int) -> Image.Image:
+    """Bring 16-bit grey and the colour that a PNG declares transparent to 8 bits, as Pillow does all else."""
+    key = image.info.get("transparency")
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if depth == 16 and isinstance(key, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    elif image.mode == "L" and key is not None:
+        highest = (1 << depth) - 1
+        image.info["transparency"] = key >> 8 if depth == 16 else (key & highest) * 255 // highest
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        canvas = Image.new("RGB", image.size, "white")
+        canvas.paste(image, mask=image)
+        return canvas
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _orientation(exif: bytes) -> int:
+    """Find the orientation tag in the first directory of an EXIF block; 1, upright, where there is none.
+
+    Pillow's own reader warns about every other fault of the block through the process-wide warnings module.
+    """
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (entries,) = struct.unpack_from(f"{order}H", tiff, start)
+        for position in range(start + 2, start + 2 + 12 * entries, 12):
+            tag, kind, _, short = struct.unpack_from(f"{order}HHIH", tiff, position)
+            if tag == _ORIENTATION_TAG and kind == _SHORT:
+                return int(short)
+    except struct.error:
+        pass
+    return 1
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return "too large: a decompression bomb"
+    text = " ".join(str(error).split())
+    if "truncated" in text.lower() or isinstance(error.__cause__ or error, IndexError | struct.error):
+        return "truncated"
+    return f"damaged: {text[:100] or type(error).__name__}"
+
+
+_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+}

@@ -1,0 +1,119 @@
+"""Metrics between predicted and true embeddings: cosine, squared error, retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TIE = 1e-6
+"""Two scores closer than this are a tie: float32 products of equal vectors differ by less."""
+
+
+def unit(x: NDArray[Any]) -> NDArray[np.float32]:
+    """Scale each row to length 1.
+
+    Parameters
+    ----------
+    x : numpy.ndarray, shape (n, d)
+        Rows of any finite length. A row of zeros has no direction and stays zero.
+
+    Returns
+    -------
+    numpy.ndarray, float32, shape (n, d)
+    """
+    length = _lengths(x)
+    length[length == 0] = 1.0
+    scaled = np.empty(x.shape, np.float32)
+    np.divide(x, length[:, None], out=scaled, casting="same_kind")
+    return scaled
+
+
+def cosine(pred: NDArray[Any], true: NDArray[Any]) -> NDArray[np.float64]:
+    """Cosine similarity of each row of `pred` with the same row of `true`; 0 where either is all zeros.
+
+    Parameters
+    ----------
+    pred, true : numpy.ndarray, shape (n, d)
+
+    Returns
+    -------
+    numpy.ndarray, float64, shape (n,)
+        In −1…1, up to rounding.
+    """
+    length = _lengths(pred) * _lengths(true)
+    length[length == 0] = 1.0
+    similarity: NDArray[np.float64] = np.einsum("ij,ij->i", pred, true, dtype=np.float64) / length
+    return similarity
+
+
+def mean_cosine(pred: NDArray[Any], true: NDArray[Any]) -> float:
+    """Mean over rows of the cosine similarity: the competition's score.
+
+    Parameters
+    ----------
+    pred, true : numpy.ndarray, shape (n, d), n ≥ 1
+    """
+    return float(cosine(pred, true).mean())
+
+
+def mse(pred: NDArray[Any], true: NDArray[Any]) -> float:
+    """Mean over all elements of the squared error.
+
+    For unit vectors of width d it is the cosine in other words: ``mse = 2 (1 − cosine) / d``. With d = 384 an
+    MSE of 0.003 is a cosine of 0.424, 0.004 is 0.232 and 0.006 is −0.152. A prediction that is not normalised
+    has no such reading: the zero vector scores 1 / 384 ≈ 0.0026 and says nothing.
+
+    Parameters
+    ----------
+    pred, true : numpy.ndarray, shape (n, d), n ≥ 1
+    """
+    error = np.subtract(pred, true, dtype=np.float64)
+    return float(np.einsum("ij,ij->", error, error) / error.size)
+
+
+def retrieval(
+    pred: NDArray[np.float32],
+    bank: NDArray[np.float32],
+    truth_index: NDArray[np.int64],
+    ks: Iterable[int] = (1, 5),
+) -> dict[int, float]:
+    """Share of predictions whose true prompt is among the k nearest of a bank, by cosine.
+
+    A prompt that is exactly as near as the true one counts as nearer, and so does one whose score is not a
+    number: a constant prediction gains nothing from ties.
+
+    Parameters
+    ----------
+    pred : numpy.ndarray, shape (n, d), n ≥ 1
+        Predicted embeddings.
+    bank : numpy.ndarray, shape (m, d)
+        Embeddings of distinct prompts (the same prompt twice would be a tie with itself).
+    truth_index : numpy.ndarray, int64, shape (n,)
+        Row of `bank` that each prediction should find.
+    ks : iterable of int
+        Ranks to report.
+
+    Returns
+    -------
+    dict of int to float
+        For each k the share of predictions, 0…1.
+    """
+    pred, bank = unit(pred), unit(bank)
+    rank = np.empty(len(pred), np.int64)
+    step = max(1, 2**23 // len(bank))
+    for start in range(0, len(pred), step):
+        rows = slice(start, start + step)
+        scores = pred[rows] @ bank.T
+        truth = np.take_along_axis(scores, truth_index[rows, None], axis=1)
+        rank[rows] = np.count_nonzero(~(scores < truth - TIE), axis=1)
+    return {k: float(np.mean(rank <= k)) for k in ks}
+
+
+def _lengths(x: NDArray[Any]) -> NDArray[np.float64]:
+    lengths: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))
+    return lengths

@@ -1,0 +1,160 @@
+"""The models of a pass: which columns are wanted, and the backbones and encoders that fill them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from img2prompt_cache.backbones import choose_preset, load_backbone
+from img2prompt_cache.encoders import load_encoder
+from img2prompt_cache.errors import unknown
+from img2prompt_cache.fingerprints import require_equal
+from img2prompt_cache.manifest import Column, Kind, Manifest
+from img2prompt_cache.precision import choose_device, choose_precision
+from img2prompt_cache.specs import ENCODER_FAMILIES, PRESETS, folder_name, parse_spec
+
+if TYPE_CHECKING:
+    from img2prompt_cache.backbones.base import Backbone
+    from img2prompt_cache.encoders import Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What `extract` was asked for.
+
+    Attributes
+    ----------
+    preset : str
+        ``"auto"``, ``"standard"`` or ``"packaged"``: used when a cache is made, unless `backbones` are named.
+    backbones : tuple of str
+        Specs to cache, besides those cached already.
+    encoder : str or None
+        Spec of the target encoder, besides those cached already.
+    clean : str or None
+        Cleaning rule for prompts before they are encoded; ``"none"`` for a new column if absent.
+    precision : str
+        ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``, for columns that are new.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    part_rows, batch_size : int or None
+        For a cache that is made now.
+    """
+
+    preset: str = "auto"
+    backbones: tuple[str, ...] = ()
+    encoder: str | None = None
+    clean: str | None = None
+    precision: str = "auto"
+    device: str = "auto"
+    part_rows: int | None = None
+    batch_size: int | None = None
+
+
+def choose_columns(request: Request) -> tuple[tuple[str, ...], str, dict[str, str] | None]:
+    """Settle which backbones and which encoder a new cache gets.
+
+    Returns
+    -------
+    backbones : tuple of str
+    encoder : str
+    preset : dict or None
+        ``{"name", "reason"}`` if a preset had a say.
+    """
+    if request.backbones and request.encoder:
+        return request.backbones, request.encoder, None
+    name, reason = request.preset, "asked for"
+    if name == "auto":
+        name, reason = choose_preset()
+    if name not in PRESETS:
+        raise unknown("preset", name, ("auto", *PRESETS))
+    backbones, encoder = PRESETS[name]
+    return request.backbones or backbones, request.encoder or encoder, {"name": name, "reason": reason}
+
+
+class Models:
+    """Backbones and encoders, loaded when first needed and checked against what their column was made with.
+
+    Parameters
+    ----------
+    request : Request
+        Says device, precision and cleaning rule.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._device = choose_device(request.device)
+        self._backbones: dict[str, Backbone] = {}
+        self._encoders: dict[str, Encoder] = {}
+
+    def declare(self, manifest: Manifest, backbones: Iterable[str], encoders: Iterable[str]) -> Manifest:
+        """Add a column for every spec that has none yet; this loads its model."""
+        for spec in backbones:
+            parse_spec(spec)
+            if manifest.column("features", spec) is None:
+                backbone = self._load_backbone(spec, None)
+                column = _column("features", spec, backbone.dim, "float16", backbone.fingerprint)
+                manifest = manifest.with_column(
+                    replace(column, revision=backbone.identity.get("revision", ""))
+                )
+        for spec in encoders:
+            parse_spec(spec, ENCODER_FAMILIES)
+            if manifest.column("targets", spec) is None:
+                encoder = self._load_encoder(spec, None)
+                column = _column("targets", spec, encoder.dim, "float32", encoder.fingerprint)
+                manifest = manifest.with_column(replace(column, revision=encoder.revision))
+        return manifest
+
+    def load(self, columns: Iterable[Column]) -> None:
+        """Load the models of these columns now, so that a mismatch shows before any work is done.
+
+        Raises
+        ------
+        Img2PromptError
+            If a model is not the one its column was made with.
+        """
+        for column in columns:
+            if column.kind == "features":
+                self.backbone(column)
+            elif column.kind == "targets":
+                self.encoder(column)
+
+    def backbone(self, column: Column) -> Backbone:
+        """Give the backbone of a feature column."""
+        loaded = self._backbones.get(column.spec) or self._load_backbone(column.spec, column)
+        require_equal(f"column {column.folder}", column.fingerprint, loaded.fingerprint, _ADVICE)
+        return loaded
+
+    def encoder(self, column: Column) -> Encoder:
+        """Give the encoder of a target column."""
+        loaded = self._encoders.get(column.spec) or self._load_encoder(column.spec, column)
+        require_equal(f"column {column.folder}", column.fingerprint, loaded.fingerprint, _ADVICE)
+        return loaded
+
+    def _load_backbone(self, spec: str, column: Column | None) -> Backbone:
+        named = spec in self._request.backbones
+        precision = self._request.precision
+        if column is not None and (precision == "auto" or not named):
+            precision = column.fingerprint.get("precision", "fp32")
+        backbone = load_backbone(
+            spec,
+            precision=choose_precision(precision, self._device),
+            device=self._device,
+            revision=column.revision if column else "",
+        )
+        self._backbones[spec] = backbone
+        return backbone
+
+    def _load_encoder(self, spec: str, column: Column | None) -> Encoder:
+        clean = self._request.clean or (column.fingerprint.get("clean") if column else None) or "none"
+        revision = column.revision if column else ""
+        encoder = load_encoder(spec, clean=clean, device=self._device, revision=revision)
+        self._encoders[spec] = encoder
+        return encoder
+
+
+def _column(kind: Kind, spec: str, width: int, dtype: str, fingerprint: dict[str, str]) -> Column:
+    return Column(kind, spec, f"{kind}/{folder_name(spec)}", (width,), dtype, fingerprint)
+
+
+_ADVICE = "Use what it was made with, or make a new cache with --cache."

@@ -1,0 +1,99 @@
+"""Nearest neighbours by cosine, exact, and averages weighted by distance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    F32 = NDArray[np.float32]
+
+FLOOR = 1e-6
+"""Cosine distances below this are rounding: the same vector twice."""
+
+
+def flat_index(vectors: F32) -> Any:
+    """Build an exact FAISS index of unit vectors.
+
+    Parameters
+    ----------
+    vectors : numpy.ndarray, float32, shape (n, d)
+
+    Returns
+    -------
+    faiss.IndexFlatIP
+    """
+    import faiss
+
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors, np.float32))
+    return index
+
+
+def nearest(index: Any, queries: F32, k: int) -> tuple[F32, NDArray[np.int64]]:
+    """Find the k nearest vectors of an index for each query.
+
+    Parameters
+    ----------
+    index : faiss.Index
+        Over n unit vectors, by inner product.
+    queries : numpy.ndarray, float32, shape (m, d)
+        Unit vectors.
+    k : int
+        Cut to n where it is larger.
+
+    Returns
+    -------
+    distances : numpy.ndarray, float32, shape (m, k)
+        Cosine distances, 1 − cosine, ascending.
+    rows : numpy.ndarray, int64, shape (m, k)
+    """
+    similarity, rows = index.search(np.ascontiguousarray(queries, np.float32), min(k, index.ntotal))
+    return 1.0 - similarity, rows
+
+
+def inverse_power(distances: F32, power: float) -> NDArray[np.float64]:
+    """Weights proportional to 1/distance**power; the nearest neighbour's is 1.
+
+    Taking the weights relative to the nearest keeps them finite. Identical vectors, nearer than
+    `FLOOR`, share nearly all the weight.
+
+    Parameters
+    ----------
+    distances : numpy.ndarray, shape (m, k)
+        Ascending along each row.
+    power : float
+        0 weighs all neighbours alike.
+
+    Returns
+    -------
+    numpy.ndarray, float64, shape (m, k), in 0…1
+    """
+    floored = np.maximum(distances.astype(np.float64), FLOOR)
+    weights: NDArray[np.float64] = (floored[:, :1] / floored) ** power
+    return weights
+
+
+def weighted_sum(weights: NDArray[np.float64], rows: NDArray[np.int64], values: F32) -> F32:
+    """Sum the values of each query's neighbours, times their weights.
+
+    Parameters
+    ----------
+    weights, rows : numpy.ndarray, shape (m, k)
+    values : numpy.ndarray, float32, shape (n, t)
+
+    Returns
+    -------
+    numpy.ndarray, float32, shape (m, t)
+    """
+    from scipy.sparse import csr_array
+
+    m, k = rows.shape
+    table = csr_array(
+        (weights.astype(np.float32).ravel(), rows.ravel(), np.arange(0, m * k + 1, k)), shape=(m, len(values))
+    )
+    total: F32 = table @ values
+    return total

@@ -1,0 +1,220 @@
+"""Parts: immutable HDF5 files, each one column for a fixed range of rows.
+
+A part is written under a hidden temporary name in its own folder, closed, flushed to disk, hashed and
+renamed, so that a file with a part's name is always whole. Datasets are contiguous and carry no time stamps: the same
+values give the same bytes, and a numeric dataset can be memory-mapped by its offset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import h5py
+import numpy as np
+
+from img2prompt_cache.errors import Img2PromptError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class PartFile:
+    """One part being written; nothing has its final name until `commit`.
+
+    Used as a context manager: leaving it without `commit` removes the temporary file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = path.with_name(f".{path.name}.tmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: h5py.File | None = h5py.File(self._temporary, "w")
+
+    @property
+    def _open(self) -> h5py.File:
+        if self._file is None:
+            raise ValueError("the part is closed")
+        return self._file
+
+    def create(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        """Reserve a contiguous numeric dataset, filled later by `write`."""
+        self._open.create_dataset(name, shape, dtype=dtype, track_times=False)
+
+    def write(self, name: str, start: int, values: NDArray[Any]) -> None:
+        """Write `values` at rows `start … start + len(values)` of dataset `name`."""
+        self._open[name][start : start + len(values)] = values
+
+    def read(self, name: str, row: int) -> NDArray[Any]:
+        """Read back one row written before."""
+        values: NDArray[Any] = self._open[name][row]
+        return values
+
+    def write_text(self, name: str, values: list[str]) -> None:
+        """Write a whole dataset of UTF-8 strings, shape (len(values),)."""
+        column = self._open.create_dataset(
+            name, (len(values),), dtype=h5py.string_dtype("utf-8"), track_times=False
+        )
+        if values:
+            column[...] = np.array(values, dtype=object)
+
+    def commit(self) -> tuple[int, str]:
+        """Close, flush, hash and rename the part.
+
+        Returns
+        -------
+        size : int
+            Bytes of the file.
+        sha256 : str
+            64 hex digits over its bytes.
+        """
+        self._open.close()
+        self._file = None
+        with self._temporary.open("rb") as file:
+            os.fsync(file.fileno())
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+        self._temporary.replace(self.path)
+        sync_folder(self.path.parent)
+        return size, sha256
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            try:
+                self._file.close()
+            finally:
+                self._file = None
+                self._temporary.unlink(missing_ok=True)
+        else:
+            self._temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename in it survives a power cut. A no-op where not supported."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a small file as a whole: the old bytes or the new ones, never a mixture."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def hash_file(path: Path) -> str:
+    """Hash a file's bytes with SHA-256: 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def map_values(path: Path, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """Memory-map a numeric dataset of a part, read-only.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The part.
+    name : str
+        The dataset in it.
+    shape, dtype
+        What the manifest says it is; anything else is refused.
+
+    Returns
+    -------
+    numpy.memmap, shape `shape`, dtype `dtype`
+
+    Raises
+    ------
+    Img2PromptError
+        If the file is not such a part: unreadable, not contiguous, another shape or type, or a dataset that
+        lies elsewhere (an external file, a link, a virtual dataset).
+    """
+    with _opened(path) as file:
+        dataset = _own_dataset(file, path, name)
+        if dataset.shape != shape or dataset.dtype != np.dtype(dtype):
+            raise _foreign(
+                path, f"{name} is {dataset.dtype} {dataset.shape}, the manifest says {dtype} {shape}"
+            )
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        offset = dataset.id.get_offset()
+        if offset is None:
+            raise _foreign(path, f"{name} is not stored in one piece")
+    if offset + np.dtype(dtype).itemsize * int(np.prod(shape)) > path.stat().st_size:
+        raise _foreign(path, "the file is too short")
+    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+
+
+def read_text(path: Path, names: list[str], rows: int) -> Mapping[str, list[str]]:
+    """Read string datasets of a rows part; `rows` values each.
+
+    Raises
+    ------
+    Img2PromptError
+        As `map_values` does.
+    """
+    columns = {}
+    with _opened(path) as file:
+        for name in names:
+            dataset = _own_dataset(file, path, name)
+            info = h5py.check_string_dtype(dataset.dtype)
+            if dataset.shape != (rows,) or info is None or info.encoding != "utf-8":
+                raise _foreign(path, f"{name} is {dataset.dtype} {dataset.shape}, not {rows} UTF-8 strings")
+            columns[name] = [value.decode("utf-8", "replace") for value in dataset[()]]
+    return columns
+
+
+def text_names(path: Path) -> list[str]:
+    """Name the datasets of a rows part."""
+    with _opened(path) as file:
+        return sorted(file)
+
+
+def _opened(path: Path) -> h5py.File:
+    if path.is_symlink():
+        raise _foreign(path, "it is a link")
+    try:
+        return h5py.File(path, "r")
+    except FileNotFoundError:
+        raise Img2PromptError(f"{path} is missing. {_ADVICE}") from None
+    except OSError as error:
+        raise Img2PromptError(f"{path} cannot be read as HDF5 ({error}). {_ADVICE}") from None
+
+
+def _own_dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+    link = file.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        raise _foreign(path, f"{name} is missing or a link")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
+        raise _foreign(path, f"{name} is not a plain dataset")
+    return dataset
+
+
+def _foreign(path: Path, why: str) -> Img2PromptError:
+    return Img2PromptError(f"{path} is not a part this cache wrote: {why}. {_ADVICE}")
+
+
+_ADVICE = "Run `img2prompt-cache verify` to see what is damaged."

@@ -1,0 +1,147 @@
+"""Prediction: a run on new images, in a stream, or on rows of a cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from img2prompt_cache.backbones import load_backbone
+from img2prompt_cache.cache import Cache
+from img2prompt_cache.dataset import load_dataset
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.fingerprints import require_equal
+from img2prompt_cache.precision import choose_device, choose_precision
+from img2prompt_cache.reader import Clock, Reader, Slice
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.backbones.base import Backbone
+    from img2prompt_cache.heads.base import Head
+    from img2prompt_cache.runs import Run
+    from img2prompt_cache.sources.base import Source
+
+BATCH_SIZE = 32
+SLICE_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Predictions for a batch of images.
+
+    Attributes
+    ----------
+    ids : list of str
+        imgId of each image that could be used.
+    vectors : numpy.ndarray, float32, shape (len(ids), t)
+        Unit norm.
+    bad : dict of str to str
+        imgId of each image that could not be used, and why.
+    """
+
+    ids: list[str]
+    vectors: NDArray[np.float32]
+    bad: dict[str, str] = field(default_factory=dict)
+
+
+def load_backbones(run: Run, device: str = "auto") -> list[Backbone]:
+    """Load the backbones a run was fitted on, and no others, as they were when its features were cached.
+
+    Raises
+    ------
+    Img2PromptError
+        If a backbone is not the same any more; the message names what differs.
+    """
+    where = choose_device(device)
+    backbones = []
+    for use in run.features:
+        precision = choose_precision(use.fingerprint.get("precision", "fp32"), where)
+        backbone = load_backbone(use.spec, precision=precision, device=where, revision=use.revision)
+        require_equal(f"backbone {use.spec}", use.fingerprint, backbone.fingerprint, _ADVICE)
+        backbones.append(backbone)
+    return backbones
+
+
+def predict_images(
+    head: Head, backbones: list[Backbone], source: Source, table: pa.Table
+) -> Iterator[Predictions]:
+    """Predict for the images of a source, batch by batch, in the order of its listing.
+
+    Parameters
+    ----------
+    head : Head
+        Fitted.
+    backbones : list of Backbone
+        From `load_backbones`, in the run's order.
+    source : Source
+        Gives the images' bytes.
+    table : pyarrow.Table
+        Its listing, or some rows of it.
+
+    Yields
+    ------
+    Predictions
+        Nothing of a batch is held once the next one is asked for.
+    """
+    import torch
+
+    geometries = {backbone.geometry for backbone in backbones}
+    for start in range(0, len(table), SLICE_ROWS):
+        piece = table.slice(start, SLICE_ROWS)
+        ids, uris = piece["imgId"].to_pylist(), piece["uri"].to_pylist()
+        reader = Reader(Slice(0, start, {"imgId": ids, "uri": uris}), source, geometries, Clock())
+        known: dict[int, NDArray[np.float32]] = {}
+        for first, batch in reader.batches(BATCH_SIZE, os.cpu_count() or 1):
+            fresh = [i for i, image in enumerate(batch) if not image.reason and image.twin < 0]
+            if fresh:
+                blocks = []
+                for backbone in backbones:
+                    pixels = np.stack([batch[i].pixels[backbone.geometry] for i in fresh])
+                    # Heads are fitted on what the cache keeps, which is float16.
+                    blocks.append(backbone.encode(torch.from_numpy(pixels)).astype(np.float16))
+                vectors = head.predict(np.concatenate(blocks, axis=1).astype(np.float32))
+                known.update(zip((first + i for i in fresh), vectors, strict=True))
+            good = [i for i, image in enumerate(batch) if not image.reason]
+            rows = [batch[i].twin if batch[i].twin >= 0 else first + i for i in good]
+            yield Predictions(
+                ids=[ids[first + i] for i in good],
+                vectors=np.stack([known[row] for row in rows]) if rows else np.empty((0, 0), np.float32),
+                bad={ids[first + i]: image.reason for i, image in enumerate(batch) if image.reason},
+            )
+
+
+def predict_cached(run: Run, head: Head, cache: Cache, *, with_prompt: bool | None) -> Predictions:
+    """Predict for rows of a cache; no image is read.
+
+    Parameters
+    ----------
+    run : Run
+    head : Head
+        Fitted.
+    cache : Cache
+    with_prompt : bool or None
+        True for rows that have a prompt, False for those that have none, None for all.
+
+    Raises
+    ------
+    UsageError
+        If the cache lacks a column, or has no such row.
+    Img2PromptError
+        If a column was made differently from the one the run was fitted on.
+    """
+    columns = tuple(cache.column("features", use.spec) for use in run.features)
+    for use, column in zip(run.features, columns, strict=True):
+        require_equal(f"column {column.folder}", use.fingerprint, column.fingerprint, _ADVICE)
+    try:
+        data = load_dataset(cache, columns, cache.column("targets", run.target.spec), with_prompt=with_prompt)
+    except UsageError as error:
+        raise UsageError(f"{error}; name images to predict for") from None
+    return Predictions(data.ids, head.predict(data.X))
+
+
+_ADVICE = "A run predicts only from features made as those it was fitted on: fit it again on this cache."

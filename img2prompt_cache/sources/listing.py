@@ -1,0 +1,71 @@
+"""Building a listing: one id a row, a summary, and what must never be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.sources.base import Listing, Summary
+
+Strings: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str | None]
+
+
+def make_listing(
+    ids: Strings,
+    uris: Strings,
+    prompts: Strings,
+    root: Path,
+    *,
+    extras: Mapping[str, pa.ChunkedArray] | None = None,
+    without_image: int = 0,
+    notes: Sequence[str] = (),
+) -> Listing:
+    """Put n rows together and count them.
+
+    Parameters
+    ----------
+    ids, uris, prompts : strings
+        n each; a prompt may be null.
+    root : pathlib.Path
+        Where they come from, for the message of an error.
+    extras : mapping of str to pyarrow.ChunkedArray, optional
+        Further columns, n values each.
+    without_image : int
+        Prompts that were left out because their image is not there.
+    notes : sequence of str
+
+    Raises
+    ------
+    UsageError
+        If there are no rows, or two have the same id.
+    """
+    columns = {"imgId": ids, "uri": uris, "prompt": prompts, **(extras or {})}
+    table = pa.table({name: _column(values) for name, values in columns.items()})
+    if not table.num_rows:
+        raise UsageError("; ".join((f"{root} holds no images", *notes)))
+    twice = first_duplicate(table["imgId"])
+    if twice is not None:
+        both = " and ".join(table.filter(pc.equal(table["imgId"], twice))["uri"].to_pylist()[:2])
+        raise UsageError(f"{root}: the imgId {twice!r} is there twice ({both}); rename or remove one")
+    without_prompt = table["prompt"].null_count
+    summary = Summary(table.num_rows - without_prompt, without_prompt, without_image, tuple(notes))
+    return Listing(table, summary)
+
+
+def first_duplicate(values: pa.Array | pa.ChunkedArray) -> str | None:
+    """Find the first value, in code-point order, that occurs more than once; None if all differ."""
+    if pc.count_distinct(values).as_py() == len(values):
+        return None
+    counts = pc.value_counts(values)
+    return str(pc.min(counts.field("values").filter(pc.greater(counts.field("counts"), 1))).as_py())
+
+
+def _column(values: Strings) -> pa.Array | pa.ChunkedArray:
+    column = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, pa.string())
+    # HDF5 cannot keep a NUL inside a string, and no prompt means one.
+    return pc.replace_substring(column, "\0", "")

@@ -1,0 +1,176 @@
+"""Parquet files that hold the images: a struct ``{bytes, path}`` as Hugging Face writes it, or plain bytes.
+
+Also a column of paths, relative to the source. The id is a column of that name (`imgId`, `image_id`, `id`,
+`key`) or the one named with ``--id-column``; without one it is ``<file>/<row>``. A uri is
+``file.parquet#row``.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+import threading
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from img2prompt_cache.errors import ImageError, UsageError
+from img2prompt_cache.sources.base import Listing
+from img2prompt_cache.sources.files import MAX_IMAGE_BYTES, UNSAFE_PATH, FileSource, read_below, shards
+from img2prompt_cache.sources.listing import make_listing
+from img2prompt_cache.sources.tablefile import (
+    PROMPT_COLUMNS,
+    blank_to_null,
+    bytes_column,
+    pick,
+    read_table,
+    short_columns,
+)
+
+ID_COLUMNS = ("imgId", "image_id", "id", "key")
+PATH_COLUMNS = ("image", "file_name", "filename", "image_path", "path", "file")
+LARGEST_GROUP = 2 << 30
+"""Bytes of images in a row group; a whole group is read at once."""
+
+_URI = re.compile(r"(.+)#(\d{1,18})", re.DOTALL)
+_lock = threading.Lock()
+
+
+class ParquetSource(FileSource):
+    """One parquet file, or a folder of them."""
+
+    takes: ClassVar[frozenset[str]] = frozenset({"id_column", "prompt_column"})
+
+    @classmethod
+    def detects(cls, root: Path) -> bool:
+        """Say whether the first parquet file has a column of image bytes."""
+        names = shards(root, ".parquet")
+        folder = root.parent if root.is_file() else root
+        try:
+            return bool(names) and bytes_column(pq.read_schema(folder / names[0])) is not None
+        except (pa.ArrowException, OSError):
+            return False
+
+    def list(self) -> Listing:
+        """List every row of every file, in their order; the images stay unread."""
+        names = shards(self.root, ".parquet")
+        if not names:
+            raise UsageError(f"{self.root} holds no .parquet file")
+        parts = [self._list_file(name) for name in names]
+        table = pa.concat_tables((part for part, _ in parts), promote_options="default")
+        notes = dict.fromkeys(note for _, some in parts for note in some)
+        extras = {name: table[name].fill_null("") for name in table.column_names[3:]}
+        return make_listing(
+            table["imgId"],
+            table["uri"],
+            table["prompt"],
+            self.root,
+            extras=extras,
+            notes=(*self.notes, *notes),
+        )
+
+    def read(self, uri: str) -> bytes:
+        """Give the bytes in a row, or those of the file that it names."""
+        match = _URI.fullmatch(uri)
+        if match is None or re.search(UNSAFE_PATH, match[1]):
+            raise ImageError("cannot be read: not a row of a parquet file")
+        try:
+            value = _value(str(self.folder / match[1]), int(match[2]))
+        except (pa.ArrowException, OSError, IndexError, UsageError) as error:
+            raise ImageError(f"cannot be read: {str(error).splitlines()[0][:200]}") from error
+        found = value.get("bytes") or value.get("path") if isinstance(value, dict) else value
+        if not found:
+            raise ImageError("cannot be read: the row holds no image")
+        if isinstance(found, str):
+            return read_below(self.folder, found)
+        if len(found) > MAX_IMAGE_BYTES:
+            raise ImageError(
+                f"cannot be read: {len(found)} bytes are more than the {MAX_IMAGE_BYTES} allowed"
+            )
+        return found
+
+    def _list_file(self, name: str) -> tuple[pa.Table, tuple[str, ...]]:
+        path = self.folder / name
+        image = _image_column(path)
+        table = read_table(path)
+        names = [column for column in table.column_names if column != image]
+        prompt = pick(names, self.options.prompt_column, PROMPT_COLUMNS, "--prompt-column", path)
+        known = {column.lower() for column in ID_COLUMNS}
+        has_id = self.options.id_column is not None or any(
+            column.strip().lower() in known for column in names
+        )
+        if has_id:
+            column = pick(names, self.options.id_column, ID_COLUMNS, "--id-column", path)
+            ids = table[column].fill_null("")
+            if "" in pa.compute.unique(ids).to_pylist():
+                raise UsageError(f"{path} has a row without {column!r}; fill it, or name another --id-column")
+        else:
+            column = ""
+            stem = name[: -len(".parquet")]
+            prefix = f"{stem}/" if self.root.is_dir() else ""
+            ids = [f"{prefix}{row}" for row in range(table.num_rows)]
+        extras, notes = short_columns(table, {image, prompt, column})
+        columns = {
+            "imgId": ids,
+            "uri": [f"{name}#{row}" for row in range(table.num_rows)],
+            "prompt": blank_to_null(table[prompt]),
+            **extras,
+        }
+        return pa.table(columns), notes
+
+
+def _image_column(path: Path) -> str:
+    try:
+        with pq.ParquetFile(path) as file:
+            schema, metadata = file.schema_arrow, file.metadata
+            image = bytes_column(schema)
+            if image is None:
+                texts = [str(f.name) for f in schema if pa.types.is_string(f.type)]
+                return pick(texts, None, PATH_COLUMNS, "--format table and --id-column", path)
+            largest = max(
+                (_group_bytes(metadata.row_group(i), image) for i in range(metadata.num_row_groups)),
+                default=0,
+            )
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{path} cannot be read as parquet: {str(error).splitlines()[0][:200]}") from error
+    if largest > LARGEST_GROUP:
+        raise UsageError(
+            f"{path} has a row group of {largest} bytes of images, more than the {LARGEST_GROUP} that are "
+            "read at once; write it again with smaller row groups (row_group_size=1000)"
+        )
+    return image
+
+
+def _group_bytes(group: pq.RowGroupMetaData, column: str) -> int:
+    chunks = (group.column(i) for i in range(group.num_columns))
+    return sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.partition(".")[0] == column)
+
+
+def _value(path: str, row: int) -> dict[str, bytes | str | None] | bytes | str | None:
+    # Under the lock, so that threads which ask for one group do not all read it.
+    with _lock:
+        column, ends = _layout(path)
+        group = bisect.bisect_right(ends, row)
+        if group == len(ends):
+            raise IndexError(f"{Path(path).name} has no row {row}")
+        first = ends[group - 1] if group else 0
+        value: dict[str, bytes | str | None] | bytes | str | None
+        value = _group(path, group, column)[row - first].as_py()
+        return value
+
+
+@lru_cache(maxsize=64)
+def _layout(path: str) -> tuple[str, list[int]]:
+    with pq.ParquetFile(path) as file:
+        counts = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+    return _image_column(Path(path)), list(accumulate(counts))
+
+
+@lru_cache(maxsize=2)
+def _group(path: str, group: int, column: str) -> pa.ChunkedArray:
+    with pq.ParquetFile(path) as file:
+        return file.read_row_group(group, columns=[column])[column]

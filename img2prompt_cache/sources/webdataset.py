@@ -1,0 +1,156 @@
+"""Tar shards as webdataset and img2dataset write them: ``<key>.jpg`` with ``<key>.txt`` or ``<key>.json``.
+
+The files of one key follow each other; the key is the name up to the first dot of its last part. The prompt
+is the text file, else `prompt`, `text` or `caption` of the JSON. An id is ``<shard>/<key>``, for a single
+shard the key. Nothing is extracted: a uri names the bytes, ``shard.tar#offset+size``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from img2prompt_cache.errors import ImageError, UsageError
+from img2prompt_cache.sources.base import Listing
+from img2prompt_cache.sources.files import (
+    IMAGE_SUFFIXES,
+    MAX_TEXT_BYTES,
+    UNSAFE_PATH,
+    FileSource,
+    counted,
+    is_utf8,
+    read_slice,
+    shards,
+)
+from img2prompt_cache.sources.listing import make_listing
+from img2prompt_cache.sources.tablefile import PROMPT_COLUMNS
+from img2prompt_cache.sources.tarindex import Member, TarDamage, members
+
+_NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
+_URI = re.compile(r"(.+)#(\d{1,18})\+(\d{1,18})", re.DOTALL)
+_UNSAFE = re.compile(UNSAFE_PATH)
+
+
+@dataclass(slots=True)
+class _Rows:
+    ids: list[str] = field(default_factory=list)
+    uris: list[str] = field(default_factory=list)
+    prompts: list[str | None] = field(default_factory=list)
+    without_image: int = 0
+    damaged: list[str] = field(default_factory=list)
+    unsafe: list[str] = field(default_factory=list)
+
+
+class WebDatasetSource(FileSource):
+    """One uncompressed tar file, or a folder of them."""
+
+    @classmethod
+    def detects(cls, root: Path) -> bool:
+        """Say whether `root` is a tar file, or a folder that holds some."""
+        return bool(shards(root, ".tar"))
+
+    def list(self) -> Listing:
+        """List every key that has an image, shard by shard, in the order of each shard."""
+        names = shards(self.root, ".tar")
+        if not names:
+            raise UsageError(f"{self.root} holds no .tar file")
+        rows = _Rows()
+        for name in names:
+            prefix = f"{name[:-4]}/" if self.root.is_dir() else ""
+            _read_shard(self.folder / name, name, prefix, rows)
+        notes = (
+            *self.notes,
+            *counted(rows.damaged, "damaged shards, listed as far as they can be read"),
+            *counted(rows.unsafe, "members with unsafe names, passed over"),
+        )
+        return make_listing(
+            rows.ids, rows.uris, rows.prompts, self.root, without_image=rows.without_image, notes=notes
+        )
+
+    def read(self, uri: str) -> bytes:
+        """Give the bytes at an offset of a shard."""
+        match = _URI.fullmatch(uri)
+        if match is None or _UNSAFE.search(match[1]):
+            raise ImageError("cannot be read: not a place in a shard")
+        return read_slice(self.folder / match[1], int(match[2]), int(match[3]))
+
+
+def _read_shard(path: Path, name: str, prefix: str, rows: _Rows) -> None:
+    before = len(rows.ids)
+    try:
+        with path.open("rb") as file:
+            try:
+                for key, sample in _samples(members(file), rows):
+                    _add(file, name, prefix + key, sample, rows)
+            except TarDamage as damage:
+                if len(rows.ids) == before:
+                    raise UsageError(
+                        f"{path} is not an uncompressed tar file: {damage}. Unpack .tar.gz first; fetch a "
+                        "damaged file again"
+                    ) from damage
+                rows.damaged.append(f"{name}: {damage}")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _samples(found: Iterator[Member], rows: _Rows) -> Iterator[tuple[str, dict[str, Member]]]:
+    """Put the members of one key together, by ending; on damage the last key is given first."""
+    key, sample = "", dict[str, Member]()
+    damage: TarDamage | None = None
+    while True:
+        try:
+            member = next(found, None)
+        except TarDamage as error:
+            member, damage = None, error
+        if member is None:
+            break
+        match = _NAME.fullmatch(member.name.removeprefix("./"))
+        if _UNSAFE.search(member.name) or not is_utf8(member.name):
+            rows.unsafe.append(member.name.encode(errors="surrogateescape").decode(errors="replace"))
+            continue
+        if match is None or match[1].rpartition("/")[2].startswith("."):
+            continue
+        if match[1] != key and sample:
+            yield key, sample
+            sample = {}
+        key = match[1]
+        sample.setdefault(match[2].lower(), member)
+    if sample:
+        yield key, sample
+    if damage is not None:
+        raise damage
+
+
+def _add(file: BinaryIO, shard: str, img_id: str, sample: dict[str, Member], rows: _Rows) -> None:
+    image = next((m for ending, m in sample.items() if f".{ending}".endswith(IMAGE_SUFFIXES)), None)
+    prompt = _prompt(file, sample)
+    if image is None:
+        rows.without_image += prompt is not None
+        return
+    rows.ids.append(img_id)
+    rows.uris.append(f"{shard}#{image.offset}+{image.size}")
+    rows.prompts.append(prompt)
+
+
+def _prompt(file: BinaryIO, sample: dict[str, Member]) -> str | None:
+    text = _text(file, sample.get("txt"))
+    if text is None:
+        try:
+            fields = json.loads(_text(file, sample.get("json")) or "null")
+        except (ValueError, RecursionError):
+            return None
+        found = (fields.get(name) for name in PROMPT_COLUMNS) if isinstance(fields, dict) else ()
+        text = next((value for value in found if isinstance(value, str) and value.strip()), None)
+    return text.rstrip("\r\n").encode(errors="replace").decode() if text and text.strip() else None
+
+
+def _text(file: BinaryIO, member: Member | None) -> str | None:
+    if member is None or member.size > MAX_TEXT_BYTES:
+        return None
+    file.seek(member.offset)
+    text = file.read(member.size).decode("utf-8-sig", errors="replace")
+    return text if text.strip() else None

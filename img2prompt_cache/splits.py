@@ -1,0 +1,252 @@
+"""Splits: divisions of rows in which near-identical prompts never sit on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from img2prompt_cache.components import components, near
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.metrics import unit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Rows = NDArray[np.int64]
+
+THRESHOLD = 0.8
+"""Prompts whose embeddings have at least this cosine are near-identical."""
+
+SIDES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "validation",
+    "dev": "validation",
+    "holdout": "validation",
+}
+"""What a split column may call its two sides, in any case."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """A division of the selected rows into a training and a validation side.
+
+    Attributes
+    ----------
+    strategy : str
+        ``"group"``, ``"random"`` or the name of the column it came from.
+    seed : int
+        What the shuffle was seeded with.
+    train, validation : numpy.ndarray, int64
+        Row numbers, ascending; together every row once.
+    groups : numpy.ndarray, int64, shape (n,)
+        Group of each row; also to be kept whole by inner folds of the training side.
+    """
+
+    strategy: str
+    seed: int
+    train: Rows
+    validation: Rows
+    groups: Rows
+
+    def digest(self, ids: Sequence[str]) -> str:
+        """Hash the strategy and the validation rows' ids: equal for runs whose scores may be compared.
+
+        Parameters
+        ----------
+        ids : sequence of str, length n
+            The imgId of each selected row.
+
+        Returns
+        -------
+        str
+            64 hex digits, independent of the order of rows.
+        """
+        held = sorted(str(ids[row]) for row in self.validation)
+        return hashlib.sha256("\0".join([self.strategy, *held]).encode()).hexdigest()
+
+
+def prompt_groups(
+    targets: NDArray[np.float32],
+    prompts: Sequence[Hashable],
+    images: Sequence[Hashable] | None = None,
+    threshold: float = THRESHOLD,
+) -> Rows:
+    """Group rows whose prompts are near-identical or whose images are identical.
+
+    Groups are the connected components of the graph that joins two rows when their prompts' embeddings have
+    cosine ≥ `threshold`, when their prompts are equal, or when their images are. Each distinct prompt is
+    compared once with each other one, in blocks: for m of them m²·d/2 multiply-adds, and memory for the edges
+    of a few blocks, however many near-identical pairs there are.
+
+    Parameters
+    ----------
+    targets : numpy.ndarray, float32, shape (n, d)
+        Embedding of each row's prompt.
+    prompts : sequence of hashable, length n
+        Prompts, or anything that is equal where they are.
+    images : sequence of hashable, length n, optional
+        Digest of each row's image.
+    threshold : float
+        Smallest cosine of near-identical prompts.
+
+    Returns
+    -------
+    numpy.ndarray, int64, shape (n,)
+        Group of each row, numbered from 0 in the order of their first rows.
+
+    Raises
+    ------
+    Img2PromptError
+        If an embedding is not finite.
+    """
+    if not np.isfinite(np.sum(targets, dtype=np.float64)):
+        raise Img2PromptError("targets hold NaN or infinity; run `verify` on the cache, or extract them anew")
+    prompt = _codes(prompts)
+    _, first = np.unique(prompt, return_index=True)
+    group = near(unit(targets[first]), threshold)[prompt]
+    if images is not None:
+        nodes = group.max(initial=-1) + 1
+        image = nodes + _codes(images)
+        group = components(image.max(initial=-1) + 1, group, image)[group]
+    return _codes(group.tolist())
+
+
+def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str = "group") -> Split:
+    """Hold out whole groups for validation.
+
+    Groups are shuffled, and each that still fits goes to the validation side, so that it falls short of
+    `fraction` by less than the smallest group left in training. Where every group is larger than the
+    fraction, the smallest is held out. The division depends on which rows share a group, not on its number.
+
+    Parameters
+    ----------
+    groups : numpy.ndarray, int64, shape (n,)
+    fraction : float
+        Share of rows to hold out, above 0 and below 1.
+    seed : int
+        Of the shuffle.
+    strategy : str
+        Recorded with the split.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than two groups, or `fraction` is out of range.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"the held-out fraction must lie between 0 and 1, not {fraction}")
+    groups = _codes(groups.tolist())
+    size = np.bincount(groups)
+    if len(size) < 2:
+        raise UsageError(
+            f"cannot hold out rows: all {len(groups)} are one group of near-identical prompts or images; "
+            "add pairs, or use --split random and expect a score that is too high"
+        )
+    order = np.random.default_rng(seed).permutation(len(size))
+    room = min(max(round(fraction * len(groups)), 1), len(groups) - 1)
+    held = np.zeros(len(size), bool)
+    for group in order.tolist():
+        if size[group] <= room:
+            held[group] = True
+            room -= size[group]
+    if not held.any():
+        held[order[np.argmin(size[order])]] = True
+    inside = held[groups]
+    return Split(strategy, seed, np.flatnonzero(~inside), np.flatnonzero(inside), groups)
+
+
+def random_split(n: int, fraction: float = 0.2, seed: int = 0) -> Split:
+    """Hold out single rows: what a leaking split would say. Near-identical prompts sit on both sides."""
+    return hold_out(np.arange(n), fraction, seed, strategy="random")
+
+
+def column_split(
+    values: Sequence[str], groups: Rows, column: str, fraction: float = 0.2, seed: int = 0
+) -> Split:
+    """Split by a column of the user's.
+
+    Where every value names a side (see `SIDES`), that is the split, and `groups` are kept for inner folds.
+    Otherwise the values are labels of groups, held out whole.
+
+    Parameters
+    ----------
+    values : sequence of str, length n
+        The column.
+    groups : numpy.ndarray, int64, shape (n,)
+        Groups by prompt and image, as `prompt_groups` gives them.
+    column : str
+        Its name, for messages and as the strategy.
+    fraction, seed
+        As for `hold_out`, for labels.
+
+    Raises
+    ------
+    UsageError
+        If a value is empty, one side is, or there are fewer than two labels.
+    """
+    empty = [row for row, value in enumerate(values) if not value.strip()]
+    if empty:
+        raise UsageError(f"column {column!r} is empty in {len(empty)} rows, first in row {empty[0]}")
+    sides = [SIDES.get(value.strip().lower()) for value in values]
+    if None in sides:
+        return hold_out(_codes(values), fraction, seed, strategy=column)
+    inside = np.array([side == "validation" for side in sides], bool)
+    if inside.all() or not inside.any():
+        missing = "training" if inside.all() else "validation"
+        raise UsageError(f"column {column!r} leaves no rows for {missing}; it holds only {sorted({*values})}")
+    return Split(column, seed, np.flatnonzero(~inside), np.flatnonzero(inside), groups)
+
+
+def k_folds(groups: Rows, k: int, seed: int = 0) -> Rows:
+    """Deal whole groups into k folds of about equal size: shuffled, then largest first to the smallest fold.
+
+    Parameters
+    ----------
+    groups : numpy.ndarray, int64, shape (n,)
+    k : int
+        Number of folds, at least 2.
+    seed : int
+        Of the shuffle.
+
+    Returns
+    -------
+    numpy.ndarray, int64, shape (n,)
+        Fold of each row, 0…k−1; no fold is empty.
+
+    Raises
+    ------
+    UsageError
+        If k < 2 or there are fewer groups than folds.
+    """
+    groups = _codes(groups.tolist())
+    size = np.bincount(groups)
+    if k < 2:
+        raise UsageError(f"cannot cross-validate with {k} folds; at least 2 are needed")
+    if len(size) < k:
+        raise UsageError(
+            f"{len(size)} groups of near-identical prompts or images cannot fill {k} folds; "
+            "add pairs or ask for fewer folds"
+        )
+    shuffled = np.random.default_rng(seed).permutation(len(size))
+    fold = np.empty(len(size), np.int64)
+    heap = [(0, number) for number in range(k)]
+    for group in shuffled[np.argsort(-size[shuffled], kind="stable")].tolist():
+        rows, number = heap[0]
+        fold[group] = number
+        heapq.heapreplace(heap, (rows + int(size[group]), number))
+    return fold[groups]
+
+
+def _codes(values: Sequence[Hashable]) -> Rows:
+    """Number equal values alike, from 0 in the order they first appear."""
+    seen: dict[Hashable, int] = {}
+    return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int64, len(values))

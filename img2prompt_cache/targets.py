@@ -1,0 +1,75 @@
+"""Targets: the embedding of every row's prompt, each distinct prompt encoded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from img2prompt_cache.cache import gather
+from img2prompt_cache.manifest import Column, Part
+from img2prompt_cache.parts import PartFile
+from img2prompt_cache.reader import Clock
+from img2prompt_cache.worker import part_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.encoders import Encoder
+
+
+def compute_targets(
+    number: int,
+    start: int,
+    prompts: list[str],
+    first: NDArray[np.int64],
+    column: Column,
+    encoder: Encoder,
+    folder: Path,
+    clock: Clock,
+) -> Part:
+    """Encode the prompts of one part.
+
+    A prompt that stood in an earlier part is copied from there, so what a part holds depends on the order of
+    rows alone, not on where a pass was interrupted.
+
+    Parameters
+    ----------
+    number, start : int
+        The part and its first row.
+    prompts : list of str
+        Of its rows; empty where there is none, which gives a row of NaN.
+    first : numpy.ndarray, int64, shape (rows of the cache,)
+        For every row, the first row with the same prompt.
+    column : Column
+        With every part before this one.
+    encoder : Encoder
+        Of the column.
+    folder : pathlib.Path
+        The cache's folder.
+    clock : Clock
+        Charged with the time.
+
+    Returns
+    -------
+    Part
+    """
+    values = np.full((len(prompts), *column.shape), np.nan, np.float32)
+    source = first[start : start + len(prompts)]
+    here = source >= start
+    has = np.array([bool(prompt.strip()) for prompt in prompts], bool)
+    fresh = np.flatnonzero(has & (source == np.arange(start, start + len(prompts))))
+    with clock.timed(column.spec):
+        if len(fresh):
+            values[fresh] = encoder.encode([prompts[row] for row in fresh])
+    again = np.flatnonzero(has & here)
+    values[again] = values[source[again] - start]
+    before = np.flatnonzero(has & ~here)
+    if len(before):
+        values[before] = gather(folder, column, source[before])
+    with clock.timed("write"), PartFile(folder / part_file(column, number)) as file:
+        file.create("values", values.shape, column.dtype)
+        file.write("values", 0, values)
+        size, sha256 = file.commit()
+    return Part(part_file(column, number), start, start + len(prompts), size, sha256)

@@ -1,0 +1,180 @@
+"""What every head promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+from sklearn.base import clone
+
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.heads import HEADS, make_head, settings_of
+from img2prompt_cache.metrics import mean_cosine, unit
+
+QUICK = {"mlp": {"hidden": (16,), "max_epochs": 5, "batch_size": 32, "lr": 1e-2}}
+BLOCKS = (12, 8)
+
+every_head = pytest.mark.parametrize("name", HEADS)
+
+
+def quick(name):
+    return make_head(name, **QUICK.get(name, {}))
+
+
+def problem(n=120, seed=0):
+    """Features in two blocks of unlike scale; targets that depend on them; groups of three rows."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, sum(BLOCKS))) * np.repeat([1.0, 50.0], BLOCKS) + 3
+    y = unit(np.tanh(X[:, :12] - 3) @ np.random.default_rng(9).normal(size=(12, 6)) + 0.5)
+    return X.astype(np.float32), y, np.arange(n) // 3
+
+
+@every_head
+def test_predictions_are_unit_float32(name):
+    X, y, groups = problem()
+    pred = quick(name).fit(X, y, groups=groups, blocks=BLOCKS).predict(X[:7])
+    assert pred.dtype == np.float32
+    assert pred.shape == (7, 6)
+    np.testing.assert_allclose(np.linalg.norm(pred, axis=1), 1, atol=1e-6)
+
+
+@every_head
+def test_no_head_is_worse_than_the_mean_on_rows_it_has_not_seen(name):
+    (X, y, groups), (new, true, _) = problem(), problem(seed=1)
+    floor = make_head("mean").fit(X, y).score(new, true)
+    head = quick(name).fit(X, y, groups=groups, blocks=BLOCKS)
+    assert head.score(new, true) == mean_cosine(head.predict(new), true)
+    assert head.score(new, true) >= floor
+    if name != "mean":
+        assert head.score(new, true) > floor + 0.05
+
+
+@every_head
+def test_fitting_again_gives_the_same_bits(name):
+    X, y, groups = problem()
+    first, second = (quick(name).fit(X, y, groups=groups, blocks=BLOCKS).predict(X) for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+@every_head
+def test_state_survives_the_file_bit_for_bit(name):
+    X, y, groups = problem()
+    head = quick(name).fit(X, y, groups=groups, blocks=BLOCKS)
+    assert all(value.flags.c_contiguous and " " not in key for key, value in head.state().items())
+    again = clone(head).load_state(load(save(head.state())))
+    assert np.array_equal(again.predict(X), head.predict(X))
+    assert again.chosen == head.chosen
+    assert again.history == []
+
+
+@every_head
+def test_a_clone_with_what_was_chosen_fits_without_choosing(name):
+    X, y, groups = problem()
+    head = quick(name).fit(X, y, groups=groups, blocks=BLOCKS)
+    again = clone(head).set_params(**head.chosen)
+    again.fit(X, y, groups=groups, blocks=BLOCKS)
+    assert again.chosen == head.chosen
+    assert np.array_equal(again.predict(X), head.predict(X))
+    assert all(isinstance(value, (int, float)) for value in head.chosen.values())
+
+
+@every_head
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused_by_name(name, bad):
+    X, y, _ = problem()
+    broken, targets = X.copy(), y.copy()
+    broken[4, 1] = targets[5, 2] = bad
+    with pytest.raises(Img2PromptError, match="features hold NaN or infinity, first in row 4"):
+        quick(name).fit(broken, y)
+    with pytest.raises(Img2PromptError, match="targets hold NaN or infinity, first in row 5"):
+        quick(name).fit(X, targets)
+    with pytest.raises(Img2PromptError, match="features hold NaN or infinity, first in row 4"):
+        quick(name).fit(X, y).predict(broken)
+
+
+@every_head
+def test_features_of_another_width_are_refused(name):
+    X, y, _ = problem()
+    with pytest.raises(Img2PromptError, match=r"\(120, 19\) do not fit a head fitted on 20 columns"):
+        quick(name).fit(X, y).predict(X[:, 1:])
+
+
+@every_head
+def test_two_rows_are_enough_once_settings_are_chosen(name):
+    X, y, _ = problem(2)
+    given = {"knn": {"k": 20, "power": 6.0}, "ridge": {"alpha": 1.0}, "mlp": {"epochs": 2}}
+    pred = quick(name).set_params(**given.get(name, {})).fit(X, y).predict(X)
+    assert np.isfinite(pred).all()
+
+
+@every_head
+def test_constant_features_and_fewer_rows_than_features(name):
+    X, y, _ = problem(15)
+    X[:, 3:12] = 0.1
+    X[:, 12:] = 0
+    pred = quick(name).fit(X, y, blocks=BLOCKS).predict(X)
+    np.testing.assert_allclose(np.linalg.norm(pred, axis=1), 1, atol=1e-6)
+
+
+@every_head
+def test_no_rows_are_refused(name):
+    X, y, _ = problem()
+    with pytest.raises(Img2PromptError, match="no pairs"):
+        quick(name).fit(X[:0], y[:0])
+
+
+@every_head
+def test_no_queries_give_no_predictions(name):
+    X, y, _ = problem()
+    assert quick(name).fit(X, y).predict(X[:0]).shape == (0, 6)
+
+
+@every_head
+def test_shapes_that_do_not_fit_each_other_are_a_mistake_of_the_caller(name):
+    X, y, groups = problem()
+    for wrong in ({"y": y[1:]}, {"groups": groups[1:]}, {"blocks": (12, 7)}):
+        with pytest.raises(ValueError, match=r"do not fit|as many rows"):
+            quick(name).fit(**{"X": X, "y": y, **wrong})
+
+
+@every_head
+def test_a_tampered_state_is_refused(name):
+    X, y, groups = problem()
+    head = quick(name).fit(X, y, groups=groups, blocks=BLOCKS)
+    state = head.state()
+    for key, value in state.items():
+        with pytest.raises(Img2PromptError, match=f"lacks '{key}'"):
+            clone(head).load_state({other: kept for other, kept in state.items() if other != key})
+        with pytest.raises(Img2PromptError, match=f"'{key}'.*is not what was fitted"):
+            clone(head).load_state({**state, key: value[None]})
+        if value.dtype.kind == "f":
+            with pytest.raises(Img2PromptError, match=f"'{key}'.*is not what was fitted"):
+                clone(head).load_state({**state, key: np.full_like(value, np.nan)})
+
+
+@every_head
+def test_global_random_states_are_left_alone(name):
+    import torch
+
+    X, y, _ = problem()
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    quick(name).fit(X, y).predict(X)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+
+
+def test_unknown_names_are_answered_with_near_ones():
+    with pytest.raises(UsageError, match="unknown head 'rigde'; did you mean ridge"):
+        make_head("rigde")
+    with pytest.raises(UsageError, match="unknown setting of head 'mlp' 'droput'; did you mean dropout"):
+        make_head("mlp", droput=0.1)
+    with pytest.raises(UsageError, match="head 'mean' has no settings, so no 'k'"):
+        make_head("mean", k=3)
+
+
+def test_settings_are_told_with_their_defaults():
+    assert settings_of("ridge") == {"alpha": None, "folds": 5, "choose": "cosine", "seed": 0}
+    assert settings_of("nearest") == {}
+    for name in HEADS:
+        assert make_head(name).get_params() == settings_of(name)
+        assert make_head(name).name == name

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsRegressor
+
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.heads import knn as module
+from img2prompt_cache.heads.knn import Knn
+from img2prompt_cache.heads.nearest import Nearest
+from img2prompt_cache.metrics import mean_cosine, unit
+
+
+def problem(n=150):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 10)).astype(np.float32) * 3 + 1
+    return X, unit(np.sin(X[:, :4]) + 0.2 * rng.normal(size=(n, 4))), np.arange(n) // 3
+
+
+def standardised(X, train):
+    return (X - train.mean(axis=0)) / train.std(axis=0)
+
+
+@pytest.mark.parametrize(("k", "power"), [(1, 0.0), (7, 0.0), (20, 6.0)])
+def test_knn_equals_scikit_learn(k, power):
+    X, y, _ = problem()
+    head = Knn(k=k, power=power).fit(X[:100], y[:100])
+    oracle = KNeighborsRegressor(k, metric="cosine", weights=lambda d: 1 / d**power, algorithm="brute")
+    oracle.fit(standardised(X[:100], X[:100]), y[:100])
+    expected = unit(oracle.predict(standardised(X[100:], X[:100])))
+    np.testing.assert_allclose(head.predict(X[100:]), expected, atol=5e-3)  # rows are kept in float16
+    assert head.history == []
+
+
+def test_similarity_is_the_mean_of_the_blocks_cosines():
+    X, y, _ = problem()
+    Z = standardised(X, X)
+    similarity = sum(unit(part) @ unit(part).T for part in (Z[:, :7], Z[:, 7:])) / 2
+    np.fill_diagonal(similarity, -1)
+    head = Nearest().fit(X, y, blocks=(7, 3))
+    got = head.vectors_.astype("f") @ head.vectors_.astype("f").T
+    np.fill_diagonal(got, -1)
+    np.testing.assert_allclose(got, similarity, atol=1e-3)
+
+
+def test_nearest_gives_the_target_of_the_most_similar_row():
+    X, y, _ = problem()
+    np.testing.assert_allclose(Nearest().fit(X, y).predict(X), y, atol=1e-6)
+
+
+@pytest.mark.parametrize(("given", "tried"), [({}, 30), ({"k": 9}, 5), ({"power": 3.0}, 6)])
+def test_what_is_not_given_is_chosen_on_folds_of_whole_groups(given, tried):
+    X, y, groups = problem()
+    head = Knn(**given).fit(X, y, groups=groups)
+    assert len(head.history) == tried
+    best = max(head.history, key=lambda record: record["cosine"])
+    assert head.chosen == {"k": best["k"], "power": best["power"]}
+    assert given.items() <= head.chosen.items()
+
+
+def test_identical_rows_of_a_group_do_not_fool_the_choice():
+    X, _, _ = problem(60)
+    y = unit(np.random.default_rng(1).normal(size=(60, 4)) + 1)
+    X, y, groups = np.repeat(X, 3, axis=0), np.repeat(y, 3, axis=0), np.repeat(np.arange(60), 3)
+    alone, grouped = Knn().fit(X, y), Knn().fit(X, y, groups=groups)
+    assert max(record["cosine"] for record in alone.history) > 0.95
+    assert max(record["cosine"] for record in grouped.history) < 0.9
+
+
+def test_choosing_samples_queries_beyond_a_bound(monkeypatch):
+    monkeypatch.setattr(module, "MAX_QUERIES", 60)
+    X, y, groups = problem()
+    sampled = Knn().fit(X, y, groups=groups)
+    assert len(sampled.history) == 30
+    assert sampled.score(X, y) > mean_cosine(np.repeat(y.mean(0)[None], len(y), 0), y)
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"power": -1.0}])
+def test_settings_out_of_range_are_refused(wrong):
+    X, y, _ = problem()
+    with pytest.raises(UsageError, match="k ≥ 1 and power ≥ 0"):
+        Knn(**wrong).fit(X, y)
+
+
+def test_fewer_groups_than_folds_is_refused():
+    X, y, groups = problem()
+    with pytest.raises(UsageError, match=r"3 groups .* cannot fill 5 folds"):
+        Knn().fit(X, y, groups=groups % 3)
+
+
+def test_blocks_that_do_not_sum_to_the_width_are_refused():
+    X, y, _ = problem()
+    state = Nearest().fit(X, y).state()
+    with pytest.raises(Img2PromptError, match="'blocks' sum to 11, not 10"):
+        Nearest().load_state({**state, "blocks": np.array([11])})

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.heads.mean import Mean
+from img2prompt_cache.heads.mlp import Mlp
+from img2prompt_cache.metrics import mean_cosine, mse, unit
+from img2prompt_cache.splits import hold_out
+
+
+def problem(n=200, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 12)).astype(np.float32) * 4 + 2
+    y = unit(np.tanh(X @ np.random.default_rng(5).normal(size=(12, 6)) * 0.3) + 0.3 * rng.normal(size=(n, 6)))
+    return X, y, np.arange(n) // 4
+
+
+def small(**settings):
+    return Mlp(**{"hidden": (16,), "batch_size": 32, "lr": 3e-3, **settings})
+
+
+def test_it_starts_as_the_mean_head():
+    X, y, _ = problem()
+    head = small(lr=0.0, epochs=1).fit(X, y)
+    np.testing.assert_allclose(head.predict(X), Mean().fit(X, y).predict(X), atol=1e-6)
+
+
+def test_a_linear_one_without_penalty_reaches_least_squares():
+    X, y, _ = problem()
+    head = Mlp(hidden=(), dropout=0, weight_decay=0, lr=3e-3, batch_size=200, epochs=1500).fit(X, y)
+    design = np.column_stack([X, np.ones(len(X))]).astype(float)
+    best = design @ np.linalg.lstsq(design, y.astype(float), rcond=None)[0]
+    assert head.history[-1]["train_loss"] == pytest.approx(np.square(best - y).mean(), rel=1e-3)
+    assert mean_cosine(head.predict(X), unit(best)) > 0.999
+
+
+@pytest.mark.parametrize("loss", ["mse", "cosine"])
+@pytest.mark.parametrize(("optimizer", "lr"), [("adam", 3e-3), ("adamw", 3e-3), ("sgd", 0.3)])
+@pytest.mark.parametrize("hidden", [(), (16,), (16, 8)])
+def test_every_kind_learns(loss, optimizer, lr, hidden):
+    X, y, _ = problem()
+    head = small(loss=loss, optimizer=optimizer, lr=lr, hidden=hidden, dropout=0.1, epochs=15).fit(X, y)
+    losses = [record["train_loss"] for record in head.history]
+    assert losses[-1] < losses[0]
+    new, true, _ = problem(seed=1)
+    assert head.score(new, true) > Mean().fit(X, y).score(new, true) + 0.05
+
+
+def test_history_holds_what_happened():
+    X, y, _ = problem()
+    new, true, _ = problem(seed=1)
+    head = small(epochs=4).fit(X, y, validation=(new, true))
+    assert [record["epoch"] for record in head.history] == [1, 2, 3, 4]
+    assert list(head.history[0]) == ["epoch", "train_loss", "lr", "val_cosine", "val_mse", "seconds"]
+    assert head.history[-1]["val_cosine"] == head.score(new, true)
+    assert head.history[-1]["val_mse"] == mse(head.predict(new), true)
+    assert head.chosen == {"epochs": 4}
+
+
+def test_the_best_epoch_on_validation_rows_is_kept():
+    X, y, _ = problem(60)
+    new, true, _ = problem(seed=1)
+    head = small(lr=3e-2, dropout=0, weight_decay=0, patience=4).fit(X, y, validation=(new, true))
+    watched = [record["val_cosine"] for record in head.history]
+    assert head.chosen["epochs"] == np.argmax(watched) + 1
+    assert len(watched) == head.chosen["epochs"] + 4
+    assert head.score(new, true) == max(watched)
+    again = small(lr=3e-2, dropout=0, weight_decay=0, **head.chosen).fit(X, y)
+    assert np.array_equal(again.predict(new), head.predict(new))
+
+
+def test_without_validation_rows_epochs_are_chosen_on_held_out_groups_then_all_rows_are_fitted():
+    X, y, groups = problem()
+    head = small(max_epochs=8).fit(X, y, groups=groups)
+    inner = hold_out(groups, 0.1, 0)
+    watched = small(max_epochs=8).fit(
+        X[inner.train], y[inner.train], validation=(X[inner.validation], y[inner.validation])
+    )
+    assert head.chosen == watched.chosen
+    without_time = [[{**record, "seconds": 0} for record in each.history] for each in (head, watched)]
+    assert without_time[0] == without_time[1]
+    assert np.array_equal(head.predict(X), small(**head.chosen).fit(X, y).predict(X))
+
+
+def test_seeds_differ():
+    X, y, _ = problem()
+    one, two = (small(epochs=2, seed=seed).fit(X, y).predict(X) for seed in (0, 1))
+    assert not np.array_equal(one, two)
+
+
+def test_divergence_is_told():
+    X, y, _ = problem()
+    with pytest.raises(Img2PromptError, match=r"diverged in epoch \d+; lower lr, which is 1e\+30"):
+        small(optimizer="sgd", lr=1e30, epochs=9).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"optimizer": "adm"}, "did you mean adam"),
+        ({"loss": "cosin"}, "did you mean cosine"),
+        ({"lr": -1.0}, "lr ≥ 0"),
+        ({"lr": float("nan")}, "lr ≥ 0"),
+        ({"dropout": 1.0}, "dropout < 1"),
+        ({"batch_size": 0}, "batch_size ≥ 1"),
+        ({"epochs": 0}, "epochs ≥ 1"),
+        ({"patience": 0}, "patience ≥ 1"),
+        ({"hidden": (16, 0)}, "width ≥ 1"),
+    ],
+)
+def test_wrong_settings_are_refused(wrong, words):
+    X, y, _ = problem()
+    with pytest.raises(UsageError, match=words):
+        small(**wrong).fit(X, y)
+
+
+def test_layers_of_other_settings_are_refused():
+    X, y, _ = problem()
+    state = small(epochs=1).fit(X, y).state()
+    with pytest.raises(Img2PromptError, match="is not what was fitted"):
+        small(hidden=(17,)).load_state(state)
+    with pytest.raises(Img2PromptError, match="lacks"):
+        small(hidden=(16, 16)).load_state(state)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge as Oracle
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
+
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.heads import ridge as module
+from img2prompt_cache.heads.ridge import Ridge
+from img2prompt_cache.metrics import mean_cosine, unit
+from img2prompt_cache.splits import k_folds
+
+
+def problem(n=160, p=30, t=8):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, p)) @ rng.normal(size=(p, p)) + 2
+    y = unit(X @ rng.normal(size=(p, t)) * 0.1 + rng.normal(size=(n, t)) + 0.5)
+    return X.astype(np.float32), y, np.arange(n) // 4
+
+
+def cosine_scorer(model, X, y):
+    return mean_cosine(model.predict(X), y)
+
+
+@pytest.mark.parametrize(
+    ("choose", "scoring"), [("cosine", cosine_scorer), ("mse", "neg_mean_squared_error")]
+)
+@pytest.mark.parametrize(("n", "p", "blocks"), [(160, 30, (30,)), (160, 30, (10, 20)), (60, 80, (80,))])
+def test_ridge_equals_grid_search(monkeypatch, choose, scoring, n, p, blocks):
+    monkeypatch.setattr(module, "ROWS", 37)
+    X, y, groups = problem(n, p)
+    head = Ridge(choose=choose).fit(X, y, groups=groups, blocks=blocks)
+    edges = np.cumsum(blocks)[:-1]
+    spread = [np.sqrt(part.var(axis=0, dtype=float).sum()) for part in np.split(X, edges, axis=1)]
+    scaled = X.astype(float) / np.repeat(spread, blocks)
+    alphas = [record["alpha"] for record in head.history]
+    folds = PredefinedSplit(k_folds(groups, 5, 0))
+    grid = GridSearchCV(Oracle(), {"alpha": alphas}, scoring=scoring, cv=folds).fit(scaled, y.astype(float))
+    sign = 1 if choose == "cosine" else -1
+    got = [sign * record[choose] for record in head.history]
+    assert len(alphas) >= 20
+    np.testing.assert_allclose(got, grid.cv_results_["mean_test_score"], rtol=1e-4)
+    assert head.chosen["alpha"] == pytest.approx(grid.best_params_["alpha"])
+    coef = grid.best_estimator_.coef_ / np.repeat(spread, blocks)
+    np.testing.assert_allclose(head.coef_, coef.T, atol=1e-4 * np.abs(coef).max())
+    np.testing.assert_allclose(head.predict(X), unit(grid.predict(scaled)), atol=1e-4)
+
+
+def test_a_backbones_units_do_not_matter():
+    X, y, groups = problem()
+    louder = X * np.repeat([1.0, 1000.0], 15).astype(np.float32)
+    plain, loud = (Ridge().fit(x, y, groups=groups, blocks=(15, 15)).predict(x) for x in (X, louder))
+    np.testing.assert_allclose(plain, loud, atol=1e-4)
+
+
+def test_a_given_penalty_is_used_and_none_are_tried():
+    X, y, _ = problem()
+    head = Ridge(alpha=3.5).fit(X, y)
+    assert head.chosen == {"alpha": 3.5}
+    assert head.history == []
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_penalty_out_of_range_is_refused(alpha):
+    X, y, _ = problem()
+    with pytest.raises(UsageError, match="alpha > 0"):
+        Ridge(alpha=alpha).fit(X, y)
+
+
+def test_other_wrong_settings_are_refused():
+    X, y, groups = problem()
+    with pytest.raises(UsageError, match="did you mean cosine"):
+        Ridge(choose="cosin").fit(X, y)
+    with pytest.raises(UsageError, match=r"2 groups .* cannot fill 5 folds"):
+        Ridge().fit(X, y, groups=groups % 2)

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.metrics import unit
+from img2prompt_cache.splits import column_split, hold_out, k_folds, prompt_groups, random_split
+
+group_lists = st.lists(st.integers(0, 12), min_size=2, max_size=80).map(np.array)
+seeds = st.integers(0, 1000)
+
+
+def embeddings(n, d=3, seed=0):
+    return unit(np.random.default_rng(seed).normal(size=(n, d)))
+
+
+def test_near_identical_prompts_share_a_group_also_through_others():
+    angle = np.deg2rad([0, 30, 60, 180])
+    targets = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    assert prompt_groups(targets, list("abcd")).tolist() == [0, 0, 0, 1]
+    assert prompt_groups(targets, list("abcd"), threshold=0.9).tolist() == [0, 1, 2, 3]
+
+
+def test_equal_prompts_share_a_group():
+    assert prompt_groups(np.eye(4, dtype="f")[[2, 0, 2]], ["x", "y", "x"]).tolist() == [0, 1, 0]
+
+
+def test_identical_images_share_a_group_also_through_others():
+    got = prompt_groups(np.eye(5, dtype="f"), list("abcde"), ["1", "2", "1", "3", "3"])
+    assert got.tolist() == [0, 1, 0, 2, 2]
+    chain = prompt_groups(np.eye(3, dtype="f")[[0, 0, 1, 2]], ["a", "a", "b", "c"], ["1", "2", "2", "3"])
+    assert chain.tolist() == [0, 0, 0, 1]
+
+
+def test_no_rows_no_groups():
+    assert prompt_groups(np.zeros((0, 3), "f"), [], []).tolist() == []
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(0, 9), st.permutations(range(30)))
+def test_groups_do_not_depend_on_the_order_of_rows(prompts, images, order):
+    targets = embeddings(10)[prompts]
+    sha = [row % (images + 1) for row in range(len(prompts))]
+    groups = prompt_groups(targets, prompts, sha)
+    order = [row for row in order if row < len(prompts)]
+    moved = prompt_groups(targets[order], [prompts[row] for row in order], [sha[row] for row in order])
+    assert np.array_equal(moved[:, None] == moved, groups[order][:, None] == groups[order])
+    assert np.array_equal(
+        np.unique(groups, return_index=True)[1], np.sort(np.unique(groups, return_index=True)[1])
+    )
+
+
+def test_targets_with_nan_are_refused():
+    targets = np.eye(2, dtype="f")
+    targets[0, 1] = np.nan
+    with pytest.raises(Img2PromptError, match="targets hold NaN"):
+        prompt_groups(targets, ["a", "b"])
+
+
+@given(group_lists, st.floats(0.01, 0.99), seeds)
+def test_hold_out_divides_rows_by_whole_groups_near_the_fraction(groups, fraction, seed):
+    assume(len(np.unique(groups)) > 1)
+    split = hold_out(groups, fraction, seed)
+    both = np.concatenate([split.train, split.validation])
+    assert np.array_equal(np.sort(both), np.arange(len(groups)))
+    assert len(split.train)
+    assert len(split.validation)
+    assert not set(groups[split.train]) & set(groups[split.validation])
+    sizes = np.bincount(groups)
+    wanted, got = round(fraction * len(groups)), len(split.validation)
+    if got <= wanted < len(groups):
+        assert wanted - got < min(sizes[group] for group in groups[split.train])
+    else:
+        assert wanted in (0, len(groups)) or got == sizes[sizes > 0].min()
+    again = hold_out(groups, fraction, seed)
+    assert np.array_equal(again.validation, split.validation)
+
+
+@given(group_lists, seeds, st.permutations(range(13)))
+def test_divisions_do_not_depend_on_how_groups_are_numbered(groups, seed, names):
+    assume(len(np.unique(groups)) > 1)
+    renamed = np.array(names)[groups]
+    assert np.array_equal(hold_out(groups, 0.3, seed).validation, hold_out(renamed, 0.3, seed).validation)
+    assert np.array_equal(k_folds(groups, 2, seed), k_folds(renamed, 2, seed))
+
+
+def test_seeds_differ():
+    groups = np.arange(100) // 2
+    assert not np.array_equal(hold_out(groups, seed=0).validation, hold_out(groups, seed=1).validation)
+    assert not np.array_equal(k_folds(groups, 5, 0), k_folds(groups, 5, 1))
+
+
+def test_where_every_group_is_too_large_the_smallest_is_held_out():
+    split = hold_out(np.repeat([0, 1, 2], [50, 30, 40]), 0.1)
+    assert split.validation.tolist() == list(range(50, 80))
+
+
+def test_one_group_cannot_be_held_out():
+    with pytest.raises(UsageError, match="all 3 are one group"):
+        hold_out(np.zeros(3, int))
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.2, float("nan")])
+def test_a_fraction_out_of_range_is_refused(fraction):
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        hold_out(np.arange(4), fraction)
+
+
+@given(group_lists, st.integers(2, 6), seeds)
+def test_folds_are_whole_groups_balanced_in_rows(groups, k, seed):
+    assume(len(np.unique(groups)) >= k)
+    fold = k_folds(groups, k, seed)
+    assert set(fold) == set(range(k))
+    for group in set(groups):
+        assert len(set(fold[groups == group])) == 1
+    rows = np.bincount(fold)
+    # Largest first keeps the spread within the largest group.
+    assert rows.max() - rows.min() <= np.bincount(groups).max()
+    assert np.array_equal(fold, k_folds(groups, k, seed))
+
+
+def test_single_rows_fill_folds_evenly():
+    assert np.bincount(k_folds(np.arange(103), 5, 0)).tolist() == [21, 21, 21, 20, 20]
+
+
+def test_fewer_groups_than_folds_names_both_numbers():
+    with pytest.raises(UsageError, match=r"3 groups .* cannot fill 5 folds"):
+        k_folds(np.array([0, 0, 1, 2]), 5)
+    with pytest.raises(UsageError, match="at least 2"):
+        k_folds(np.arange(9), 1)
+
+
+def test_random_split_ignores_groups():
+    split = random_split(50, 0.2, seed=3)
+    assert split.strategy == "random"
+    assert len(split.validation) == 10
+
+
+def test_a_column_that_names_sides_is_the_split():
+    groups = np.array([0, 0, 1, 2])
+    split = column_split(["train", "Training", " TEST ", "val"], groups, "part")
+    assert (split.train.tolist(), split.validation.tolist()) == ([0, 1], [2, 3])
+    assert split.strategy == "part"
+    assert split.groups is groups
+
+
+def test_other_columns_are_labels_of_groups():
+    values = ["cats", "dogs", "cats", "train", "owls"] * 4
+    split = column_split(values, np.arange(20), "theme", 0.3, seed=1)
+    held = {values[row] for row in split.validation}
+    assert held
+    assert not held & {values[row] for row in split.train}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (["train", "train"], "no rows for validation"),
+        (["val", "test"], "no rows for training"),
+        (["train", " "], "empty in 1 rows, first in row 1"),
+        (["a", "a"], "one group"),
+    ],
+)
+def test_columns_that_cannot_split_are_refused(values, words):
+    with pytest.raises(UsageError, match=words):
+        column_split(values, np.arange(2), "part")
+
+
+def test_digest_names_the_held_out_rows_in_any_order():
+    ids = [f"img{row}" for row in range(20)]
+    groups = np.arange(20)
+    digest = hold_out(groups, seed=0).digest(ids)
+    assert len(digest) == 64
+    assert hold_out(groups, seed=1).digest(ids) != digest
+    assert random_split(20, seed=0).digest(ids) != digest
+    values = np.full(20, "train")
+    values[[3, 7]] = "val"
+    split, turned = (column_split(list(v), groups, "part") for v in (values, values[::-1]))
+    assert split.digest(ids) == turned.digest(ids[::-1])
