@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.int64]
 
-BLOCK = 2048
+BLOCK = 1024
 """Vectors compared with each other at a time."""
 MAX_EDGES = 2**22
 """Edges kept before they are merged into the labels."""

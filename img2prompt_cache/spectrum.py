@@ -118,7 +118,7 @@ def search(chunks: Chunks, spectra: Sequence[Spectrum], n: int, by: str) -> list
     tried: list[dict[str, float]] = []
     low, high = DECADES
     exponents = np.arange(low * STEPS, high * STEPS + 1)
-    while len(exponents):
+    while True:
         alphas = n * 10.0 ** (exponents / STEPS)
         found = zip(alphas, *scores(chunks(), spectra, alphas), strict=True)
         tried += [{"alpha": float(a), "cosine": float(c), "mse": float(m)} for a, c, m in found]
@@ -129,8 +129,7 @@ def search(chunks: Chunks, spectra: Sequence[Spectrum], n: int, by: str) -> list
         elif place == len(tried) - 1 and high < LIMITS[1]:
             exponents, high = np.arange(high * STEPS, (high + 1) * STEPS) + 1, high + 1
         else:
-            break
-    return tried
+            return tried
 
 
 def best(tried: Sequence[dict[str, float]], by: str) -> dict[str, float]:

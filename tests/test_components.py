@@ -26,7 +26,7 @@ def same_partition(a, b):
     return np.array_equal(a[:, None] == a, b[:, None] == b)
 
 
-@pytest.mark.parametrize(("block", "edges"), [(2048, 2**22), (7, 2**22), (7, 3), (64, 0)])
+@pytest.mark.parametrize(("block", "edges"), [(1024, 2**22), (7, 2**22), (7, 3), (64, 0)])
 @pytest.mark.parametrize("threshold", [0.3, 0.8, 0.95])
 def test_near_equals_a_walk_over_the_dense_graph(monkeypatch, block, edges, threshold):
     monkeypatch.setattr(module, "BLOCK", block)

@@ -93,3 +93,10 @@ def test_blocks_that_do_not_sum_to_the_width_are_refused():
     state = Nearest().fit(X, y).state()
     with pytest.raises(Img2PromptError, match="'blocks' sum to 11, not 10"):
         Nearest().load_state({**state, "blocks": np.array([11])})
+
+
+def test_a_saved_head_without_neighbours_is_refused():
+    X, y, _ = problem()
+    state = Knn(k=3, power=1.0).fit(X, y).state()
+    with pytest.raises(Img2PromptError, match="'k' is 0"):
+        Knn().load_state({**state, "k": np.array([0])})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from img2prompt_cache.errors import UsageError
+from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.nearest import Nearest
 from img2prompt_cache.metrics import mean_cosine
@@ -103,6 +103,8 @@ class Knn(Nearest):
         """Take the fitted arrays back."""
         self.k_ = int(checks.take(state, "k", 1)[0])
         self.power_ = float(checks.take(state, "power", 1)[0])
+        if self.k_ < 1:
+            raise Img2PromptError(f"the saved head's 'k' is {self.k_}, not 1 or more; fit it again")
         self.tried_ = []
         return super().load_state(state)
 

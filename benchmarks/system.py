@@ -1,0 +1,40 @@
+"""What a benchmark ran on, and where its figures go."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from img2prompt_cache.versions import library_versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def system() -> dict[str, Any]:
+    """Describe this machine: processor, cores, memory, versions."""
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory / 2**30, 1),
+        "system": platform.system(),
+        "versions": library_versions(),
+    }
+
+
+def save(name: str, figures: Any) -> Path:
+    """Write figures with the system they were measured on to ``results/<name>.json``."""
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    data = {"date": datetime.now(UTC).date().isoformat(), "system": system(), "figures": figures}
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
