@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Protocol
+from unicodedata import category
 
 import typer
 
@@ -15,28 +17,39 @@ CacheOption = Annotated[
     str, typer.Option("--cache", metavar="DIR", help="The cache's folder.", show_default=True)
 ]
 DEFAULT_CACHE = "cache/default"
+CONTROL = ("Cc", "Cs", "Zl", "Zp")
+NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 def result(text: str) -> None:
     """Print a result, on stdout."""
-    print(text)  # noqa: T201
+    print("\n".join(map(clean, text.split("\n"))))  # noqa: T201
 
 
 def result_json(data: dict[str, Any]) -> None:
-    """Print one JSON object, on stdout."""
-    print(json.dumps(data, ensure_ascii=False))  # noqa: T201
+    """Print one JSON object, on stdout; ASCII, so that it is valid in whatever encoding the terminal has."""
+    print(json.dumps(data, allow_nan=False))  # noqa: T201
 
 
 def note(message: str) -> None:
-    """Say something on the way, on stderr."""
-    print(message, file=sys.stderr)  # noqa: T201
+    """Say something on the way, in one line, on stderr."""
+    if sys.stderr:  # print would take stdout where it is closed
+        print(clean(message), file=sys.stderr)  # noqa: T201
+
+
+def clean(text: str) -> str:
+    """Make text from anywhere fit for one line of a terminal: no escape sequence, no line break, no bell."""
+    return "".join(
+        character.encode("unicode_escape").decode() if category(character) in CONTROL else character
+        for character in text
+    )
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Lay out rows in aligned columns; numbers to the right."""
-    cells = [list(map(str, header)), *[[_cell(value) for value in row] for row in rows]]
+    cells = [list(header), *[[_cell(value) for value in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    right = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
+    right = [all(NUMBER.fullmatch(row[i]) for row in cells[1:]) for i in range(len(header))]
     lines = [
         "  ".join(
             cell.rjust(width) if to_right else cell.ljust(width)
@@ -48,7 +61,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else clean(str(value))
 
 
 class Bar(Protocol):
@@ -60,7 +73,7 @@ class Bar(Protocol):
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Bar]:
-    """Show one progress bar with rate and time left, on stderr; a line at the end where that is no terminal."""
+    """Show one progress bar with rate and time left, on stderr; one line where that is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -68,7 +81,7 @@ def progress(what: str, total: int) -> Iterator[Bar]:
         def render(self, task: Any) -> Any:
             from rich.text import Text
 
-            return Text(f"{task.finished_speed or task.speed or 0:.1f}/s")
+            return Text(f"{task.completed / task.elapsed if task.elapsed else 0:.1f}/s")
 
     columns = (
         TextColumn("{task.description}"),

@@ -28,7 +28,7 @@ def demo(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Draw the demo anew where one is.")] = False,
     json: console.Json = False,
 ) -> None:
-    """Draw scenes with prompts, then extract, fit every head, compare, and predict for scenes it never saw."""
+    """Draw scenes with prompts, then extract, fit every head, compare, and predict for scenes held back."""
     from img2prompt_cache.errors import UsageError
     from img2prompt_cache.scenes import write_demo
 
@@ -94,7 +94,8 @@ def _told(command: str, found: dict[str, Any]) -> str:
     if command == "extract":
         return f"{found['ok']} images cached, {found['failed']} failed, in {found['seconds']:.1f} s"
     if command == "fit":
-        return f"cosine {found['metrics']['cosine']:.4f} on {found['metrics']['n']} held-out rows, {found['seconds']:.1f} s"
+        metrics = found["metrics"]
+        return f"cosine {metrics['cosine']:.4f} on {metrics['n']} held-out rows, {found['seconds']:.1f} s"
     if command == "compare":
         rows = [[run["head"], run["cosine"], run["r@1"], run["r@5"], run["seconds"]] for run in found["runs"]]
         return console.table(["head", "cosine", "R@1", "R@5", "seconds"], rows)

@@ -20,8 +20,8 @@ def extract(
         Path | None,
         typer.Argument(
             metavar="[SOURCE]",
-            help="Folder of images, table, tar shards or parquet. Absent: the cache's own source, or `images/` "
-            "with `prompts.csv` in the current folder.",
+            help="Folder of images, table, tar shards or parquet. Absent: the cache's own source, or "
+            "`images/` with `prompts.csv` in the current folder.",
             show_default=False,
         ),
     ] = None,
@@ -81,6 +81,7 @@ def extract(
     from img2prompt_cache.sources import SourceOptions
 
     folder = Path(cache)
+    _check(folder, preset, precision, clean, {"--part-rows": part_rows, "--batch-size": batch_size})
     options = SourceOptions(format, prompts, id_column, prompt_column)
     request = Request(
         preset=preset,
@@ -98,6 +99,39 @@ def extract(
         console.result_json(_data(folder, report))
     else:
         console.result(_text(folder, report))
+
+
+def _check(
+    folder: Path, preset: str, precision: str, clean: str | None, sizes: dict[str, int | None]
+) -> None:
+    """Refuse unknown names even where they would not be used, and what a cache that is there has settled."""
+    from img2prompt_cache.errors import UsageError, unknown
+    from img2prompt_cache.manifest import NAME, load_manifest
+    from img2prompt_cache.precision import PRECISIONS
+    from img2prompt_cache.prompts import CLEAN_RULES
+    from img2prompt_cache.specs import PRESETS
+
+    known = (
+        ("--preset", preset, ("auto", *PRESETS)),
+        ("--precision", precision, PRECISIONS),
+        ("--clean", clean or "none", tuple(CLEAN_RULES)),
+    )
+    for option, value, valid in known:
+        if value not in valid:
+            raise unknown(option, value, valid)
+    if not (folder / NAME).exists():
+        return
+    made = load_manifest(folder)
+    settled = (
+        ("--preset", None if preset == "auto" else preset, (made.preset or {}).get("name", preset)),
+        ("--part-rows", sizes["--part-rows"], made.part_rows),
+        ("--batch-size", sizes["--batch-size"], made.batch_size),
+    )
+    for option, asked, kept in settled:
+        if asked not in (None, kept):
+            raise UsageError(
+                f"{option} {asked}: {folder} was made with {kept}, which stays; make a new cache with --cache"
+            )
 
 
 def _source(path: Path | None, options: SourceOptions, folder: Path) -> Source:

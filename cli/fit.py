@@ -10,7 +10,7 @@ import typer
 from . import console
 
 _MLP = "MLP settings"
-_OTHER = "Settings of other heads"
+_OTHER = "Settings of ridge and knn"
 
 
 def fit(
@@ -35,7 +35,7 @@ def fit(
         ),
     ] = "group",
     holdout: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share of the rows held out.")] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split and of the head.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the split and of the head.")] = 0,
     refit: Annotated[
         bool,
         typer.Option(
@@ -63,22 +63,29 @@ def fit(
         int | None, typer.Option(help="Epochs without improvement.", rich_help_panel=_MLP)
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="Ridge: one penalty, none tried.", rich_help_panel=_OTHER)
+        float | None, typer.Option(help="Ridge: the penalty. Absent: chosen.", rich_help_panel=_OTHER)
     ] = None,
-    k: Annotated[int | None, typer.Option("--k", help="kNN: neighbours.", rich_help_panel=_OTHER)] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", help="knn: neighbours. Absent: chosen.", rich_help_panel=_OTHER)
+    ] = None,
     power: Annotated[
-        float | None, typer.Option(help="kNN: weights 1/distance^p.", rich_help_panel=_OTHER)
+        float | None, typer.Option(help="knn: weights 1/distance^p. Absent: chosen.", rich_help_panel=_OTHER)
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Ridge and knn: grouped folds to choose on; 5 if absent.", rich_help_panel=_OTHER),
+    ] = None,
+    choose: Annotated[
+        str | None,
+        typer.Option(help="Ridge: choose the penalty by cosine (default) or mse.", rich_help_panel=_OTHER),
     ] = None,
     json: console.Json = False,
 ) -> None:
     """Fit a head on a cache, score it on a hold-out, keep it as a run."""
     from img2prompt_cache.cache import Cache
-    from img2prompt_cache.errors import UsageError
     from img2prompt_cache.fit import Choice
     from img2prompt_cache.fit import fit as fit_head
 
-    if run is not None and run.exists() and not overwrite:
-        raise UsageError(f"--run {run} exists; give --overwrite to replace it, or another name")
     given = {
         "loss": loss,
         "optimizer": optimizer,
@@ -93,18 +100,20 @@ def fit(
         "alpha": alpha,
         "k": k,
         "power": power,
+        "folds": folds,
+        "choose": choose,
     }
     choice = Choice(
         head=head,
         settings={name: value for name, value in given.items() if value is not None},
-        features=tuple(spec.strip() for spec in features.split(",") if spec.strip()) if features else (),
+        features=() if features is None else _specs(features),
         encoder=encoder,
         split=split,
         fraction=holdout,
         seed=seed,
         refit=refit,
     )
-    folder, made = fit_head(Cache(Path(cache)), choice, run)
+    folder, made = fit_head(Cache(Path(cache)), choice, run, overwrite=overwrite)
     if json:
         console.result_json(
             {
@@ -122,6 +131,15 @@ def fit(
         f"R@5 {metrics['r@5']:.3f} on {metrics['n']} held-out rows ({made.split['strategy']} split); "
         f"{made.seconds:.1f} s"
     )
+
+
+def _specs(text: str) -> tuple[str, ...]:
+    from img2prompt_cache.errors import UsageError
+
+    specs = tuple(spec.strip() for spec in text.split(","))
+    if not all(specs):
+        raise UsageError(f"--features {text!r}: write specs with commas between; leave it out for all")
+    return specs
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
+import warnings
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -13,6 +15,7 @@ import typer
 
 from img2prompt_cache.errors import Img2PromptError
 
+from . import console
 from .compare import compare
 from .demo import demo
 from .doctor import doctor
@@ -23,11 +26,13 @@ from .predict import predict
 from .verify import verify
 from .weights import weights
 
+NAME = "img2prompt-cache"
 INTERRUPTED = 130
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 app = typer.Typer(
-    name="img2prompt-cache",
-    no_args_is_help=True,
+    name=NAME,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -40,7 +45,7 @@ def _show_version(value: bool) -> None:
     if value:
         from importlib.metadata import version
 
-        print(version("img2prompt-cache"))  # noqa: T201
+        console.result(version(NAME))
         raise typer.Exit
 
 
@@ -59,39 +64,69 @@ def _options(
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    debug = "--debug" in sys.argv[1:]
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     signal.signal(signal.SIGTERM, _interrupt)
+    if "--debug" not in sys.argv and not sys.warnoptions:
+        # What a library finds worth a warning, a user cannot act on.
+        warnings.simplefilter("ignore")
+        logging.getLogger().addHandler(logging.NullHandler())
+    if sys.stdout:
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command: results on stdout, an error as one line on stderr.
+
+    Parameters
+    ----------
+    arguments : list of str
+        Without the program's name.
+
+    Returns
+    -------
+    int
+        The exit code: 0, 1 for a failure, 2 for wrong use, 130 if interrupted.
+    """
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     try:
-        app(arguments, prog_name="img2prompt-cache")
+        code = typer.main.get_command(app)(arguments, prog_name=NAME, standalone_mode=False) or 0
+        if sys.stdout:
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        _fail("interrupted; what was finished is kept. Run the same command again to go on.", INTERRUPTED)
-    except Img2PromptError as error:
-        if debug:
-            raise
-        _fail(f"error: {error}", error.exit_code)
+        code = INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone, `head` for one; Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        if debug:
-            raise
-        where = f" ({error.filename})" if error.filename else ""
-        if error.errno == errno.ENOSPC:
-            _fail(f"error: the disk is full{where}; make room and run the same command again", 1)
-        _fail(f"error: {error.strerror or error}{where}", 1)
+        return 1
     except Exception as error:
         if debug:
             raise
-        _fail(f"error: {type(error).__name__}: {error} (unexpected; --debug shows where)", 1)
-    sys.exit(0)
+        console.note(f"error: {_told(error)}")
+        return int(getattr(error, "exit_code", 1))
+    if code == INTERRUPTED:
+        kept = "what was finished is kept" if arguments[0] == "extract" else "nothing half-done is left"
+        console.note(f"interrupted; {kept}. Run the same command again to go on.")
+    return int(code)
+
+
+def _told(error: Exception) -> str:
+    """Say in one line what is wrong and, where it is not said yet, what to do."""
+    if isinstance(error, Img2PromptError):
+        return str(error)
+    if hasattr(error, "format_message"):  # Typer's own, about an option or an argument
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else NAME
+        return f"{error.format_message().rstrip('.')}; `{path} --help` shows what there is"
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        if error.errno in NO_ROOM or "errno = 28" in str(error):  # HDF5 has it in its text only
+            return f"the disk is full{where}; make room and run the same command again"
+        return f"{error.strerror or error}{where}"
+    if isinstance(error, MemoryError):
+        return "out of memory; fewer rows, features or hidden units need less"
+    return f"{type(error).__name__}: {error} (unexpected; --debug shows where)"
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)  # noqa: T201
-    sys.exit(code)

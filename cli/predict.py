@@ -13,9 +13,14 @@ import typer
 from . import console
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from img2prompt_cache.backbones.base import Backbone
     from img2prompt_cache.bank import Bank
+    from img2prompt_cache.heads.base import Head
     from img2prompt_cache.predict import Predictions
     from img2prompt_cache.runs import Run
+    from img2prompt_cache.sources.base import Source
 
 
 def predict(
@@ -23,8 +28,8 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="[PATH ...]",
-            help="Images, folders, any source, a cache, or - for a list of paths on stdin. Absent: the rows of "
-            "the cache that have no prompt.",
+            help="Images, folders, any source, a cache, or - for a list of paths on stdin. Absent: the rows "
+            "of the cache that have no prompt.",
             show_default=False,
         ),
     ] = None,
@@ -39,54 +44,72 @@ def predict(
     top_k: Annotated[
         int | None,
         typer.Option(
-            min=0, max=1000, help="Nearest prompts for each image. 3 if absent and there is no --out."
+            min=0,
+            max=1000,
+            help="Nearest prompts for each image. Absent: 3, or none where there is --out and no --bank.",
         ),
     ] = None,
     bank: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Prompts to choose from. Absent: those of the cache.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Prompts to choose from: text or a table. Absent: the cache's."),
     ] = None,
-    cache: console.CacheOption = console.DEFAULT_CACHE,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The cache's folder. Absent: the run's own, or `cache/default` to find the run.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
     json: console.Json = False,
 ) -> None:
     """Predict prompt embeddings for images, and show the nearest prompts."""
-    from img2prompt_cache.errors import Img2PromptError
+    from img2prompt_cache.errors import Img2PromptError, UsageError
     from img2prompt_cache.outputs import open_writer
-    from img2prompt_cache.runs import load_head, load_run
+    from img2prompt_cache.runs import cache_of, load_head, load_run
 
-    folder = _find(run, Path(cache))
+    wanted = top_k if top_k is not None else (3 if bank or not out else 0)
+    if not wanted and not out:
+        raise UsageError("--top-k 0 without --out leaves nothing to give; name a file with --out")
+    folder = _find(run, cache or Path(console.DEFAULT_CACHE))
     made = load_run(folder)
+    home = cache or cache_of(folder, made)
     writer = open_writer(out, made.target.width, overwrite=overwrite) if out else None
-    wanted = top_k if top_k is not None else (0 if out else 3)
     head = load_head(folder, made)
-    choices = _bank(made, folder, bank, device) if wanted else None
-    shown: list[dict[str, Any]] = []
+    batches = _batches(paths or [], made, head, home, device)
+    choices = _bank(made, home, bank, device) if wanted else None
+    if run is None:
+        console.note(f"run {folder.name}")
+    predictions: list[dict[str, Any]] = []
     bad: dict[str, str] = {}
     count = 0
     with ExitStack() as stack:
         if writer:
             stack.enter_context(writer)
-        for batch in _batches(paths or [], made, head, folder, Path(cache), device):
+        for batch in batches:
             for name, reason in batch.bad.items():
                 console.note(f"{name}: {reason}")
             bad |= batch.bad
+            count += len(batch.ids)
             if not batch.ids:
                 continue
             nearest = _nearest(choices, batch, wanted) if choices else None
             if writer:
                 writer.write(batch.ids, batch.vectors, nearest)
-            count += len(batch.ids)
-            for name, found in zip(batch.ids, nearest or [[]] * len(batch.ids), strict=True):
-                if json and (nearest or not out):
+            if nearest is None or (writer and writer.keeps_prompts):
+                continue
+            for name, found in zip(batch.ids, nearest, strict=True):
+                if json:
                     prompts = [{"prompt": prompt, "cosine": round(cosine, 6)} for prompt, cosine in found]
-                    shown.append({"imgId": name, "prompts": prompts})
-                elif not json and nearest:
-                    console.result(
-                        "\n".join([name, *(f"  {cosine:.3f}  {prompt}" for prompt, cosine in found)])
-                    )
+                    predictions.append({"imgId": name, "prompts": prompts})
+                else:
+                    lines = [f"  {cosine:.3f}  {console.clean(prompt)}" for prompt, cosine in found]
+                    console.result("\n".join([console.clean(name), *lines]))
         if not count:
             raise Img2PromptError(f"none of the {len(bad)} images could be used")
+    if bad:
+        console.note(f"{len(bad)} images could not be used and were left out")
     if json:
         console.result_json(
             {
@@ -95,13 +118,11 @@ def predict(
                 "rows": count,
                 "bad": bad,
                 "out": str(out) if out else None,
-                "predictions": shown,
+                "predictions": predictions,
             }
         )
     elif out:
         console.result(f"{out}: {count} predictions")
-    if bad:
-        console.note(f"{len(bad)} images could not be used and were left out")
 
 
 def _find(name: str | None, cache: Path) -> Path:
@@ -115,35 +136,46 @@ def _find(name: str | None, cache: Path) -> Path:
         raise UsageError(
             f"no run in {cache / 'runs'}; make one with `img2prompt-cache fit`, or name one with --run"
         )
-    console.note(f"run {runs[-1].name}")
     return runs[-1]
 
 
-def _batches(
-    paths: list[str], run: Run, head: Any, folder: Path, cache: Path, device: str
-) -> Iterator[Predictions]:
+def _batches(paths: list[str], run: Run, head: Head, home: Path | None, device: str) -> Iterator[Predictions]:
+    """Find out what to predict for, and check that it can be done; then go through it batch by batch."""
     from img2prompt_cache.cache import Cache
+    from img2prompt_cache.errors import UsageError
     from img2prompt_cache.manifest import NAME
-    from img2prompt_cache.predict import load_backbones, predict_cached, predict_images
+    from img2prompt_cache.predict import load_backbones, predict_cached
     from img2prompt_cache.sources import open_paths
 
-    if paths == ["-"]:
-        paths = [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not paths:
-        yield predict_cached(run, head, Cache(_cache_of(run, folder) or cache), with_prompt=False)
-    elif len(paths) == 1 and (Path(paths[0]) / NAME).is_file():
-        yield predict_cached(run, head, Cache(Path(paths[0])), with_prompt=None)
-    else:
-        source = open_paths([Path(path) for path in paths])
-        table = source.list().table
-        backbones = load_backbones(run, device)
-        with console.progress("predict", len(table)) as advance:
-            for batch in predict_images(head, backbones, source, table):
-                advance(len(batch.ids) + len(batch.bad))
-                yield batch
+        if home is None:
+            raise UsageError(
+                f"the cache of the run is gone ({run.cache}); name images, or a cache with --cache"
+            )
+        return iter([predict_cached(run, head, Cache(home), with_prompt=False)])
+    if len(paths) == 1 and (Path(paths[0]) / NAME).is_file():
+        return iter([predict_cached(run, head, Cache(Path(paths[0])), with_prompt=None)])
+    if paths == ["-"]:
+        paths = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+    source = open_paths([Path(path) for path in paths])
+    listing = source.list()
+    for line in listing.summary.notes:
+        console.note(line)
+    return _streamed(head, load_backbones(run, device), source, listing.table)
 
 
-def _bank(run: Run, folder: Path, file: Path | None, device: str) -> Bank:
+def _streamed(
+    head: Head, backbones: list[Backbone], source: Source, table: pa.Table
+) -> Iterator[Predictions]:
+    from img2prompt_cache.predict import predict_images
+
+    with console.progress("predict", len(table)) as advance:
+        for batch in predict_images(head, backbones, source, table):
+            advance(len(batch.ids) + len(batch.bad))
+            yield batch
+
+
+def _bank(run: Run, home: Path | None, file: Path | None, device: str) -> Bank:
     from img2prompt_cache.bank import Bank
     from img2prompt_cache.cache import Cache
     from img2prompt_cache.dataset import load_prompts
@@ -152,32 +184,24 @@ def _bank(run: Run, folder: Path, file: Path | None, device: str) -> Bank:
     from img2prompt_cache.fingerprints import require_equal
     from img2prompt_cache.precision import choose_device
 
+    target = run.target
     if file is not None:
         encoder = load_encoder(
-            run.target.spec,
-            clean=run.target.fingerprint.get("clean", "none"),
+            target.spec,
+            clean=target.fingerprint.get("clean", "none"),
             device=choose_device(device),
-            revision=run.target.revision,
+            revision=target.revision,
         )
-        require_equal(
-            f"encoder {run.target.spec}", run.target.fingerprint, encoder.fingerprint, "Fit the run again."
-        )
+        require_equal(f"encoder {target.spec}", target.fingerprint, encoder.fingerprint, _ADVICE)
         return Bank.from_file(file, encoder)
-    cache = _cache_of(run, folder)
-    if cache is None:
+    if home is None:
         raise UsageError(
-            f"the cache of {folder.name} is gone ({run.cache}); name prompts with --bank, or give --top-k 0"
+            f"the cache of the run is gone ({run.cache}); name prompts with --bank, or --top-k 0"
         )
-    opened = Cache(cache)
-    return Bank.from_pairs(*load_prompts(opened, opened.column("targets", run.target.spec)))
-
-
-def _cache_of(run: Run, folder: Path) -> Path | None:
-    from img2prompt_cache.manifest import NAME
-
-    return next(
-        (path for path in (folder.resolve().parent.parent, Path(run.cache)) if (path / NAME).is_file()), None
-    )
+    opened = Cache(home)
+    column = opened.column("targets", target.spec)
+    require_equal(f"column {column.folder}", target.fingerprint, column.fingerprint, _ADVICE)
+    return Bank.from_pairs(*load_prompts(opened, column))
 
 
 def _nearest(bank: Bank, batch: Predictions, k: int) -> list[list[tuple[str, float]]]:
@@ -186,3 +210,6 @@ def _nearest(bank: Bank, batch: Predictions, k: int) -> list[list[tuple[str, flo
         [(bank.prompts[at], float(near)) for at, near in zip(row, values, strict=True)]
         for row, values in zip(index, cosine, strict=True)
     ]
+
+
+_ADVICE = "Prompts are found only among embeddings made as those the run was fitted on: fit it again."

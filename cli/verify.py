@@ -16,13 +16,9 @@ def verify(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Jso
     opened = Cache(Path(cache))
     damaged = opened.verify()
     if json:
-        console.result_json(
-            {
-                "ok": not damaged,
-                "damaged": [damage.file for damage in damaged],
-                "reasons": {damage.file: damage.reason for damage in damaged},
-            }
-        )
+        for damage in damaged:
+            console.note(f"{damage.file}: {damage.reason}")
+        console.result_json({"ok": not damaged, "damaged": [damage.file for damage in damaged]})
     else:
         for damage in damaged:
             console.result(f"{damage.file}: {damage.reason}")

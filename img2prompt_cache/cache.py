@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,11 +123,11 @@ class Cache:
     def _damage(self, part: Part) -> str | None:
         path = self.path(part)
         try:
-            if path.is_symlink():
-                return "it is a link"
-            size = path.stat().st_size
-            if size != part.bytes:
-                return f"{size} bytes instead of {part.bytes}"
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                return "it is not a plain file"
+            if status.st_size != part.bytes:
+                return f"{status.st_size} bytes instead of {part.bytes}"
             return None if hash_file(path) == part.sha256 else "its bytes have changed"
         except FileNotFoundError:
             return "it is missing"
@@ -145,11 +146,14 @@ class Cache:
             for part in column.parts:
                 reason = self._damage(part)
                 if reason:
-                    raise Img2PromptError(
-                        f"{self.path(part)} is damaged: {reason}. `img2prompt-cache verify --cache "
-                        f"{self.folder}` lists every damaged part; delete the file named and run extract "
-                        "again to compute it anew."
+                    advice = (
+                        "It says which row is which image and cannot be computed anew; bring it back from a "
+                        "copy, or make a new cache."
+                        if column.kind == "rows"
+                        else f"`img2prompt-cache verify --cache {self.folder}` lists every damaged part; "
+                        "delete the file named and run extract again to compute it anew."
                     )
+                    raise Img2PromptError(f"{self.path(part)} is damaged: {reason}. {advice}")
 
 
 def gather(folder: Path, column: Column, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.runs import Run, load_run
@@ -24,7 +25,7 @@ class Leaderboard:
         Runs of another split or target, left out.
     """
 
-    split: dict[str, object]
+    split: dict[str, Any]
     runs: list[tuple[Path, Run]]
     others: list[Path]
 
@@ -35,17 +36,18 @@ def compare(folders: Sequence[Path]) -> Leaderboard:
     Parameters
     ----------
     folders : sequence of pathlib.Path
-        Runs, oldest first. The split of the newest one counts.
+        Runs in any order; one that is named twice counts once. The split of the newest one counts.
 
     Raises
     ------
     UsageError
         If there is no run.
     """
-    runs = [(folder, load_run(folder)) for folder in folders]
+    distinct = {folder.resolve(): folder for folder in folders}
+    runs = [(folder, load_run(folder)) for folder in distinct.values()]
     if not runs:
         raise UsageError("there is no run to compare; make one with `img2prompt-cache fit`")
-    newest = runs[-1][1]
+    newest = max((run for _, run in runs), key=lambda run: run.created)
     alike = [(folder, run) for folder, run in runs if _key(run) == _key(newest)]
     return Leaderboard(
         split=newest.split,

@@ -27,11 +27,9 @@ class Dataset:
         imgId, prompt, and sha256 of the image's bytes, for each row.
     X : numpy.ndarray, float32, shape (n, p)
     y : numpy.ndarray, float32, shape (n, t)
-        Targets; (n, 0) if the dataset is of rows without a prompt.
+        Targets; (n, 0) where none were asked for.
     features : tuple of Column
         In the order they are joined.
-    target : Column
-        The encoder's column.
     """
 
     rows: NDArray[np.int64]
@@ -41,7 +39,6 @@ class Dataset:
     X: NDArray[np.float32]
     y: NDArray[np.float32]
     features: tuple[Column, ...]
-    target: Column
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -74,7 +71,11 @@ def choose_target(cache: Cache, spec: str | None) -> Column:
 
 
 def load_dataset(
-    cache: Cache, features: tuple[Column, ...], target: Column, *, with_prompt: bool | None = True
+    cache: Cache,
+    features: tuple[Column, ...],
+    target: Column | None = None,
+    *,
+    with_prompt: bool | None = True,
 ) -> Dataset:
     """Read the usable rows: good image, every feature there.
 
@@ -82,9 +83,10 @@ def load_dataset(
     ----------
     cache : Cache
     features, target
-        From `choose_features` and `choose_target`.
+        From `choose_features` and `choose_target`; without a target, `y` is empty.
     with_prompt : bool or None
-        True for the rows that have a prompt, False for those that have none, None for all.
+        True for the rows that have a prompt, False for those that have none, None for all. A target needs
+        True.
 
     Returns
     -------
@@ -97,7 +99,8 @@ def load_dataset(
     Img2PromptError
         If a part is damaged, or a value is not finite.
     """
-    cache.require_undamaged([cache.manifest.columns[0], *features, *([target] if with_prompt else [])])
+    columns = [*features, *([target] if target else [])]
+    cache.require_undamaged([cache.manifest.columns[0], *columns])
     text = cache.text("imgId", "prompt", "sha256", "status")
     missing = cache.missing(list(features))
     usable = [
@@ -114,20 +117,16 @@ def load_dataset(
     X = np.empty((len(rows), sum(column.shape[0] for column in features)), np.float32)
     left = 0
     for column in features:
-        X[:, left : left + column.shape[0]] = cache.values(column, rows)
-        _require_finite(X[:, left : left + column.shape[0]], column, rows)
+        X[:, left : left + column.shape[0]] = _finite(cache, column, rows)
         left += column.shape[0]
-    y = cache.values(target, rows) if with_prompt else np.empty((len(rows), 0), np.float32)
-    _require_finite(y, target, rows)
     return Dataset(
         rows=rows,
         ids=[text["imgId"][row] for row in usable],
         prompts=[text["prompt"][row] for row in usable],
         images=[text["sha256"][row] for row in usable],
         X=X,
-        y=y,
+        y=_finite(cache, target, rows) if target else np.empty((len(rows), 0), np.float32),
         features=features,
-        target=target,
     )
 
 
@@ -142,20 +141,22 @@ def load_prompts(cache: Cache, target: Column) -> tuple[list[str], NDArray[np.fl
     Raises
     ------
     Img2PromptError
-        If a part is damaged.
+        If a part is damaged, or a value is not finite.
     """
     cache.require_undamaged([cache.manifest.columns[0], target])
     first: dict[str, int] = {}
     for row, prompt in enumerate(cache.text("prompt")["prompt"]):
         if prompt.strip():
             first.setdefault(prompt, row)
-    return list(first), cache.values(target, np.array(list(first.values()), np.int64))
+    return list(first), _finite(cache, target, np.array(list(first.values()), np.int64))
 
 
-def _require_finite(values: NDArray[np.float32], column: Column, rows: NDArray[np.int64]) -> None:
+def _finite(cache: Cache, column: Column, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    values = cache.values(column, rows)
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
         raise Img2PromptError(
             f"{column.folder} holds NaN or infinity in {int(bad.sum())} usable rows, first in row "
             f"{int(rows[bad][0])}; `img2prompt-cache verify` tells whether a part was changed"
         )
+    return values

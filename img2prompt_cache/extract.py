@@ -154,7 +154,9 @@ def extract(folder: Path, source: Source, request: Request, watcher: Watcher) ->
             encoders: tuple[str, ...] = (encoder,)
             manifest = _empty(request, listing, preset, watcher)
         else:
-            backbones, encoders = request.backbones, (request.encoder,) if request.encoder else ()
+            backbones = request.backbones or tuple(c.spec for c in manifest.of_kind("features"))
+            known = tuple(c.spec for c in manifest.of_kind("targets"))
+            encoders = (request.encoder,) if request.encoder else known
         manifest, number = _with_source(manifest, source, watcher)
         fresh = _fresh(folder, manifest, listing, number, watcher)
         models = Models(request)
@@ -207,7 +209,11 @@ def _with_source(manifest: Manifest, source: Source, watcher: Watcher) -> tuple[
 
 def _fresh(folder: Path, manifest: Manifest, listing: Listing, number: int, watcher: Watcher) -> pa.Table:
     """The rows of the listing that are not cached yet."""
-    cached = Cache(folder).text("imgId", "prompt") if manifest.rows else {"imgId": [], "prompt": []}
+    cached: dict[str, list[str]] = {"imgId": [], "prompt": []}
+    if manifest.rows:
+        cache = Cache(folder)
+        cache.require_undamaged([manifest.columns[0]])
+        cached = cache.text("imgId", "prompt")
     origin = [part.source for part in manifest.columns[0].parts for _ in range(part.start, part.stop)]
     fresh, changed = fresh_rows(listing.table, cached, origin, number)
     if changed:

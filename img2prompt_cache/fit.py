@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,11 +14,11 @@ from sklearn.base import clone
 
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import Dataset, choose_features, choose_target, load_dataset
-from img2prompt_cache.errors import UsageError
+from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.manifest import Column
 from img2prompt_cache.metrics import cosine, mean_cosine, mse, retrieval
-from img2prompt_cache.runs import Run, Use, Validation, new_folder, save_run
+from img2prompt_cache.runs import Run, Use, Validation, claim, new_folder, release, save_run
 from img2prompt_cache.splits import Split, column_split, hold_out, prompt_groups, random_split
 from img2prompt_cache.versions import library_versions
 
@@ -61,7 +62,9 @@ class Choice:
     refit: bool = True
 
 
-def fit(cache: Cache, choice: Choice, folder: Path | None = None) -> tuple[Path, Run]:
+def fit(
+    cache: Cache, choice: Choice, folder: Path | None = None, *, overwrite: bool = False
+) -> tuple[Path, Run]:
     """Fit a head on a cache and keep it as a run.
 
     The metrics are those of a head fitted on the training side only. Whatever a head chooses (penalty,
@@ -72,7 +75,9 @@ def fit(cache: Cache, choice: Choice, folder: Path | None = None) -> tuple[Path,
     cache : Cache
     choice : Choice
     folder : pathlib.Path, optional
-        Where the run goes; a readable name in the cache's `runs` if absent. What is there is replaced.
+        Where the run goes; a readable name in the cache's `runs` if absent.
+    overwrite : bool
+        Replace the run that is there, once the new one is whole.
 
     Returns
     -------
@@ -82,34 +87,53 @@ def fit(cache: Cache, choice: Choice, folder: Path | None = None) -> tuple[Path,
     Raises
     ------
     UsageError
-        If a name is unknown, or the rows are too few to split.
+        If a name is unknown, the rows are too few to split, or the folder is taken.
+    Img2PromptError
+        If the cache is damaged, a prediction is not finite, or the run cannot be written.
     """
-    started = time.perf_counter()
-    head = seeded(make_head(choice.head, **(choice.settings or {})), choice.seed)
+    head = seeded(make_head(choice.head, **finite(choice.settings or {})), choice.seed)
     features = choose_features(cache, choice.features)
-    data = load_dataset(cache, features, choose_target(cache, choice.encoder))
+    target = choose_target(cache, choice.encoder)
+    if folder is None:
+        folder = new_folder(cache.folder, choice.head, [column.spec for column in features])
+    else:
+        claim(folder, overwrite=overwrite)
+    try:
+        return folder, _fit(cache, choice, head, features, target, folder)
+    finally:
+        release(folder)
+
+
+def _fit(
+    cache: Cache, choice: Choice, head: Head, features: tuple[Column, ...], target: Column, folder: Path
+) -> Run:
+    started = time.perf_counter()
+    data = load_dataset(cache, features, target)
     split = make_split(cache, data, choice.split, choice.fraction, choice.seed)
     held = split.validation
     fit_rows(head, data, split, split.train)
     predictions = head.predict(data.X[held])
+    if not np.isfinite(predictions).all():
+        raise Img2PromptError(
+            f"head {choice.head!r} predicts NaN or infinity with these settings; no run was kept"
+        )
     metrics = score(predictions, data.y[held], [data.prompts[row] for row in held])
     history, settings = head.history, {**head.get_params(), **head.chosen}
     if choice.refit:
         head = clone(head).set_params(**head.chosen)
         fit_rows(head, data, split, np.arange(len(data.rows)))
-    folder = folder or new_folder(cache.folder, choice.head, [column.spec for column in features])
     run = Run(
         head=choice.head,
         settings=settings,
         features=tuple(use_of(column) for column in features),
-        target=use_of(data.target),
+        target=use_of(target),
         split=describe_split(split, data.ids),
         metrics=metrics,
         seconds=time.perf_counter() - started,
         refit=choice.refit,
         rows=len(data.rows) if choice.refit else len(split.train),
         cache=str(cache.folder.resolve()),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         versions=library_versions(),
     )
     validation = Validation(
@@ -119,7 +143,21 @@ def fit(cache: Cache, choice: Choice, folder: Path | None = None) -> tuple[Path,
         cosine=cosine(predictions, data.y[held]),
     )
     save_run(folder, run, head, history, validation)
-    return folder, run
+    return run
+
+
+def finite(settings: dict[str, Any]) -> dict[str, Any]:
+    """Check that settings are finite numbers where they are numbers.
+
+    Raises
+    ------
+    UsageError
+        Naming the setting that is not.
+    """
+    for name, value in settings.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{name} must be a finite number, not {value}")
+    return settings
 
 
 def seeded(head: Head, seed: int) -> Head:
@@ -130,8 +168,10 @@ def seeded(head: Head, seed: int) -> Head:
 
 
 def fit_rows(head: Head, data: Dataset, split: Split, rows: NDArray[np.int64]) -> Head:
-    """Fit a head on some rows of a dataset."""
-    return head.fit(data.X[rows], data.y[rows], groups=split.groups[rows], blocks=data.blocks)
+    """Fit a head on some rows of a dataset; its inner folds keep groups whole as the split does."""
+    # A random split leaks, and so do the folds of whoever uses one: to show that is what it is there for.
+    groups = None if split.strategy == "random" else split.groups[rows]
+    return head.fit(data.X[rows], data.y[rows], groups=groups, blocks=data.blocks)
 
 
 def make_split(cache: Cache, data: Dataset, name: str, fraction: float, seed: int) -> Split:

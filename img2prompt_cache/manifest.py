@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,13 +11,17 @@ from typing import Any, Literal, cast
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.parts import write_atomically
+from img2prompt_cache.specs import folder_name
 
 SCHEMA = 1
 NAME = "cache.json"
 
 Kind = Literal["rows", "features", "trunk", "targets"]
 KINDS: tuple[Kind, ...] = ("rows", "features", "trunk", "targets")
-_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/([A-Za-z0-9][A-Za-z0-9._-]*/)?[0-9]{5,9}(-r[0-9]{1,6})?\.h5")
+EXTRA_NAME = re.compile(r"\w[\w .-]{0,63}")
+"""What a column of the user's own table may be called to be kept."""
+
+_ITEM_BYTES = {"float16": 2, "float32": 4, "int8": 1}
 _MOST = 1 << 40
 
 
@@ -144,6 +149,16 @@ class Manifest:
         return replace(self, columns=tuple(column if (c.kind, c.spec) == same else c for c in self.columns))
 
 
+def column_folder(kind: Kind, spec: str) -> str:
+    """Say where the parts of a column lie inside the cache folder: ``features/timm-resnet50.a1_in1k``."""
+    return f"{kind}/{folder_name(spec)}" if spec else kind
+
+
+def part_file(folder: str, number: int) -> str:
+    """Name a part's file inside the cache folder: ``rows/00007.h5``."""
+    return f"{folder}/{number:05d}.h5"
+
+
 def save_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `cache.json` atomically."""
     data = {"schema": manifest.schema, "rows": manifest.rows, **_without(asdict(manifest), "schema")}
@@ -199,17 +214,20 @@ def _manifest(data: dict[str, Any]) -> Manifest:
             f"{column.folder} does not follow the parts of rows",
         )
     preset = data.get("preset")
+    extra = data.get("extra", [])
+    _check(all(EXTRA_NAME.fullmatch(name) for name in extra), f"{extra!r} are not names of columns")
     manifest = Manifest(
         part_rows=_integer(data["part_rows"], 1, 1 << 24),
         batch_size=_integer(data["batch_size"], 1, 1 << 20),
         columns=columns,
         sources=tuple(_texts(item) for item in data.get("sources", ())),
         preset=None if preset is None else _texts(preset),
-        extra=tuple(str(name) for name in data.get("extra", ())),
+        extra=tuple(extra),
     )
     _check(data["rows"] == manifest.rows, "the number of rows does not match its parts")
     for part in columns[0].parts:
         _check(part.source < len(manifest.sources), f"{part.file} names a source that is not there")
+        _check(part.stop - part.start <= manifest.part_rows, f"{part.file} has too many rows")
     return manifest
 
 
@@ -220,15 +238,21 @@ def _column(data: dict[str, Any]) -> Column:
     dtype = data["dtype"]
     _check(dtype in ("text", "float16", "float32", "int8"), f"unknown dtype {dtype!r}")
     _check((kind == "rows") == (dtype == "text"), f"a {kind} column cannot be {dtype}")
-    folder = data["folder"]
-    parts = tuple(_part(item, folder) for item in data["parts"])
+    spec = data["spec"]
+    _check(spec == "" if kind == "rows" else folder_name(spec) != "", f"{spec!r} is no spec for {kind}")
+    _check((kind == "rows") == (shape == ()), f"a {kind} column cannot have shape {shape}")
+    folder = column_folder(kind, spec)
+    _check(data["folder"] == folder, f"{spec!r} does not lie in {data['folder']!r}")
+    parts = tuple(_part(item, part_file(folder, number)) for number, item in enumerate(data["parts"]))
+    row_bytes = math.prod(shape) * _ITEM_BYTES.get(dtype, 0)
     edge = 0
     for part in parts:
         _check(part.start == edge < part.stop, f"{part.file} does not begin at row {edge}")
+        _check(part.bytes >= (part.stop - part.start) * row_bytes, f"{part.file} is too small for its rows")
         edge = part.stop
     return Column(
         kind=cast(Kind, kind),
-        spec=str(data["spec"]),
+        spec=spec,
         folder=folder,
         shape=shape,
         dtype=dtype,
@@ -238,13 +262,8 @@ def _column(data: dict[str, Any]) -> Column:
     )
 
 
-def _part(data: dict[str, Any], folder: str) -> Part:
-    file = data["file"]
-    _check(
-        isinstance(file, str) and _FILE.fullmatch(file) is not None and ".." not in file,
-        f"{file!r} is not the name of a part",
-    )
-    _check(file.rpartition("/")[0] == folder, f"{file!r} does not lie in {folder!r}")
+def _part(data: dict[str, Any], file: str) -> Part:
+    _check(data["file"] == file, f"{data['file']!r} should be {file!r}")
     sha256 = data["sha256"]
     _check(re.fullmatch("[0-9a-f]{64}", sha256) is not None, f"{file} has no sha256")
     start, stop = _integer(data["start"], 0, _MOST), _integer(data["stop"], 0, _MOST)

@@ -10,9 +10,9 @@ from img2prompt_cache.backbones import choose_preset, load_backbone
 from img2prompt_cache.encoders import load_encoder
 from img2prompt_cache.errors import unknown
 from img2prompt_cache.fingerprints import require_equal
-from img2prompt_cache.manifest import Column, Kind, Manifest
+from img2prompt_cache.manifest import Column, Kind, Manifest, column_folder
 from img2prompt_cache.precision import choose_device, choose_precision
-from img2prompt_cache.specs import ENCODER_FAMILIES, PRESETS, folder_name, parse_spec
+from img2prompt_cache.specs import ENCODER_FAMILIES, PRESETS, parse_spec
 
 if TYPE_CHECKING:
     from img2prompt_cache.backbones.base import Backbone
@@ -61,13 +61,13 @@ def choose_columns(request: Request) -> tuple[tuple[str, ...], str, dict[str, st
     preset : dict or None
         ``{"name", "reason"}`` if a preset had a say.
     """
+    if request.preset not in ("auto", *PRESETS):
+        raise unknown("preset", request.preset, ("auto", *PRESETS))
     if request.backbones and request.encoder:
         return request.backbones, request.encoder, None
     name, reason = request.preset, "asked for"
     if name == "auto":
         name, reason = choose_preset()
-    if name not in PRESETS:
-        raise unknown("preset", name, ("auto", *PRESETS))
     backbones, encoder = PRESETS[name]
     return request.backbones or backbones, request.encoder or encoder, {"name": name, "reason": reason}
 
@@ -88,10 +88,19 @@ class Models:
         self._encoders: dict[str, Encoder] = {}
 
     def declare(self, manifest: Manifest, backbones: Iterable[str], encoders: Iterable[str]) -> Manifest:
-        """Add a column for every spec that has none yet; this loads its model."""
+        """Add a column for every spec that has none yet; this loads its model.
+
+        Raises
+        ------
+        Img2PromptError
+            If one that is there was made in another precision, or with another cleaning rule, than asked for.
+        """
         for spec in backbones:
             parse_spec(spec)
-            if manifest.column("features", spec) is None:
+            cached = manifest.column("features", spec)
+            if cached is not None:
+                self._require_field(cached, "precision", self._request.precision)
+            else:
                 backbone = self._load_backbone(spec, None)
                 column = _column("features", spec, backbone.dim, "float16", backbone.fingerprint)
                 manifest = manifest.with_column(
@@ -99,11 +108,19 @@ class Models:
                 )
         for spec in encoders:
             parse_spec(spec, ENCODER_FAMILIES)
-            if manifest.column("targets", spec) is None:
+            cached = manifest.column("targets", spec)
+            if cached is not None:
+                self._require_field(cached, "clean", self._request.clean)
+            else:
                 encoder = self._load_encoder(spec, None)
                 column = _column("targets", spec, encoder.dim, "float32", encoder.fingerprint)
                 manifest = manifest.with_column(replace(column, revision=encoder.revision))
         return manifest
+
+    def _require_field(self, column: Column, field: str, asked: str | None) -> None:
+        if asked not in (None, "auto"):
+            made = column.fingerprint.get(field, "")
+            require_equal(f"column {column.folder}", {field: made}, {field: asked}, _ADVICE)
 
     def load(self, columns: Iterable[Column]) -> None:
         """Load the models of these columns now, so that a mismatch shows before any work is done.
@@ -132,10 +149,7 @@ class Models:
         return loaded
 
     def _load_backbone(self, spec: str, column: Column | None) -> Backbone:
-        named = spec in self._request.backbones
-        precision = self._request.precision
-        if column is not None and (precision == "auto" or not named):
-            precision = column.fingerprint.get("precision", "fp32")
+        precision = column.fingerprint.get("precision", "") if column else self._request.precision
         backbone = load_backbone(
             spec,
             precision=choose_precision(precision, self._device),
@@ -146,7 +160,7 @@ class Models:
         return backbone
 
     def _load_encoder(self, spec: str, column: Column | None) -> Encoder:
-        clean = self._request.clean or (column.fingerprint.get("clean") if column else None) or "none"
+        clean = column.fingerprint.get("clean", "none") if column else self._request.clean or "none"
         revision = column.revision if column else ""
         encoder = load_encoder(spec, clean=clean, device=self._device, revision=revision)
         self._encoders[spec] = encoder
@@ -154,7 +168,7 @@ class Models:
 
 
 def _column(kind: Kind, spec: str, width: int, dtype: str, fingerprint: dict[str, str]) -> Column:
-    return Column(kind, spec, f"{kind}/{folder_name(spec)}", (width,), dtype, fingerprint)
+    return Column(kind, spec, column_folder(kind, spec), (width,), dtype, fingerprint)
 
 
 _ADVICE = "Use what it was made with, or make a new cache with --cache."

@@ -1,15 +1,16 @@
 """Parts: immutable HDF5 files, each one column for a fixed range of rows.
 
 A part is written under a hidden temporary name in its own folder, closed, flushed to disk, hashed and
-renamed, so that a file with a part's name is always whole. Datasets are contiguous and carry no time stamps: the same
-values give the same bytes, and a numeric dataset can be memory-mapped by its offset.
+renamed, so that a file with a part's name is always whole. Datasets are contiguous and carry no time
+stamps: the same values give the same bytes, and a numeric dataset can be memory-mapped by its offset.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -186,20 +187,16 @@ def read_text(path: Path, names: list[str], rows: int) -> Mapping[str, list[str]
     return columns
 
 
-def text_names(path: Path) -> list[str]:
-    """Name the datasets of a rows part."""
-    with _opened(path) as file:
-        return sorted(file)
-
-
-def _opened(path: Path) -> h5py.File:
-    if path.is_symlink():
-        raise _foreign(path, "it is a link")
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise _foreign(path, "it is not a plain file")
     try:
-        return h5py.File(path, "r")
+        with h5py.File(path, "r") as file:
+            yield file
     except FileNotFoundError:
         raise Img2PromptError(f"{path} is missing. {_ADVICE}") from None
-    except OSError as error:
+    except (OSError, KeyError, RuntimeError, ValueError) as error:  # what h5py raises on damaged bytes
         raise Img2PromptError(f"{path} cannot be read as HDF5 ({error}). {_ADVICE}") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,13 @@ import pyarrow.compute as pc
 
 from img2prompt_cache.cache import ROW_COLUMNS
 from img2prompt_cache.errors import UsageError
-from img2prompt_cache.manifest import Column, Manifest, Part
+from img2prompt_cache.manifest import EXTRA_NAME, Column, Manifest, Part
 from img2prompt_cache.parts import read_text
 from img2prompt_cache.reader import Slice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_EXTRA_NAME = re.compile(r"\w[\w .-]{0,63}")
 _TEXT_BYTES_PER_ROW = 320
 
 
@@ -143,7 +141,7 @@ def extra_columns(table: pa.Table) -> tuple[str, ...]:
     return tuple(
         name
         for name in table.column_names
-        if name not in ROW_COLUMNS and _EXTRA_NAME.fullmatch(name) is not None
+        if name not in ROW_COLUMNS and EXTRA_NAME.fullmatch(name) is not None
     )
 
 

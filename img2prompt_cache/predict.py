@@ -15,7 +15,7 @@ from img2prompt_cache.dataset import load_dataset
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fingerprints import require_equal
 from img2prompt_cache.precision import choose_device, choose_precision
-from img2prompt_cache.reader import Clock, Reader, Slice
+from img2prompt_cache.reader import Clock, Image, Reader, Slice
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,8 +88,6 @@ def predict_images(
     Predictions
         Nothing of a batch is held once the next one is asked for.
     """
-    import torch
-
     geometries = {backbone.geometry for backbone in backbones}
     for start in range(0, len(table), SLICE_ROWS):
         piece = table.slice(start, SLICE_ROWS)
@@ -99,20 +97,28 @@ def predict_images(
         for first, batch in reader.batches(BATCH_SIZE, os.cpu_count() or 1):
             fresh = [i for i, image in enumerate(batch) if not image.reason and image.twin < 0]
             if fresh:
-                blocks = []
-                for backbone in backbones:
-                    pixels = np.stack([batch[i].pixels[backbone.geometry] for i in fresh])
-                    # Heads are fitted on what the cache keeps, which is float16.
-                    blocks.append(backbone.encode(torch.from_numpy(pixels)).astype(np.float16))
-                vectors = head.predict(np.concatenate(blocks, axis=1).astype(np.float32))
-                known.update(zip((first + i for i in fresh), vectors, strict=True))
-            good = [i for i, image in enumerate(batch) if not image.reason]
-            rows = [batch[i].twin if batch[i].twin >= 0 else first + i for i in good]
-            yield Predictions(
-                ids=[ids[first + i] for i in good],
-                vectors=np.stack([known[row] for row in rows]) if rows else np.empty((0, 0), np.float32),
-                bad={ids[first + i]: image.reason for i, image in enumerate(batch) if image.reason},
-            )
+                values = np.concatenate([_encode(backbone, batch, fresh) for backbone in backbones], axis=1)
+                whole = np.isfinite(values).all(axis=1)
+                rows = [first + i for i, kept in zip(fresh, whole, strict=True) if kept]
+                known.update(zip(rows, head.predict(values[whole]) if rows else (), strict=True))
+            found: dict[str, NDArray[np.float32]] = {}
+            bad: dict[str, str] = {}
+            for row, image in enumerate(batch, first):
+                vector = known.get(image.twin if image.twin >= 0 else row)
+                if image.reason or vector is None:
+                    bad[ids[row]] = image.reason or "its features are not finite, or too large for float16"
+                else:
+                    found[ids[row]] = vector
+            yield Predictions(list(found), np.array(list(found.values()), np.float32), bad)
+
+
+def _encode(backbone: Backbone, batch: list[Image], rows: list[int]) -> NDArray[np.float32]:
+    """Encode some images of a batch: (len(rows), dim), as the cache keeps features, which is float16."""
+    import torch
+
+    pixels = np.stack([batch[i].pixels[backbone.geometry] for i in rows])
+    with np.errstate(over="ignore"):
+        return backbone.encode(torch.from_numpy(pixels)).astype(np.float16).astype(np.float32)
 
 
 def predict_cached(run: Run, head: Head, cache: Cache, *, with_prompt: bool | None) -> Predictions:
@@ -138,10 +144,17 @@ def predict_cached(run: Run, head: Head, cache: Cache, *, with_prompt: bool | No
     for use, column in zip(run.features, columns, strict=True):
         require_equal(f"column {column.folder}", use.fingerprint, column.fingerprint, _ADVICE)
     try:
-        data = load_dataset(cache, columns, cache.column("targets", run.target.spec), with_prompt=with_prompt)
+        data = load_dataset(cache, columns, with_prompt=with_prompt)
     except UsageError as error:
         raise UsageError(f"{error}; name images to predict for") from None
-    return Predictions(data.ids, head.predict(data.X))
+    text = cache.text("imgId", "prompt", "reason")
+    used = set(data.rows.tolist())
+    bad = {
+        name: reason or "it could not be read again when its features were cached"
+        for row, (name, prompt, reason) in enumerate(zip(*text.values(), strict=True))
+        if row not in used and (with_prompt is None or bool(prompt.strip()) == with_prompt)
+    }
+    return Predictions(data.ids, head.predict(data.X), bad)
 
 
 _ADVICE = "A run predicts only from features made as those it was fitted on: fit it again on this cache."

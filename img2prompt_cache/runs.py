@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import math
 import os
 import re
 import secrets
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +19,7 @@ import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.heads import make_head
+from img2prompt_cache.manifest import NAME as MANIFEST
 from img2prompt_cache.parts import hash_file, sync_folder
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ SCHEMA = 1
 FOLDER = "runs"
 INFO, HEAD, HISTORY = "run.json", "head.safetensors", "history.csv"
 VALIDATION, VALIDATION_ROWS = "validation.npy", "validation.csv"
+FILES = (INFO, HEAD, HISTORY, VALIDATION, VALIDATION_ROWS)
+METRICS = ("cosine", "mse", "n", "r@1", "r@5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +109,67 @@ class Validation:
     cosine: NDArray[np.float64]
 
 
+def claim(folder: Path, *, overwrite: bool = False) -> None:
+    """Make the folder of a run before the work is done: it can be written, and nobody else takes it.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Given back with `release` if nothing came of it.
+    overwrite : bool
+        Take it also where a run is there already; that one stays until `save_run` replaces it.
+
+    Raises
+    ------
+    UsageError
+        If it exists and is not to be overwritten, or holds anything but a run.
+    Img2PromptError
+        If it cannot be made.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+    except OSError as error:
+        if not os.path.lexists(folder):
+            raise Img2PromptError(f"run {folder} cannot be written: {error.strerror or error}") from None
+        if not overwrite:
+            raise UsageError(
+                f"--run {folder} exists; give --overwrite to replace it, or another name"
+            ) from None
+        _require_run(folder)
+
+
+def release(folder: Path) -> None:
+    """Remove the folder that `claim` made if it is still empty."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _require_run(folder: Path) -> None:
+    """Refuse to replace what is no run: the user may have named the wrong folder."""
+    strangers = [folder.name] if not folder.is_dir() or folder.is_symlink() else []
+    strangers = strangers or [path.name for path in folder.iterdir() if path.name not in FILES]
+    if strangers:
+        raise UsageError(
+            f"--run {folder} holds {strangers[0]}, which is no part of a run; name another folder"
+        )
+    if not os.access(folder.parent, os.W_OK):
+        raise Img2PromptError(f"run {folder} cannot be written: the folder {folder.parent} is read-only")
+
+
 def save_run(folder: Path, run: Run, head: Head, history: list[dict[str, float]], held: Validation) -> None:
     """Write a run as a whole: the folder appears complete or not at all, an old one goes only then.
 
     Raises
     ------
-    UsageError
+    Img2PromptError
         If the folder cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    temporary = folder.with_name(f".{secrets.token_hex(8)}.tmp")
+    old = temporary.with_suffix(".old")
     try:
         temporary.mkdir(parents=True)
         save_file(
@@ -127,19 +183,23 @@ def save_run(folder: Path, run: Run, head: Head, history: list[dict[str, float]]
             temporary / HISTORY, names, ([record.get(name, "") for name in names] for record in history)
         )
         data = {"schema": SCHEMA, **asdict(run), "head_sha256": hash_file(temporary / HEAD)}
-        (temporary / INFO).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(data, indent=1, allow_nan=False)
+        (temporary / INFO).write_text(text + "\n", encoding="utf-8")
         for path in temporary.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         if folder.exists():
-            folder.rename(temporary.with_suffix(".old"))
+            folder.rename(old)
         temporary.rename(folder)
         sync_folder(folder.parent)
-    except OSError as error:
-        raise Img2PromptError(f"run {folder} cannot be written: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise Img2PromptError(f"run {folder} cannot be written: {reason}") from error
     finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(temporary.with_suffix(".old"), ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def load_run(folder: Path) -> Run:
@@ -154,23 +214,56 @@ def load_run(folder: Path) -> Run:
     """
     path = folder / INFO
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"no run in {folder}: it has no {INFO}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise Img2PromptError(f"{path} cannot be read: {error}") from None
+        raise Img2PromptError(f"{path} cannot be read: {error}; fit the run again") from None
+    schema = data.pop("schema", None) if isinstance(data, dict) else None
+    if type(schema) is int and schema > SCHEMA:
+        raise Img2PromptError(
+            f"{path} has schema {schema}; this version reads up to {SCHEMA}. Upgrade img2prompt-cache."
+        )
     try:
-        schema = data.pop("schema")
-        if isinstance(schema, int) and schema > SCHEMA:
-            raise Img2PromptError(
-                f"{path} has schema {schema}; this version reads up to {SCHEMA}. Upgrade img2prompt-cache."
-            )
-        uses = tuple(Use(**use) for use in data.pop("features"))
-        run = Run(features=uses, target=Use(**data.pop("target")), **data)
-        _ = [float(run.metrics[name]) for name in ("cosine", "mse", "n")], str(run.split["digest"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise Img2PromptError(f"{path} does not describe a run: {error}") from None
+        _check(type(schema) is int and schema == SCHEMA, "it has no schema")
+        return _run(data)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise Img2PromptError(f"{path} does not describe a run: {error}; fit it again") from None
+
+
+def _run(data: dict[str, Any]) -> Run:
+    uses = data.pop("features")
+    _check(isinstance(uses, list) and bool(uses), "it has no features")
+    run = Run(features=tuple(_use(use) for use in uses), target=_use(data.pop("target")), **data)
+    for name in ("head", "cache", "created", "head_sha256"):
+        _check(isinstance(getattr(run, name), str), f"{name} is not text")
+    for name in ("settings", "split", "metrics", "versions"):
+        _check(isinstance(getattr(run, name), dict), f"{name} is not an object")
+    for name in ("digest", "strategy"):
+        _check(isinstance(run.split[name], str), f"the split's {name} is not text")
+    for name in ("seed", "train", "validation"):
+        _check(type(run.split[name]) is int, f"the split's {name} is not a whole number")
+    for name, value in {name: run.metrics[name] for name in METRICS}.items():
+        _check(type(value) in (int, float) and math.isfinite(value), f"{name} is not a number")
+    _check(type(run.seconds) in (int, float) and math.isfinite(run.seconds), "seconds is not a number")
     return run
+
+
+def _use(data: dict[str, Any]) -> Use:
+    use = Use(**data)
+    texts = [use.spec, use.revision, *use.fingerprint, *use.fingerprint.values()]
+    _check(all(isinstance(text, str) for text in texts), "a column is not described in text")
+    _check(type(use.width) is int and use.width > 0, "a column has no width")
+    return use
+
+
+def _check(condition: bool, why: str) -> None:
+    if not condition:
+        raise ValueError(why)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
 
 
 def load_head(folder: Path, run: Run) -> Head:
@@ -179,7 +272,7 @@ def load_head(folder: Path, run: Run) -> Head:
     Raises
     ------
     Img2PromptError
-        If `head.safetensors` is missing, not the one that was saved, or does not fit the head.
+        If `head.safetensors` is missing, not the one that was saved, or does not fit what the run says.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -189,9 +282,17 @@ def load_head(folder: Path, run: Run) -> Head:
         if hash_file(path) != run.head_sha256:
             raise Img2PromptError(f"{path} is not the file that was saved with this run; fit it again")
         state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise Img2PromptError(f"{path} cannot be read: {error}; fit the run again") from None
-    return make_head(run.head, **run.settings).load_state(state)
+        head = make_head(run.head, **run.settings).load_state(state)
+        shape = head.predict(np.zeros((1, sum(run.blocks)), np.float32)).shape
+    except UsageError as error:
+        raise Img2PromptError(f"{folder / INFO} is not what was saved: {error}; fit the run again") from None
+    except OSError as error:
+        raise Img2PromptError(f"{path} cannot be read: {error.strerror}; fit the run again") from None
+    except (SafetensorError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise Img2PromptError(f"{path} does not fit {INFO}: {error}; fit the run again") from None
+    if shape != (1, run.target.width):
+        raise Img2PromptError(f"{path} predicts {shape[1]} values, not {run.target.width}; fit the run again")
+    return head
 
 
 def load_validation(folder: Path) -> Validation:
@@ -221,15 +322,18 @@ def load_validation(folder: Path) -> Validation:
 
 
 def new_folder(cache: Path, head: str, specs: list[str]) -> Path:
-    """Name a new run readably: head, backbones, a number; e.g. ``ridge-resnet50+vit_base-01``."""
-    base = f"{head}-{'+'.join(_short(spec) for spec in specs)}"[:100]
-    runs = cache / FOLDER
-    taken = {path.name for path in runs.iterdir()} if runs.is_dir() else set()
-    number = next(n for n in range(1, len(taken) + 2) if f"{base}-{n:02d}" not in taken)
-    return runs / f"{base}-{number:02d}"
+    """Claim a folder with a readable name: head, backbones, a number; e.g. ``ridge-resnet50+vit_base-01``."""
+    base = f"{head}-{'+'.join(short_name(spec) for spec in specs)}"[:100]
+    for number in itertools.count(1):
+        folder = cache / FOLDER / f"{base}-{number:02d}"
+        with suppress(UsageError):
+            claim(folder)
+            break
+    return folder
 
 
-def _short(spec: str) -> str:
+def short_name(spec: str) -> str:
+    """Shorten a spec to what a person calls it: ``timm:resnet50.a1_in1k`` → ``resnet50``."""
     name = spec.partition(":")[2].partition("@")[0].rstrip("/")
     name = name.rpartition("/")[2] if "-dir:" in name or "-hub:" in name else name.partition("/")[0]
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name.partition(".")[0]).strip("-") or "model"
@@ -241,7 +345,15 @@ def find_runs(cache: Path) -> list[Path]:
     if not runs.is_dir():
         return []
     found = [path for path in runs.iterdir() if (path / INFO).is_file() and not path.name.startswith(".")]
-    return sorted(found, key=lambda path: ((path / INFO).stat().st_mtime_ns, path.name))
+    return sorted(found, key=lambda path: (_created(path), path.name))
+
+
+def _created(folder: Path) -> str:
+    # Not the file's time: copying a cache to another machine changes that.
+    try:
+        return load_run(folder).created
+    except Img2PromptError:
+        return ""
 
 
 def resolve_run(name: str, cache: Path) -> Path:
@@ -261,6 +373,12 @@ def resolve_run(name: str, cache: Path) -> Path:
             f"no run {name!r}, and none in {cache / FOLDER}; make one with `img2prompt-cache fit`"
         )
     raise unknown("run", name, names)
+
+
+def cache_of(folder: Path, run: Run) -> Path | None:
+    """Find the cache that a run was fitted on: the one it lies in, else where it was then; None if gone."""
+    places = (folder.resolve().parent.parent, Path(run.cache))
+    return next((place for place in places if (place / MANIFEST).is_file()), None)
 
 
 def _write_csv(path: Path, header: list[str], rows: Any) -> None:

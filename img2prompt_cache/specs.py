@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -61,5 +62,9 @@ def parse_spec(text: str, families: tuple[str, ...] = BACKBONE_FAMILIES) -> Spec
 
 
 def folder_name(spec: str) -> str:
-    """Turn a spec into the name of its folder: letters, digits, ``._-`` only, never hidden, ≤ 120 long."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", spec).strip(".-")[:120]
+    """Turn a spec into the name of its folder: letters, digits, ``._-`` only, never hidden, ≤ 120 long.
+
+    The end of a longer name gives way to a digest, so that long paths with the same beginning differ.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", spec).strip(".-")
+    return name if len(name) <= 120 else f"{name[:111]}-{hashlib.sha256(spec.encode()).hexdigest()[:8]}"

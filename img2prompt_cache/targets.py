@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.cache import gather
-from img2prompt_cache.manifest import Column, Part
+from img2prompt_cache.manifest import Column, Part, part_file
 from img2prompt_cache.parts import PartFile
 from img2prompt_cache.reader import Clock
-from img2prompt_cache.worker import part_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,8 +67,9 @@ def compute_targets(
     before = np.flatnonzero(has & ~here)
     if len(before):
         values[before] = gather(folder, column, source[before])
-    with clock.timed("write"), PartFile(folder / part_file(column, number)) as file:
+    name = part_file(column.folder, number)
+    with clock.timed("write"), PartFile(folder / name) as file:
         file.create("values", values.shape, column.dtype)
         file.write("values", 0, values)
         size, sha256 = file.commit()
-    return Part(part_file(column, number), start, start + len(prompts), size, sha256)
+    return Part(name, start, start + len(prompts), size, sha256)

@@ -12,7 +12,7 @@ import numpy as np
 
 from img2prompt_cache.cache import FAILED, OK, ROW_COLUMNS, extra_dataset
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.manifest import Column, Part
+from img2prompt_cache.manifest import Column, Part, part_file
 from img2prompt_cache.parts import PartFile
 from img2prompt_cache.reader import Clock, Image, Reader, Slice
 
@@ -70,9 +70,10 @@ def compute_part(
     """
     features = [column for column in columns if column.kind == "features"]
     images = Reader(rows, source, {backbones[c.spec].geometry for c in features}, clock)
+    names = {column.spec: part_file(column.folder, rows.number) for column in columns}
     missing: list[int] = []
     with ExitStack() as stack:
-        files = {c.spec: stack.enter_context(PartFile(folder / part_file(c, rows.number))) for c in columns}
+        files = {spec: stack.enter_context(PartFile(folder / name)) for spec, name in names.items()}
         for column in features:
             files[column.spec].create("values", (len(rows), *column.shape), column.dtype)
         for first, batch in images.batches(batch_size, threads or os.cpu_count() or 1):
@@ -94,15 +95,10 @@ def compute_part(
             parts = []
             for column in columns:
                 size, sha256 = files[column.spec].commit()
-                name = part_file(column, rows.number)
                 left = tuple(missing) if column.kind == "features" else ()
-                parts.append((column, Part(name, rows.start, rows.start + len(rows), size, sha256, left)))
+                stop = rows.start + len(rows)
+                parts.append((column, Part(names[column.spec], rows.start, stop, size, sha256, left)))
     return parts
-
-
-def part_file(column: Column, number: int) -> str:
-    """Name a part's file inside the cache folder: ``rows/00007.h5``."""
-    return f"{column.folder}/{number:05d}.h5"
 
 
 def _encode(backbone: Backbone, batch: list[Image], file: PartFile, first: int) -> NDArray[np.float16]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.manifest import NAME, Column, Manifest, Part, load_manifest, save_manifest
+from img2prompt_cache.manifest import KINDS, NAME, Column, Manifest, Part, load_manifest, save_manifest
 
 LOCK = ".lock"
 HOLDER = ".writer.json"
@@ -91,7 +91,7 @@ def _holder(folder: Path) -> str:
 
 def _sweep(folder: Path) -> None:
     """Remove what a crash left half written. Whole but unrecorded parts stay: they are written over."""
-    for pattern in (".*.tmp", "rows/.*.tmp", "*/*/.*.tmp"):
+    for pattern in (".*.tmp", *(f"{kind}/**/.*.tmp" for kind in KINDS)):
         for leftover in folder.glob(pattern):
             leftover.unlink(missing_ok=True)
 

@@ -154,3 +154,13 @@ def test_a_folder_is_never_taken_for_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="local-dir"):
         load_backbone("timm:resnet50")
+
+
+def test_weights_that_timm_keeps_off_the_hub_are_asked_for_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(Img2PromptError, match=r"https://\S+gcvit_tiny.*refused.*--preset packaged"):
+        load_backbone("timm:gcvit_tiny.in1k")

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from img2prompt_cache.encoders import Encoder, load_encoder
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.prompts import clean
+from kit import save_encoder
 
-WORDS = ["two", "red", "boat", "##s", "sea", "night", "at", "calm", "pixel", "art", "4k", ",", "!", "é"]
 PROMPTS = [
     "two red boats at night",
     "A calm sea, 4k!",
@@ -33,39 +33,9 @@ PROMPTS = [
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def save_tiny(folder: Path, *, seed: int = 0, normalize: bool = True, heads: int = 2) -> Path:
-    """A real BERT sentence encoder, small and with seeded random weights."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-    from transformers import BertConfig, BertModel, BertTokenizer
-
-    pieces = sorted(
-        {*WORDS, *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")}
-    )
-    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces])}
-    torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=heads,
-        intermediate_size=32,
-        max_position_embeddings=64,
-    )
-    inner = folder.parent / f"{folder.name}-bert"
-    BertModel(config).save_pretrained(inner)
-    BertTokenizer(vocab=vocabulary).save_pretrained(inner)
-    modules = [Transformer(str(inner), max_seq_length=32), Pooling(16, "mean")]
-    SentenceTransformer(modules=[*modules, *([Normalize()] if normalize else [])], device="cpu").save(
-        str(folder), create_model_card=False
-    )
-    shutil.rmtree(inner)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+    return save_encoder(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +102,7 @@ def test_the_fingerprint_tells_models_apart_and_copies_not(
     shutil.copytree(tiny, tmp_path / "copy")
     assert load_encoder(f"st:local-dir:{tmp_path / 'copy'}").fingerprint == encoder.fingerprint
     # What is normalised in any case is the same with and without a module for it.
-    plain = load_encoder(f"st:local-dir:{save_tiny(tmp_path / 'plain', normalize=False)}")
+    plain = load_encoder(f"st:local-dir:{save_encoder(tmp_path / 'plain', normalize=False)}")
     assert plain.fingerprint == encoder.fingerprint
     np.testing.assert_allclose(plain.encode(PROMPTS), encoder.encode(PROMPTS), atol=1e-6)
 
@@ -141,8 +111,8 @@ def test_the_fingerprint_tells_models_apart_and_copies_not(
         assert other.keys() == encoder.fingerprint.keys()
         return {name for name in other if other[name] != encoder.fingerprint[name]}
 
-    assert differs(save_tiny(tmp_path / "seeded", seed=1)) == {"weights"}
-    assert differs(save_tiny(tmp_path / "heads", heads=4)) == {"architecture"}
+    assert differs(save_encoder(tmp_path / "seeded", seed=1)) == {"weights"}
+    assert differs(save_encoder(tmp_path / "heads", heads=4)) == {"architecture"}
 
     def edited(name: str, file: str, old: str, new: str) -> Path:
         folder = shutil.copytree(tiny, tmp_path / name)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from img2prompt_cache.backbones.base import Backbone
+from img2prompt_cache.backbones.fold import fold_batchnorm
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.fingerprints import weights_digest
 from img2prompt_cache.geometry import Geometry
@@ -46,8 +47,9 @@ def freeze(
         If the model does not give one vector an image.
     """
     model.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+    example = torch.zeros(1, 3, *geometry.crop)
     with torch.inference_mode():
-        features = model(torch.zeros(1, 3, *geometry.crop))
+        features = model(example)
     if not isinstance(features, torch.Tensor) or features.ndim != 2:
         raise Img2PromptError(f"{spec} gives no pooled feature; choose a model with a pooling head")
     identity = {
@@ -62,7 +64,7 @@ def freeze(
     deviation = tuple(map(float, std))
     return Backbone(
         str(spec),
-        model,
+        fold_batchnorm(model, example),
         int(features.shape[1]),
         geometry,
         (red, green, blue),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import timm
 import torch
@@ -49,11 +50,18 @@ def load(spec: Spec, revision: str = "") -> Backbone:
 
 
 def _from_registry(spec: Spec, name: str, revision: str) -> Backbone:
-    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    config = timm.get_pretrained_cfg(name)
+    repository = config.hf_hub_id
     if not repository:
         if revision:
             raise UsageError(f"{spec}: these weights are not on the hub and have no revisions")
-        return _freeze(spec, _create(spec, name), name.partition(".")[0])
+        try:
+            return _freeze(spec, _create(spec, name), name.partition(".")[0])
+        except URLError as error:
+            raise Img2PromptError(
+                f"{spec}: {config.url} cannot be read ({error.reason}); check the network, or use "
+                "--preset packaged, which needs only a package index"
+            ) from error
     snapshot = hub.fetch(str(spec), repository, [WEIGHTS], revision)
     model = _create(spec, name, pretrained_cfg_overlay={"file": str(snapshot.files[0])})
     return _freeze(spec, model, name.partition(".")[0], snapshot.commit)
@@ -80,15 +88,12 @@ def _create(spec: Spec, name: str, **options: Any) -> torch.nn.Module:
     """Build a model and load its weights; timm reads pickles with ``weights_only``."""
     try:
         model: torch.nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **options)
-    except OSError as error:
-        raise hub.unreachable(str(spec), error) from error
+    except URLError:
+        raise
     except Exception as error:
-        raise Img2PromptError(f"{spec}: timm cannot load these weights: {_first_line(error)}") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise Img2PromptError(f"{spec}: timm cannot load these weights: {reason}") from error
     return model
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _freeze(spec: Spec, model: torch.nn.Module, architecture: str, revision: str = "") -> Backbone:

@@ -69,7 +69,7 @@ class Mlp(Head):
         batch_size: int = 128,
         epochs: int | None = None,
         max_epochs: int = 100,
-        patience: int = 8,
+        patience: int = 15,
         seed: int = 0,
     ) -> None:
         self.hidden = hidden

@@ -1,0 +1,56 @@
+"""What tests share: models small enough to run in milliseconds, images, and a cache made of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kit import Log, Tiny, make_source, prompt_of, save_backbone, save_encoder, write_prompts
+
+GOOD, TWINS = 20, ((3, 17), (4, 5))
+BAD = {"empty": b"", "words": b"this is no image", "cut": None}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    folder = tmp_path_factory.mktemp("models")
+    return Tiny(
+        cnn=f"timm:local-dir:{save_backbone(folder / 'cnn')}",
+        vit=f"timm:local-dir:{save_backbone(folder / 'vit', 'test_vit')}",
+        encoder=f"st:local-dir:{save_encoder(folder / 'encoder')}",
+    )
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """23 images: 20 good, two pairs of them identical, one without prompt; 3 bad. Three parts of 8 rows."""
+    folder = make_source(tmp_path_factory.mktemp("pairs") / "images", GOOD)
+    for one, other in TWINS:
+        shutil.copy(folder / f"img{one:03d}.png", folder / f"img{other:03d}.png")
+    for name, data in BAD.items():
+        whole = (folder / "img001.png").read_bytes()
+        (folder / f"{name}.png").write_bytes(whole[: len(whole) // 2] if data is None else data)
+    prompts = {f"img{n:03d}": prompt_of(n) for n in range(GOOD - 1)}
+    write_prompts(folder, {**prompts, **dict.fromkeys(BAD, "bad")})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made(tiny: Tiny, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole cache of `pairs`; to be read only."""
+    folder = tmp_path_factory.mktemp("made") / "cache"
+    tiny.extract(pairs, folder)
+    return folder
+
+
+@pytest.fixture
+def cache(made: Path, tmp_path: Path) -> Path:
+    """A copy of `made`, to be changed at will."""
+    return shutil.copytree(made, tmp_path / "cache")

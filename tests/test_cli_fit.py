@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from img2prompt_cache.runs import load_run
+from synthetic import ENCODER, ONE, OTHER, Cli, make_cache
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_cache(tmp_path_factory.mktemp("fit") / "cache")
+
+
+@pytest.fixture
+def cli(capsys):
+    return Cli(capsys)
+
+
+def test_json_is_what_scripts_rely_on(cli, folder):
+    said = cli("fit", "--head", "ridge", "--cache", folder, "--json")
+    assert said.code == 0
+    assert list(said.json) == ["run", "head", "features", "metrics", "seconds"]
+    assert said.json["head"] == "ridge"
+    assert said.json["features"] == [ONE, OTHER]
+    assert said.json["run"] == str(folder / "runs" / "ridge-one+other-01")
+    metrics = said.json["metrics"]
+    assert {"cosine", "mse", "n"} <= {*metrics}
+    assert metrics == load_run(folder / "runs" / "ridge-one+other-01").metrics
+    assert type(metrics["n"]) is int
+    assert said.json["seconds"] > 0
+
+
+def test_people_are_told_the_same(cli, folder, tmp_path):
+    said = cli("fit", "--head", "mean", "--cache", folder, "--run", tmp_path / "run", "--features", OTHER)
+    assert (said.code, said.err) == (0, "")
+    made = load_run(tmp_path / "run")
+    assert said.out.startswith(f"{tmp_path / 'run'}: cosine {made.metrics['cosine']:.4f}, mse ")
+    assert f"on {made.metrics['n']} held-out rows (group split)" in said.out
+    assert [use.spec for use in made.features] == [OTHER]
+
+
+def test_bare_fit_is_an_mlp_on_everything_in_the_default_cache(cli, tmp_path, monkeypatch):
+    make_cache(tmp_path / "cache" / "default", 40)
+    monkeypatch.chdir(tmp_path)
+    said = cli("fit", "--json")
+    assert said.json["run"] == "cache/default/runs/mlp-one+other-01"
+    assert said.json["head"] == "mlp"
+
+
+@pytest.mark.parametrize(
+    ("head", "options", "settings"),
+    [
+        ("ridge", ["--alpha", "0.5"], {"alpha": 0.5}),
+        (
+            "ridge",
+            ["--folds", "3", "--choose", "mse", "--seed", "5"],
+            {"folds": 3, "choose": "mse", "seed": 5},
+        ),
+        ("knn", ["--k", "4", "--power", "1.5"], {"k": 4, "power": 1.5}),
+        ("knn", ["--folds", "2"], {"folds": 2}),
+        (
+            "mlp",
+            [
+                *("--loss", "cosine", "--optimizer", "sgd", "--lr", "0.01", "--weight-decay", "0.1"),
+                *("--dropout", "0.2", "--batch-size", "7", "--hidden", "16,8", "--epochs", "2"),
+            ],
+            {
+                "loss": "cosine",
+                "optimizer": "sgd",
+                "lr": 0.01,
+                "weight_decay": 0.1,
+                "dropout": 0.2,
+                "batch_size": 7,
+                "hidden": [16, 8],
+                "epochs": 2,
+            },
+        ),
+        ("mlp", ["--hidden", "0", "--max-epochs", "2", "--patience", "1"], {"hidden": [], "patience": 1}),
+    ],
+)
+def test_every_setting_reaches_its_head(cli, folder, tmp_path, head, options, settings):
+    said = cli("fit", "--head", head, *options, "--cache", folder, "--run", tmp_path / "run")
+    assert said.code == 0, said.err
+    kept = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
+    assert {name: kept[name] for name in settings} == settings
+
+
+def test_every_setting_of_every_head_has_an_option(cli):
+    from img2prompt_cache.heads import HEADS, settings_of
+
+    help_text = cli("fit", "--help").out
+    for head in HEADS:
+        for setting in settings_of(head):
+            assert f"--{setting.replace('_', '-')} " in help_text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--head", "rigde"], ("unknown head 'rigde'", "ridge")),
+        (["--head", ""], ("unknown head ''", "mean", "ridge", "mlp")),
+        (["--head", "ridge", "--lr", "1"], ("'lr'", "alpha")),
+        (["--head", "mean", "--k", "3"], ("no settings",)),
+        (["--loss", "mes"], ("'mes'", "did you mean mse")),
+        (["--optimizer", "adm"], ("'adm'", "did you mean adam")),
+        (["--head", "ridge", "--choose", "cos"], ("'cos'", "did you mean cosine")),
+        (["--lr", "nan"], ("lr", "finite")),
+        (["--weight-decay=-inf"], ("weight_decay", "finite")),
+        (["--dropout", "1"], ("dropout < 1",)),
+        (["--batch-size", "0"], ("batch_size ≥ 1",)),
+        (["--epochs", "0"], ("epochs ≥ 1",)),
+        (["--hidden", "a,b"], ("--hidden 'a,b'", "e.g. 1024,512")),
+        (["--hidden=-3"], ("width ≥ 1",)),
+        (["--head", "ridge", "--alpha", "0"], ("alpha > 0",)),
+        (["--head", "knn", "--k", "0"], ("k ≥ 1",)),
+        (["--head", "ridge", "--folds", "1"], ("at least 2",)),
+        (["--head", "ridge", "--folds", "50"], ("cannot fill 50 folds",)),
+        (["--features", "timm:oen"], ("'timm:oen'", "did you mean timm:one")),
+        (["--features", f"{ONE},{ONE}"], ("twice",)),
+        (["--features", ""], ("--features ''", "leave it out")),
+        (["--features", f"{ONE},"], ("commas",)),
+        (["--encoder", "st:smoe"], ("'st:smoe'", f"did you mean {ENCODER}")),
+        (["--split", "grup"], ("--split grup", "group", "random", "none")),
+    ],
+)
+def test_wrong_choices(cli, folder, options, words):
+    before = sorted((folder / "runs").glob("*"))
+    cli("fit", *options, "--cache", folder).refused(2, *words)
+    assert sorted((folder / "runs").glob("*")) == before
+
+
+def test_an_mlp_that_diverges_leaves_no_run(cli, folder, tmp_path):
+    options = ("--lr", "1e30", "--optimizer", "sgd", "--hidden", "8", "--max-epochs", "3")
+    cli("fit", *options, "--cache", folder, "--run", tmp_path / "run").refused(1, "diverged", "lower lr")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "options", "code", "words"),
+    [
+        ({"without_prompt": range(20)}, [], 2, ("no usable image with a prompt",)),
+        ({"failed": range(20)}, [], 2, ("no usable image",)),
+        ({"nan": [4]}, [], 1, ("features/timm-one", "NaN", "row 4", "verify")),
+        ({"groups": 1}, [], 2, ("one group", "--split random")),
+        ({"groups": 4}, ["--head", "ridge"], 2, ("cannot fill 5 folds",)),
+        ({"rows": 1, "groups": 1}, ["--split", "random"], 2, ("cannot hold out",)),
+        ({"rows": 2, "groups": 2}, ["--head", "knn"], 2, ("cannot fill 5 folds",)),
+        ({"fold": ["train"] * 20}, ["--split", "fold"], 2, ("'fold'", "no rows for validation")),
+        ({"fold": ["", *["a"] * 19]}, ["--split", "fold"], 2, ("'fold'", "empty in 1 rows")),
+    ],
+)
+def test_caches_that_cannot_be_fitted(cli, tmp_path, made, options, code, words):
+    folder = make_cache(tmp_path / "cache", **{"rows": 20, **made})
+    cli("fit", *options, "--cache", folder).refused(code, *words)
+    assert not any((folder / "runs").glob("*"))
+
+
+def test_a_part_whose_bytes_changed(cli, tmp_path):
+    folder = make_cache(tmp_path / "cache", 40)
+    part = folder / "targets" / "st-some" / "00002.h5"
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 1
+    part.write_bytes(data)
+    cli("fit", "--cache", folder).refused(1, "targets/st-some/00002.h5 is damaged", "verify")
+    assert part.read_bytes() == data
+
+
+def test_a_run_is_never_replaced_unasked(cli, folder, tmp_path):
+    run = tmp_path / "run"
+    arguments = ("fit", "--head", "mean", "--cache", folder, "--run", run)
+    assert cli(*arguments).code == 0
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    cli(*arguments).refused(2, f"--run {run} exists", "--overwrite")
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert cli(*arguments, "--overwrite").code == 0
+    (run / "mine.txt").write_text("mine")
+    cli(*arguments, "--overwrite").refused(2, "mine.txt", "no part of a run")
+    assert (run / "mine.txt").read_text() == "mine"
+
+
+def test_a_run_in_a_folder_that_cannot_be(cli, folder, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for run in (tmp_path / "file" / "run", tmp_path / ("x" * 300)):
+        cli("fit", "--head", "mean", "--cache", folder, "--run", run).refused(1, "cannot be written")
+    assert (tmp_path / "file").read_text() == "mine"
+    long = tmp_path / ("x" * 255)
+    assert cli("fit", "--head", "mean", "--cache", folder, "--run", long).code == 0

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from synthetic import Cli, make_cache
+
+
+@pytest.fixture
+def cli(capsys):
+    return Cli(capsys)
+
+
+def test_a_whole_cache(cli, tmp_path):
+    folder = make_cache(tmp_path / "cache", 20)
+    said = cli("verify", "--cache", folder, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.json == {"ok": True, "damaged": []}
+    assert cli("verify", "--cache", folder).out == f"{folder}: 8 parts, all whole\n"
+
+
+def test_every_damaged_part_is_named_and_left_alone(cli, tmp_path):
+    folder = make_cache(tmp_path / "cache", 20)
+    changed, cut, gone = sorted(folder.glob("*/**/*.h5"))[:3]
+    data = changed.read_bytes()
+    changed.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    cut.write_bytes(cut.read_bytes()[:-1])
+    gone.unlink()
+    names = {str(path.relative_to(folder)) for path in (changed, cut, gone)}
+    said = cli("verify", "--cache", folder, "--json")
+    assert said.code == 1
+    assert list(said.json) == ["ok", "damaged"]
+    assert said.json["ok"] is False
+    assert {*said.json["damaged"]} == names
+    assert {line.partition(":")[0] for line in said.err.splitlines()} == names
+    told = cli("verify", "--cache", folder)
+    assert (told.code, told.err) == (1, "")
+    lines = told.out.splitlines()
+    assert lines[-1] == f"{folder}: 3 of 8 parts damaged"
+    assert {line.partition(": ")[2] for line in lines[:-1]} >= {"its bytes have changed", "it is missing"}
+    assert changed.exists()

@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from img2prompt_cache.cache import Cache
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.fit import Choice, fit
+from img2prompt_cache.parts import hash_file
+from img2prompt_cache.runs import (
+    cache_of,
+    claim,
+    find_runs,
+    load_head,
+    load_run,
+    load_validation,
+    new_folder,
+    release,
+    resolve_run,
+    save_run,
+    short_name,
+)
+from synthetic import ENCODER, ONE, OTHER, make_cache
+
+SETTINGS = {
+    "mean": {},
+    "nearest": {},
+    "knn": {"k": 3, "power": 2.0},
+    "ridge": {"alpha": 1.0},
+    "mlp": {"hidden": (8,), "epochs": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A cache with a run of every head."""
+    folder = make_cache(tmp_path_factory.mktemp("runs") / "cache")
+    for head, settings in SETTINGS.items():
+        fit(Cache(folder), Choice(head, settings))
+    return folder
+
+
+@pytest.fixture
+def run(fitted, tmp_path):
+    """A copy of the ridge run, inside its own cache."""
+    copy = shutil.copytree(fitted, tmp_path / "cache")
+    return copy / "runs" / "ridge-one+other-01"
+
+
+def edit(folder, **values):
+    """Change values of run.json; a dotted name goes into an object."""
+    path = folder / "run.json"
+    data = json.loads(path.read_text())
+    for name, value in values.items():
+        *outer, last = name.split("__")
+        inner = data
+        for key in outer:
+            inner = inner[int(key)] if key.isdigit() else inner[key]
+        if value is KeyError:
+            del inner[last]
+        else:
+            inner[last] = value
+    path.write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize("head", SETTINGS)
+def test_a_run_comes_back_as_it_was(fitted, tmp_path, head):
+    cache = Cache(fitted)
+    folder, made = fit(cache, Choice(head, SETTINGS[head], refit=False), tmp_path / "run")
+    assert replace(load_run(folder), head_sha256="", settings={}) == replace(made, settings={})
+    held = load_validation(folder)
+    loaded = load_head(folder, load_run(folder))
+    data = np.hstack([cache.values(cache.column("features", spec)) for spec in (ONE, OTHER)])
+    rows = [int(name[1:]) for name in held.ids]
+    np.testing.assert_array_equal(loaded.predict(data[rows]), held.predictions)
+    assert held.cosine.mean() == pytest.approx(made.metrics["cosine"])
+    assert len(held.groups) == made.metrics["n"] == len(rows)
+    assert {path.name for path in folder.iterdir()} == {
+        *("run.json", "head.safetensors", "history.csv", "validation.npy", "validation.csv")
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"schema": 2}, "has schema 2; this version reads up to 1. Upgrade"),
+        ({"schema": KeyError}, "has no schema"),
+        ({"schema": True}, "has no schema"),
+        ({"metrics__cosine": math.nan}, "cannot be read: NaN"),
+        ({"metrics__cosine": "0.5"}, "cosine is not a number"),
+        ({"metrics__r@1": KeyError}, "does not describe a run: 'r@1'"),
+        ({"metrics": []}, "metrics is not an object"),
+        ({"split__digest": KeyError}, "does not describe a run"),
+        ({"split__train": "40"}, "train is not a whole number"),
+        ({"split__strategy": 3}, "strategy is not text"),
+        ({"seconds": None}, "seconds is not a number"),
+        ({"features": []}, "has no features"),
+        ({"features": "timm:one"}, "has no features"),
+        ({"features__0__width": 0}, "no width"),
+        ({"features__0__width": KeyError}, "does not describe a run"),
+        ({"target__fingerprint": {"weights": 3}}, "not described in text"),
+        ({"head": ["ridge"]}, "head is not text"),
+        ({"cache": None}, "cache is not text"),
+        ({"settings": None}, "settings is not an object"),
+        ({"surprise": 1}, "does not describe a run"),
+    ],
+)
+def test_a_changed_description_is_refused(run, values, words):
+    edit(run, **values)
+    with pytest.raises(Img2PromptError, match=words.replace("(", r"\(")) as caught:
+        load_run(run)
+    assert caught.value.exit_code == 1
+    assert str(run / "run.json") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "{", "[" * 100_000, '{"schema": 1}', '{"schema": 1, "features": [1]}', "\xff"]
+)
+def test_what_is_no_description_is_refused(run, text):
+    (run / "run.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(Img2PromptError, match=r"run\.json"):
+        load_run(run)
+
+
+def test_numbers_beyond_all_bounds_are_none(run):
+    text = (run / "run.json").read_text()
+    (run / "run.json").write_text(text.replace('"n": ', '"n": 1e999, "m": '))
+    with pytest.raises(Img2PromptError, match="n is not a number"):
+        load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"head": "rigde"}, "unknown head 'rigde'; did you mean ridge"),
+        ({"settings__alhpa": 1}, "unknown setting"),
+        ({"head": "mlp", "settings": {}}, "lacks"),
+        ({"head": "mean", "settings": {}}, "lacks|values|not what was fitted"),
+        ({"features__0__width": 23}, "do not fit a head fitted on 32 columns"),
+        ({"target__width": 16}, "predicts 384 values, not 16"),
+    ],
+)
+def test_a_head_that_does_not_fit_its_description_is_refused(run, values, words):
+    edit(run, **values)
+    with pytest.raises(Img2PromptError, match=words) as caught:
+        load_head(run, load_run(run))
+    assert caught.value.exit_code == 1
+
+
+def test_a_changed_head_is_refused(run):
+    path = run / "head.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Img2PromptError, match="is not the file that was saved with this run; fit it again"):
+        load_head(run, load_run(run))
+    path.unlink()
+    with pytest.raises(Img2PromptError, match="cannot be read: No such file"):
+        load_head(run, load_run(run))
+
+
+@pytest.mark.parametrize("head", SETTINGS)
+@pytest.mark.parametrize("damage", ["cut", "shape", "nan", "gone", "text"])
+def test_a_head_whose_hash_was_forged_too_still_has_to_fit(fitted, tmp_path, head, damage):
+    run = shutil.copytree(fitted / "runs" / f"{head}-one+other-01", tmp_path / "run")
+    path = run / "head.safetensors"
+    state = load_file(path)
+    name = max(state, key=lambda key: state[key].size)
+    state[name] = {
+        "shape": state[name].reshape(-1)[:-1],
+        "nan": np.full_like(state[name], np.nan),
+    }.get(damage, state[name])
+    if damage == "gone":
+        del state[name]
+    save_file(state, path)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    if damage == "text":
+        path.write_bytes(b"no head at all")
+    edit(run, head_sha256=hash_file(path))
+    with pytest.raises(Img2PromptError, match=r"head\.safetensors|saved head"):
+        load_head(run, load_run(run))
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("validation.csv", "imgId\n"),
+        ("validation.csv", None),
+        ("validation.npy", "x"),
+        ("validation.npy", None),
+    ],
+)
+def test_validation_predictions_that_do_not_fit_are_refused(run, file, text):
+    (run / file).unlink()
+    if text is not None:
+        (run / file).write_text(text)
+    with pytest.raises(Img2PromptError, match=r"validation predictions of .* cannot be read"):
+        load_validation(run)
+
+
+def test_an_array_of_objects_is_never_unpickled(run):
+    np.save(run / "validation.npy", np.array([{"a": 1}] * 12, dtype=object), allow_pickle=True)
+    with pytest.raises(Img2PromptError, match="validation predictions"):
+        load_validation(run)
+
+
+def test_runs_are_named_readably_and_never_twice(tmp_path):
+    specs = ["timm:resnet50.a1_in1k", "timm:hf-hub:me/My Model", "open_clip:ViT-B-32/laion2b_s34b_b79k"]
+    names = [new_folder(tmp_path, "ridge", specs).name for _ in range(3)]
+    assert names == [f"ridge-resnet50+My-Model+ViT-B-32-{n:02d}" for n in (1, 2, 3)]
+    release(tmp_path / "runs" / names[1])
+    assert new_folder(tmp_path, "ridge", specs).name == names[1]
+    assert len(new_folder(tmp_path, "ridge", specs * 20).name) <= 103
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("packaged:all-MiniLM-L6-v2", "all-MiniLM-L6-v2"),
+        ("timm:local-dir:/a b/c.d/", "c"),
+        ("timm:x.y@v1.2", "x"),
+        ("timm:hf-hub:o/n@main", "n"),
+        ("timm:../..", "model"),
+    ],
+)
+def test_short_names(spec, name):
+    assert short_name(spec) == name
+
+
+def test_a_folder_is_claimed_once(tmp_path):
+    claim(tmp_path / "a" / "run")
+    with pytest.raises(UsageError, match="exists; give --overwrite"):
+        claim(tmp_path / "a" / "run")
+    release(tmp_path / "a" / "run")
+    claim(tmp_path / "a" / "run")
+
+
+def test_only_a_run_is_overwritten(run, tmp_path):
+    claim(run, overwrite=True)
+    (run / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds notes\.txt, which is no part of a run"):
+        claim(run, overwrite=True)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="holds file"):
+        claim(tmp_path / "file", overwrite=True)
+    (tmp_path / "link").symlink_to(run)
+    with pytest.raises(UsageError, match="holds link"):
+        claim(tmp_path / "link", overwrite=True)
+    with pytest.raises(Img2PromptError, match=r"cannot be written: (File exists|Not a directory)"):
+        claim(tmp_path / "file" / "run")
+
+
+def test_a_run_that_cannot_be_written_leaves_the_old_one(run, monkeypatch):
+    made = load_run(run)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    head, held = load_head(run, made), load_validation(run)
+    with pytest.raises(ValueError, match="JSON"):
+        save_run(run, replace(made, metrics={**made.metrics, "mse": math.inf}), head, [], held)
+    rename = os.rename
+
+    def fail(source, target, **options):
+        if str(source).endswith(".tmp"):
+            raise OSError(28, "No space left on device")
+        rename(source, target, **options)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(Img2PromptError, match="cannot be written: No space left"):
+        save_run(run, made, head, [], held)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert [path.name for path in run.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_newest_run_is_told_by_what_it_says_not_by_its_file(run):
+    folder = run.parent
+    edit(folder / "knn-one+other-01", created="2999-01-01T00:00:00.000+00:00")
+    for number, path in enumerate(sorted(folder.iterdir(), reverse=True)):
+        os.utime(path / "run.json", (number, number))
+    (folder / ".hidden").mkdir()
+    (folder / "empty").mkdir()
+    (folder / "mlp-one+other-01" / "run.json").write_text("{")
+    names = [path.name for path in find_runs(folder.parent)]
+    assert names[0] == "mlp-one+other-01"
+    assert names[-1] == "knn-one+other-01"
+    assert len(names) == len(SETTINGS)
+    assert find_runs(folder) == []
+
+
+def test_runs_are_found_by_name_or_folder(run, tmp_path):
+    assert resolve_run(run.name, run.parent.parent) == run
+    assert resolve_run(str(run), tmp_path) == run
+    with pytest.raises(UsageError, match="did you mean ridge-one"):
+        resolve_run("rigde-one-other", run.parent.parent)
+    with pytest.raises(UsageError, match="make one with"):
+        resolve_run("ridge", tmp_path)
+    with pytest.raises(UsageError, match="no run in"):
+        load_run(tmp_path)
+
+
+def test_the_cache_of_a_run_is_around_it_or_where_it_was(run, fitted, tmp_path):
+    made = load_run(run)
+    assert made.cache == str(fitted)
+    assert made.target.spec == ENCODER
+    assert cache_of(run, made) == tmp_path / "cache"
+    moved = shutil.move(run, tmp_path / "elsewhere")
+    assert cache_of(tmp_path / "elsewhere", made) == fitted
+    assert cache_of(tmp_path / "elsewhere", replace(made, cache=str(tmp_path / "gone"))) is None
+    assert moved
