@@ -19,13 +19,15 @@ lint: .venv/ready
 coverage: .venv/ready
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered $(PYTEST_FLAGS)
 
-# Without a GPU the CPU build of torch is a tenth of the size, where the index of PyTorch can be reached.
+# Without a GPU the CPU build of torch is a tenth of the size, where PyTorch's own index can be reached; only
+# that index is asked, so that torch and torchvision come as a pair.
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	command -v nvidia-smi >/dev/null 2>&1 \
-	|| $(BIN)/pip install --retries 0 --timeout 15 torch torchvision --index-url https://download.pytorch.org/whl/cpu \
-	|| echo "the CPU build of torch is not to be had; taking the package index's own"
-	$(BIN)/pip install -e '.[dev]'
+	|| PIP_CONFIG_FILE=/dev/null $(BIN)/pip install --quiet --retries 0 --timeout 15 \
+	   --index-url https://download.pytorch.org/whl/cpu torch torchvision \
+	|| echo "PyTorch's index of CPU builds does not answer; taking torch from the package index"
+	$(BIN)/pip install --quiet -e '.[dev]'
 	touch $@
 
 clean:

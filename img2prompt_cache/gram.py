@@ -1,16 +1,18 @@
 """Ridge regression from Gram matrices: all folds and penalties from one streaming pass over the rows.
 
-With features x, targets y and a scale s per column, ridge minimises Σ‖y − b − W'(s∘(x − m))‖² + α‖W‖², where
-m and b are the means of the rows it is fitted on (Hoerl & Kennard, 1970; the objective of scikit-learn's
-`Ridge`). It needs only sums over rows: of x, y, xx' and xy'. Those of a training side are the total less the
-fold's, so each row is read once to fit every fold, and once more to score them.
+With features x, targets y, weights w and a scale s per column, ridge minimises
+Σ w‖y − b − W'(s∘(x − m))‖² + α‖W‖², where m and b are the weighted means of the rows it is fitted on (Hoerl &
+Kennard, 1970; the objective of scikit-learn's `Ridge`). It needs only sums over rows: of x, y, xx', xy' and
+‖y‖². Those of a training side are the total less the fold's, so each row is read once to fit every fold, and
+its squared error on a fold is a function of the fold's sums too: p² + pt numbers, however many the rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from operator import add, sub
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import linalg
@@ -18,91 +20,125 @@ from scipy import linalg
 from img2prompt_cache.errors import Img2PromptError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     F32 = NDArray[np.float32]
     F64 = NDArray[np.float64]
-    Chunk = tuple[F32, F32, NDArray[np.int64]]
+
+ROWS = 4096
+"""Most rows multiplied in float32 before their sums go to float64: twice as fast, rounding stays bounded."""
+
+
+class Rows(NamedTuple):
+    """A chunk of rows.
+
+    Attributes
+    ----------
+    x, y : numpy.ndarray, float16 or float32, shapes (m, p) and (m, t)
+    fold : numpy.ndarray, int64, shape (m,)
+    weight : numpy.ndarray, shape (m,), optional
+        How much each row counts, ≥ 0; 1 where absent.
+    """
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+    fold: NDArray[np.int64]
+    weight: F64 | None = None
+
+    def of(self, fold: int, most: int = ROWS) -> Iterable[tuple[F32, F32, F64]]:
+        """Give the rows of one fold, with their weights, at most `most` at a time."""
+        inside = np.flatnonzero(self.fold == fold)
+        for start in range(0, len(inside), most):
+            rows = inside[start : start + most]
+            weight = np.ones(len(rows)) if self.weight is None else self.weight[rows]
+            yield self.x[rows].astype(np.float32, copy=False), self.y[rows].astype(np.float32, copy=False), weight
 
 
 @dataclass(slots=True, eq=False)
 class Sums:
-    """Sums over rows in float64, with x taken relative to a shift that all sums of one pass share.
+    """Weighted sums over rows in float64, with x taken relative to a shift that all sums of one pass share.
 
     Attributes
     ----------
-    n : int
-        Number of rows.
-    shift : numpy.ndarray, float64, shape (p,)
+    shift : numpy.ndarray, float32, shape (p,)
         Taken off each x, so that features far from zero lose no digits and constant ones are exactly zero.
+    n : float
+        Sum of weights: the number of rows where they have none.
     x, y : numpy.ndarray, float64, shapes (p,) and (t,)
     xx, xy : numpy.ndarray, float64, shapes (p, p) and (p, t)
+    yy : float
+        Sum of squares of y.
     """
 
-    n: int
-    shift: F64
+    shift: F32
+    n: float
     x: F64
     y: F64
     xx: F64
     xy: F64
+    yy: float
 
     @classmethod
-    def empty(cls, shift: F64, t: int) -> Sums:
+    def empty(cls, shift: F32, t: int) -> Sums:
         """Sums over no rows, for p = len(shift) features and t targets."""
         p = len(shift)
-        return cls(0, shift, np.zeros(p), np.zeros(t), np.zeros((p, p)), np.zeros((p, t)))
+        return cls(shift, 0.0, np.zeros(p), np.zeros(t), np.zeros((p, p)), np.zeros((p, t)), 0.0)
 
-    def add(self, x: F32, y: F32) -> None:
-        """Take in rows x (m, p) with their targets y (m, t)."""
-        a, b = x - self.shift, y.astype(np.float64)
-        self.n += len(a)
-        self.x += a.sum(axis=0)
-        self.y += b.sum(axis=0)
+    def add(self, x: F32, y: F32, weight: F64) -> None:
+        """Take in at most `ROWS` rows x (m, p) with their targets y (m, t) and weights (m,)."""
+        root = np.sqrt(weight)
+        half = root.astype(np.float32)[:, None]
+        a, b = (x - self.shift) * half, y * half
+        self.n += float(weight.sum())
+        self.x += root @ a
+        self.y += root @ b
         self.xx += a.T @ a
         self.xy += a.T @ b
+        self.yy += float(np.einsum("ij,ij->", b, b, dtype=np.float64))
 
     def __add__(self, other: Sums) -> Sums:
-        return Sums(
-            self.n + other.n,
-            self.shift,
-            self.x + other.x,
-            self.y + other.y,
-            self.xx + other.xx,
-            self.xy + other.xy,
-        )
+        return self._with(other, add)
 
     def __sub__(self, other: Sums) -> Sums:
-        return Sums(
-            self.n - other.n,
-            self.shift,
-            self.x - other.x,
-            self.y - other.y,
-            self.xx - other.xx,
-            self.xy - other.xy,
-        )
+        return self._with(other, sub)
+
+    def _with(self, other: Sums, operation: Callable[[Any, Any], Any]) -> Sums:
+        names = [field.name for field in fields(self)][1:]
+        return Sums(self.shift, *(operation(getattr(self, name), getattr(other, name)) for name in names))
 
     @property
-    def means(self) -> tuple[F32, F32]:
-        """Mean features (p,), shift included, and mean target (t,)."""
-        return (self.shift + self.x / self.n).astype(np.float32), (self.y / self.n).astype(np.float32)
+    def means(self) -> tuple[F64, F64]:
+        """Mean features (p,), relative to the shift, and mean target (t,)."""
+        return self.x / self.n, self.y / self.n
 
-    def centred(self, scale: F64) -> tuple[F64, F64]:
-        """Gram matrix (p, p) of the centred, scaled x, and its cross matrix (p, t) with the centred y."""
-        gram = self.xx - np.outer(self.x, self.x / self.n)
+    def about(self, origin: Sums, scale: F64) -> tuple[F64, F64, float]:
+        """Second moments about the means of `origin`, features scaled.
+
+        Returns
+        -------
+        gram, cross : numpy.ndarray, float64, shapes (p, p) and (p, t)
+        square : float
+            Sum of squares of the targets.
+        """
+        mean, target = origin.means
+        gram = self.xx - np.outer(self.x, mean)
+        gram -= np.outer(mean, self.x - self.n * mean)
         gram *= scale
         gram *= scale[:, None]
-        cross = self.xy - np.outer(self.x, self.y / self.n)
+        cross = self.xy - np.outer(self.x, target) - np.outer(mean, self.y - self.n * target)
         cross *= scale[:, None]
-        return gram, cross
+        return gram, cross, float(self.yy - target @ (2 * self.y - self.n * target))
 
 
-def accumulate(chunks: Iterable[Chunk], folds: int) -> list[Sums]:
+def accumulate(chunks: Iterable[Rows], folds: int) -> list[Sums]:
     """Sum over each fold's rows, in one pass.
 
     Parameters
     ----------
-    chunks : iterable of (x, y, fold)
-        Shapes (m, p), (m, t) and (m,); at least one chunk.
+    chunks : iterable of Rows
+        At least one; a few thousand rows a fold are quickest.
     folds : int
         How many folds there are; fold numbers are 0…`folds`−1.
 
@@ -111,12 +147,13 @@ def accumulate(chunks: Iterable[Chunk], folds: int) -> list[Sums]:
     list of Sums, length `folds`
     """
     by_fold: list[Sums] = []
-    for x, y, fold in chunks:
+    for chunk in chunks:
         if not by_fold:
-            shift = x.mean(axis=0, dtype=np.float64)
-            by_fold = [Sums.empty(shift, y.shape[1]) for _ in range(folds)]
-        for number in np.unique(fold).tolist():
-            by_fold[number].add(x[fold == number], y[fold == number])
+            shift = chunk.x[:ROWS].mean(axis=0, dtype=np.float64).astype(np.float32)
+            by_fold = [Sums.empty(shift, chunk.y.shape[1]) for _ in range(folds)]
+        for number, sums in enumerate(by_fold):
+            for x, y, weight in chunk.of(number):
+                sums.add(x, y, weight)
     return by_fold
 
 
@@ -142,7 +179,7 @@ def block_scale(sums: Sums, blocks: Sequence[int]) -> F64:
     return np.repeat(1.0 / np.sqrt(np.where(total > 0, total, 1.0)), blocks)
 
 
-def solve(sums: Sums, scale: F64, alpha: float) -> tuple[F32, F32, F32]:
+def solve(sums: Sums, scale: F64, alpha: float | F64) -> tuple[F32, F32, F32]:
     """Ridge regression for one penalty.
 
     Parameters
@@ -150,8 +187,8 @@ def solve(sums: Sums, scale: F64, alpha: float) -> tuple[F32, F32, F32]:
     sums : Sums
         Over the rows to fit.
     scale : numpy.ndarray, float64, shape (p,)
-    alpha : float
-        Penalty, above 0, on the sum of squares as in scikit-learn's `Ridge`.
+    alpha : float, or numpy.ndarray of shape (p,)
+        Penalty, above 0, on the sum of squares as in scikit-learn's `Ridge`; or one per column.
 
     Returns
     -------
@@ -163,14 +200,26 @@ def solve(sums: Sums, scale: F64, alpha: float) -> tuple[F32, F32, F32]:
     Img2PromptError
         If the penalty is too small for float64 to tell the solution from others.
     """
-    gram, cross = sums.centred(scale)
+    gram, cross, _ = sums.about(sums, scale)
+    coef = linalg.cho_solve(factor(gram, alpha), cross, overwrite_b=True) * scale[:, None]
+    mean, intercept = sums.means
+    return (sums.shift + mean).astype(np.float32), coef.astype(np.float32, order="C"), intercept.astype(np.float32)
+
+
+def factor(gram: F64, alpha: float | F64) -> tuple[F64, bool]:
+    """Cholesky factor of a Gram matrix (p, p), overwritten, with a penalty on its diagonal.
+
+    Raises
+    ------
+    Img2PromptError
+        If the penalty is too small for float64 to tell the solution from others.
+    """
     gram[np.diag_indices_from(gram)] += alpha
     try:
-        factor = linalg.cho_factor(gram, overwrite_a=True)
+        found: tuple[F64, bool] = linalg.cho_factor(gram, overwrite_a=True, check_finite=False)
     except linalg.LinAlgError:
         raise Img2PromptError(
-            f"penalty {alpha:g} is too small for these features, some of which are linear in others; raise it"
+            f"penalty {np.min(alpha):g} is too small for these features, some of which are linear in others; "
+            "raise it"
         ) from None
-    coef = linalg.cho_solve(factor, cross, overwrite_b=True) * scale[:, None]
-    mean, intercept = sums.means
-    return mean, coef.astype(np.float32, order="C"), intercept
+    return found

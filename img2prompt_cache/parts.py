@@ -34,7 +34,9 @@ class PartFile:
         self.path = path
         self._temporary = path.with_name(f".{path.name}.tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: h5py.File | None = h5py.File(self._temporary, "w")
+        # HDF5 crashes the process when it cannot write its own file (a full disk); Python raises OSError.
+        self._raw = self._temporary.open("w+b")
+        self._file: h5py.File | None = h5py.File(self._raw, "w")
 
     @property
     def _open(self) -> h5py.File:
@@ -75,6 +77,7 @@ class PartFile:
         """
         self._open.close()
         self._file = None
+        self._raw.close()
         with self._temporary.open("rb") as file:
             os.fsync(file.fileno())
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -94,6 +97,7 @@ class PartFile:
                 self._file.close()
             finally:
                 self._file = None
+                self._raw.close()
                 self._temporary.unlink(missing_ok=True)
         else:
             self._temporary.unlink(missing_ok=True)

@@ -1,9 +1,14 @@
-"""Choosing the ridge penalty: every penalty's solution on every fold from one eigendecomposition a fold."""
+"""Choosing the ridge penalty: every penalty's solution on every fold from one eigendecomposition a fold.
+
+Squared error comes from the sums alone, for all penalties at once. The cosine needs the rows, so it is
+computed for few penalties, coarse to fine from the best squared error, and on at most `MAX_SCORED` rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,16 +16,16 @@ import numpy as np
 from img2prompt_cache.metrics import cosine
 
 if TYPE_CHECKING:
-    from img2prompt_cache.gram import F32, F64, Chunk, Sums
+    from img2prompt_cache.gram import F32, F64, Rows, Sums
 
-    Chunks = Callable[[], Iterable[Chunk]]
+    Projected = list[list[tuple[F32, F32, F64]]]
 
 STEPS = 4
 """Penalties per decade."""
-DECADES = (-5, 1)
-"""Range of penalties per row that is always tried, as powers of ten."""
-LIMITS = (-9, 5)
-"""How far the range is extended at most; below, float64 no longer tells linearly dependent features apart."""
+DECADES = (-7, 5)
+"""Range of penalties per row, as powers of ten; below, rounding no longer tells dependent features apart."""
+MAX_SCORED = 16384
+"""Rows that the cosine is scored on; beyond these a sample is drawn, so that choosing stays quick."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +42,8 @@ class Spectrum:
         Its eigenvectors in columns, their rows times the scale.
     cross : numpy.ndarray, float64, shape (p, t)
         The centred, scaled cross matrix in that basis.
+    mse : numpy.ndarray, float64, shape (a,)
+        For each penalty it was made for, the mean squared error on the rows left out.
     """
 
     mean: F32
@@ -44,94 +51,129 @@ class Spectrum:
     values: F64
     basis: F32
     cross: F64
+    mse: F64
 
 
-def decompose(sums: Sums, scale: F64) -> Spectrum:
-    """Prepare the solutions for every penalty from one eigendecomposition.
-
-    Parameters
-    ----------
-    sums : Sums
-        Over the rows to fit.
-    scale : numpy.ndarray, float64, shape (p,)
-    """
-    gram, cross = sums.centred(scale)
-    values, vectors = np.linalg.eigh(gram)
-    mean, intercept = sums.means
-    basis = (vectors * scale[:, None]).astype(np.float32)
-    return Spectrum(mean, intercept, np.maximum(values, 0.0), basis, vectors.T @ cross)
-
-
-def scores(chunks: Iterable[Chunk], spectra: Sequence[Spectrum], alphas: F64) -> tuple[F64, F64]:
-    """Score every penalty on the rows that each fold left out.
-
-    Parameters
-    ----------
-    chunks : iterable of (x, y, fold)
-        The rows once more.
-    spectra : sequence of Spectrum
-        For each fold, of the rows outside it.
-    alphas : numpy.ndarray, float64, shape (a,)
-
-    Returns
-    -------
-    cosine, mse : numpy.ndarray, float64, shape (a,)
-        Mean over folds (as `GridSearchCV` takes it) of the mean over rows: of the cosine, and of the squared
-        error of predictions before normalisation.
-    """
-    sums = np.zeros((2, len(spectra), len(alphas)))
-    rows = np.zeros(len(spectra))
-    for x, y, fold in chunks:
-        for number in np.unique(fold).tolist():
-            spectrum, truth = spectra[number], y[fold == number]
-            projected = (x[fold == number] - spectrum.mean) @ spectrum.basis
-            rows[number] += len(truth)
-            for which, alpha in enumerate(alphas):
-                weights = (spectrum.cross / (spectrum.values + alpha)[:, None]).astype(np.float32)
-                pred = projected @ weights + spectrum.intercept
-                sums[0, number, which] += cosine(pred, truth).sum()
-                sums[1, number, which] += np.square(pred - truth).mean(axis=1, dtype=np.float64).sum()
-    mean: F64 = (sums / rows[:, None]).mean(axis=1)
-    return mean[0], mean[1]
-
-
-def search(chunks: Chunks, spectra: Sequence[Spectrum], n: int, by: str) -> list[dict[str, float]]:
-    """Score log-spaced penalties, and go on beyond an end of the range while the best lies there.
+def penalties(n: float) -> F64:
+    """Log-spaced penalties for n rows, ascending.
 
     The range is relative to n, the sum of the eigenvalues of one block's Gram matrix under `block_scale`.
+    """
+    low, high = DECADES
+    alphas: F64 = n * 10.0 ** (np.arange(low * STEPS, high * STEPS + 1) / STEPS)
+    return alphas
+
+
+def decompose(total: Sums, held: Sums, scale: F64, alphas: F64) -> Spectrum:
+    """Prepare the solutions for every penalty from one eigendecomposition, and their squared errors.
+
+    With d = 1/(λ + α), the coefficients in the eigenbasis are d∘C, so the error on the rows held out, whose
+    moments about the training means are G, H and s in that basis, is s − 2 Σᵢ dᵢ (CH')ᵢᵢ + d'(G∘CC')d.
 
     Parameters
     ----------
-    chunks : callable
-        Gives the rows anew at each call, as `scores` takes them.
+    total, held : Sums
+        Over all rows, and over those left out.
+    scale : numpy.ndarray, float64, shape (p,)
+    alphas : numpy.ndarray, float64, shape (a,)
+    """
+    train = total - held
+    gram, cross, _ = train.about(train, scale)
+    values, vectors = np.linalg.eigh(gram)
+    values, cross = np.maximum(values, 0.0), vectors.T @ cross
+    gram, other, square = held.about(train, scale)
+    pairs = vectors.T @ gram @ vectors
+    pairs *= cross @ cross.T
+    weights = 1.0 / (values + alphas[:, None])
+    linear = weights @ np.einsum("ij,ij->i", cross, vectors.T @ other)
+    error = square - 2 * linear + np.einsum("ai,ai->a", weights @ pairs, weights)
+    mean, intercept = train.means
+    return Spectrum(
+        (train.shift + mean).astype(np.float32),
+        intercept.astype(np.float32),
+        values,
+        (vectors * scale[:, None]).astype(np.float32),
+        cross,
+        error / (held.n * cross.shape[1]),
+    )
+
+
+def project(chunks: Iterable[Rows], spectra: Sequence[Spectrum], rows: int, seed: int) -> Projected:
+    """Project rows left out, or a sample of them, on the basis of their fold.
+
+    Parameters
+    ----------
+    chunks : iterable of Rows
+        All rows once more.
     spectra : sequence of Spectrum
-    n : int
-        Number of rows.
-    by : str
-        ``"cosine"`` (highest) or ``"mse"`` (lowest).
+        For each fold, of the rows outside it.
+    rows : int
+        How many rows there are.
+    seed : int
+        Of the sample, drawn where there are more than `MAX_SCORED`.
 
     Returns
     -------
-    list of dict
-        `alpha`, `cosine` and `mse` of each penalty, by ascending penalty.
+    list of list of (projected, y, weight)
+        For each fold; shapes (m, p), (m, t) and (m,).
     """
-    tried: list[dict[str, float]] = []
-    low, high = DECADES
-    exponents = np.arange(low * STEPS, high * STEPS + 1)
-    while True:
-        alphas = n * 10.0 ** (exponents / STEPS)
-        found = zip(alphas, *scores(chunks(), spectra, alphas), strict=True)
-        tried += [{"alpha": float(a), "cosine": float(c), "mse": float(m)} for a, c, m in found]
-        tried.sort(key=lambda record: record["alpha"])
-        place = tried.index(best(tried, by))
-        if place == 0 and low > LIMITS[0]:
-            exponents, low = np.arange((low - 1) * STEPS, low * STEPS), low - 1
-        elif place == len(tried) - 1 and high < LIMITS[1]:
-            exponents, high = np.arange(high * STEPS, (high + 1) * STEPS) + 1, high + 1
-        else:
-            return tried
+    rng, share = np.random.default_rng(seed), MAX_SCORED / rows
+    found: Projected = [[] for _ in spectra]
+    for chunk in chunks:
+        fold = chunk.fold if share >= 1 else np.where(rng.random(len(chunk.fold)) < share, chunk.fold, -1)
+        for number, spectrum in enumerate(spectra):
+            for x, y, weight in chunk._replace(fold=fold).of(number):
+                found[number].append(((x - spectrum.mean) @ spectrum.basis, y, weight))
+    return found
 
 
-def best(tried: Sequence[dict[str, float]], by: str) -> dict[str, float]:
-    """Give the record with the highest `cosine` or the lowest `mse`; of equals, the last."""
-    return max(reversed(tried), key=lambda record: record[by] if by == "cosine" else -record[by])
+def held_cosine(projected: Projected, spectra: Sequence[Spectrum], alpha: float) -> float:
+    """Mean over folds (as `GridSearchCV` takes it) of the weighted mean cosine on the rows left out."""
+    means = []
+    for spectrum, parts in zip(spectra, projected, strict=True):
+        coef = (spectrum.cross / (spectrum.values + alpha)[:, None]).astype(np.float32)
+        found = [(cosine(z @ coef + spectrum.intercept, y), weight) for z, y, weight in parts]
+        values, weights = (np.concatenate(column) for column in zip(*found, strict=True))
+        means.append(np.average(values, weights=weights))
+    return float(np.mean(means))
+
+
+def search(mse: F64, score: Callable[[int], float] | None) -> tuple[int, list[int]]:
+    """Find the best of log-spaced penalties: by squared error, or from there by the cosine, coarse to fine.
+
+    Steps of a decade are taken while they help, then of a half, then of a quarter: a curve with one top is
+    climbed with about nine scores. Of equals, the strongest penalty is taken.
+
+    Parameters
+    ----------
+    mse : numpy.ndarray, shape (a,)
+        Squared error of each penalty, ascending penalties.
+    score : callable, optional
+        Gives the cosine of the penalty at an index; without it, the squared error decides.
+
+    Returns
+    -------
+    best : int
+        Index of the best penalty.
+    tried : list of int
+        Indices of those that were scored, ascending; every one where the squared error decides.
+    """
+    last = len(mse) - 1
+    best = last - int(np.argmin(mse[::-1]))
+    if score is None:
+        return best, list(range(len(mse)))
+    known: dict[int, float] = {}
+
+    def cosine_at(index: int) -> tuple[float, int]:
+        if index not in known:
+            known[index] = score(index)
+        return known[index], index
+
+    for step in (STEPS, STEPS // 2, 1):
+        while True:
+            near = [index for index in (best - step, best, best + step) if 0 <= index <= last]
+            _, top = max(map(cosine_at, near))
+            if top == best:
+                break
+            best = top
+    return best, sorted(known)

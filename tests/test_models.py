@@ -83,7 +83,7 @@ def test_every_field_that_differs_is_refused(field: str, made: Path, tiny: Tiny)
         Models(Request()).load([other])
     targets = Cache(made).column("targets", tiny.encoder)
     other = replace(targets, fingerprint={**targets.fingerprint, "tokenizer": "another"})
-    with pytest.raises(Img2PromptError, match="targets/.* made differently: tokenizer was another, is now"):
+    with pytest.raises(Img2PromptError, match=r"targets/.* made differently: tokenizer was another, is now"):
         Models(Request()).load([other])
 
 

@@ -46,7 +46,7 @@ def test_new_rows_are_parts_of_their_own(made: Path) -> None:
 
 def test_parts_that_are_gone_or_short_and_columns_that_are_new_are_to_be_done(cache: Path) -> None:
     manifest = Cache(cache).manifest
-    rows, features, targets = manifest.columns
+    _, features, targets = manifest.columns
     (cache / features.parts[1].file).unlink()
     (cache / targets.parts[1].file).write_bytes(b"short")
     assert [(job.number, job.columns) for job in find_jobs(cache, manifest, 0, 0)] == [

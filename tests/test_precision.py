@@ -24,7 +24,7 @@ def test_what_is_asked_for_is_given() -> None:
 
 @pytest.mark.parametrize("name", ["gpu", "cpu:1", "cuda:", "cuda:x", "mps", ""])
 def test_an_unknown_device_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="unknown device .* did you mean"):
+    with pytest.raises(UsageError, match=r"unknown device .* did you mean"):
         choose_device(name)
 
 

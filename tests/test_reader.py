@@ -17,8 +17,8 @@ from img2prompt_cache.reader import Clock, Image, Reader, Slice
 from img2prompt_cache.sources.base import Listing
 from kit import make_source
 
-SMALL = Geometry(resize=(8, 8), crop=(8, 8), interpolation="bilinear")
-LARGE = Geometry(resize=(16, 16), crop=(16, 16), interpolation="bicubic")
+SMALL = Geometry("squash", (8, 8), (8, 8), "bilinear")
+LARGE = Geometry("shortest", (16, 16), (16, 16))
 
 
 class Folder:
