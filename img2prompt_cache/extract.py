@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import pyarrow as pa
 
 from img2prompt_cache.cache import FAILED, Cache
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.manifest import Column, Manifest, save_manifest
 from img2prompt_cache.models import Models, Request, choose_columns
 from img2prompt_cache.plan import (
@@ -222,8 +222,6 @@ def _fresh(folder: Path, manifest: Manifest, listing: Listing, number: int, watc
 
 
 def _plan(manifest: Manifest, listing: Listing, fresh: pa.Table, jobs: list[Job]) -> Plan:
-    if manifest.rows + len(fresh) == 0:
-        raise UsageError("the source lists no image")
     return Plan(
         rows=manifest.rows + len(fresh),
         fresh=len(fresh),

@@ -145,7 +145,7 @@ def extra_columns(table: pa.Table) -> tuple[str, ...]:
     )
 
 
-def slice_of(job: Job, fresh: pa.Table | None, first: int, extra: tuple[str, ...]) -> Slice:
+def slice_of(job: Job, fresh: pa.Table, first: int, extra: tuple[str, ...]) -> Slice:
     """Take the rows of a job out of the rows to be added.
 
     Parameters
@@ -159,8 +159,6 @@ def slice_of(job: Job, fresh: pa.Table | None, first: int, extra: tuple[str, ...
     extra : tuple of str
         Columns of the user's own that the cache keeps; empty text where this source lacks one.
     """
-    if fresh is None:
-        raise ValueError("rows that are neither cached nor listed")
     piece = fresh.slice(job.start - first, job.stop - job.start)
     text = {name: piece[name].fill_null("").to_pylist() for name in ("imgId", "uri", "prompt")}
     for name in extra:
