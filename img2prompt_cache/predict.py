@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from img2prompt_cache.dataset import load_dataset
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fingerprints import require_equal
 from img2prompt_cache.precision import choose_device, choose_precision
-from img2prompt_cache.reader import Clock, Image, Reader, Slice
+from img2prompt_cache.reader import Slice, encode_batches
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,22 +87,20 @@ def predict_images(
     Predictions
         Nothing of a batch is held once the next one is asked for.
     """
-    geometries = {backbone.geometry for backbone in backbones}
     for start in range(0, len(table), SLICE_ROWS):
         piece = table.slice(start, SLICE_ROWS)
         ids, uris = piece["imgId"].to_pylist(), piece["uri"].to_pylist()
-        reader = Reader(Slice(0, start, {"imgId": ids, "uri": uris}), source, geometries, Clock())
         known: dict[int, NDArray[np.float32]] = {}
-        for first, batch in reader.batches(BATCH_SIZE, os.cpu_count() or 1):
-            fresh = [i for i, image in enumerate(batch) if not image.reason and image.twin < 0]
-            if fresh:
-                values = np.concatenate([_encode(backbone, batch, fresh) for backbone in backbones], axis=1)
+        rows = Slice(0, start, {"imgId": ids, "uri": uris})
+        for batch in encode_batches(rows, source, backbones, BATCH_SIZE):
+            if batch.fresh:
+                values = _joined([batch.features[backbone.spec] for backbone in backbones])
                 whole = np.isfinite(values).all(axis=1)
-                rows = [first + i for i, kept in zip(fresh, whole, strict=True) if kept]
-                known.update(zip(rows, head.predict(values[whole]) if rows else (), strict=True))
+                at = [batch.first + i for i, kept in zip(batch.fresh, whole, strict=True) if kept]
+                known.update(zip(at, head.predict(values[whole]) if at else (), strict=True))
             found: dict[str, NDArray[np.float32]] = {}
             bad: dict[str, str] = {}
-            for row, image in enumerate(batch, first):
+            for row, image in enumerate(batch.images, batch.first):
                 vector = known.get(image.twin if image.twin >= 0 else row)
                 if image.reason or vector is None:
                     bad[ids[row]] = image.reason or "its features are not finite, or too large for float16"
@@ -112,13 +109,10 @@ def predict_images(
             yield Predictions(list(found), np.array(list(found.values()), np.float32), bad)
 
 
-def _encode(backbone: Backbone, batch: list[Image], rows: list[int]) -> NDArray[np.float32]:
-    """Encode some images of a batch: (len(rows), dim), as the cache keeps features, which is float16."""
-    import torch
-
-    pixels = np.stack([batch[i].pixels[backbone.geometry] for i in rows])
+def _joined(features: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Join features as the cache keeps them, which is float16: what heads are fitted on."""
     with np.errstate(over="ignore"):
-        return backbone.encode(torch.from_numpy(pixels)).astype(np.float16).astype(np.float32)
+        return np.concatenate(features, axis=1).astype(np.float16).astype(np.float32)
 
 
 def predict_cached(run: Run, head: Head, cache: Cache, *, with_prompt: bool | None) -> Predictions:

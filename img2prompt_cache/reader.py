@@ -1,28 +1,36 @@
-"""The reader: the images of a slice of rows, read and decoded once, one batch ahead of the encoders."""
+"""The reader: images of a slice of rows, read, decoded and encoded batch by batch, in lanes side by side.
+
+A lane takes a batch from bytes to features by itself. On a processor each lane computes on its share of the
+cores, so decoding and encoding overlap, and no core waits for another at the end of
+every layer. On a GPU the lanes decode, and take turns at the device.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from img2prompt_cache.cache import OK
 from img2prompt_cache.errors import ImageError
-from img2prompt_cache.geometry import Geometry
 from img2prompt_cache.images import decode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from img2prompt_cache.backbones.base import Backbone
     from img2prompt_cache.sources.base import Source
 
-    Pixels = dict[Geometry, NDArray[np.uint8]]
+MAX_LANES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +60,25 @@ class Slice:
         """Whether these rows are cached already and only other columns are to be added."""
         return "sha256" in self.text
 
+    def was_good(self, row: int) -> bool:
+        """Whether the image of a row could be used when it was cached."""
+        return self.known and self.text["status"][row] == OK
+
 
 @dataclass(slots=True)
 class Clock:
-    """Seconds of work in each stage of a pass, summed over threads."""
+    """Seconds of work in each stage of a pass, summed over lanes."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     def charge(self, stage: str, seconds: float) -> None:
         """Add seconds to a stage."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def add(self, other: Clock) -> None:
+        """Add the seconds of another clock."""
+        for stage, seconds in other.seconds.items():
+            self.charge(stage, seconds)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -73,86 +90,160 @@ class Clock:
 
 @dataclass(slots=True)
 class Image:
-    """What reading one row gave: its bytes' hash, and pixels or the reason there are none.
+    """What is known of one row: its bytes' hash, and the reason it cannot be used, if there is one.
 
-    `twin` is the first row of the part with the same bytes: encoded there, copied here.
+    `twin` is the first row of the slice with the same bytes: encoded there, copied here.
     """
 
     sha256: str = ""
     reason: str = ""
     twin: int = -1
-    read_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    pixels: Pixels = field(default_factory=dict)
 
 
-class Reader:
-    """Reads and decodes the images of a slice, one batch ahead of the encoders."""
+@dataclass(slots=True)
+class Batch:
+    """A batch that has been through a lane.
 
-    def __init__(self, rows: Slice, source: Source, geometries: set[Geometry], clock: Clock) -> None:
-        self.rows = rows
-        self.source = source
-        self.geometries = geometries
-        self.clock = clock
-        self.done: list[Image] = []
-        self._first_of: dict[str, int] = {}
+    Attributes
+    ----------
+    first : int
+        Its first row, within the slice.
+    images : list of Image
+    fresh : list of int
+        Which of them were encoded: good, and not the twin of an earlier row.
+    features : dict of str to numpy.ndarray, float32, shape (len(fresh), dim)
+        By spec of the backbone.
+    clock : Clock
+        Where the time went.
+    """
 
-    def batches(self, size: int, threads: int) -> Iterator[tuple[int, list[Image]]]:
-        """Yield (first row within the part, images) for every batch; pixels are let go afterwards."""
-        starts = range(0, len(self.rows), size)
-        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-            ahead = self._submit(pool, starts[0], size) if starts else []
-            for first in starts:
-                now = ahead
-                ahead = self._submit(pool, first + size, size) if first + size < len(self.rows) else []
-                batch = [future.result() for future in now]
-                self.done += batch
-                for image in batch:
+    first: int
+    images: list[Image]
+    fresh: list[int] = field(default_factory=list)
+    features: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
+
+
+def encode_batches(
+    rows: Slice, source: Source, backbones: Sequence[Backbone], batch_size: int, lanes: int | None = None
+) -> Iterator[Batch]:
+    """Read, decode and encode the images of a slice.
+
+    What a batch holds depends on the rows alone, not on how many lanes there are.
+
+    Parameters
+    ----------
+    rows : Slice
+    source : Source
+        Gives the images' bytes.
+    backbones : sequence of Backbone
+    batch_size : int
+        Rows of a batch; the first begins at the slice's start.
+    lanes : int, optional
+        How many batches are worked on side by side; one a core if absent, 16 at most.
+
+    Yields
+    ------
+    Batch
+        In order; only a few are held at a time.
+    """
+    import torch
+
+    lanes = lanes or min(cores(), MAX_LANES)
+    before = torch.get_num_threads()
+    # Sums are rounded as they are shared out, so the share must not depend on how many lanes there are.
+    share = max(1, cores() // MAX_LANES)
+    on_gpu = any(backbone.device.type != "cpu" for backbone in backbones)
+    # Two at the device at a time: one computes while the other copies.
+    turns = BoundedSemaphore(2 if on_gpu else lanes)
+    first_of: dict[str, int] = {}
+    done: list[Image] = []
+    reads: deque[Future[tuple[list[bytes], Batch]]] = deque()
+    work: deque[Future[Batch]] = deque()
+    starts = iter(range(0, len(rows), batch_size))
+    pool = ThreadPoolExecutor(lanes, "lane", initializer=torch.set_num_threads, initargs=(share,))
+    try:
+        while True:
+            while len(reads) <= lanes and (first := next(starts, None)) is not None:
+                reads.append(pool.submit(_read, rows, source, first, batch_size))
+            if reads:
+                data, batch = reads.popleft().result()
+                _mark_twins(batch, data, first_of)
+                work.append(pool.submit(_encode, data, batch, backbones, turns))
+            if not work:
+                break
+            if len(work) > lanes or not reads:
+                batch = work.popleft().result()
+                done += batch.images
+                for image in batch.images:
                     if image.twin >= 0:
-                        image.reason = self.done[image.twin].reason
-                self.clock.charge("read", sum(image.read_seconds for image in batch))
-                self.clock.charge("decode", sum(image.decode_seconds for image in batch))
-                yield first, batch
-                for image in batch:
-                    image.pixels = {}
+                        image.reason = done[image.twin].reason
+                yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
 
-    def _submit(self, pool: ThreadPoolExecutor, first: int, size: int) -> list[Future[Image]]:
-        raw = [pool.submit(self._read, row) for row in range(first, min(first + size, len(self.rows)))]
-        futures = []
-        for row, future in enumerate(raw, first):
-            data, image = future.result()
-            twin = self._first_of.setdefault(image.sha256, row) if data else row
-            if data and twin != row:
-                image.twin = twin
-            futures.append(pool.submit(self._decode, data, image))
-        return futures
 
-    def _read(self, row: int) -> tuple[bytes, Image]:
-        started = time.perf_counter()
-        data, image = self._bytes(row)
-        image.read_seconds = time.perf_counter() - started
-        return data, image
+def cores() -> int:
+    """How many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
-    def _bytes(self, row: int) -> tuple[bytes, Image]:
-        if self.rows.known and self.rows.text["status"][row] != OK:
-            return b"", Image(reason="failed before")
-        try:
-            data = self.source.read(self.rows.text["uri"][row])
-        except ImageError as error:
-            return b"", Image(reason=str(error))
-        sha256 = hashlib.sha256(data).hexdigest()
-        if self.rows.known and sha256 != self.rows.text["sha256"][row]:
-            return b"", Image(sha256, reason="the image has changed since it was first cached")
-        return data, Image(sha256, reason="" if data else "empty")
 
-    def _decode(self, data: bytes, image: Image) -> Image:
-        if not data or image.twin >= 0:
-            return image
-        started = time.perf_counter()
-        try:
-            picture = decode(data)
-            image.pixels = {geometry: geometry.apply(picture) for geometry in self.geometries}
-        except ImageError as error:
-            image.reason = str(error)
-        image.decode_seconds = time.perf_counter() - started
-        return image
+def _read(rows: Slice, source: Source, first: int, size: int) -> tuple[list[bytes], Batch]:
+    batch = Batch(first, [])
+    data = []
+    with batch.clock.timed("read"):
+        for row in range(first, min(first + size, len(rows))):
+            raw, image = _bytes(rows, source, row)
+            data.append(raw)
+            batch.images.append(image)
+    return data, batch
+
+
+def _bytes(rows: Slice, source: Source, row: int) -> tuple[bytes, Image]:
+    if rows.known and not rows.was_good(row):
+        return b"", Image(reason="failed before")
+    try:
+        data = source.read(rows.text["uri"][row])
+    except ImageError as error:
+        return b"", Image(reason=str(error))
+    sha256 = hashlib.sha256(data).hexdigest()
+    if rows.known and sha256 != rows.text["sha256"][row]:
+        return b"", Image(sha256, reason="the image has changed since it was first cached")
+    return data, Image(sha256, reason="" if data else "empty")
+
+
+def _mark_twins(batch: Batch, data: list[bytes], first_of: dict[str, int]) -> None:
+    for row, (raw, image) in enumerate(zip(data, batch.images, strict=True), batch.first):
+        if raw:
+            first = first_of.setdefault(image.sha256, row)
+            image.twin = first if first != row else -1
+
+
+def _encode(data: list[bytes], batch: Batch, backbones: Sequence[Backbone], turns: BoundedSemaphore) -> Batch:
+    import torch
+
+    geometries = {backbone.geometry for backbone in backbones}
+    pixels: dict[object, list[NDArray[np.uint8]]] = {geometry: [] for geometry in geometries}
+    with batch.clock.timed("decode"):
+        for i, image in enumerate(batch.images):
+            if image.reason or image.twin >= 0:
+                continue
+            try:
+                picture = decode(data[i])
+                made = {geometry: geometry.apply(picture) for geometry in geometries}
+            except ImageError as error:
+                image.reason = str(error)
+                continue
+            data[i] = b""
+            batch.fresh.append(i)
+            for geometry, array in made.items():
+                pixels[geometry].append(array)
+    if batch.fresh:
+        for backbone in backbones:
+            stacked = torch.from_numpy(np.stack(pixels[backbone.geometry]))
+            with turns, batch.clock.timed(backbone.spec):
+                batch.features[backbone.spec] = backbone.encode(stacked)
+    return batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +13,7 @@ from img2prompt_cache.cache import FAILED, OK, ROW_COLUMNS, extra_dataset
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.manifest import Column, Part, part_file
 from img2prompt_cache.parts import PartFile
-from img2prompt_cache.reader import Clock, Image, Reader, Slice
+from img2prompt_cache.reader import Batch, Clock, Image, Slice, encode_batches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +32,7 @@ def compute_part(
     batch_size: int,
     on_batch: Callable[[int], None],
     clock: Clock,
-    threads: int | None = None,
+    lanes: int | None = None,
 ) -> list[tuple[Column, Part]]:
     """Read and decode the images of a slice once and write every column asked for.
 
@@ -55,8 +54,8 @@ def compute_part(
         Told after each batch how many rows were done.
     clock : Clock
         Charged with the time of each stage.
-    threads : int, optional
-        For reading and decoding; one a core if absent.
+    lanes : int, optional
+        As for `encode_batches`.
 
     Returns
     -------
@@ -69,29 +68,25 @@ def compute_part(
         If a feature does not fit float16: not finite, or too large.
     """
     features = [column for column in columns if column.kind == "features"]
-    images = Reader(rows, source, {backbones[c.spec].geometry for c in features}, clock)
+    models = [backbones[column.spec] for column in features]
     names = {column.spec: part_file(column.folder, rows.number) for column in columns}
-    missing: list[int] = []
+    images: list[Image] = []
     with ExitStack() as stack:
         files = {spec: stack.enter_context(PartFile(folder / name)) for spec, name in names.items()}
         for column in features:
             files[column.spec].create("values", (len(rows), *column.shape), column.dtype)
-        for first, batch in images.batches(batch_size, threads or os.cpu_count() or 1):
-            for column in features:
-                file = files[column.spec]
-                with clock.timed(column.spec):
-                    values = _encode(backbones[column.spec], batch, file, first)
-                with clock.timed("write"):
-                    file.write("values", first, values)
-            if rows.known:
-                good = rows.text["status"][first : first + len(batch)]
-                missing += [
-                    rows.start + first + i for i, image in enumerate(batch) if image.reason and good[i] == OK
-                ]
-            on_batch(len(batch))
+        for batch in encode_batches(rows, source, models, batch_size, lanes):
+            clock.add(batch.clock)
+            images += batch.images
+            with clock.timed("write"):
+                for backbone in models:
+                    file = files[backbone.spec]
+                    file.write("values", batch.first, _values(backbone, batch, file))
+            on_batch(len(batch.images))
+        missing = [rows.start + i for i, image in enumerate(images) if image.reason and rows.was_good(i)]
         with clock.timed("write"):
             if "" in files:
-                _write_rows(files[""], rows, images.done)
+                _write_rows(files[""], rows, images)
             parts = []
             for column in columns:
                 size, sha256 = files[column.spec].commit()
@@ -101,24 +96,21 @@ def compute_part(
     return parts
 
 
-def _encode(backbone: Backbone, batch: list[Image], file: PartFile, first: int) -> NDArray[np.float16]:
-    import torch
-
-    values = np.full((len(batch), backbone.dim), np.nan, np.float16)
-    fresh = [i for i, image in enumerate(batch) if not image.reason and image.twin < 0]
-    if fresh:
-        pixels = np.stack([batch[i].pixels[backbone.geometry] for i in fresh])
+def _values(backbone: Backbone, batch: Batch, file: PartFile) -> NDArray[np.float16]:
+    """What a batch adds to a column: its features, copies for twins, NaN for images that are no good."""
+    values = np.full((len(batch.images), backbone.dim), np.nan, np.float16)
+    if batch.fresh:
         with np.errstate(over="ignore"):
-            values[fresh] = backbone.encode(torch.from_numpy(pixels))
-        bad = [i for i in fresh if not np.isfinite(values[i]).all()]
+            values[batch.fresh] = batch.features[backbone.spec]
+        bad = [i for i in batch.fresh if not np.isfinite(values[i]).all()]
         if bad:
             raise Img2PromptError(
                 f"{backbone.spec} gave a value that is not finite or too large for float16 in precision "
-                f"{backbone.precision}, at row {first + bad[0]} of the part; try --precision fp32"
+                f"{backbone.precision}, at row {batch.first + bad[0]} of the part; try --precision fp32"
             )
-    for i, image in enumerate(batch):
+    for i, image in enumerate(batch.images):
         if not image.reason and image.twin >= 0:
-            at = image.twin - first
+            at = image.twin - batch.first
             values[i] = values[at] if at >= 0 else file.read("values", image.twin)
     return values
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from img2prompt_cache.backbones import load_backbone
+from img2prompt_cache.backbones.base import Backbone
 from img2prompt_cache.errors import ImageError
-from img2prompt_cache.geometry import Geometry
 from img2prompt_cache.images import decode
-from img2prompt_cache.reader import Clock, Image, Reader, Slice
+from img2prompt_cache.reader import Clock, Image, Slice, encode_batches
 from img2prompt_cache.sources.base import Listing
-from kit import make_source
+from kit import Tiny, make_source
 
-SMALL = Geometry("squash", (8, 8), (8, 8), "bilinear")
-LARGE = Geometry("shortest", (16, 16), (16, 16))
+
+@pytest.fixture(scope="module")
+def backbones(tiny: Tiny) -> list[Backbone]:
+    return [load_backbone(tiny.cnn), load_backbone(tiny.vit)]
 
 
 class Folder:
@@ -57,32 +62,34 @@ def rows(**known: list[str]) -> Slice:
     return Slice(3, 24, {"imgId": uris, "uri": uris, "prompt": [""] * 10, **known})
 
 
-def read(folder: Folder, size: int, threads: int, given: Slice | None = None) -> list[Image]:
-    """Every image, with what its pixels hashed to while it was at hand."""
-    reader = Reader(given or rows(), folder, {SMALL, LARGE}, Clock())
-    expected = 0
-    for first, batch in reader.batches(size, threads):
-        assert first == expected
-        assert len(batch) == min(size, 10 - first)
-        expected += len(batch)
-        for image in batch:
-            good = not image.reason and image.twin < 0
-            assert set(image.pixels) == ({SMALL, LARGE} if good else set())
-            if good:
-                path = folder.root / f"img{first + batch.index(image):03d}.png"
-                for geometry in (SMALL, LARGE):
-                    np.testing.assert_array_equal(
-                        image.pixels[geometry], geometry.apply(decode(path.read_bytes()))
-                    )
-    assert expected == 10
-    return reader.done
+def read(
+    folder: Folder, backbones: list[Backbone], size: int, lanes: int, given: Slice | None = None
+) -> list[Image]:
+    """Every image; on the way, features are held against those of the files one by one."""
+    done: list[Image] = []
+    for batch in encode_batches(given or rows(), folder, backbones, size, lanes):
+        assert batch.first == len(done)
+        assert len(batch.images) == min(size, 10 - batch.first)
+        done += batch.images
+        good = [i for i, image in enumerate(batch.images) if not image.reason and image.twin < 0]
+        assert batch.fresh == good
+        assert set(batch.features) == ({backbone.spec for backbone in backbones} if good else set())
+        for backbone in backbones if good else ():
+            for i, found in zip(good, batch.features[backbone.spec], strict=True):
+                picture = decode((folder.root / f"img{batch.first + i:03d}.png").read_bytes())
+                alone = backbone.encode(torch.from_numpy(backbone.geometry.apply(picture)[None]))
+                np.testing.assert_allclose(found, alone[0], rtol=1e-4, atol=1e-5)
+    assert len(done) == 10
+    return done
 
 
-@pytest.mark.parametrize(("size", "threads"), [(1, 1), (4, 3), (10, 2), (64, 1)])
-def test_every_image_is_read_once_and_decoded_or_given_a_reason(
-    size: int, threads: int, folder: Folder
+@pytest.mark.parametrize(("size", "lanes"), [(1, 1), (4, 3), (10, 2), (64, 1)])
+def test_every_image_is_read_once_and_encoded_or_given_a_reason(
+    size: int, lanes: int, folder: Folder, backbones: list[Backbone]
 ) -> None:
-    done = read(folder, size, threads)
+    threads = torch.get_num_threads()
+    done = read(folder, backbones, size, lanes)
+    assert torch.get_num_threads() == threads
     assert set(folder.read_counts.values()) == {1}
     assert [image.twin for image in done] == [-1, -1, -1, -1, -1, -1, 0, 3, 0, 0]
     assert [bool(image.reason) for image in done] == [n in (2, 3, 4, 7) for n in range(10)]
@@ -92,17 +99,18 @@ def test_every_image_is_read_once_and_decoded_or_given_a_reason(
         if number != 4:
             data = (folder.root / f"img{number:03d}.png").read_bytes()
             assert image.sha256 == hashlib.sha256(data).hexdigest()
-        assert image.pixels == {}
 
 
-def test_rows_that_are_known_are_checked_against_what_they_were(folder: Folder) -> None:
-    first = read(folder, 4, 1)
+def test_rows_that_are_known_are_checked_against_what_they_were(
+    folder: Folder, backbones: list[Backbone]
+) -> None:
+    first = read(folder, backbones, 4, 1)
     hashes = [image.sha256 for image in first]
     hashes[5] = "0" * 64
     hashes[8] = "1" * 64
     status = ["failed" if n in (1, 2, 3, 4, 7) else "ok" for n in range(10)]
     folder.read_counts.clear()
-    done = read(folder, 4, 2, rows(sha256=hashes, status=status))
+    done = read(folder, backbones, 4, 2, rows(sha256=hashes, status=status))
     assert set(folder.read_counts) == {f"img{n:03d}.png" for n in (0, 5, 6, 8, 9)}
     changed = "the image has changed since it was first cached"
     assert [image.reason for image in done] == [
@@ -111,11 +119,11 @@ def test_rows_that_are_known_are_checked_against_what_they_were(folder: Folder) 
     assert [image.twin for image in done] == [-1] * 6 + [0, -1, -1, 0]
 
 
-def test_work_is_charged_to_its_stage(folder: Folder) -> None:
+def test_work_is_charged_to_its_stage(folder: Folder, backbones: list[Backbone]) -> None:
     clock = Clock()
-    reader = Reader(rows(), folder, {SMALL}, clock)
-    assert len(list(reader.batches(4, 2))) == 3
-    assert set(clock.seconds) == {"read", "decode"}
+    for batch in encode_batches(rows(), folder, backbones, 4, 2):
+        clock.add(batch.clock)
+    assert set(clock.seconds) == {"read", "decode", *(backbone.spec for backbone in backbones)}
     assert min(clock.seconds.values()) > 0
     with clock.timed("read"):
         pass
@@ -124,8 +132,17 @@ def test_work_is_charged_to_its_stage(folder: Folder) -> None:
     assert clock.seconds["read"] == before + 1.5
 
 
+def test_no_lane_is_left_behind_by_a_reader_that_stops_early(
+    folder: Folder, backbones: list[Backbone]
+) -> None:
+    batches = encode_batches(rows(), folder, backbones, 1, 2)
+    next(batches)
+    batches.close()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("lane")]
+
+
 def test_a_slice_knows_its_length_and_whether_it_is_known() -> None:
     assert len(rows()) == 10
     assert not rows().known
     assert rows(sha256=[], status=[]).known
-    assert list(Reader(Slice(0, 0, {"imgId": []}), Folder(Path()), set(), Clock()).batches(4, 1)) == []
+    assert list(encode_batches(Slice(0, 0, {"imgId": []}), Folder(Path()), [], 4, 1)) == []

@@ -44,7 +44,7 @@ def slice_of(source: Source, number: int = 4, start: int = 40) -> Slice:
 
 
 def compute(
-    folder: Path, source: Source, backbones: dict[str, Backbone], batch_size: int = 3, threads: int = 2
+    folder: Path, source: Source, backbones: dict[str, Backbone], batch_size: int = 3, lanes: int = 2
 ) -> list[tuple[Column, Part]]:
     advanced: list[int] = []
     parts = compute_part(
@@ -56,7 +56,7 @@ def compute(
         batch_size=batch_size,
         on_batch=advanced.append,
         clock=Clock(),
-        threads=threads,
+        lanes=lanes,
     )
     assert sum(advanced) == 7
     assert max(advanced) <= batch_size
@@ -82,11 +82,11 @@ def test_a_slice_becomes_a_part_of_every_column(
         assert np.flatnonzero(np.isnan(values).any(1)).tolist() == [2]
 
 
-def test_the_bytes_do_not_depend_on_threads_or_on_other_columns(
+def test_the_bytes_do_not_depend_on_lanes_or_on_other_columns(
     tmp_path: Path, source: Source, backbones: dict[str, Backbone], tiny: Tiny
 ) -> None:
-    both = compute(tmp_path / "a", source, backbones, threads=1)
-    again = compute(tmp_path / "b", source, backbones, threads=4)
+    both = compute(tmp_path / "a", source, backbones, lanes=1)
+    again = compute(tmp_path / "b", source, backbones, lanes=4)
     assert both == again
     alone = compute(tmp_path / "c", source, {tiny.vit: backbones[tiny.vit]})
     assert alone[1] == both[2]

@@ -59,6 +59,11 @@ class Backbone:
             "precision": self.precision,
         }
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
     def encode(self, pixels: torch.Tensor) -> np.ndarray:
         """Compute the features of a batch.
 
@@ -73,15 +78,16 @@ class Backbone:
         """
         import torch
 
-        weight = next(self.model.parameters())
+        device, dtype = self.device, next(self.model.parameters()).dtype
         mean, std = (
-            torch.tensor(values, device=weight.device).mul_(255).view(3, 1, 1)
-            for values in (self.mean, self.std)
+            torch.tensor(values, device=device).mul_(255).view(3, 1, 1) for values in (self.mean, self.std)
         )
-        with torch.inference_mode():
-            if weight.device.type == "cuda":
-                pixels = pixels.pin_memory().to(weight.device, non_blocking=True)
+        # A stream of its own lets one call copy while another computes.
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        with torch.inference_mode(), torch.cuda.stream(stream):
+            if stream is not None:
+                pixels = pixels.pin_memory().to(device, non_blocking=True)
             # A view of interleaved pixels as (n, 3, h, w) is channels-last already.
-            images = pixels.permute(0, 3, 1, 2).float().sub_(mean).div_(std).to(weight.dtype)
+            images = pixels.permute(0, 3, 1, 2).float().sub_(mean).div_(std).to(dtype)
             features: np.ndarray = self.model(images).float().cpu().numpy()
         return features
