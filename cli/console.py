@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 from unicodedata import category
 
@@ -19,6 +20,21 @@ CacheOption = Annotated[
 DEFAULT_CACHE = "cache/default"
 CONTROL = ("Cc", "Cs", "Zl", "Zp")
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
+
+
+@dataclass(slots=True)
+class Stop:
+    """Whether this process was asked to stop, by Ctrl-C or SIGTERM."""
+
+    asked: bool = False
+
+    def check(self) -> None:
+        """Stop if it was asked for; a library may have swallowed the exception."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+
+stop = Stop()
 
 
 def result(text: str) -> None:

@@ -12,7 +12,11 @@ from . import console
 
 if TYPE_CHECKING:
     from img2prompt_cache.extract import Plan, Report
+    from img2prompt_cache.shards import ShardReport
     from img2prompt_cache.sources.base import Source, SourceOptions
+
+_MORE = "What to keep besides features"
+_MACHINES = "Past one process"
 
 
 def extract(
@@ -69,6 +73,73 @@ def extract(
         int | None,
         typer.Option(min=1, max=1 << 20, help="Rows of a part; kept by the cache. 1024 if absent."),
     ] = None,
+    trunk: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            min=1,
+            help="Keep what goes into the last K blocks, so that these can be fine-tuned.",
+            rich_help_panel=_MORE,
+        ),
+    ] = None,
+    trunk_dtype: Annotated[
+        str,
+        typer.Option(help="float16, or int8 with a scale a channel: half the room.", rich_help_panel=_MORE),
+    ] = "float16",
+    levels: Annotated[
+        str,
+        typer.Option(help="multi keeps pooled inner levels, too; top does not.", rich_help_panel=_MORE),
+    ] = "top",
+    views: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Keep N augmented views of whatever else is named here and of the features.",
+            rich_help_panel=_MORE,
+        ),
+    ] = None,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Mirror half of the views.", rich_help_panel=_MORE)
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Try rows that failed again; the others stay as they are."),
+    ] = False,
+    engine: Annotated[
+        str, typer.Option(help="Who computes: local, or ray for a cluster.", rich_help_panel=_MACHINES)
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes side by side. Absent: one for each GPU, one where there is none.",
+            rich_help_panel=_MACHINES,
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="The cluster: auto, host:port or ray://host:port. Absent: this machine alone.",
+            rich_help_panel=_MACHINES,
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Compute only the I-th of N shares of the pass, for a job array; end with --finish.",
+            rich_help_panel=_MACHINES,
+        ),
+    ] = None,
+    finish: Annotated[
+        bool,
+        typer.Option(
+            "--finish", help="Record what the shards computed, add the targets.", rich_help_panel=_MACHINES
+        ),
+    ] = False,
     json: console.Json = False,
 ) -> None:
     """Read every image once and cache its features and its prompt's embedding.
@@ -76,8 +147,13 @@ def extract(
     Run it again to go on after an interruption, to take in new images, or, with another `--backbone`, to add
     a column. Nothing is computed twice.
     """
+    from img2prompt_cache.backbones.taps import choose_taps
+    from img2prompt_cache.engines import make_engine
+    from img2prompt_cache.errors import UsageError
     from img2prompt_cache.extract import extract as run
     from img2prompt_cache.models import Request
+    from img2prompt_cache.shards import extract_shard, parse_shard
+    from img2prompt_cache.shards import finish as run_finish
     from img2prompt_cache.sources import SourceOptions
 
     folder = Path(cache)
@@ -92,9 +168,27 @@ def extract(
         device=device,
         part_rows=part_rows,
         batch_size=batch_size,
+        taps=choose_taps(
+            trunk=trunk or 0, trunk_dtype=trunk_dtype, levels=levels, views=views or 0, flip=flip
+        ),
+        retry_failed=retry_failed,
     )
+    chosen = make_engine(engine, device=device, workers=workers, address=ray_address)
+    if (shard or finish) and (engine != "local" or workers or retry_failed or (shard and finish)):
+        raise UsageError(
+            "--shard and --finish go alone: without each other, --engine, --workers and --retry-failed"
+        )
     with _Shown() as shown:
-        report = run(folder, _source(source, options, folder), request, shown)
+        if shard:
+            done = extract_shard(
+                folder, _source(source, options, folder), request, shown, parse_shard(shard)
+            )
+            _tell_shard(folder, shard, done, json)
+            return
+        if finish:
+            report = run_finish(folder, request, shown)
+        else:
+            report = run(folder, _source(source, options, folder), request, shown, chosen)
     if json:
         console.result_json(_data(folder, report))
     else:
@@ -181,7 +275,28 @@ class _Shown:
         self._bar = self._stack.enter_context(console.progress("extract", plan.work))
 
     def advance(self, rows: int) -> None:
+        console.stop.check()
         self._bar(rows)
+
+
+def _tell_shard(folder: Path, shard: str, report: ShardReport, json: bool) -> None:
+    if json:
+        console.result_json(
+            {
+                "cache": str(folder),
+                "shard": shard,
+                "parts": report.parts,
+                "rows": report.rows,
+                "left": report.left,
+                "seconds": round(report.seconds, 3),
+                "stages": {name: round(seconds, 3) for name, seconds in report.stages.items()},
+            }
+        )
+        return
+    then = "all are there: run --finish" if not report.left else f"{report.left} parts are left to others"
+    console.result(
+        f"{folder}, shard {shard}: {report.parts} parts, {report.rows} rows in {report.seconds:.1f} s; {then}"
+    )
 
 
 def _data(folder: Path, report: Report) -> dict[str, object]:

@@ -22,7 +22,9 @@ from .doctor import doctor
 from .extract import extract
 from .fit import fit
 from .info import info
+from .pack import pack
 from .predict import predict
+from .repair import repair
 from .verify import verify
 from .weights import weights
 
@@ -37,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (extract, fit, predict, compare, info, verify, demo, weights, doctor):
+for command in (extract, fit, predict, compare, info, verify, repair, pack, demo, weights, doctor):
     app.command()(command)
 
 
@@ -64,7 +66,8 @@ def _options(
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     if "--debug" not in sys.argv and not sys.warnoptions:
         # What a library finds worth a warning, a user cannot act on.
         warnings.simplefilter("ignore")
@@ -87,6 +90,7 @@ def run(arguments: list[str]) -> int:
     int
         The exit code: 0, 1 for a failure, 2 for wrong use, 130 if interrupted.
     """
+    console.stop.asked = False
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     try:
@@ -100,14 +104,22 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if debug:
+        # A library that is interrupted may raise an error of its own.
+        if console.stop.asked:
+            code = INTERRUPTED
+        elif debug:
             raise
-        console.note(f"error: {_told(error)}")
-        return int(getattr(error, "exit_code", 1))
+        else:
+            return _failed(error)
     if code == INTERRUPTED:
         kept = "what was finished is kept" if arguments[0] == "extract" else "nothing half-done is left"
         console.note(f"interrupted; {kept}. Run the same command again to go on.")
     return int(code)
+
+
+def _failed(error: Exception) -> int:
+    console.note(f"error: {_told(error)}")
+    return int(getattr(error, "exit_code", 1))
 
 
 def _told(error: Exception) -> str:
@@ -129,4 +141,9 @@ def _told(error: Exception) -> str:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Stop where the work stands; asked twice, leave at once: what is on disk is whole at any moment."""
+    if console.stop.asked:
+        os._exit(INTERRUPTED)
+    console.stop.asked = True
+    os.write(2, b"\nstopping when the batch in hand is done; once more stops at once\n")
     raise KeyboardInterrupt

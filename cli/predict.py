@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +28,7 @@ def predict(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PATH ...]",
+            metavar="PATH ...",
             help="Images, folders, any source, a cache, or - for a list of paths on stdin. Absent: the rows "
             "of the cache that have no prompt.",
             show_default=False,
@@ -145,7 +146,7 @@ def _batches(paths: list[str], run: Run, head: Head, home: Path | None, device: 
     from img2prompt_cache.errors import UsageError
     from img2prompt_cache.manifest import NAME
     from img2prompt_cache.predict import load_backbones, predict_cached
-    from img2prompt_cache.sources import open_paths
+    from img2prompt_cache.sources import list_images
 
     if not paths:
         if home is None:
@@ -156,16 +157,17 @@ def _batches(paths: list[str], run: Run, head: Head, home: Path | None, device: 
     if len(paths) == 1 and (Path(paths[0]) / NAME).is_file():
         return iter([predict_cached(run, head, Cache(Path(paths[0])), with_prompt=None)])
     if paths == ["-"]:
+        if isinstance(sys.stdin, TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # one odd name is no reason to drop the list
         paths = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-    source = open_paths([Path(path) for path in paths])
-    listing = source.list()
+    source, listing = list_images([Path(path) for path in paths])
     for line in listing.summary.notes:
         console.note(line)
     return _streamed(head, load_backbones(run, device), source, listing.table)
 
 
 def _streamed(
-    head: Head, backbones: list[Backbone], source: Source, table: pa.Table
+    head: Head, backbones: dict[str, Backbone], source: Source, table: pa.Table
 ) -> Iterator[Predictions]:
     from img2prompt_cache.predict import predict_images
 

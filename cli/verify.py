@@ -10,21 +10,27 @@ from . import console
 
 
 def verify(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json = False) -> None:
-    """Re-hash every part of a cache and name what is damaged; exit code 1 if anything is."""
+    """Re-hash every part of a cache and name what is damaged; exit code 1 if anything is.
+
+    Files among the parts that the cache does not know are named, too; they are never read.
+    """
     from img2prompt_cache.cache import Cache
 
     opened = Cache(Path(cache))
-    damaged = opened.verify()
+    damaged, unknown = opened.verify(), opened.unknown()
+    say = console.note if json else console.result
+    for damage in damaged:
+        say(f"{damage.file}: {damage.reason}")
+    for file in unknown:
+        say(f"{file}: the cache does not know it, and does not read it")
     if json:
-        for damage in damaged:
-            console.note(f"{damage.file}: {damage.reason}")
-        console.result_json({"ok": not damaged, "damaged": [damage.file for damage in damaged]})
+        console.result_json(
+            {"ok": not damaged, "damaged": [damage.file for damage in damaged], "unknown": unknown}
+        )
     else:
-        for damage in damaged:
-            console.result(f"{damage.file}: {damage.reason}")
         parts = sum(len(column.parts) for column in opened.manifest.columns)
         console.result(
-            f"{cache}: {len(damaged)} of {parts} parts damaged"
+            f"{cache}: {len(damaged)} of {parts} parts damaged; `img2prompt-cache repair` computes them anew"
             if damaged
             else f"{cache}: {parts} parts, all whole"
         )

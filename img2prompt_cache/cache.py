@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,15 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
-from img2prompt_cache.manifest import Column, Kind, Manifest, Part, load_manifest
-from img2prompt_cache.parts import hash_file, map_values, read_text
+from img2prompt_cache.manifest import KINDS, Column, Kind, Manifest, Part, load_manifest
+from img2prompt_cache.mapped import MappedColumn
+from img2prompt_cache.parts import hash_file, read_text
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 DEFAULT = Path("cache/default")
 ROW_COLUMNS = ("imgId", "uri", "prompt", "sha256", "status", "reason")
 OK, FAILED = "ok", "failed"
+VIEW = "cache.h5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,18 @@ class Cache:
                 columns[name] += read[dataset]
         return columns
 
+    def table(self, *names: str) -> pa.Table:
+        """Read text columns of every row as `text` does, into an Arrow table: a tenth of the memory."""
+        import pyarrow as pa
+
+        datasets = [self._dataset_of(name) for name in names]
+        chunks: list[list[pa.Array]] = [[] for _ in names]
+        for part in self.manifest.columns[0].parts:
+            read = read_text(self.path(part), datasets, part.stop - part.start)
+            for column, dataset in zip(chunks, datasets, strict=True):
+                column.append(pa.array(read[dataset], pa.string()))
+        return pa.table([pa.chunked_array(column, pa.string()) for column in chunks], names=list(names))
+
     def _dataset_of(self, name: str) -> str:
         if name in ROW_COLUMNS:
             return name
@@ -95,6 +112,10 @@ class Cache:
     def values(self, column: Column, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Read a numeric column into memory: all of it, or `rows` in their order; float32 (n, *shape)."""
         return gather(self.folder, column, np.arange(column.rows) if rows is None else rows)
+
+    def mapped(self, column: Column) -> MappedColumn:
+        """Map a numeric column: rows are read when they are asked for. For what does not fit into memory."""
+        return MappedColumn(self.folder, column)
 
     def missing(self, columns: list[Column]) -> set[int]:
         """Rows that any of these columns could not compute, though their image was once good."""
@@ -115,24 +136,26 @@ class Cache:
         damaged = []
         for column in self.manifest.columns:
             for part in column.parts:
-                reason = self._damage(part)
+                reason = damage_of(self.folder, part)
                 if reason:
                     damaged.append(Damage(part.file, reason))
         return damaged
 
-    def _damage(self, part: Part) -> str | None:
-        path = self.path(part)
-        try:
-            status = path.lstat()
-            if not stat.S_ISREG(status.st_mode):
-                return "it is not a plain file"
-            if status.st_size != part.bytes:
-                return f"{status.st_size} bytes instead of {part.bytes}"
-            return None if hash_file(path) == part.sha256 else "its bytes have changed"
-        except FileNotFoundError:
-            return "it is missing"
-        except OSError as error:
-            return f"it cannot be read: {error.strerror}"
+    def unknown(self) -> list[str]:
+        """Name the files among the parts that the manifest does not record, as paths inside the folder.
+
+        They are never read: a stranger's file, a part that an interrupted pass left and that extract will
+        write over, or parts newer than a manifest that was brought back from a copy.
+        """
+        recorded = {part.file for column in self.manifest.columns for part in column.parts}
+        found = []
+        for kind in KINDS:
+            for path, folders, files in os.walk(self.folder / kind):
+                home = Path(path)
+                names = [*files, *(name for name in folders if (home / name).is_symlink())]
+                found += [(home / name).relative_to(self.folder).as_posix() for name in names]
+        found += [path.name for path in self.folder.glob("*.h5") if path.name != VIEW]
+        return sorted(name for name in found if name not in recorded and not name.endswith(".tmp"))
 
     def require_undamaged(self, columns: list[Column]) -> None:
         """Refuse to compute from parts whose size or hash is not the recorded one.
@@ -143,17 +166,40 @@ class Cache:
             Naming the first damaged part.
         """
         for column in columns:
-            for part in column.parts:
-                reason = self._damage(part)
-                if reason:
-                    advice = (
-                        "It says which row is which image and cannot be computed anew; bring it back from a "
-                        "copy, or make a new cache."
-                        if column.kind == "rows"
-                        else f"`img2prompt-cache verify --cache {self.folder}` lists every damaged part; "
-                        "delete the file named and run extract again to compute it anew."
-                    )
-                    raise Img2PromptError(f"{self.path(part)} is damaged: {reason}. {advice}")
+            require_whole(self.folder, column.parts)
+
+
+def damage_of(folder: Path, part: Part) -> str | None:
+    """Say what is wrong with a part's file; None if it is the one recorded."""
+    path = folder / part.file
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            return "it is not a plain file"
+        if status.st_size != part.bytes:
+            return f"{status.st_size} bytes instead of {part.bytes}"
+        return None if hash_file(path) == part.sha256 else "its bytes have changed"
+    except FileNotFoundError:
+        return "it is missing"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+
+
+def require_whole(folder: Path, parts: Iterable[Part]) -> None:
+    """Refuse parts whose size or hash is not the recorded one.
+
+    Raises
+    ------
+    Img2PromptError
+        Naming the first damaged part.
+    """
+    for part in parts:
+        reason = damage_of(folder, part)
+        if reason:
+            raise Img2PromptError(
+                f"{folder / part.file} is damaged: {reason}. `img2prompt-cache repair --cache {folder}` "
+                "computes what is damaged anew."
+            )
 
 
 def gather(folder: Path, column: Column, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -172,16 +218,7 @@ def gather(folder: Path, column: Column, rows: NDArray[np.int64]) -> NDArray[np.
     -------
     numpy.ndarray, float32, shape (n, *column.shape)
     """
-    out = np.empty((len(rows), *column.shape), np.float32)
-    order = np.argsort(rows, kind="stable")
-    ascending = rows[order]
-    for part in column.parts:
-        low, high = np.searchsorted(ascending, (part.start, part.stop))
-        if low < high:
-            shape = (part.stop - part.start, *column.shape)
-            values = map_values(folder / part.file, "values", shape, column.dtype)
-            out[order[low:high]] = values[ascending[low:high] - part.start]
-    return out
+    return MappedColumn(folder, column)[rows]
 
 
 def extra_dataset(name: str) -> str:

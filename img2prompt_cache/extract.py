@@ -5,41 +5,35 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from img2prompt_cache.cache import FAILED, Cache
+from img2prompt_cache.engines import Engine, make_engine
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.manifest import Column, Manifest, save_manifest
-from img2prompt_cache.models import Models, Request, choose_columns
-from img2prompt_cache.plan import (
-    Job,
-    bytes_needed,
-    cached_slice,
-    extra_columns,
-    find_jobs,
-    first_occurrences,
-    fresh_rows,
-    slice_of,
-)
-from img2prompt_cache.reader import Clock, Slice
-from img2prompt_cache.sources import reopen_source
-from img2prompt_cache.targets import compute_targets
-from img2prompt_cache.view import NAME as VIEW
-from img2prompt_cache.view import build_view
-from img2prompt_cache.worker import compute_part
+from img2prompt_cache.manifest import Column, Manifest, load_manifest, save_manifest
+from img2prompt_cache.models import Models, Request, backbones_of, choose_columns
+from img2prompt_cache.parts import read_text
+from img2prompt_cache.passes import Pass
+from img2prompt_cache.plan import bytes_needed, choose_part_rows, digest_of, extra_columns, find_jobs, first_occurrences, fresh_rows
+from img2prompt_cache.reader import Clock
+from img2prompt_cache.redo import Redo
+from img2prompt_cache.retry import retry
+from img2prompt_cache.staging import clear
+from img2prompt_cache.targets import Earlier, compute_targets
+from img2prompt_cache.view import build_view, view_is_current
 from img2prompt_cache.writer import commit, open_manifest, writing
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from img2prompt_cache.sources.base import Listing, Source, Summary
 
-PART_ROWS = 1024
 BATCH_SIZE = 32
 
 
@@ -117,7 +111,9 @@ class Watcher(Protocol):
         """Take notice that `rows` more rows were done."""
 
 
-def extract(folder: Path, source: Source, request: Request, watcher: Watcher) -> Report:
+def extract(
+    folder: Path, source: Source, request: Request, watcher: Watcher, engine: Engine | None = None
+) -> Report:
     """Bring a cache up to date: every column it has, or was asked for, over every row of a source.
 
     Killed anywhere, the same call goes on where it stopped and ends with the same bytes.
@@ -132,6 +128,8 @@ def extract(folder: Path, source: Source, request: Request, watcher: Watcher) ->
         Which columns, made how.
     watcher : Watcher
         Told how it goes.
+    engine : Engine, optional
+        Computes the parts; `engines.local.Local` on the request's device if absent.
 
     Returns
     -------
@@ -145,41 +143,88 @@ def extract(folder: Path, source: Source, request: Request, watcher: Watcher) ->
         If the cache is locked, was made differently, all images are bad, or there is too little room.
     """
     started = time.perf_counter()
-    clock = Clock()
+    engine = engine or make_engine(device=request.device)
     listing = source.list()
     with writing(folder):
-        manifest = open_manifest(folder)
-        if manifest is None:
-            backbones, encoder, preset = choose_columns(request)
-            encoders: tuple[str, ...] = (encoder,)
-            manifest = _empty(request, listing, preset, watcher)
-        else:
-            backbones = request.backbones or tuple(c.spec for c in manifest.of_kind("features"))
-            known = tuple(c.spec for c in manifest.of_kind("targets"))
-            encoders = (request.encoder,) if request.encoder else known
-        manifest, number = _with_source(manifest, source, watcher)
-        fresh = _fresh(folder, manifest, listing, number, watcher)
-        models = Models(request)
-        manifest = models.declare(manifest, backbones, encoders)
-        jobs = find_jobs(folder, manifest, len(fresh), number)
-        models.load(column for job in jobs for column in job.columns)
-        plan = _plan(manifest, listing, fresh, jobs)
-        _require_room(folder, plan)
-        watcher.plan(plan)
-        save_manifest(folder, manifest)
-        if jobs:
-            work = _Work(folder, {number: source}, models, fresh, manifest.rows, clock, watcher)
-            manifest = work.run(manifest, jobs)
-        if jobs or not (folder / VIEW).exists():
-            build_view(folder, manifest)
-    return _report(folder, plan, clock, time.perf_counter() - started)
+        work, models = prepare(folder, source, listing, request, watcher)
+        if request.retry_failed:
+            work = replace(work, manifest=retry(work.manifest, Redo(folder, models, work.sources), watcher))
+        if not engine.here:
+            models = Models(request)  # workers load their own
+        return run(work, models, engine, watcher, started)
+
+
+def prepare(
+    folder: Path, source: Source, listing: Listing, request: Request, watcher: Watcher
+) -> tuple[Pass, Models]:
+    """Settle what a pass has to do, with every column that is wanted declared.
+
+    Parameters
+    ----------
+    folder, source, request, watcher
+        As for `extract`. The cache must be locked.
+    listing : Listing
+        Of the source.
+
+    Returns
+    -------
+    Pass
+        Its manifest is not saved yet.
+    Models
+        Those of new columns are loaded.
+    """
+    manifest = open_manifest(folder)
+    if manifest is None:
+        backbones, encoder, preset = choose_columns(request)
+        encoders: tuple[str, ...] = (encoder,)
+        manifest = _empty(request, listing, preset, watcher)
+    else:
+        backbones = request.backbones or backbones_of(manifest)
+        known = tuple(c.spec for c in manifest.of_kind("targets"))
+        encoders = (request.encoder,) if request.encoder else known
+    manifest, number = _with_source(manifest, source, watcher)
+    fresh = _fresh(folder, manifest, listing, number, watcher)
+    models = Models(request)
+    manifest = models.declare(manifest, backbones, encoders)
+    jobs = tuple(find_jobs(folder, manifest, len(fresh), number))
+    work = Pass(folder, manifest, fresh, manifest.rows, number, listing.summary, jobs, {number: source})
+    return work, models
+
+
+def run(work: Pass, models: Models, engine: Engine, watcher: Watcher, started: float) -> Report:
+    """Compute the parts of a pass, record each as soon as it is whole, and say how it went.
+
+    Parameters
+    ----------
+    work : Pass
+        Of a locked cache.
+    models : Models
+        For what is computed in this process.
+    engine : Engine
+    watcher : Watcher
+    started : float
+        `time.perf_counter` when the pass began.
+    """
+    clock = Clock()
+    needed = (c for job in work.jobs for c in job.columns if engine.here or c.kind == "targets")
+    models.load(needed)
+    plan = plan_of(work)
+    require_room(work.folder, plan)
+    watcher.plan(plan)
+    save_manifest(work.folder, work.manifest)
+    if work.jobs:
+        _record(work, models, engine, watcher, clock)
+    if not view_is_current(work.folder):
+        build_view(work.folder, load_manifest(work.folder))
+    clear(work.folder)
+    return _report(work.folder, plan, clock, time.perf_counter() - started)
 
 
 def _empty(request: Request, listing: Listing, preset: dict[str, str] | None, watcher: Watcher) -> Manifest:
     if preset is not None:
         watcher.note(f"preset {preset['name']}: {preset['reason']}")
     return Manifest(
-        part_rows=request.part_rows or PART_ROWS,
+        part_rows=request.part_rows or choose_part_rows(len(listing.table)),
         batch_size=request.batch_size or BATCH_SIZE,
         columns=(Column("rows", "", "rows", (), "text", {}),),
         preset=preset,
@@ -209,30 +254,38 @@ def _with_source(manifest: Manifest, source: Source, watcher: Watcher) -> tuple[
 
 def _fresh(folder: Path, manifest: Manifest, listing: Listing, number: int, watcher: Watcher) -> pa.Table:
     """The rows of the listing that are not cached yet."""
-    cached: dict[str, list[str]] = {"imgId": [], "prompt": []}
-    if manifest.rows:
-        cache = Cache(folder)
-        cache.require_undamaged([manifest.columns[0]])
-        cached = cache.text("imgId", "prompt")
-    origin = [part.source for part in manifest.columns[0].parts for _ in range(part.start, part.stop)]
-    fresh, changed = fresh_rows(listing.table, cached, origin, number)
+    if not manifest.rows:
+        return listing.table
+    cache = Cache(folder)
+    parts = manifest.columns[0].parts
+    cache.require_undamaged([manifest.columns[0]])
+    origin = np.repeat([part.source for part in parts], [part.stop - part.start for part in parts])
+    fresh, changed = fresh_rows(listing.table, cache.table("imgId", "prompt"), origin, number)
     if changed:
         watcher.note(f"{changed} prompts read otherwise now than when they were cached; the cached ones stay")
     return fresh
 
 
-def _plan(manifest: Manifest, listing: Listing, fresh: pa.Table, jobs: list[Job]) -> Plan:
+def plan_of(work: Pass) -> Plan:
+    """Say what a pass is going to do."""
     return Plan(
-        rows=manifest.rows + len(fresh),
-        fresh=len(fresh),
-        work=sum(job.stop - job.start for job in jobs),
-        columns=tuple(dict.fromkeys(column.folder for job in jobs for column in job.columns)),
-        bytes=bytes_needed(jobs),
-        summary=listing.summary,
+        rows=work.first + len(work.fresh),
+        fresh=len(work.fresh),
+        work=sum(job.stop - job.start for job in work.jobs),
+        columns=tuple(dict.fromkeys(column.folder for job in work.jobs for column in job.columns)),
+        bytes=bytes_needed(work.jobs),
+        summary=work.summary,
     )
 
 
-def _require_room(folder: Path, plan: Plan) -> None:
+def require_room(folder: Path, plan: Plan) -> None:
+    """Refuse to begin what cannot end.
+
+    Raises
+    ------
+    Img2PromptError
+        If the disk has less room than the new parts take.
+    """
     free = shutil.disk_usage(folder).free
     if plan.bytes > free:
         raise Img2PromptError(
@@ -241,85 +294,81 @@ def _require_room(folder: Path, plan: Plan) -> None:
         )
 
 
-@dataclass(slots=True)
-class _Work:
-    """The loop over jobs: rows in, parts out, each recorded as soon as it is whole."""
-
-    folder: Path
-    sources: dict[int, Source]
-    models: Models
-    fresh: pa.Table
-    first: int
-    clock: Clock
-    watcher: Watcher
-
-    def run(self, manifest: Manifest, jobs: list[Job]) -> Manifest:
-        same = self._same_prompts(jobs)
-        for job in jobs:
-            rows = self._rows(manifest, job)
-            images = [column for column in job.columns if column.kind in ("rows", "features")]
-            if images:
-                parts = compute_part(
-                    rows,
-                    images,
-                    self._source(manifest, job.source),
-                    {c.spec: self.models.backbone(c) for c in images if c.kind == "features"},
-                    self.folder,
-                    batch_size=manifest.batch_size,
-                    on_batch=self.watcher.advance,
-                    clock=self.clock,
-                )
-                parts = [(c, replace(p, source=job.source) if c.kind == "rows" else p) for c, p in parts]
-                manifest = commit(self.folder, manifest, parts)
-            else:
-                self.watcher.advance(len(rows))
+def _record(work: Pass, models: Models, engine: Engine, watcher: Watcher, clock: Clock) -> None:
+    """The loop over jobs: parts come in from the engine, targets are added, the manifest follows."""
+    manifest, folder = work.manifest, work.folder
+    same, earlier = _same_prompts(work), Earlier(folder)
+    with closing(engine.parts(work, models, watcher.advance, clock)) as finished:
+        for job, parts in finished:
+            if parts:
+                manifest = commit(folder, manifest, parts)
             for column in job.columns:
                 if column.kind == "targets":
                     current = manifest.column("targets", column.spec) or column
                     part = compute_targets(
                         job.number,
                         job.start,
-                        rows.text["prompt"],
+                        work.rows(job).text["prompt"],
                         same,
                         current,
-                        self.models.encoder(column),
-                        self.folder,
-                        self.clock,
+                        models.encoder(column),
+                        earlier,
+                        folder,
+                        clock,
                     )
-                    manifest = commit(self.folder, manifest, [(current, part)])
-        return manifest
+                    manifest = commit(folder, manifest, [(current, part)])
 
-    def _rows(self, manifest: Manifest, job: Job) -> Slice:
-        if job.start < self.first:
-            return cached_slice(self.folder, job, manifest.columns[0].parts[job.number])
-        return slice_of(job, self.fresh, self.first, manifest.extra)
 
-    def _source(self, manifest: Manifest, number: int) -> Source:
-        if number not in self.sources:
-            self.sources[number] = reopen_source(manifest.sources[number])
-        return self.sources[number]
+def _same_prompts(work: Pass) -> NDArray[np.int64]:
+    added = work.fresh["prompt"].fill_null("").cast(pa.large_string())
+    if not work.first:
+        return first_occurrences(added)
+    cached = Cache(work.folder).table("prompt")["prompt"][: work.first].cast(pa.large_string())
+    return first_occurrences(pa.chunked_array([*cached.chunks, *added.chunks]))
 
-    def _same_prompts(self, jobs: list[Job]) -> NDArray[np.int64]:
-        cached = Cache(self.folder).text("prompt")["prompt"] if self.first else []
-        added = self.fresh["prompt"].fill_null("").cast(pa.large_string())
-        return first_occurrences(pa.chunked_array([pa.array(cached, pa.large_string()), *added.chunks]))
+
+@dataclass(slots=True)
+class _Counts:
+    """What a cache's rows say, counted part by part so that they are never all in memory."""
+
+    failed: int = 0
+    identical: int = 0
+    without_prompt: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+def _count(folder: Path, manifest: Manifest) -> _Counts:
+    counts, images = _Counts(), []
+    for part in manifest.columns[0].parts:
+        text = read_text(folder / part.file, ["prompt", "sha256", "status", "reason"], part.stop - part.start)
+        good = [status != FAILED for status in text["status"]]
+        counts.failed += good.count(False)
+        counts.without_prompt += text["prompt"].count("")
+        counts.reasons.update(filter(None, text["reason"]))
+        # 64 bits tell a billion images apart well enough to count them.
+        images.append(
+            np.array(
+                [int(sha[:16], 16) for sha, kept in zip(text["sha256"], good, strict=True) if kept], np.uint64
+            )
+        )
+    hashes = np.concatenate(images) if images else np.empty(0, np.uint64)
+    counts.identical = len(hashes) - len(np.unique(hashes))
+    return counts
 
 
 def _report(folder: Path, plan: Plan, clock: Clock, seconds: float) -> Report:
-    text = Cache(folder).text("prompt", "sha256", "status", "reason")
-    failed = text["status"].count(FAILED)
-    if failed == plan.rows:
-        ((reason, count),) = Counter(text["reason"]).most_common(1)
+    counts = _count(folder, load_manifest(folder))
+    if counts.failed == plan.rows:
+        ((reason, count),) = counts.reasons.most_common(1)
         raise Img2PromptError(f"none of the {plan.rows} images could be used; {count} of them: {reason}")
-    good = [sha256 for sha256, status in zip(text["sha256"], text["status"], strict=True) if status != FAILED]
     return Report(
         rows=plan.rows,
-        ok=plan.rows - failed,
-        failed=failed,
+        ok=plan.rows - counts.failed,
+        failed=counts.failed,
         fresh=plan.fresh,
-        identical=len(good) - len(set(good)),
-        without_prompt=sum(not prompt for prompt in text["prompt"]),
-        reasons=dict(Counter(reason for reason in text["reason"] if reason).most_common()),
+        identical=counts.identical,
+        without_prompt=counts.without_prompt,
+        reasons=dict(counts.reasons.most_common()),
         seconds=seconds,
         stages=dict(clock.seconds),
     )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     F64 = NDArray[np.float64]
 
 ROWS = 4096
-"""Most rows multiplied in float32 before their sums go to float64: twice as fast, rounding stays bounded."""
+"""Most rows copied to float64 at a time."""
 
 
 class Rows(NamedTuple):
@@ -47,13 +47,17 @@ class Rows(NamedTuple):
     fold: NDArray[np.int64]
     weight: F64 | None = None
 
-    def of(self, fold: int, most: int = ROWS) -> Iterable[tuple[F32, F32, F64]]:
-        """Give the rows of one fold, with their weights, at most `most` at a time."""
+    def of(self, fold: int) -> Iterable[tuple[F32, F32, F64]]:
+        """Give the rows of one fold in float32, with their weights, at most `ROWS` at a time."""
         inside = np.flatnonzero(self.fold == fold)
-        for start in range(0, len(inside), most):
-            rows = inside[start : start + most]
+        for start in range(0, len(inside), ROWS):
+            rows = inside[start : start + ROWS]
             weight = np.ones(len(rows)) if self.weight is None else self.weight[rows]
-            yield self.x[rows].astype(np.float32, copy=False), self.y[rows].astype(np.float32, copy=False), weight
+            yield (
+                self.x[rows].astype(np.float32, copy=False),
+                self.y[rows].astype(np.float32, copy=False),
+                weight,
+            )
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +66,7 @@ class Sums:
 
     Attributes
     ----------
-    shift : numpy.ndarray, float32, shape (p,)
+    shift : numpy.ndarray, float64, shape (p,)
         Taken off each x, so that features far from zero lose no digits and constant ones are exactly zero.
     n : float
         Sum of weights: the number of rows where they have none.
@@ -72,7 +76,7 @@ class Sums:
         Sum of squares of y.
     """
 
-    shift: F32
+    shift: F64
     n: float
     x: F64
     y: F64
@@ -81,22 +85,24 @@ class Sums:
     yy: float
 
     @classmethod
-    def empty(cls, shift: F32, t: int) -> Sums:
+    def empty(cls, shift: F64, t: int) -> Sums:
         """Sums over no rows, for p = len(shift) features and t targets."""
         p = len(shift)
         return cls(shift, 0.0, np.zeros(p), np.zeros(t), np.zeros((p, p)), np.zeros((p, t)), 0.0)
 
-    def add(self, x: F32, y: F32, weight: F64) -> None:
-        """Take in at most `ROWS` rows x (m, p) with their targets y (m, t) and weights (m,)."""
-        root = np.sqrt(weight)
-        half = root.astype(np.float32)[:, None]
-        a, b = (x - self.shift) * half, y * half
+    def add(self, x: NDArray[Any], y: NDArray[Any], weight: F64) -> None:
+        """Take in rows x (m, p) with their targets y (m, t) and weights (m,)."""
+        a, b = x - self.shift, y.astype(np.float64)
         self.n += float(weight.sum())
-        self.x += root @ a
-        self.y += root @ b
+        self.x += weight @ a
+        self.y += weight @ b
+        if (weight != 1).any():
+            root = np.sqrt(weight)[:, None]
+            a *= root
+            b *= root
         self.xx += a.T @ a
         self.xy += a.T @ b
-        self.yy += float(np.einsum("ij,ij->", b, b, dtype=np.float64))
+        self.yy += float(np.vdot(b, b))
 
     def __add__(self, other: Sums) -> Sums:
         return self._with(other, add)
@@ -145,11 +151,21 @@ def accumulate(chunks: Iterable[Rows], folds: int) -> list[Sums]:
     Returns
     -------
     list of Sums, length `folds`
+
+    Raises
+    ------
+    Img2PromptError
+        If a value is not finite.
     """
     by_fold: list[Sums] = []
     for chunk in chunks:
+        # A float64 sum of float32 values cannot overflow, so it is finite exactly when they all are.
+        if not np.isfinite(np.sum(chunk.x, dtype=np.float64) + np.sum(chunk.y, dtype=np.float64)):
+            raise Img2PromptError(
+                "features or targets hold NaN or infinity; run `verify` on the cache, or extract them anew"
+            )
         if not by_fold:
-            shift = chunk.x[:ROWS].mean(axis=0, dtype=np.float64).astype(np.float32)
+            shift = chunk.x[:ROWS].mean(axis=0, dtype=np.float64)
             by_fold = [Sums.empty(shift, chunk.y.shape[1]) for _ in range(folds)]
         for number, sums in enumerate(by_fold):
             for x, y, weight in chunk.of(number):
@@ -203,11 +219,17 @@ def solve(sums: Sums, scale: F64, alpha: float | F64) -> tuple[F32, F32, F32]:
     gram, cross, _ = sums.about(sums, scale)
     coef = linalg.cho_solve(factor(gram, alpha), cross, overwrite_b=True) * scale[:, None]
     mean, intercept = sums.means
-    return (sums.shift + mean).astype(np.float32), coef.astype(np.float32, order="C"), intercept.astype(np.float32)
+    return (
+        (sums.shift + mean).astype(np.float32),
+        coef.astype(np.float32, order="C"),
+        intercept.astype(np.float32),
+    )
 
 
-def factor(gram: F64, alpha: float | F64) -> tuple[F64, bool]:
+def factor(gram: F64, alpha: float | F64, *, lower: bool = False) -> tuple[F64, bool]:
     """Cholesky factor of a Gram matrix (p, p), overwritten, with a penalty on its diagonal.
+
+    As `scipy.linalg.cho_factor` gives it, the other triangle left as it comes.
 
     Raises
     ------
@@ -216,7 +238,7 @@ def factor(gram: F64, alpha: float | F64) -> tuple[F64, bool]:
     """
     gram[np.diag_indices_from(gram)] += alpha
     try:
-        found: tuple[F64, bool] = linalg.cho_factor(gram, overwrite_a=True, check_finite=False)
+        found: tuple[F64, bool] = linalg.cho_factor(gram, lower=lower, overwrite_a=True, check_finite=False)
     except linalg.LinAlgError:
         raise Img2PromptError(
             f"penalty {np.min(alpha):g} is too small for these features, some of which are linear in others; "

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.parts import write_atomically
@@ -16,11 +17,12 @@ from img2prompt_cache.specs import folder_name
 SCHEMA = 1
 NAME = "cache.json"
 
-Kind = Literal["rows", "features", "trunk", "targets"]
-KINDS: tuple[Kind, ...] = ("rows", "features", "trunk", "targets")
+Kind = Literal["rows", "features", "trunk", "views", "targets"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 EXTRA_NAME = re.compile(r"\w[\w .-]{0,63}")
 """What a column of the user's own table may be called to be kept."""
 
+_REVISION = re.compile(r"-r([1-9][0-9]{0,8})\.h5$", re.ASCII)
 _ITEM_BYTES = {"float16": 2, "float32": 4, "int8": 1}
 _MOST = 1 << 40
 
@@ -43,6 +45,9 @@ class Part:
         Rows whose image was good when it was first cached but could not be read again for this column.
     source : int
         For parts of `rows`: which of the manifest's sources they came from.
+    retried : tuple of tuple of int
+        Rows that failed at first and were filled in later, one group for each time: what is encoded together
+        decides the last bit of a value, so computing the part anew goes through the same groups.
     """
 
     file: str
@@ -52,6 +57,7 @@ class Part:
     sha256: str
     missing: tuple[int, ...] = ()
     source: int = 0
+    retried: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +67,16 @@ class Column:
     Attributes
     ----------
     kind : str
-        ``"rows"``, ``"features"``, ``"trunk"`` or ``"targets"``.
+        ``"rows"``, ``"features"``, ``"trunk"``, ``"views"`` or ``"targets"``.
     spec : str
-        The backbone or encoder; empty for `rows`.
+        The backbone, with a suffix where not its pooled feature is kept (see `backbones.taps`), or the
+        encoder; empty for `rows`.
     folder : str
         Where its parts lie, inside the cache folder.
     shape : tuple of int
-        Of one row's value; empty for `rows`.
+        Of one row's value; empty for `rows`. The views of a row are its first axis, channels the last.
     dtype : str
-        ``"float16"`` and the like; ``"text"`` for `rows`.
+        ``"float16"`` and the like; ``"text"`` for `rows`. Beside int8 values lies their scale.
     fingerprint : dict of str to str
         What the values depend on.
     revision : str
@@ -91,6 +98,17 @@ class Column:
     def rows(self) -> int:
         """Rows cached so far."""
         return self.parts[-1].stop if self.parts else 0
+
+    @property
+    def datasets(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Numeric datasets of its parts: name to shape of one row and dtype."""
+        if self.dtype == "text":
+            return {}
+        found = {"values": (self.shape, self.dtype)}
+        if self.dtype == "int8":
+            views = self.shape[:1] if self.kind == "views" else ()
+            found["scale"] = ((*views, self.shape[-1]), "float16")
+        return found
 
     @property
     def bytes(self) -> int:
@@ -154,15 +172,52 @@ def column_folder(kind: Kind, spec: str) -> str:
     return f"{kind}/{folder_name(spec)}" if spec else kind
 
 
-def part_file(folder: str, number: int) -> str:
-    """Name a part's file inside the cache folder: ``rows/00007.h5``."""
-    return f"{folder}/{number:05d}.h5"
+def part_file(folder: str, number: int, revision: int = 0) -> str:
+    """Name a part's file inside the cache folder: ``rows/00007.h5``; ``rows/00007-r1.h5`` once revised."""
+    return f"{folder}/{number:05d}{f'-r{revision}' if revision else ''}.h5"
+
+
+def revision_of(file: str) -> int:
+    """Tell from a part's name how many times it was revised."""
+    found = _REVISION.search(file)
+    return int(found[1]) if found else 0
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `cache.json` atomically."""
-    data = {"schema": manifest.schema, "rows": manifest.rows, **_without(asdict(manifest), "schema")}
-    write_atomically(folder / NAME, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+    """Write `cache.json` atomically.
+
+    Raises
+    ------
+    Img2PromptError
+        If the folder of a column is a link.
+    """
+    _require_own_folders(folder, manifest)
+    head = {"schema": manifest.schema, "rows": manifest.rows, **_fields(manifest, "schema", "columns")}
+    lists = ",\n".join(_column_text(column) for column in manifest.columns)
+    write_atomically(folder / NAME, _ending(_dumps(head), "columns", lists).encode() + b"\n")
+
+
+def _column_text(column: Column) -> str:
+    return _ending(_dumps(_fields(column, "parts")), "parts", ",\n".join(map(_part_text, column.parts)))
+
+
+@lru_cache(maxsize=1 << 17)
+def _part_text(part: Part) -> str:
+    # Kept, because every commit writes all parts again.
+    return _dumps(asdict(part))
+
+
+def _ending(text: str, name: str, items: str) -> str:
+    """Put a list, one item a line, at the end of a JSON object."""
+    return f'{text[:-1]}, "{name}": [\n{items}\n]}}'
+
+
+def _dumps(data: dict[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False)
+
+
+def _fields(item: Manifest | Column, *left_out: str) -> dict[str, Any]:
+    return {field.name: getattr(item, field.name) for field in fields(item) if field.name not in left_out}
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -174,7 +229,7 @@ def load_manifest(folder: Path) -> Manifest:
         If there is no cache here.
     Img2PromptError
         If it is of a newer schema or does not describe a cache: a path outside the folder, rows that overlap,
-        absurd shapes.
+        absurd shapes. If the folder of a column is a link.
     """
     path = folder / NAME
     try:
@@ -197,9 +252,23 @@ def load_manifest(folder: Path) -> Manifest:
             f"{path} has schema {schema}; this version reads up to {SCHEMA}. Upgrade img2prompt-cache."
         )
     try:
-        return _manifest(data)
+        manifest = _manifest(data)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Img2PromptError(f"{path} is damaged: {error}") from None
+    _require_own_folders(folder, manifest)
+    return manifest
+
+
+def _require_own_folders(folder: Path, manifest: Manifest) -> None:
+    """Refuse columns whose folder is a link: their parts would be read, or written, somewhere else."""
+    for column in manifest.columns:
+        home = Path(column.folder)
+        for inner in (home, *home.parents[:-1]):
+            if (folder / inner).is_symlink():
+                raise Img2PromptError(
+                    f"{folder / inner} is a link, and columns must lie in the cache's own folder; put the "
+                    "folder itself in its place"
+                )
 
 
 def _manifest(data: dict[str, Any]) -> Manifest:
@@ -241,9 +310,10 @@ def _column(data: dict[str, Any]) -> Column:
     spec = data["spec"]
     _check(spec == "" if kind == "rows" else folder_name(spec) != "", f"{spec!r} is no spec for {kind}")
     _check((kind == "rows") == (shape == ()), f"a {kind} column cannot have shape {shape}")
+    _check(dtype != "int8" or len(shape) > 1, f"an int8 column cannot have shape {shape}")
     folder = column_folder(kind, spec)
     _check(data["folder"] == folder, f"{spec!r} does not lie in {data['folder']!r}")
-    parts = tuple(_part(item, part_file(folder, number)) for number, item in enumerate(data["parts"]))
+    parts = tuple(_part(item, folder, number) for number, item in enumerate(data["parts"]))
     row_bytes = math.prod(shape) * _ITEM_BYTES.get(dtype, 0)
     edge = 0
     for part in parts:
@@ -262,8 +332,9 @@ def _column(data: dict[str, Any]) -> Column:
     )
 
 
-def _part(data: dict[str, Any], file: str) -> Part:
-    _check(data["file"] == file, f"{data['file']!r} should be {file!r}")
+def _part(data: dict[str, Any], folder: str, number: int) -> Part:
+    file = part_file(folder, number, revision_of(data["file"]))
+    _check(data["file"] == file, f"{data['file']!r} should be {part_file(folder, number)!r}")
     sha256 = data["sha256"]
     _check(re.fullmatch("[0-9a-f]{64}", sha256) is not None, f"{file} has no sha256")
     start, stop = _integer(data["start"], 0, _MOST), _integer(data["stop"], 0, _MOST)
@@ -273,9 +344,14 @@ def _part(data: dict[str, Any], file: str) -> Part:
         stop=stop,
         bytes=_integer(data["bytes"], 0, _MOST << 20),
         sha256=sha256,
-        missing=tuple(_integer(row, start, stop - 1) for row in data.get("missing", ())),
+        missing=_rows(data.get("missing", ()), start, stop),
         source=_integer(data.get("source", 0), 0, 1 << 20),
+        retried=tuple(_rows(group, start, stop) for group in data.get("retried", ())),
     )
+
+
+def _rows(values: list[object], start: int, stop: int) -> tuple[int, ...]:
+    return tuple(_integer(row, start, stop - 1) for row in values)
 
 
 def _integer(value: object, low: int, high: int) -> int:
@@ -293,7 +369,3 @@ def _texts(value: object) -> dict[str, str]:
 def _check(condition: bool, why: str) -> None:
     if not condition:
         raise ValueError(why)
-
-
-def _without(data: dict[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in data.items() if name != key}

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from img2prompt_cache.backbones import choose_preset, load_backbone
+from img2prompt_cache.backbones.taps import Tap, shape_of, split_spec
 from img2prompt_cache.encoders import load_encoder
-from img2prompt_cache.errors import unknown
+from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.fingerprints import require_equal
 from img2prompt_cache.manifest import Column, Kind, Manifest, column_folder
 from img2prompt_cache.precision import choose_device, choose_precision
@@ -39,6 +40,11 @@ class Request:
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     part_rows, batch_size : int or None
         For a cache that is made now.
+    taps : tuple of Tap
+        What to keep of each backbone besides its pooled feature, and besides what is kept already; from
+        `choose_taps`.
+    retry_failed : bool
+        Read rows that failed once more.
     """
 
     preset: str = "auto"
@@ -49,6 +55,8 @@ class Request:
     device: str = "auto"
     part_rows: int | None = None
     batch_size: int | None = None
+    taps: tuple[Tap, ...] = ()
+    retry_failed: bool = False
 
 
 def choose_columns(request: Request) -> tuple[tuple[str, ...], str, dict[str, str] | None]:
@@ -70,6 +78,11 @@ def choose_columns(request: Request) -> tuple[tuple[str, ...], str, dict[str, st
         name, reason = choose_preset()
     backbones, encoder = PRESETS[name]
     return request.backbones or backbones, request.encoder or encoder, {"name": name, "reason": reason}
+
+
+def backbones_of(manifest: Manifest) -> tuple[str, ...]:
+    """Name the backbones of a cache, without what else is kept of them."""
+    return tuple(c.spec for c in manifest.of_kind("features") if split_spec(c.spec)[1] == Tap())
 
 
 class Models:
@@ -97,6 +110,12 @@ class Models:
         """
         for spec in backbones:
             parse_spec(spec)
+            base, tap = split_spec(spec)
+            if tap != Tap():
+                raise UsageError(
+                    f"{spec} is a column, not a backbone; name {base}, and what to keep of it with --trunk, "
+                    "--levels and --views"
+                )
             cached = manifest.column("features", spec)
             if cached is not None:
                 self._require_field(cached, "precision", self._request.precision)
@@ -106,6 +125,8 @@ class Models:
                 manifest = manifest.with_column(
                     replace(column, revision=backbone.identity.get("revision", ""))
                 )
+            for tap in self._request.taps:
+                manifest = self._declare_tap(manifest, spec, tap)
         for spec in encoders:
             parse_spec(spec, ENCODER_FAMILIES)
             cached = manifest.column("targets", spec)
@@ -116,6 +137,19 @@ class Models:
                 column = _column("targets", spec, encoder.dim, "float32", encoder.fingerprint)
                 manifest = manifest.with_column(replace(column, revision=encoder.revision))
         return manifest
+
+    def _declare_tap(self, manifest: Manifest, spec: str, tap: Tap) -> Manifest:
+        name = f"{spec}{tap.suffix}"
+        top = manifest.column("features", spec)
+        if top is None or manifest.column(tap.kind, name) is not None:
+            return manifest
+        backbone = self.backbone(top)
+        shape = shape_of(backbone, tap)
+        fingerprint = {**backbone.fingerprint, **tap.fingerprint}
+        folder = column_folder(tap.kind, name)
+        return manifest.with_column(
+            Column(tap.kind, name, folder, shape, tap.dtype, fingerprint, top.revision)
+        )
 
     def _require_field(self, column: Column, field: str, asked: str | None) -> None:
         if asked not in (None, "auto"):
@@ -131,15 +165,17 @@ class Models:
             If a model is not the one its column was made with.
         """
         for column in columns:
-            if column.kind == "features":
-                self.backbone(column)
-            elif column.kind == "targets":
+            if column.kind == "targets":
                 self.encoder(column)
+            elif column.kind != "rows":
+                self.backbone(column)
 
     def backbone(self, column: Column) -> Backbone:
-        """Give the backbone of a feature column."""
-        loaded = self._backbones.get(column.spec) or self._load_backbone(column.spec, column)
-        require_equal(f"column {column.folder}", column.fingerprint, loaded.fingerprint, _ADVICE)
+        """Give the backbone of a feature, trunk or view column: one for all columns made with it."""
+        spec, tap = split_spec(column.spec)
+        loaded = self._backbones.get(spec) or self._load_backbone(spec, column)
+        now = {**loaded.fingerprint, **tap.fingerprint}
+        require_equal(f"column {column.folder}", column.fingerprint, now, _ADVICE)
         return loaded
 
     def encoder(self, column: Column) -> Encoder:

@@ -45,8 +45,13 @@ class PartFile:
         return self._file
 
     def create(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
-        """Reserve a contiguous numeric dataset, filled later by `write`."""
-        self._open.create_dataset(name, shape, dtype=dtype, track_times=False)
+        """Reserve a contiguous dataset, filled later by `write`; dtype ``"text"`` is UTF-8 strings."""
+        kind = h5py.string_dtype("utf-8") if dtype == "text" else dtype
+        self._open.create_dataset(name, shape, dtype=kind, track_times=False)
+
+    def describe(self, name: str, **attributes: str) -> None:
+        """Attach attributes to a dataset."""
+        self._open[name].attrs.update(attributes)
 
     def write(self, name: str, start: int, values: NDArray[Any]) -> None:
         """Write `values` at rows `start … start + len(values)` of dataset `name`."""
@@ -59,11 +64,9 @@ class PartFile:
 
     def write_text(self, name: str, values: list[str]) -> None:
         """Write a whole dataset of UTF-8 strings, shape (len(values),)."""
-        column = self._open.create_dataset(
-            name, (len(values),), dtype=h5py.string_dtype("utf-8"), track_times=False
-        )
+        self.create(name, (len(values),), "text")
         if values:
-            column[...] = np.array(values, dtype=object)
+            self._open[name][...] = np.array(values, dtype=object)
 
     def commit(self) -> tuple[int, str]:
         """Close, flush, hash and rename the part.

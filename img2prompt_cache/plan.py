@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from img2prompt_cache.reader import Slice
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+LEAST_PART_ROWS, MOST_PART_ROWS = 1024, 16384
+PARTS = 4096
 _TEXT_BYTES_PER_ROW = 320
 
 
@@ -85,15 +88,15 @@ def bytes_needed(jobs: Iterable[Job]) -> int:
     total = 0
     for job in jobs:
         for column in job.columns:
-            each = _TEXT_BYTES_PER_ROW
-            if column.dtype != "text":
-                each = int(np.prod(column.shape)) * np.dtype(column.dtype).itemsize
+            each = _TEXT_BYTES_PER_ROW if column.dtype == "text" else 0
+            for shape, dtype in column.datasets.values():
+                each += int(np.prod(shape)) * np.dtype(dtype).itemsize
             total += (job.stop - job.start) * each + 4096
     return total
 
 
 def fresh_rows(
-    table: pa.Table, cached: dict[str, list[str]], origin: list[int], source: int
+    table: pa.Table, cached: pa.Table, origin: NDArray[np.int64], source: int
 ) -> tuple[pa.Table, int]:
     """Pick the rows of a listing that are not cached yet.
 
@@ -101,10 +104,10 @@ def fresh_rows(
     ----------
     table : pyarrow.Table
         The listing.
-    cached : dict
+    cached : pyarrow.Table
         `imgId` and `prompt` of every cached row.
-    origin : list of int
-        For every cached row, which source it came from.
+    origin : numpy.ndarray, int64, shape (cached rows,)
+        Which source each came from.
     source : int
         Which source was listed.
 
@@ -120,20 +123,43 @@ def fresh_rows(
     UsageError
         If an imgId is cached already from another source.
     """
-    ids = pa.array(cached["imgId"], pa.string())
-    at = pc.index_in(table["imgId"].combine_chunks(), value_set=ids) if len(ids) else None
-    if at is None:
+    if not len(cached):
         return table, 0
+    at = pc.index_in(table["imgId"], value_set=cached["imgId"].cast(table.schema.field("imgId").type))
     known = at.drop_null().to_numpy()
-    strangers = known[np.asarray(origin, np.int64)[known] != source]
+    strangers = known[origin[known] != source]
     if len(strangers):
+        img_id = cached["imgId"][int(strangers[0])].as_py()
         raise UsageError(
-            f"imgId {cached['imgId'][strangers[0]]!r} is cached already from another source; give this "
-            "source a cache of its own with --cache"
+            f"imgId {img_id!r} is cached already from another source; give this source a cache of its own with "
+            "--cache"
         )
-    prompts = table["prompt"].filter(pc.is_valid(at)).fill_null("").to_pylist()
-    changed = sum(new != cached["prompt"][row] for new, row in zip(prompts, known, strict=True))
+    prompts = table["prompt"].filter(pc.is_valid(at)).fill_null("")
+    changed = pc.sum(pc.not_equal(prompts, cached["prompt"].take(known).cast(prompts.type))).as_py() or 0
     return table.filter(pc.is_null(at)), changed
+
+
+def digest_of(table: pa.Table) -> str:
+    """Tell listings apart: SHA-256 over what a listing holds, 64 hex digits."""
+    digest = hashlib.sha256(table.schema.to_string().encode())
+    for column in table.columns:
+        for chunk in column.chunks:
+            digest.update(f"{len(chunk)} {chunk.offset}".encode())
+            for buffer in chunk.buffers():
+                if buffer is not None:
+                    digest.update(buffer)
+    return digest.hexdigest()
+
+
+def choose_part_rows(rows: int) -> int:
+    """Choose how many rows a part of a new cache has: more for a big source, so that there are few files.
+
+    1,024 up to four million rows, then doubled until 4,096 parts are enough, up to 16,384.
+    """
+    size = LEAST_PART_ROWS
+    while size < MOST_PART_ROWS and size * PARTS < rows:
+        size *= 2
+    return size
 
 
 def extra_columns(table: pa.Table) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.backbones import load_backbone
+from img2prompt_cache.backbones.taps import split_spec
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import load_dataset
 from img2prompt_cache.errors import UsageError
@@ -48,8 +49,13 @@ class Predictions:
     bad: dict[str, str] = field(default_factory=dict)
 
 
-def load_backbones(run: Run, device: str = "auto") -> list[Backbone]:
+def load_backbones(run: Run, device: str = "auto") -> dict[str, Backbone]:
     """Load the backbones a run was fitted on, and no others, as they were when its features were cached.
+
+    Returns
+    -------
+    dict of str to Backbone
+        By spec of the column, in the run's order; columns of one backbone share it.
 
     Raises
     ------
@@ -57,17 +63,22 @@ def load_backbones(run: Run, device: str = "auto") -> list[Backbone]:
         If a backbone is not the same any more; the message names what differs.
     """
     where = choose_device(device)
-    backbones = []
+    loaded: dict[tuple[str, str, str], Backbone] = {}
+    backbones = {}
     for use in run.features:
+        spec, tap = split_spec(use.spec)
         precision = choose_precision(use.fingerprint.get("precision", "fp32"), where)
-        backbone = load_backbone(use.spec, precision=precision, device=where, revision=use.revision)
-        require_equal(f"backbone {use.spec}", use.fingerprint, backbone.fingerprint, _ADVICE)
-        backbones.append(backbone)
+        key = (spec, precision, use.revision)
+        if key not in loaded:
+            loaded[key] = load_backbone(spec, precision=precision, device=where, revision=use.revision)
+        now = {**loaded[key].fingerprint, **tap.fingerprint}
+        require_equal(f"backbone {use.spec}", use.fingerprint, now, _ADVICE)
+        backbones[use.spec] = loaded[key]
     return backbones
 
 
 def predict_images(
-    head: Head, backbones: list[Backbone], source: Source, table: pa.Table
+    head: Head, backbones: dict[str, Backbone], source: Source, table: pa.Table
 ) -> Iterator[Predictions]:
     """Predict for the images of a source, batch by batch, in the order of its listing.
 
@@ -75,8 +86,8 @@ def predict_images(
     ----------
     head : Head
         Fitted.
-    backbones : list of Backbone
-        From `load_backbones`, in the run's order.
+    backbones : dict of str to Backbone
+        From `load_backbones`.
     source : Source
         Gives the images' bytes.
     table : pyarrow.Table
@@ -94,7 +105,7 @@ def predict_images(
         rows = Slice(0, start, {"imgId": ids, "uri": uris})
         for batch in encode_batches(rows, source, backbones, BATCH_SIZE):
             if batch.fresh:
-                values = _joined([batch.features[backbone.spec] for backbone in backbones])
+                values = _joined([batch.features[spec] for spec in backbones])
                 whole = np.isfinite(values).all(axis=1)
                 at = [batch.first + i for i, kept in zip(batch.fresh, whole, strict=True) if kept]
                 known.update(zip(at, head.predict(values[whole]) if at else (), strict=True))

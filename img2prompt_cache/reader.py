@@ -11,18 +11,20 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from img2prompt_cache.backbones.taps import Tap, split_spec
 from img2prompt_cache.cache import OK
 from img2prompt_cache.errors import ImageError
 from img2prompt_cache.images import decode
+from img2prompt_cache.views import take_view
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +47,7 @@ class Slice:
         Its first row.
     text : dict of str to list of str
         `imgId`, `uri`, `prompt` and the user's own columns; with `sha256` and `status` where the rows are
-        cached already.
+        cached already. An image without a `sha256` may be any.
     """
 
     number: int
@@ -111,8 +113,8 @@ class Batch:
     images : list of Image
     fresh : list of int
         Which of them were encoded: good, and not the twin of an earlier row.
-    features : dict of str to numpy.ndarray, float32, shape (len(fresh), dim)
-        By spec of the backbone.
+    features : dict of str to numpy.ndarray, shape (len(fresh), …)
+        By spec of the column; float32, or float16 for a trunk.
     clock : Clock
         Where the time went.
     """
@@ -120,12 +122,20 @@ class Batch:
     first: int
     images: list[Image]
     fresh: list[int] = field(default_factory=list)
-    features: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    features: dict[str, NDArray[Any]] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
 
 
+_Work: TypeAlias = "tuple[Backbone, dict[str, Tap]]"
+"""A backbone, and what to keep of it for each column."""
+
+
 def encode_batches(
-    rows: Slice, source: Source, backbones: Sequence[Backbone], batch_size: int, lanes: int | None = None
+    rows: Slice,
+    source: Source,
+    backbones: Mapping[str, Backbone],
+    batch_size: int,
+    lanes: int | None = None,
 ) -> Iterator[Batch]:
     """Read, decode and encode the images of a slice.
 
@@ -136,7 +146,9 @@ def encode_batches(
     rows : Slice
     source : Source
         Gives the images' bytes.
-    backbones : sequence of Backbone
+    backbones : mapping of str to Backbone
+        By spec of the column they fill. A backbone of several columns runs once for all of them, and once
+        more for each view.
     batch_size : int
         Rows of a batch; the first begins at the slice's start.
     lanes : int, optional
@@ -153,13 +165,14 @@ def encode_batches(
     before = torch.get_num_threads()
     # Sums are rounded as they are shared out, so the share must not depend on how many lanes there are.
     share = max(1, cores() // MAX_LANES)
-    on_gpu = any(backbone.device.type != "cpu" for backbone in backbones)
+    on_gpu = any(backbone.device.type != "cpu" for backbone in backbones.values())
+    work = _share_out(backbones)
     # Two at the device at a time: one computes while the other copies.
     turns = BoundedSemaphore(2 if on_gpu else lanes)
     first_of: dict[str, int] = {}
     done: list[Image] = []
     reads: deque[Future[tuple[list[bytes], Batch]]] = deque()
-    work: deque[Future[Batch]] = deque()
+    encodings: deque[Future[Batch]] = deque()
     starts = iter(range(0, len(rows), batch_size))
     pool = ThreadPoolExecutor(lanes, "lane", initializer=torch.set_num_threads, initargs=(share,))
     try:
@@ -169,11 +182,11 @@ def encode_batches(
             if reads:
                 data, batch = reads.popleft().result()
                 _mark_twins(batch, data, first_of)
-                work.append(pool.submit(_encode, data, batch, backbones, turns))
-            if not work:
+                encodings.append(pool.submit(_encode, data, batch, work, turns))
+            if not encodings:
                 break
-            if len(work) > lanes or not reads:
-                batch = work.popleft().result()
+            if len(encodings) > lanes or not reads:
+                batch = encodings.popleft().result()
                 done += batch.images
                 for image in batch.images:
                     if image.twin >= 0:
@@ -210,7 +223,7 @@ def _bytes(rows: Slice, source: Source, row: int) -> tuple[bytes, Image]:
     except ImageError as error:
         return b"", Image(reason=str(error))
     sha256 = hashlib.sha256(data).hexdigest()
-    if rows.known and sha256 != rows.text["sha256"][row]:
+    if rows.known and rows.text["sha256"][row] not in ("", sha256):
         return b"", Image(sha256, reason="the image has changed since it was first cached")
     return data, Image(sha256, reason="" if data else "empty")
 
@@ -222,28 +235,44 @@ def _mark_twins(batch: Batch, data: list[bytes], first_of: dict[str, int]) -> No
             image.twin = first if first != row else -1
 
 
-def _encode(data: list[bytes], batch: Batch, backbones: Sequence[Backbone], turns: BoundedSemaphore) -> Batch:
+def _share_out(backbones: Mapping[str, Backbone]) -> list[_Work]:
+    """Put the columns of one backbone together."""
+    work: dict[int, _Work] = {}
+    for spec, backbone in backbones.items():
+        work.setdefault(id(backbone), (backbone, {}))[1][spec] = split_spec(spec)[1]
+    return list(work.values())
+
+
+def _encode(data: list[bytes], batch: Batch, work: list[_Work], turns: BoundedSemaphore) -> Batch:
     import torch
 
-    geometries = {backbone.geometry for backbone in backbones}
-    pixels: dict[object, list[NDArray[np.uint8]]] = {geometry: [] for geometry in geometries}
+    wanted = {(b.geometry, shot) for b, taps in work for tap in taps.values() for shot in tap.shots}
+    shots = {shot for _, shot in wanted}
+    pixels: dict[object, list[NDArray[np.uint8]]] = {key: [] for key in wanted}
     with batch.clock.timed("decode"):
         for i, image in enumerate(batch.images):
             if image.reason or image.twin >= 0:
                 continue
             try:
                 picture = decode(data[i])
-                made = {geometry: geometry.apply(picture) for geometry in geometries}
+                seen = {shot: take_view(picture, image.sha256, shot) if shot else picture for shot in shots}
+                made = {key: key[0].apply(seen[key[1]]) for key in wanted}
             except ImageError as error:
                 image.reason = str(error)
                 continue
             data[i] = b""
             batch.fresh.append(i)
-            for geometry, array in made.items():
-                pixels[geometry].append(array)
+            for key, array in made.items():
+                pixels[key].append(array)
     if batch.fresh:
-        for backbone in backbones:
-            stacked = torch.from_numpy(np.stack(pixels[backbone.geometry]))
-            with turns, batch.clock.timed(backbone.spec):
-                batch.features[backbone.spec] = backbone.encode(stacked)
+        for backbone, taps in work:
+            found = {}
+            for shot in dict.fromkeys(shot for tap in taps.values() for shot in tap.shots):
+                names = {tap.name for tap in taps.values() if shot in tap.shots}
+                stacked = torch.from_numpy(np.stack(pixels[backbone.geometry, shot]))
+                with turns, batch.clock.timed(backbone.spec):
+                    found[shot] = backbone.read(stacked, names)
+            for spec, tap in taps.items():
+                values = [found[shot][tap.name] for shot in tap.shots]
+                batch.features[spec] = np.stack(values, 1) if tap.views else values[0]
     return batch

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 STEPS = 4
 """Penalties per decade."""
-DECADES = (-7, 5)
+DECADES = (-8, 5)
 """Range of penalties per row, as powers of ten; below, rounding no longer tells dependent features apart."""
 MAX_SCORED = 16384
 """Rows that the cosine is scored on; beyond these a sample is drawn, so that choosing stays quick."""
@@ -123,7 +122,8 @@ def project(chunks: Iterable[Rows], spectra: Sequence[Spectrum], rows: int, seed
         fold = chunk.fold if share >= 1 else np.where(rng.random(len(chunk.fold)) < share, chunk.fold, -1)
         for number, spectrum in enumerate(spectra):
             for x, y, weight in chunk._replace(fold=fold).of(number):
-                found[number].append(((x - spectrum.mean) @ spectrum.basis, y, weight))
+                projected = np.matmul(x - spectrum.mean, spectrum.basis, dtype=np.float32)
+                found[number].append((projected, y, weight))
     return found
 
 
@@ -131,6 +131,8 @@ def held_cosine(projected: Projected, spectra: Sequence[Spectrum], alpha: float)
     """Mean over folds (as `GridSearchCV` takes it) of the weighted mean cosine on the rows left out."""
     means = []
     for spectrum, parts in zip(spectra, projected, strict=True):
+        if not parts:
+            continue  # a fold so small that the sample missed it
         coef = (spectrum.cross / (spectrum.values + alpha)[:, None]).astype(np.float32)
         found = [(cosine(z @ coef + spectrum.intercept, y), weight) for z, y, weight in parts]
         values, weights = (np.concatenate(column) for column in zip(*found, strict=True))
@@ -138,42 +140,43 @@ def held_cosine(projected: Projected, spectra: Sequence[Spectrum], alpha: float)
     return float(np.mean(means))
 
 
-def search(mse: F64, score: Callable[[int], float] | None) -> tuple[int, list[int]]:
-    """Find the best of log-spaced penalties: by squared error, or from there by the cosine, coarse to fine.
+def lowest(mse: F64) -> int:
+    """Index of the least squared error, of ascending penalties; of equals, of the strongest."""
+    return len(mse) - 1 - int(np.argmin(mse[::-1]))
+
+
+def climb(start: int, count: int, score: Callable[[int], float]) -> tuple[int, dict[int, float]]:
+    """Find the penalty with the best score, coarse to fine.
 
     Steps of a decade are taken while they help, then of a half, then of a quarter: a curve with one top is
-    climbed with about nine scores. Of equals, the strongest penalty is taken.
+    climbed with about seven scores. Of equals, the strongest penalty is taken.
 
     Parameters
     ----------
-    mse : numpy.ndarray, shape (a,)
-        Squared error of each penalty, ascending penalties.
-    score : callable, optional
-        Gives the cosine of the penalty at an index; without it, the squared error decides.
+    start : int
+        Index to start from.
+    count : int
+        How many penalties there are, ascending.
+    score : callable
+        Gives the score of the penalty at an index.
 
     Returns
     -------
     best : int
         Index of the best penalty.
-    tried : list of int
-        Indices of those that were scored, ascending; every one where the squared error decides.
+    scores : dict of int to float
+        The scores that were asked for.
     """
-    last = len(mse) - 1
-    best = last - int(np.argmin(mse[::-1]))
-    if score is None:
-        return best, list(range(len(mse)))
     known: dict[int, float] = {}
-
-    def cosine_at(index: int) -> tuple[float, int]:
-        if index not in known:
-            known[index] = score(index)
-        return known[index], index
-
+    best = start
     for step in (STEPS, STEPS // 2, 1):
         while True:
-            near = [index for index in (best - step, best, best + step) if 0 <= index <= last]
-            _, top = max(map(cosine_at, near))
+            near = [index for index in (best - step, best, best + step) if 0 <= index < count]
+            for index in near:
+                if index not in known:
+                    known[index] = score(index)
+            top = max(near, key=lambda index: (known[index], index))
             if top == best:
                 break
             best = top
-    return best, sorted(known)
+    return best, known

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.cache import gather
+from img2prompt_cache.cache import gather, require_whole
 from img2prompt_cache.manifest import Column, Part, part_file
 from img2prompt_cache.parts import PartFile
 from img2prompt_cache.reader import Clock
@@ -18,6 +18,34 @@ if TYPE_CHECKING:
     from img2prompt_cache.encoders import Encoder
 
 
+class Earlier:
+    """Reads what a cache holds; each part is checked against its hash before it is first used.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The cache's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._checked: set[str] = set()
+
+    def values(self, column: Column, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Read rows of a numeric column: float32, shape (len(rows), *column.shape).
+
+        Raises
+        ------
+        Img2PromptError
+            If a part they lie in is damaged.
+        """
+        wanted = np.unique(np.searchsorted([part.stop for part in column.parts], rows, side="right"))
+        parts = [column.parts[number] for number in wanted.tolist()]
+        require_whole(self.folder, [part for part in parts if part.file not in self._checked])
+        self._checked.update(part.file for part in parts)
+        return gather(self.folder, column, rows)
+
+
 def compute_targets(
     number: int,
     start: int,
@@ -25,6 +53,7 @@ def compute_targets(
     first: NDArray[np.int64],
     column: Column,
     encoder: Encoder,
+    earlier: Earlier,
     folder: Path,
     clock: Clock,
 ) -> Part:
@@ -45,14 +74,21 @@ def compute_targets(
         With every part before this one.
     encoder : Encoder
         Of the column.
+    earlier : Earlier
+        Reads them.
     folder : pathlib.Path
-        The cache's folder.
+        Where the part is written: the cache's folder, or another.
     clock : Clock
         Charged with the time.
 
     Returns
     -------
     Part
+
+    Raises
+    ------
+    Img2PromptError
+        If an earlier part that is copied from is damaged.
     """
     values = np.full((len(prompts), *column.shape), np.nan, np.float32)
     source = first[start : start + len(prompts)]
@@ -66,7 +102,7 @@ def compute_targets(
     values[again] = values[source[again] - start]
     before = np.flatnonzero(has & ~here)
     if len(before):
-        values[before] = gather(folder, column, source[before])
+        values[before] = earlier.values(column, source[before])
     name = part_file(column.folder, number)
     with clock.timed("write"), PartFile(folder / name) as file:
         file.create("values", values.shape, column.dtype)

@@ -8,11 +8,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from img2prompt_cache.cache import ROW_COLUMNS, extra_dataset
+from img2prompt_cache.cache import ROW_COLUMNS, VIEW, extra_dataset
+from img2prompt_cache.manifest import NAME as MANIFEST
 from img2prompt_cache.manifest import Column, Manifest
-from img2prompt_cache.parts import sync_folder
+from img2prompt_cache.parts import hash_file, sync_folder
 
-NAME = "cache.h5"
+_MADE_FOR = "manifest"
 
 
 def build_view(folder: Path, manifest: Manifest) -> Path:
@@ -20,22 +21,25 @@ def build_view(folder: Path, manifest: Manifest) -> Path:
 
     It holds `rows/imgId`, `rows/prompt` and the others as UTF-8 strings, and one dataset for each numeric
     column at its folder's path, e.g. ``features/timm-resnet50.a1_in1k`` (rows, 2048). Rows a column does not
-    have yet read as NaN.
+    have yet read as NaN. The scale of an int8 column lies beside it, with ``.scale`` behind its name.
 
     Returns
     -------
     pathlib.Path
         The file.
     """
-    path = folder / NAME
-    temporary = folder / f".{NAME}.tmp"
+    path = folder / VIEW
+    temporary = folder / f".{VIEW}.tmp"
     rows = manifest.columns[0]
     with h5py.File(temporary, "w", libver="latest") as file:
         names = [*ROW_COLUMNS, *(extra_dataset(name) for name in manifest.extra)]
+        file.attrs[_MADE_FOR] = hash_file(folder / MANIFEST)
         for name in names:
             _virtual(file, f"rows/{name}", rows, name, manifest.rows)
         for column in manifest.columns[1:]:
-            _virtual(file, column.folder, column, "values", manifest.rows)
+            for name in column.datasets:
+                target = column.folder if name == "values" else f"{column.folder}.{name}"
+                _virtual(file, target, column, name, manifest.rows)
             file[column.folder].attrs["spec"] = column.spec
     with temporary.open("rb") as handle:
         os.fsync(handle.fileno())
@@ -44,11 +48,21 @@ def build_view(folder: Path, manifest: Manifest) -> Path:
     return path
 
 
+def view_is_current(folder: Path) -> bool:
+    """Say whether `cache.h5` is there and was built for the manifest as it is now."""
+    try:
+        with h5py.File(folder / VIEW, "r") as file:
+            return bool(file.attrs[_MADE_FOR] == hash_file(folder / MANIFEST))
+    except (OSError, KeyError, RuntimeError, ValueError):  # what h5py raises on damaged bytes
+        return False
+
+
 def _virtual(file: h5py.File, target: str, column: Column, dataset: str, rows: int) -> None:
-    dtype = h5py.string_dtype("utf-8") if column.dtype == "text" else np.dtype(column.dtype)
-    layout = h5py.VirtualLayout((rows, *column.shape), dtype=dtype)
+    each, kind = column.datasets.get(dataset, ((), "text"))
+    dtype = h5py.string_dtype("utf-8") if kind == "text" else np.dtype(kind)
+    layout = h5py.VirtualLayout((rows, *each), dtype=dtype)
     for part in column.parts:
-        shape = (part.stop - part.start, *column.shape)
+        shape = (part.stop - part.start, *each)
         layout[part.start : part.stop] = h5py.VirtualSource(part.file, dataset, shape, dtype=dtype)
-    fill = np.nan if column.dtype.startswith("float") else None
+    fill = np.nan if kind.startswith("float") else None
     file.create_virtual_dataset(target, layout, fillvalue=fill)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from img2prompt_cache.cache import FAILED, OK, ROW_COLUMNS, extra_dataset
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.manifest import Column, Part, part_file
 from img2prompt_cache.parts import PartFile
+from img2prompt_cache.quantise import quantise
 from img2prompt_cache.reader import Batch, Clock, Image, Slice, encode_batches
 
 if TYPE_CHECKING:
@@ -41,11 +42,11 @@ def compute_part(
     rows : Slice
         The rows.
     columns : list of Column
-        `rows` and feature columns to compute.
+        `rows`, feature, trunk and view columns to compute.
     source : Source
         Gives the images' bytes.
     backbones : mapping of str to Backbone
-        By spec; one for each feature column.
+        By spec of the column; one for each that is not `rows`.
     folder : pathlib.Path
         The cache's folder.
     batch_size : int
@@ -67,21 +68,23 @@ def compute_part(
     Img2PromptError
         If a feature does not fit float16: not finite, or too large.
     """
-    features = [column for column in columns if column.kind == "features"]
-    models = [backbones[column.spec] for column in features]
+    encoded = [column for column in columns if column.kind != "rows"]
+    models = {column.spec: backbones[column.spec] for column in encoded}
     names = {column.spec: part_file(column.folder, rows.number) for column in columns}
     images: list[Image] = []
     with ExitStack() as stack:
         files = {spec: stack.enter_context(PartFile(folder / name)) for spec, name in names.items()}
-        for column in features:
-            files[column.spec].create("values", (len(rows), *column.shape), column.dtype)
+        for column in encoded:
+            for name, (shape, dtype) in column.datasets.items():
+                files[column.spec].create(name, (len(rows), *shape), dtype)
         for batch in encode_batches(rows, source, models, batch_size, lanes):
             clock.add(batch.clock)
             images += batch.images
             with clock.timed("write"):
-                for backbone in models:
-                    file = files[backbone.spec]
-                    file.write("values", batch.first, _values(backbone, batch, file))
+                for column in encoded:
+                    file = files[column.spec]
+                    for name, values in _values(column, models[column.spec], batch, file).items():
+                        file.write(name, batch.first, values)
             on_batch(len(batch.images))
         missing = [rows.start + i for i, image in enumerate(images) if image.reason and rows.was_good(i)]
         with clock.timed("write"):
@@ -90,29 +93,46 @@ def compute_part(
             parts = []
             for column in columns:
                 size, sha256 = files[column.spec].commit()
-                left = tuple(missing) if column.kind == "features" else ()
+                left = tuple(missing) if column.kind != "rows" else ()
                 stop = rows.start + len(rows)
                 parts.append((column, Part(names[column.spec], rows.start, stop, size, sha256, left)))
     return parts
 
 
-def _values(backbone: Backbone, batch: Batch, file: PartFile) -> NDArray[np.float16]:
-    """What a batch adds to a column: its features, copies for twins, NaN for images that are no good."""
-    values = np.full((len(batch.images), backbone.dim), np.nan, np.float16)
-    if batch.fresh:
-        with np.errstate(over="ignore"):
-            values[batch.fresh] = batch.features[backbone.spec]
-        bad = [i for i in batch.fresh if not np.isfinite(values[i]).all()]
-        if bad:
-            raise Img2PromptError(
-                f"{backbone.spec} gave a value that is not finite or too large for float16 in precision "
-                f"{backbone.precision}, at row {batch.first + bad[0]} of the part; try --precision fp32"
-            )
-    for i, image in enumerate(batch.images):
-        if not image.reason and image.twin >= 0:
-            at = image.twin - batch.first
-            values[i] = values[at] if at >= 0 else file.read("values", image.twin)
+def _values(
+    column: Column, backbone: Backbone, batch: Batch, file: PartFile
+) -> dict[str, NDArray[Any]]:
+    """What a batch adds to each dataset of a column: its features, copies for twins, NaN for bad images."""
+    made = _stored(column, backbone, batch) if batch.fresh else {}
+    values = {}
+    for name, (shape, dtype) in column.datasets.items():
+        # There is no NaN in int8: its scale says it.
+        empty = np.nan if dtype.startswith("float") else 0
+        values[name] = np.full((len(batch.images), *shape), empty, dtype)
+        if batch.fresh:
+            values[name][batch.fresh] = made[name]
+        for i, image in enumerate(batch.images):
+            if not image.reason and image.twin >= 0:
+                at = image.twin - batch.first
+                values[name][i] = values[name][at] if at >= 0 else file.read(name, image.twin)
     return values
+
+
+def _stored(column: Column, backbone: Backbone, batch: Batch) -> dict[str, NDArray[Any]]:
+    """The features of a batch as the datasets of a column keep them."""
+    with np.errstate(over="ignore"):
+        values = batch.features[column.spec].astype(np.float16, copy=False)
+    whole = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+    if not whole.all():
+        row = batch.first + batch.fresh[int(whole.argmin())]
+        raise Img2PromptError(
+            f"{column.spec} gave a value that is not finite or too large for float16 in precision "
+            f"{backbone.precision}, at row {row} of the part; try --precision fp32"
+        )
+    if column.dtype != "int8":
+        return {"values": values}
+    codes, scale = quantise(values, lead=2 if column.kind == "views" else 1)
+    return {"values": codes, "scale": scale}
 
 
 def _write_rows(file: PartFile, rows: Slice, images: list[Image]) -> None:

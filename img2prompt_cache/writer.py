@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,19 +14,24 @@ from pathlib import Path
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.manifest import KINDS, NAME, Column, Manifest, Part, load_manifest, save_manifest
+from img2prompt_cache.parts import write_atomically
 
 LOCK = ".lock"
 HOLDER = ".writer.json"
+REDO = ".redo"
+"""Where parts are computed again that may yet be turned down."""
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the cache's lock: one writer at a time; the kernel releases it when its holder dies.
 
     Parameters
     ----------
     folder : pathlib.Path
         The cache's folder; made if it is not there.
+    wait : bool
+        For whoever holds the lock to let go of it.
 
     Raises
     ------
@@ -39,7 +45,7 @@ def writing(folder: Path) -> Iterator[None]:
     _claim(folder)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
         raise Img2PromptError(f"{folder} is being written by {_holder(folder)}; wait for it to end") from None
     except OSError as error:
@@ -50,8 +56,8 @@ def writing(folder: Path) -> Iterator[None]:
             "host": socket.gethostname(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        (folder / HOLDER).write_text(json.dumps(me), encoding="utf-8")
         _sweep(folder)
+        write_atomically(folder / HOLDER, json.dumps(me).encode())
         yield
     finally:
         with suppress(OSError):
@@ -65,7 +71,9 @@ def _claim(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / NAME).exists():
-            strangers = [entry.name for entry in folder.iterdir() if not _ours(entry.name)]
+            strangers = [
+                entry.name for entry in folder.iterdir() if entry.is_symlink() or not _ours(entry.name)
+            ]
             if strangers:
                 raise UsageError(
                     f"{folder} is not a cache and not empty (it holds {strangers[0]}); name another folder "
@@ -76,9 +84,7 @@ def _claim(folder: Path) -> None:
 
 
 def _ours(name: str) -> bool:
-    return name in (LOCK, HOLDER, "rows", "features", "trunk", "targets", ".gitignore") or name.endswith(
-        ".tmp"
-    )
+    return name in (LOCK, HOLDER, *KINDS, ".gitignore") or name.endswith(".tmp")
 
 
 def _holder(folder: Path) -> str:
@@ -91,6 +97,11 @@ def _holder(folder: Path) -> str:
 
 def _sweep(folder: Path) -> None:
     """Remove what a crash left half written. Whole but unrecorded parts stay: they are written over."""
+    redo = folder / REDO
+    if redo.is_symlink():
+        redo.unlink()
+    elif redo.exists():
+        shutil.rmtree(redo)
     for pattern in (".*.tmp", *(f"{kind}/**/.*.tmp" for kind in KINDS)):
         for leftover in folder.glob(pattern):
             leftover.unlink(missing_ok=True)
@@ -106,19 +117,24 @@ def commit(folder: Path, manifest: Manifest, parts: Iterable[tuple[Column, Part]
     manifest : Manifest
         As it stands.
     parts : iterable of (Column, Part)
-        Each takes the place of the recorded part of the same rows, or follows the last one.
+        Each takes the place of the recorded part of the same rows, or follows the last one. A file that
+        has another name than the one in its place is removed, once the manifest is saved.
 
     Returns
     -------
     Manifest
         As saved.
     """
+    stale = set()
     for column, part in parts:
         current = manifest.column(column.kind, column.spec) or column
+        stale |= {old.file for old in current.parts if old.start == part.start and old.file != part.file}
         kept = tuple(old for old in current.parts if old.start != part.start)
         ordered = tuple(sorted((*kept, part), key=lambda p: p.start))
         manifest = manifest.with_column(replace(current, parts=ordered))
     save_manifest(folder, manifest)
+    for file in stale:
+        (folder / file).unlink(missing_ok=True)
     return manifest
 
 

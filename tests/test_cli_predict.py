@@ -135,6 +135,29 @@ def test_a_cache_a_folder_and_stdin_give_the_same(cli, here, fitted, pairs, monk
             np.testing.assert_allclose(rows[other][name], vector, atol=1e-4)
 
 
+def test_a_list_with_bad_entries(cli, here, pairs, monkeypatch):
+    names = [f"{pairs}/{name}" for name in ("img004.png", "gone.png", "img002.png", "img004.png")]
+    odd = io.TextIOWrapper(io.BytesIO("\n".join(names).encode() + b"\n/odd\xff.png\n"), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", odd)
+    said = cli("predict", "-", "--out", "x.npy")
+    assert said.code == 0
+    assert ids_of(here / "x.ids.csv") == ["img004", "img002"]
+    assert "gone: cannot be read: No such file or directory\n" in said.err
+    assert "1 images named twice, taken once (first: " in said.err
+    assert "1 names that are not UTF-8, passed over" in said.err
+
+
+def test_a_folder_with_a_table_of_other_images(cli, here, pairs):
+    (here / "set").mkdir()
+    for name in ("img004", "img002"):
+        shutil.copy(pairs / f"{name}.png", here / "set")
+    (here / "set" / "prompts.csv").write_text("imgId,prompt\nother,x\n")
+    said = cli("predict", "set", "--out", "x.npy")
+    assert said.code == 0
+    assert ids_of(here / "x.ids.csv") == ["img002", "img004"]
+    assert "taken without their table: no row of" in said.err
+
+
 def test_a_bank_of_the_users_own(cli, here, pairs, monkeypatch):
     monkeypatch.setenv("IMG2PROMPT_HOME", str(here / "home"))
     (here / "bank.txt").write_text("a calm sea\n\ntwo red boats\x1b[31m\na calm sea\n")

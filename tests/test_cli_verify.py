@@ -14,7 +14,7 @@ def test_a_whole_cache(cli, tmp_path):
     folder = make_cache(tmp_path / "cache", 20)
     said = cli("verify", "--cache", folder, "--json")
     assert (said.code, said.err) == (0, "")
-    assert said.json == {"ok": True, "damaged": []}
+    assert said.json == {"ok": True, "damaged": [], "unknown": []}
     assert cli("verify", "--cache", folder).out == f"{folder}: 8 parts, all whole\n"
 
 
@@ -28,13 +28,25 @@ def test_every_damaged_part_is_named_and_left_alone(cli, tmp_path):
     names = {str(path.relative_to(folder)) for path in (changed, cut, gone)}
     said = cli("verify", "--cache", folder, "--json")
     assert said.code == 1
-    assert list(said.json) == ["ok", "damaged"]
+    assert list(said.json) == ["ok", "damaged", "unknown"]
     assert said.json["ok"] is False
     assert {*said.json["damaged"]} == names
     assert {line.partition(":")[0] for line in said.err.splitlines()} == names
     told = cli("verify", "--cache", folder)
     assert (told.code, told.err) == (1, "")
     lines = told.out.splitlines()
-    assert lines[-1] == f"{folder}: 3 of 8 parts damaged"
+    assert lines[-1] == f"{folder}: 3 of 8 parts damaged; `img2prompt-cache repair` computes them anew"
     assert {line.partition(": ")[2] for line in lines[:-1]} >= {"its bytes have changed", "it is missing"}
     assert changed.exists()
+
+
+def test_what_the_cache_does_not_know_is_named_and_no_damage(cli, tmp_path):
+    folder = make_cache(tmp_path / "cache", 20)
+    (folder / "rows" / "00002.h5").write_bytes(b"a stranger's")
+    said = cli("verify", "--cache", folder, "--json")
+    assert (said.code, said.json) == (0, {"ok": True, "damaged": [], "unknown": ["rows/00002.h5"]})
+    told = cli("verify", "--cache", folder)
+    assert told.out.splitlines() == [
+        "rows/00002.h5: the cache does not know it, and does not read it",
+        f"{folder}: 8 parts, all whole",
+    ]

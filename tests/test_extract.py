@@ -35,13 +35,13 @@ def columns(folder: Path) -> dict[str, np.ndarray]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each call of a backbone was given."""
     seen: list[int] = []
-    encode = Backbone.encode
+    read = Backbone.read
 
-    def counting(self: Backbone, pixels: torch.Tensor) -> np.ndarray:
+    def counting(self: Backbone, pixels: torch.Tensor, names: Any) -> dict[str, np.ndarray]:
         seen.append(len(pixels))
-        return encode(self, pixels)
+        return read(self, pixels, names)
 
-    monkeypatch.setattr(Backbone, "encode", counting)
+    monkeypatch.setattr(Backbone, "read", counting)
     return seen
 
 
@@ -383,7 +383,7 @@ def test_rows_that_are_damaged_stop_the_pass(cache: Path, pairs: Path, tiny: Tin
     data = bytearray(path.read_bytes())
     data[-50] ^= 4
     path.write_bytes(data)
-    with pytest.raises(Img2PromptError, match=r"rows/00001\.h5 is damaged.* bring it back from a copy"):
+    with pytest.raises(Img2PromptError, match=r"rows/00001\.h5 is damaged.*img2prompt-cache repair"):
         tiny.extract(pairs, cache)
 
 

@@ -68,6 +68,7 @@ def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
         "sha256": SHA,
         "missing": [9],
         "source": 0,
+        "retried": [],
     }
     save_manifest(tmp_path, MANIFEST)
     assert (tmp_path / NAME).read_text("utf-8") == text

@@ -74,12 +74,12 @@ def test_the_room_is_estimated_from_the_shapes() -> None:
 def test_only_rows_that_are_not_cached_are_fresh() -> None:
     cached = {"imgId": ["a", "b", "c"], "prompt": ["pa", "", "pc"]}
     listed = table(["d", "c", "a", "e", "b"], ["pd", "pc", "other", None, None])
-    fresh, changed = fresh_rows(listed, cached, [0, 0, 0], 0)
+    fresh, changed = fresh_rows(listed, cached, np.array([0, 0, 0]), 0)
     assert fresh["imgId"].to_pylist() == ["d", "e"]
     assert changed == 1
-    assert fresh_rows(listed, {"imgId": [], "prompt": []}, [], 0) == (listed, 0)
+    assert fresh_rows(listed, cached[:0], np.array([], np.int64), 0) == (listed, 0)
     with pytest.raises(UsageError, match="imgId 'c' is cached already from another source"):
-        fresh_rows(listed, cached, [0, 0, 1], 0)
+        fresh_rows(listed, cached, np.array([0, 0, 1]), 0)
 
 
 def test_columns_of_the_users_own_are_kept_under_plain_names() -> None:

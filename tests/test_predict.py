@@ -141,15 +141,18 @@ def test_features_beyond_float16_make_a_bad_image_and_no_more(run, tmp_path):
     head = load_head(run, made)
     clean, _ = together(predict_images(head, backbones, source, source.list().table))
 
+    first = next(iter(backbones.values()))
+
     class Overflowing:
-        geometry = backbones[0].geometry
+        spec, geometry, device = first.spec, first.geometry, first.device
 
-        def encode(self, images):
-            values = backbones[0].encode(images)
+        def read(self, images, names):
+            values = first.encode(images)
             values[1] = 1e6
-            return values
+            return {"": values}
 
-    batches = predict_images(head, [Overflowing(), backbones[1]], source, source.list().table)
+    overflowing = {**backbones, first.spec: Overflowing()}
+    batches = predict_images(head, overflowing, source, source.list().table)
     found, bad = together(batches)
     assert bad == dict.fromkeys("bd", "its features are not finite, or too large for float16")
     assert list(found) == ["a", "c"]

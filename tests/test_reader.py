@@ -22,8 +22,8 @@ from kit import Tiny, make_source
 
 
 @pytest.fixture(scope="module")
-def backbones(tiny: Tiny) -> list[Backbone]:
-    return [load_backbone(tiny.cnn), load_backbone(tiny.vit)]
+def backbones(tiny: Tiny) -> dict[str, Backbone]:
+    return {spec: load_backbone(spec) for spec in (tiny.cnn, tiny.vit)}
 
 
 class Folder:
@@ -63,7 +63,7 @@ def rows(**known: list[str]) -> Slice:
 
 
 def read(
-    folder: Folder, backbones: list[Backbone], size: int, lanes: int, given: Slice | None = None
+    folder: Folder, backbones: dict[str, Backbone], size: int, lanes: int, given: Slice | None = None
 ) -> list[Image]:
     """Every image; on the way, features are held against those of the files one by one."""
     done: list[Image] = []
@@ -73,8 +73,8 @@ def read(
         done += batch.images
         good = [i for i, image in enumerate(batch.images) if not image.reason and image.twin < 0]
         assert batch.fresh == good
-        assert set(batch.features) == ({backbone.spec for backbone in backbones} if good else set())
-        for backbone in backbones if good else ():
+        assert set(batch.features) == (set(backbones) if good else set())
+        for backbone in backbones.values() if good else ():
             for i, found in zip(good, batch.features[backbone.spec], strict=True):
                 picture = decode((folder.root / f"img{batch.first + i:03d}.png").read_bytes())
                 alone = backbone.encode(torch.from_numpy(backbone.geometry.apply(picture)[None]))
@@ -85,7 +85,7 @@ def read(
 
 @pytest.mark.parametrize(("size", "lanes"), [(1, 1), (4, 3), (10, 2), (64, 1)])
 def test_every_image_is_read_once_and_encoded_or_given_a_reason(
-    size: int, lanes: int, folder: Folder, backbones: list[Backbone]
+    size: int, lanes: int, folder: Folder, backbones: dict[str, Backbone]
 ) -> None:
     threads = torch.get_num_threads()
     done = read(folder, backbones, size, lanes)
@@ -102,7 +102,7 @@ def test_every_image_is_read_once_and_encoded_or_given_a_reason(
 
 
 def test_rows_that_are_known_are_checked_against_what_they_were(
-    folder: Folder, backbones: list[Backbone]
+    folder: Folder, backbones: dict[str, Backbone]
 ) -> None:
     first = read(folder, backbones, 4, 1)
     hashes = [image.sha256 for image in first]
@@ -119,11 +119,11 @@ def test_rows_that_are_known_are_checked_against_what_they_were(
     assert [image.twin for image in done] == [-1] * 6 + [0, -1, -1, 0]
 
 
-def test_work_is_charged_to_its_stage(folder: Folder, backbones: list[Backbone]) -> None:
+def test_work_is_charged_to_its_stage(folder: Folder, backbones: dict[str, Backbone]) -> None:
     clock = Clock()
     for batch in encode_batches(rows(), folder, backbones, 4, 2):
         clock.add(batch.clock)
-    assert set(clock.seconds) == {"read", "decode", *(backbone.spec for backbone in backbones)}
+    assert set(clock.seconds) == {"read", "decode", *backbones}
     assert min(clock.seconds.values()) > 0
     with clock.timed("read"):
         pass
@@ -133,7 +133,7 @@ def test_work_is_charged_to_its_stage(folder: Folder, backbones: list[Backbone])
 
 
 def test_no_lane_is_left_behind_by_a_reader_that_stops_early(
-    folder: Folder, backbones: list[Backbone]
+    folder: Folder, backbones: dict[str, Backbone]
 ) -> None:
     batches = encode_batches(rows(), folder, backbones, 1, 2)
     next(batches)
@@ -145,4 +145,4 @@ def test_a_slice_knows_its_length_and_whether_it_is_known() -> None:
     assert len(rows()) == 10
     assert not rows().known
     assert rows(sha256=[], status=[]).known
-    assert list(encode_batches(Slice(0, 0, {"imgId": []}), Folder(Path()), [], 4, 1)) == []
+    assert list(encode_batches(Slice(0, 0, {"imgId": []}), Folder(Path()), {}, 4, 1)) == []

@@ -2,12 +2,21 @@
 
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
 
 from img2prompt_cache.errors import ImageError, UsageError
-from img2prompt_cache.sources import FORMATS, files, find_default, open_paths, open_source, reopen_source
+from img2prompt_cache.sources import (
+    FORMATS,
+    files,
+    find_default,
+    list_images,
+    open_paths,
+    open_source,
+    reopen_source,
+)
 from img2prompt_cache.sources.base import SourceOptions
 
 
@@ -64,6 +73,7 @@ def test_links_pipes_and_odd_names(tmp_path: Path) -> None:
     put(tmp_path, "secret.png")
     (folder / "inside.png").symlink_to(folder / "sub" / "b.png")
     (folder / "out.png").symlink_to(tmp_path / "secret.png")
+    (folder / "folder").symlink_to(tmp_path)
     (folder / "loop.png").symlink_to(folder / "loop.png")
     (folder / "gone.png").symlink_to(folder / "nothing.png")
     (folder / "sub" / "up").symlink_to(folder)
@@ -71,11 +81,18 @@ def test_links_pipes_and_odd_names(tmp_path: Path) -> None:
     (folder / "bad\udcff.png").touch()
     source = open_source(folder)
     listing = source.list()
-    assert listing.table["imgId"].to_pylist() == ["a", "inside", "sub/b"]
-    assert [note.split()[0] for note in listing.summary.notes] == ["4", "1"]
+    assert listing.table["imgId"].to_pylist() == ["a", "inside", "out", "sub/b"]
+    assert listing.summary.notes == (
+        "2 links to folders, passed over; name what a link leads to, or a copy made with `cp -rL` "
+        "(first: folder/)",
+        "2 links to nothing, or to a text outside, passed over; name what a link leads to, or a copy made with "
+        "`cp -rL` (first: gone.png)",
+        "1 names that cannot be read or are not UTF-8, passed over (first: bad?.png)".replace("?", "\ufffd"),
+    )
     assert source.read("inside.png") == b"sub/b.png"
+    assert source.read("out.png") == b"secret.png"
     for uri in (
-        "out.png",
+        "folder/secret.png",
         "loop.png",
         "gone.png",
         "pipe.png",
@@ -86,6 +103,31 @@ def test_links_pipes_and_odd_names(tmp_path: Path) -> None:
     ):
         with pytest.raises(ImageError, match="cannot be read"):
             source.read(uri)
+
+
+def test_a_snapshot_of_links_as_the_hub_dvc_and_annex_make_them(tmp_path: Path) -> None:
+    put(tmp_path / "blobs", "1a", "2b", "3c")
+    snapshot = tmp_path / "snapshots" / "main"
+    (snapshot / "images").mkdir(parents=True)
+    (snapshot / "images" / "a.png").symlink_to(Path("../../../blobs/1a"))
+    (snapshot / "images" / "b.jpg").symlink_to(Path("../../../blobs/2b"))
+    (snapshot / "images" / "not-fetched.png").symlink_to(Path("../../../blobs/9z"))
+    (tmp_path / "blobs" / "table").write_text("imgId,prompt\na,x\nb,y\nnot-fetched,z\n")
+    (snapshot / "prompts.csv").symlink_to(Path("../../blobs/table"))
+    source = open_source(snapshot)
+    listing = source.list()
+    assert listing.table["prompt"].to_pylist() == ["x", "y"]
+    assert listing.summary.without_image == 1
+    assert [source.read(uri) for uri in listing.table["uri"].to_pylist()] == [b"1a", b"2b"]
+
+
+def test_a_text_behind_a_link_out_of_the_folder_is_no_prompt(tmp_path: Path) -> None:
+    put(tmp_path, "set/a.png", "set/b.png", "set/texts/b.txt", "key")
+    (tmp_path / "set" / "a.txt").symlink_to(tmp_path / "key")
+    (tmp_path / "set" / "b.txt").symlink_to(tmp_path / "set" / "texts" / "b.txt")
+    listing = open_source(tmp_path / "set").list()
+    assert listing.table["prompt"].to_pylist() == [None, "texts/b.txt"]
+    assert any("to a text outside" in note and "(first: a.txt)" in note for note in listing.summary.notes)
 
 
 def test_a_folder_that_is_a_link_is_followed(tmp_path: Path) -> None:
@@ -192,14 +234,86 @@ def test_one_path(tmp_path: Path) -> None:
     assert open_paths([tmp_path]).list().table["prompt"].to_pylist() == ["x"]
 
 
-def test_wrong_paths(tmp_path: Path) -> None:
-    put(tmp_path, "a.png")
+def test_no_path_that_is_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no images were named"):
         open_paths([])
-    with pytest.raises(UsageError, match=r"no file or folder .*b.png"):
-        open_paths([tmp_path / "a.png", tmp_path / "b.png"])
-    with pytest.raises(UsageError, match="twice"):
-        open_paths([tmp_path / "a.png", tmp_path / "a.png"]).list()
+    with pytest.raises(UsageError, match=r"no file or folder .*b\.png$"):
+        open_paths([tmp_path / "b.png"])
+    with pytest.raises(UsageError, match=r"no file or folder .*b\.png, nor any of the 2 others"):
+        open_paths([tmp_path / "b.png", tmp_path / "c.png", tmp_path / "d"])
+
+
+def test_one_bad_path_does_not_spoil_the_others(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "odd\udcff.png")
+    (tmp_path / "none").mkdir()
+    source, listing = list_images(
+        [tmp_path / name for name in ("a.png", "gone.png", "none", "gone/b.png", "odd\udcff.png")]
+    )
+    uris = listing.table["uri"].to_pylist()
+    assert uris == ["a.png", "gone.png", "gone/b.png"]
+    assert source.read("a.png") == b"a.png"
+    for uri in uris[1:]:
+        with pytest.raises(ImageError, match="No such file or directory"):
+            source.read(uri)
+    holds_none, odd = listing.summary.notes
+    assert holds_none == f"{tmp_path / 'none'} holds no images"
+    assert odd.startswith("1 names that are not UTF-8, passed over")
+
+
+def test_an_image_named_twice_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "x/a.png", "x/b.png")
+    monkeypatch.chdir(tmp_path)
+    _, listing = list_images([Path("x/b.png"), Path("x"), tmp_path / "x" / "b.png", Path("x/../x/a.png")])
+    assert listing.table["imgId"].to_pylist() == ["b", "a"]
+    assert listing.summary.notes == ("2 images named twice, taken once (first: a.png)",)
+
+
+@pytest.mark.parametrize("whole_folder", [True, False])
+def test_ids_keep_the_suffix_where_nothing_else_differs(tmp_path: Path, whole_folder: bool) -> None:
+    # The stem of the third is what the first is called with its suffix.
+    names = ["a.jpg", "a.png", "a.jpg.png", "b.png"]
+    put(tmp_path, *names)
+    paths = [tmp_path] if whole_folder else [tmp_path / name for name in names]
+    rows = list_images(paths)[1].table.to_pylist()
+    assert {row["uri"]: row["imgId"] for row in rows} == {
+        "a.jpg": "a.jpg",
+        "a.png": "a.png",
+        "a.jpg.png": "a.jpg.png",
+        "b.png": "b",
+    }
+
+
+def test_prediction_needs_no_prompts(tmp_path: Path) -> None:
+    put(tmp_path, "b/a.png", "c.png")
+    (tmp_path / "c.txt").write_text("a prompt")
+    wanted = [
+        {"imgId": "b/a", "uri": "b/a.png", "prompt": None},
+        {"imgId": "c", "uri": "c.png", "prompt": None},
+    ]
+    source, listing = list_images([tmp_path])
+    assert source.settings == {"format": "paths"}
+    assert listing.table.to_pylist() == wanted
+    for table, why in (
+        ("imgId,prompt\nother,x\n", "no row of .*prompts.csv names an image"),
+        ("imgId,prompt\nc,x\nc,y\n", "has the imgId 'c' twice"),
+        ("imgId,prompt\n../c,x\n", "names a file outside the source"),
+        ("picture,words\nc,x\n", "prompts.csv"),
+    ):
+        (tmp_path / "prompts.csv").write_text(table)
+        with pytest.raises(UsageError, match=why):
+            open_source(tmp_path).list()
+        _, listing = list_images([tmp_path])
+        assert listing.table.to_pylist() == wanted
+        assert re.match(f"the images are taken without their table: .*{why}", listing.summary.notes[0])
+    (tmp_path / "prompts.csv").write_text("imgId,prompt\nc,x\n")
+    assert list_images([tmp_path])[1].table["prompt"].to_pylist() == ["x", None]
+
+
+def test_what_was_wrong_first_is_told_where_there_are_no_images_either(tmp_path: Path) -> None:
+    (tmp_path / "prompts.csv").write_text("picture\nc\n")
+    for path in (tmp_path, tmp_path / "prompts.csv"):
+        with pytest.raises(UsageError, match=r"prompts\.csv"):
+            list_images([path])
 
 
 def test_images_behind_a_link_are_told(tmp_path: Path) -> None:
@@ -207,6 +321,6 @@ def test_images_behind_a_link_are_told(tmp_path: Path) -> None:
     put(tmp_path / "set", "b.md")
     (tmp_path / "set" / "images").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "set" / "prompts.csv").write_text("imgId,prompt\na,x\n")
-    with pytest.raises(UsageError, match=r"holds no images; 1 links .* passed over \(first: images/\)"):
+    with pytest.raises(UsageError, match=r"holds no images; 1 links to folders, .* \(first: images/\)"):
         open_source(tmp_path / "set").list()
     assert open_source(tmp_path / "set" / "images").list().table["prompt"].to_pylist() == ["x"]

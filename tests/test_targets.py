@@ -15,7 +15,7 @@ from img2prompt_cache.manifest import Column
 from img2prompt_cache.parts import hash_file
 from img2prompt_cache.plan import first_occurrences
 from img2prompt_cache.reader import Clock
-from img2prompt_cache.targets import compute_targets
+from img2prompt_cache.targets import Earlier, compute_targets
 from kit import Tiny
 
 PROMPTS = [
@@ -42,10 +42,10 @@ def encoder(tiny: Tiny) -> Encoder:
 def compute(folder: Path, encoder: Encoder, rows: int) -> tuple[Column, Clock]:
     column = Column("targets", encoder.spec, "targets/tiny", (encoder.dim,), "float32", {})
     first = first_occurrences(pa.chunked_array([PROMPTS]))
-    clock = Clock()
+    clock, earlier = Clock(), Earlier(folder)
     for number, start in enumerate(range(0, len(PROMPTS), rows)):
         prompts = PROMPTS[start : start + rows]
-        part = compute_targets(number, start, prompts, first, column, encoder, folder, clock)
+        part = compute_targets(number, start, prompts, first, column, encoder, earlier, folder, clock)
         assert (part.start, part.stop) == (start, start + len(prompts))
         assert part.sha256 == hash_file(folder / part.file)
         column = replace(column, parts=(*column.parts, part))

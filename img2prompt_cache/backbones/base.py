@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from img2prompt_cache.backbones.taps import TOP, blocks_of
 from img2prompt_cache.geometry import Geometry
 from img2prompt_cache.images import DECODE_RULES
 
@@ -76,6 +78,29 @@ class Backbone:
         -------
         numpy.ndarray, float32, shape (n, dim)
         """
+        return self.read(pixels)[TOP]
+
+    def read(self, pixels: torch.Tensor, names: Collection[str] = (TOP,)) -> dict[str, np.ndarray]:
+        """Compute several outputs of a batch in one forward pass.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor, uint8, shape (n, height, width, 3)
+            As `Geometry.apply` gives them.
+        names : collection of str
+            As `taps` names them: ``""`` for the features, ``"levels"``, ``"k2"`` for the trunk before the
+            last 2 blocks.
+
+        Returns
+        -------
+        dict of str to numpy.ndarray, shape (n, …)
+            By name: features and levels as float32, values of a trunk as float16, channels last.
+
+        Raises
+        ------
+        UsageError
+            If the model cannot be cut there.
+        """
         import torch
 
         device, dtype = self.device, next(self.model.parameters()).dtype
@@ -89,5 +114,13 @@ class Backbone:
                 pixels = pixels.pin_memory().to(device, non_blocking=True)
             # A view of interleaved pixels as (n, 3, h, w) is channels-last already.
             images = pixels.permute(0, 3, 1, 2).float().sub_(mean).div_(std).to(dtype)
-            features: np.ndarray = self.model(images).float().cpu().numpy()
-        return features
+            if set(names) == {TOP}:
+                found = {TOP: self.model(images)}
+            else:
+                from img2prompt_cache.backbones.trunks import chain_of
+
+                found = chain_of(self.model).read(images, names)
+            return {
+                name: (value if blocks_of(name) else value.float()).contiguous().cpu().numpy()
+                for name, value in found.items()
+            }

@@ -32,7 +32,7 @@ def fold_batchnorm(model: nn.Module, example: torch.Tensor) -> nn.Module:
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         return model
     folded = copy.deepcopy(model)
-    with torch.inference_mode():
+    with torch.no_grad():  # weights made in inference mode could not be trained on later
         pairs = _follow(folded, example)
         names = {module: name for name, module in folded.named_modules()}
         for norm, conv in pairs.items():

@@ -16,6 +16,7 @@ HEADS = {
     "nearest": "img2prompt_cache.heads.nearest:Nearest",
     "knn": "img2prompt_cache.heads.knn:Knn",
     "ridge": "img2prompt_cache.heads.ridge:Ridge",
+    "kernel": "img2prompt_cache.heads.kernel:Kernel",
     "mlp": "img2prompt_cache.heads.mlp:Mlp",
 }
 """Where each head is, imported when it is asked for."""

@@ -1,13 +1,15 @@
-"""The ridge head: a linear map in closed form, its penalty chosen on grouped folds."""
+"""The ridge head: a linear map in closed form, its penalties chosen on grouped folds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from img2prompt_cache import gram, spectrum
+from img2prompt_cache import bands, gram, spectrum
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
@@ -17,10 +19,13 @@ from img2prompt_cache.splits import k_folds
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from img2prompt_cache.gram import F64, Rows, Sums
     from img2prompt_cache.heads.base import Features, Groups, State, Targets
 
-ROWS = 4096
-"""Rows taken at a time, so that float64 copies stay small."""
+    Chunks = Callable[[], Iterable[Rows]]
+
+ROWS = 16384
+"""Rows taken at a time."""
 
 CHOICES = ("cosine", "mse")
 
@@ -28,25 +33,30 @@ CHOICES = ("cosine", "mse")
 class Ridge(Head):
     """Ridge regression, predictions scaled to length 1.
 
-    Each backbone's features are first scaled, as one, to a total variance of 1. Where no penalty is given, 25
-    are tried on grouped folds, and more beyond the end of the range while the best lies there.
+    Each backbone's features are first scaled, as one, to a total variance of 1. Where no penalty is given, it
+    is chosen on grouped folds. Where backbones are joined each gets its own: their ratios by squared error,
+    then all together by `choose`.
 
     Parameters
     ----------
-    alpha : float, optional
-        Penalty on the scaled features, as in scikit-learn's `Ridge`.
+    alpha : float or sequence of float, optional
+        Penalty on the scaled features, as in scikit-learn's `Ridge`; or one for each backbone.
     folds : int
         Folds to choose the penalty on.
     choose : str
         What the best penalty is best at: ``"cosine"``, or ``"mse"`` of predictions before normalisation.
     seed : int
-        Of the folds.
+        Of the folds, and of the sample of rows that cosines are taken on.
     """
 
     name = "ridge"
 
     def __init__(
-        self, alpha: float | None = None, folds: int = 5, choose: str = "cosine", seed: int = 0
+        self,
+        alpha: float | Sequence[float] | None = None,
+        folds: int = 5,
+        choose: str = "cosine",
+        seed: int = 0,
     ) -> None:
         self.alpha = alpha
         self.folds = folds
@@ -61,38 +71,70 @@ class Ridge(Head):
         groups: Groups | None = None,
         blocks: tuple[int, ...] | None = None,
         validation: tuple[Features, Targets] | None = None,
+        sample_weight: F64 | None = None,
     ) -> Self:
         """Fit the head; see `Head.fit`.
+
+        Parameters
+        ----------
+        X, y, groups, blocks, validation
+            As for every head.
+        sample_weight : numpy.ndarray, shape (n,), optional
+            How much each row counts, above 0, in fitting and in choosing.
 
         Raises
         ------
         UsageError
-            If the penalty is not above 0, `choose` is unknown, or there are fewer groups than folds.
+            If a penalty or weight is not above 0, `choose` is unknown, or there are fewer groups than folds.
         """
-        if self.alpha is not None and not 0 < self.alpha < np.inf:
-            raise UsageError(f"ridge needs a finite alpha > 0, not {self.alpha}")
-        if self.choose not in CHOICES:
-            raise unknown("value of ridge's setting 'choose'", self.choose, CHOICES)
         X, y, groups, blocks = checks.training(X, y, groups, blocks)
-        if self.alpha is None:
-            folds, fold = self.folds, k_folds(groups, self.folds, self.seed)
-        else:
-            folds, fold = 1, np.zeros(len(X), np.int64)
+        weight = None if sample_weight is None else np.asarray(sample_weight, np.float64)
+        if weight is not None and not (
+            weight.shape == (len(X),) and 0 < weight.min() <= weight.max() < np.inf
+        ):
+            raise UsageError("ridge needs sample weights that are finite and above 0, one for each row")
+        fold = (
+            np.zeros(len(X), np.int64) if self.alpha is not None else k_folds(groups, self.folds, self.seed)
+        )
 
-        def chunks() -> Iterator[gram.Chunk]:
+        def chunks() -> Iterator[Rows]:
             for start in range(0, len(X), ROWS):
                 rows = slice(start, start + ROWS)
-                yield X[rows], y[rows], fold[rows]
+                yield gram.Rows(X[rows], y[rows], fold[rows], None if weight is None else weight[rows])
 
-        by_fold = gram.accumulate(chunks(), folds)
-        total = sum(by_fold[1:], start=by_fold[0])
+        return self.fit_stream(chunks, len(X), blocks)
+
+    def fit_stream(self, chunks: Chunks, n: int, blocks: tuple[int, ...]) -> Self:
+        """Fit on rows that need not fit in memory.
+
+        Parameters
+        ----------
+        chunks : callable
+            Gives the rows anew at each call, as `gram.Rows` of float16 or float32; it is called twice. Fold
+            numbers are 0…`folds`−1; with a given penalty all 0.
+        n : int
+            How many rows there are.
+        blocks : tuple of int
+            Widths of the joined backbones, summing to p.
+
+        Raises
+        ------
+        UsageError
+            If a penalty is not above 0, or `choose` is unknown.
+        Img2PromptError
+            If a value is not finite.
+        """
+        alpha = self._given(blocks)
+        if self.choose not in CHOICES:
+            raise unknown("value of ridge's setting 'choose'", self.choose, CHOICES)
+        by_fold = gram.accumulate(chunks(), self.folds if alpha is None else 1)
+        total = reduce(add, by_fold)
         scale = gram.block_scale(total, blocks)
         self.tried_: list[dict[str, float]] = []
-        if self.alpha is None:
-            spectra = [spectrum.decompose(total - held, scale) for held in by_fold]
-            self.tried_ = spectrum.search(chunks, spectra, len(X), self.choose)
-        self.alpha_ = self.alpha or spectrum.best(self.tried_, self.choose)["alpha"]
-        self.mean_, self.coef_, self.intercept_ = gram.solve(total, scale, self.alpha_)
+        if alpha is None:
+            alpha = self._chosen(chunks, n, by_fold, total, scale, blocks)
+        self.alpha_ = alpha
+        self.mean_, self.coef_, self.intercept_ = gram.solve(total, scale, np.repeat(alpha, blocks))
         return self
 
     def predict(self, X: Features) -> Targets:
@@ -102,28 +144,58 @@ class Ridge(Head):
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One record per penalty tried: `alpha`, `cosine` and `mse`, means over folds."""
+        """One record per penalty tried: `alpha`, `mse` and, where it was chosen by that, `cosine`.
+
+        Means over folds. Where backbones are joined, `alpha` is the geometric mean of their penalties.
+        """
         return self.tried_
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The penalty `alpha` in use."""
-        return {"alpha": self.alpha_}
+        """The penalty `alpha` in use, a list where backbones are joined."""
+        return {"alpha": float(self.alpha_[0]) if len(self.alpha_) == 1 else self.alpha_.tolist()}
 
     def state(self) -> State:
-        """Give `coef` (p, t), `mean` (p,), `intercept` (t,) and `alpha` (1,)."""
-        return {
-            "coef": self.coef_,
-            "mean": self.mean_,
-            "intercept": self.intercept_,
-            "alpha": np.array([self.alpha_]),
-        }
+        """Give `coef` (p, t), `mean` (p,), `intercept` (t,) and `alpha`, one per backbone."""
+        return {"coef": self.coef_, "mean": self.mean_, "intercept": self.intercept_, "alpha": self.alpha_}
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back."""
         self.coef_ = checks.take(state, "coef", None, None)
         self.mean_ = checks.take(state, "mean", self.coef_.shape[0])
         self.intercept_ = checks.take(state, "intercept", self.coef_.shape[1])
-        self.alpha_ = float(checks.take(state, "alpha", 1)[0])
+        self.alpha_ = checks.take(state, "alpha", None)
         self.tried_ = []
         return self
+
+    def _given(self, blocks: tuple[int, ...]) -> F64 | None:
+        if self.alpha is None:
+            return None
+        alpha = np.atleast_1d(np.asarray(self.alpha, np.float64))
+        if not ((alpha > 0) & (alpha < np.inf)).all():
+            raise UsageError(f"ridge needs a finite alpha > 0, not {self.alpha}")
+        if len(alpha) not in (1, len(blocks)):
+            raise UsageError(f"ridge got {len(alpha)} penalties for {len(blocks)} backbones")
+        return np.broadcast_to(alpha, len(blocks)).copy()
+
+    def _chosen(
+        self, chunks: Chunks, n: int, by_fold: list[Sums], total: Sums, scale: F64, blocks: tuple[int, ...]
+    ) -> F64:
+        ratios = bands.ratios(by_fold, scale, blocks)
+        alphas = spectrum.penalties(total.n)
+        banded = scale / np.sqrt(np.repeat(ratios, blocks))
+        spectra = [spectrum.decompose(total, held, banded, alphas) for held in by_fold]
+        mse: F64 = np.mean([each.mse for each in spectra], axis=0)
+        if self.choose == "mse":
+            self.tried_ = [{"alpha": float(a), "mse": float(e)} for a, e in zip(alphas, mse, strict=True)]
+            best = spectrum.lowest(mse)
+            return ratios * float(alphas[best])
+        held = spectrum.project(chunks(), spectra, n, self.seed)
+        best, cosines = spectrum.climb(
+            spectrum.lowest(mse), len(mse), lambda index: spectrum.held_cosine(held, spectra, alphas[index])
+        )
+        self.tried_ = [
+            {"alpha": float(alphas[index]), "cosine": cosines[index], "mse": float(mse[index])}
+            for index in sorted(cosines)
+        ]
+        return ratios * float(alphas[best])

@@ -39,6 +39,7 @@ __all__ = [
     "SourceOptions",
     "Summary",
     "find_default",
+    "list_images",
     "open_paths",
     "open_source",
     "reopen_source",
@@ -121,11 +122,37 @@ def open_paths(paths: Sequence[Path]) -> Source:
     Raises
     ------
     UsageError
-        If nothing was given, or something is not there.
+        If nothing was given, or none of it is there.
     """
     if len(paths) == 1 and not paths[0].name.lower().endswith(IMAGE_SUFFIXES):
         return open_source(paths[0])
     return PathsSource(paths)
+
+
+def list_images(paths: Sequence[Path]) -> tuple[Source, Listing]:
+    """Open and list what `predict` was given, which needs images and no prompts.
+
+    A folder without a table is listed as images alone: no prompt beside or inside an image is looked for. So is
+    a folder whose table cannot be read or matched with its images; a note says why.
+
+    Raises
+    ------
+    UsageError
+        As `open_paths`, or if there is no image.
+    """
+    source = open_paths(paths)
+    if isinstance(source, FolderSource):
+        source = PathsSource(paths)
+    try:
+        return source, source.list()
+    except UsageError as error:
+        if isinstance(source, PathsSource) or not paths[0].is_dir():
+            raise
+        images = PathsSource(paths, (f"the images are taken without their table: {error}",))
+        try:
+            return images, images.list()
+        except UsageError:
+            raise error from None
 
 
 def find_default(folder: Path) -> Path:

@@ -1,8 +1,16 @@
-"""Files below a folder: finding them without following links out of it, and reading them.
+"""Files below a folder: finding them without being led astray by links, and reading them.
 
-A folder may come from a stranger's archive. Links to folders are never followed, a link to a file only if it
-stays below the folder, anything but a regular file is passed over (a named pipe would block for ever), and a
-name that is not UTF-8 cannot be stored with its row, so it is passed over too. What was passed over is told.
+The folder is the user's, but what is in it may come from a stranger's archive or table:
+
+- A link to an image is followed wherever it leads: snapshots of the model hub, DVC and git-annex are made of
+  such links, and whatever they lead to is kept only if it decodes as an image.
+- A link to a text is followed only below the folder: any file reads as text, and prompts are passed on.
+- A link to a folder is never followed, neither when the folder is listed nor when a table names a path
+  through it. Nor is a path that is absolute or climbs.
+- Anything but a regular file is passed over (a named pipe would block for ever), and so is a name that is not
+  UTF-8, because it cannot be stored with its row.
+
+What was passed over is told, and what to do about it.
 """
 
 from __future__ import annotations
@@ -38,7 +46,7 @@ class Scan:
     files : list of str
         Paths relative to the folder, POSIX, in code-point order.
     links : list of str
-        Links passed over: to a folder (these end in ``/``), to nothing, or out of the folder.
+        Links passed over: to a folder (these end in ``/``), to nothing, or to a text out of the folder.
     unreadable : list of str
         Folders that could not be opened, and names that are not UTF-8 (escaped).
     """
@@ -50,9 +58,16 @@ class Scan:
     def notes(self) -> tuple[str, ...]:
         """Say what was passed over, one line a kind."""
         return (
-            *counted(self.links, "links that lead to a folder, out of the source or nowhere, passed over"),
+            *counted([link for link in self.links if link.endswith("/")], f"links to folders, {_REMEDY}"),
+            *counted(
+                [link for link in self.links if not link.endswith("/")],
+                f"links to nothing, or to a text outside, {_REMEDY}",
+            ),
             *counted(self.unreadable, "names that cannot be read or are not UTF-8, passed over"),
         )
+
+
+_REMEDY = "passed over; name what a link leads to, or a copy made with `cp -rL`"
 
 
 def counted(names: list[str], what: str) -> tuple[str, ...]:
@@ -89,15 +104,14 @@ def scan(folder: Path, suffixes: Iterable[str]) -> Scan:
                 if name.startswith("."):
                     continue
                 if not (name.isascii() or is_utf8(name)):
-                    found.unreadable.append(
-                        prefix + name.encode(errors="surrogateescape").decode(errors="replace")
-                    )
+                    found.unreadable.append(prefix + printable(name))
                 elif entry.is_symlink():
                     if Path(entry.path).is_dir():  # the entry's own method raises on a loop
                         found.links.append(f"{prefix}{name}/")
                     elif name.lower().endswith(endings):
                         target = os.path.realpath(entry.path)
-                        kept = _is_below(top, target) and Path(target).is_file()
+                        follow = name.lower().endswith(IMAGE_SUFFIXES) or _is_below(top, target)
+                        kept = follow and Path(target).is_file()
                         (found.files if kept else found.links).append(prefix + name)
                 elif entry.is_dir(follow_symlinks=False):
                     pending.append(f"{prefix}{name}/")
@@ -195,7 +209,7 @@ def read_slice(path: Path, offset: int, size: int) -> bytes:
 
 
 def read_below(folder: Path, uri: str) -> bytes:
-    """Read a file below `folder`, wherever links lead.
+    """Read a file below `folder`; the file itself may be a link, the folders on the way may not lead out.
 
     Raises
     ------
@@ -204,8 +218,8 @@ def read_below(folder: Path, uri: str) -> bytes:
     """
     if re.search(UNSAFE_PATH, uri):
         raise ImageError("cannot be read: the path leaves the source")
-    path = os.path.realpath(folder / uri)
-    if not _is_below(os.path.realpath(folder), path):
+    path = folder / uri
+    if not _is_below(os.path.realpath(folder), os.path.realpath(path.parent) + os.sep):
         raise ImageError("cannot be read: the path leaves the source")
     return read_regular(path)
 
@@ -262,6 +276,11 @@ def is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def printable(name: str) -> str:
+    """Make text of a name that is not UTF-8, for messages."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _is_below(top: str, path: str) -> bool:

@@ -9,54 +9,92 @@ from pathlib import Path
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import Listing
-from img2prompt_cache.sources.files import IMAGE_SUFFIXES, read_regular, scan, without_suffix
+from img2prompt_cache.sources.files import (
+    IMAGE_SUFFIXES,
+    counted,
+    is_utf8,
+    printable,
+    read_regular,
+    scan,
+    without_suffix,
+)
 from img2prompt_cache.sources.listing import make_listing
 
 
 class PathsSource:
-    """Image files in the order they were named, without prompts.
+    """Image files in the order they were named, without prompts; one bad entry does not spoil the others.
+
+    A file that is not there is listed, and `read` says so; a folder that cannot be listed, or holds no images,
+    is noted; a file that is named twice counts once.
 
     Parameters
     ----------
     paths : sequence of pathlib.Path
         Files and folders; a folder stands for the images below it, in code-point order. Being named by the
         user, a file may be a link and have any suffix.
+    notes : tuple of str
+        What the listing is to say first.
 
     Raises
     ------
     UsageError
-        If there is no path, or one is not there.
+        If there is no path, or none is there.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], notes: tuple[str, ...] = ()) -> None:
         if not paths:
             raise UsageError("no images were named")
-        missing = [path for path in paths if not path.exists()]
-        if missing:
-            raise UsageError(f"there is no file or folder {missing[0]}")
+        if not any(path.exists() for path in paths):
+            more = f", nor any of the {len(paths) - 1} others" if paths[1:] else ""
+            raise UsageError(f"there is no file or folder {printable(str(paths[0]))}{more}")
         self._paths = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - links stay as named
         folders = [path if path.is_dir() else path.parent for path in self._paths]
+        self._notes = notes
         self.root = Path(os.path.commonpath(folders))
         self.settings = {"format": "paths"}
 
     def list(self) -> Listing:
-        """List the images; an id is the stem where no two are the same, else the path without suffix."""
+        """List the images.
+
+        An id is the stem, where that would not be unique the path without suffix, and at last the whole path.
+        For a single folder it is the path below it, with the suffix only where another image differs in
+        nothing else.
+        """
         uris: list[str] = []
-        notes: list[str] = []
+        notes = [*self._notes]
+        unreadable: list[str] = []
         for path in self._paths:
-            if path.is_dir():
-                found = scan(path, IMAGE_SUFFIXES)
+            if not is_utf8(str(path)):
+                unreadable.append(printable(str(path)))
+            elif not path.is_dir():
+                uris.append(path.relative_to(self.root).as_posix())
+            else:
+                try:
+                    found = scan(path, IMAGE_SUFFIXES)
+                except UsageError as error:
+                    notes.append(str(error))
+                    continue
+                if not found.files and len(self._paths) > 1:
+                    notes.append(f"{path} holds no images")
                 uris += [(path / name).relative_to(self.root).as_posix() for name in found.files]
                 notes += found.notes()
-            else:
-                uris.append(path.relative_to(self.root).as_posix())
-        stems = [without_suffix(uri.rpartition("/")[2]) for uri in uris]
-        count = Counter(stems)
-        ids = [
-            stem if count[stem] == 1 else without_suffix(uri) for stem, uri in zip(stems, uris, strict=True)
-        ]
-        return make_listing(ids, uris, [None] * len(uris), self.root, notes=notes)
+        notes += counted(unreadable, "names that are not UTF-8, passed over")
+        notes += counted([uri for uri, n in Counter(uris).items() if n > 1], "images named twice, taken once")
+        uris = list(dict.fromkeys(uris))
+        alone = len(self._paths) == 1 and self._paths[0].is_dir()
+        return make_listing(_ids(uris, by_path=alone), uris, [None] * len(uris), self.root, notes=notes)
 
     def read(self, uri: str) -> bytes:
         """Give the bytes of a file."""
         return read_regular(self.root / uri)
+
+
+def _ids(uris: Sequence[str], *, by_path: bool) -> list[str]:
+    spellings = [(without_suffix(uri.rpartition("/")[2]), without_suffix(uri), uri) for uri in uris]
+    level = [int(by_path)] * len(uris)
+    while True:
+        ids = [spelling[at] for spelling, at in zip(spellings, level, strict=True)]
+        count = Counter(ids)
+        if len(count) == len(ids):
+            return ids
+        level = [min(at + (count[name] > 1), 2) for name, at in zip(ids, level, strict=True)]

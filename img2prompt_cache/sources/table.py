@@ -27,7 +27,6 @@ from img2prompt_cache.sources.files import (
     counted,
     look_in,
     scan,
-    without_suffix,
 )
 from img2prompt_cache.sources.listing import first_duplicate, make_listing
 from img2prompt_cache.sources.tablefile import (
@@ -110,19 +109,17 @@ def join(
     Raises
     ------
     UsageError
-        For an id that is empty, there twice, absolute, climbing or leading through a link; for two images
-        that differ in their suffix alone; if no prompt has an image.
+        For an id that is empty, there twice, absolute, climbing or leading through a link to a folder; for
+        two images that differ in their suffix alone; if no prompt has an image.
     """
     ids = pc.replace_substring_regex(pc.utf8_trim_whitespace(prompts.ids), r"^(\./)+", "")
     if prefix:
         ids = pc.replace_substring_regex(ids, f"^{prefix}", "")
     _refuse(pc.equal(ids, ""), prompts.ids, path, "has no id")
     _refuse(pc.match_substring_regex(ids, UNSAFE_PATH), prompts.ids, path, "names a file outside the source")
-    for link in found.links:
-        inside = (
-            pc.starts_with(ids, link) if link.endswith("/") else pc.is_in(ids, pa.array(_spellings(link)))
-        )
-        _refuse(inside, prompts.ids, path, "leads through a link, out of the source or nowhere")
+    for link in (link for link in found.links if link.endswith("/")):
+        what = f"leads through {link}, a link to a folder, which is not followed"
+        _refuse(pc.starts_with(ids, link), prompts.ids, path, what)
 
     files = pa.array(found.files, pa.string())
     stems = pc.replace_substring_regex(files, _SUFFIX, "")
@@ -166,10 +163,6 @@ def _refuse(bad: pa.ChunkedArray, ids: pa.ChunkedArray, path: Path, what: str) -
         raise UsageError(
             f"{path}, row {row + 1}: the id {ids[row].as_py()!r} {what}; correct or remove the row"
         )
-
-
-def _spellings(link: str) -> list[str]:
-    return [link, without_suffix(link)]
 
 
 def _is_table(path: Path) -> bool:

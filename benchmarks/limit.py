@@ -1,0 +1,166 @@
+"""The whole pass against its limit: (decode core-seconds + forward core-seconds) ÷ cores.
+
+    python benchmarks/limit.py --work DIR [--images 512]
+
+Every figure is of one run on the same 512 px PNGs, with random weights of the real architectures in the
+default precision; medians of `--runs`. Also: forward alone against the rate of one bfloat16 product, and
+three backbones in one pass against three passes. Writes `results/limit.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from system import save
+from vs_clip_retrieval import draw
+
+from img2prompt_cache.backbones import load_backbone
+from img2prompt_cache.backbones.base import Backbone
+from img2prompt_cache.images import decode
+from img2prompt_cache.precision import choose_precision
+from img2prompt_cache.reader import Slice, cores, encode_batches
+from img2prompt_cache.sources import open_source
+
+BATCH = 32
+ARCHITECTURES = {"resnet50": "resnet50", "vit_b_16": "vit_base_patch16_224", "clip_b_32": "ViT-B-32"}
+
+
+def local(folder: Path, name: str) -> str:
+    """Save seeded random weights of an architecture; give the spec that loads them."""
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    architecture = ARCHITECTURES[name]
+    place = folder / name
+    place.mkdir(parents=True, exist_ok=True)
+    if name.startswith("clip"):
+        import open_clip
+
+        config = {"model_cfg": open_clip.get_model_config(architecture), "preprocess_cfg": {}}
+        (place / "open_clip_config.json").write_text(json.dumps(config))
+        save_file(open_clip.create_model(architecture).state_dict(), place / "open_clip_model.safetensors")
+        return f"open_clip:local-dir:{place}"
+    import timm
+
+    (place / "config.json").write_text(json.dumps({"architecture": architecture, "num_classes": 1000}))
+    save_file(timm.create_model(architecture).state_dict(), place / "model.safetensors")
+    return f"timm:local-dir:{place}"
+
+
+def in_lanes(work: Callable[[int], object], count: int) -> float:
+    """Seconds that `count` pieces of work take, one thread a core, each computing alone."""
+    with ThreadPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        list(pool.map(work, range(cores())))
+        started = time.perf_counter()
+        list(pool.map(work, range(count)))
+        return time.perf_counter() - started
+
+
+def gemm_rate() -> float:
+    """Best bfloat16 rate of a matrix product of the size of ViT-B/16's, in Gflop/s over all cores."""
+    left, right = torch.randn(BATCH * 197, 768).bfloat16(), torch.randn(3072, 768).bfloat16()
+    flops = 2 * left.shape[0] * 768 * 3072
+    return 40 * flops / in_lanes(lambda _: torch.nn.functional.linear(left, right), 40) / 1e9
+
+
+def flops(backbone: Backbone) -> float:
+    """Floating-point operations of one image."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    dtype = next(backbone.model.parameters()).dtype
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        backbone.model(torch.zeros(1, 3, *backbone.geometry.crop, dtype=dtype))
+    return float(counter.get_total_flops())
+
+
+def measure(images: Path, specs: dict[str, str]) -> dict[str, Any]:
+    """One run of everything."""
+    source = open_source(images)
+    table = source.list().table
+    rows = Slice(0, 0, {name: table[name].to_pylist() for name in ("imgId", "uri")})
+    backbones = {
+        name: load_backbone(spec, precision=choose_precision("auto", "cpu")) for name, spec in specs.items()
+    }
+    files = [source.read(uri) for uri in rows.text["uri"]]
+    found: dict[str, Any] = {"images": len(rows), "gemm_gflops": gemm_rate()}
+    batches = range(0, len(rows), BATCH)
+    for names in (*([name] for name in specs), list(specs)):
+        chosen = [backbones[name] for name in names]
+        geometries = {backbone.geometry for backbone in chosen}
+
+        def decode_batch(i: int, geometries: set[Any] = geometries) -> None:
+            for data in files[i * BATCH : (i + 1) * BATCH]:
+                picture = decode(data)
+                for geometry in geometries:
+                    geometry.apply(picture)
+
+        decoding = in_lanes(decode_batch, len(batches)) * cores()
+        forward = {}
+        for backbone in chosen:
+            pixels = torch.zeros(BATCH, *backbone.geometry.crop, 3, dtype=torch.uint8)
+            work = lambda _, backbone=backbone, pixels=pixels: backbone.encode(pixels)  # noqa: E731
+            forward[backbone.spec] = in_lanes(work, len(batches)) * cores()
+        started = time.perf_counter()
+        for _ in encode_batches(rows, source, chosen, BATCH):
+            pass
+        whole = time.perf_counter() - started
+        limit = (decoding + sum(forward.values())) / cores()
+        key = "+".join(names)
+        found[key] = {
+            "decode_core_s": decoding,
+            "forward_core_s": sum(forward.values()),
+            "limit_s": limit,
+            "whole_s": whole,
+            "ratio": whole / limit,
+        }
+        if len(chosen) == 1:
+            rate = flops(chosen[0]) * len(rows) / (forward[chosen[0].spec] / cores()) / 1e9
+            found[key] |= {"forward_gflops": rate, "of_gemm": rate / found["gemm_gflops"]}
+    joined = found["+".join(specs)]
+    found["three_passes_over_one"] = sum(found[name]["whole_s"] for name in specs) / joined["whole_s"]
+    found["one_pass_over_forwards_and_one_decode"] = joined["ratio"]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    images = options.work / f"images-{options.images}"
+    draw(images, options.images)
+    specs = {name: local(options.work / "models", name) for name in ARCHITECTURES}
+    runs = [measure(images, specs) for _ in range(options.runs)]
+    print("| pass | decode core-s | forward core-s | limit s | whole s | whole ÷ limit | forward ÷ GEMM |")
+    print("|---|---|---|---|---|---|---|")
+    median: dict[str, Any] = {}
+    for key, value in runs[0].items():
+        if isinstance(value, dict):
+            median[key] = {name: statistics.median(run[key][name] for run in runs) for name in value}
+            m = median[key]
+            print(
+                f"| {key} | {m['decode_core_s']:.1f} | {m['forward_core_s']:.1f} | {m['limit_s']:.1f} | "
+                f"{m['whole_s']:.1f} | {m['ratio']:.3f} | {m.get('of_gemm', np.nan):.2f} |"
+            )
+        else:
+            median[key] = statistics.median(run[key] for run in runs)
+            print(f"{key}: {median[key]:.3f}")
+    print(save("limit", {"runs": runs, "median": median}))
+    shutil.rmtree(options.work / "models")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""``img2prompt-cache pack``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import console
+
+
+def pack(
+    out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="The file to write.", show_default=False)],
+    cache: console.CacheOption = console.DEFAULT_CACHE,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.h5 if it is there.")] = False,
+    json: console.Json = False,
+) -> None:
+    """Write every column of a cache into one portable HDF5 file that any reader opens."""
+    from img2prompt_cache.cache import Cache
+    from img2prompt_cache.pack import pack as run
+
+    opened = Cache(Path(cache))
+    size = run(opened, out, overwrite=overwrite, progress=console.progress)
+    if json:
+        console.result_json({"out": str(out), "rows": opened.rows, "bytes": size})
+    else:
+        console.result(f"{out}: {opened.rows} rows, {size / 1e6:,.1f} MB")

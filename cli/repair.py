@@ -1,0 +1,43 @@
+"""``img2prompt-cache repair``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import console
+
+
+def repair(
+    cache: console.CacheOption = console.DEFAULT_CACHE,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    json: console.Json = False,
+) -> None:
+    """Compute the damaged parts of a cache anew from its source; exit code 1 if any is left.
+
+    A part is taken only if it comes out byte for byte as it was. The others are named, with the reason, and
+    left as they are.
+    """
+    from img2prompt_cache.models import Request
+    from img2prompt_cache.repair import repair as run
+
+    done = run(Path(cache), Request(device=device), console.progress)
+    say = console.note if json else console.result
+    for file in done.parts:
+        say(f"{file}: repaired")
+    for damage in done.left:
+        say(f"{damage.file}: {damage.reason}")
+    if json:
+        console.result_json(
+            {
+                "ok": not done.left,
+                "repaired": list(done.parts),
+                "damaged": [damage.file for damage in done.left],
+            }
+        )
+    else:
+        console.result(f"{cache}: {len(done.parts)} parts repaired, {len(done.left)} left damaged")
+    if done.left:
+        raise typer.Exit(1)

@@ -1,0 +1,216 @@
+"""The kernel head: kernel ridge with an exponential cosine kernel, its settings chosen on grouped folds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from img2prompt_cache import gram, kernel
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.heads import checks
+from img2prompt_cache.heads.base import Head
+from img2prompt_cache.heads.scaling import standardiser
+from img2prompt_cache.metrics import unit
+from img2prompt_cache.splits import k_folds
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.heads.base import Features, Groups, State, Targets
+    from img2prompt_cache.kernel import F32, F64
+
+EXACT = 10_000
+"""Most rows that are fitted exactly; the kernel matrix of more would not fit in 1 GB."""
+MAX_CHOSEN = 2048
+"""Rows the settings are chosen on; beyond these a sample is drawn, so that choosing stays quick."""
+
+
+class Kernel(Head):
+    """Kernel ridge with k(a, b) = exp(Σ g (cos(a, b) − 1)), summed over backbones, on standardised features.
+
+    Fitted exactly to 10,000 rows. Beyond, rows drawn by leverage serve as landmarks, and ridge is fitted on
+    the Nyström features in one streaming pass, so that memory does not grow with the rows.
+
+    Parameters
+    ----------
+    gain : float or sequence of float, optional
+        How fast the kernel falls with cosine distance; or one value for each backbone.
+    alpha : float, optional
+        Penalty, as in scikit-learn's `KernelRidge`.
+    landmarks : int
+        How many, beyond 10,000 rows.
+    folds : int
+        Folds to choose the gains and the penalty on.
+    seed : int
+        Of the folds, and of what is drawn.
+    """
+
+    name = "kernel"
+
+    def __init__(
+        self,
+        gain: float | Sequence[float] | None = None,
+        alpha: float | None = None,
+        landmarks: int = 4096,
+        folds: int = 5,
+        seed: int = 0,
+    ) -> None:
+        self.gain = gain
+        self.alpha = alpha
+        self.landmarks = landmarks
+        self.folds = folds
+        self.seed = seed
+
+    def fit(
+        self,
+        X: Features,
+        y: Targets,
+        *,
+        groups: Groups | None = None,
+        blocks: tuple[int, ...] | None = None,
+        validation: tuple[Features, Targets] | None = None,
+    ) -> Self:
+        """Fit the head; see `Head.fit`.
+
+        Raises
+        ------
+        UsageError
+            If a setting is not above 0, or there are fewer groups than folds.
+        """
+        X, y, groups, blocks = checks.training(X, y, groups, blocks)
+        gains = self._given(blocks)
+        self.blocks_ = np.array(blocks, np.int64)
+        self.mean_, self.scale_ = standardiser(X)
+        self.tried_: list[dict[str, float]] = []
+        if gains is None or self.alpha is None:
+            fold = k_folds(groups, self.folds, self.seed)
+            rows = _sample(fold, MAX_CHOSEN, self.seed)
+            gains, self.alpha_ = kernel.search(
+                self._units(X[rows]),
+                unit(y[rows]).astype(np.float64),
+                fold[rows],
+                blocks,
+                gains=gains,
+                alpha=self.alpha,
+                seen=self._note,
+            )
+        else:
+            self.alpha_ = self.alpha
+        self.gains_ = gains
+        if len(X) <= EXACT:
+            mean = y.mean(axis=0, dtype=np.float64)
+            self.rows_, self.intercept_ = self._weighed(X), mean.astype(np.float32)
+            dual = kernel.fit_exact(self.rows_, y - mean, gains, self.alpha_)
+            self.dual_ = dual.astype(np.float32, order="C")
+        else:
+            self._fit_landmarks(X, y)
+        return self
+
+    def predict(self, X: Features) -> Targets:
+        """Predict unit-norm embeddings: float32, shape (n, t)."""
+        X = checks.queries(X, len(self.mean_))
+        pred = np.empty((len(X), self.dual_.shape[1]), np.float32)
+        for start in range(0, len(X), kernel.ROWS):
+            rows = slice(start, start + kernel.ROWS)
+            pred[rows] = kernel.kernel(self._weighed(X[rows]), self.rows_, self.gains_) @ self.dual_
+        return unit(pred + self.intercept_)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """One record per setting tried: `gain 1`, `gain 2`, …, `alpha`, and `cosine`, the mean over folds."""
+        return self.tried_
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The `gain` in use, a list where backbones are joined, and the penalty `alpha`."""
+        gain = float(self.gains_[0]) if len(self.gains_) == 1 else self.gains_.tolist()
+        return {"gain": gain, "alpha": self.alpha_}
+
+    def state(self) -> State:
+        """Give the weighed `rows` (m, p) and their `dual` (m, t), with what it takes to weigh new ones."""
+        return {
+            "rows": self.rows_,
+            "dual": self.dual_,
+            "intercept": self.intercept_,
+            "mean": self.mean_,
+            "scale": self.scale_,
+            "blocks": self.blocks_,
+            "gain": self.gains_,
+            "alpha": np.array([self.alpha_]),
+        }
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
+        """Take the fitted arrays back."""
+        self.rows_ = checks.take(state, "rows", None, None)
+        m, width = self.rows_.shape
+        self.dual_ = checks.take(state, "dual", m, None)
+        self.intercept_ = checks.take(state, "intercept", self.dual_.shape[1])
+        self.mean_ = checks.take(state, "mean", width)
+        self.scale_ = checks.take(state, "scale", width)
+        self.blocks_ = checks.take(state, "blocks", None)
+        self.gains_ = checks.take(state, "gain", len(self.blocks_))
+        self.alpha_ = float(checks.take(state, "alpha", 1)[0])
+        if self.blocks_.sum() != width:
+            raise Img2PromptError(
+                f"the saved head's 'blocks' sum to {self.blocks_.sum()}, not {width}; fit it again"
+            )
+        self.tried_ = []
+        return self
+
+    def _given(self, blocks: tuple[int, ...]) -> F64 | None:
+        if self.landmarks < 1:
+            raise UsageError(f"kernel needs landmarks ≥ 1, not {self.landmarks}")
+        if self.alpha is not None and not 0 < self.alpha < np.inf:
+            raise UsageError(f"kernel needs a finite alpha > 0, not {self.alpha}")
+        if self.gain is None:
+            return None
+        gains = np.atleast_1d(np.asarray(self.gain, np.float64))
+        if not ((gains > 0) & (gains < np.inf)).all():
+            raise UsageError(f"kernel needs a finite gain > 0, not {self.gain}")
+        if len(gains) not in (1, len(blocks)):
+            raise UsageError(f"kernel got {len(gains)} gains for {len(blocks)} backbones")
+        return np.broadcast_to(gains, len(blocks)).copy()
+
+    def _note(self, gains: F64, alpha: float, cosine: float) -> None:
+        named = {f"gain {number}": float(gain) for number, gain in enumerate(gains, 1)}
+        self.tried_.append({**named, "alpha": alpha, "cosine": cosine})
+
+    def _units(self, X: Features) -> F32:
+        return kernel.block_units((X - self.mean_) / self.scale_, self.blocks_)
+
+    def _weighed(self, X: Features) -> F32:
+        return kernel.weigh(self._units(X), self.blocks_, self.gains_)
+
+    def _fit_landmarks(self, X: Features, y: Targets) -> None:
+        # Leverages of more rows than these would change little: the sample is of the same distribution.
+        pool = np.sort(np.random.default_rng(self.seed).permutation(len(X))[: 4 * max(EXACT, self.landmarks)])
+        candidates = self._weighed(X[pool])
+        count = min(self.landmarks, len(pool))
+        picked = kernel.pick_landmarks(candidates, self.gains_, self.alpha_, count, self.seed)
+        self.rows_ = candidates[picked]
+        del candidates
+        root = kernel.whitener(self.rows_, self.gains_)
+
+        def chunks() -> Iterator[gram.Rows]:
+            for start in range(0, len(X), kernel.ROWS):
+                rows = slice(start, start + kernel.ROWS)
+                features = kernel.kernel(self._weighed(X[rows]), self.rows_, self.gains_) @ root
+                yield gram.Rows(features, y[rows], np.zeros(len(features), np.int64))
+
+        (sums,) = gram.accumulate(chunks(), 1)
+        mean, coef, intercept = gram.solve(sums, np.ones(root.shape[1]), self.alpha_)
+        self.dual_ = root @ coef
+        self.intercept_ = intercept - mean @ coef
+
+
+def _sample(fold: Groups, most: int, seed: int) -> Groups:
+    """Draw about `most` rows, ascending, the same share of each fold; all where there are no more."""
+    share = min(1.0, most / len(fold))
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for number in np.unique(fold):
+        rows = np.flatnonzero(fold == number)
+        drawn.append(rng.permutation(rows)[: max(1, round(share * len(rows)))])
+    return np.sort(np.concatenate(drawn))

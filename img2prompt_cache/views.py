@@ -1,0 +1,56 @@
+"""Views: an image slightly otherwise, the same way every time."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+SHARE, ASPECT, COLOUR = (0.5, 1.0), 4 / 3, 0.2
+VIEW_RULES = (
+    "1: a random box of 50 to 100 % of the area, aspect within 3:4 and 4:3 of the image's; brightness, "
+    "contrast and colour within 20 %; seeded by the sha256 of the image's bytes and the number of the view"
+)
+
+
+class View(NamedTuple):
+    """A view of an image: its number, and whether it may be mirrored."""
+
+    number: int
+    flip: bool = False
+
+
+def take_view(picture: Image.Image, sha256: str, view: View) -> Image.Image:
+    """Take a view of an image; the model's own geometry is applied to it afterwards.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        Mode RGB.
+    sha256 : str
+        Of the image's bytes, 64 hex digits: equal images have equal views, whatever pass they are read in.
+    view : View
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB, not larger than `picture`.
+    """
+    random = np.random.default_rng([int(sha256, 16), view.number])
+    share, aspect = random.uniform(*SHARE), ASPECT ** random.uniform(-1, 1)
+    width = _within(picture.width * math.sqrt(share * aspect), picture.width)
+    height = _within(picture.height * math.sqrt(share / aspect), picture.height)
+    left = int(random.integers(picture.width - width + 1))
+    top = int(random.integers(picture.height - height + 1))
+    taken = picture.crop((left, top, left + width, top + height))
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        taken = enhance(taken).enhance(random.uniform(1 - COLOUR, 1 + COLOUR))
+    if view.flip and random.random() < 0.5:
+        return taken.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return taken
+
+
+def _within(length: float, limit: int) -> int:
+    return max(1, min(round(length), limit))

@@ -1,0 +1,138 @@
+"""Mapped columns and batches of them, against plain arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from img2prompt_cache import mapped
+from img2prompt_cache.batches import RowDataset, batches
+from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.manifest import Column, Part, part_file
+from img2prompt_cache.mapped import MappedColumn
+from img2prompt_cache.parts import PartFile
+from img2prompt_cache.quantise import quantise, restore
+
+ROWS, PART = 23, 8
+RNG = np.random.default_rng(0)
+MAPS = RNG.normal(size=(ROWS, 4, 3, 5)).astype(np.float16)
+VIEWS = RNG.normal(size=(ROWS, 2, 6, 5)).astype(np.float16)
+PLAIN = RNG.normal(size=(ROWS, 7)).astype(np.float16)
+
+
+def write(folder: Path, kind: Any, spec: str, values: np.ndarray, dtype: str = "float16") -> Column:
+    home = f"{kind}/{spec}"
+    column = Column(kind, spec, home, values.shape[1:], dtype, {})
+    parts = []
+    for number, start in enumerate(range(0, ROWS, PART)):
+        piece = values[start : start + PART]
+        data = {"values": piece}
+        if dtype == "int8":
+            data = dict(zip(("values", "scale"), quantise(piece, 2 if kind == "views" else 1), strict=True))
+        with PartFile(folder / part_file(home, number)) as file:
+            for name, (shape, stored) in column.datasets.items():
+                file.create(name, (len(piece), *shape), stored)
+                file.write(name, 0, data[name])
+            size, sha256 = file.commit()
+        parts.append(Part(part_file(home, number), start, start + len(piece), size, sha256))
+    return Column(kind, spec, home, values.shape[1:], dtype, {}, parts=tuple(parts))
+
+
+@pytest.fixture(scope="module")
+def columns(tmp_path_factory: pytest.TempPathFactory) -> dict[str, MappedColumn]:
+    folder = tmp_path_factory.mktemp("mapped")
+    made = [
+        write(folder, "trunk", "maps", MAPS),
+        write(folder, "trunk", "coded", MAPS, "int8"),
+        write(folder, "views", "views", VIEWS, "int8"),
+        write(folder, "features", "plain", PLAIN),
+    ]
+    return {column.spec: MappedColumn(folder, column) for column in made}
+
+
+EXPECTED = {
+    "maps": MAPS.astype(np.float32),
+    "coded": restore(*quantise(MAPS)),
+    "views": restore(*quantise(VIEWS, 2)),
+    "plain": PLAIN.astype(np.float32),
+}
+
+
+@given(rows=st.lists(st.integers(0, ROWS - 1), max_size=60), name=st.sampled_from(sorted(EXPECTED)))
+def test_any_rows_in_any_order(columns: dict[str, MappedColumn], rows: list[int], name: str) -> None:
+    wanted = np.array(rows, np.int64)
+    found = columns[name][wanted]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, EXPECTED[name][wanted])
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_whole_column(columns: dict[str, MappedColumn], name: str) -> None:
+    column = columns[name]
+    assert (len(column), column.shape) == (ROWS, EXPECTED[name].shape)
+    np.testing.assert_array_equal(column[np.arange(ROWS)], EXPECTED[name])
+
+
+@pytest.mark.parametrize("row", [-1, ROWS])
+def test_a_row_that_is_not_there(columns: dict[str, MappedColumn], row: int) -> None:
+    with pytest.raises(IndexError, match=f"of {ROWS}"):
+        columns["maps"][np.array([0, row])]
+
+
+def test_few_maps_are_kept_open(columns: dict[str, MappedColumn], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "MOST_MAPS", 1)
+    column = MappedColumn(columns["maps"].folder, columns["maps"].column)
+    rows = np.random.default_rng(1).integers(0, ROWS, 50)
+    np.testing.assert_array_equal(column[rows], EXPECTED["maps"][rows])
+    assert column._map.cache_info().currsize == 1
+
+
+def test_a_part_that_is_not_what_it_should_be(tmp_path: Path) -> None:
+    column = write(tmp_path, "trunk", "maps", MAPS)
+    (tmp_path / column.parts[1].file).write_bytes(b"no part")
+    found = MappedColumn(tmp_path, column)
+    np.testing.assert_array_equal(found[np.arange(PART)], EXPECTED["maps"][:PART])
+    with pytest.raises(Img2PromptError, match="00001"):
+        found[np.array([PART])]
+
+
+@pytest.mark.parametrize("size", [1, 5, 100])
+def test_batches_go_through_every_row_once(columns: dict[str, MappedColumn], size: int) -> None:
+    rows = np.arange(ROWS)[::-2]
+    pair = [columns["coded"], columns["plain"]]
+    in_order = list(batches(pair, rows, size))
+    assert [len(plain) for _, plain in in_order[:-1]] == [size] * (len(in_order) - 1)
+    for number, name in enumerate(("coded", "plain")):
+        np.testing.assert_array_equal(np.concatenate([b[number] for b in in_order]), EXPECTED[name][rows])
+    mixed = [np.concatenate([b[1] for b in batches(pair, rows, size, seed=seed)]) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(mixed[0], mixed[1])
+    assert (mixed[0] != mixed[2]).any()
+    np.testing.assert_array_equal(np.sort(mixed[0], axis=0), np.sort(EXPECTED["plain"][rows], axis=0))
+
+
+def test_no_rows_no_batches(columns: dict[str, MappedColumn]) -> None:
+    assert list(batches([columns["plain"]], np.empty(0, np.int64), 4, seed=0)) == []
+
+
+def test_a_reader_that_stops_early_is_let_go(columns: dict[str, MappedColumn]) -> None:
+    going = batches([columns["plain"]], np.arange(ROWS), 2)
+    next(going)
+    going.close()
+
+
+def test_a_torch_loader_gives_tensors(columns: dict[str, MappedColumn]) -> None:
+    rows = np.array([20, 3, 3, 11, 8])
+    data = RowDataset([columns["maps"], columns["plain"]], rows)
+    assert len(data) == 5
+    for number, name in enumerate(("maps", "plain")):
+        np.testing.assert_array_equal(data[3][number], EXPECTED[name][11])
+        loader = torch.utils.data.DataLoader(data, batch_size=2)
+        loaded = torch.cat([batch[number] for batch in loader])
+        assert loaded.dtype == torch.float32
+        np.testing.assert_array_equal(loaded, EXPECTED[name][rows])
