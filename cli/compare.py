@@ -14,7 +14,7 @@ def compare(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN ...]",
+            metavar="RUN",
             help="Run folders, or names in the cache's `runs`. Absent: all.",
             show_default=False,
         ),

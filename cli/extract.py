@@ -23,7 +23,7 @@ def extract(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[SOURCE]",
+            metavar="SOURCE",
             help="Folder of images, table, tar shards or parquet. Absent: the cache's own source, or "
             "`images/` with `prompts.csv` in the current folder.",
             show_default=False,
@@ -49,7 +49,12 @@ def extract(
         str | None, typer.Option(metavar="SPEC", help="The target encoder, e.g. `st:all-MiniLM-L6-v2`.")
     ] = None,
     format: Annotated[
-        str, typer.Option(help="The source's format, where it is not told from its files.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="The source's format, where auto does not tell it: imagefolder, table, webdataset, parquet, "
+            "sidecar, metadata or folder.",
+        ),
     ] = "auto",
     id_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="The table's column of ids or files.")

@@ -10,11 +10,11 @@ import typer
 from . import console
 
 _MLP = "MLP settings"
-_OTHER = "Settings of ridge and knn"
+_OTHER = "Settings of ridge, kernel and knn"
 
 
 def fit(
-    head: Annotated[str, typer.Option(help="mean, nearest, knn, ridge or mlp.")] = "mlp",
+    head: Annotated[str, typer.Option(help="mean, nearest, knn, ridge, kernel or mlp.")] = "mlp",
     cache: console.CacheOption = console.DEFAULT_CACHE,
     features: Annotated[
         str | None, typer.Option(metavar="SPEC,SPEC", help="Backbones to join. Absent: every cached one.")
@@ -46,9 +46,15 @@ def fit(
     loss: Annotated[str | None, typer.Option(help="mse or cosine.", rich_help_panel=_MLP)] = None,
     optimizer: Annotated[str | None, typer.Option(help="adam, adamw or sgd.", rich_help_panel=_MLP)] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=_MLP)] = None,
-    weight_decay: Annotated[float | None, typer.Option(rich_help_panel=_MLP)] = None,
-    dropout: Annotated[float | None, typer.Option(rich_help_panel=_MLP)] = None,
-    batch_size: Annotated[int | None, typer.Option(rich_help_panel=_MLP)] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="L2 penalty on the weights, as torch takes it.", rich_help_panel=_MLP)
+    ] = None,
+    dropout: Annotated[
+        float | None, typer.Option(help="Share of each layer's inputs dropped.", rich_help_panel=_MLP)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows in one step of the optimizer.", rich_help_panel=_MLP)
+    ] = None,
     hidden: Annotated[
         str | None,
         typer.Option(metavar="N,N", help="Widths of the hidden layers; 0 for none.", rich_help_panel=_MLP),
@@ -63,7 +69,24 @@ def fit(
         int | None, typer.Option(help="Epochs without improvement.", rich_help_panel=_MLP)
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="Ridge: the penalty. Absent: chosen.", rich_help_panel=_OTHER)
+        str | None,
+        typer.Option(
+            metavar="X,X",
+            help="Ridge and kernel: the penalty; for ridge also one for each backbone. Absent: chosen.",
+            rich_help_panel=_OTHER,
+        ),
+    ] = None,
+    gain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,X",
+            help="Kernel: how fast it falls with cosine distance, or one for each backbone. Absent: chosen.",
+            rich_help_panel=_OTHER,
+        ),
+    ] = None,
+    landmarks: Annotated[
+        int | None,
+        typer.Option(help="Kernel: how many, beyond 10,000 rows; 4096 if absent.", rich_help_panel=_OTHER),
     ] = None,
     k: Annotated[
         int | None, typer.Option("--k", help="knn: neighbours. Absent: chosen.", rich_help_panel=_OTHER)
@@ -73,7 +96,7 @@ def fit(
     ] = None,
     folds: Annotated[
         int | None,
-        typer.Option(help="Ridge and knn: grouped folds to choose on; 5 if absent.", rich_help_panel=_OTHER),
+        typer.Option(help="Grouped folds to choose on; 5 if absent.", rich_help_panel=_OTHER),
     ] = None,
     choose: Annotated[
         str | None,
@@ -97,7 +120,9 @@ def fit(
         "epochs": epochs,
         "max_epochs": max_epochs,
         "patience": patience,
-        "alpha": alpha,
+        "alpha": None if alpha is None else _numbers("--alpha", alpha),
+        "gain": None if gain is None else _numbers("--gain", gain),
+        "landmarks": landmarks,
         "k": k,
         "power": power,
         "folds": folds,
@@ -114,6 +139,12 @@ def fit(
         refit=refit,
     )
     folder, made = fit_head(Cache(Path(cache)), choice, run, overwrite=overwrite)
+    straddling = made.split["straddling"]
+    if straddling and made.split["strategy"] != "random":
+        console.note(
+            f"--split {split}: {straddling} of {made.split['groups']} groups of near-identical prompts or "
+            "images have rows on both sides, so the score is too high; --split group keeps them apart"
+        )
     if json:
         console.result_json(
             {
@@ -140,6 +171,21 @@ def _specs(text: str) -> tuple[str, ...]:
     if not all(specs):
         raise UsageError(f"--features {text!r}: write specs with commas between; leave it out for all")
     return specs
+
+
+def _numbers(option: str, text: str) -> float | list[float]:
+    """Read one number, or one for each backbone."""
+    import math
+
+    from img2prompt_cache.errors import UsageError
+
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = [math.nan]
+    if not all(map(math.isfinite, values)):
+        raise UsageError(f"{option} {text!r}: write a number, or one for each backbone with commas between")
+    return values if len(values) > 1 else values[0]
 
 
 def _widths(text: str) -> tuple[int, ...]:

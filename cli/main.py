@@ -68,6 +68,7 @@ def main() -> NoReturn:
     """Run the command line and exit."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    sys.unraisablehook = _unraisable
     if "--debug" not in sys.argv and not sys.warnoptions:
         # What a library finds worth a warning, a user cannot act on.
         warnings.simplefilter("ignore")
@@ -147,3 +148,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     console.stop.asked = True
     os.write(2, b"\nstopping when the batch in hand is done; once more stops at once\n")
     raise KeyboardInterrupt
+
+
+def _unraisable(told: sys.UnraisableHookArgs) -> None:
+    """Stay silent where an interrupt fell into a place that cannot raise it; `console.stop` remembers it."""
+    if not (console.stop.asked and issubclass(told.exc_type, KeyboardInterrupt)):
+        sys.__unraisablehook__(told)

@@ -28,7 +28,7 @@ def predict(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PATH ...",
+            metavar="PATH",
             help="Images, folders, any source, a cache, or - for a list of paths on stdin. Absent: the rows "
             "of the cache that have no prompt.",
             show_default=False,
@@ -195,7 +195,7 @@ def _bank(run: Run, home: Path | None, file: Path | None, device: str) -> Bank:
             revision=target.revision,
         )
         require_equal(f"encoder {target.spec}", target.fingerprint, encoder.fingerprint, _ADVICE)
-        return Bank.from_file(file, encoder)
+        return Bank.from_file(file, encoder, console.progress)
     if home is None:
         raise UsageError(
             f"the cache of the run is gone ({run.cache}); name prompts with --bank, or --top-k 0"

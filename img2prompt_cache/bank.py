@@ -14,6 +14,7 @@ import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fingerprints import digest
+from img2prompt_cache.progress import Progress, unseen
 from img2prompt_cache.sources.tablefile import PROMPT_COLUMNS, TABLE_SUFFIXES, read_table
 from img2prompt_cache.weights import home
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
     F32 = NDArray[np.float32]
 
-CHUNK = 8192
-"""Prompts of a file encoded in one call."""
+CHUNK = 1024
+"""Prompts of a file encoded in one call: on a CPU about ten seconds, the step of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Bank:
         return cls(list(rows), np.ascontiguousarray(vectors[list(rows.values())], np.float32))
 
     @classmethod
-    def from_file(cls, path: Path, encoder: Encoder) -> Self:
+    def from_file(cls, path: Path, encoder: Encoder, progress: Progress = unseen) -> Self:
         """Make a bank of any text file: a prompt a line, or a table with a prompt column.
 
         Embeddings are kept in the folder ``banks`` of `weights.home`, under a name made of the file's content
@@ -72,6 +73,8 @@ class Bank:
             CSV, TSV, JSON lines or parquet with a column `prompt`, `text` or `caption`; any other extension
             is read as UTF-8 lines.
         encoder : Encoder
+        progress : Progress
+            Told of the prompts as they are encoded; of none where the embeddings were kept.
 
         Raises
         ------
@@ -87,8 +90,11 @@ class Bank:
         vectors = _load(kept, shape)
         if vectors is None:
             vectors = np.empty(shape, np.float32)
-            for start in range(0, len(prompts), CHUNK):
-                vectors[start : start + CHUNK] = encoder.encode(prompts[start : start + CHUNK])
+            with progress("encode prompts", len(prompts)) as advance:
+                for start in range(0, len(prompts), CHUNK):
+                    chunk = prompts[start : start + CHUNK]
+                    vectors[start : start + CHUNK] = encoder.encode(chunk)
+                    advance(len(chunk))
             # Without the kept copy the next run is slower, nothing worse.
             with suppress(OSError):
                 _keep(kept, vectors)

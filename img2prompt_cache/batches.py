@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def batches(
     columns: Sequence[MappedColumn], rows: NDArray[np.int64], size: int, seed: int | None = None
-) -> Iterator[tuple[NDArray[np.float32], ...]]:
+) -> Iterator[tuple[NDArray[Any], ...]]:
     """Go through rows once, batch by batch; the next batch is read while the last one is worked on.
 
     Parameters
@@ -32,12 +32,12 @@ def batches(
 
     Yields
     ------
-    tuple of numpy.ndarray, float32, shape (size, …)
-        One for each column.
+    tuple of numpy.ndarray, shape (size, …)
+        One for each column, of its dtype.
     """
     order = rows if seed is None else np.random.default_rng(seed).permutation(rows)
 
-    def read(start: int) -> tuple[NDArray[np.float32], ...]:
+    def read(start: int) -> tuple[NDArray[Any], ...]:
         return tuple(column[order[start : start + size]] for column in columns)
 
     with ThreadPoolExecutor(1) as ahead:
@@ -65,7 +65,7 @@ class RowDataset:
         return len(self.rows)
 
     def __getitem__(self, item: int) -> tuple[torch.Tensor, ...]:
-        """Give one row: a float32 tensor for each column."""
+        """Give one row: a tensor for each column."""
         return self.__getitems__([item])[0]
 
     def __getitems__(self, items: list[int]) -> list[tuple[torch.Tensor, ...]]:

@@ -113,9 +113,9 @@ class Cache:
         """Read a numeric column into memory: all of it, or `rows` in their order; float32 (n, *shape)."""
         return gather(self.folder, column, np.arange(column.rows) if rows is None else rows)
 
-    def mapped(self, column: Column) -> MappedColumn:
+    def mapped(self, column: Column, dtype: str = "float32") -> MappedColumn:
         """Map a numeric column: rows are read when they are asked for. For what does not fit into memory."""
-        return MappedColumn(self.folder, column)
+        return MappedColumn(self.folder, column, dtype)
 
     def missing(self, columns: list[Column]) -> set[int]:
         """Rows that any of these columns could not compute, though their image was once good."""

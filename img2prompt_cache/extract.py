@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,13 +21,21 @@ from img2prompt_cache.manifest import Column, Manifest, load_manifest, save_mani
 from img2prompt_cache.models import Models, Request, backbones_of, choose_columns
 from img2prompt_cache.parts import read_text
 from img2prompt_cache.passes import Pass
-from img2prompt_cache.plan import bytes_needed, choose_part_rows, digest_of, extra_columns, find_jobs, first_occurrences, fresh_rows
+from img2prompt_cache.plan import (
+    bytes_needed,
+    choose_part_rows,
+    digest_of,
+    extra_columns,
+    find_jobs,
+    first_occurrences,
+    fresh_rows,
+)
 from img2prompt_cache.reader import Clock
 from img2prompt_cache.redo import Redo
 from img2prompt_cache.retry import retry
 from img2prompt_cache.staging import clear
 from img2prompt_cache.targets import Earlier, compute_targets
-from img2prompt_cache.view import build_view, view_is_current
+from img2prompt_cache.view import build_view, recall
 from img2prompt_cache.writer import commit, open_manifest, writing
 
 if TYPE_CHECKING:
@@ -183,11 +192,13 @@ def prepare(
         known = tuple(c.spec for c in manifest.of_kind("targets"))
         encoders = (request.encoder,) if request.encoder else known
     manifest, number = _with_source(manifest, source, watcher)
-    fresh = _fresh(folder, manifest, listing, number, watcher)
+    fresh, listed = _fresh(folder, manifest, listing, number, watcher)
     models = Models(request)
     manifest = models.declare(manifest, backbones, encoders)
     jobs = tuple(find_jobs(folder, manifest, len(fresh), number))
-    work = Pass(folder, manifest, fresh, manifest.rows, number, listing.summary, jobs, {number: source})
+    work = Pass(
+        folder, manifest, fresh, manifest.rows, number, listing.summary, jobs, listed, {number: source}
+    )
     return work, models
 
 
@@ -214,10 +225,9 @@ def run(work: Pass, models: Models, engine: Engine, watcher: Watcher, started: f
     save_manifest(work.folder, work.manifest)
     if work.jobs:
         _record(work, models, engine, watcher, clock)
-    if not view_is_current(work.folder):
-        build_view(work.folder, load_manifest(work.folder))
+    counts = _counts(work)
     clear(work.folder)
-    return _report(work.folder, plan, clock, time.perf_counter() - started)
+    return _report(counts, plan, clock, time.perf_counter() - started)
 
 
 def _empty(request: Request, listing: Listing, preset: dict[str, str] | None, watcher: Watcher) -> Manifest:
@@ -252,18 +262,23 @@ def _with_source(manifest: Manifest, source: Source, watcher: Watcher) -> tuple[
     return replace(manifest, sources=sources), number
 
 
-def _fresh(folder: Path, manifest: Manifest, listing: Listing, number: int, watcher: Watcher) -> pa.Table:
-    """The rows of the listing that are not cached yet."""
+def _fresh(
+    folder: Path, manifest: Manifest, listing: Listing, number: int, watcher: Watcher
+) -> tuple[pa.Table, str]:
+    """The rows of the listing that are not cached yet, and its digest unless prompts have changed."""
+    listed = digest_of(listing.table)
     if not manifest.rows:
-        return listing.table
+        return listing.table, listed
     cache = Cache(folder)
-    parts = manifest.columns[0].parts
     cache.require_undamaged([manifest.columns[0]])
+    if (recall(folder) or {}).get("listed") == [number, listed]:
+        return listing.table[:0], listed
+    parts = manifest.columns[0].parts
     origin = np.repeat([part.source for part in parts], [part.stop - part.start for part in parts])
     fresh, changed = fresh_rows(listing.table, cache.table("imgId", "prompt"), origin, number)
     if changed:
         watcher.note(f"{changed} prompts read otherwise now than when they were cached; the cached ones stay")
-    return fresh
+    return fresh, "" if changed else listed
 
 
 def plan_of(work: Pass) -> Plan:
@@ -334,32 +349,43 @@ class _Counts:
     failed: int = 0
     identical: int = 0
     without_prompt: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, int] = field(default_factory=dict)
 
 
-def _count(folder: Path, manifest: Manifest) -> _Counts:
-    counts, images = _Counts(), []
-    for part in manifest.columns[0].parts:
-        text = read_text(folder / part.file, ["prompt", "sha256", "status", "reason"], part.stop - part.start)
-        good = [status != FAILED for status in text["status"]]
-        counts.failed += good.count(False)
-        counts.without_prompt += text["prompt"].count("")
-        counts.reasons.update(filter(None, text["reason"]))
-        # 64 bits tell a billion images apart well enough to count them.
-        images.append(
-            np.array(
-                [int(sha[:16], 16) for sha, kept in zip(text["sha256"], good, strict=True) if kept], np.uint64
-            )
-        )
-    hashes = np.concatenate(images) if images else np.empty(0, np.uint64)
-    counts.identical = len(hashes) - len(np.unique(hashes))
+def _counts(work: Pass) -> _Counts:
+    """Bring `cache.h5` up to date and give the counts of the cache, as `cache.h5` knows them if it was."""
+    listed = [work.source, work.listed]
+    known = recall(work.folder) or {}
+    if known.get("listed") == listed:
+        with suppress(KeyError, TypeError):
+            return _Counts(**known["counts"])
+    manifest = load_manifest(work.folder)
+    counts = _count(work.folder, manifest)
+    build_view(work.folder, manifest, {"listed": listed, "counts": asdict(counts)})
     return counts
 
 
-def _report(folder: Path, plan: Plan, clock: Clock, seconds: float) -> Report:
-    counts = _count(folder, load_manifest(folder))
+def _count(folder: Path, manifest: Manifest) -> _Counts:
+    failed = without_prompt = 0
+    reasons: Counter[str] = Counter()
+    images = [np.empty(0, np.uint64)]
+    for part in manifest.columns[0].parts:
+        names = ["prompt", "sha256", "status", "reason"]
+        text = read_text(folder / part.file, names, part.stop - part.start)
+        good = [status != FAILED for status in text["status"]]
+        failed += good.count(False)
+        without_prompt += text["prompt"].count("")
+        reasons.update(filter(None, text["reason"]))
+        # 64 bits tell a billion images apart well enough to count them.
+        images.append(np.array([int(sha[:16], 16) for sha in compress(text["sha256"], good)], np.uint64))
+    hashes = np.concatenate(images)
+    identical = len(hashes) - len(np.unique(hashes))
+    return _Counts(failed, identical, without_prompt, dict(reasons.most_common()))
+
+
+def _report(counts: _Counts, plan: Plan, clock: Clock, seconds: float) -> Report:
     if counts.failed == plan.rows:
-        ((reason, count),) = counts.reasons.most_common(1)
+        reason, count = next(iter(counts.reasons.items()))
         raise Img2PromptError(f"none of the {plan.rows} images could be used; {count} of them: {reason}")
     return Report(
         rows=plan.rows,
@@ -368,7 +394,7 @@ def _report(folder: Path, plan: Plan, clock: Clock, seconds: float) -> Report:
         fresh=plan.fresh,
         identical=counts.identical,
         without_prompt=counts.without_prompt,
-        reasons=dict(counts.reasons.most_common()),
+        reasons=counts.reasons,
         seconds=seconds,
         stages=dict(clock.seconds),
     )

@@ -13,11 +13,12 @@ import numpy as np
 from sklearn.base import clone
 
 from img2prompt_cache.cache import Cache
+from img2prompt_cache.components import near
 from img2prompt_cache.dataset import Dataset, choose_features, choose_target, load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.manifest import Column
-from img2prompt_cache.metrics import cosine, mean_cosine, mse, retrieval
+from img2prompt_cache.metrics import TIE, cosine, mean_cosine, mse, retrieval, unit
 from img2prompt_cache.runs import Run, Use, Validation, claim, new_folder, release, save_run
 from img2prompt_cache.splits import Split, column_split, hold_out, prompt_groups, random_split
 from img2prompt_cache.versions import library_versions
@@ -117,7 +118,7 @@ def _fit(
         raise Img2PromptError(
             f"head {choice.head!r} predicts NaN or infinity with these settings; no run was kept"
         )
-    metrics = score(predictions, data.y[held], [data.prompts[row] for row in held])
+    metrics = score(predictions, data.y[held])
     history, settings = head.history, {**head.get_params(), **head.chosen}
     if choice.refit:
         head = clone(head).set_params(**head.chosen)
@@ -127,7 +128,7 @@ def _fit(
         settings=settings,
         features=tuple(use_of(column) for column in features),
         target=use_of(target),
-        split=describe_split(split, data.ids),
+        split=describe_split(split, data),
         metrics=metrics,
         seconds=time.perf_counter() - started,
         refit=choice.refit,
@@ -196,38 +197,37 @@ def make_split(cache: Cache, data: Dataset, name: str, fraction: float, seed: in
     return column_split([values[row] for row in data.rows], groups, name, fraction, seed)
 
 
-def describe_split(split: Split, ids: list[str]) -> dict[str, Any]:
-    """What a run keeps of its split; `digest` is equal for runs whose scores may be compared."""
+def describe_split(split: Split, data: Dataset) -> dict[str, Any]:
+    """What a run keeps of its split.
+
+    `digest` is equal for runs whose scores may be compared, `straddling` the number of groups on both sides.
+    """
     return {
         "strategy": split.strategy,
         "seed": split.seed,
-        "digest": split.digest(ids),
+        "digest": split.digest(data.ids, data.prompts, data.images),
         "train": len(split.train),
         "validation": len(split.validation),
         "groups": len(np.unique(split.groups)),
+        "straddling": split.straddling,
     }
 
 
-def score(
-    predictions: NDArray[np.float32], targets: NDArray[np.float32], prompts: list[str]
-) -> dict[str, float]:
+def score(predictions: NDArray[np.float32], targets: NDArray[np.float32]) -> dict[str, float]:
     """Score predictions on a hold-out.
 
     Parameters
     ----------
     predictions, targets : numpy.ndarray, float32, shape (n, t)
-        Unit norm.
-    prompts : list of str, length n
-        Retrieval is among the distinct ones.
+        Unit norm. Retrieval is among the distinct targets: prompts that only differ in what the encoder does
+        not see, "A dog" and "a dog", count as one.
 
     Returns
     -------
     dict
         `cosine`, `mse`, `n`, and `r@1`, `r@5`: how often the true prompt is the nearest, or among five.
     """
-    distinct = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
-    truth = np.array([distinct[prompt] for prompt in prompts], np.int64)
-    _, first = np.unique(truth, return_index=True)
+    _, first, truth = np.unique(near(unit(targets), 1 - TIE), return_index=True, return_inverse=True)
     found = retrieval(predictions, targets[first], truth)
     return {
         "cosine": mean_cosine(predictions, targets),

@@ -28,10 +28,12 @@ class MappedColumn:
         The cache's folder.
     column : Column
         With the parts that rows will be asked of.
+    dtype : str
+        What rows are given as: ``"float32"``, or ``"float16"`` where they go to a GPU or stay in memory.
     """
 
-    def __init__(self, folder: Path, column: Column) -> None:
-        self.folder, self.column = folder, column
+    def __init__(self, folder: Path, column: Column, dtype: str = "float32") -> None:
+        self.folder, self.column, self.dtype = folder, column, np.dtype(dtype)
         self._stops = np.array([part.stop for part in column.parts], np.int64)
         self._map = lru_cache(MOST_MAPS)(self._open)
 
@@ -43,7 +45,7 @@ class MappedColumn:
         """Of the whole column: (rows, …)."""
         return (self.column.rows, *self.column.shape)
 
-    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Read rows.
 
         Parameters
@@ -53,7 +55,7 @@ class MappedColumn:
 
         Returns
         -------
-        numpy.ndarray, float32, shape (n, …)
+        numpy.ndarray, of the chosen dtype, shape (n, …)
             Values stored in int8 are restored by their scale.
 
         Raises
@@ -63,19 +65,20 @@ class MappedColumn:
         Img2PromptError
             If a part is not what the manifest says.
         """
-        out = np.empty((len(rows), *self.column.shape), np.float32)
+        out = np.empty((len(rows), *self.column.shape), self.dtype)
         if not len(rows):
             return out
         if rows.min() < 0 or rows.max() >= len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
-        number = np.searchsorted(self._stops, rows, side="right")
-        for each in np.unique(number).tolist():
-            at = np.flatnonzero(number == each)
-            # Ascending reads are what a disk does best.
-            at = at[np.argsort(rows[at], kind="stable")]
-            within = _run(rows[at] - self.column.parts[each].start)
-            found = [values[within] for values in self._map(each)]
-            out[_run(at)] = found[0] if len(found) == 1 else restore(found[0], found[1])
+        # Ascending reads are what a disk does best.
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        ends = np.searchsorted(ascending, self._stops).tolist()
+        for number, (low, high) in enumerate(zip([0, *ends], ends, strict=False)):
+            if low < high:
+                within = _run(ascending[low:high] - self.column.parts[number].start)
+                found = [values[within] for values in self._map(number)]
+                out[_run(order[low:high])] = found[0] if len(found) == 1 else restore(*found)
         return out
 
     def _open(self, number: int) -> list[NDArray[Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -95,15 +95,14 @@ class PartFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            try:
+        # On a full disk closing fails as writing did, which is the error to be told.
+        with suppress(OSError, RuntimeError):
+            if self._file is not None:
                 self._file.close()
-            finally:
-                self._file = None
-                self._raw.close()
-                self._temporary.unlink(missing_ok=True)
-        else:
-            self._temporary.unlink(missing_ok=True)
+        self._file = None
+        with suppress(OSError):
+            self._raw.close()
+        self._temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -51,6 +51,8 @@ class Pass:
         Of that source.
     jobs : tuple of Job
         The parts to be computed, in order.
+    listed : str
+        Digest of what the source listed; empty if some of it was cached otherwise.
     sources : dict of int to Source
         Those of the manifest's that are open; `open_source` adds to them.
     """
@@ -62,6 +64,7 @@ class Pass:
     source: int
     summary: Summary
     jobs: tuple[Job, ...]
+    listed: str = ""
     sources: dict[int, Source] = field(default_factory=dict)
 
     def open_source(self, number: int) -> Source:
@@ -138,7 +141,12 @@ def save_pass(work: Pass) -> Path:
     pathlib.Path
         The file.
     """
-    told = {"first": work.first, "source": work.source, "summary": asdict(work.summary)}
+    told = {
+        "first": work.first,
+        "source": work.source,
+        "summary": asdict(work.summary),
+        "listed": work.listed,
+    }
     table = work.fresh.replace_schema_metadata({_KEY: json.dumps(told).encode()})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as file:
@@ -182,4 +190,4 @@ def load_pass(folder: Path) -> Pass | None:
             "pass again"
         ) from None
     jobs = tuple(find_jobs(folder, manifest, left, source))
-    return Pass(folder, manifest, fresh, first, source, summary, jobs)
+    return Pass(folder, manifest, fresh, first, source, summary, jobs, str(told["listed"]))

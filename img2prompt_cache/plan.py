@@ -131,8 +131,8 @@ def fresh_rows(
     if len(strangers):
         img_id = cached["imgId"][int(strangers[0])].as_py()
         raise UsageError(
-            f"imgId {img_id!r} is cached already from another source; give this source a cache of its own with "
-            "--cache"
+            f"imgId {img_id!r} is cached already from another source; give this source a cache of its own "
+            "with --cache"
         )
     prompts = table["prompt"].filter(pc.is_valid(at)).fill_null("")
     changed = pc.sum(pc.not_equal(prompts, cached["prompt"].take(known).cast(prompts.type))).as_py() or 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -57,21 +58,29 @@ class Split:
     validation: Rows
     groups: Rows
 
-    def digest(self, ids: Sequence[str]) -> str:
-        """Hash the strategy and the validation rows' ids: equal for runs whose scores may be compared.
+    @property
+    def straddling(self) -> int:
+        """How many groups have rows on both sides: 0 unless the split is random or the user's own."""
+        return len(np.intersect1d(self.groups[self.train], self.groups[self.validation]))
+
+    def digest(self, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> str:
+        """Hash what was held out and what was not: equal for runs whose scores may be compared.
+
+        Ids alone would not do: those of many data sets are 0001, 0002, ….
 
         Parameters
         ----------
-        ids : sequence of str, length n
-            The imgId of each selected row.
+        ids, prompts, images : sequence of str, length n
+            The imgId, the prompt and the digest of the image of each selected row.
 
         Returns
         -------
         str
             64 hex digits, independent of the order of rows.
         """
-        held = sorted(str(ids[row]) for row in self.validation)
-        return hashlib.sha256("\0".join([self.strategy, *held]).encode()).hexdigest()
+        held = sorted([ids[row], prompts[row], images[row]] for row in self.validation)
+        train = sorted(ids[row] for row in self.train)
+        return hashlib.sha256(json.dumps([self.strategy, held, train]).encode()).hexdigest()
 
 
 def prompt_groups(
@@ -114,10 +123,14 @@ def prompt_groups(
     _, first = np.unique(prompt, return_index=True)
     group = near(unit(targets[first]), threshold)[prompt]
     if images is not None:
-        nodes = group.max(initial=-1) + 1
-        image = nodes + _codes(images)
-        group = components(image.max(initial=-1) + 1, group, image)[group]
+        group = _merged(group, _codes(images))
     return _codes(group.tolist())
+
+
+def _merged(one: Rows, other: Rows) -> Rows:
+    """Join rows that share a number in either; numbers are from 0."""
+    other = one.max(initial=-1) + 1 + other
+    return components(other.max(initial=-1) + 1, one, other)[one]
 
 
 def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str = "group") -> Split:
@@ -146,9 +159,11 @@ def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str =
         raise UsageError(f"the held-out fraction must lie between 0 and 1, not {fraction}")
     groups = _codes(groups.tolist())
     size = np.bincount(groups)
+    if len(groups) < 2:
+        raise UsageError(f"cannot hold out rows of {len(groups)}; add pairs")
     if len(size) < 2:
         raise UsageError(
-            f"cannot hold out rows: all {len(groups)} are one group of near-identical prompts or images; "
+            f"cannot hold out rows: all {len(groups)} are one group of {_LIKE[strategy == 'group']}; "
             "add pairs, or use --split random and expect a score that is too high"
         )
     order = np.random.default_rng(seed).permutation(len(size))
@@ -164,6 +179,9 @@ def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str =
     return Split(strategy, seed, np.flatnonzero(~inside), np.flatnonzero(inside), groups)
 
 
+_LIKE = ("equal labels or near-identical prompts or images", "near-identical prompts or images")
+
+
 def random_split(n: int, fraction: float = 0.2, seed: int = 0) -> Split:
     """Hold out single rows: what a leaking split would say. Near-identical prompts sit on both sides."""
     return hold_out(np.arange(n), fraction, seed, strategy="random")
@@ -174,8 +192,9 @@ def column_split(
 ) -> Split:
     """Split by a column of the user's.
 
-    Where every value names a side (see `SIDES`), that is the split, and `groups` are kept for inner folds.
-    Otherwise the values are labels of groups, held out whole.
+    Where every value names a side (see `SIDES`), that is the split, and `groups` are kept for inner folds;
+    see `Split.straddling` for what that costs. Otherwise the values are labels: rows of one label stay
+    together, and so do rows of one group, so that labels which share a group count as one.
 
     Parameters
     ----------
@@ -198,7 +217,10 @@ def column_split(
         raise UsageError(f"column {column!r} is empty in {len(empty)} rows, first in row {empty[0]}")
     sides = [SIDES.get(value.strip().lower()) for value in values]
     if None in sides:
-        return hold_out(_codes(values), fraction, seed, strategy=column)
+        labels = _codes(values)
+        if labels.max(initial=0) == 0:
+            raise UsageError(f"column {column!r} holds only {values[0]!r}; a split takes two labels")
+        return hold_out(_merged(labels, groups), fraction, seed, strategy=column)
     inside = np.array([side == "validation" for side in sides], bool)
     if inside.all() or not inside.any():
         missing = "training" if inside.all() else "validation"
@@ -232,10 +254,11 @@ def k_folds(groups: Rows, k: int, seed: int = 0) -> Rows:
     if k < 2:
         raise UsageError(f"cannot cross-validate with {k} folds; at least 2 are needed")
     if len(size) < k:
-        raise UsageError(
-            f"{len(size)} groups of near-identical prompts or images cannot fill {k} folds; "
-            "add pairs or ask for fewer folds"
-        )
+        what = "row" if len(size) == len(groups) else "group"
+        many = f"{what}{'s' if len(size) > 1 else ''}"
+        like = " of near-identical prompts or images" if what == "group" else ""
+        fewer = "ask for fewer with --folds" if len(size) > 1 else "give what they would choose, e.g. --alpha"
+        raise UsageError(f"{len(size)} {many}{like} cannot fill {k} folds; add pairs, or {fewer}")
     shuffled = np.random.default_rng(seed).permutation(len(size))
     fold = np.empty(len(size), np.int64)
     heap = [(0, number) for number in range(k)]

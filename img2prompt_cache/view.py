@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -11,17 +12,25 @@ import numpy as np
 from img2prompt_cache.cache import ROW_COLUMNS, VIEW, extra_dataset
 from img2prompt_cache.manifest import NAME as MANIFEST
 from img2prompt_cache.manifest import Column, Manifest
-from img2prompt_cache.parts import hash_file, sync_folder
+from img2prompt_cache.parts import hash_file, write_atomically
 
-_MADE_FOR = "manifest"
+_MADE_FOR, _KNOWN = "manifest", "known"
 
 
-def build_view(folder: Path, manifest: Manifest) -> Path:
+def build_view(folder: Path, manifest: Manifest, known: dict[str, Any] | None = None) -> Path:
     """Write `cache.h5` anew.
 
     It holds `rows/imgId`, `rows/prompt` and the others as UTF-8 strings, and one dataset for each numeric
     column at its folder's path, e.g. ``features/timm-resnet50.a1_in1k`` (rows, 2048). Rows a column does not
     have yet read as NaN. The scale of an int8 column lies beside it, with ``.scale`` behind its name.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    manifest : Manifest
+        As saved.
+    known : dict, optional
+        What else is known of this state of the cache, in JSON's types; `recall` gives it back.
 
     Returns
     -------
@@ -29,11 +38,12 @@ def build_view(folder: Path, manifest: Manifest) -> Path:
         The file.
     """
     path = folder / VIEW
-    temporary = folder / f".{VIEW}.tmp"
     rows = manifest.columns[0]
-    with h5py.File(temporary, "w", libver="latest") as file:
+    # Made in memory, since HDF5 crashes the process when it cannot write its own file (a full disk).
+    with h5py.File(VIEW, "w", libver="latest", driver="core", backing_store=False) as file:
         names = [*ROW_COLUMNS, *(extra_dataset(name) for name in manifest.extra)]
         file.attrs[_MADE_FOR] = hash_file(folder / MANIFEST)
+        file.attrs[_KNOWN] = json.dumps(known or {})
         for name in names:
             _virtual(file, f"rows/{name}", rows, name, manifest.rows)
         for column in manifest.columns[1:]:
@@ -41,20 +51,27 @@ def build_view(folder: Path, manifest: Manifest) -> Path:
                 target = column.folder if name == "values" else f"{column.folder}.{name}"
                 _virtual(file, target, column, name, manifest.rows)
             file[column.folder].attrs["spec"] = column.spec
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    temporary.replace(path)
-    sync_folder(folder)
+        file.flush()
+        data = file.id.get_file_image()
+    write_atomically(path, data)
     return path
 
 
 def view_is_current(folder: Path) -> bool:
     """Say whether `cache.h5` is there and was built for the manifest as it is now."""
+    return recall(folder) is not None
+
+
+def recall(folder: Path) -> dict[str, Any] | None:
+    """Give what `build_view` was told; None if `cache.h5` was not built for the manifest as it is now."""
     try:
         with h5py.File(folder / VIEW, "r") as file:
-            return bool(file.attrs[_MADE_FOR] == hash_file(folder / MANIFEST))
-    except (OSError, KeyError, RuntimeError, ValueError):  # what h5py raises on damaged bytes
-        return False
+            if file.attrs[_MADE_FOR] != hash_file(folder / MANIFEST):
+                return None
+            known = json.loads(file.attrs[_KNOWN])
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError):  # what h5py raises on damaged bytes
+        return None
+    return known if isinstance(known, dict) else None
 
 
 def _virtual(file: h5py.File, target: str, column: Column, dataset: str, rows: int) -> None:

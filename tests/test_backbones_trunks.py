@@ -12,9 +12,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from img2prompt_cache.backbones import load_backbone
+from img2prompt_cache.backbones.base import Precision
 from img2prompt_cache.backbones.fold import fold_batchnorm
 from img2prompt_cache.backbones.trunks import chain_of, split
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.metrics import cosine
 from img2prompt_cache.quantise import quantise, restore
 
 TEXT = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}
@@ -177,3 +180,22 @@ def test_what_cannot_be_cut_is_refused_with_what_can() -> None:
     for k in (0, 5, -1):
         with pytest.raises(UsageError, match=rf"before the last {k} blocks is not possible: it has 4"):
             split(model, k)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("spec", ["packaged:efficientnet-lite0", "packaged:vit-small-saliency"])
+def test_real_weights_survive_storage_in_16_and_in_8_bits(spec: str, precision: Precision) -> None:
+    backbone = load_backbone(spec, precision=precision)
+    noise = torch.rand((2, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    smooth = nn.functional.interpolate(noise, backbone.geometry.crop, mode="bicubic").clamp(0, 1)
+    pixels = (smooth.permute(0, 2, 3, 1) * 255).to(torch.uint8).contiguous()
+    found = backbone.read(pixels, {"", "k2"})
+    np.testing.assert_array_equal(found[""], backbone.encode(pixels))
+    _, tail = split(backbone.model, 2)
+    dtype = next(tail.parameters()).dtype
+    with torch.inference_mode():
+        plain = tail(torch.from_numpy(found["k2"]).to(dtype)).float().numpy()
+        coded = tail(torch.from_numpy(restore(*quantise(found["k2"]))).to(dtype)).float().numpy()
+    np.testing.assert_allclose(plain, found[""], rtol=0, atol=1e-3 * np.abs(found[""]).max())
+    assert cosine(coded, found[""]).min() >= 0.999

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +109,20 @@ def test_a_file_larger_than_a_chunk_is_encoded_whole(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bank_module, "CHUNK", 2)
-    bank = Bank.from_file(write_table(tmp_path / "x.csv"), encoder)
+    told: list[tuple[str, int] | int] = []
+
+    def progress(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        told.append((what, total))
+        return nullcontext(told.append)
+
+    bank = Bank.from_file(write_table(tmp_path / "x.csv"), encoder, progress)
     np.testing.assert_allclose(bank.vectors, encoder.encode(PROMPTS), atol=1e-6)
+    assert told[0] == ("encode prompts", len(PROMPTS))
+    assert len(told) > 2
+    assert sum(step for step in told[1:] if isinstance(step, int)) == len(PROMPTS)
+    told.clear()
+    Bank.from_file(tmp_path / "x.csv", encoder, progress)
+    assert told == []  # the kept copy takes no time
 
 
 def calls(encoder: Encoder) -> list[int]:

@@ -52,7 +52,8 @@ def test_bare_fit_is_an_mlp_on_everything_in_the_default_cache(cli, tmp_path, mo
 @pytest.mark.parametrize(
     ("head", "options", "settings"),
     [
-        ("ridge", ["--alpha", "0.5"], {"alpha": 0.5}),
+        ("ridge", ["--alpha", "0.5", "--features", ONE], {"alpha": 0.5}),
+        ("ridge", ["--alpha", "0.5,2"], {"alpha": [0.5, 2]}),
         (
             "ridge",
             ["--folds", "3", "--choose", "mse", "--seed", "5"],
@@ -60,6 +61,7 @@ def test_bare_fit_is_an_mlp_on_everything_in_the_default_cache(cli, tmp_path, mo
         ),
         ("knn", ["--k", "4", "--power", "1.5"], {"k": 4, "power": 1.5}),
         ("knn", ["--folds", "2"], {"folds": 2}),
+        ("kernel", ["--alpha", "0.1", "--gain", "1,2", "--landmarks", "9"], {"alpha": 0.1, "gain": [1, 2]}),
         (
             "mlp",
             [
@@ -87,6 +89,26 @@ def test_every_setting_reaches_its_head(cli, folder, tmp_path, head, options, se
     assert {name: kept[name] for name in settings} == settings
 
 
+def test_groups_that_straddle_the_users_own_split_are_told(cli, tmp_path):
+    sides = ["val" if row < 10 else "train" for row in range(40)]
+    folder = make_cache(tmp_path / "cache", 40, fold=sides)
+    said = cli("fit", "--head", "mean", "--split", "fold", "--cache", folder)
+    assert said.code == 0
+    assert "--split fold: 10 of 20 groups of near-identical prompts or images have rows on both" in said.err
+    for split in ("group", "random"):
+        assert cli("fit", "--head", "mean", "--split", split, "--cache", folder).err == ""
+
+
+def test_every_option_is_explained(cli):
+    import typer.main
+
+    from img2prompt_cache.cli.main import app
+
+    for name, command in typer.main.get_command(app).commands.items():
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
 def test_every_setting_of_every_head_has_an_option(cli):
     from img2prompt_cache.heads import HEADS, settings_of
 
@@ -110,13 +132,16 @@ def test_every_setting_of_every_head_has_an_option(cli):
         (["--weight-decay=-inf"], ("weight_decay", "finite")),
         (["--dropout", "1"], ("dropout < 1",)),
         (["--batch-size", "0"], ("batch_size ≥ 1",)),
-        (["--epochs", "0"], ("epochs ≥ 1",)),
+        (["--epochs", "-1"], ("epochs ≥ 0",)),
         (["--hidden", "a,b"], ("--hidden 'a,b'", "e.g. 1024,512")),
-        (["--hidden=-3"], ("width ≥ 1",)),
+        (["--hidden=-3"], ("width 1…65536", "not (-3,)")),
+        (["--hidden", "1000000000"], ("width 1…65536",)),
         (["--head", "ridge", "--alpha", "0"], ("alpha > 0",)),
+        (["--head", "ridge", "--alpha", "1,b"], ("--alpha '1,b'", "commas")),
+        (["--head", "kernel", "--gain", "nan"], ("--gain 'nan'", "a number")),
         (["--head", "knn", "--k", "0"], ("k ≥ 1",)),
         (["--head", "ridge", "--folds", "1"], ("at least 2",)),
-        (["--head", "ridge", "--folds", "50"], ("cannot fill 50 folds",)),
+        (["--head", "ridge", "--folds", "50"], ("cannot fill 50 folds", "fewer with --folds")),
         (["--features", "timm:oen"], ("'timm:oen'", "did you mean timm:one")),
         (["--features", f"{ONE},{ONE}"], ("twice",)),
         (["--features", ""], ("--features ''", "leave it out")),
@@ -145,8 +170,14 @@ def test_an_mlp_that_diverges_leaves_no_run(cli, folder, tmp_path):
         ({"nan": [4]}, [], 1, ("features/timm-one", "NaN", "row 4", "verify")),
         ({"groups": 1}, [], 2, ("one group", "--split random")),
         ({"groups": 4}, ["--head", "ridge"], 2, ("cannot fill 5 folds",)),
-        ({"rows": 1, "groups": 1}, ["--split", "random"], 2, ("cannot hold out",)),
+        ({"rows": 1, "groups": 1}, ["--split", "random"], 2, ("cannot hold out rows of 1; add pairs",)),
         ({"rows": 2, "groups": 2}, ["--head", "knn"], 2, ("cannot fill 5 folds",)),
+        (
+            {"rows": 4, "groups": 1},
+            ["--head", "knn", "--split", "random"],
+            2,
+            ("3 rows cannot fill 5 folds",),
+        ),
         ({"fold": ["train"] * 20}, ["--split", "fold"], 2, ("'fold'", "no rows for validation")),
         ({"fold": ["", *["a"] * 19]}, ["--split", "fold"], 2, ("'fold'", "empty in 1 rows")),
     ],
@@ -163,7 +194,7 @@ def test_a_part_whose_bytes_changed(cli, tmp_path):
     data = bytearray(part.read_bytes())
     data[-1] ^= 1
     part.write_bytes(data)
-    cli("fit", "--cache", folder).refused(1, "targets/st-some/00002.h5 is damaged", "verify")
+    cli("fit", "--cache", folder).refused(1, "targets/st-some/00002.h5 is damaged", "repair")
     assert part.read_bytes() == data
 
 

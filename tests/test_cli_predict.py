@@ -285,7 +285,7 @@ def test_what_an_image_is_called_cannot_play_tricks_on_the_terminal(cli, here):
 def test_a_damaged_cache(cli, here):
     part = next((here / "cache" / "default" / "targets").glob("*/00001.h5"))
     part.write_bytes(part.read_bytes()[:-1])
-    cli("predict").refused(1, "00001.h5 is damaged", "verify")
+    cli("predict").refused(1, "00001.h5 is damaged", "repair")
     assert cli("predict", "--top-k", "0", "--out", "x.npy").code == 0
 
 

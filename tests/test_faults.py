@@ -327,3 +327,40 @@ def test_the_view_follows_the_manifest_after_a_crash(
     tiny.extract(pairs, cache)
     with h5py.File(cache / "cache.h5") as file:
         assert len(file["features"]) == 2
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from img2prompt_cache.manifest import load_manifest
+from img2prompt_cache.parts import PartFile
+from img2prompt_cache.view import build_view
+folder = Path(sys.argv[1])
+manifest = load_manifest(folder)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+failed = 0
+try:
+    build_view(folder, manifest)
+except OSError:
+    failed += 1
+try:
+    with PartFile(folder / "rows" / "00009.h5") as file:
+        file.write_text("prompt", ["a boat" * 20] * 900)
+        file.commit()
+except OSError:
+    failed += 1
+sys.exit(10 + failed)
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 700, 3000])
+def test_a_full_disk_crashes_no_process_and_leaves_nothing(limit: int, cache: Path) -> None:
+    """HDF5 itself ends the process, some of the time, when it cannot write."""
+    before = {path.relative_to(cache): path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, cache, str(limit)], check=False, stdout=subprocess.PIPE
+    )
+    assert done.returncode == 12
+    after = {path.relative_to(cache): path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+    assert after == before

@@ -82,7 +82,7 @@ def test_a_refitted_ridge_is_scikit_learns_on_all_rows(cache, data, tmp_path):
 
 
 def test_a_run_says_what_it_was_made_of(cache, tmp_path):
-    folder, run = fit(cache, Choice("ridge", features=(OTHER, ONE), seed=3), tmp_path / "run")
+    folder, _ = fit(cache, Choice("ridge", features=(OTHER, ONE), seed=3), tmp_path / "run")
     data = json.loads((folder / "run.json").read_text(), parse_constant=pytest.fail)
     assert [use["spec"] for use in data["features"]] == [OTHER, ONE]
     assert [use["width"] for use in data["features"]] == [8, 24]
@@ -93,7 +93,8 @@ def test_a_run_says_what_it_was_made_of(cache, tmp_path):
     assert data["cache"] == str(cache.folder)
     assert {"python", "torch", "numpy"} <= {*data["versions"]}
     assert 0 < data["seconds"] < 60
-    with (folder / "history.csv").open(newline="") as file:
+    alone, run = fit(cache, Choice("ridge", features=(ONE,)), tmp_path / "alone")
+    with (alone / "history.csv").open(newline="") as file:
         history = list(csv.DictReader(file))
     assert len(history) >= 20
     best = max(history, key=lambda record: float(record["cosine"]))
@@ -111,9 +112,27 @@ def test_the_users_own_split(tmp_path):
     cache = Cache(make_cache(tmp_path / "cache", fold=sides))
     folder, run = fit(cache, Choice("mean", split="fold"))
     assert run.split["strategy"] == "fold"
+    assert run.split["straddling"] == 0
     assert load_validation(folder).ids == [f"i{row:03d}" for row in range(60) if row % 20 < 4]
     with pytest.raises(UsageError, match=r"--split fodl: .* the cache kept: fold"):
         fit(cache, Choice("mean", split="fodl"))
+
+
+def test_a_split_of_the_users_own_may_straddle_groups_which_is_told(tmp_path):
+    sides = ["validation" if row < 10 else "train" for row in range(60)]
+    _, run = fit(Cache(make_cache(tmp_path / "cache", fold=sides)), Choice("mean", split="fold"))
+    assert (run.split["straddling"], run.split["groups"]) == (10, 20)
+
+
+def test_labels_of_the_users_own_are_merged_with_groups(tmp_path):
+    # Rows of one group are in two folds, 0 and 1 or 2 and 3, so there are two groups.
+    labels = [str(row % 20 // 10 * 2 + row % 2) if row < 20 else str(row % 20 // 10 * 2) for row in range(60)]
+    cache = Cache(make_cache(tmp_path / "cache", fold=labels))
+    folder, run = fit(cache, Choice("mean", split="fold"))
+    assert (run.split["straddling"], run.split["groups"]) == (0, 2)
+    held = {int(name[1:]) % 20 // 10 for name in load_validation(folder).ids}
+    assert len(held) == 1
+    assert len(load_validation(folder).ids) == 30
 
 
 def test_one_group_can_only_be_split_at_random(tmp_path):
@@ -127,7 +146,8 @@ def test_one_group_can_only_be_split_at_random(tmp_path):
 @pytest.mark.parametrize("name", ["group", "random"])
 def test_splits_are_drawn_by_the_seed(cache, data, name):
     draws = [make_split(cache, data, name, 0.2, seed) for seed in (0, 0, 1)]
-    assert draws[0].digest(data.ids) == draws[1].digest(data.ids) != draws[2].digest(data.ids)
+    digests = [draw.digest(data.ids, data.prompts, data.images) for draw in draws]
+    assert digests[0] == digests[1] != digests[2]
     # The groups are those of the prompts in any case, so that intervals can be drawn over them.
     assert len(np.unique(draws[0].groups)) == 20
 
@@ -173,11 +193,13 @@ def test_an_old_run_stays_until_the_new_one_is_whole(cache, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_retrieval_is_among_distinct_prompts():
+def test_retrieval_is_among_distinct_targets():
     truth = unit(np.random.default_rng(0).normal(size=(6, 384)))[[0, 1, 2, 2, 3, 3]]
-    found = score(truth, truth, ["a", "b", "c", "c", "d", "d"])
+    nearly = unit(truth + 1e-6 * np.random.default_rng(1).normal(size=truth.shape))
+    found = score(truth, nearly)
     assert found["r@1"] == 1
     assert found["n"] == 6
     assert found["cosine"] == pytest.approx(1)
-    constant = score(np.tile(truth[:1], (6, 1)), truth, ["a", "b", "c", "c", "d", "d"])
+    constant = score(np.tile(truth[:1], (6, 1)), truth)
     assert constant["r@1"] == pytest.approx(1 / 6)
+    assert score(np.roll(truth, 1, axis=0), truth)["r@1"] == pytest.approx(2 / 6)

@@ -7,7 +7,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads.mean import Mean
 from img2prompt_cache.heads.mlp import Mlp
 from img2prompt_cache.metrics import mean_cosine, mse, unit
-from img2prompt_cache.splits import hold_out
+from img2prompt_cache.splits import hold_out, k_folds
 
 
 def problem(n=200, seed=0):
@@ -52,8 +52,11 @@ def test_history_holds_what_happened():
     X, y, _ = problem()
     new, true, _ = problem(seed=1)
     head = small(epochs=4).fit(X, y, validation=(new, true))
-    assert [record["epoch"] for record in head.history] == [1, 2, 3, 4]
-    assert list(head.history[0]) == ["epoch", "train_loss", "lr", "val_cosine", "val_mse", "seconds"]
+    assert [record["epoch"] for record in head.history] == [0, 1, 2, 3, 4]
+    assert list(head.history[0]) == ["epoch", "train_loss", "val_cosine", "val_mse", "seconds"]
+    mean = Mean().fit(X, y)
+    assert head.history[0]["val_cosine"] == pytest.approx(mean.score(new, true), abs=1e-6)
+    assert head.history[0]["train_loss"] == pytest.approx(np.square(y - y.mean(axis=0)).mean(), rel=1e-5)
     assert head.history[-1]["val_cosine"] == head.score(new, true)
     assert head.history[-1]["val_mse"] == mse(head.predict(new), true)
     assert head.chosen == {"epochs": 4}
@@ -64,24 +67,59 @@ def test_the_best_epoch_on_validation_rows_is_kept():
     new, true, _ = problem(seed=1)
     head = small(lr=3e-2, dropout=0, weight_decay=0, patience=4).fit(X, y, validation=(new, true))
     watched = [record["val_cosine"] for record in head.history]
-    assert head.chosen["epochs"] == np.argmax(watched) + 1
-    assert len(watched) == head.chosen["epochs"] + 4
+    assert head.chosen["epochs"] == np.argmax(watched) > 0
+    assert len(watched) == head.chosen["epochs"] + 1 + 4
     assert head.score(new, true) == max(watched)
     again = small(lr=3e-2, dropout=0, weight_decay=0, **head.chosen).fit(X, y)
     assert np.array_equal(again.predict(new), head.predict(new))
 
 
-def test_without_validation_rows_epochs_are_chosen_on_held_out_groups_then_all_rows_are_fitted():
-    X, y, groups = problem()
-    head = small(max_epochs=8).fit(X, y, groups=groups)
+def test_with_many_rows_epochs_are_chosen_on_a_held_out_tenth_then_all_rows_are_fitted():
+    X, y, groups = problem(1000)
+    head = small(max_epochs=4).fit(X, y, groups=groups)
     inner = hold_out(groups, 0.1, 0)
-    watched = small(max_epochs=8).fit(
+    watched = small(max_epochs=4).fit(
         X[inner.train], y[inner.train], validation=(X[inner.validation], y[inner.validation])
     )
     assert head.chosen == watched.chosen
     without_time = [[{**record, "seconds": 0} for record in each.history] for each in (head, watched)]
     assert without_time[0] == without_time[1]
     assert np.array_equal(head.predict(X), small(**head.chosen).fit(X, y).predict(X))
+
+
+def test_with_few_rows_epochs_are_chosen_on_grouped_folds_in_turn():
+    # Without dropout or an order of rows to draw, what one fold does is the same beside others and alone.
+    X, y, groups = problem(120)
+    settings = {"dropout": 0, "batch_size": 120, "hidden": (), "lr": 3e-2, "max_epochs": 6}
+    head = small(**settings).fit(X, y, groups=groups)
+    fold = k_folds(groups, 5, 0)
+    alone = [
+        small(**settings, epochs=6).fit(X[fold != i], y[fold != i], validation=(X[fold == i], y[fold == i]))
+        for i in range(5)
+    ]
+    cosines = np.array([[record["val_cosine"] for record in each.history] for each in alone])
+    wanted = np.average(cosines, axis=0, weights=np.bincount(fold))
+    np.testing.assert_allclose([record["val_cosine"] for record in head.history], wanted, atol=1e-5)
+    assert head.chosen["epochs"] == wanted.argmax()
+    assert np.array_equal(head.predict(X), small(**{**settings, **head.chosen}).fit(X, y).predict(X))
+
+
+def test_it_stays_the_mean_head_where_training_does_not_help():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(80, 30)).astype("f"), unit(rng.normal(size=(80, 6)) + 1)
+    head = small(lr=0.1, dropout=0, patience=3).fit(X, y)
+    assert head.chosen == {"epochs": 0}
+    assert len(head.history) == 4
+    np.testing.assert_allclose(head.predict(X), Mean().fit(X, y).predict(X), atol=1e-6)
+    again = small(**head.chosen).load_state(head.state())
+    assert np.array_equal(again.predict(X), head.predict(X))
+
+
+def test_one_group_needs_epochs():
+    X, y, _ = problem(8)
+    with pytest.raises(UsageError, match=r"all 8 are one group .* set --epochs"):
+        small().fit(X, y, groups=np.zeros(8, int))
+    assert small(epochs=1).fit(X, y, groups=np.zeros(8, int)).chosen == {"epochs": 1}
 
 
 def test_seeds_differ():
@@ -105,9 +143,12 @@ def test_divergence_is_told():
         ({"lr": float("nan")}, "lr ≥ 0"),
         ({"dropout": 1.0}, "dropout < 1"),
         ({"batch_size": 0}, "batch_size ≥ 1"),
-        ({"epochs": 0}, "epochs ≥ 1"),
+        ({"epochs": -1}, "epochs ≥ 0"),
         ({"patience": 0}, "patience ≥ 1"),
-        ({"hidden": (16, 0)}, "width ≥ 1"),
+        ({"hidden": (16, 0)}, "width 1…65536"),
+        ({"hidden": (10**9,)}, "width 1…65536"),
+        ({"hidden": (1.5,)}, "width 1…65536"),
+        ({"hidden": (2,) * 17}, "at most 16 hidden layers"),
     ],
 )
 def test_wrong_settings_are_refused(wrong, words):
@@ -123,3 +164,14 @@ def test_layers_of_other_settings_are_refused():
         small(hidden=(17,)).load_state(state)
     with pytest.raises(Img2PromptError, match="lacks"):
         small(hidden=(16, 16)).load_state(state)
+
+
+@pytest.mark.parametrize("hidden", [[10**30], [10**9], ["wide"], [16] * 1000])
+def test_hidden_layers_that_nobody_fitted_are_refused_before_anything_is_allocated(hidden):
+    X, y, _ = problem()
+    state = small(epochs=1).fit(X, y).state()
+    with pytest.raises(UsageError, match="at most 16 hidden layers"):
+        small(hidden=hidden).load_state(state)
+    # 64 GB, had they been made to look at their shapes.
+    with pytest.raises(Img2PromptError, match=r"is not what was fitted|lacks"):
+        small(hidden=[1 << 16, 1 << 16] * 2).load_state(state)

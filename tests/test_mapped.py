@@ -79,6 +79,14 @@ def test_a_whole_column(columns: dict[str, MappedColumn], name: str) -> None:
     np.testing.assert_array_equal(column[np.arange(ROWS)], EXPECTED[name])
 
 
+@pytest.mark.parametrize("name", EXPECTED)
+def test_half_precision_where_it_is_asked_for(columns: dict[str, MappedColumn], name: str) -> None:
+    column = MappedColumn(columns[name].folder, columns[name].column, "float16")
+    found = column[np.arange(ROWS)[::-1]]
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, EXPECTED[name][::-1].astype(np.float16))
+
+
 @pytest.mark.parametrize("row", [-1, ROWS])
 def test_a_row_that_is_not_there(columns: dict[str, MappedColumn], row: int) -> None:
     with pytest.raises(IndexError, match=f"of {ROWS}"):

@@ -72,7 +72,7 @@ def test_the_room_is_estimated_from_the_shapes() -> None:
 
 
 def test_only_rows_that_are_not_cached_are_fresh() -> None:
-    cached = {"imgId": ["a", "b", "c"], "prompt": ["pa", "", "pc"]}
+    cached = pa.table({"imgId": ["a", "b", "c"], "prompt": ["pa", "", "pc"]})
     listed = table(["d", "c", "a", "e", "b"], ["pd", "pc", "other", None, None])
     fresh, changed = fresh_rows(listed, cached, np.array([0, 0, 0]), 0)
     assert fresh["imgId"].to_pylist() == ["d", "e"]

@@ -82,12 +82,11 @@ def test_links_pipes_and_odd_names(tmp_path: Path) -> None:
     source = open_source(folder)
     listing = source.list()
     assert listing.table["imgId"].to_pylist() == ["a", "inside", "out", "sub/b"]
+    remedy = "passed over; name what a link leads to, or a copy made with `cp -rL`"
     assert listing.summary.notes == (
-        "2 links to folders, passed over; name what a link leads to, or a copy made with `cp -rL` "
-        "(first: folder/)",
-        "2 links to nothing, or to a text outside, passed over; name what a link leads to, or a copy made with "
-        "`cp -rL` (first: gone.png)",
-        "1 names that cannot be read or are not UTF-8, passed over (first: bad?.png)".replace("?", "\ufffd"),
+        f"2 links to folders, {remedy} (first: folder/)",
+        f"2 links to nothing, or to a text outside, {remedy} (first: gone.png)",
+        "1 names that cannot be read or are not UTF-8, passed over (first: bad\ufffd.png)",
     )
     assert source.read("inside.png") == b"sub/b.png"
     assert source.read("out.png") == b"secret.png"
@@ -126,7 +125,7 @@ def test_a_text_behind_a_link_out_of_the_folder_is_no_prompt(tmp_path: Path) -> 
     (tmp_path / "set" / "a.txt").symlink_to(tmp_path / "key")
     (tmp_path / "set" / "b.txt").symlink_to(tmp_path / "set" / "texts" / "b.txt")
     listing = open_source(tmp_path / "set").list()
-    assert listing.table["prompt"].to_pylist() == [None, "texts/b.txt"]
+    assert listing.table["prompt"].to_pylist() == [None, "set/texts/b.txt"]
     assert any("to a text outside" in note and "(first: a.txt)" in note for note in listing.summary.notes)
 
 
@@ -244,7 +243,8 @@ def test_no_path_that_is_there(tmp_path: Path) -> None:
 
 
 def test_one_bad_path_does_not_spoil_the_others(tmp_path: Path) -> None:
-    put(tmp_path, "a.png", "odd\udcff.png")
+    put(tmp_path, "a.png")
+    (tmp_path / "odd\udcff.png").touch()
     (tmp_path / "none").mkdir()
     source, listing = list_images(
         [tmp_path / name for name in ("a.png", "gone.png", "none", "gone/b.png", "odd\udcff.png")]

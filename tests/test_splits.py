@@ -98,8 +98,11 @@ def test_where_every_group_is_too_large_the_smallest_is_held_out():
 
 
 def test_one_group_cannot_be_held_out():
-    with pytest.raises(UsageError, match="all 3 are one group"):
+    with pytest.raises(UsageError, match=r"all 3 are one group of near-identical prompts .* --split random"):
         hold_out(np.zeros(3, int))
+    for split in (lambda: random_split(1), lambda: hold_out(np.zeros(1, int))):
+        with pytest.raises(UsageError, match=r"^cannot hold out rows of 1; add pairs$"):
+            split()
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.2, float("nan")])
@@ -126,8 +129,15 @@ def test_single_rows_fill_folds_evenly():
 
 
 def test_fewer_groups_than_folds_names_both_numbers():
-    with pytest.raises(UsageError, match=r"3 groups .* cannot fill 5 folds"):
+    with pytest.raises(
+        UsageError,
+        match=r"^3 groups of near-identical .* cannot fill 5 folds; .* ask for fewer with --folds$",
+    ):
         k_folds(np.array([0, 0, 1, 2]), 5)
+    with pytest.raises(UsageError, match=r"^1 group of near-identical .* cannot fill 5 folds; .* --alpha$"):
+        k_folds(np.zeros(4, int), 5)
+    with pytest.raises(UsageError, match=r"^4 rows cannot fill 5 folds; add pairs, or .* --folds$"):
+        k_folds(np.arange(4), 5)
     with pytest.raises(UsageError, match="at least 2"):
         k_folds(np.arange(9), 1)
 
@@ -152,6 +162,38 @@ def test_other_columns_are_labels_of_groups():
     held = {values[row] for row in split.validation}
     assert held
     assert not held & {values[row] for row in split.train}
+    assert split.straddling == 0
+
+
+@given(group_lists, st.lists(st.sampled_from("abcdefgh"), min_size=40, max_size=40), seeds)
+def test_neither_labels_nor_groups_straddle_a_split_by_labels(groups, labels, seed):
+    labels = labels[: len(groups)]
+    assume(len(labels) == len(groups))
+    try:
+        split = column_split(labels, groups, "theme", 0.3, seed)
+    except UsageError:
+        return
+    labels = np.array(labels)
+    for kind in (groups, labels):
+        assert not {*kind[split.train]} & {*kind[split.validation]}
+        # Inner folds keep both whole, too.
+        pairs = {*zip(kind.tolist(), split.groups.tolist(), strict=True)}
+        assert len(pairs) == len({*kind.tolist()})
+
+
+def test_labels_that_share_groups_are_one():
+    groups = np.array([0, 1, 1, 2, 3])
+    split = column_split(["cats", "cats", "dogs", "dogs", "owls"], groups, "theme", 0.3)
+    assert split.validation.tolist() == [4]
+    with pytest.raises(UsageError, match=r"all 3 are one group of equal labels or near-identical"):
+        column_split(["cats", "cats", "dogs"], np.array([0, 1, 1]), "theme")
+
+
+def test_groups_on_both_sides_are_counted():
+    groups = np.array([0, 0, 1, 1, 2, 3, 3])
+    sides = ["train", "val", "val", "train", "train", "val", "val"]
+    assert column_split(sides, groups, "part").straddling == 2
+    assert hold_out(groups).straddling == 0
 
 
 @pytest.mark.parametrize(
@@ -160,7 +202,7 @@ def test_other_columns_are_labels_of_groups():
         (["train", "train"], "no rows for validation"),
         (["val", "test"], "no rows for training"),
         (["train", " "], "empty in 1 rows, first in row 1"),
-        (["a", "a"], "one group"),
+        (["a", "a"], "holds only 'a'; a split takes two labels"),
     ],
 )
 def test_columns_that_cannot_split_are_refused(values, words):
@@ -168,14 +210,25 @@ def test_columns_that_cannot_split_are_refused(values, words):
         column_split(values, np.arange(2), "part")
 
 
-def test_digest_names_the_held_out_rows_in_any_order():
+def test_digest_names_the_rows_in_any_order():
     ids = [f"img{row}" for row in range(20)]
+    prompts, images = [f"prompt {row}" for row in range(20)], [f"{row:064x}" for row in range(20)]
+    rows = (ids, prompts, images)
     groups = np.arange(20)
-    digest = hold_out(groups, seed=0).digest(ids)
+    digest = hold_out(groups, seed=0).digest(*rows)
     assert len(digest) == 64
-    assert hold_out(groups, seed=1).digest(ids) != digest
-    assert random_split(20, seed=0).digest(ids) != digest
+    assert hold_out(groups, seed=1).digest(*rows) != digest
+    assert random_split(20, seed=0).digest(*rows) != digest
     values = np.full(20, "train")
     values[[3, 7]] = "val"
     split, turned = (column_split(list(v), groups, "part") for v in (values, values[::-1]))
-    assert split.digest(ids) == turned.digest(ids[::-1])
+    assert split.digest(*rows) == turned.digest(*(column[::-1] for column in rows))
+
+
+def test_digest_tells_data_sets_apart_whose_ids_are_the_same():
+    ids, prompts, images = ["0001", "0002", "0003"], ["a", "b", "c"], ["x", "y", "z"]
+    split = column_split(["train", "train", "val"], np.arange(3), "part")
+    digest = split.digest(ids, prompts, images)
+    assert split.digest(ids, ["a", "b", "other"], images) != digest
+    assert split.digest(ids, prompts, ["x", "y", "other"]) != digest
+    assert split.digest(["0001", "0004", "0003"], prompts, images) != digest

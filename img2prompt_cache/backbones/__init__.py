@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 FAMILIES = {"timm": "timm_models", "open_clip": "open_clip_models", "packaged": "packaged"}
 """Family of a spec to the module whose ``load(spec, revision)`` gives its `Backbone`, in fp32 on the cpu."""
 
-__all__ = ["FAMILIES", "PRECISIONS", "choose_preset", "load_backbone"]
-
-PRECISIONS = ("fp32", "bf16", "fp16")
+__all__ = ["FAMILIES", "choose_preset", "load_backbone"]
 
 
 def load_backbone(
@@ -46,10 +44,11 @@ def load_backbone(
         If the weights cannot be had or do not fit their architecture.
     """
     parsed = parse_spec(spec)
-    from img2prompt_cache.precision import choose_device
+    from img2prompt_cache.precision import PRECISIONS, choose_device
 
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
+    known = tuple(name for name in PRECISIONS if name != "auto")
+    if precision not in known:
+        raise unknown("precision", precision, known)
 
     place = choose_device(device)
     module = importlib.import_module(f"{__name__}.{FAMILIES[parsed.family]}")

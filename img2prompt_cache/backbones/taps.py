@@ -1,9 +1,9 @@
 """Taps: what a column keeps of a backbone's forward pass, and how its spec says so.
 
-The spec of such a column is the backbone's with a suffix: none for the pooled feature, ``#levels`` for
-pooled inner levels, ``#k2`` for the trunk before the last 2 blocks (``#k2-int8`` with 8 bits a value), ``-v4``
-behind any of them for the same of 4 augmented views (``#v4``, ``#levels-v4``; ``#v4f`` where views may be
-mirrored).
+The spec of such a column is the backbone's with a suffix: none for the pooled feature, ``#levels`` for pooled
+inner levels, ``#k2`` for the trunk before the last 2 blocks (``#k2-int8`` with 8 bits a value), and ``-v4``
+behind any of them for the same of 4 augmented views: ``#v4``, ``#levels-v4``; ``#v4f`` where they may be
+mirrored.
 """
 
 from __future__ import annotations

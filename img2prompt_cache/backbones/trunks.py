@@ -284,7 +284,7 @@ def _timm_efficientnet(model: nn.Module) -> Chain:
 
 def _clip_vit(model: nn.Module) -> Chain:
     def head(m: nn.Module, x: Tensor) -> Tensor:
-        pooled, _ = m._pool(x)
+        pooled: Tensor = m._pool(x)[0]
         return pooled if m.proj is None else pooled @ m.proj
 
     first, final = _cut_up(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -12,21 +11,23 @@ import numpy as np
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.heads.scaling import standardiser
-from img2prompt_cache.metrics import mean_cosine, mse, unit
-from img2prompt_cache.splits import hold_out
+from img2prompt_cache.heads.network import Training, make_network, predict
+from img2prompt_cache.metrics import mean_cosine, mse
+from img2prompt_cache.splits import hold_out, k_folds
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from img2prompt_cache.heads.base import Features, Groups, State, Targets
 
+    _Sides = tuple[Features, Targets, tuple[Features, Targets] | None]
+
 OPTIMIZERS = ("adam", "adamw", "sgd")
 LOSSES = ("mse", "cosine")
 
-ROWS = 8192
-"""Rows predicted at a time."""
+FEW, FOLDS = 1000, 5
+"""With fewer rows than this, one hold-out tells little: the epochs are chosen on so many folds."""
+MAX_LAYERS, MAX_WIDTH = 16, 1 << 16
 
 
 class Mlp(Head):
@@ -48,8 +49,10 @@ class Mlp(Head):
     lr, weight_decay : float
     batch_size : int
     epochs : int, optional
-        Exactly so many. If absent, as many as were best by mean cosine on the validation rows. Where none are
-        given, a grouped tenth of the training rows stands in for them, and then all rows are fitted as long.
+        Exactly so many. If absent, as many as were best by mean cosine on the validation rows; 0, which is
+        the mean head, where training did not help. Where no validation rows are given, a grouped tenth of the
+        training rows stands in for them, or, of fewer than 1,000 rows, each of five grouped folds; then all
+        rows are fitted as long.
     max_epochs, patience : int
         Where the number of epochs is chosen: how many at most, and how many to wait for an improvement.
     seed : int
@@ -57,6 +60,7 @@ class Mlp(Head):
     """
 
     name = "mlp"
+    epochs_: int
 
     def __init__(
         self,
@@ -98,40 +102,34 @@ class Mlp(Head):
         Raises
         ------
         UsageError
-            If a setting is unknown or out of range, or there are too few groups to hold out a tenth.
+            If a setting is unknown or out of range, or all rows are one group and `epochs` is absent.
         """
         self._check_settings()
         X, y, groups, _ = checks.training(X, y, groups, blocks)
         if validation is not None:
             validation = checks.training(*validation, None, None)[:2]
         if self.epochs is not None:
-            self.history_ = self._train(X, y, validation, self.epochs, stop=False)
+            nets, self.history_ = self._run([(X, y, validation)], self.epochs, stop=False)
         elif validation is not None:
-            self.history_ = self._train(X, y, validation, self.max_epochs, stop=True)
+            nets, self.history_ = self._run([(X, y, validation)], self.max_epochs, stop=True)
         else:
-            inner = hold_out(groups, 0.1, self.seed)
-            held = X[inner.validation], y[inner.validation]
-            self.history_ = self._train(X[inner.train], y[inner.train], held, self.max_epochs, stop=True)
-            self._train(X, y, None, self.epochs_, stop=False)
+            sides = [(X[~held], y[~held], (X[held], y[held])) for held in _inner(groups, self.seed)]
+            _, self.history_ = self._run(sides, self.max_epochs, stop=True)
+            nets, _ = self._run([(X, y, None)], self.epochs_, stop=False)
+        self.mean_, self.scale_, self.network_ = nets[0].mean, nets[0].scale, nets[0].network
         return self
 
     def predict(self, X: Features) -> Targets:
         """Predict unit-norm embeddings: float32, shape (n, t)."""
-        import torch
-
         X = checks.queries(X, len(self.mean_))
-        device = next(self.network_.parameters()).device
-        self.network_.eval()
-        with torch.inference_mode():
-            parts = [
-                self.network_(torch.from_numpy(self._inputs(part)).to(device)).cpu().numpy()
-                for part in np.array_split(X, -(-len(X) // ROWS) or 1)
-            ]
-        return unit(np.concatenate(parts))
+        return predict(self.network_, self.mean_, self.scale_, X)
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One record per epoch: `epoch`, `train_loss`, `lr`, `seconds`, `val_cosine` and `val_mse`."""
+        """One record per epoch, from 0: `epoch`, `train_loss`, `val_cosine`, `val_mse` and `seconds`.
+
+        Those of the fit that chose the epochs, if one did; means over its folds.
+        """
         return self.history_
 
     @property
@@ -148,44 +146,45 @@ class Mlp(Head):
         """Take the fitted arrays back."""
         import torch
 
+        self._check_settings()
         self.mean_ = checks.take(state, "mean", None)
         self.scale_ = checks.take(state, "scale", len(self.mean_))
         self.epochs_ = int(checks.take(state, "epochs", 1)[0])
         self.history_ = []
         last = f"layers.{3 * len(self.hidden) + 1}.bias"
-        start = torch.tensor(checks.take(state, last, None))
-        self.network_ = _network(len(self.mean_), self.hidden, start, self.dropout)
+        with torch.device("meta"):  # the settings may be anybody's: nothing is allocated for them
+            width = len(checks.take(state, last, None))
+            self.network_ = make_network(len(self.mean_), self.hidden, width, self.dropout)
         wanted = self.network_.state_dict()
         layers = {key: checks.take(state, f"layers.{key}", *value.shape) for key, value in wanted.items()}
-        self.network_.load_state_dict({key: torch.tensor(value) for key, value in layers.items()})
+        tensors = {key: torch.tensor(value) for key, value in layers.items()}
+        self.network_.load_state_dict(tensors, assign=True)
         return self
 
-    def _train(
-        self, X: Features, y: Targets, held: tuple[Features, Targets] | None, epochs: int, *, stop: bool
-    ) -> list[dict[str, float]]:
-        """Fit `network_` anew; with `stop`, keep the weights of the epoch that was best on `held`."""
+    def _run(
+        self, sides: Sequence[_Sides], epochs: int, *, stop: bool
+    ) -> tuple[list[Training], list[dict[str, float]]]:
+        """Train one network for each pair of sides, epoch by epoch together, and settle on `epochs_`.
+
+        Returns
+        -------
+        nets : list of Training
+            With `stop`, as they were after the epoch that was best on the held-out rows of all; epoch 0 is
+            the mean head they start as.
+        history : list of dict
+            Means over the networks.
+        """
         import torch
 
-        self.mean_, self.scale_ = standardiser(X)
-        cuda = range(torch.cuda.device_count())
-        device = torch.device("cuda" if cuda else "cpu")
-        inputs = torch.from_numpy(self._inputs(X)).to(device)
-        targets = torch.tensor(y, device=device)
         history: list[dict[str, float]] = []
         started = time.perf_counter()
-        with torch.random.fork_rng(devices=cuda):
+        best = -np.inf
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
-            start = targets.mean(dim=0).cpu()
-            self.network_ = _network(X.shape[1], self.hidden, start, self.dropout).to(device)
-            optimizer = self._optimizer(self.network_.parameters())
-            kept: dict[str, torch.Tensor] = {}
-            best = -np.inf
-            for epoch in range(1, epochs + 1):
-                loss = self._epoch(optimizer, inputs, targets)
-                record = {"epoch": epoch, "train_loss": loss, "lr": self.lr}
-                if held is not None:
-                    pred = self.predict(held[0])
-                    record |= {"val_cosine": mean_cosine(pred, held[1]), "val_mse": mse(pred, held[1])}
+            nets = [Training(self, X, y) for X, y, _ in sides]
+            for epoch in range(epochs + 1):
+                losses = [net.train() if epoch else net.loss() for net in nets]
+                record = {"epoch": epoch, "train_loss": float(np.mean(losses)), **_watch(nets, sides)}
                 if not np.isfinite(list(record.values())).all():
                     raise Img2PromptError(f"mlp diverged in epoch {epoch}; lower lr, which is {self.lr:g}")
                 history.append({**record, "seconds": time.perf_counter() - started})
@@ -193,39 +192,13 @@ class Mlp(Head):
                     self.epochs_ = epoch
                 elif record["val_cosine"] > best:
                     self.epochs_, best = epoch, record["val_cosine"]
-                    kept = {key: value.clone() for key, value in self.network_.state_dict().items()}
+                    for net in nets:
+                        net.keep()
                 elif epoch - self.epochs_ >= self.patience:
                     break
-        if kept:
-            self.network_.load_state_dict(kept)
-        self.network_.cpu()
-        return history
-
-    def _epoch(self, optimizer: torch.optim.Optimizer, inputs: torch.Tensor, targets: torch.Tensor) -> float:
-        """Train on all rows once, in a new order; gives the mean loss."""
-        import torch
-
-        self.network_.train()
-        total = torch.zeros((), dtype=torch.float64)
-        for rows in torch.split(torch.randperm(len(inputs)), self.batch_size):
-            loss = _loss(self.loss, self.network_(inputs[rows]), targets[rows])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            total += loss.detach().cpu() * len(rows)
-        return float(total) / len(inputs)
-
-    def _optimizer(self, parameters: Iterator[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        from torch import optim
-
-        if self.optimizer == "sgd":
-            return optim.SGD(parameters, self.lr, momentum=0.9, weight_decay=self.weight_decay)
-        kind = optim.Adam if self.optimizer == "adam" else optim.AdamW
-        return kind(parameters, self.lr, weight_decay=self.weight_decay)
-
-    def _inputs(self, X: Features) -> Features:
-        standardised: Features = (X - self.mean_) / self.scale_
-        return standardised
+        for net in nets:
+            net.settle()
+        return nets, history
 
     def _check_settings(self) -> None:
         for setting, valid in (("optimizer", OPTIMIZERS), ("loss", LOSSES)):
@@ -237,28 +210,39 @@ class Mlp(Head):
                 raise UsageError(f"mlp needs {setting} ≥ {low}, not {getattr(self, setting)}")
         if self.dropout >= 1:
             raise UsageError(f"mlp needs dropout < 1, not {self.dropout}")
-        if self.epochs is not None and self.epochs < 1:
-            raise UsageError(f"mlp needs epochs ≥ 1, not {self.epochs}")
-        if any(width < 1 for width in self.hidden):
-            raise UsageError(f"mlp needs hidden layers of width ≥ 1, not {tuple(self.hidden)}")
+        if self.epochs is not None and self.epochs < 0:
+            raise UsageError(f"mlp needs epochs ≥ 0, not {self.epochs}")
+        if len(self.hidden) > MAX_LAYERS or not all(_is_width(width) for width in self.hidden):
+            raise UsageError(
+                f"mlp needs at most {MAX_LAYERS} hidden layers of width 1…{MAX_WIDTH}, "
+                f"not {str(self.hidden)[:100]}"
+            )
 
 
-def _network(p: int, hidden: Sequence[int], start: torch.Tensor, dropout: float) -> torch.nn.Sequential:
-    """Build the layers; untrained, they predict `start` (t,) for every input, the mean target: the floor."""
-    from torch import nn
+def _inner(groups: Groups, seed: int) -> list[NDArray[np.bool_]]:
+    """Mark the rows to hold out when the number of epochs is chosen, once or in turns."""
+    folds = min(len(np.unique(groups)), FOLDS)
+    if folds < 2:
+        raise UsageError(
+            f"mlp chooses its epochs on rows it holds out, but all {len(groups)} are one group of "
+            "near-identical prompts or images; add pairs, or set --epochs"
+        )
+    if len(groups) < FEW:
+        fold = k_folds(groups, folds, seed)
+        return [fold == number for number in range(folds)]
+    held = np.zeros(len(groups), bool)
+    held[hold_out(groups, 0.1, seed).validation] = True
+    return [held]
 
-    layers: list[nn.Module] = []
-    for width_in, width_out in pairwise((p, *hidden)):
-        layers += [nn.Dropout(dropout), nn.Linear(width_in, width_out), nn.ReLU()]
-    last = nn.Linear((p, *hidden)[-1], len(start))
-    nn.init.zeros_(last.weight)
-    last.bias.data = start
-    return nn.Sequential(*layers, nn.Dropout(dropout), last)
+
+def _is_width(value: object) -> bool:
+    return isinstance(value, int | np.integer) and 1 <= int(value) <= MAX_WIDTH
 
 
-def _loss(name: str, pred: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    from torch.nn import functional
-
-    if name == "mse":
-        return functional.mse_loss(pred, true)
-    return 1.0 - functional.cosine_similarity(pred, true).mean()
+def _watch(nets: Sequence[Training], sides: Sequence[_Sides]) -> dict[str, float]:
+    """Score networks on the rows held out from each, all together; nothing where none were."""
+    held = [(net.predict(pair[0]), pair[1]) for net, (_, _, pair) in zip(nets, sides, strict=True) if pair]
+    if not held:
+        return {}
+    pred, true = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
+    return {"val_cosine": mean_cosine(pred, true), "val_mse": mse(pred, true)}

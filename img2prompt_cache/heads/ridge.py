@@ -14,6 +14,7 @@ from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.metrics import unit
+from img2prompt_cache.span import lead_back, reduce_blocks
 from img2prompt_cache.splits import k_folds
 
 if TYPE_CHECKING:
@@ -97,12 +98,17 @@ class Ridge(Head):
             np.zeros(len(X), np.int64) if self.alpha is not None else k_folds(groups, self.folds, self.seed)
         )
 
-        def chunks() -> Iterator[Rows]:
-            for start in range(0, len(X), ROWS):
-                rows = slice(start, start + ROWS)
-                yield gram.Rows(X[rows], y[rows], fold[rows], None if weight is None else weight[rows])
+        Z, widths, bases, mean = reduce_blocks(X, blocks)
 
-        return self.fit_stream(chunks, len(X), blocks)
+        def chunks() -> Iterator[Rows]:
+            for start in range(0, len(Z), ROWS):
+                rows = slice(start, start + ROWS)
+                yield gram.Rows(Z[rows], y[rows], fold[rows], None if weight is None else weight[rows])
+
+        self.fit_stream(chunks, len(Z), widths)
+        self.coef_ = lead_back(self.coef_, widths, bases)
+        self.mean_ = mean + lead_back(self.mean_[:, None], widths, bases)[:, 0]
+        return self
 
     def fit_stream(self, chunks: Chunks, n: int, blocks: tuple[int, ...]) -> Self:
         """Fit on rows that need not fit in memory.

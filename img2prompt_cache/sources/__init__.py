@@ -132,8 +132,8 @@ def open_paths(paths: Sequence[Path]) -> Source:
 def list_images(paths: Sequence[Path]) -> tuple[Source, Listing]:
     """Open and list what `predict` was given, which needs images and no prompts.
 
-    A folder without a table is listed as images alone: no prompt beside or inside an image is looked for. So is
-    a folder whose table cannot be read or matched with its images; a note says why.
+    A folder without a table is listed as images alone: no prompt beside or inside an image is looked for. So
+    is a folder whose table cannot be read or matched with its images; a note says why.
 
     Raises
     ------

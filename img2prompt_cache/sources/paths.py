@@ -24,7 +24,7 @@ from img2prompt_cache.sources.listing import make_listing
 class PathsSource:
     """Image files in the order they were named, without prompts; one bad entry does not spoil the others.
 
-    A file that is not there is listed, and `read` says so; a folder that cannot be listed, or holds no images,
+    A file that is not there is listed, and `read` says so; a folder that cannot be listed or holds no images
     is noted; a file that is named twice counts once.
 
     Parameters

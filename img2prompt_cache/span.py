@@ -1,0 +1,66 @@
+"""The span of the rows: fewer coordinates for features that are wider than there are rows.
+
+A ridge solution lies in the span of its centred rows, and turning a block of columns by an orthonormal matrix
+changes neither the penalty on it nor the predictions. So a block of p columns and n < p rows can be fitted in
+n coordinates: the same solution, and the same on every fold, with work for n³ in place of p³.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import linalg
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    F32 = NDArray[np.float32]
+
+
+def reduce_blocks(X: F32, blocks: Sequence[int]) -> tuple[F32, tuple[int, ...], list[F32 | None], F32]:
+    """Express every block that is wider than there are rows in coordinates of their span.
+
+    Parameters
+    ----------
+    X : numpy.ndarray, float32, shape (n, p)
+    blocks : sequence of int
+        Widths that sum to p.
+
+    Returns
+    -------
+    Z : numpy.ndarray, float32, shape (n, q)
+        The new coordinates, q ≤ p; blocks that are no wider than n stay as they are, less their mean.
+    widths : tuple of int
+        Of the blocks of `Z`, summing to q.
+    bases : list of (numpy.ndarray, float32, shape (width, new width)) or None
+        Orthonormal columns that lead back, for each block; None for one that stayed.
+    mean : numpy.ndarray, float32, shape (p,)
+        Of the columns of `X`; already taken off `Z`.
+    """
+    mean = X.mean(axis=0, dtype=np.float64).astype(np.float32)
+    pieces: list[F32] = []
+    bases: list[F32 | None] = []
+    edges = np.cumsum([0, *blocks])
+    for left, right in pairwise(edges):
+        centred = X[:, left:right] - mean[left:right]
+        basis = None
+        if centred.shape[1] > len(X):
+            values, vectors = linalg.eigh(centred.astype(np.float64) @ centred.T)
+            kept = values > values[-1] * 1e-10
+            if kept.any() and values[-1] > 0:
+                basis = (centred.T @ (vectors[:, kept] / np.sqrt(values[kept]))).astype(np.float32)
+                centred = centred @ basis
+        bases.append(basis)
+        pieces.append(centred)
+    return np.concatenate(pieces, axis=1), tuple(piece.shape[1] for piece in pieces), bases, mean
+
+
+def lead_back(rows: F32, widths: Sequence[int], bases: Sequence[F32 | None]) -> F32:
+    """Lead coefficients, one row a coordinate, back to the columns they stand for: (q, t) to (p, t)."""
+    pieces = np.split(rows, np.cumsum(widths)[:-1])
+    return np.concatenate(
+        [piece if basis is None else basis @ piece for piece, basis in zip(pieces, bases, strict=True)]
+    )
