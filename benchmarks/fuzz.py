@@ -2,10 +2,10 @@
 
     python benchmarks/fuzz.py --seconds 600 [--seed 0] [--save]
 
-Sound files are cut, spliced, overwritten and given right checksums again. A reader must give its result or its
-own error, within five seconds of processor time; anything else is a finding: its bytes are written to
-`fuzz-<reader>-<number>` in the current folder, and the exit code is 1. Prints one JSON object; `--save` writes
-it to `results/fuzz.json`.
+Sound files are cut, spliced, overwritten and given right checksums again. A reader must give its result or
+its own error, within five seconds of processor time; anything else is a finding: its bytes are written to
+`fuzz-<reader>-<number>` in the current folder, and the exit code is 1. Prints one JSON object; `--save`
+writes it to `results/fuzz.json`.
 """
 
 from __future__ import annotations

@@ -185,9 +185,7 @@ def extract(
         )
     with _Shown() as shown:
         if shard:
-            done = extract_shard(
-                folder, _source(source, options, folder), request, shown, parse_shard(shard)
-            )
+            done = extract_shard(folder, _source(source, options, folder), request, shown, parse_shard(shard))
             _tell_shard(folder, shard, done, json)
             return
         if finish:

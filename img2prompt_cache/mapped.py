@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from img2prompt_cache.manifest import Column
-from img2prompt_cache.parts import map_values
+from img2prompt_cache.parts import Loader, map_values
 from img2prompt_cache.quantise import restore
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 MOST_MAPS = 256
 """Maps of a column kept open; each holds a file descriptor, of which a process has about a thousand."""
+
+READERS = 4
+SCATTERED = 8
+"""Rows that a part must give on average to be worth reading as a whole."""
 
 
 class MappedColumn:
@@ -35,7 +40,9 @@ class MappedColumn:
     def __init__(self, folder: Path, column: Column, dtype: str = "float32") -> None:
         self.folder, self.column, self.dtype = folder, column, np.dtype(dtype)
         self._stops = np.array([part.stop for part in column.parts], np.int64)
+        self._starts = np.array([part.start for part in column.parts], np.int64)
         self._map = lru_cache(MOST_MAPS)(self._open)
+        self._windows: list[_Window] | None = None
 
     def __len__(self) -> int:
         return self.column.rows
@@ -65,11 +72,28 @@ class MappedColumn:
         Img2PromptError
             If a part is not what the manifest says.
         """
-        out = np.empty((len(rows), *self.column.shape), self.dtype)
         if not len(rows):
-            return out
+            return np.empty((0, *self.column.shape), self.dtype)
         if rows.min() < 0 or rows.max() >= len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
+        if len(rows) < SCATTERED * len(self.column.parts) <= SCATTERED * MOST_MAPS:
+            return self._scattered(rows)
+        return self._by_part(rows)
+
+    def _scattered(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Read few rows of many parts."""
+        if self._windows is None:
+            maps = [self._map(number) for number in range(len(self.column.parts))]
+            self._windows = [_Window(list(each)) for each in zip(*maps, strict=True)]
+        number = np.searchsorted(self._stops, rows, side="right")
+        within = rows - self._starts[number]
+        found = [window.take(number, within) for window in self._windows]
+        values = found[0] if len(found) == 1 else restore(*found)
+        return values.astype(self.dtype, copy=False)
+
+    def _by_part(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Read many rows of each part."""
+        out = np.empty((len(rows), *self.column.shape), self.dtype)
         # Ascending reads are what a disk does best.
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
@@ -81,16 +105,75 @@ class MappedColumn:
                 out[_run(order[low:high])] = found[0] if len(found) == 1 else restore(*found)
         return out
 
+    def load(self) -> NDArray[Any]:
+        """Read the whole column: shape (rows, …), of the chosen dtype."""
+        out, loader = np.empty(self.shape, self.dtype), Loader()
+        with ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(lambda number: self._load(number, out, loader), range(len(self.column.parts))))
+        return out
+
+    def _load(self, number: int, out: NDArray[Any], loader: Loader) -> None:
+        part, datasets = self.column.parts[number], self.column.datasets
+        place = out[part.start : part.stop]
+        if len(datasets) == 1 and self.column.dtype == self.dtype:
+            loader.read(self.folder / part.file, "values", place)
+            return
+        found = []
+        for name, (shape, dtype) in datasets.items():
+            found.append(np.empty((len(place), *shape), dtype))
+            loader.read(self.folder / part.file, name, found[-1])
+        place[:] = found[0] if len(found) == 1 else restore(*found)
+
     def _open(self, number: int) -> list[NDArray[Any]]:
         part = self.column.parts[number]
+        # Indexing a plain view of a map is faster than indexing the map.
         return [
-            map_values(self.folder / part.file, name, (part.stop - part.start, *shape), dtype)
+            map_values(self.folder / part.file, name, (part.stop - part.start, *shape), dtype).view(
+                np.ndarray
+            )
             for name, (shape, dtype) in self.column.datasets.items()
         ]
 
 
+class _Window:
+    """Maps of many parts as one array, so that numpy gathers rows of all of them in one call.
+
+    It spans the memory from the lowest map to the highest, as rows that overlap, each one item further than
+    the one before; only rows that lie in a map are ever touched.
+
+    Parameters
+    ----------
+    maps : list of numpy.ndarray
+        Of one dtype, equal but for their first axis; kept, because the window does not own them.
+    """
+
+    def __init__(self, maps: list[NDArray[Any]]) -> None:
+        self._maps = maps
+        item, self._shape = maps[0].dtype.itemsize, maps[0].shape[1:]
+        self._width = int(np.prod(self._shape))
+        addresses = np.array([values.ctypes.data for values in maps], np.int64)
+        if (addresses % item).any():
+            raise ValueError("values are not aligned")
+        self._first = (addresses - addresses.min()) // item
+        ends = self._first + [values.size for values in maps]
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (int(addresses.min()), True),
+            "typestr": maps[0].dtype.str,
+            "shape": (int(ends.max()) - self._width + 1, self._width),
+            "strides": (item, item),
+        }
+        self._rows: NDArray[Any] = np.asarray(self)
+
+    def take(self, number: NDArray[np.int64], within: NDArray[np.int64]) -> NDArray[Any]:
+        """Give rows `within` of maps `number`, (n,) each: a copy, shape (n, …)."""
+        values: NDArray[Any] = self._rows[self._first[number] + within * self._width]
+        return values.reshape(len(number), *self._shape)
+
+
 def _run(index: NDArray[np.int64]) -> NDArray[np.int64] | slice:
     """A slice where the numbers follow each other, which copies in one piece."""
-    first = int(index[0])
-    follow = np.array_equal(index, np.arange(first, first + len(index)))
-    return slice(first, first + len(index)) if follow else index
+    first, stop = int(index[0]), int(index[0]) + len(index)
+    if index[-1] == stop - 1 and np.array_equal(index, np.arange(first, stop)):
+        return slice(first, stop)
+    return index

@@ -107,7 +107,7 @@ def predict_images(
             if batch.fresh:
                 values = _joined([batch.features[spec] for spec in backbones])
                 whole = np.isfinite(values).all(axis=1)
-                at = [batch.first + i for i, kept in zip(batch.fresh, whole.tolist(), strict=True) if kept]
+                at = [batch.first + batch.fresh[i] for i in np.flatnonzero(whole)]
                 known.update(zip(at, head.predict(values[whole]) if at else (), strict=True))
             found: dict[str, NDArray[np.float32]] = {}
             bad: dict[str, str] = {}

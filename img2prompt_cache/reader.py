@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Event
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -169,6 +169,7 @@ def encode_batches(
     work = _share_out(backbones)
     # Two at the device at a time: one computes while the other copies.
     turns = BoundedSemaphore(2 if on_gpu else lanes)
+    over = Event()
     first_of: dict[str, int] = {}
     done: list[Image] = []
     reads: deque[Future[tuple[list[bytes], Batch]]] = deque()
@@ -182,7 +183,7 @@ def encode_batches(
             if reads:
                 data, batch = reads.popleft().result()
                 _mark_twins(batch, data, first_of)
-                encodings.append(pool.submit(_encode, data, batch, work, turns))
+                encodings.append(pool.submit(_encode, data, batch, work, turns, over))
             if not encodings:
                 break
             if len(encodings) > lanes or not reads:
@@ -193,6 +194,7 @@ def encode_batches(
                         image.reason = done[image.twin].reason
                 yield batch
     finally:
+        over.set()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
 
@@ -243,7 +245,10 @@ def _share_out(backbones: Mapping[str, Backbone]) -> list[_Work]:
     return list(work.values())
 
 
-def _encode(data: list[bytes], batch: Batch, work: list[_Work], turns: BoundedSemaphore) -> Batch:
+def _encode(
+    data: list[bytes], batch: Batch, work: list[_Work], turns: BoundedSemaphore, over: Event
+) -> Batch:
+    """Decode and encode a batch; once all is over nobody waits for it, so it ends where it stands."""
     import torch
 
     wanted = {(b.geometry, shot) for b, taps in work for tap in taps.values() for shot in tap.shots}
@@ -251,6 +256,8 @@ def _encode(data: list[bytes], batch: Batch, work: list[_Work], turns: BoundedSe
     pixels: dict[object, list[NDArray[np.uint8]]] = {key: [] for key in wanted}
     with batch.clock.timed("decode"):
         for i, image in enumerate(batch.images):
+            if over.is_set():
+                return batch
             if image.reason or image.twin >= 0:
                 continue
             try:
@@ -268,6 +275,8 @@ def _encode(data: list[bytes], batch: Batch, work: list[_Work], turns: BoundedSe
         for backbone, taps in work:
             found = {}
             for shot in dict.fromkeys(shot for tap in taps.values() for shot in tap.shots):
+                if over.is_set():
+                    return batch
                 names = {tap.name for tap in taps.values() if shot in tap.shots}
                 stacked = torch.from_numpy(np.stack(pixels[backbone.geometry, shot]))
                 with turns, batch.clock.timed(backbone.spec):

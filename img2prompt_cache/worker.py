@@ -99,9 +99,7 @@ def compute_part(
     return parts
 
 
-def _values(
-    column: Column, backbone: Backbone, batch: Batch, file: PartFile
-) -> dict[str, NDArray[Any]]:
+def _values(column: Column, backbone: Backbone, batch: Batch, file: PartFile) -> dict[str, NDArray[Any]]:
     """What a batch adds to each dataset of a column: its features, copies for twins, NaN for bad images."""
     made = _stored(column, backbone, batch) if batch.fresh else {}
     values = {}

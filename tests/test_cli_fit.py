@@ -107,6 +107,16 @@ def test_every_option_is_explained(cli):
     for name, command in typer.main.get_command(app).commands.items():
         for parameter in command.params:
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+        usage = cli(name, "--help").out.splitlines()[1]
+        assert "[[" not in usage
+        assert "... ]" not in usage.replace("...]", "... ]")
+
+
+def test_the_formats_of_a_source_are_named(cli):
+    from img2prompt_cache.sources import FORMATS
+
+    said = " ".join(cli("extract", "--help").out.replace("│", " ").split())
+    assert [name for name in FORMATS if name not in said.partition("--format")[2][:300]] == []
 
 
 def test_every_setting_of_every_head_has_an_option(cli):

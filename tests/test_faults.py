@@ -13,7 +13,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -157,20 +159,14 @@ sys.exit(main.run(sys.argv[1:]))
 
 
 @pytest.fixture
-def open_path(tmp_path: Path) -> Path:
-    """Let other users look into the test's folder."""
-    changed = []
-    for folder in (tmp_path, *tmp_path.parents):
-        mode = folder.stat().st_mode
-        if not mode & 0o001 and folder.stat().st_uid == os.geteuid():
-            folder.chmod(mode | 0o055)
-            changed.append((folder, mode))
-    yield tmp_path
-    for folder, mode in changed:
-        folder.chmod(mode)
+def open_path() -> Iterator[Path]:
+    """A folder that other users may look into, as pytest's own are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
-def test_a_folder_that_is_read_only(made: Path, pairs: Path, tiny: Tiny, open_path: Path) -> None:
+def test_a_folder_that_is_read_only(made: Path, open_path: Path) -> None:
     folder = shutil.copytree(made, open_path / "cache")
     images = make_source(open_path / "images", 6, first=50)
     for path in (folder, *folder.rglob("*")):

@@ -92,10 +92,10 @@ def test_with_few_rows_epochs_are_chosen_on_grouped_folds_in_turn():
     X, y, groups = problem(120)
     settings = {"dropout": 0, "batch_size": 120, "hidden": (), "lr": 3e-2, "max_epochs": 6}
     head = small(**settings).fit(X, y, groups=groups)
-    fold = k_folds(groups, 5, 0)
+    fold = k_folds(groups, 3, 0)
     alone = [
         small(**settings, epochs=6).fit(X[fold != i], y[fold != i], validation=(X[fold == i], y[fold == i]))
-        for i in range(5)
+        for i in range(3)
     ]
     cosines = np.array([[record["val_cosine"] for record in each.history] for each in alone])
     wanted = np.average(cosines, axis=0, weights=np.bincount(fold))

@@ -108,7 +108,7 @@ class Backbone:
             torch.tensor(values, device=device).mul_(255).view(3, 1, 1) for values in (self.mean, self.std)
         )
         # A stream of its own lets one call copy while another computes.
-        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         with torch.inference_mode(), torch.cuda.stream(stream):
             if stream is not None:
                 pixels = pixels.pin_memory().to(device, non_blocking=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OPTIMIZERS = ("adam", "adamw", "sgd")
 LOSSES = ("mse", "cosine")
 
-FEW, FOLDS = 1000, 5
+FEW, FOLDS = 1000, 3
 """With fewer rows than this, one hold-out tells little: the epochs are chosen on so many folds."""
 MAX_LAYERS, MAX_WIDTH = 16, 1 << 16
 
@@ -51,7 +51,7 @@ class Mlp(Head):
     epochs : int, optional
         Exactly so many. If absent, as many as were best by mean cosine on the validation rows; 0, which is
         the mean head, where training did not help. Where no validation rows are given, a grouped tenth of the
-        training rows stands in for them, or, of fewer than 1,000 rows, each of five grouped folds; then all
+        training rows stands in for them, or, of fewer than 1,000 rows, each of three grouped folds; then all
         rows are fitted as long.
     max_epochs, patience : int
         Where the number of epochs is chosen: how many at most, and how many to wait for an improvement.

@@ -20,7 +20,7 @@ from img2prompt_cache.splits import k_folds
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.gram import F64, Rows, Sums
+    from img2prompt_cache.gram import F32, F64, Rows, Sums
     from img2prompt_cache.heads.base import Features, Groups, State, Targets
 
     Chunks = Callable[[], Iterable[Rows]]
@@ -106,8 +106,8 @@ class Ridge(Head):
                 yield gram.Rows(Z[rows], y[rows], fold[rows], None if weight is None else weight[rows])
 
         self.fit_stream(chunks, len(Z), widths)
-        self.coef_ = lead_back(self.coef_, widths, bases)
-        self.mean_ = mean + lead_back(self.mean_[:, None], widths, bases)[:, 0]
+        self.coef_: F32 = lead_back(self.coef_, widths, bases)
+        self.mean_: F32 = mean + lead_back(self.mean_[:, None], widths, bases)[:, 0]
         return self
 
     def fit_stream(self, chunks: Chunks, n: int, blocks: tuple[int, ...]) -> Self:
