@@ -111,7 +111,7 @@ class Cache:
 
     def values(self, column: Column, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Read a numeric column into memory: all of it, or `rows` in their order; float32 (n, *shape)."""
-        return gather(self.folder, column, np.arange(column.rows) if rows is None else rows)
+        return self.mapped(column).load() if rows is None else gather(self.folder, column, rows)
 
     def mapped(self, column: Column, dtype: str = "float32") -> MappedColumn:
         """Map a numeric column: rows are read when they are asked for. For what does not fit into memory."""

@@ -182,6 +182,7 @@ def prepare(
     Models
         Those of new columns are loaded.
     """
+    pa.default_memory_pool().release_unused()  # Arrow would keep what listing took
     manifest = open_manifest(folder)
     if manifest is None:
         backbones, encoder, preset = choose_columns(request)

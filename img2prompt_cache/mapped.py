@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.manifest import Column
 from img2prompt_cache.parts import Loader, map_values
 from img2prompt_cache.quantise import restore
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 MOST_MAPS = 256
 """Maps of a column kept open; each holds a file descriptor, of which a process has about a thousand."""
 
-READERS = 4
+READERS = 2
 SCATTERED = 8
 """Rows that a part must give on average to be worth reading as a whole."""
 
@@ -83,7 +84,10 @@ class MappedColumn:
     def _scattered(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Read few rows of many parts."""
         if self._windows is None:
-            maps = [self._map(number) for number in range(len(self.column.parts))]
+            try:
+                maps = [self._map(number) for number in range(len(self.column.parts))]
+            except Img2PromptError:  # no matter, unless these rows lie in the part that is damaged
+                return self._by_part(rows)
             self._windows = [_Window(list(each)) for each in zip(*maps, strict=True)]
         number = np.searchsorted(self._stops, rows, side="right")
         within = rows - self._starts[number]

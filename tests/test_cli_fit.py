@@ -109,7 +109,7 @@ def test_every_option_is_explained(cli):
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"
         usage = cli(name, "--help").out.splitlines()[1]
         assert "[[" not in usage
-        assert "... ]" not in usage.replace("...]", "... ]")
+        assert "...]" not in usage
 
 
 def test_the_formats_of_a_source_are_named(cli):

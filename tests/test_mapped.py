@@ -26,12 +26,14 @@ VIEWS = RNG.normal(size=(ROWS, 2, 6, 5)).astype(np.float16)
 PLAIN = RNG.normal(size=(ROWS, 7)).astype(np.float16)
 
 
-def write(folder: Path, kind: Any, spec: str, values: np.ndarray, dtype: str = "float16") -> Column:
+def write(
+    folder: Path, kind: Any, spec: str, values: np.ndarray, dtype: str = "float16", part: int = PART
+) -> Column:
     home = f"{kind}/{spec}"
     column = Column(kind, spec, home, values.shape[1:], dtype, {})
     parts = []
-    for number, start in enumerate(range(0, ROWS, PART)):
-        piece = values[start : start + PART]
+    for number, start in enumerate(range(0, len(values), part)):
+        piece = values[start : start + part]
         data = {"values": piece}
         if dtype == "int8":
             data = dict(zip(("values", "scale"), quantise(piece, 2 if kind == "views" else 1), strict=True))
@@ -77,6 +79,16 @@ def test_a_whole_column(columns: dict[str, MappedColumn], name: str) -> None:
     column = columns[name]
     assert (len(column), column.shape) == (ROWS, EXPECTED[name].shape)
     np.testing.assert_array_equal(column[np.arange(ROWS)], EXPECTED[name])
+    np.testing.assert_array_equal(column.load(), EXPECTED[name])
+
+
+def test_rows_scattered_over_many_parts(tmp_path: Path) -> None:
+    values = np.random.default_rng(2).normal(size=(300, 3, 5)).astype(np.float16)
+    column = write(tmp_path, "trunk", "many", values, part=2)
+    rows = np.random.default_rng(3).integers(0, 300, 40)
+    found = MappedColumn(tmp_path, column, "float16")
+    np.testing.assert_array_equal(found[rows], values[rows])
+    np.testing.assert_array_equal(found.load(), values)
 
 
 @pytest.mark.parametrize("name", EXPECTED)

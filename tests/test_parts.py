@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.parts import PartFile, hash_file, map_values, read_text, write_atomically
+from img2prompt_cache.parts import Loader, PartFile, hash_file, map_values, read_text, write_atomically
 
 
 def write(path: Path, values: np.ndarray, text: list[str] | None = None) -> tuple[int, str]:
@@ -236,3 +236,29 @@ def test_damage_inside_is_told_as_such(signature: bytes, tmp_path: Path) -> None
 def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(Img2PromptError, match=r"00000\.h5 is missing.*verify"):
         map_values(tmp_path / "00000.h5", "values", (1, 1), "float16")
+
+
+def test_a_whole_dataset_is_read_and_checked_in_each_part(tmp_path: Path) -> None:
+    paths = [tmp_path / f"0000{number}.h5" for number in range(3)]
+    values = np.arange(24, dtype=np.float16).reshape(3, 4, 2)
+    for path, each in zip(paths, values, strict=True):
+        with PartFile(path) as file:
+            file.create("values", (4, 2), "float16")
+            file.write("values", 0, each)
+            file.commit()
+    loader, out = Loader(), np.empty((4, 2), np.float16)
+    for path, each in zip(paths, values, strict=True):
+        loader.read(path, "values", out)
+        np.testing.assert_array_equal(out, each)
+    paths[1].write_bytes(paths[1].read_bytes()[:-1])
+    with pytest.raises(Img2PromptError, match=r"00001\.h5"):
+        loader.read(paths[1], "values", out)
+    paths[2].write_bytes(b"no part" + paths[2].read_bytes()[7:])
+    with pytest.raises(Img2PromptError, match=r"00002\.h5 cannot be read as HDF5"):
+        loader.read(paths[2], "values", out)
+    paths[1].unlink()
+    with pytest.raises(Img2PromptError, match=r"00001\.h5 is missing"):
+        loader.read(paths[1], "values", out)
+    paths[1].symlink_to(paths[0])
+    with pytest.raises(Img2PromptError, match="not a plain file"):
+        loader.read(paths[1], "values", out)

@@ -150,7 +150,7 @@ class Ridge(Head):
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One record per penalty tried: `alpha`, `mse` and, where it was chosen by that, `cosine`.
+        """One record per penalty: `alpha`, `mse`, and `cosine` of those that were looked at closely.
 
         Means over folds. Where backbones are joined, `alpha` is the geometric mean of their penalties.
         """
@@ -201,7 +201,8 @@ class Ridge(Head):
             spectrum.lowest(mse), len(mse), lambda index: spectrum.held_cosine(held, spectra, alphas[index])
         )
         self.tried_ = [
-            {"alpha": float(alphas[index]), "cosine": cosines[index], "mse": float(mse[index])}
-            for index in sorted(cosines)
+            {"alpha": float(alpha), "mse": float(error)}
+            | ({"cosine": cosines[index]} if index in cosines else {})
+            for index, (alpha, error) in enumerate(zip(alphas, mse, strict=True))
         ]
         return ratios * float(alphas[best])
