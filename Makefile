@@ -8,8 +8,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/img2prompt-cache demo --overwrite
 
+# One thread a worker: the tests' models are tiny, and threads that wait for each other cost more than they bring.
 test: .venv/ready
-	$(BIN)/pytest $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 $(PYTEST_FLAGS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -17,7 +18,7 @@ lint: .venv/ready
 	$(BIN)/mypy img2prompt_cache cli
 
 coverage: .venv/ready
-	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --cov --cov-report=term-missing:skip-covered $(PYTEST_FLAGS)
 
 # Without a GPU the CPU build of torch is a tenth of the size, where PyTorch's own index can be reached; only
 # that index is asked, so that torch and torchvision come as a pair.

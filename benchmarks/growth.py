@@ -90,7 +90,7 @@ class Times:
         """Milliseconds an image between two fractions of the pass."""
         total = self.points[-1][0]
         first = next(p for p in self.points if p[0] >= low * total)
-        last = next(p for p in self.points if p[0] >= high * total)
+        last = self.points[-1] if high == 1 else next(p for p in self.points if p[0] >= high * total)
         rows = max(1, last[0] - first[0])
         return {"wall_ms": 1e3 * (last[1] - first[1]) / rows, "cpu_ms": 1e3 * (last[2] - first[2]) / rows}
 
@@ -109,7 +109,7 @@ def one_pass(source: Path, cache: Path, options: list[str]) -> None:
     extract(cache, open_source(source), request, times)
     times.advance(0)  # the last part's targets, and the end
     tenths = (
-        [times.per_image(i / 10, (i + 1) / 10) for i in range(10)] if times.points[-1][0] >= 10_000 else []
+        [times.per_image(i / 10, (i + 1) / 10) for i in range(10)] if times.points[-1][0] >= 100_000 else []
     )
     figures = {
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -158,7 +158,7 @@ def extract(
         work, models = prepare(folder, source, listing, request, watcher)
         if request.retry_failed:
             work = replace(work, manifest=retry(work.manifest, Redo(folder, models, work.sources), watcher))
-        if not engine.here:
+        if work.jobs and not engine.here:
             models = Models(request)  # workers load their own
         return run(work, models, engine, watcher, started)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from img2prompt_cache.backbones import choose_preset, load_backbone
@@ -96,9 +97,15 @@ class Models:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._device = choose_device(request.device)
+        if request.device != "auto":
+            choose_device(request.device)  # a wrong one is told even if nothing is to be done
         self._backbones: dict[str, Backbone] = {}
         self._encoders: dict[str, Encoder] = {}
+
+    @cached_property
+    def _device(self) -> str:
+        # Asked when a model is loaded: a pass with nothing to do need not import torch.
+        return choose_device(self._request.device)
 
     def declare(self, manifest: Manifest, backbones: Iterable[str], encoders: Iterable[str]) -> Manifest:
         """Add a column for every spec that has none yet; this loads its model.

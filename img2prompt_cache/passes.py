@@ -151,7 +151,7 @@ def save_pass(work: Pass) -> Path:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as file:
         file.write_table(table)
-    path = work.folder / HOME / PLAN
+    path = _plan_path(work.folder)
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, sink.getvalue())
     return path
@@ -170,7 +170,7 @@ def load_pass(folder: Path) -> Pass | None:
     Img2PromptError
         If what was written down is damaged or does not fit the cache.
     """
-    path = folder / HOME / PLAN
+    path = _plan_path(folder)
     if not path.exists():
         return None
     manifest = load_manifest(folder)
@@ -191,3 +191,12 @@ def load_pass(folder: Path) -> Pass | None:
         ) from None
     jobs = tuple(find_jobs(folder, manifest, left, source))
     return Pass(folder, manifest, fresh, first, source, summary, jobs, str(told["listed"]))
+
+
+def _plan_path(folder: Path) -> Path:
+    home = folder / HOME
+    if home.is_symlink():
+        raise Img2PromptError(
+            f"{home} is a link, and what a pass leaves must lie in the cache's folder; delete it"
+        )
+    return home / PLAN

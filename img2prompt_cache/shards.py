@@ -136,6 +136,12 @@ def finish(folder: Path, request: Request, watcher: Watcher) -> Report:
         work = load_pass(folder)
         if work is None:
             raise UsageError(f"the pass over {folder} was finished just now by another process")
+        left = [job for job in work.jobs if not is_staged(work, job)]
+        if left:
+            raise Img2PromptError(
+                f"{len(left)} parts are not computed yet, the first of them {left[0].number}; run the shards "
+                "that have not ended well again, then --finish"
+            )
         return run(work, Models(request), _Staged(), watcher, started)
 
 
@@ -146,12 +152,6 @@ class _Staged:
     here = False
 
     def parts(self, work: Pass, models: Models, advance: Callable[[int], None], clock: Clock) -> Parts:
-        left = [job for job in work.jobs if not is_staged(work, job)]
-        if left:
-            raise Img2PromptError(
-                f"{len(left)} parts are not computed yet, the first of them {left[0].number}; run the shards "
-                "that have not ended well again, then --finish"
-            )
         return adopt_in_order(work, _nobody, advance, clock)
 
 

@@ -92,7 +92,7 @@ def test_wrong_settings_are_refused():
         Kernel(landmarks=0).fit(X, y)
     with pytest.raises(UsageError, match="kernel got 3 gains for 2 backbones"):
         Kernel(gain=(1.0, 2.0, 3.0)).fit(X, y, blocks=(6, 6))
-    with pytest.raises(UsageError, match=r"1 groups .* cannot fill 5 folds"):
+    with pytest.raises(UsageError, match=r"1 group .* cannot fill 5 folds"):
         Kernel().fit(X, y, groups=0 * groups)
 
 

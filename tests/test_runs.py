@@ -309,7 +309,8 @@ def test_the_cache_of_a_run_is_around_it_or_where_it_was(run, fitted, tmp_path):
     assert made.cache == str(fitted)
     assert made.target.spec == ENCODER
     assert cache_of(run, made) == tmp_path / "cache"
-    moved = shutil.move(run, tmp_path / "elsewhere")
-    assert cache_of(tmp_path / "elsewhere", made) == fitted
-    assert cache_of(tmp_path / "elsewhere", replace(made, cache=str(tmp_path / "gone"))) is None
-    assert moved
+    elsewhere = tmp_path / "not" / "in" / "a-cache"
+    elsewhere.parent.mkdir(parents=True)
+    shutil.move(run, elsewhere)
+    assert cache_of(elsewhere, made) == fitted
+    assert cache_of(elsewhere, replace(made, cache=str(tmp_path / "gone"))) is None

@@ -172,6 +172,15 @@ def test_a_damaged_plan_is_told(pairs: Path, tiny: Tiny, tmp_path: Path) -> None
         finish(folder, tiny.request(), Log())
 
 
+def test_a_pass_is_not_led_out_of_the_cache_by_a_link(pairs: Path, tiny: Tiny, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    tiny.extract(pairs, folder)
+    (tmp_path / "elsewhere").mkdir()
+    (folder / HOME).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Img2PromptError, match="is a link"):
+        shard(tiny, pairs, folder, "1/2")
+
+
 @pytest.mark.slow
 def test_shards_of_the_command_line_start_together_and_survive_a_kill(tiny: Tiny, tmp_path: Path) -> None:
     source, folder = make_source(tmp_path / "images", 60), tmp_path / "cache"

@@ -105,6 +105,9 @@ def scan(folder: Path, suffixes: Iterable[str]) -> Scan:
                     continue
                 if not (name.isascii() or is_utf8(name)):
                     found.unreadable.append(prefix + printable(name))
+                elif entry.is_file(follow_symlinks=False):
+                    if name.lower().endswith(endings):
+                        found.files.append(prefix + name)
                 elif entry.is_symlink():
                     if Path(entry.path).is_dir():  # the entry's own method raises on a loop
                         found.links.append(f"{prefix}{name}/")
@@ -115,8 +118,6 @@ def scan(folder: Path, suffixes: Iterable[str]) -> Scan:
                         (found.files if kept else found.links).append(prefix + name)
                 elif entry.is_dir(follow_symlinks=False):
                     pending.append(f"{prefix}{name}/")
-                elif name.lower().endswith(endings) and entry.is_file(follow_symlinks=False):
-                    found.files.append(prefix + name)
     found.files.sort()
     return found
 
@@ -148,14 +149,17 @@ def look_in(folder: Path, suffix: str | tuple[str, ...]) -> tuple[list[str], lis
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or not is_utf8(entry.name):
+                name = entry.name
+                if name.startswith(".") or not (name.isascii() or is_utf8(name)):
                     continue
-                if entry.name.lower().endswith(suffix) and Path(entry.path).is_file():
-                    files.append(entry.name)
+                if name.lower().endswith(suffix) and Path(entry.path).is_file():
+                    files.append(name)
+                elif entry.is_file(follow_symlinks=False):
+                    continue  # most of a big folder's entries
                 elif entry.is_dir(follow_symlinks=False) or (
                     entry.is_symlink() and Path(entry.path).is_dir()
                 ):
-                    folders.append(entry.name)
+                    folders.append(name)
     except OSError:
         return [], []
     return sorted(files), sorted(folders)
