@@ -312,6 +312,7 @@ def _data(folder: Path, report: Report) -> dict[str, object]:
         "identical": report.identical,
         "without_prompt": report.without_prompt,
         "reasons": report.reasons,
+        "missing": report.missing,
         "seconds": round(report.seconds, 3),
         "stages": {name: round(seconds, 3) for name, seconds in report.stages.items()},
     }
@@ -323,6 +324,10 @@ def _text(folder: Path, report: Report) -> str:
         f"{report.identical} identical images, {report.without_prompt} without prompt; {report.seconds:.1f} s"
     ]
     lines += [f"  failed: {count} × {reason}" for reason, count in report.reasons.items()]
+    lines += [
+        f"  {column} lacks {count} images that could not be read again; --retry-failed tries them"
+        for column, count in report.missing.items()
+    ]
     total = sum(report.stages.values())
     if total:
         shares = sorted(report.stages.items(), key=lambda item: -item[1])

@@ -31,6 +31,10 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
     if preset:
         lines.append(f"preset {preset['name']}: {preset['reason']}")
     lines += [f"source: {source['root']} ({source['format']})" for source in opened.manifest.sources]
+    lines += [
+        f"{folder} lacks {count} images that could not be read again; `extract --retry-failed` tries them"
+        for folder, count in opened.manifest.missing.items()
+    ]
     rows = [
         [c.kind, c.spec or "rows", " × ".join(map(str, (c.rows, *c.shape))), c.dtype, c.bytes]
         for c in opened.manifest.columns

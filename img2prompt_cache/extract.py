@@ -17,11 +17,12 @@ import pyarrow as pa
 from img2prompt_cache.cache import FAILED, Cache
 from img2prompt_cache.engines import Engine, make_engine
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.manifest import Column, Manifest, load_manifest, save_manifest
+from img2prompt_cache.manifest import Column, Manifest, Part, load_manifest, save_manifest
 from img2prompt_cache.models import Models, Request, backbones_of, choose_columns
 from img2prompt_cache.parts import read_text
 from img2prompt_cache.passes import Pass
 from img2prompt_cache.plan import (
+    Job,
     bytes_needed,
     choose_part_rows,
     digest_of,
@@ -90,6 +91,8 @@ class Report:
         Rows that have no prompt.
     reasons : dict of str to int
         Why images failed, most frequent first.
+    missing : dict of str to int
+        How many good images could not be read again, for each column that lacks any.
     seconds : float
         Wall time of the pass.
     stages : dict of str to float
@@ -103,6 +106,7 @@ class Report:
     identical: int
     without_prompt: int
     reasons: dict[str, int]
+    missing: dict[str, int]
     seconds: float
     stages: dict[str, float]
 
@@ -228,7 +232,8 @@ def run(work: Pass, models: Models, engine: Engine, watcher: Watcher, started: f
         _record(work, models, engine, watcher, clock)
     counts = _counts(work)
     clear(work.folder)
-    return _report(counts, plan, clock, time.perf_counter() - started)
+    missing = load_manifest(work.folder).missing
+    return _report(counts, plan, missing, clock, time.perf_counter() - started)
 
 
 def _empty(request: Request, listing: Listing, preset: dict[str, str] | None, watcher: Watcher) -> Manifest:
@@ -317,6 +322,7 @@ def _record(work: Pass, models: Models, engine: Engine, watcher: Watcher, clock:
     with closing(engine.parts(work, models, watcher.advance, clock)) as finished:
         for job, parts in finished:
             if parts:
+                _require_some(work, job, parts)
                 manifest = commit(folder, manifest, parts)
             for column in job.columns:
                 if column.kind == "targets":
@@ -335,12 +341,26 @@ def _record(work: Pass, models: Models, engine: Engine, watcher: Watcher, clock:
                     manifest = commit(folder, manifest, [(current, part)])
 
 
+def _require_some(work: Pass, job: Job, parts: list[tuple[Column, Part]]) -> None:
+    """Refuse a column that would hold nothing: a source that is gone must not pass for one that was read."""
+    missing = max(len(part.missing) for _, part in parts)
+    if missing > 1:
+        rows = work.rows(job)
+        if missing == sum(map(rows.was_good, range(len(rows)))):
+            raise Img2PromptError(
+                f"none of the {missing} good images of rows {job.start} to {job.stop - 1} could be read "
+                "again: they are gone or have changed. Bring the source back as it was, or give other "
+                "images a cache of their own with --cache"
+            )
+
+
 def _same_prompts(work: Pass) -> NDArray[np.int64]:
-    added = work.fresh["prompt"].fill_null("").cast(pa.large_string())
-    if not work.first:
-        return first_occurrences(added)
-    cached = Cache(work.folder).table("prompt")["prompt"][: work.first].cast(pa.large_string())
-    return first_occurrences(pa.chunked_array([*cached.chunks, *added.chunks]))
+    chunks = work.fresh["prompt"].fill_null("").cast(pa.string()).chunks
+    if work.first:
+        chunks = [*Cache(work.folder).table("prompt")["prompt"][: work.first].chunks, *chunks]
+    first = first_occurrences(pa.chunked_array(chunks, pa.string()))
+    pa.default_memory_pool().release_unused()
+    return first
 
 
 @dataclass(slots=True)
@@ -384,7 +404,7 @@ def _count(folder: Path, manifest: Manifest) -> _Counts:
     return _Counts(failed, identical, without_prompt, dict(reasons.most_common()))
 
 
-def _report(counts: _Counts, plan: Plan, clock: Clock, seconds: float) -> Report:
+def _report(counts: _Counts, plan: Plan, missing: dict[str, int], clock: Clock, seconds: float) -> Report:
     if counts.failed == plan.rows:
         reason, count = next(iter(counts.reasons.items()))
         raise Img2PromptError(f"none of the {plan.rows} images could be used; {count} of them: {reason}")
@@ -396,6 +416,7 @@ def _report(counts: _Counts, plan: Plan, clock: Clock, seconds: float) -> Report
         identical=counts.identical,
         without_prompt=counts.without_prompt,
         reasons=counts.reasons,
+        missing=missing,
         seconds=seconds,
         stages=dict(clock.seconds),
     )

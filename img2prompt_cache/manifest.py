@@ -149,6 +149,12 @@ class Manifest:
         """Rows of the cache."""
         return self.columns[0].rows
 
+    @property
+    def missing(self) -> dict[str, int]:
+        """How many good images could not be read again, for each column that lacks any."""
+        counts = {c.folder: sum(len(part.missing) for part in c.parts) for c in self.columns}
+        return {folder: count for folder, count in counts.items() if count}
+
     def column(self, kind: Kind, spec: str = "") -> Column | None:
         """Find a column."""
         return next((c for c in self.columns if c.kind == kind and c.spec == spec), None)

@@ -208,6 +208,8 @@ def cached_slice(folder: Path, job: Job, part: Part) -> Slice:
 
 def first_occurrences(prompts: pa.ChunkedArray) -> NDArray[np.int64]:
     """For every row, the first row with the same prompt: int64, shape (rows,)."""
-    codes = prompts.combine_chunks().dictionary_encode().indices.to_numpy()
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    return first[inverse].astype(np.int64)
+    chunks = [chunk.indices.to_numpy() for chunk in prompts.dictionary_encode().chunks]
+    codes = np.concatenate([np.empty(0, np.int32), *chunks])
+    first = np.empty(codes.max(initial=-1) + 1, np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]  # the last to be written is the first there is
+    return first[codes]

@@ -202,14 +202,26 @@ def test_what_vanished_or_changed_is_missing_from_a_later_backbone(
     source = pairs_copy(pairs, cache, tmp_path)
     text = Cache(cache).text("uri")
     paint(source / text["uri"][2], 99)
-    tiny.extract(source, cache, Removing(source / text["uri"][9]), backbones=(tiny.vit,))
+    report = tiny.extract(source, cache, Removing(source / text["uri"][9]), backbones=(tiny.vit,))
     cached = Cache(cache)
     first, late = cached.manifest.of_kind("features")
+    assert report.missing == cached.manifest.missing == {late.folder: 2}
     assert cached.missing([late]) == {2, 9}
     assert cached.missing([first]) == set()
     nan = np.isnan(cached.values(late)).all(1)
     assert set(np.flatnonzero(nan)) == {2, 9, 19, 20, 21}
     assert cached.verify() == []
+
+
+def test_a_source_that_is_another_one_now_adds_no_empty_column(
+    cache: Path, pairs: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    source = pairs_copy(pairs, cache, tmp_path)
+    for seed, uri in enumerate(Cache(cache).text("uri")["uri"]):
+        paint(source / uri, 500 + seed)
+    with pytest.raises(Img2PromptError, match="could be read again: they are gone or have changed"):
+        tiny.extract(source, cache, backbones=(tiny.vit,))
+    assert Cache(cache).manifest.missing == {}
 
 
 class Removing(Log):
