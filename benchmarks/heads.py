@@ -16,6 +16,8 @@ from typing import Any
 
 from system import save
 
+from img2prompt_cache.runs import load_run
+
 HEADS = ("mean", "nearest", "knn", "ridge", "mlp")
 
 
@@ -27,13 +29,16 @@ def run(*arguments: object) -> dict[str, Any]:
     return found
 
 
-def measure(data: Path, cache: Path) -> list[dict[str, Any]]:
-    """Extract once, then fit every head on each backbone and on all of them, on both splits."""
+def measure(data: Path, cache: Path, heads: list[str]) -> list[dict[str, Any]]:
+    """Extract once, then fit every head on each backbone and on all of them, on both splits.
+
+    A run that is there from an interrupted call is taken as it is.
+    """
     extracted = run("extract", data, "--cache", cache, "--preset", "packaged")
     specs = [c["name"] for c in run("info", "--cache", cache)["columns"] if c["kind"] == "features"]
     rows = []
     for features in [*specs, ",".join(specs)]:
-        for head in HEADS:
+        for head in heads:
             if head == "mean" and features != specs[0]:
                 continue
             row: dict[str, Any] = {
@@ -44,11 +49,13 @@ def measure(data: Path, cache: Path) -> list[dict[str, Any]]:
             }
             for split in ("group", "random"):
                 folder = cache / "runs" / f"{split}-{head}-{row['features'].rpartition(':')[2]}"
-                fitted = run(
-                    "fit", "--head", head, "--features", features, "--split", split, "--cache", cache,
-                    "--run", folder, "--overwrite",
-                )  # fmt: skip
-                row[split] = {**fitted["metrics"], "seconds": fitted["seconds"]}
+                if not folder.exists():
+                    run(
+                        "fit", "--head", head, "--features", features, "--split", split, "--cache", cache,
+                        "--run", folder,
+                    )  # fmt: skip
+                fitted = load_run(folder)
+                row[split] = {**fitted.metrics, "seconds": fitted.seconds}
             rows.append(row)
             print(
                 f"| {row['data']} | {head} | {row['features']} | {row['group']['cosine']:.3f} | "
@@ -65,11 +72,17 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, nargs="+")
     parser.add_argument("--caches", type=Path, required=True, help="where caches are made, or found")
+    parser.add_argument("--name", default="heads", help="of the file of results")
+    parser.add_argument("--heads", default=",".join(HEADS), help="which heads, with commas between")
     options = parser.parse_args()
     print("| data | head | features | cosine | mse | R@1 | cosine, random split | seconds |")
     print("|---|---|---|---|---|---|---|---|")
-    rows = [row for data in options.data for row in measure(data, options.caches / data.name)]
-    print(save("heads", rows))
+    rows = [
+        row
+        for data in options.data
+        for row in measure(data, options.caches / data.name, options.heads.split(","))
+    ]
+    print(save(options.name, rows))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def demo(
     console.note(f"drawing {count} scenes into {folder}")
     write_demo(folder, n=count, seed=seed)
     cache = folder / "cache"
-    say = console.note if json else console.result
+    say = _note if json else console.result
     _run(
         say,
         "extract",
@@ -71,6 +71,11 @@ def demo(
     console.result(
         f"\n{len(runs)} heads and {len(predictions)} predictions in {time.perf_counter() - started:.0f} s"
     )
+
+
+def _note(text: str) -> None:
+    for line in text.split("\n"):
+        console.note(line)
 
 
 def _run(say: Any, *arguments: object) -> dict[str, Any]:

@@ -212,4 +212,5 @@ def first_occurrences(prompts: pa.ChunkedArray) -> NDArray[np.int64]:
     codes = np.concatenate([np.empty(0, np.int32), *chunks])
     first = np.empty(codes.max(initial=-1) + 1, np.int64)
     first[codes[::-1]] = np.arange(len(codes))[::-1]  # the last to be written is the first there is
-    return first[codes]
+    same: NDArray[np.int64] = first[codes]
+    return same

@@ -484,7 +484,7 @@ def run_driver(kills: int, tmp_path: Path, arguments: list[str]) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
