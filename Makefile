@@ -20,7 +20,7 @@ lint: .venv/ready
 coverage: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --cov --cov-report=term-missing:skip-covered $(PYTEST_FLAGS)
 
-# Without a GPU the CPU build of torch is a tenth of the size, where PyTorch's own index can be reached; only
+# Without a GPU the CPU build of torch is much smaller, where PyTorch's own index can be reached; only
 # that index is asked, so that torch and torchvision come as a pair.
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
