@@ -150,7 +150,7 @@ UNPRIVILEGED = """
 import os, sys
 from img2prompt_cache.cli import main
 from img2prompt_cache import extract, models  # what the other user might not be allowed to import
-import filelock, timm, torch, sentence_transformers
+import filelock, pyarrow.compute, pyarrow.parquet, timm, torch, sentence_transformers, zoneinfo
 if os.geteuid() == 0:
     os.setgid(65534)
     os.setuid(65534)
