@@ -20,16 +20,17 @@ from kit import Log, Tiny, parts_of
 
 
 class Watching(Log):
-    """Does something when the first rows are done."""
+    """Does something once, when the first rows are done."""
 
     def __init__(self, do: Callable[[], None]) -> None:
         super().__init__()
-        self._do = do
+        self._do: Callable[[], None] | None = do
 
     def advance(self, rows: int) -> None:
         super().advance(rows)
-        if self.rows == rows:
-            self._do()
+        do, self._do = self._do, None
+        if do is not None:
+            do()
 
 
 def run(tiny: Tiny, source: Path, folder: Path, log: Log) -> None:
