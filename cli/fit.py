@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json as json_values
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -94,13 +96,24 @@ def fit(
     power: Annotated[
         float | None, typer.Option(help="knn: weights 1/distance^p. Absent: chosen.", rich_help_panel=_OTHER)
     ] = None,
-    folds: Annotated[
+    inner_folds: Annotated[
         int | None,
-        typer.Option(help="Grouped folds to choose on; 5 if absent.", rich_help_panel=_OTHER),
+        typer.Option(
+            help="Grouped folds of the training side to choose on; 5 if absent.", rich_help_panel=_OTHER
+        ),
     ] = None,
     choose: Annotated[
         str | None,
         typer.Option(help="Ridge: choose the penalty by cosine (default) or mse.", rich_help_panel=_OTHER),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any setting of the head by name, its value as JSON: --set hidden=[512,512]. Repeatable.",
+            show_default=False,
+        ),
     ] = None,
     json: console.Json = False,
 ) -> None:
@@ -109,7 +122,7 @@ def fit(
     from img2prompt_cache.fit import Choice
     from img2prompt_cache.fit import fit as fit_head
 
-    given = {
+    given: dict[str, Any] = {
         "loss": loss,
         "optimizer": optimizer,
         "lr": lr,
@@ -125,12 +138,13 @@ def fit(
         "landmarks": landmarks,
         "k": k,
         "power": power,
-        "folds": folds,
+        "folds": inner_folds,
         "choose": choose,
     }
+    given = {name: value for name, value in given.items() if value is not None}
     choice = Choice(
         head=head,
-        settings={name: value for name, value in given.items() if value is not None},
+        settings={**given, **_settings(settings or [], given)},
         features=() if features is None else _specs(features),
         encoder=encoder,
         split=split,
@@ -171,6 +185,25 @@ def _specs(text: str) -> tuple[str, ...]:
     if not all(specs):
         raise UsageError(f"--features {text!r}: write specs with commas between; leave it out for all")
     return specs
+
+
+def _settings(pairs: list[str], given: Mapping[str, object]) -> dict[str, Any]:
+    """Read ``NAME=VALUE`` pairs; a value that is no JSON is text."""
+    from img2prompt_cache.errors import UsageError
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name:
+            raise UsageError(f"--set {pair!r}: write NAME=VALUE, e.g. --set lr=0.001")
+        if name in found or name in given:
+            raise UsageError(f"--set {pair!r}: {name} is given twice")
+        try:
+            found[name] = json_values.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
 
 
 def _numbers(option: str, text: str) -> float | list[float]:

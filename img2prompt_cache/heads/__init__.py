@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from img2prompt_cache.errors import UsageError, unknown
 
@@ -35,14 +36,17 @@ def make_head(name: str, **settings: Any) -> Head:
     Raises
     ------
     UsageError
-        If there is no such head, or it has no such setting.
+        If there is no such head, it has no such setting, or a setting's value is of another type.
     """
     valid = settings_of(name)
-    for setting in settings:
+    types = get_type_hints(_head_class(name).__init__)
+    for setting, value in settings.items():
         if not valid:
             raise UsageError(f"head {name!r} has no settings, so no {setting!r}")
         if setting not in valid:
             raise unknown(f"setting of head {name!r}", setting, valid)
+        if not _is_a(value, types[setting]):
+            raise UsageError(f"head {name!r} takes {setting} as {_named(types[setting])}, not {value!r}")
     head: Head = _head_class(name)(**settings)
     return head
 
@@ -65,3 +69,19 @@ def _head_class(name: str) -> type[Head]:
     module, _, attribute = HEADS[name].partition(":")
     found: type[Head] = getattr(import_module(module), attribute)
     return found
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    """Whether a value that came as JSON is of an annotated type: a number is no text, true is no number."""
+    if get_args(kind) and getattr(kind, "__origin__", None) is not Sequence:
+        return any(_is_a(value, each) for each in get_args(kind))
+    if get_args(kind):
+        (item,) = get_args(kind)
+        return isinstance(value, list | tuple) and all(_is_a(each, item) for each in value)
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _named(kind: Any) -> str:
+    return getattr(kind, "__name__", str(kind)).replace("collections.abc.", "").replace("Sequence", "list")
