@@ -5,11 +5,14 @@ from __future__ import annotations
 import json as json_values
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import console
+
+if TYPE_CHECKING:
+    from img2prompt_cache.runs import Run
 
 _MLP = "MLP settings"
 _OTHER = "Settings of ridge, kernel and knn"
@@ -36,7 +39,16 @@ def fit(
             help="group: near-identical prompts stay on one side; random; or a column of your table."
         ),
     ] = "group",
-    holdout: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share of the rows held out.")] = 0.2,
+    holdout: Annotated[
+        float | None, typer.Option(min=0.01, max=0.9, help="Share of the rows held out; 0.2 if absent.")
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Instead: hold out every row once, in K folds. The saved head is fitted on all rows after.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the split and of the head.")] = 0,
     refit: Annotated[
         bool,
@@ -44,6 +56,14 @@ def fit(
             "--refit/--no-refit", help="Fit the saved head again on all rows, with what was chosen."
         ),
     ] = True,
+    optimism: Annotated[
+        bool | None,
+        typer.Option(
+            "--optimism/--no-optimism",
+            help="Also score on a random split, to tell how much that flatters. Absent: if fitting is fast.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
     loss: Annotated[str | None, typer.Option(help="mse or cosine.", rich_help_panel=_MLP)] = None,
     optimizer: Annotated[str | None, typer.Option(help="adam, adamw or sgd.", rich_help_panel=_MLP)] = None,
@@ -99,7 +119,7 @@ def fit(
     inner_folds: Annotated[
         int | None,
         typer.Option(
-            help="Grouped folds of the training side to choose on; 5 if absent.", rich_help_panel=_OTHER
+            help="Grouped folds of the rows fitted on, to choose on; 5 if absent.", rich_help_panel=_OTHER
         ),
     ] = None,
     choose: Annotated[
@@ -117,11 +137,14 @@ def fit(
     ] = None,
     json: console.Json = False,
 ) -> None:
-    """Fit a head on a cache, score it on a hold-out, keep it as a run."""
+    """Fit a head on a cache, score it on a hold-out or by folds, keep it as a run."""
     from img2prompt_cache.cache import Cache
+    from img2prompt_cache.errors import UsageError
     from img2prompt_cache.fit import Choice
     from img2prompt_cache.fit import fit as fit_head
 
+    if holdout is not None and folds is not None:
+        raise UsageError("--holdout holds out a share once, --folds every row once; leave one out")
     given: dict[str, Any] = {
         "loss": loss,
         "optimizer": optimizer,
@@ -148,9 +171,11 @@ def fit(
         features=() if features is None else _specs(features),
         encoder=encoder,
         split=split,
-        fraction=holdout,
+        fraction=0.2 if holdout is None else holdout,
         seed=seed,
         refit=refit,
+        folds=folds,
+        optimism=optimism,
     )
     folder, made = fit_head(Cache(Path(cache)), choice, run, overwrite=overwrite)
     straddling = made.split["straddling"]
@@ -170,10 +195,21 @@ def fit(
             }
         )
         return
-    metrics = made.metrics
-    console.result(
-        f"{folder}: cosine {metrics['cosine']:.4f}, mse {metrics['mse']:.6f}, R@1 {metrics['r@1']:.3f}, "
-        f"R@5 {metrics['r@5']:.3f} on {metrics['n']} held-out rows ({made.split['strategy']} split); "
+    console.result(_told(folder, made))
+
+
+def _told(folder: Path, made: Run) -> str:
+    metrics, split = made.metrics, made.split
+    inside = metrics["ci95"]
+    interval = f" ({inside[0]:.4f} to {inside[1]:.4f})" if inside else ""
+    retrieved = ", ".join(f"R@{k} {metrics[f'r@{k}']:.3f}" for k in (1, 5, 10))
+    rows = f"{metrics['n']} held-out rows"
+    if made.fold_metrics:
+        rows = f"{metrics['n']} rows in {split['folds']} folds"
+    more = "" if metrics["optimism"] is None else f"; a random split says {metrics['optimism']:+.4f}"
+    return (
+        f"{folder}: cosine {metrics['cosine']:.4f}{interval}, floor {metrics['floor']:.4f}, "
+        f"mse {metrics['mse']:.6f}, {retrieved} on {rows} ({split['strategy']} split{more}); "
         f"{made.seconds:.1f} s"
     )
 

@@ -10,22 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import clone
 
 from img2prompt_cache.cache import Cache
-from img2prompt_cache.components import near
 from img2prompt_cache.dataset import Dataset, choose_features, choose_target, load_dataset
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.manifest import Column
-from img2prompt_cache.metrics import TIE, cosine, mean_cosine, mse, retrieval, unit
+from img2prompt_cache.metrics import cosine
 from img2prompt_cache.runs import Run, Use, Validation, claim, new_folder, release, save_run
-from img2prompt_cache.splits import Split, column_split, hold_out, prompt_groups, random_split
+from img2prompt_cache.scores import by_fold, floor, score
+from img2prompt_cache.splits import Split, column_split, divide, prompt_groups, random_split, rows_digest
+from img2prompt_cache.trial import configured, fit_rows, optimism, try_out
 from img2prompt_cache.versions import library_versions
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from img2prompt_cache.heads.base import Head
 
 
@@ -51,6 +49,11 @@ class Choice:
         Of the split and of the head.
     refit : bool
         Fit the saved head again on all rows, with what the first fit chose.
+    folds : int or None
+        Hold out every row once, in so many folds, instead of a fraction. The saved head is then fitted on all
+        rows and chooses anew, for the folds may have chosen differently.
+    optimism : bool or None
+        Also score on a random split, to tell by how much that flatters; if None, unless the head is costly.
     """
 
     head: str = "mlp"
@@ -61,6 +64,8 @@ class Choice:
     fraction: float = 0.2
     seed: int = 0
     refit: bool = True
+    folds: int | None = None
+    optimism: bool | None = None
 
 
 def fit(
@@ -68,8 +73,9 @@ def fit(
 ) -> tuple[Path, Run]:
     """Fit a head on a cache and keep it as a run.
 
-    The metrics are those of a head fitted on the training side only. Whatever a head chooses (penalty,
-    neighbours, epochs) it chooses by inner folds of that side, so the hold-out has no say in it.
+    The metrics are those of a head fitted on the training side only, or of one for each fold, fitted on the
+    others. Whatever a head chooses (penalty, neighbours, epochs) it chooses by inner folds of that side, so
+    the hold-out has no say in it.
 
     Parameters
     ----------
@@ -88,11 +94,16 @@ def fit(
     Raises
     ------
     UsageError
-        If a name is unknown, the rows are too few to split, or the folder is taken.
+        If a name is unknown, the rows are too few to split, the folder is taken, or there are folds and no
+        refit: that would leave a head for each fold, and none for the run.
     Img2PromptError
         If the cache is damaged, a prediction is not finite, or the run cannot be written.
     """
     head = seeded(make_head(choice.head, **finite(choice.settings or {})), choice.seed)
+    if choice.folds is not None and not choice.refit:
+        raise UsageError(
+            "--no-refit keeps the head of the training side, but --folds has several; leave one out"
+        )
     features = choose_features(cache, choice.features)
     target = choose_target(cache, choice.encoder)
     if folder is None:
@@ -110,40 +121,47 @@ def _fit(
 ) -> Run:
     started = time.perf_counter()
     data = load_dataset(cache, features, target)
-    split = make_split(cache, data, choice.split, choice.fraction, choice.seed)
+    split = make_split(cache, data, choice.split, choice.fraction, choice.seed, choice.folds)
     held = split.validation
-    fit_rows(head, data, split, split.train)
-    predictions = head.predict(data.X[held])
-    if not np.isfinite(predictions).all():
-        raise Img2PromptError(
-            f"head {choice.head!r} predicts NaN or infinity with these settings; no run was kept"
-        )
-    metrics = score(predictions, data.y[held])
-    history, settings = head.history, {**head.get_params(), **head.chosen}
-    if choice.refit:
-        head = clone(head).set_params(**head.chosen)
-        fit_rows(head, data, split, np.arange(len(data.rows)))
+    trial = try_out(head, data, split)
+    if choice.folds is not None:
+        saved = told = fit_rows(head, data, split, np.arange(len(data.rows)))
+    elif choice.refit:
+        told = trial.head
+        saved = fit_rows(configured(head, told.chosen), data, split, np.arange(len(data.rows)))
+    else:
+        saved = told = trial.head
+    seconds = time.perf_counter() - started
+    cosines = cosine(trial.predictions, data.y[held])
+    metrics = score(trial.predictions, data.y[held], split.groups[held])
+    metrics["floor"] = floor(data.y, split)
+    wanted = not head.costly if choice.optimism is None else choice.optimism
+    metrics["optimism"] = optimism(head, data, split, trial) if wanted else None
     run = Run(
         head=choice.head,
-        settings=settings,
+        settings={**told.get_params(), **told.chosen},
         features=tuple(use_of(column) for column in features),
         target=use_of(target),
         split=describe_split(split, data),
         metrics=metrics,
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
         refit=choice.refit,
         rows=len(data.rows) if choice.refit else len(split.train),
         cache=str(cache.folder.resolve()),
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         versions=library_versions(),
+        parameters=sum(value.size for value in saved.state().values()),
+        predict_rows_per_second=trial.rows_per_second,
+        fold_metrics=by_fold(cosines, split.fold[held], trial.chosen) if choice.folds else [],
     )
     validation = Validation(
         ids=[data.ids[row] for row in held],
         groups=split.groups[held],
-        predictions=predictions,
-        cosine=cosine(predictions, data.y[held]),
+        predictions=trial.predictions,
+        cosine=cosines,
+        fold=split.fold[held],
     )
-    save_run(folder, run, head, history, validation)
+    save_run(folder, run, saved, told.history, validation)
     return run
 
 
@@ -168,72 +186,46 @@ def seeded(head: Head, seed: int) -> Head:
     return head
 
 
-def fit_rows(head: Head, data: Dataset, split: Split, rows: NDArray[np.int64]) -> Head:
-    """Fit a head on some rows of a dataset; its inner folds keep groups whole as the split does."""
-    # A random split leaks, and so do the folds of whoever uses one: to show that is what it is there for.
-    groups = None if split.strategy == "random" else split.groups[rows]
-    return head.fit(data.X[rows], data.y[rows], groups=groups, blocks=data.blocks)
-
-
-def make_split(cache: Cache, data: Dataset, name: str, fraction: float, seed: int) -> Split:
+def make_split(
+    cache: Cache, data: Dataset, name: str, fraction: float, seed: int, folds: int | None = None
+) -> Split:
     """Split a dataset: ``"group"``, ``"random"``, or by a column of the user's own table.
 
     Raises
     ------
     UsageError
-        If the column is not there, or a side would be empty.
+        If the column is not there, a side would be empty, or there are fewer groups than folds.
     """
     groups = prompt_groups(data.y, data.prompts, data.images)
     if name == "group":
-        return hold_out(groups, fraction, seed)
+        return divide(groups, name, fraction, folds, seed)
     if name == "random":
-        return replace(random_split(len(data.rows), fraction, seed), groups=groups)
+        return replace(random_split(len(data.rows), fraction, seed, folds), groups=groups)
     if name not in cache.manifest.extra:
         kept = ", ".join(cache.manifest.extra) or "none"
         raise UsageError(
             f"--split {name}: it is group, random, or a column of your table; the cache kept: {kept}"
         )
     values = cache.text(name)[name]
-    return column_split([values[row] for row in data.rows], groups, name, fraction, seed)
+    return column_split([values[row] for row in data.rows], groups, name, fraction, seed, folds)
 
 
 def describe_split(split: Split, data: Dataset) -> dict[str, Any]:
     """What a run keeps of its split.
 
-    `digest` is equal for runs whose scores may be compared, `straddling` the number of groups on both sides.
+    `digest` is equal for runs whose scores may be compared; `held_digest` is of the held-out rows alone, to
+    find them again in a cache that has grown; `straddling` is the number of groups on both sides.
     """
     return {
         "strategy": split.strategy,
         "seed": split.seed,
+        "folds": split.folds,
         "digest": split.digest(data.ids, data.prompts, data.images),
+        "held_digest": rows_digest(split.validation, data.ids, data.prompts, data.images),
         "train": len(split.train),
         "validation": len(split.validation),
         "groups": len(np.unique(split.groups)),
         "straddling": split.straddling,
-    }
-
-
-def score(predictions: NDArray[np.float32], targets: NDArray[np.float32]) -> dict[str, float]:
-    """Score predictions on a hold-out.
-
-    Parameters
-    ----------
-    predictions, targets : numpy.ndarray, float32, shape (n, t)
-        Unit norm. Retrieval is among the distinct targets: prompts that only differ in what the encoder does
-        not see, "A dog" and "a dog", count as one.
-
-    Returns
-    -------
-    dict
-        `cosine`, `mse`, `n`, and `r@1`, `r@5`: how often the true prompt is the nearest, or among five.
-    """
-    _, first, truth = np.unique(near(unit(targets), 1 - TIE), return_index=True, return_inverse=True)
-    found = retrieval(predictions, targets[first], truth)
-    return {
-        "cosine": mean_cosine(predictions, targets),
-        "mse": mse(predictions, targets),
-        "n": len(targets),
-        **{f"r@{k}": share for k, share in found.items()},
     }
 
 

@@ -33,6 +33,8 @@ INFO, HEAD, HISTORY = "run.json", "head.safetensors", "history.csv"
 VALIDATION, VALIDATION_ROWS = "validation.npy", "validation.csv"
 FILES = (INFO, HEAD, HISTORY, VALIDATION, VALIDATION_ROWS)
 METRICS = ("cosine", "mse", "n", "r@1", "r@5")
+LATER = ("r@10", "floor", "optimism")
+"""Metrics that older runs lack, and `optimism` may be None in any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,12 @@ class Run:
     target : Use
         The encoder.
     split : dict
-        `strategy`, `seed`, `digest`, `train`, `validation`, `groups`.
+        `strategy`, `seed`, `folds`, `digest`, `held_digest`, `train`, `validation`, `groups`, `straddling`.
     metrics : dict
-        On the hold-out: `cosine`, `mse`, `n`, `r@1`, `r@5`.
+        On the hold-out, or over all folds: `cosine`, its interval `ci95`, `mse`, `n`, `r@1`, `r@5`, `r@10`,
+        `floor` (the cosine of the mean head), `optimism` (what a random split adds; None if not tried).
     seconds : float
-        Wall time of fitting, all of it.
+        Wall time of fitting, all of it but what `optimism` takes.
     refit : bool
         Whether the saved head was fitted again on all rows.
     rows : int
@@ -77,6 +80,12 @@ class Run:
         Of the libraries that made it.
     head_sha256 : str
         Of `head.safetensors`.
+    parameters : int or None
+        How many values were fitted and saved; None in older runs, as in what follows.
+    predict_rows_per_second : float or None
+        Of predicting the held-out rows from cached features.
+    fold_metrics : list of dict
+        `cosine`, `n` and what was `chosen` for each fold; empty for a hold-out.
     """
 
     head: str
@@ -84,7 +93,7 @@ class Run:
     features: tuple[Use, ...]
     target: Use
     split: dict[str, Any]
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     seconds: float
     refit: bool
     rows: int
@@ -92,6 +101,9 @@ class Run:
     created: str
     versions: dict[str, str] = field(default_factory=dict)
     head_sha256: str = ""
+    parameters: int | None = None
+    predict_rows_per_second: float | None = None
+    fold_metrics: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -101,12 +113,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What a run said about its hold-out: ids, groups (n,), predictions float32 (n, t), cosine (n,)."""
+    """What a run said of held-out rows: ids; predictions, float32 (n, t); groups, cosine and fold, (n,)."""
 
     ids: list[str]
     groups: NDArray[np.int64]
     predictions: NDArray[np.float32]
     cosine: NDArray[np.float64]
+    fold: NDArray[np.int64]
 
 
 def claim(folder: Path, *, overwrite: bool = False) -> None:
@@ -176,8 +189,9 @@ def save_run(folder: Path, run: Run, head: Head, history: list[dict[str, float]]
             {name: np.ascontiguousarray(value) for name, value in head.state().items()}, temporary / HEAD
         )
         np.save(temporary / VALIDATION, held.predictions, allow_pickle=False)
-        rows = zip(held.ids, held.groups.tolist(), held.cosine.tolist(), strict=True)
-        _write_csv(temporary / VALIDATION_ROWS, ["imgId", "group", "cosine"], rows)
+        columns = (held.groups.tolist(), held.cosine.tolist(), held.fold.tolist())
+        rows = zip(held.ids, *columns, strict=True)
+        _write_csv(temporary / VALIDATION_ROWS, ["imgId", "group", "cosine", "fold"], rows)
         names = list(dict.fromkeys(key for record in history for key in record))
         _write_csv(
             temporary / HISTORY, names, ([record.get(name, "") for name in names] for record in history)
@@ -244,9 +258,21 @@ def _run(data: dict[str, Any]) -> Run:
     for name in ("seed", "train", "validation"):
         _check(type(run.split[name]) is int, f"the split's {name} is not a whole number")
     for name, value in {name: run.metrics[name] for name in METRICS}.items():
-        _check(type(value) in (int, float) and math.isfinite(value), f"{name} is not a number")
-    _check(type(run.seconds) in (int, float) and math.isfinite(run.seconds), "seconds is not a number")
+        _check(_is_number(value), f"{name} is not a number")
+    later = {name: run.metrics.get(name) for name in LATER}
+    later |= {name: getattr(run, name) for name in ("parameters", "predict_rows_per_second")}
+    for name, value in later.items():
+        _check(value is None or _is_number(value), f"{name} is not a number")
+    inside = run.metrics.get("ci95")
+    pair = isinstance(inside, list) and len(inside) == 2 and all(map(_is_number, inside))
+    _check(inside is None or pair, "ci95 is not two numbers")
+    _check(_is_number(run.seconds), "seconds is not a number")
+    _check(isinstance(run.fold_metrics, list), "fold_metrics is not a list")
     return run
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _use(data: dict[str, Any]) -> Use:
@@ -295,30 +321,53 @@ def load_head(folder: Path, run: Run) -> Head:
     return head
 
 
-def load_validation(folder: Path) -> Validation:
+def load_validation(folder: Path, run: Run | None = None) -> Validation:
     """Read what a run said about its hold-out.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    run : Run, optional
+        What its `run.json` says, to check that the predictions are those that were scored.
 
     Raises
     ------
     Img2PromptError
-        If the files are missing or do not fit each other.
+        If the files are missing, or do not fit each other or the run.
     """
     try:
-        with (folder / VALIDATION_ROWS).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        predictions = np.load(folder / VALIDATION, allow_pickle=False)
-        if predictions.ndim != 2 or len(predictions) != len(rows):
-            raise ValueError(f"{len(rows)} ids for predictions of shape {predictions.shape}")
-        return Validation(
-            ids=[row["imgId"] for row in rows],
-            groups=np.array([int(row["group"]) for row in rows], np.int64),
-            predictions=predictions.astype(np.float32),
-            cosine=np.array([float(row["cosine"]) for row in rows]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        held = _read_validation(folder)
+        if run is not None:
+            _check(len(held.ids) == run.metrics["n"], f"{len(held.ids)} rows, {INFO} says {run.metrics['n']}")
+            _check(held.predictions.shape[1] == run.target.width, f"they are not {run.target.width} wide")
+            away = abs(float(held.cosine.mean()) - run.metrics["cosine"])
+            _check(away < 1e-6, f"their mean cosine is not the one in {INFO}")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise Img2PromptError(
             f"the validation predictions of {folder} cannot be read: {error}; fit it again"
         ) from None
+    return held
+
+
+def _read_validation(folder: Path) -> Validation:
+    with (folder / VALIDATION_ROWS).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    predictions = np.load(folder / VALIDATION, allow_pickle=False)
+    _check(
+        predictions.ndim == 2 and len(predictions) == len(rows),
+        f"{len(rows)} ids for predictions of shape {predictions.shape}",
+    )
+    held = Validation(
+        ids=[row["imgId"] for row in rows],
+        groups=np.array([int(row["group"]) for row in rows], np.int64),
+        predictions=predictions.astype(np.float32),
+        cosine=np.array([float(row["cosine"]) for row in rows]),
+        fold=np.array([int(row.get("fold", 0)) for row in rows], np.int64),  # older runs have only one
+    )
+    _check(len({*held.ids}) == len(held.ids), "an imgId stands twice")
+    finite = np.isfinite(held.cosine).all() and np.isfinite(held.predictions).all()
+    _check(bool(finite), "they hold NaN or infinity")
+    return held
 
 
 def new_folder(cache: Path, head: str, specs: list[str]) -> Path:

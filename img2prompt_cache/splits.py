@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,7 @@ SIDES = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """A division of the selected rows into a training and a validation side.
+    """A division of the selected rows: each fold is held out once, and fitted for on all other rows.
 
     Attributes
     ----------
@@ -46,25 +46,47 @@ class Split:
         ``"group"``, ``"random"`` or the name of the column it came from.
     seed : int
         What the shuffle was seeded with.
-    train, validation : numpy.ndarray, int64
-        Row numbers, ascending; together every row once.
+    fold : numpy.ndarray, int64, shape (n,)
+        Fold of each row, 0…k−1; −1 for rows that are never held out. A hold-out is one fold.
     groups : numpy.ndarray, int64, shape (n,)
         Group of each row; also to be kept whole by inner folds of the training side.
     """
 
     strategy: str
     seed: int
-    train: Rows
-    validation: Rows
+    fold: Rows
     groups: Rows
 
     @property
+    def folds(self) -> int:
+        """How many folds there are: 1 for a hold-out."""
+        return int(self.fold.max()) + 1
+
+    @property
+    def train(self) -> Rows:
+        """Numbers of the rows that are never held out, ascending."""
+        return np.flatnonzero(self.fold < 0)
+
+    @property
+    def validation(self) -> Rows:
+        """Numbers of the rows that are held out, ascending; with `train`, every row once."""
+        return np.flatnonzero(self.fold >= 0)
+
+    @property
+    def sides(self) -> Iterator[tuple[Rows, Rows]]:
+        """For each fold the rows to fit on and the rows held out, ascending."""
+        for number in range(self.folds):
+            held = self.fold == number
+            yield np.flatnonzero(~held), np.flatnonzero(held)
+
+    @property
     def straddling(self) -> int:
-        """How many groups have rows on both sides: 0 unless the split is random or the user's own."""
-        return len(np.intersect1d(self.groups[self.train], self.groups[self.validation]))
+        """How many groups are not whole in one fold: 0 unless the split is random or the user's own."""
+        places = np.unique(np.stack([self.groups, self.fold]), axis=1)
+        return int((np.unique(places[0], return_counts=True)[1] > 1).sum())
 
     def digest(self, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> str:
-        """Hash what was held out and what was not: equal for runs whose scores may be compared.
+        """Hash what was held out, fold by fold, and what was not: equal for runs that may be compared.
 
         Ids alone would not do: those of many data sets are 0001, 0002, ….
 
@@ -76,11 +98,26 @@ class Split:
         Returns
         -------
         str
-            64 hex digits, independent of the order of rows.
+            64 hex digits, independent of the order of rows and of folds.
         """
-        held = sorted([ids[row], prompts[row], images[row]] for row in self.validation)
+        folds = sorted(_described(rows, ids, prompts, images) for _, rows in self.sides)
         train = sorted(ids[row] for row in self.train)
-        return hashlib.sha256(json.dumps([self.strategy, held, train]).encode()).hexdigest()
+        return _hash([self.strategy, folds[0] if len(folds) == 1 else folds, train])
+
+
+def rows_digest(rows: Rows, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> str:
+    """Hash some rows by what they are, in any order: 64 hex digits; arguments as for `Split.digest`."""
+    return _hash(_described(rows, ids, prompts, images))
+
+
+def _described(
+    rows: Rows, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]
+) -> list[list[str]]:
+    return sorted([ids[row], prompts[row], images[row]] for row in rows)
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def prompt_groups(
@@ -175,20 +212,48 @@ def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str =
             room -= size[group]
     if not held.any():
         held[order[np.argmin(size[order])]] = True
-    inside = held[groups]
-    return Split(strategy, seed, np.flatnonzero(~inside), np.flatnonzero(inside), groups)
+    return Split(strategy, seed, np.where(held[groups], 0, -1), groups)
 
 
 _LIKE = ("equal labels or near-identical prompts or images", "near-identical prompts or images")
 
 
-def random_split(n: int, fraction: float = 0.2, seed: int = 0) -> Split:
+def random_split(n: int, fraction: float = 0.2, seed: int = 0, folds: int | None = None) -> Split:
     """Hold out single rows: what a leaking split would say. Near-identical prompts sit on both sides."""
-    return hold_out(np.arange(n), fraction, seed, strategy="random")
+    return divide(np.arange(n), "random", fraction, folds, seed)
+
+
+def fold_out(groups: Rows, folds: int, seed: int = 0, strategy: str = "group") -> Split:
+    """Hold out every row once, in folds of whole groups; see `k_folds`.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than two folds, or fewer groups than folds.
+    """
+    count = len(np.unique(groups))
+    if folds < 2:
+        raise UsageError(f"--folds {folds}: at least 2 are needed; leave it out for a single hold-out")
+    if count < folds:
+        what = "rows" if strategy == "random" else f"groups of {_LIKE[strategy == 'group']}"
+        raise UsageError(f"--folds {folds}: there are only {count} {what}; ask for fewer folds, or add pairs")
+    return Split(strategy, seed, k_folds(groups, folds, seed), groups)
+
+
+def divide(groups: Rows, strategy: str, fraction: float, folds: int | None, seed: int) -> Split:
+    """Hold out a fraction of the rows; or, where `folds` are given, every row in its turn."""
+    if folds is None:
+        return hold_out(groups, fraction, seed, strategy)
+    return fold_out(groups, folds, seed, strategy)
 
 
 def column_split(
-    values: Sequence[str], groups: Rows, column: str, fraction: float = 0.2, seed: int = 0
+    values: Sequence[str],
+    groups: Rows,
+    column: str,
+    fraction: float = 0.2,
+    seed: int = 0,
+    folds: int | None = None,
 ) -> Split:
     """Split by a column of the user's.
 
@@ -206,11 +271,14 @@ def column_split(
         Its name, for messages and as the strategy.
     fraction, seed
         As for `hold_out`, for labels.
+    folds : int, optional
+        Hold out every label once, in so many folds, instead of a fraction of them.
 
     Raises
     ------
     UsageError
-        If a value is empty, one side is, or there are fewer than two labels.
+        If a value is empty, one side is, or there are fewer than two labels; or if folds are asked for where
+        values name sides, or more of them than there are labels.
     """
     empty = [row for row, value in enumerate(values) if not value.strip()]
     if empty:
@@ -220,12 +288,14 @@ def column_split(
         labels = _codes(values)
         if labels.max(initial=0) == 0:
             raise UsageError(f"column {column!r} holds only {values[0]!r}; a split takes two labels")
-        return hold_out(_merged(labels, groups), fraction, seed, strategy=column)
+        return divide(_merged(labels, groups), column, fraction, folds, seed)
+    if folds is not None:
+        raise UsageError(f"--folds: column {column!r} names two sides, which is one hold-out; leave one out")
     inside = np.array([side == "validation" for side in sides], bool)
     if inside.all() or not inside.any():
         missing = "training" if inside.all() else "validation"
         raise UsageError(f"column {column!r} leaves no rows for {missing}; it holds only {sorted({*values})}")
-    return Split(column, seed, np.flatnonzero(~inside), np.flatnonzero(inside), groups)
+    return Split(column, seed, np.where(inside, 0, -1), groups)
 
 
 def k_folds(groups: Rows, k: int, seed: int = 0) -> Rows:

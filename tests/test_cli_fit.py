@@ -36,9 +36,20 @@ def test_people_are_told_the_same(cli, folder, tmp_path):
     said = cli("fit", "--head", "mean", "--cache", folder, "--run", tmp_path / "run", "--features", OTHER)
     assert (said.code, said.err) == (0, "")
     made = load_run(tmp_path / "run")
-    assert said.out.startswith(f"{tmp_path / 'run'}: cosine {made.metrics['cosine']:.4f}, mse ")
-    assert f"on {made.metrics['n']} held-out rows (group split)" in said.out
+    assert said.out.startswith(f"{tmp_path / 'run'}: cosine {made.metrics['cosine']:.4f} (")
+    low, high = made.metrics["ci95"]
+    assert f" ({low:.4f} to {high:.4f}), floor {made.metrics['floor']:.4f}, mse " in said.out
+    more = f"a random split says {made.metrics['optimism']:+.4f}"
+    assert f"on {made.metrics['n']} held-out rows (group split; {more})" in said.out
     assert [use.spec for use in made.features] == [OTHER]
+
+
+def test_folds_are_told(cli, folder, tmp_path):
+    options = ("--folds", "4", "--no-optimism", "--run", tmp_path / "run")
+    said = cli("fit", "--head", "mean", *options, "--cache", folder)
+    assert (said.code, said.err) == (0, "")
+    assert " on 60 rows in 4 folds (group split); " in said.out
+    assert [fold["n"] for fold in load_run(tmp_path / "run").fold_metrics] == [15] * 4
 
 
 def test_bare_fit_is_an_mlp_on_everything_in_the_default_cache(cli, tmp_path, monkeypatch):
@@ -130,6 +141,10 @@ def test_any_setting_can_be_set_by_name(cli, folder, tmp_path):
     ("options", "words"),
     [
         (["--head", "rigde"], ("unknown head 'rigde'", "ridge")),
+        (["--folds", "4", "--holdout", "0.3"], ("--holdout", "leave one out")),
+        (["--folds", "4", "--no-refit"], ("--no-refit", "leave one out")),
+        (["--folds", "0"], ("--folds 0: at least 2",)),
+        (["--folds", "21"], ("--folds 21", "only 20 groups")),
         (["--head", ""], ("unknown head ''", "mean", "ridge", "mlp")),
         (["--head", "ridge", "--lr", "1"], ("'lr'", "alpha")),
         (["--head", "mean", "--k", "3"], ("no settings",)),

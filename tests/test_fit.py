@@ -3,16 +3,19 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
+from img2prompt_cache.bootstrap import interval
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import choose_features, choose_target, load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fit import Choice, fit, make_split, score
-from img2prompt_cache.heads import HEADS
+from img2prompt_cache.fit import Choice, fit, make_split, seeded
+from img2prompt_cache.heads import HEADS, make_head
+from img2prompt_cache.heads.nearest import Nearest
 from img2prompt_cache.metrics import unit
 from img2prompt_cache.runs import load_head, load_run, load_validation
 from synthetic import ENCODER, ONE, OTHER, make_cache
@@ -36,6 +39,7 @@ def test_the_score_is_of_rows_the_head_never_saw(cache, data, tmp_path, head):
     held = load_validation(folder)
     row_of = {name: row for row, name in enumerate(data.ids)}
     rows = [row_of[name] for name in held.ids]
+    assert not held.fold.any()
     assert run.rows == len(data.ids) - len(rows)
     group = np.arange(60)[data.rows] % 20
     assert not {*group[rows]} & {*np.delete(group, rows)}
@@ -163,6 +167,9 @@ def test_splits_are_drawn_by_the_seed(cache, data, name):
         (Choice("mean", features=("timm:none",)), "did you mean timm:one"),
         (Choice("mean", encoder="st:none"), "did you mean st:some"),
         (Choice("mean", fraction=1.0), "between 0 and 1"),
+        (Choice("mean", folds=1), "--folds 1: at least 2"),
+        (Choice("mean", folds=30), "--folds 30: there are only 20 groups"),
+        (Choice("mean", folds=3, refit=False), "--no-refit keeps the head of the training side"),
     ],
 )
 def test_wrong_choices_leave_nothing_behind(cache, choice, words):
@@ -193,13 +200,83 @@ def test_an_old_run_stays_until_the_new_one_is_whole(cache, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_retrieval_is_among_distinct_targets():
-    truth = unit(np.random.default_rng(0).normal(size=(6, 384)))[[0, 1, 2, 2, 3, 3]]
-    nearly = unit(truth + 1e-6 * np.random.default_rng(1).normal(size=truth.shape))
-    found = score(truth, nearly)
-    assert found["r@1"] == 1
-    assert found["n"] == 6
-    assert found["cosine"] == pytest.approx(1)
-    constant = score(np.tile(truth[:1], (6, 1)), truth)
-    assert constant["r@1"] == pytest.approx(1 / 6)
-    assert score(np.roll(truth, 1, axis=0), truth)["r@1"] == pytest.approx(2 / 6)
+def test_folds_score_every_row_by_a_head_that_never_saw_its_group(cache, data, tmp_path):
+    folder, run = fit(cache, Choice("knn", features=(ONE,), folds=4), tmp_path / "run")
+    held = load_validation(folder, run)
+    assert held.ids == data.ids
+    assert run.metrics["n"] == run.rows == len(data.ids)
+    assert run.split["folds"] == 4
+    group = np.arange(60)[data.rows] % 20
+    X, told = data.X[:, :24], []
+    for number in range(4):
+        inside = held.fold == number
+        assert not {*group[inside]} & {*group[~inside]}
+        head = make_head("knn").fit(X[~inside], data.y[~inside], groups=held.groups[~inside])
+        np.testing.assert_allclose(head.predict(X[inside]), held.predictions[inside], atol=1e-5)
+        told.append(
+            {
+                "cosine": pytest.approx(held.cosine[inside].mean()),
+                "n": inside.sum(),
+                "chosen": head.chosen,
+            }
+        )
+    assert run.fold_metrics == told
+    assert run.metrics["cosine"] == pytest.approx((held.predictions * data.y).sum(axis=1).mean(), abs=1e-6)
+    assert run.metrics["ci95"] == list(interval(held.cosine, held.groups))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_after_folds_the_saved_head_chooses_on_all_rows(cache, data, tmp_path, head):
+    settings = QUICK.get(head, {})
+    folder, run = fit(cache, Choice(head, settings, folds=3, optimism=False), tmp_path / "run")
+    split = make_split(cache, data, "group", 0.2, 0)
+    made = seeded(make_head(head, **settings), 0)
+    made.fit(data.X, data.y, groups=split.groups, blocks=data.blocks)
+    loaded = load_head(folder, load_run(folder))
+    np.testing.assert_array_equal(loaded.predict(data.X), made.predict(data.X))
+    assert run.settings == {**made.get_params(), **made.chosen}
+    assert run.parameters == sum(value.size for value in made.state().values())
+    assert run.metrics["optimism"] is None
+
+
+def test_folds_at_random_and_by_label(tmp_path):
+    labels = [f"l{row % 20 // 5}" for row in range(60)]
+    cache = Cache(make_cache(tmp_path / "cache", fold=labels))
+    _, leaking = fit(cache, Choice("nearest", features=(ONE,), split="random", folds=5))
+    assert leaking.split["straddling"] > 0
+    assert leaking.metrics["optimism"] is None
+    folder, run = fit(cache, Choice("nearest", features=(ONE,), split="fold", folds=4))
+    held = load_validation(folder)
+    assert run.split["straddling"] == 0
+    assert {(labels[int(name[1:])], number) for name, number in zip(held.ids, held.fold, strict=True)} == {
+        (f"l{label}", held.fold[label * 5]) for label in range(4)
+    }
+    assert leaking.metrics["cosine"] > run.metrics["cosine"] + 0.2
+    with pytest.raises(UsageError, match=r"--folds 5: there are only 4 groups of equal labels"):
+        fit(cache, Choice("mean", split="fold", folds=5))
+
+
+def test_folds_need_more_than_sides_and_more_than_one_group(tmp_path):
+    sides = ["val" if row % 20 < 4 else "train" for row in range(60)]
+    with pytest.raises(UsageError, match="--folds: column 'fold' names two sides"):
+        fit(Cache(make_cache(tmp_path / "a", fold=sides)), Choice("mean", split="fold", folds=3))
+    alike = Cache(make_cache(tmp_path / "b", groups=1))
+    with pytest.raises(UsageError, match="--folds 3: there are only 1 groups of near-identical"):
+        fit(alike, Choice("mean", folds=3))
+    fit(alike, Choice("mean", split="random", folds=3))
+
+
+def test_optimism_is_left_out_where_it_costs_or_nobody_wants_it(cache, monkeypatch):
+    choice = Choice("nearest", features=(ONE,))
+    _, run = fit(cache, choice)
+    assert run.metrics["optimism"] > 0.2
+    assert run.metrics["floor"] == pytest.approx(fit(cache, Choice("mean"))[1].metrics["cosine"], abs=1e-7)
+    assert fit(cache, replace(choice, optimism=False))[1].metrics["optimism"] is None
+    monkeypatch.setattr(Nearest, "costly", True)
+    assert fit(cache, choice)[1].metrics["optimism"] is None
+    assert fit(cache, replace(choice, optimism=True))[1].metrics["optimism"] == run.metrics["optimism"]
+
+
+def test_a_split_of_folds_is_another_contest(cache, data):
+    splits = [make_split(cache, data, "group", 0.2, 0, folds) for folds in (None, 3, 4)]
+    assert len({split.digest(data.ids, data.prompts, data.images) for split in splits}) == 3

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 from dataclasses import replace
 
@@ -95,6 +96,15 @@ def test_a_run_comes_back_as_it_was(fitted, tmp_path, head):
         ({"schema": True}, "has no schema"),
         ({"metrics__cosine": math.nan}, "cannot be read: NaN"),
         ({"metrics__cosine": "0.5"}, "cosine is not a number"),
+        ({"metrics__cosine": True}, "cosine is not a number"),
+        ({"metrics__floor": "0.5"}, "floor is not a number"),
+        ({"metrics__optimism": []}, "optimism is not a number"),
+        ({"metrics__ci95": [0.1]}, "ci95 is not two numbers"),
+        ({"metrics__ci95": [0.1, "x"]}, "ci95 is not two numbers"),
+        ({"metrics__ci95": 0.1}, "ci95 is not two numbers"),
+        ({"parameters": "many"}, "parameters is not a number"),
+        ({"predict_rows_per_second": {}}, "predict_rows_per_second is not a number"),
+        ({"fold_metrics": 3}, "fold_metrics is not a list"),
         ({"metrics__r@1": KeyError}, "does not describe a run: 'r@1'"),
         ({"metrics": []}, "metrics is not an object"),
         ({"split__digest": KeyError}, "does not describe a run"),
@@ -118,6 +128,19 @@ def test_a_changed_description_is_refused(run, values, words):
         load_run(run)
     assert caught.value.exit_code == 1
     assert str(run / "run.json") in str(caught.value)
+
+
+def test_a_run_of_an_older_version_loads(run):
+    later = dict.fromkeys(("metrics__r@10", "metrics__floor", "metrics__optimism"), KeyError)
+    later |= dict.fromkeys(("parameters", "predict_rows_per_second", "fold_metrics"), KeyError)
+    edit(run, **later, metrics__ci95=KeyError, split__held_digest=KeyError, split__folds=KeyError)
+    rows = [line.rpartition(",")[0] for line in (run / "validation.csv").read_text().splitlines()]
+    assert rows[0] == "imgId,group,cosine"
+    (run / "validation.csv").write_text("\n".join(rows))
+    made = load_run(run)
+    assert (made.parameters, made.predict_rows_per_second, made.fold_metrics) == (None, None, [])
+    assert not load_validation(run, made).fold.any()
+    load_head(run, made)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +227,46 @@ def test_validation_predictions_that_do_not_fit_are_refused(run, file, text):
         (run / file).write_text(text)
     with pytest.raises(Img2PromptError, match=r"validation predictions of .* cannot be read"):
         load_validation(run)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (r"\bi\d+(?=,)", "i999", "an imgId stands twice"),
+        (r"(?<=,)0\.\d+", "0.99", "mean cosine is not the one in run.json"),
+        (r"(?<=,)0\.\d+", "nan", "NaN or infinity"),
+        (r"(?<=,)0\.\d+", "high", "could not convert"),
+        (r"(?<=\n)i\d+,\d+", "i001,one", "invalid literal"),
+        (r",0(?=\n)", ",none", "invalid literal"),
+        (r",0(?=\n)", "", "NoneType"),
+        (r"(?<=,)\d+(?=,)", str(10**30), "too large|too big"),
+    ],
+)
+def test_changed_validation_rows_are_refused(run, old, new, words):
+    path = run / "validation.csv"
+    text = path.read_text()
+    changed = re.sub(old, new, text)
+    assert changed != text
+    path.write_text(changed)
+    with pytest.raises(Img2PromptError, match=f"validation predictions of .*({words}).*fit it again"):
+        load_validation(run, load_run(run))
+
+
+def test_predictions_that_were_not_scored_are_refused(run):
+    made, said = load_run(run), np.load(run / "validation.npy")
+    for predictions, words in [
+        (said[:, :7], "not 384 wide"),
+        (said[1:], "12 ids for predictions"),
+        (np.full_like(said, np.nan), "NaN or infinity"),
+    ]:
+        np.save(run / "validation.npy", predictions)
+        with pytest.raises(Img2PromptError, match=words):
+            load_validation(run, made)
+    np.save(run / "validation.npy", said[1:])
+    rows = (run / "validation.csv").read_text().splitlines()
+    (run / "validation.csv").write_text("\n".join([rows[0], *rows[2:]]))
+    with pytest.raises(Img2PromptError, match=r"11 rows, run\.json says 12"):
+        load_validation(run, made)
 
 
 def test_an_array_of_objects_is_never_unpickled(run):

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.metrics import unit
-from img2prompt_cache.splits import column_split, hold_out, k_folds, prompt_groups, random_split
+from img2prompt_cache.splits import (
+    Split,
+    column_split,
+    fold_out,
+    hold_out,
+    k_folds,
+    prompt_groups,
+    random_split,
+    rows_digest,
+)
 
 group_lists = st.lists(st.integers(0, 12), min_size=2, max_size=80).map(np.array)
 seeds = st.integers(0, 1000)
@@ -232,3 +241,53 @@ def test_digest_tells_data_sets_apart_whose_ids_are_the_same():
     assert split.digest(ids, ["a", "b", "other"], images) != digest
     assert split.digest(ids, prompts, ["x", "y", "other"]) != digest
     assert split.digest(["0001", "0004", "0003"], prompts, images) != digest
+
+
+@given(group_lists, st.integers(2, 6), seeds)
+def test_folds_hold_out_every_row_once(groups, folds, seed):
+    assume(len(np.unique(groups)) >= folds)
+    split = fold_out(groups, folds, seed)
+    sides = list(split.sides)
+    assert len(sides) == split.folds == folds
+    assert np.array_equal(np.sort(np.concatenate([held for _, held in sides])), np.arange(len(groups)))
+    for train, held in sides:
+        assert np.array_equal(np.sort(np.concatenate([train, held])), np.arange(len(groups)))
+        assert not {*groups[train]} & {*groups[held]}
+    assert (len(split.train), len(split.validation), split.straddling) == (0, len(groups), 0)
+
+
+@given(group_lists, st.lists(st.integers(-1, 3), min_size=80, max_size=80), seeds)
+def test_straddling_counts_the_groups_in_several_places(groups, fold, seed):
+    fold = np.array(fold[: len(groups)])
+    split = Split("mine", seed, fold, groups)
+    assert split.straddling == sum(len({*fold[groups == group]}) > 1 for group in {*groups})
+
+
+def test_a_hold_out_is_one_fold():
+    split = hold_out(np.arange(10) // 2, 0.4)
+    ((train, held),) = split.sides
+    assert (train.tolist(), held.tolist()) == (split.train.tolist(), split.validation.tolist())
+    assert split.folds == 1
+
+
+def test_digest_of_folds_tells_who_was_where_but_not_in_which_order():
+    rows = [[f"{letter}{row}" for row in range(12)] for letter in "ips"]
+    groups = np.arange(12) // 2
+    split = fold_out(groups, 3)
+    digest = split.digest(*rows)
+    renamed = Split("group", 0, (split.fold + 1) % 3, groups)
+    assert renamed.digest(*rows) == digest
+    turned = Split("group", 0, split.fold[::-1], groups[::-1])
+    assert turned.digest(*(column[::-1] for column in rows)) == digest
+    others = [fold_out(groups, 2), fold_out(groups, 3, seed=1), hold_out(groups), random_split(12, folds=3)]
+    assert digest not in {other.digest(*rows) for other in others}
+
+
+def test_digest_of_rows_is_of_what_they_are():
+    rows = [[f"{letter}{row}" for row in range(6)] for letter in "ips"]
+    digest = rows_digest(np.array([1, 3]), *rows)
+    assert rows_digest(np.array([3, 1]), *rows) == digest != rows_digest(np.array([1, 2]), *rows)
+    for column in range(3):
+        changed = [[*values] for values in rows]
+        changed[column][3] = "other"
+        assert rows_digest(np.array([1, 3]), *changed) != digest

@@ -29,9 +29,12 @@ class Head(BaseEstimator):  # type: ignore[misc]
     ----------------
     name : str
         What `fit --head` calls it.
+    costly : bool
+        Whether fitting takes so long that it is not done once more for `optimism`, unless asked for.
     """
 
     name: ClassVar[str]
+    costly: ClassVar[bool] = False
 
     def fit(
         self,
