@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from img2prompt_cache.cells import Cells, cell_index, fit_cells, hold_back
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fingerprints import digest
+from img2prompt_cache.metrics import unit
+from img2prompt_cache.neighbours import nearest
 from img2prompt_cache.progress import Progress, unseen
 from img2prompt_cache.sources.tablefile import PROMPT_COLUMNS, TABLE_SUFFIXES, read_table
 from img2prompt_cache.weights import home
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 CHUNK = 1024
 """Prompts of a file encoded in one call: on a CPU about ten seconds, the step of progress."""
 
+EXACT = 100_000
+"""Prompts of a file up to which the search is exact; beyond, it looks into cells (`benchmarks/bank.py`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bank:
@@ -38,10 +44,13 @@ class Bank:
     prompts : list of str, length m
     vectors : numpy.ndarray, float32, shape (m, dim)
         Unit-norm embeddings; may be memory-mapped.
+    index : faiss.Index, optional
+        Of cells, over the same vectors; the search is exact where there is none.
     """
 
     prompts: list[str]
     vectors: F32
+    index: Any = None
 
     @classmethod
     def from_pairs(cls, prompts: Iterable[str | None], vectors: F32) -> Self:
@@ -65,7 +74,8 @@ class Bank:
         """Make a bank of any text file: a prompt a line, or a table with a prompt column.
 
         Embeddings are kept in the folder ``banks`` of `weights.home`, under a name made of the file's content
-        and the encoder's fingerprint, so the same file is encoded once.
+        and the encoder's fingerprint, so the same file is encoded once. Beyond 100,000 prompts the cells of
+        an approximate index are kept beside them, as plain arrays.
 
         Parameters
         ----------
@@ -74,7 +84,7 @@ class Bank:
             is read as UTF-8 lines.
         encoder : Encoder
         progress : Progress
-            Told of the prompts as they are encoded; of none where the embeddings were kept.
+            Told of the prompts as they are encoded and indexed; of none where that was kept.
 
         Raises
         ------
@@ -97,14 +107,13 @@ class Bank:
                     advance(len(chunk))
             # Without the kept copy the next run is slower, nothing worse.
             with suppress(OSError):
-                _keep(kept, vectors)
-        return cls(prompts, vectors)
+                _keep(kept, lambda path: _save(path, vectors))
+        return cls(prompts, vectors, _index(kept.with_suffix(".safetensors"), vectors, progress))
 
     def search(self, queries: F32, k: int) -> tuple[NDArray[np.int64], F32]:
-        """Find the k nearest prompts of each query by cosine, best first; exact.
+        """Find the k nearest prompts of each query by cosine, best first.
 
-        An approximate index would have to be built for every bank and run; a flat search reads the bank once
-        for a batch of queries.
+        Exact unless the bank has an index, whose cosines are those of embeddings in float16.
 
         Parameters
         ----------
@@ -134,6 +143,9 @@ class Bank:
             raise Img2PromptError(
                 "a prediction is not finite (NaN or infinity), so it has no nearest prompts"
             )
+        if self.index is not None:
+            distances, indices = nearest(self.index, queries, k)
+            return indices, np.clip(1.0 - distances, -1.0, 1.0)
         import faiss
 
         cosines, indices = faiss.knn(
@@ -180,12 +192,39 @@ def _load(path: Path, shape: tuple[int, int]) -> F32 | None:
     return vectors if vectors.shape == shape and vectors.dtype == np.float32 else None
 
 
-def _keep(path: Path, vectors: F32) -> None:
+def _index(path: Path, vectors: F32, progress: Progress) -> Any:
+    """Give the index of a large bank, from its kept cells where they are whole; None for a small one."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file, save_file
+
+    if len(vectors) <= EXACT:
+        return None
+    with suppress(OSError, SafetensorError, Img2PromptError):
+        return cell_index(vectors, Cells.from_arrays(load_file(path)))
+    with progress("index prompts", len(vectors)) as advance:
+        drawn, held = hold_back(np.arange(len(vectors)), seed=0)
+        # A prediction lies between the prompts that an image might have had, farther from each than a
+        # prompt from its neighbours: what is found for mixtures of three is found for prompts, too.
+        three = vectors[drawn]
+        queries = unit(three + np.roll(three, 1, axis=0) + np.roll(three, 2, axis=0))
+        cells, index = fit_cells(vectors, queries, held, seed=0)
+        advance(len(vectors))
+    with suppress(OSError, SafetensorError):
+        _keep(path, lambda temporary: save_file(cells.arrays(), temporary))
+    return index
+
+
+def _save(path: Path, vectors: F32) -> None:
+    with path.open("wb") as file:
+        np.save(file, vectors, allow_pickle=False)
+
+
+def _keep(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
-        with temporary.open("wb") as file:
-            np.save(file, vectors, allow_pickle=False)
+        write(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

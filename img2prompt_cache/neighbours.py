@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine, exact, and averages weighted by distance."""
+"""Nearest neighbours by cosine, and averages weighted by distance."""
 
 from __future__ import annotations
 
@@ -33,17 +33,21 @@ def flat_index(vectors: F32) -> Any:
     return index
 
 
-def nearest(index: Any, queries: F32, k: int) -> tuple[F32, NDArray[np.int64]]:
+def nearest(
+    index: Any, queries: F32, k: int, among: NDArray[np.bool_] | None = None
+) -> tuple[F32, NDArray[np.int64]]:
     """Find the k nearest vectors of an index for each query.
 
     Parameters
     ----------
     index : faiss.Index
-        Over n unit vectors, by inner product.
+        Over n unit vectors, by inner product. One of cells may miss some, but gives k in any case.
     queries : numpy.ndarray, float32, shape (m, d)
         Unit vectors.
     k : int
-        Cut to n where it is larger.
+        Cut to the number of vectors where it is larger.
+    among : numpy.ndarray, bool, shape (n,), optional
+        Vectors to choose from; all if absent.
 
     Returns
     -------
@@ -51,7 +55,23 @@ def nearest(index: Any, queries: F32, k: int) -> tuple[F32, NDArray[np.int64]]:
         Cosine distances, 1 − cosine, ascending.
     rows : numpy.ndarray, int64, shape (m, k)
     """
-    similarity, rows = index.search(np.ascontiguousarray(queries, np.float32), min(k, index.ntotal))
+    import faiss
+
+    queries = np.ascontiguousarray(queries, np.float32)
+    k = min(k, index.ntotal if among is None else int(among.sum()))
+    options: dict[str, Any] = {}
+    if among is not None:
+        bits = np.packbits(among, bitorder="little")
+        options["sel"] = faiss.IDSelectorBitmap(len(among), faiss.swig_ptr(bits))
+    if not isinstance(index, faiss.IndexIVF):
+        similarity, rows = index.search(queries, k, params=faiss.SearchParameters(**options))
+        return 1.0 - similarity, rows
+    cells: Any = faiss.SearchParametersIVF  # its keywords are not typed
+    similarity, rows = index.search(queries, k, params=cells(nprobe=index.nprobe, **options))
+    short = np.flatnonzero((rows < 0).any(axis=1))
+    if len(short):  # the cells looked into hold fewer than k
+        every = cells(nprobe=index.nlist, **options)
+        similarity[short], rows[short] = index.search(queries[short], k, params=every)
     return 1.0 - similarity, rows
 
 

@@ -76,6 +76,8 @@ class Run:
         The cache, as an absolute path; a run inside its cache finds it there first.
     created : str
         UTC, ISO 8601.
+    measured : dict
+        What fitting the saved head found out about itself; see `Head.measured`.
     versions : dict of str to str
         Of the libraries that made it.
     head_sha256 : str
@@ -99,6 +101,7 @@ class Run:
     rows: int
     cache: str
     created: str
+    measured: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     head_sha256: str = ""
     parameters: int | None = None
@@ -251,7 +254,7 @@ def _run(data: dict[str, Any]) -> Run:
     run = Run(features=tuple(_use(use) for use in uses), target=_use(data.pop("target")), **data)
     for name in ("head", "cache", "created", "head_sha256"):
         _check(isinstance(getattr(run, name), str), f"{name} is not text")
-    for name in ("settings", "split", "metrics", "versions"):
+    for name in ("settings", "split", "metrics", "measured", "versions"):
         _check(isinstance(getattr(run, name), dict), f"{name} is not an object")
     for name in ("digest", "strategy"):
         _check(isinstance(run.split[name], str), f"the split's {name} is not text")

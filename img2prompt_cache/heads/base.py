@@ -83,6 +83,11 @@ class Head(BaseEstimator):  # type: ignore[misc]
         """
         return {}
 
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What fitting found out about itself, for `run.json`: JSON values, such as an index's recall."""
+        return {}
+
     def state(self) -> State:
         """Give the fitted arrays, for `head.safetensors`; C-contiguous, names without spaces."""
         raise NotImplementedError

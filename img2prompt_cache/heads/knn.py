@@ -71,8 +71,8 @@ class Knn(Nearest):
         """
         if (self.k is not None and self.k < 1) or (self.power is not None and self.power < 0):
             raise UsageError(f"knn needs k ≥ 1 and power ≥ 0, not k={self.k} and power={self.power}")
-        X, y, groups, _ = checks.training(X, y, groups, blocks)
-        super().fit(X, y, blocks=blocks)
+        X, y, groups, blocks = checks.training(X, y, groups, blocks)
+        super().fit(X, y, groups=groups, blocks=blocks)
         if self.k is not None and self.power is not None:
             self.tried_, self.k_, self.power_ = [], self.k, self.power
             return self
@@ -111,16 +111,15 @@ class Knn(Nearest):
     def _try(self, y: Targets, fold: Groups) -> list[dict[str, float]]:
         ks = KS if self.k is None else (self.k,)
         powers = POWERS if self.power is None else (self.power,)
-        vectors = self.vectors_.astype(np.float32)
         drawn = np.random.default_rng(self.seed).permutation(len(fold)) < MAX_QUERIES
         found = np.zeros((self.folds, len(ks), len(powers)))
         for number in range(self.folds):
             known, asked = fold != number, (fold == number) & drawn
-            distances, rows = nearest(flat_index(vectors[known]), vectors[asked], max(ks))
+            distances, rows = self._neighbours(known, self.vectors_[asked].astype(np.float32), max(ks))
             for i, k in enumerate(ks):
                 for j, power in enumerate(powers):
                     weights = inverse_power(distances[:, :k], power)
-                    pred = weighted_sum(weights, rows[:, :k], self.targets_[known])
+                    pred = weighted_sum(weights, rows[:, :k], self.targets_)
                     found[number, i, j] = mean_cosine(pred, y[asked])
         mean = found.mean(axis=0)
         return [
@@ -128,3 +127,13 @@ class Knn(Nearest):
             for i, k in enumerate(ks)
             for j, power in enumerate(powers)
         ]
+
+    def _neighbours(
+        self, known: NDArray[np.bool_], queries: Features, k: int
+    ) -> tuple[Features, NDArray[np.int64]]:
+        """Find neighbours among the rows that a fold knows; what is drawn for it shares the index of all."""
+        if self.cells_ is not None:
+            return nearest(self.index_, queries, k, among=known)
+        # FAISS multiplies whole matrices only where there is nothing to leave out.
+        distances, at = nearest(flat_index(self.vectors_[known].astype(np.float32)), queries, k)
+        return distances, np.flatnonzero(known)[at]

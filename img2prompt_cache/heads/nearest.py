@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from img2prompt_cache.cells import Cells, cell_index, fit_cells, hold_back
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
@@ -19,18 +20,27 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.heads.base import Features, Groups, State, Targets
 
+EXACT = 50_000
+"""Rows up to which the search is exact; beyond, it looks into cells (`benchmarks/knn.py`)."""
+
+SEED = 0
+"""Of the cells: the head has none to set."""
+
 ROWS = 4096
 """Rows searched at a time, so that memory does not grow with the number of queries."""
 
 
 class Nearest(Head):
-    """Predict the target of the training image with the most similar features, found exactly by FAISS.
+    """Predict the target of the training image with the most similar features, found by FAISS.
 
     Each column is standardised by the training rows, then each backbone's part of a row is scaled to length
     1, so that similarity is the mean over backbones of their cosines. Training rows are kept in float16.
+    Beyond 50,000 of them the search is approximate, as good as `cells` makes it: `measured` tells.
     """
 
     name = "nearest"
+    cells_: Cells | None
+    vectors_: NDArray[np.float16]
 
     def fit(
         self,
@@ -42,26 +52,52 @@ class Nearest(Head):
         validation: tuple[Features, Targets] | None = None,
     ) -> Self:
         """Fit the head; see `Head.fit`."""
-        X, y, _, blocks = checks.training(X, y, groups, blocks)
+        X, y, groups, blocks = checks.training(X, y, groups, blocks)
         self.blocks_ = np.array(blocks, np.int64)
         self.mean_, self.scale_ = standardiser(X)
-        self.vectors_ = self._vectors(X).astype(np.float16)
+        self.vectors_ = np.empty(X.shape, np.float16)
+        for start in range(0, len(X), ROWS):
+            self.vectors_[start : start + ROWS] = self._vectors(X[start : start + ROWS])
         self.targets_ = unit(y)
-        return self._indexed()
+        if len(X) <= EXACT:
+            return self._indexed(None)
+        drawn, held = hold_back(groups, SEED)
+        self.cells_, self.index_ = fit_cells(
+            self.vectors_, self.vectors_[drawn].astype(np.float32), held, SEED
+        )
+        return self
 
     def predict(self, X: Features) -> Targets:
         """Predict unit-norm embeddings: float32, shape (n, t)."""
         return self._average(X, 1, 0.0)
 
-    def state(self) -> State:
-        """Give the training rows, `vectors` (n, p) float16 and `targets` (n, t), and their standardiser."""
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What the search is: exact, or so many cells looked into, with the recall on held-back rows."""
+        if self.cells_ is None:
+            return {"search": "exact"}
+        cells = self.cells_
         return {
+            "search": "cells",
+            "cells": len(cells.centroids),
+            "probes": cells.probes,
+            "recall@10": cells.recall,
+        }
+
+    def state(self) -> State:
+        """Give the training rows, `vectors` (n, p) float16 and `targets` (n, t), and their standardiser.
+
+        Where the search is approximate also its cells: `centroids` (c, p), `cell` (n,), `probes` (1,) and
+        `recall` (1,); the index is built of them anew, because one that FAISS wrote cannot be checked.
+        """
+        state: State = {
             "blocks": self.blocks_,
             "mean": self.mean_,
             "scale": self.scale_,
             "vectors": self.vectors_,
             "targets": self.targets_,
         }
+        return state if self.cells_ is None else {**state, **self.cells_.arrays()}
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back."""
@@ -75,7 +111,7 @@ class Nearest(Head):
             raise Img2PromptError(
                 f"the saved head's 'blocks' sum to {self.blocks_.sum()}, not {width}; fit it again"
             )
-        return self._indexed()
+        return self._indexed(Cells.from_arrays(state) if "cell" in state else None)
 
     def _average(self, X: Features, k: int, power: float) -> Targets:
         X = checks.queries(X, len(self.mean_))
@@ -91,6 +127,10 @@ class Nearest(Head):
         joined: Features = np.hstack([unit(part) for part in parts]) / np.float32(np.sqrt(len(parts)))
         return joined
 
-    def _indexed(self) -> Self:
-        self.index_ = flat_index(self.vectors_.astype(np.float32))
+    def _indexed(self, cells: Cells | None) -> Self:
+        self.cells_ = cells
+        if cells is None:
+            self.index_ = flat_index(self.vectors_.astype(np.float32))
+        else:
+            self.index_ = cell_index(self.vectors_, cells)
         return self
