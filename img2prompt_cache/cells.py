@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.metrics import TIE
 from img2prompt_cache.neighbours import flat_index, nearest
 
 if TYPE_CHECKING:
@@ -155,12 +156,12 @@ def fit_cells(vectors: NDArray[Any], queries: F32, held: NDArray[np.bool_], seed
     cell = np.concatenate([nearest(coarse, chunk, 1)[1][:, 0] for _, chunk in _chunks(vectors)]).astype(
         np.int32
     )
-    true = _exact(vectors, queries, ~held)
+    similarity, true = _exact(vectors, queries, ~held)
     cells = Cells(centroids, cell, _probes(nearest(coarse, queries, count)[1], cell[true]), 0.0)
     index = cell_index(vectors, cells)
     while True:
-        found = nearest(index, queries, true.shape[1], among=~held)[1]
-        recall = float(np.mean([np.isin(row, known).mean() for row, known in zip(true, found, strict=True)]))
+        distances, found = nearest(index, queries, true.shape[1], among=~held)
+        recall = recall_of(distances, found, 1.0 - similarity, true)
         if recall >= RECALL or index.nprobe == count:
             return replace(cells, probes=index.nprobe, recall=recall), index
         # Vectors that float16 makes equal can change places at the edge.
@@ -207,6 +208,20 @@ def cell_index(vectors: NDArray[Any], cells: Cells) -> Any:
     return index
 
 
+def recall_of(distances: F32, found: NDArray[np.int64], best: F32, true: NDArray[np.int64]) -> float:
+    """Share of the true neighbours that were found; one as near as the last of them is as good.
+
+    Parameters
+    ----------
+    distances, found : numpy.ndarray, shape (m, k)
+        What a search gave.
+    best, true : numpy.ndarray, shape (m, k)
+        What an exact one gives.
+    """
+    among = (found[:, :, None] == true[:, None, :]).any(axis=2)
+    return float((among | (distances <= best[:, -1:] + TIE)).mean())
+
+
 def _centroids(vectors: NDArray[Any], count: int, seed: int) -> F32:
     import faiss
 
@@ -235,8 +250,8 @@ def _probes(order: NDArray[np.int64], wanted: NDArray[np.int32]) -> int:
     return int(ranks[int(np.ceil(RECALL * len(ranks))) - 1]) + 1
 
 
-def _exact(vectors: NDArray[Any], queries: F32, known: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The nearest known vectors of each query, in no order: int64 (m, 10)."""
+def _exact(vectors: NDArray[Any], queries: F32, known: NDArray[np.bool_]) -> tuple[F32, NDArray[np.int64]]:
+    """The nearest known vectors of each query, best first: cosines and rows, both (m, 10)."""
     import faiss
 
     best = faiss.ResultHeap(len(queries), min(AT, int(known.sum())), keep_max=True)
@@ -247,8 +262,8 @@ def _exact(vectors: NDArray[Any], queries: F32, known: NDArray[np.bool_]) -> NDA
                 queries, chunk[rows], min(best.k, len(rows)), metric=faiss.METRIC_INNER_PRODUCT
             )
             best.add_result(similarity, start + rows[at])
-    found: NDArray[np.int64] = best.I
-    return found
+    best.finalize()
+    return best.D, best.I
 
 
 def _chunks(vectors: NDArray[Any]) -> Iterator[tuple[int, F32]]:

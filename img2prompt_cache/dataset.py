@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from img2prompt_cache.backbones.taps import Tap, split_spec
 from img2prompt_cache.cache import OK, Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.manifest import Column
@@ -30,6 +31,8 @@ class Dataset:
         Targets; (n, 0) where none were asked for.
     features : tuple of Column
         In the order they are joined.
+    texts : numpy.ndarray or None, float32, shape (n, d)
+        The text tower's embedding of each prompt, where it was asked for.
     """
 
     rows: NDArray[np.int64]
@@ -39,6 +42,7 @@ class Dataset:
     X: NDArray[np.float32]
     y: NDArray[np.float32]
     features: tuple[Column, ...]
+    texts: NDArray[np.float32] | None = None
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -63,17 +67,47 @@ def choose_features(cache: Cache, specs: tuple[str, ...]) -> tuple[Column, ...]:
 
 
 def choose_target(cache: Cache, spec: str | None) -> Column:
-    """Find the target column: the one named, or the first."""
-    targets = cache.manifest.of_kind("targets")
+    """Find the target column: the one named, or the first, text towers last."""
+    targets = sorted(cache.manifest.of_kind("targets"), key=_is_tower)
     if spec is None and targets:
         spec = targets[0].spec
     return cache.column("targets", spec or "")
+
+
+def choose_texts(cache: Cache, specs: tuple[str, ...]) -> tuple[tuple[Column, ...], Column]:
+    """Find the features of an image tower, the one named or the only one, and the column of its text tower.
+
+    Raises
+    ------
+    UsageError
+        If there is not one image tower, or nothing of its text tower; the message says how to get it.
+    """
+    towers = [
+        c for c in cache.manifest.of_kind("features") if _is_tower(c) and split_spec(c.spec)[1] == Tap()
+    ]
+    names = list(specs) or [column.spec for column in towers]
+    if len(names) != 1 or (specs and names[0] not in [column.spec for column in towers]):
+        raise UsageError(
+            "to compare images with prompts takes one open_clip backbone, named with --features; "
+            f"{cache.folder} has {', '.join(column.spec for column in towers) or 'none'}"
+        )
+    if cache.manifest.column("targets", names[0]) is None:
+        raise UsageError(
+            f"{cache.folder} has no text embeddings of {names[0]}; run `img2prompt-cache extract SOURCE "
+            f"--cache {cache.folder} --encoder {names[0]}` with the source it was made from"
+        )
+    return choose_features(cache, (names[0],)), cache.column("targets", names[0])
+
+
+def _is_tower(column: Column) -> bool:
+    return column.spec.startswith("open_clip:")
 
 
 def load_dataset(
     cache: Cache,
     features: tuple[Column, ...],
     target: Column | None = None,
+    texts: Column | None = None,
     *,
     with_prompt: bool | None = True,
 ) -> Dataset:
@@ -84,9 +118,11 @@ def load_dataset(
     cache : Cache
     features, target
         From `choose_features` and `choose_target`; without a target, `y` is empty.
+    texts : Column, optional
+        From `choose_texts`.
     with_prompt : bool or None
-        True for the rows that have a prompt, False for those that have none, None for all. A target needs
-        True.
+        True for the rows that have a prompt, False for those that have none, None for all. A target or texts
+        need True.
 
     Returns
     -------
@@ -99,7 +135,7 @@ def load_dataset(
     Img2PromptError
         If a part is damaged, or a value is not finite.
     """
-    columns = [*features, *([target] if target else [])]
+    columns = [*features, *(column for column in (target, texts) if column)]
     cache.require_undamaged([cache.manifest.columns[0], *columns])
     text = cache.text("imgId", "prompt", "sha256", "status")
     missing = cache.missing(list(features))
@@ -127,6 +163,7 @@ def load_dataset(
         X=X,
         y=_finite(cache, target, rows) if target else np.empty((len(rows), 0), np.float32),
         features=features,
+        texts=_finite(cache, texts, rows) if texts else None,
     )
 
 

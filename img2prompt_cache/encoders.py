@@ -1,4 +1,4 @@
-"""Encoders: the frozen text encoder that makes the targets, through sentence-transformers."""
+"""Encoders: the frozen text encoder that makes the targets, through sentence-transformers or open_clip."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,10 @@ class Encoder:
     ----------
     spec : str
         What it was asked for as: ``"st:all-MiniLM-L6-v2"``.
-    model : sentence_transformers.SentenceTransformer
+    model : sentence_transformers.SentenceTransformer or TextTower
         In float32, in eval mode.
+    embed : callable
+        The model's own: takes texts and ``batch_size``, gives unit-norm float32 (n, dim).
     dim : int
         Width of an embedding.
     clean : str
@@ -57,6 +60,7 @@ class Encoder:
 
     spec: str
     model: Any
+    embed: Callable[..., NDArray[np.float32]]
     dim: int
     clean: str
     fingerprint: dict[str, str]
@@ -90,9 +94,7 @@ class Encoder:
         distinct = sorted(set(cleaned))
         if not distinct:
             return np.empty((0, self.dim), np.float32)
-        vectors: NDArray[np.float32] = self.model.encode(
-            distinct, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
-        )
+        vectors = self.embed(distinct, batch_size=batch_size)
         if not np.isfinite(vectors).all():
             raise Img2PromptError(
                 f"{self.spec} gives embeddings that are not finite; its weights are damaged"
@@ -107,8 +109,8 @@ def load_encoder(spec: str, *, clean: str = "none", device: str = "cpu", revisio
     Parameters
     ----------
     spec : str
-        ``st:NAME`` (of sentence-transformers), ``st:owner/name[@revision]``, ``st:local-dir:PATH`` or
-        ``packaged:NAME``.
+        ``st:NAME`` (of sentence-transformers), ``st:owner/name[@revision]``, ``st:local-dir:PATH``,
+        ``packaged:NAME``, or whatever is a backbone of open_clip: its text tower.
     clean : str
         One of `prompts.CLEAN_RULES`.
     device : str
@@ -127,10 +129,22 @@ def load_encoder(spec: str, *, clean: str = "none", device: str = "cpu", revisio
     if clean not in CLEAN_RULES:
         raise unknown("--clean rule", clean, CLEAN_RULES)
     with _quiet():
+        if parsed.family == "open_clip":
+            return _text_tower(parsed, clean, device, revision)
         folder, commit = _find(parsed, revision)
         model = _load(parsed, folder, device)
+    embed = partial(model.encode, normalize_embeddings=True, show_progress_bar=False)
     dim = len(model.encode("", show_progress_bar=False))
-    return Encoder(str(parsed), model, dim, clean, _fingerprint(model, clean), commit)
+    return Encoder(str(parsed), model, embed, dim, clean, _fingerprint(model, clean), commit)
+
+
+def _text_tower(spec: Spec, clean: str, device: str, revision: str) -> Encoder:
+    from img2prompt_cache.text_towers import TextTower
+
+    tower = TextTower(spec, revision, device)
+    dim = tower.encode([""], 1).shape[1]
+    fingerprint = {**tower.fingerprint(_PROBE), "clean": clean}
+    return Encoder(str(spec), tower, tower.encode, dim, clean, fingerprint, tower.revision)
 
 
 def _find(spec: Spec, revision: str) -> tuple[Path, str]:

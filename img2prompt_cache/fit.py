@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from img2prompt_cache.cache import Cache
-from img2prompt_cache.dataset import Dataset, choose_features, choose_target, load_dataset
+from img2prompt_cache.dataset import Dataset, choose_features, choose_target, choose_texts, load_dataset
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.manifest import Column
@@ -104,23 +104,33 @@ def fit(
         raise UsageError(
             "--no-refit keeps the head of the training side, but --folds has several; leave one out"
         )
-    features = choose_features(cache, choice.features)
+    texts = None
+    if head.texts:
+        features, texts = choose_texts(cache, choice.features)
+    else:
+        features = choose_features(cache, choice.features)
     target = choose_target(cache, choice.encoder)
     if folder is None:
         folder = new_folder(cache.folder, choice.head, [column.spec for column in features])
     else:
         claim(folder, overwrite=overwrite)
     try:
-        return folder, _fit(cache, choice, head, features, target, folder)
+        return folder, _fit(cache, choice, head, features, target, texts, folder)
     finally:
         release(folder)
 
 
 def _fit(
-    cache: Cache, choice: Choice, head: Head, features: tuple[Column, ...], target: Column, folder: Path
+    cache: Cache,
+    choice: Choice,
+    head: Head,
+    features: tuple[Column, ...],
+    target: Column,
+    texts: Column | None,
+    folder: Path,
 ) -> Run:
     started = time.perf_counter()
-    data = load_dataset(cache, features, target)
+    data = load_dataset(cache, features, target, texts)
     split = make_split(cache, data, choice.split, choice.fraction, choice.seed, choice.folds)
     held = split.validation
     trial = try_out(head, data, split)

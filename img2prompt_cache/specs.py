@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from img2prompt_cache.errors import UsageError, unknown
 
 BACKBONE_FAMILIES = ("timm", "open_clip", "packaged")
-ENCODER_FAMILIES = ("st", "packaged")
+ENCODER_FAMILIES = ("st", "packaged", "open_clip")
 
 STANDARD_BACKBONES = (
     "timm:resnet50.a1_in1k",

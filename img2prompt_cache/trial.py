@@ -104,4 +104,5 @@ def fit_rows(head: Head, data: Dataset, split: Split, rows: NDArray[np.int64]) -
     """Fit a head on some rows of a dataset; its inner folds keep groups whole as the split does."""
     # A random split leaks, and so do the folds of whoever uses one: to show that is what it is there for.
     groups = None if split.strategy == "random" else split.groups[rows]
-    return head.fit(data.X[rows], data.y[rows], groups=groups, blocks=data.blocks)
+    more: dict[str, Any] = {} if data.texts is None else {"texts": data.texts[rows]}
+    return head.fit(data.X[rows], data.y[rows], groups=groups, blocks=data.blocks, **more)

@@ -1,8 +1,9 @@
-"""Backbones of open_clip: ``ARCH/TAG[@revision]``, ``hf-hub:owner/name[@revision]``, ``local-dir:PATH``."""
+"""Models of open_clip: ``ARCH/TAG[@revision]``, ``hf-hub:owner/name[@revision]``, ``local-dir:PATH``."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,45 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """What open_clip calls weights on the hub, best first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A CLIP model with its weights.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+        Both towers.
+    config : dict
+        Its ``model_cfg``.
+    architecture : str
+        What a backbone's identity calls it.
+    name : str
+        What open_clip finds its tokenizer by.
+    revision : str
+        The commit of the hub that the weights are of; empty for others.
+    """
+
+    model: torch.nn.Module
+    config: dict[str, Any]
+    architecture: str
+    name: str
+    revision: str = ""
+
+
 def load(spec: Spec, revision: str = "") -> Backbone:
     """Load the image tower of a CLIP model; its feature is the projected, un-normalised image embedding.
+
+    Raises
+    ------
+    UsageError, Img2PromptError
+        As `load_model` does.
+    """
+    found = load_model(spec, revision)
+    return _freeze(spec, found.model, found.architecture, found.revision)
+
+
+def load_model(spec: Spec, revision: str = "") -> Model:
+    """Load a CLIP model.
 
     Raises
     ------
@@ -38,11 +76,11 @@ def load(spec: Spec, revision: str = "") -> Backbone:
     revision = revision or asked
     if source == "hf-hub" and name:
         snapshot = hub.fetch(str(spec), name, [(CONFIG,), WEIGHTS], revision)
-        return _from_folder(spec, snapshot.folder, snapshot.commit)
+        return _from_folder(spec, snapshot.folder, snapshot.commit, f"hf-hub:{name}")
     return _from_registry(spec, name, revision)
 
 
-def _from_registry(spec: Spec, name: str, revision: str) -> Backbone:
+def _from_registry(spec: Spec, name: str, revision: str) -> Model:
     architecture, _, tag = name.partition("/")
     config = open_clip.get_model_config(architecture) if ":" not in architecture else None
     pretrained = open_clip.get_pretrained_cfg(architecture, tag) if config else None
@@ -62,10 +100,10 @@ def _from_registry(spec: Spec, name: str, revision: str) -> Backbone:
         force_quick_gelu=bool(pretrained.get("quick_gelu") or config.get("quick_gelu")),
         force_preprocess_cfg={key: value for key, value in pretrained.items() if key != "size"},
     )
-    return _freeze(spec, model, architecture, snapshot.commit)
+    return Model(model, config, architecture, architecture, snapshot.commit)
 
 
-def _from_folder(spec: Spec, folder: Path, revision: str = "") -> Backbone:
+def _from_folder(spec: Spec, folder: Path, revision: str = "", hub_name: str = "") -> Model:
     try:
         config = json.loads((folder / CONFIG).read_text("utf-8"))["model_cfg"]
         architecture = json.dumps({key: config[key] for key in ("embed_dim", "vision_cfg")}, sort_keys=True)
@@ -73,7 +111,11 @@ def _from_folder(spec: Spec, folder: Path, revision: str = "") -> Backbone:
         raise UsageError(f"{spec}: cannot read {folder / CONFIG}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{spec}: {CONFIG} is not one of open_clip's; it must hold a model_cfg") from error
-    return _freeze(spec, _create(spec, f"local-dir:{folder}"), architecture, revision)
+    name = f"local-dir:{folder}"
+    model = _create(spec, name)
+    # A tokenizer of transformers is no part of what was fetched.
+    elsewhere = hub_name and (config.get("text_cfg") or {}).get("hf_tokenizer_name")
+    return Model(model, config, architecture, hub_name if elsewhere else name, revision)
 
 
 def _create(spec: Spec, name: str, **options: Any) -> torch.nn.Module:

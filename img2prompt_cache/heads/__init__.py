@@ -16,6 +16,7 @@ HEADS = {
     "mean": "img2prompt_cache.heads.mean:Mean",
     "nearest": "img2prompt_cache.heads.nearest:Nearest",
     "knn": "img2prompt_cache.heads.knn:Knn",
+    "clip": "img2prompt_cache.heads.clip:Clip",
     "ridge": "img2prompt_cache.heads.ridge:Ridge",
     "kernel": "img2prompt_cache.heads.kernel:Kernel",
     "mlp": "img2prompt_cache.heads.mlp:Mlp",

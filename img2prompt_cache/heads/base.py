@@ -29,11 +29,14 @@ class Head(BaseEstimator):  # type: ignore[misc]
     ----------------
     name : str
         What `fit --head` calls it.
+    texts : bool
+        Whether `fit` also takes `texts`, the embedding of each prompt by the text tower of the one backbone.
     costly : bool
         Whether fitting takes so long that it is not done once more for `optimism`, unless asked for.
     """
 
     name: ClassVar[str]
+    texts: ClassVar[bool] = False
     costly: ClassVar[bool] = False
 
     def fit(

@@ -59,13 +59,7 @@ class Nearest(Head):
         for start in range(0, len(X), ROWS):
             self.vectors_[start : start + ROWS] = self._vectors(X[start : start + ROWS])
         self.targets_ = unit(y)
-        if len(X) <= EXACT:
-            return self._indexed(None)
-        drawn, held = hold_back(groups, SEED)
-        self.cells_, self.index_ = fit_cells(
-            self.vectors_, self.vectors_[drawn].astype(np.float32), held, SEED
-        )
-        return self
+        return self._search(X, groups)
 
     def predict(self, X: Features) -> Targets:
         """Predict unit-norm embeddings: float32, shape (n, t)."""
@@ -126,6 +120,14 @@ class Nearest(Head):
         parts = np.split((X - self.mean_) / self.scale_, np.cumsum(self.blocks_)[:-1], axis=1)
         joined: Features = np.hstack([unit(part) for part in parts]) / np.float32(np.sqrt(len(parts)))
         return joined
+
+    def _search(self, X: Features, groups: Groups) -> Self:
+        """Index the vectors for queries such as X: row for row, what each would be asked for by."""
+        if len(X) <= EXACT:
+            return self._indexed(None)
+        drawn, held = hold_back(groups, SEED)
+        self.cells_, self.index_ = fit_cells(self.vectors_, self._vectors(X[drawn]), held, SEED)
+        return self
 
     def _indexed(self, cells: Cells | None) -> Self:
         self.cells_ = cells

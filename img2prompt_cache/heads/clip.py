@@ -1,0 +1,62 @@
+"""The clip head: the training prompt that a CLIP model's text tower puts nearest to the image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.heads import checks
+from img2prompt_cache.heads.nearest import Nearest
+from img2prompt_cache.metrics import unit
+
+if TYPE_CHECKING:
+    from img2prompt_cache.heads.base import Features, Groups, Targets
+
+
+class Clip(Nearest):
+    """Predict the target of the training prompt with the highest CLIP text-image cosine.
+
+    Nothing is learned: the training rows only say which prompts there are to choose from. Prompts are kept
+    once each, in float16, and searched as `Nearest` searches images.
+    """
+
+    name = "clip"
+    texts = True
+
+    def fit(
+        self,
+        X: Features,
+        y: Targets,
+        *,
+        groups: Groups | None = None,
+        blocks: tuple[int, ...] | None = None,
+        validation: tuple[Features, Targets] | None = None,
+        texts: Features | None = None,
+    ) -> Self:
+        """Fit the head; see `Head.fit`.
+
+        Parameters
+        ----------
+        texts : numpy.ndarray, float32, shape (n, p)
+            The text tower's embedding of each prompt.
+
+        Raises
+        ------
+        UsageError
+            If there are none, or they have another width than the features: one image tower is compared.
+        """
+        if texts is None:
+            raise UsageError("head 'clip' compares images with prompts; give fit the texts of the same model")
+        X, y, groups, blocks = checks.training(X, y, groups, blocks)
+        if texts.shape != X.shape:
+            raise UsageError(
+                f"head 'clip' compares features {X.shape} with texts {texts.shape}: they are not of one model"
+            )
+        first = np.sort(np.unique(checks.finite("texts", texts), axis=0, return_index=True)[1])
+        self.blocks_ = np.array([X.shape[1]], np.int64)
+        self.mean_, self.scale_ = np.zeros(X.shape[1], np.float32), np.ones(X.shape[1], np.float32)
+        self.vectors_ = unit(texts[first]).astype(np.float16)
+        self.targets_ = unit(y[first])
+        return self._search(X[first], groups[first])
