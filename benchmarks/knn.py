@@ -87,7 +87,7 @@ def measure(vectors: Any, parents: Any, queries: Any, *, graph: bool) -> list[di
     started = time.perf_counter()
     _, index = fit_cells(half, half[drawn].astype(np.float32), held, 0)
     build, chosen = time.perf_counter() - started, index.nprobe
-    for probes in sorted({max(1, chosen // 4), max(1, chosen // 2), chosen, min(2 * chosen, index.nlist)}):
+    for probes in sorted({max(1, chosen // 4), max(1, chosen // 2), chosen}):
         index.nprobe = probes
         search = f"cells, {index.nlist}" + (" (chosen)" if probes == chosen else "")
         note(search, build, n * (2 * width + 8), probes, index, true)

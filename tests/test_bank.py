@@ -167,9 +167,73 @@ def test_a_damaged_copy_is_made_anew(
     np.testing.assert_array_equal(np.load(kept), whole)
 
 
-def test_a_home_that_cannot_be_written_is_no_hindrance(encoder: Encoder, home: Path, tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_written_is_no_hindrance(
+    encoder: Encoder, home: Path, tmp_path: Path, many: Path
+) -> None:
     home.write_text("a file where the folder should be")
     assert Bank.from_file(write_table(tmp_path / "x.csv"), encoder).prompts == PROMPTS
+    assert Bank.from_file(many, encoder).index is not None
+
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A file of more prompts than are searched exactly: mixtures of the words, 255 of them."""
+    monkeypatch.setattr(bank_module, "EXACT", 200)
+    words = ["two", "red", "boats", "a", "calm", "sea", "pixel", "art"]
+    mixtures = [" ".join(w for i, w in enumerate(words) if number >> i & 1) for number in range(1, 256)]
+    path = tmp_path / "many.txt"
+    path.write_text("\n".join(mixtures))
+    return path
+
+
+def test_a_large_bank_finds_what_an_exact_search_does(many: Path, encoder: Encoder) -> None:
+    bank = Bank.from_file(many, encoder)
+    assert bank.index is not None
+    exact = Bank(bank.prompts, bank.vectors)
+    queries = np.concatenate([bank.vectors[::9], unit(100, seed=4)])
+    indices, cosines = bank.search(queries, 10)
+    _, wanted = exact.search(queries, 10)
+    assert (indices.dtype, cosines.dtype) == (np.int64, np.float32)
+    np.testing.assert_allclose(cosines, (queries[:, None] * bank.vectors[indices]).sum(axis=2), atol=2e-3)
+    assert (cosines >= wanted[:, -1:] - 2e-3).mean() >= 0.99
+    assert bank.search(queries, 999)[0].shape == (len(queries), 255)
+    with pytest.raises(Img2PromptError, match="8 values, the predictions 5"):
+        bank.search(unit(1, dim=5), 1)
+
+
+def test_cells_are_fitted_once_and_kept_beside_the_embeddings(
+    many: Path, encoder: Encoder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def progress(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        told.append(what)
+        return nullcontext(lambda done: None)
+
+    first = Bank.from_file(many, encoder, progress)
+    assert told == ["encode prompts", "index prompts"]
+    assert sorted(path.suffix for path in (home / "banks").iterdir()) == [".npy", ".safetensors"]
+    again = Bank.from_file(many, encoder, progress)
+    assert len(told) == 2
+    np.testing.assert_array_equal(again.search(unit(30), 5), first.search(unit(30), 5))
+
+
+@pytest.mark.parametrize("damage", ["empty", "pickle", "other"])
+def test_damaged_cells_are_fitted_anew(damage: str, many: Path, encoder: Encoder, home: Path) -> None:
+    first = Bank.from_file(many, encoder)
+    (kept,) = (home / "banks").glob("*.safetensors")
+    whole = kept.read_bytes()
+    if damage == "other":
+        fewer = many.with_name("fewer.txt")
+        fewer.write_text("\n".join(many.read_text().split("\n")[:220]))
+        Bank.from_file(fewer, encoder)
+        (other,) = {*(home / "banks").glob("*.safetensors")} - {kept}
+        kept.write_bytes(other.read_bytes())
+    else:
+        kept.write_bytes(b"" if damage == "empty" else b"\x80\x04pickle")
+    again = Bank.from_file(many, encoder)
+    np.testing.assert_array_equal(again.search(unit(30), 5), first.search(unit(30), 5))
+    assert kept.read_bytes() == whole
 
 
 def test_files_that_are_no_bank_are_named(encoder: Encoder, tmp_path: Path) -> None:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
+from sklearn.base import clone
 from sklearn.neighbors import KNeighborsRegressor
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import knn as module
+from img2prompt_cache.heads import nearest as nearest_module
 from img2prompt_cache.heads.knn import Knn
 from img2prompt_cache.heads.nearest import Nearest
 from img2prompt_cache.metrics import mean_cosine, unit
@@ -100,3 +103,74 @@ def test_a_saved_head_without_neighbours_is_refused():
     state = Knn(k=3, power=1.0).fit(X, y).state()
     with pytest.raises(Img2PromptError, match="'k' is 0"):
         Knn().load_state({**state, "k": np.array([0])})
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """As many rows as it takes for an approximate search."""
+    monkeypatch.setattr(nearest_module, "EXACT", 500)
+    return problem(1500)
+
+
+def exactly(head, X, y, groups, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(nearest_module, "EXACT", len(X))
+        return clone(head).fit(X, y, groups=groups, blocks=(7, 3))
+
+
+@pytest.mark.parametrize("head", [Nearest(), Knn(k=15, power=4.0)])
+def test_beyond_a_size_the_search_is_nearly_exact_and_says_how_nearly(head, many, monkeypatch):
+    X, y, groups = many
+    exact = exactly(head, X, y, groups, monkeypatch)
+    assert exact.measured == {"search": "exact"}
+    assert "cell" not in exact.state()
+    head.fit(X, y, groups=groups, blocks=(7, 3))
+    assert head.measured["search"] == "cells"
+    assert head.measured["recall@10"] >= 0.99
+    assert 1 <= head.measured["probes"] < head.measured["cells"] == 39
+    new = np.random.default_rng(5).normal(size=(300, 10)).astype(np.float32) * 3 + 1
+    assert mean_cosine(head.predict(new), exact.predict(new)) > 0.99
+
+
+def test_settings_chosen_beyond_a_size_are_scored_as_by_an_exact_search(many, monkeypatch):
+    X, y, groups = many
+    exact = exactly(Knn(), X, y, groups, monkeypatch).history
+    approximate = Knn().fit(X, y, groups=groups, blocks=(7, 3)).history
+    assert [(r["k"], r["power"]) for r in exact] == [(r["k"], r["power"]) for r in approximate]
+    np.testing.assert_allclose([r["cosine"] for r in approximate], [r["cosine"] for r in exact], atol=5e-3)
+
+
+def test_choosing_by_cells_keeps_groups_apart(monkeypatch):
+    monkeypatch.setattr(nearest_module, "EXACT", 100)
+    X, _, _ = problem(60)
+    y = unit(np.random.default_rng(1).normal(size=(60, 4)) + 1)
+    X, y, groups = np.repeat(X, 3, axis=0), np.repeat(y, 3, axis=0), np.repeat(np.arange(60), 3)
+    assert max(record["cosine"] for record in Knn().fit(X, y).history) > 0.95
+    assert max(record["cosine"] for record in Knn().fit(X, y, groups=groups).history) < 0.9
+
+
+def test_cells_survive_the_file_bit_for_bit(many):
+    X, y, groups = many
+    head = Knn(k=15, power=4.0).fit(X, y, groups=groups)
+    again = clone(head).load_state(load(save(head.state())))
+    assert np.array_equal(again.predict(X[:50]), head.predict(X[:50]))
+    assert again.measured == head.measured
+    third = clone(head).fit(X, y, groups=groups)
+    assert {name: value.tobytes() for name, value in third.state().items()} == {
+        name: value.tobytes() for name, value in head.state().items()
+    }
+
+
+def test_cells_of_another_fit_are_refused(many):
+    X, y, groups = many
+    state = Nearest().fit(X, y, groups=groups).state()
+    other = Nearest().fit(X[:1200], y[:1200], groups=groups[:1200]).state()
+    narrow = Nearest().fit(X[:, 1:], y, groups=groups).state()
+    with pytest.raises(Img2PromptError, match="of 1200 vectors of 10 values, not of the 1500 of 10"):
+        Nearest().load_state({**state, "cell": other["cell"]})
+    with pytest.raises(Img2PromptError, match="of 1500 vectors of 9 values, not of the 1500 of 10"):
+        Nearest().load_state({**state, "centroids": narrow["centroids"]})
+    with pytest.raises(Img2PromptError, match="the index is damaged"):
+        Nearest().load_state({**state, "cell": state["cell"] + 39})
+    with pytest.raises(Img2PromptError, match=r"the index is damaged.*centroids"):
+        Nearest().load_state({name: value for name, value in state.items() if name != "centroids"})
