@@ -46,7 +46,11 @@ def extract(
         ),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="The target encoder, e.g. `st:all-MiniLM-L6-v2`.")
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="The target encoder, e.g. `st:all-MiniLM-L6-v2`, or the text tower of an open_clip model.",
+        ),
     ] = None,
     format: Annotated[
         str,

@@ -19,7 +19,7 @@ _OTHER = "Settings of ridge, kernel and knn"
 
 
 def fit(
-    head: Annotated[str, typer.Option(help="mean, nearest, knn, ridge, kernel or mlp.")] = "mlp",
+    head: Annotated[str, typer.Option(help="mean, nearest, knn, clip, ridge, kernel or mlp.")] = "mlp",
     cache: console.CacheOption = console.DEFAULT_CACHE,
     features: Annotated[
         str | None, typer.Option(metavar="SPEC,SPEC", help="Backbones to join. Absent: every cached one.")

@@ -159,7 +159,7 @@ def _fit(
         rows=len(data.rows) if choice.refit else len(split.train),
         cache=str(cache.folder.resolve()),
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        measured=head.measured,
+        measured=saved.measured,
         versions=library_versions(),
         parameters=sum(value.size for value in saved.state().values()),
         predict_rows_per_second=trial.rows_per_second,

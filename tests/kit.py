@@ -92,6 +92,33 @@ def save_backbone(folder: Path, architecture: str = "test_resnet", *, seed: int 
     return folder
 
 
+def save_clip(folder: Path, *, seed: int = 0, **config: Any) -> Path:
+    """A real CLIP model of open_clip with its whole vocabulary and seeded random weights, otherwise small."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    whole = {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+        **config,
+    }
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": whole, "preprocess_cfg": {}}))
+    torch.manual_seed(seed)
+    kind = {"multimodal_cfg": open_clip.CoCa, "custom_text": open_clip.CustomTextCLIP}
+    make = next((kind[key] for key in kind if key in whole), open_clip.CLIP)
+    model = make(**{key: value for key, value in whole.items() if key != "custom_text"})
+    with torch.no_grad():
+        for tensor in model.state_dict().values():  # so that no layer is an identity
+            if tensor.is_floating_point():
+                tensor.add_(torch.randn(tensor.shape), alpha=0.05)
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return folder
+
+
 @dataclass
 class Log:
     """A watcher that keeps what it was told."""
