@@ -84,7 +84,7 @@ def both(tiny: Tiny, pairs, clip, tmp_path_factory):
 def test_from_pictures_to_a_run_and_back(both, clip, tiny, tmp_path):
     cache = Cache(both)
     assert choose_target(cache, None).spec == tiny.encoder  # though the text tower came first
-    folder, run = fit(cache, Choice("clip"), tmp_path / "run")
+    folder, run = fit(cache, Choice("clip", split="random"), tmp_path / "run")
     assert ([use.spec for use in run.features], run.target.spec) == ([clip], tiny.encoder)
     assert run.measured == {"search": "exact"}
 
@@ -101,8 +101,8 @@ def test_from_pictures_to_a_run_and_back(both, clip, tiny, tmp_path):
     np.testing.assert_array_equal(found.vectors, head.predict(data.X))
 
 
-def test_folds_and_a_random_split_give_each_row_its_text(both, tmp_path):
-    _, run = fit(Cache(both), Choice("clip", folds=3), tmp_path / "run")
+def test_every_fold_gets_the_texts_of_its_rows(both, tmp_path):
+    _, run = fit(Cache(both), Choice("clip", split="random", folds=3), tmp_path / "run")
     assert len(run.fold_metrics) == 3
 
 
@@ -121,4 +121,6 @@ def test_the_command_line_takes_a_text_tower_for_an_encoder(cache, clip, pairs, 
     cli = Cli(capsys)
     options = ("--cache", cache, "--backbone", clip, "--encoder", clip)
     assert cli("extract", pairs, *options).code == 0
-    assert cli("fit", "--head", "clip", "--cache", cache, "--json").json["features"] == [clip]
+    assert cli("fit", "--head", "clip", "--split", "random", "--cache", cache, "--json").json["features"] == [
+        clip
+    ]

@@ -137,7 +137,9 @@ def test_settings_chosen_beyond_a_size_are_scored_as_by_an_exact_search(many, mo
     exact = exactly(Knn(), X, y, groups, monkeypatch).history
     approximate = Knn().fit(X, y, groups=groups, blocks=(7, 3)).history
     assert [(r["k"], r["power"]) for r in exact] == [(r["k"], r["power"]) for r in approximate]
-    np.testing.assert_allclose([r["cosine"] for r in approximate], [r["cosine"] for r in exact], atol=5e-3)
+    for one, other in zip(approximate, exact, strict=True):
+        # Recall is that of ten; 160 are more than four whole cells of these few rows.
+        assert one["cosine"] == pytest.approx(other["cosine"], abs=3e-3 if one["k"] <= 20 else 2e-2)
 
 
 def test_choosing_by_cells_keeps_groups_apart(monkeypatch):

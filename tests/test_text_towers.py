@@ -24,6 +24,7 @@ COCA = {
         "width": 32,
         "patch_size": 8,
         "attentional_pool": True,
+        "head_width": 16,
         "attn_pooler_heads": 2,
         "output_tokens": True,
     },
