@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 AT = 10
 """Neighbours that recall is taken over."""
 
-RECALL = 0.995
+AIM = 0.995
 """Share of them that must be found: more than the 0.99 promised, because other queries differ."""
 
 QUERIES = 500
@@ -130,7 +130,9 @@ def hold_back(groups: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], 
     return drawn, held
 
 
-def fit_cells(vectors: NDArray[Any], queries: F32, held: NDArray[np.bool_], seed: int) -> tuple[Cells, Any]:
+def fit_cells(
+    vectors: NDArray[Any], queries: F32, held: NDArray[np.bool_], seed: int, aim: float = AIM
+) -> tuple[Cells, Any]:
     """Partition vectors into √n cells, and look into as many as it takes to find nearly all neighbours.
 
     Parameters
@@ -143,6 +145,8 @@ def fit_cells(vectors: NDArray[Any], queries: F32, held: NDArray[np.bool_], seed
         Vectors that recall is measured without.
     seed : int
         Of k-means.
+    aim : float
+        The recall to reach.
 
     Returns
     -------
@@ -157,12 +161,12 @@ def fit_cells(vectors: NDArray[Any], queries: F32, held: NDArray[np.bool_], seed
         np.int32
     )
     similarity, true = _exact(vectors, queries, ~held)
-    cells = Cells(centroids, cell, _probes(nearest(coarse, queries, count)[1], cell[true]), 0.0)
+    cells = Cells(centroids, cell, _probes(nearest(coarse, queries, count)[1], cell[true], aim), 0.0)
     index = cell_index(vectors, cells)
     while True:
         distances, found = nearest(index, queries, true.shape[1], among=~held)
         recall = recall_of(distances, found, 1.0 - similarity, true)
-        if recall >= RECALL or index.nprobe == count:
+        if recall >= aim or index.nprobe == count:
             return replace(cells, probes=index.nprobe, recall=recall), index
         # Vectors that float16 makes equal can change places at the edge.
         index.nprobe = min(count, index.nprobe + 1 + index.nprobe // 10)
@@ -234,7 +238,7 @@ def _centroids(vectors: NDArray[Any], count: int, seed: int) -> F32:
     return np.asarray(means.centroids, np.float32)
 
 
-def _probes(order: NDArray[np.int64], wanted: NDArray[np.int32]) -> int:
+def _probes(order: NDArray[np.int64], wanted: NDArray[np.int32], aim: float) -> int:
     """How many cells hold enough of the wanted vectors.
 
     Parameters
@@ -243,11 +247,13 @@ def _probes(order: NDArray[np.int64], wanted: NDArray[np.int32]) -> int:
         Cells of each query, nearest first.
     wanted : numpy.ndarray, int32, shape (m, k)
         Cells of its true neighbours.
+    aim : float
+        The share of them that is enough.
     """
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.arange(order.shape[1])[None], axis=1)
     ranks = np.sort(np.take_along_axis(rank, wanted.astype(np.int64), axis=1), axis=None)
-    return int(ranks[int(np.ceil(RECALL * len(ranks))) - 1]) + 1
+    return int(ranks[int(np.ceil(aim * len(ranks))) - 1]) + 1
 
 
 def _exact(vectors: NDArray[Any], queries: F32, known: NDArray[np.bool_]) -> tuple[F32, NDArray[np.int64]]:
