@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from img2prompt_cache.sources import open_source
-from img2prompt_cache.sources.imagetexts import LONGEST_TEXT, read_texts
+from img2prompt_cache.sources.imagetexts import LONGEST_TEXT, MOST_TEXT, read_texts
 from img2prompt_cache.sources.metadata import automatic1111, dream, prompt_in, read_prompt
 
 SETTINGS = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
@@ -314,6 +314,25 @@ def test_large_graphs_end() -> None:
     found = prompt_in({"prompt": json.dumps({**wide, "c": combine, "s": sampler(positive=["c", 0])})})
     assert found is not None
     assert found.startswith("text 0 of many, text 1 of many")
+    keys = ("positive", "cond1", "conditioning")
+    dense = {  # every sampler leads to every node of the layers above it
+        f"{layer}_{i}": node(
+            "K", **{key: [f"{layer + 1}_{(i * 7 + step) % 41}", 0] for step, key in enumerate(keys)}
+        )
+        for layer in range(150)
+        for i in range(41)
+    }
+    assert prompt_in({"prompt": json.dumps(dense)}) is None
+
+
+def test_a_long_delimiter_is_not_repeated() -> None:
+    parts = {f"text{i}": "a" for i in range(2000)}
+    graph = {
+        "1": sampler(positive=["2", 0]),
+        "2": node("CLIPTextEncode", text=["3", 0]),
+        "3": node("Concatenate", delimiter="x" * 100_000, **parts),
+    }
+    assert prompt_in({"prompt": json.dumps(graph)}) == " ".join(map(str, parts.values()))
 
 
 JSON = st.recursive(
@@ -391,6 +410,9 @@ def test_hostile_png_chunks() -> None:
     assert read_prompt(head + struct.pack(">I", 2**32 - 1) + b"tEXt" + b"x" * 50) is None
     assert read_prompt(head + chunk(b"aaaa", b"") * 20_000 + good) is None
     assert read_prompt(head + good + chunk(b"tEXt", b"parameters\0a dog")) == "a cat"
+    packed = zlib.compress(bytes(LONGEST_TEXT))
+    many = b"".join(chunk(b"zTXt", b"%d\0\0" % i + packed) for i in range(1000))
+    assert sum(map(len, read_texts(io.BytesIO(head + many)).values())) <= MOST_TEXT + LONGEST_TEXT
 
 
 def test_a_directory_that_points_at_itself() -> None:

@@ -19,6 +19,10 @@ LONGEST_CHAIN = 200
 """Nodes between a sampler and its text; a graph nests no deeper, a hostile one is cut here."""
 MOST_TEXTS = 64
 """Texts that are joined; each is compared with all others."""
+MOST_INPUTS = 100_000
+"""Inputs looked at in vain, over all samplers; a hostile graph has every one lead to all of its nodes."""
+LONGEST_DELIMITER = 16
+"""Characters between texts; a long one repeated would make gigabytes of a small graph."""
 
 _SAVES = re.compile(r"save|preview|output|combine", re.IGNORECASE)
 _GUIDED = ("positive", "guider")
@@ -47,13 +51,15 @@ def positive_prompt(graph: object) -> str | None:
     """
     nodes = _nodes(graph)
     upwards = list(_upwards(nodes, _ends(nodes)))
+    left = MOST_INPUTS
     for wanted in (_GUIDED, ("prompt",)):
         for name in upwards:
-            inputs = nodes[name][1]
-            if any(key in inputs for key in wanted):
-                prompt = _join(_texts(nodes, name, set(), 0))
+            if left > 0 and any(key in nodes[name][1] for key in wanted):
+                seen: set[str] = set()
+                prompt = _join(_texts(nodes, name, seen, 0))
                 if prompt:
                     return prompt
+                left -= sum(len(nodes[other][1]) for other in seen)
     return None
 
 
@@ -137,7 +143,8 @@ def _string(nodes: dict[str, Node], name: str, seen: set[str], depth: int) -> st
         elif isinstance(value, str) and _STRING.search(key):
             parts.append(value)
     delimiter = inputs.get("delimiter", inputs.get("separator", " "))
-    return (delimiter if isinstance(delimiter, str) else " ").join(part for part in parts if part)
+    fits = isinstance(delimiter, str) and len(delimiter) <= LONGEST_DELIMITER
+    return (str(delimiter) if fits else " ").join(part for part in parts if part)
 
 
 def _join(texts: list[str]) -> str:

@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 LONGEST_TEXT = 8 << 20
 """Bytes of one text, unpacked."""
+MOST_TEXT = 4 * LONGEST_TEXT
+"""Bytes of all texts of a PNG, as they lie in the file and unpacked: small chunks unpack to gigabytes, too."""
 MOST_CHUNKS = 10_000
 
 USER_COMMENT, EXIF_POINTER, MAKE, MODEL = 0x9286, 0x8769, 0x010F, 0x0110
@@ -62,12 +64,13 @@ def _png(file: BinaryIO) -> dict[str, str]:
             continue
         total += size
         data = file.read(size)
-        if len(data) < size or total > 4 * LONGEST_TEXT:
+        if len(data) < size or total > MOST_TEXT:
             break
         file.seek(4, 1)
         keyword, _, rest = data.partition(b"\0")
         text = _PNG_TEXTS[kind](rest)
         if text is not None:
+            total += len(text)
             texts.setdefault(keyword.decode("latin-1"), text)
     return texts
 
