@@ -147,7 +147,11 @@ def load_dataset(
         and (with_prompt is None or bool(prompt.strip()) == with_prompt)
     ]
     if not usable:
-        what = {True: " with a prompt", False: " without a prompt", None: ""}[with_prompt]
+        what = {
+            True: " with a prompt; extract images with their prompts into a cache of their own",
+            False: " without a prompt",
+            None: "",
+        }[with_prompt]
         raise UsageError(f"{cache.folder} has no usable image{what}")
     rows = np.array(usable, np.int64)
     X = np.empty((len(rows), sum(column.shape[0] for column in features)), np.float32)

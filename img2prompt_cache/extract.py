@@ -283,7 +283,10 @@ def _fresh(
     origin = np.repeat([part.source for part in parts], [part.stop - part.start for part in parts])
     fresh, changed = fresh_rows(listing.table, cache.table("imgId", "prompt"), origin, number)
     if changed:
-        watcher.note(f"{changed} prompts read otherwise now than when they were cached; the cached ones stay")
+        watcher.note(
+            f"{changed} prompts read otherwise now than when they were cached; the cached ones stay, and a "
+            "new cache (--cache) takes the new ones"
+        )
     return fresh, "" if changed else listed
 
 
@@ -407,7 +410,10 @@ def _count(folder: Path, manifest: Manifest) -> _Counts:
 def _report(counts: _Counts, plan: Plan, missing: dict[str, int], clock: Clock, seconds: float) -> Report:
     if counts.failed == plan.rows:
         reason, count = next(iter(counts.reasons.items()))
-        raise Img2PromptError(f"none of the {plan.rows} images could be used; {count} of them: {reason}")
+        raise Img2PromptError(
+            f"none of the {plan.rows} images could be used; {count} of them: {reason}. Once they can be "
+            "read, --retry-failed tries them again"
+        )
     return Report(
         rows=plan.rows,
         ok=plan.rows - counts.failed,

@@ -54,7 +54,8 @@ def parse_spec(text: str, families: tuple[str, ...] = BACKBONE_FAMILIES) -> Spec
     kind = "backbone" if families == BACKBONE_FAMILIES else "encoder"
     if not colon or not name:
         raise UsageError(
-            f"{kind} {text!r} is not a spec; write family:name with family one of {', '.join(families)}"
+            f"{kind} {text!r} is not a spec; write family:name with family one of {', '.join(families)}, "
+            f"e.g. {families[0]}:{name or family or 'NAME'}"
         )
     if family not in families:
         raise unknown(f"{kind} family", family, families)

@@ -156,7 +156,10 @@ def test_all_images_bad(cli, here, models):
         path.write_bytes(b"no image")
     said = cli("extract", "images", *models)
     assert (said.code, said.out) == (1, "")
-    assert said.err.splitlines()[-1] == ("error: none of the 3 images could be used; 3 of them: not an image")
+    assert said.err.splitlines()[-1] == (
+        "error: none of the 3 images could be used; 3 of them: not an image. Once they can be read, "
+        "--retry-failed tries them again"
+    )
 
 
 def test_places_that_cannot_hold_a_cache(cli, here, models):

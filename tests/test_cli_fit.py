@@ -198,7 +198,7 @@ def test_an_mlp_that_diverges_leaves_no_run(cli, folder, tmp_path):
 @pytest.mark.parametrize(
     ("made", "options", "code", "words"),
     [
-        ({"without_prompt": range(20)}, [], 2, ("no usable image with a prompt",)),
+        ({"without_prompt": range(20)}, [], 2, ("no usable image with a prompt", "extract images with")),
         ({"failed": range(20)}, [], 2, ("no usable image",)),
         ({"nan": [4]}, [], 1, ("features/timm-one", "NaN", "row 4", "verify")),
         ({"groups": 1}, [], 2, ("one group", "--split random")),

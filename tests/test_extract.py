@@ -252,7 +252,10 @@ def test_prompts_that_changed_are_noted_and_the_cached_ones_stay(
     before = parts_of(tmp_path / "cache")
     write_prompts(source, {f"img{n:03d}": "other" if n < 2 else prompt_of(n) for n in range(6)})
     tiny.extract(source, tmp_path / "cache", log)
-    assert log.notes == ["2 prompts read otherwise now than when they were cached; the cached ones stay"]
+    assert log.notes == [
+        "2 prompts read otherwise now than when they were cached; the cached ones stay, and a new cache "
+        "(--cache) takes the new ones"
+    ]
     assert parts_of(tmp_path / "cache") == before
 
 

@@ -77,6 +77,7 @@ def test_links_pipes_and_odd_names(tmp_path: Path) -> None:
     (folder / "loop.png").symlink_to(folder / "loop.png")
     (folder / "gone.png").symlink_to(folder / "nothing.png")
     (folder / "sub" / "up").symlink_to(folder)
+    (folder / "long.png").symlink_to("x" * 300)
     os.mkfifo(folder / "pipe.png")
     (folder / "bad\udcff.png").touch()
     source = open_source(folder)
@@ -85,7 +86,7 @@ def test_links_pipes_and_odd_names(tmp_path: Path) -> None:
     remedy = "passed over; name what a link leads to, or a copy made with `cp -rL`"
     assert listing.summary.notes == (
         f"2 links to folders, {remedy} (first: folder/)",
-        f"2 links to nothing, or to a text outside, {remedy} (first: gone.png)",
+        f"3 links to nothing, or to a text outside, {remedy} (first: gone.png)",
         "1 names that cannot be read or are not UTF-8, passed over (first: bad\ufffd.png)",
     )
     assert source.read("inside.png") == b"sub/b.png"
@@ -157,7 +158,8 @@ def test_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             {"format": "webdataset", "prompts": Path("x.csv")},
             "--prompts means nothing to --format webdataset",
         ),
-        ("empty", {"prompt_column": "x"}, "is not a source"),
+        ("empty", {"prompt_column": "x"}, "--prompt-column goes with a table, and .*empty holds none"),
+        (".", {"id_column": "x"}, "--id-column goes with a table"),
     ],
 )
 def test_wrong_use_is_told(tmp_path: Path, path: str, options: dict[str, str], message: str) -> None:
@@ -206,6 +208,17 @@ def test_find_default(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "cache/other.png")
     assert find_default(tmp_path) == tmp_path / "images"
     assert open_source(find_default(tmp_path)).list().table["prompt"].to_pylist() == ["x"]
+
+
+def test_a_name_too_long_does_not_spoil_the_others(tmp_path: Path) -> None:
+    put(tmp_path, "a.png")
+    source, listing = list_images([tmp_path / ("x" * 300), tmp_path / "a.png"])
+    first, second = listing.table["uri"].to_pylist()
+    with pytest.raises(ImageError, match="too long"):
+        source.read(first)
+    assert source.read(second) == b"a.png"
+    with pytest.raises(UsageError, match="there is no file or folder"):
+        list_images([tmp_path / ("x" * 300 + ".png")])
 
 
 def test_paths(tmp_path: Path) -> None:

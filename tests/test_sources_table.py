@@ -59,6 +59,13 @@ def test_kaggle_layout_keeps_the_order_of_the_table(tmp_path: Path) -> None:
     assert source.settings == {"format": "table"}
 
 
+def test_a_prompt_of_nothing_but_nul_is_none(tmp_path: Path) -> None:
+    kaggle(tmp_path, "imgId,prompt\na,x\0y\nb, \0\n", "a.png", "b.png")
+    listing = open_source(tmp_path).list()
+    assert listing.table["prompt"].to_pylist() == ["xy", None]
+    assert (listing.summary.pairs, listing.summary.without_prompt) == (1, 1)
+
+
 @pytest.mark.parametrize("named", [".", "images", "prompts.csv"])
 def test_same_pairs_from_the_folder_its_images_or_its_table(tmp_path: Path, named: str) -> None:
     kaggle(tmp_path, "imgId,prompt\nb,x\na,y\n", "a.png", "b.png")

@@ -82,6 +82,11 @@ def open_source(path: Path, options: SourceOptions | None = None) -> Source:
     notes: tuple[str, ...] = ()
     if options.format == "auto":
         fitting = ["table"] if options.prompts else _detect(root, given)
+        if not fitting and given:
+            raise UsageError(
+                f"--{min(given).replace('_', '-')} goes with a table, and {path} holds none; name one with "
+                "--prompts, or leave the option out"
+            )
         if not fitting:
             raise UsageError(
                 f"{path} is not a source: give a folder of images, a table, a .tar or a parquet file"

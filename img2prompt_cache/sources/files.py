@@ -109,12 +109,12 @@ def scan(folder: Path, suffixes: Iterable[str]) -> Scan:
                     if name.lower().endswith(endings):
                         found.files.append(prefix + name)
                 elif entry.is_symlink():
-                    if Path(entry.path).is_dir():  # the entry's own method raises on a loop
+                    if is_folder(entry.path):
                         found.links.append(f"{prefix}{name}/")
                     elif name.lower().endswith(endings):
                         target = os.path.realpath(entry.path)
                         follow = name.lower().endswith(IMAGE_SUFFIXES) or _is_below(top, target)
-                        kept = follow and Path(target).is_file()
+                        kept = follow and is_file(target)
                         (found.files if kept else found.links).append(prefix + name)
                 elif entry.is_dir(follow_symlinks=False):
                     pending.append(f"{prefix}{name}/")
@@ -152,13 +152,11 @@ def look_in(folder: Path, suffix: str | tuple[str, ...]) -> tuple[list[str], lis
                 name = entry.name
                 if name.startswith(".") or not (name.isascii() or is_utf8(name)):
                     continue
-                if name.lower().endswith(suffix) and Path(entry.path).is_file():
+                if name.lower().endswith(suffix) and is_file(entry.path):
                     files.append(name)
                 elif entry.is_file(follow_symlinks=False):
                     continue  # most of a big folder's entries
-                elif entry.is_dir(follow_symlinks=False) or (
-                    entry.is_symlink() and Path(entry.path).is_dir()
-                ):
+                elif entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and is_folder(entry.path)):
                     folders.append(name)
     except OSError:
         return [], []
@@ -271,6 +269,16 @@ class FileSource(ABC):
     def read(self, uri: str) -> bytes:
         """Give the bytes of the file `uri`."""
         return read_below(self.folder, uri)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Say whether a path leads to a folder; False, where pathlib raises, for one too long or closed to us."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_file(path: str | Path) -> bool:
+    """Say whether a path leads to a regular file; False where `is_folder` is."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def is_utf8(name: str) -> bool:

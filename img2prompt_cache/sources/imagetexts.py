@@ -16,7 +16,7 @@ from typing import BinaryIO
 LONGEST_TEXT = 8 << 20
 """Bytes of one text, unpacked."""
 MOST_TEXT = 4 * LONGEST_TEXT
-"""Bytes of all texts of a PNG, as they lie in the file and unpacked: small chunks unpack to gigabytes, too."""
+"""Bytes of all texts of a PNG, as they lie in the file and unpacked: small ones, too, unpack to gigabytes."""
 MOST_CHUNKS = 10_000
 
 USER_COMMENT, EXIF_POINTER, MAKE, MODEL = 0x9286, 0x8769, 0x010F, 0x0110

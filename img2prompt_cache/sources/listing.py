@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import Listing, Summary
+from img2prompt_cache.sources.tablefile import blank_to_null
 
 Strings: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str | None]
 
@@ -30,7 +31,7 @@ def make_listing(
     Parameters
     ----------
     ids, uris, prompts : strings
-        n each; a prompt may be null.
+        n each; a prompt may be null, and a blank one becomes so.
     root : pathlib.Path
         Where they come from, for the message of an error.
     extras : mapping of str to pyarrow.ChunkedArray, optional
@@ -45,7 +46,8 @@ def make_listing(
         If there are no rows, or two have the same id.
     """
     columns = {"imgId": ids, "uri": uris, "prompt": prompts, **(extras or {})}
-    table = pa.table({name: _column(values) for name, values in columns.items()})
+    columns = {name: _column(values) for name, values in columns.items()}
+    table = pa.table({**columns, "prompt": blank_to_null(columns["prompt"])})
     if not table.num_rows:
         raise UsageError("; ".join((f"{root} holds no images", *notes)))
     twice = first_duplicate(table["imgId"])

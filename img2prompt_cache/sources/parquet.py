@@ -24,7 +24,6 @@ from img2prompt_cache.sources.files import MAX_IMAGE_BYTES, UNSAFE_PATH, FileSou
 from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.tablefile import (
     PROMPT_COLUMNS,
-    blank_to_null,
     bytes_column,
     pick,
     read_table,
@@ -117,7 +116,7 @@ class ParquetSource(FileSource):
         columns = {
             "imgId": ids,
             "uri": [f"{name}#{row}" for row in range(table.num_rows)],
-            "prompt": blank_to_null(table[prompt]),
+            "prompt": table[prompt],
             **extras,
         }
         return pa.table(columns), notes

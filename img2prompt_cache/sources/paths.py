@@ -12,6 +12,8 @@ from img2prompt_cache.sources.base import Listing
 from img2prompt_cache.sources.files import (
     IMAGE_SUFFIXES,
     counted,
+    is_file,
+    is_folder,
     is_utf8,
     printable,
     read_regular,
@@ -44,11 +46,11 @@ class PathsSource:
     def __init__(self, paths: Sequence[Path], notes: tuple[str, ...] = ()) -> None:
         if not paths:
             raise UsageError("no images were named")
-        if not any(path.exists() for path in paths):
+        if not any(is_folder(path) or is_file(path) for path in paths):
             more = f", nor any of the {len(paths) - 1} others" if paths[1:] else ""
             raise UsageError(f"there is no file or folder {printable(str(paths[0]))}{more}")
         self._paths = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - links stay as named
-        folders = [path if path.is_dir() else path.parent for path in self._paths]
+        folders = [path if is_folder(path) else path.parent for path in self._paths]
         self._notes = notes
         self.root = Path(os.path.commonpath(folders))
         self.settings = {"format": "paths"}
@@ -66,7 +68,7 @@ class PathsSource:
         for path in self._paths:
             if not is_utf8(str(path)):
                 unreadable.append(printable(str(path)))
-            elif not path.is_dir():
+            elif not is_folder(path):
                 uris.append(path.relative_to(self.root).as_posix())
             else:
                 try:
@@ -81,7 +83,7 @@ class PathsSource:
         notes += counted(unreadable, "names that are not UTF-8, passed over")
         notes += counted([uri for uri, n in Counter(uris).items() if n > 1], "images named twice, taken once")
         uris = list(dict.fromkeys(uris))
-        alone = len(self._paths) == 1 and self._paths[0].is_dir()
+        alone = len(self._paths) == 1 and is_folder(self._paths[0])
         return make_listing(_ids(uris, by_path=alone), uris, [None] * len(uris), self.root, notes=notes)
 
     def read(self, uri: str) -> bytes:
