@@ -313,7 +313,7 @@ def require_room(folder: Path, plan: Plan) -> None:
     free = shutil.disk_usage(folder).free
     if plan.bytes > free:
         raise Img2PromptError(
-            f"{folder} needs about {plan.bytes / 1e6:,.0f} MB more, and the disk has {free / 1e6:,.0f} MB "
+            f"{folder} needs about {plan.bytes / 1e6:,.1f} MB more, and the disk has {free / 1e6:,.1f} MB "
             "left; make room or name another folder with --cache"
         )
 

@@ -368,7 +368,7 @@ def test_a_disk_with_too_little_room_is_refused_before_anything_is_written(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=9_000))
-    with pytest.raises(Img2PromptError, match=r"needs about .* MB more, and the disk has 0 MB left"):
+    with pytest.raises(Img2PromptError, match=r"needs about .* MB more, and the disk has 0.0 MB left"):
         tiny.extract(pairs, tmp_path / "cache")
     assert not (tmp_path / "cache" / "cache.json").exists()
     monkeypatch.undo()
