@@ -19,7 +19,7 @@ CacheOption = Annotated[
 ]
 DEFAULT_CACHE = "cache/default"
 CONTROL = ("Cc", "Cs", "Zl", "Zp")
-NUMBER = re.compile(r"-?\d+(\.\d+)?")
+NUMBER = re.compile(r"-?\d+(\.\d+)?|–")
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ def clean(text: str) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Lay out rows in aligned columns; numbers to the right."""
+    """Lay out rows in aligned columns; numbers to the right, None as a dash."""
     cells = [list(header), *[[_cell(value) for value in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     right = [all(NUMBER.fullmatch(row[i]) for row in cells[1:]) for i in range(len(header))]
@@ -77,6 +77,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return "–"
     return f"{value:.4f}" if isinstance(value, float) else clean(str(value))
 
 

@@ -55,8 +55,6 @@ def interval(
 ) -> tuple[float, float] | None:
     """Interval of the mean of `values`, groups being drawn again.
 
-    Of two runs over the same rows, take the differences row by row: that is the paired interval.
-
     Parameters
     ----------
     values, groups, draws, seed
@@ -73,3 +71,27 @@ def interval(
     outside = (1 - level) / 2
     low, high = np.quantile(resampled_means(values, groups, draws, seed), [outside, 1 - outside])
     return float(low), float(high)
+
+
+def paired(
+    one: F64, other: F64, groups: NDArray[np.int64], draws: int = DRAWS, seed: int = 0, level: float = LEVEL
+) -> tuple[float, tuple[float, float] | None]:
+    """Difference of two means over the same rows, and its interval.
+
+    Both means are taken over the same groups in each draw, so what makes rows hard for both falls out.
+
+    Parameters
+    ----------
+    one, other : numpy.ndarray, float64, shape (n,)
+        The same rows in the same order.
+    groups, draws, seed, level
+        See `interval`.
+
+    Returns
+    -------
+    difference : float
+        Mean of `one` minus mean of `other`.
+    (low, high), or None where all rows are one group
+    """
+    difference = one - other
+    return float(difference.mean()), interval(difference, groups, draws, seed, level)
