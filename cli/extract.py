@@ -71,7 +71,8 @@ def extract(
         typer.Option(metavar="RULE", help="Clean prompts before encoding: none (default), light or seed."),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="auto, fp32, bf16 or fp16. auto: bf16 where the processor has it.")
+        str,
+        typer.Option(help="auto, fp32, bf16 or fp16. auto: bf16 where processor and backbone allow it."),
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: Annotated[

@@ -199,7 +199,7 @@ def prepare(
     manifest, number = _with_source(manifest, source, watcher)
     fresh, listed = _fresh(folder, manifest, listing, number, watcher)
     models = Models(request)
-    manifest = models.declare(manifest, backbones, encoders)
+    manifest = models.declare(manifest, backbones, encoders, watcher.note)
     jobs = tuple(find_jobs(folder, manifest, len(fresh), number))
     work = Pass(
         folder, manifest, fresh, manifest.rows, number, listing.summary, jobs, listed, {number: source}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,13 +11,14 @@ from img2prompt_cache.backbones import choose_preset, load_backbone
 from img2prompt_cache.backbones.taps import Tap, shape_of, split_spec
 from img2prompt_cache.encoders import load_encoder
 from img2prompt_cache.errors import UsageError, unknown
+from img2prompt_cache.fidelity import REQUIRED, falls_short, fidelity
 from img2prompt_cache.fingerprints import require_equal
 from img2prompt_cache.manifest import Column, Kind, Manifest, column_folder
 from img2prompt_cache.precision import choose_device, choose_precision
 from img2prompt_cache.specs import ENCODER_FAMILIES, PRESETS, parse_spec
 
 if TYPE_CHECKING:
-    from img2prompt_cache.backbones.base import Backbone
+    from img2prompt_cache.backbones.base import Backbone, Precision
     from img2prompt_cache.encoders import Encoder
 
 
@@ -86,6 +87,10 @@ def backbones_of(manifest: Manifest) -> tuple[str, ...]:
     return tuple(c.spec for c in manifest.of_kind("features") if split_spec(c.spec)[1] == Tap())
 
 
+def _ignore(message: str) -> None:
+    pass
+
+
 class Models:
     """Backbones and encoders, loaded when first needed and checked against what their column was made with.
 
@@ -107,8 +112,22 @@ class Models:
         # Asked when a model is loaded: a pass with nothing to do need not import torch.
         return choose_device(self._request.device)
 
-    def declare(self, manifest: Manifest, backbones: Iterable[str], encoders: Iterable[str]) -> Manifest:
+    def declare(
+        self,
+        manifest: Manifest,
+        backbones: Iterable[str],
+        encoders: Iterable[str],
+        note: Callable[[str], None] = _ignore,
+    ) -> Manifest:
         """Add a column for every spec that has none yet; this loads its model.
+
+        Parameters
+        ----------
+        manifest : Manifest
+        backbones, encoders : iterable of str
+            Their specs.
+        note : callable
+            Told, in a line, where a backbone does not get the precision that ``"auto"`` gives the others.
 
         Raises
         ------
@@ -127,7 +146,7 @@ class Models:
             if cached is not None:
                 self._require_field(cached, "precision", self._request.precision)
             else:
-                backbone = self._load_backbone(spec, None)
+                backbone = self._new_backbone(spec, note)
                 column = _column("features", spec, backbone.dim, "float16", backbone.fingerprint)
                 manifest = manifest.with_column(
                     replace(column, revision=backbone.identity.get("revision", ""))
@@ -180,7 +199,7 @@ class Models:
     def backbone(self, column: Column) -> Backbone:
         """Give the backbone of a feature, trunk or view column: one for all columns made with it."""
         spec, tap = split_spec(column.spec)
-        loaded = self._backbones.get(spec) or self._load_backbone(spec, column)
+        loaded = self._backbones.get(spec) or self._old_backbone(spec, column)
         now = {**loaded.fingerprint, **tap.fingerprint}
         require_equal(f"column {column.folder}", column.fingerprint, now, _ADVICE)
         return loaded
@@ -191,14 +210,29 @@ class Models:
         require_equal(f"column {column.folder}", column.fingerprint, loaded.fingerprint, _ADVICE)
         return loaded
 
-    def _load_backbone(self, spec: str, column: Column | None) -> Backbone:
-        precision = column.fingerprint.get("precision", "") if column else self._request.precision
-        backbone = load_backbone(
-            spec,
-            precision=choose_precision(precision, self._device),
-            device=self._device,
-            revision=column.revision if column else "",
-        )
+    def _old_backbone(self, spec: str, column: Column) -> Backbone:
+        """Load the backbone that a column was made with."""
+        precision = choose_precision(column.fingerprint.get("precision", ""), self._device)
+        return self._load_backbone(spec, precision, column.revision)
+
+    def _new_backbone(self, spec: str, note: Callable[[str], None]) -> Backbone:
+        """Load a backbone for a new column; try a short precision before settling on it by `auto`."""
+        precision = choose_precision(self._request.precision, self._device)
+        if self._request.precision != "auto" or precision == "fp32":
+            return self._load_backbone(spec, precision)
+        backbone = self._load_backbone(spec, "fp32")
+        cosines = fidelity(backbone, precision)
+        if falls_short(cosines):
+            note(
+                f"{spec} computes in fp32: its features in {precision} have a cosine of {cosines.mean():.4f} "
+                f"to those, below {REQUIRED} (--precision {precision} takes them all the same)"
+            )
+        else:
+            backbone.compute_in(precision)
+        return backbone
+
+    def _load_backbone(self, spec: str, precision: Precision, revision: str = "") -> Backbone:
+        backbone = load_backbone(spec, precision=precision, device=self._device, revision=revision)
         self._backbones[spec] = backbone
         return backbone
 

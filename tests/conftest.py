@@ -23,6 +23,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     )
 
 
+@pytest.fixture(scope="session")
+def shaky(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A ViT that bfloat16 does not suit: its norms take away a constant too large for the rest to be kept."""
+    from safetensors.torch import load_file, save_file
+
+    folder = save_backbone(tmp_path_factory.mktemp("models") / "shaky", "test_vit")
+    weights = load_file(folder / "model.safetensors")
+    weights["pos_embed"] += 3000
+    save_file(weights, folder / "model.safetensors")
+    return f"timm:local-dir:{folder}"
+
+
 @pytest.fixture
 def log() -> Log:
     return Log()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from img2prompt_cache.backbones import load_backbone
 from img2prompt_cache.cache import Cache
@@ -71,6 +73,31 @@ def test_a_cached_column_gets_the_settings_it_was_made_with(tiny: Tiny) -> None:
     # What is asked for is for columns that are new.
     both = Models(tiny.request(precision="fp32")).declare(made, (tiny.vit,), ())
     assert [column.fingerprint["precision"] for column in both.of_kind("features")] == ["bf16", "fp32"]
+
+
+def test_auto_takes_the_short_format_only_where_it_will_do(
+    tiny: Tiny, shaky: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("img2prompt_cache.precision.has_bf16", lambda device: True)
+    notes: list[str] = []
+    models = Models(tiny.request(precision="auto", device="cpu"))
+    manifest = models.declare(EMPTY, (tiny.vit, shaky), (), notes.append)
+    made = {column.spec: column for column in manifest.of_kind("features")}
+    assert {spec: column.fingerprint["precision"] for spec, column in made.items()} == {
+        tiny.vit: "bf16",
+        shaky: "fp32",
+    }
+    (note,) = notes
+    assert note.startswith(f"{shaky} computes in fp32: its features in bf16 have a cosine of ")
+    for spec, column in made.items():
+        plain = load_backbone(spec, precision="fp32" if spec == shaky else "bf16")
+        pixels = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
+        np.testing.assert_array_equal(models.backbone(column).encode(pixels), plain.encode(pixels))
+    # What was settled stays, and what is asked for is given.
+    assert models.declare(manifest, (tiny.vit, shaky), (), notes.append) == manifest
+    asked = Models(tiny.request(precision="bf16")).declare(EMPTY, (shaky,), (), notes.append)
+    assert asked.columns[1].fingerprint["precision"] == "bf16"
+    assert len(notes) == 1
 
 
 @pytest.mark.parametrize(

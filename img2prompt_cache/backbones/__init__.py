@@ -53,9 +53,6 @@ def load_backbone(
     place = choose_device(device)
     module = importlib.import_module(f"{__name__}.{FAMILIES[parsed.family]}")
     backbone: Backbone = module.load(parsed, revision)
-    backbone.precision = precision
-    import torch
-
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    backbone.model.to(device=place, dtype=dtype)
+    backbone.compute_in(precision)  # before it is moved: less goes over, and less room is taken there
+    backbone.model.to(place)
     return backbone

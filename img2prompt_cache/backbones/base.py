@@ -66,6 +66,14 @@ class Backbone:
         """Where the model is."""
         return next(self.model.parameters()).device
 
+    def compute_in(self, precision: Precision) -> None:
+        """Change the number format; what a shorter one rounds away does not come back with a longer one."""
+        import torch
+
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.model.to(dtype=dtype)
+        self.precision = precision
+
     def encode(self, pixels: torch.Tensor) -> np.ndarray:
         """Compute the features of a batch.
 
