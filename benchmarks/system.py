@@ -38,3 +38,9 @@ def save(name: str, figures: Any) -> Path:
     data = {"date": datetime.now(UTC).date().isoformat(), "system": system(), "figures": figures}
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
+
+
+def load(name: str) -> Any:
+    """Read the figures of an earlier call, so that a long benchmark can be run in pieces; None if none."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["figures"] if path.exists() else None
