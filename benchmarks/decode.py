@@ -176,7 +176,8 @@ def resizers() -> dict[str, Resizer]:
     def on_tensors(image: Image.Image, geometry: Geometry) -> np.ndarray:
         pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
         resized = tv.resize(pixels, [geometry.size[0]], InterpolationMode.BICUBIC, antialias=True)
-        return tv.center_crop(resized, list(geometry.crop)).permute(1, 2, 0).contiguous().numpy()
+        found: np.ndarray = tv.center_crop(resized, list(geometry.crop)).permute(1, 2, 0).contiguous().numpy()
+        return found
 
     def gap(image: Image.Image, geometry: Geometry) -> np.ndarray:
         side = geometry.size[0] / min(image.size)
