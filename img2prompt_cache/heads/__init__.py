@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from img2prompt_cache.errors import UsageError, unknown
 
@@ -20,6 +20,7 @@ HEADS = {
     "ridge": "img2prompt_cache.heads.ridge:Ridge",
     "kernel": "img2prompt_cache.heads.kernel:Kernel",
     "mlp": "img2prompt_cache.heads.mlp:Mlp",
+    "blend": "img2prompt_cache.heads.blend:Blend",
 }
 """Where each head is, imported when it is asked for."""
 
@@ -74,11 +75,14 @@ def _head_class(name: str) -> type[Head]:
 
 def _is_a(value: object, kind: Any) -> bool:
     """Whether a value that came as JSON is of an annotated type: a number is no text, true is no number."""
-    if get_args(kind) and getattr(kind, "__origin__", None) is not Sequence:
-        return any(_is_a(value, each) for each in get_args(kind))
-    if get_args(kind):
+    origin = get_origin(kind)
+    if origin is Sequence:
         (item,) = get_args(kind)
         return isinstance(value, list | tuple) and all(_is_a(each, item) for each in value)
+    if origin is Mapping:
+        return isinstance(value, dict)
+    if origin is not None:
+        return any(_is_a(value, each) for each in get_args(kind))
     if kind in (int, float):
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
     return isinstance(value, kind)

@@ -1,0 +1,277 @@
+"""Ensembles: a blend of runs that were scored on the same rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from img2prompt_cache.blending import ablation, best_weights, cross_mix, overlaps
+from img2prompt_cache.compare import compare
+from img2prompt_cache.dataset import load_dataset
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.fingerprints import require_equal
+from img2prompt_cache.fit import score
+from img2prompt_cache.heads.blend import Blend
+from img2prompt_cache.metrics import cosine
+from img2prompt_cache.runs import (
+    Run,
+    Use,
+    Validation,
+    claim,
+    find_runs,
+    load_head,
+    load_run,
+    load_validation,
+    new_folder,
+    release,
+    save_run,
+)
+from img2prompt_cache.splits import k_folds
+from img2prompt_cache.versions import library_versions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.cache import Cache
+
+FOLDS = 5
+"""Grouped folds of the hold-out that weights are found and scored on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A run that may be blended.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+    run : Run
+    held : Validation
+        What it said about the rows it was not fitted on.
+    """
+
+    folder: Path
+    run: Run
+    held: Validation
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.folder.resolve().name
+
+
+def fit_blend(
+    cache: Cache, folders: Sequence[Path], folder: Path | None = None, *, seed: int = 0, overwrite: bool = False
+) -> tuple[Path, Run]:
+    """Blend runs and keep the blend as a run, which needs its members no more.
+
+    The metrics are those of a blend whose weights were found on other grouped folds of the hold-out than the
+    row that is scored; the weights that are kept were found on all of it.
+
+    Parameters
+    ----------
+    cache : Cache
+        The one the members were fitted on.
+    folders : sequence of pathlib.Path
+        The members, two at least, of one split and target.
+    folder : pathlib.Path, optional
+        Where the run goes; a readable name in the cache's `runs` if absent.
+    seed : int
+        Of the folds.
+    overwrite : bool
+        Replace the run that is there, once the new one is whole.
+
+    Returns
+    -------
+    folder : pathlib.Path
+    run : Run
+
+    Raises
+    ------
+    UsageError
+        If the members are too few or may not be blended, or the folder is taken.
+    Img2PromptError
+        If a member is damaged, or does not fit the cache.
+    """
+    started = time.perf_counter()
+    members = load_members(cache, folders)
+    features = join_features(members)
+    if folder is None:
+        folder = new_folder(cache.folder, Blend.name, [use.spec for use in features])
+    else:
+        claim(folder, overwrite=overwrite)
+    try:
+        return folder, _fit(cache, members, features, folder, seed, started)
+    finally:
+        release(folder)
+
+
+def _fit(
+    cache: Cache, members: list[Member], features: tuple[Use, ...], folder: Path, seed: int, started: float
+) -> Run:
+    first = members[0]
+    targets = load_targets(cache, first)
+    predictions = [aligned(member, first.held.ids, targets) for member in members]
+    fold = _folds(first.held.groups, seed)
+    known = overlaps(predictions, targets)
+    mixed, weights = cross_mix(predictions, known, fold), best_weights(known)
+    history = ablation(known, fold, weights)
+    records = [
+        {
+            "run": member.name,
+            "head": member.run.head,
+            "settings": member.run.settings,
+            "columns": _columns(member.run, features),
+            "cosine": record["cosine"],
+            "without": record["without"],
+        }
+        for member, record in zip(members, history, strict=True)
+    ]
+    heads = [load_head(member.folder, member.run) for member in members]
+    blocks = tuple(use.width for use in features)
+    head = Blend(records, seed=seed).take(heads, weights, blocks, history)
+    run = Run(
+        head=Blend.name,
+        settings={**head.get_params(), **head.chosen},
+        features=features,
+        target=first.run.target,
+        split=first.run.split,
+        metrics=score(mixed, targets),
+        seconds=time.perf_counter() - started,
+        refit=all(member.run.refit for member in members),
+        rows=min(member.run.rows for member in members),
+        cache=str(cache.folder.resolve()),
+        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        versions=library_versions(),
+    )
+    save_run(folder, run, head, history, Validation(first.held.ids, first.held.groups, mixed, cosine(mixed, targets)))
+    return run
+
+
+def load_members(cache: Cache, folders: Sequence[Path]) -> list[Member]:
+    """Read the runs to blend, and check that they may be.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than two, one is named twice or is a blend, or one was scored on another split or
+        target than the first; the message names it.
+    Img2PromptError
+        If the validation predictions of one are missing or damaged.
+    """
+    if len(folders) < 2:
+        raise UsageError(f"a blend takes two runs or more: --members RUN,RUN{_candidates(cache)}")
+    resolved = [folder.resolve() for folder in folders]
+    twice = next((folder for folder in resolved if resolved.count(folder) > 1), None)
+    if twice:
+        raise UsageError(f"--members names {twice.name} twice")
+    runs = [load_run(folder) for folder in folders]
+    first = runs[0]
+    for folder, run in zip(resolved, runs, strict=True):
+        if run.head == Blend.name:
+            names = ",".join(str(member.get("run")) for member in run.settings.get("members", ()))
+            raise UsageError(f"--members: {folder.name} is a blend itself; name its members instead: {names}")
+        for what, one, other in (
+            ("target", run.target.fingerprint, first.target.fingerprint),
+            ("split", run.split["digest"], first.split["digest"]),
+        ):
+            if one != other:
+                raise UsageError(
+                    f"--members: {folder.name} was scored on another {what} than {resolved[0].name}; "
+                    f"blend runs of one {what}"
+                )
+    return [Member(folder, run, load_validation(folder)) for folder, run in zip(folders, runs, strict=True)]
+
+
+def _candidates(cache: Cache) -> str:
+    folders = find_runs(cache.folder)
+    if not folders:
+        return f"; {cache.folder} has no runs yet, make them with `img2prompt-cache fit`"
+    names = [folder.name for folder, run in compare(folders).runs if run.head != Blend.name]
+    return f"; those of the newest run's split and target: {', '.join(names)}"
+
+
+def join_features(members: Sequence[Member]) -> tuple[Use, ...]:
+    """List the columns of all members, each once, in the order they are met.
+
+    Raises
+    ------
+    UsageError
+        If two members were fitted on unlike columns of one spec.
+    """
+    met: dict[str, tuple[Use, str]] = {}
+    for member in members:
+        for use in member.run.features:
+            known, name = met.setdefault(use.spec, (use, member.name))
+            if known.fingerprint != use.fingerprint:
+                raise UsageError(
+                    f"--members: {member.name} was fitted on another {use.spec} than {name}; "
+                    "fit both on the column that is cached now"
+                )
+    return tuple(use for use, _ in met.values())
+
+
+def _columns(run: Run, features: tuple[Use, ...]) -> list[list[int]]:
+    """The ranges of joined features that a run takes, one for each of its backbones."""
+    edges = np.cumsum([0, *(use.width for use in features)]).tolist()
+    place = {use.spec: [edges[i], edges[i + 1]] for i, use in enumerate(features)}
+    return [place[use.spec] for use in run.features]
+
+
+def load_targets(cache: Cache, member: Member) -> NDArray[np.float32]:
+    """Read the targets of the rows that a member was scored on: float32, shape (n, t).
+
+    Raises
+    ------
+    UsageError
+        If the cache lacks the column.
+    Img2PromptError
+        If the column was made otherwise, or lacks one of the rows.
+    """
+    column = cache.column("targets", member.run.target.spec)
+    require_equal(f"column {column.folder}", member.run.target.fingerprint, column.fingerprint, _ADVICE)
+    data = load_dataset(cache, (), column)
+    row_of = {name: row for row, name in enumerate(data.ids)}
+    gone = [name for name in member.held.ids if name not in row_of]
+    if gone:
+        raise Img2PromptError(f"{cache.folder} has no prompt for {gone[0]}, which {member.name} was scored on")
+    return data.y[[row_of[name] for name in member.held.ids]]
+
+
+def aligned(member: Member, ids: list[str], targets: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give a member's predictions in the order of `ids`, having checked them: float32, shape (n, t).
+
+    Raises
+    ------
+    Img2PromptError
+        If they are of other rows, or do not have the cosines with the targets that were saved with them.
+    """
+    held = member.held
+    row_of = {name: row for row, name in enumerate(held.ids)}
+    if row_of.keys() == {*ids} and held.predictions.shape == targets.shape:
+        rows = [row_of[name] for name in ids]
+        found = cosine(held.predictions[rows], targets)
+        if np.allclose(found, held.cosine[rows], rtol=0, atol=1e-4):
+            return held.predictions[rows]
+    raise Img2PromptError(
+        f"the validation predictions of {member.name} do not fit its hold-out; fit it again"
+    )
+
+
+def _folds(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    count = len(np.unique(groups))
+    if count < 2:
+        raise UsageError(
+            f"the {len(groups)} rows that the members were scored on are one group of near-identical prompts "
+            "or images, so no weights can be scored; fit the members with a larger --holdout"
+        )
+    return k_folds(groups, min(FOLDS, count), seed)
+
+
+_ADVICE = "Runs are blended only on targets made as those they were fitted on: fit them again on this cache."

@@ -1,0 +1,225 @@
+"""The blend head: a weighted mean of other heads' predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from img2prompt_cache.blending import ablation, best_weights, mix, overlaps
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.heads import checks, make_head
+from img2prompt_cache.heads.base import Head
+from img2prompt_cache.splits import k_folds
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.blending import F64
+    from img2prompt_cache.heads.base import Features, Groups, State, Targets
+
+    Ranges = list[tuple[int, int]]
+
+
+class Blend(Head):
+    """Mix the unit predictions of other heads by weights ≥ 0, and scale the mix to length 1.
+
+    Where no weights are given, they are those with the best mean cosine on predictions for rows that the
+    members were not fitted on, by grouped folds; then each member is fitted on all rows.
+
+    Parameters
+    ----------
+    members : sequence of mapping
+        For each member its `head`, a name; `settings`, arguments of that head's constructor; `columns`, the
+        ranges [start, stop) of the joined features that it takes, one for each of its backbones. Without
+        settings they are the defaults, without columns it takes all. Other entries are kept as they are.
+    weights : sequence of float, optional
+        One for each member.
+    folds : int
+        Folds to find the weights on.
+    seed : int
+        Of these folds.
+    """
+
+    name = "blend"
+    heads_: list[Head]
+    tried_: list[dict[str, float]]
+
+    def __init__(
+        self,
+        members: Sequence[Mapping[str, Any]] = (),
+        weights: Sequence[float] | None = None,
+        folds: int = 5,
+        seed: int = 0,
+    ) -> None:
+        self.members = members
+        self.weights = weights
+        self.folds = folds
+        self.seed = seed
+
+    def fit(
+        self,
+        X: Features,
+        y: Targets,
+        *,
+        groups: Groups | None = None,
+        blocks: tuple[int, ...] | None = None,
+        validation: tuple[Features, Targets] | None = None,
+    ) -> Self:
+        """Fit the members and, where they are not given, find the weights; see `Head.fit`.
+
+        Raises
+        ------
+        UsageError
+            If a member or its columns are not there, the weights are none, or a member refuses its settings.
+        """
+        X, y, groups, blocks = checks.training(X, y, groups, blocks)
+        weights, tried = self._given(), []
+        if weights is None:
+            predictions, fold = self.out_of_fold(X, y, groups=groups, blocks=blocks)
+            known = overlaps(predictions, y)
+            weights = best_weights(known)
+            tried = ablation(known, fold, weights)
+        heads = self._make()
+        for head, ranges in zip(heads, self._columns(blocks), strict=True):
+            held = None if validation is None else (_taken(validation[0], ranges), validation[1])
+            head.fit(_taken(X, ranges), y, groups=groups, blocks=_widths(ranges), validation=held)
+        return self.take(heads, weights, blocks, tried)
+
+    def take(
+        self,
+        heads: Sequence[Head],
+        weights: F64,
+        blocks: tuple[int, ...],
+        tried: Sequence[dict[str, float]] = (),
+    ) -> Self:
+        """Take members that are fitted already, one head and one weight for each; `tried` is the history."""
+        self.heads_, self.weights_ = list(heads), weights
+        self.ranges_ = self._columns(blocks)
+        self.n_features_in_ = sum(blocks)
+        self.tried_ = list(tried)
+        return self
+
+    def out_of_fold(
+        self, X: Features, y: Targets, *, groups: Groups, blocks: tuple[int, ...]
+    ) -> tuple[list[Targets], Groups]:
+        """Predict each row by members that were fitted on the other folds.
+
+        Parameters
+        ----------
+        X, y, groups, blocks
+            As for `fit`.
+
+        Returns
+        -------
+        predictions : list of numpy.ndarray, float32, shape (n, t)
+            One for each member.
+        fold : numpy.ndarray, int64, shape (n,)
+            Grouped folds, 0…`folds`−1.
+        """
+        columns = self._columns(blocks)
+        fold = k_folds(groups, self.folds, self.seed)
+        predictions = [np.empty(y.shape, np.float32) for _ in columns]
+        for number in range(self.folds):
+            held = fold == number
+            for head, ranges, found in zip(self._make(), columns, predictions, strict=True):
+                part = _taken(X, ranges)
+                head.fit(part[~held], y[~held], groups=groups[~held], blocks=_widths(ranges))
+                found[held] = head.predict(part[held])
+        return predictions, fold
+
+    def predict(self, X: Features) -> Targets:
+        """Predict unit-norm embeddings: float32, shape (n, t). A member of weight 0 is not asked."""
+        X = checks.queries(X, self.n_features_in_)
+        asked = np.flatnonzero(self.weights_)
+        found = [self.heads_[member].predict(_taken(X, self.ranges_[member])) for member in asked]
+        return mix(found, self.weights_[asked])
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """One record per member where the weights were found here; see `blending.ablation`."""
+        return self.tried_
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The `weights`, and the `members` with what each of them chose in its settings."""
+        members = [
+            {**member, "settings": {**head.get_params(), **head.chosen}}
+            for member, head in zip(self.members, self.heads_, strict=True)
+        ]
+        return {"members": members, "weights": self.weights_.tolist()}
+
+    def state(self) -> State:
+        """Give `weights` (m,), `width`, the number of features, and each member's state: `members.0.coef`."""
+        found = {"weights": self.weights_, "width": np.array([self.n_features_in_], np.int64)}
+        for number, head in enumerate(self.heads_):
+            found |= {f"{_prefix(number)}{key}": value for key, value in head.state().items()}
+        return found
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
+        """Take the fitted arrays back."""
+        weights = checks.take(state, "weights", len(self.members))
+        width = int(checks.take(state, "width", 1)[0])
+        if not _are_weights(weights):
+            raise Img2PromptError(f"the saved head's 'weights' are {weights.tolist()}; fit it again")
+        heads = self._make()
+        for number, head in enumerate(heads):
+            prefix = _prefix(number)
+            own = {
+                key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+            }
+            try:
+                head.load_state(own)
+            except Img2PromptError as error:
+                raise Img2PromptError(f"member {number} ({head.name}): {error}") from None
+        return self.take(heads, weights, (width,))
+
+    def _given(self) -> F64 | None:
+        if not self.members:
+            raise UsageError("a blend needs members; name runs with --members RUN,RUN")
+        if self.weights is None:
+            return None
+        weights = np.asarray(self.weights, np.float64)
+        if weights.shape != (len(self.members),) or not _are_weights(weights):
+            raise UsageError(
+                f"blend needs a finite weight ≥ 0 for each of its {len(self.members)} members, "
+                f"not all 0, not {list(self.weights)}"
+            )
+        return weights / weights.sum()
+
+    def _make(self) -> list[Head]:
+        for member in self.members:
+            if not isinstance(member.get("head"), str) or member["head"] == self.name:
+                raise UsageError(f"a blend's member is a head other than a blend, not {member.get('head')!r}")
+        return [make_head(member["head"], **member.get("settings", {})) for member in self.members]
+
+    def _columns(self, blocks: tuple[int, ...]) -> list[Ranges]:
+        edges = np.cumsum((0, *blocks)).tolist()
+        everything = list(zip(edges[:-1], edges[1:], strict=True))
+        found = [[(start, stop) for start, stop in m.get("columns", everything)] for m in self.members]
+        for ranges in found:
+            whole = all(isinstance(edge, int) for each in ranges for edge in each)
+            if not (ranges and whole and all(0 <= start < stop <= edges[-1] for start, stop in ranges)):
+                raise UsageError(f"a blend's member takes columns {ranges} of {edges[-1]}")
+        return found
+
+
+def _prefix(number: int) -> str:
+    return f"members.{number}."
+
+
+def _are_weights(weights: NDArray[Any]) -> bool:
+    return bool(np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0)
+
+
+def _taken(X: Features, ranges: Ranges) -> Features:
+    """Give the columns of some ranges, without a copy where they lie side by side."""
+    if all(stop == start for (_, stop), (start, _) in pairwise(ranges)):
+        return X[:, ranges[0][0] : ranges[-1][1]]
+    return np.hstack([X[:, start:stop] for start, stop in ranges])
+
+
+def _widths(ranges: Ranges) -> tuple[int, ...]:
+    return tuple(stop - start for start, stop in ranges)
