@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,7 +74,7 @@ def overlaps(predictions: Sequence[F32], targets: F32) -> Overlaps:
 
 
 def cosines(known: Overlaps, weights: F64) -> F64:
-    """Cosine with the target of each row's mix by weights (m,): shape (n,); 0 where the mix vanishes."""
+    """Cosine of each row's mix with its target, by weights (m,) or (n, m): shape (n,); 0 if it vanishes."""
     return _cosines(known, weights)[0]
 
 
@@ -107,36 +107,30 @@ def best_weights(known: Overlaps) -> F64:
     return best
 
 
+def cross_weights(known: Overlaps, fold: Fold) -> F64:
+    """Find for each fold the best weights of all other rows: shape (k, m).
+
+    Parameters
+    ----------
+    known : Overlaps
+    fold : numpy.ndarray, int64, shape (n,)
+        Fold of each row, 0…k−1, k ≥ 2.
+    """
+    return np.array([best_weights(known.rows(fold != number)) for number in range(fold.max() + 1)])
+
+
 def mix(predictions: Sequence[F32], weights: F64) -> F32:
     """Mix unit predictions by weights: float32, shape (n, t), unit norm.
 
     Parameters
     ----------
     predictions : sequence of m numpy.ndarray, float32, shape (n, t)
-    weights : numpy.ndarray, float64, shape (m,)
+    weights : numpy.ndarray, float64, shape (m,), or (n, m) for each row its own
     """
-    total = np.zeros(predictions[0].shape, np.float32)
-    for weight, each in zip(weights, predictions, strict=True):
-        if weight:
-            total += np.float32(weight) * unit(each)
+    total = np.zeros(predictions[0].shape)
+    for member, each in enumerate(predictions):
+        total += weights[..., member, None] * unit(each)
     return unit(total)
-
-
-def cross_mix(predictions: Sequence[F32], known: Overlaps, fold: Fold) -> F32:
-    """Mix each row by weights that were found on the other folds: float32, shape (n, t), unit norm.
-
-    Parameters
-    ----------
-    predictions : sequence of m numpy.ndarray, float32, shape (n, t)
-    known : Overlaps
-        Of these with the targets.
-    fold : numpy.ndarray, int64, shape (n,)
-        Fold of each row; at least two.
-    """
-    mixed = np.empty(predictions[0].shape, np.float32)
-    for held, weights in _cross_weights(known, fold):
-        mixed[held] = mix([each[held] for each in predictions], weights)
-    return mixed
 
 
 def ablation(known: Overlaps, fold: Fold, weights: F64) -> list[dict[str, float]]:
@@ -147,7 +141,7 @@ def ablation(known: Overlaps, fold: Fold, weights: F64) -> list[dict[str, float]
     known : Overlaps
         Of predictions for rows that no member was fitted on.
     fold : numpy.ndarray, int64, shape (n,)
-        Grouped folds of these rows, at least two.
+        Grouped folds of these rows, 0…k−1, k ≥ 2.
     weights : numpy.ndarray, float64, shape (m,)
         Found on all of these rows.
 
@@ -157,26 +151,15 @@ def ablation(known: Overlaps, fold: Fold, weights: F64) -> list[dict[str, float]
         `member`, its number; `weight`; `cosine` of the member alone; `without`, that of a blend of the
         others, each row mixed by weights found on the other folds. Of one member there are no others.
     """
-    m = len(weights)
     records = [
         {"member": member, "weight": float(weights[member]), "cosine": float(cosines(known, alone).mean())}
-        for member, alone in enumerate(np.eye(m))
+        for member, alone in enumerate(np.eye(len(weights)))
     ]
-    for member, record in enumerate(records if m > 1 else ()):
-        record["without"] = cross_cosine(known.without(member), fold)
+    for member, record in enumerate(records if len(records) > 1 else ()):
+        others = known.without(member)
+        found = cosines(others, cross_weights(others, fold)[fold])
+        record["without"] = float(found.mean())
     return records
-
-
-def cross_cosine(known: Overlaps, fold: Fold) -> float:
-    """Mean cosine of rows mixed by weights that were found on the other folds."""
-    found = [cosines(known.rows(held), weights) for held, weights in _cross_weights(known, fold)]
-    return float(np.concatenate(found).mean())
-
-
-def _cross_weights(known: Overlaps, fold: Fold) -> Iterator[tuple[NDArray[np.bool_], F64]]:
-    for number in np.unique(fold):
-        held = fold == number
-        yield held, best_weights(known.rows(~held))
 
 
 def _climbed(known: Overlaps, start: F64) -> F64:
@@ -191,8 +174,9 @@ def _climbed(known: Overlaps, start: F64) -> F64:
         bounds=[(0, None)] * len(start),
         options={"maxiter": 1000, "ftol": 0, "gtol": 1e-9},
     )
-    weights: F64 = np.where(found.x < NOTHING * found.x.sum(), 0.0, found.x)
-    return weights / weights.sum()
+    weights = np.where(found.x < NOTHING * found.x.sum(), 0.0, found.x)
+    scaled: F64 = weights / weights.sum()
+    return scaled
 
 
 def _loss(weights: F64, known: Overlaps) -> tuple[float, F64]:
@@ -206,8 +190,8 @@ def _loss(weights: F64, known: Overlaps) -> tuple[float, F64]:
 
 def _cosines(known: Overlaps, weights: F64) -> tuple[F64, F64, F64]:
     """Cosine (n,) of each row's mix, the mix's length (n,), 0 where it vanishes, and Gw (n, m)."""
-    pull = known.between @ weights
-    length = np.sqrt(np.maximum(pull @ weights, 0))
-    length[length < 1e-6 * weights.sum()] = 0  # below this, float32 predictions leave only rounding
-    found = np.divide(known.true @ weights, length, out=np.zeros_like(length), where=length > 0)
+    pull = known.between @ weights if weights.ndim == 1 else np.einsum("njk,nk->nj", known.between, weights)
+    length = np.sqrt(np.maximum((pull * weights).sum(axis=1), 0))
+    length[length < 1e-6 * weights.sum(axis=-1)] = 0  # less is the rounding of float32 predictions
+    found = np.divide((known.true * weights).sum(axis=1), length, out=np.zeros_like(length), where=length > 0)
     return found, length, pull

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.blending import ablation, best_weights, cross_mix, overlaps
+from img2prompt_cache.blending import ablation, best_weights, cross_weights, mix, overlaps
 from img2prompt_cache.compare import compare
 from img2prompt_cache.dataset import load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fingerprints import require_equal
-from img2prompt_cache.fit import score
 from img2prompt_cache.heads.blend import Blend
+from img2prompt_cache.heads.columns import places
 from img2prompt_cache.metrics import cosine
 from img2prompt_cache.runs import (
     Run,
@@ -32,6 +32,7 @@ from img2prompt_cache.runs import (
     release,
     save_run,
 )
+from img2prompt_cache.scores import by_fold, score
 from img2prompt_cache.splits import k_folds
 from img2prompt_cache.versions import library_versions
 
@@ -67,7 +68,12 @@ class Member:
 
 
 def fit_blend(
-    cache: Cache, folders: Sequence[Path], folder: Path | None = None, *, seed: int = 0, overwrite: bool = False
+    cache: Cache,
+    folders: Sequence[Path],
+    folder: Path | None = None,
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
 ) -> tuple[Path, Run]:
     """Blend runs and keep the blend as a run, which needs its members no more.
 
@@ -115,19 +121,23 @@ def fit_blend(
 def _fit(
     cache: Cache, members: list[Member], features: tuple[Use, ...], folder: Path, seed: int, started: float
 ) -> Run:
-    first = members[0]
-    targets = load_targets(cache, first)
-    predictions = [aligned(member, first.held.ids, targets) for member in members]
-    fold = _folds(first.held.groups, seed)
+    first = members[0].run
+    held = members[0].held
+    targets = load_targets(cache, members[0])
+    predictions = [aligned(member, held.ids, targets) for member in members]
+    folds = int(first.split.get("folds", 1))
+    fold = held.fold if folds > 1 else _folds(held.groups, seed)
     known = overlaps(predictions, targets)
-    mixed, weights = cross_mix(predictions, known, fold), best_weights(known)
+    weights, by_weights = best_weights(known), cross_weights(known, fold)
+    mixed = mix(predictions, by_weights[fold])
     history = ablation(known, fold, weights)
+    place = places((use.spec, use.width) for use in features)
     records = [
         {
             "run": member.name,
             "head": member.run.head,
             "settings": member.run.settings,
-            "columns": _columns(member.run, features),
+            "columns": [list(place[use.spec]) for use in member.run.features],
             "cosine": record["cosine"],
             "without": record["without"],
         }
@@ -136,22 +146,47 @@ def _fit(
     heads = [load_head(member.folder, member.run) for member in members]
     blocks = tuple(use.width for use in features)
     head = Blend(records, seed=seed).take(heads, weights, blocks, history)
+    cosines = cosine(mixed, targets)
+    chosen = [
+        {"members": _chosen(records, members, number, held), "weights": each.tolist()}
+        for number, each in enumerate(by_weights)
+    ]
     run = Run(
         head=Blend.name,
         settings={**head.get_params(), **head.chosen},
         features=features,
-        target=first.run.target,
-        split=first.run.split,
-        metrics=score(mixed, targets),
+        target=first.target,
+        split=first.split,
+        metrics={
+            **score(mixed, targets, held.groups),
+            "floor": first.metrics.get("floor"),
+            "optimism": None,
+        },
         seconds=time.perf_counter() - started,
         refit=all(member.run.refit for member in members),
         rows=min(member.run.rows for member in members),
         cache=str(cache.folder.resolve()),
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         versions=library_versions(),
+        parameters=sum(value.size for value in head.state().values()),
+        fold_metrics=by_fold(cosines, fold, chosen) if folds > 1 else [],
     )
-    save_run(folder, run, head, history, Validation(first.held.ids, first.held.groups, mixed, cosine(mixed, targets)))
+    save_run(folder, run, head, history, Validation(held.ids, held.groups, mixed, cosines, held.fold))
     return run
+
+
+def _chosen(
+    records: list[dict[str, Any]], members: list[Member], number: int, held: Validation
+) -> list[dict[str, Any]]:
+    """Give the members with the settings that each chose for the fold that is `number` in `held`."""
+    row = held.ids[int(np.argmax(held.fold == number))]
+    found = []
+    for record, member in zip(records, members, strict=True):
+        own = int(member.held.fold[member.held.ids.index(row)])
+        metrics = member.run.fold_metrics
+        chosen = metrics[own]["chosen"] if metrics else {}
+        found.append({**record, "settings": {**record["settings"], **chosen}})
+    return found
 
 
 def load_members(cache: Cache, folders: Sequence[Path]) -> list[Member]:
@@ -186,7 +221,9 @@ def load_members(cache: Cache, folders: Sequence[Path]) -> list[Member]:
                     f"--members: {folder.name} was scored on another {what} than {resolved[0].name}; "
                     f"blend runs of one {what}"
                 )
-    return [Member(folder, run, load_validation(folder)) for folder, run in zip(folders, runs, strict=True)]
+    return [
+        Member(folder, run, load_validation(folder, run)) for folder, run in zip(folders, runs, strict=True)
+    ]
 
 
 def _candidates(cache: Cache) -> str:
@@ -217,13 +254,6 @@ def join_features(members: Sequence[Member]) -> tuple[Use, ...]:
     return tuple(use for use, _ in met.values())
 
 
-def _columns(run: Run, features: tuple[Use, ...]) -> list[list[int]]:
-    """The ranges of joined features that a run takes, one for each of its backbones."""
-    edges = np.cumsum([0, *(use.width for use in features)]).tolist()
-    place = {use.spec: [edges[i], edges[i + 1]] for i, use in enumerate(features)}
-    return [place[use.spec] for use in run.features]
-
-
 def load_targets(cache: Cache, member: Member) -> NDArray[np.float32]:
     """Read the targets of the rows that a member was scored on: float32, shape (n, t).
 
@@ -240,7 +270,9 @@ def load_targets(cache: Cache, member: Member) -> NDArray[np.float32]:
     row_of = {name: row for row, name in enumerate(data.ids)}
     gone = [name for name in member.held.ids if name not in row_of]
     if gone:
-        raise Img2PromptError(f"{cache.folder} has no prompt for {gone[0]}, which {member.name} was scored on")
+        raise Img2PromptError(
+            f"{cache.folder} has no prompt for {gone[0]}, which {member.name} was scored on"
+        )
     return data.y[[row_of[name] for name in member.held.ids]]
 
 

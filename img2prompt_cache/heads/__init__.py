@@ -21,6 +21,7 @@ HEADS = {
     "kernel": "img2prompt_cache.heads.kernel:Kernel",
     "mlp": "img2prompt_cache.heads.mlp:Mlp",
     "blend": "img2prompt_cache.heads.blend:Blend",
+    "distil": "img2prompt_cache.heads.distil:Distil",
 }
 """Where each head is, imported when it is asked for."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -12,6 +11,7 @@ from img2prompt_cache.blending import ablation, best_weights, mix, overlaps
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import checks, make_head
 from img2prompt_cache.heads.base import Head
+from img2prompt_cache.heads.columns import places, take, widths
 from img2prompt_cache.splits import k_folds
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.blending import F64
     from img2prompt_cache.heads.base import Features, Groups, State, Targets
-
-    Ranges = list[tuple[int, int]]
 
 
 class Blend(Head):
@@ -84,8 +82,8 @@ class Blend(Head):
             tried = ablation(known, fold, weights)
         heads = self._make()
         for head, ranges in zip(heads, self._columns(blocks), strict=True):
-            held = None if validation is None else (_taken(validation[0], ranges), validation[1])
-            head.fit(_taken(X, ranges), y, groups=groups, blocks=_widths(ranges), validation=held)
+            held = None if validation is None else (take(validation[0], ranges), validation[1])
+            head.fit(take(X, ranges), y, groups=groups, blocks=widths(ranges), validation=held)
         return self.take(heads, weights, blocks, tried)
 
     def take(
@@ -125,8 +123,8 @@ class Blend(Head):
         for number in range(self.folds):
             held = fold == number
             for head, ranges, found in zip(self._make(), columns, predictions, strict=True):
-                part = _taken(X, ranges)
-                head.fit(part[~held], y[~held], groups=groups[~held], blocks=_widths(ranges))
+                part = take(X, ranges)
+                head.fit(part[~held], y[~held], groups=groups[~held], blocks=widths(ranges))
                 found[held] = head.predict(part[held])
         return predictions, fold
 
@@ -134,7 +132,7 @@ class Blend(Head):
         """Predict unit-norm embeddings: float32, shape (n, t). A member of weight 0 is not asked."""
         X = checks.queries(X, self.n_features_in_)
         asked = np.flatnonzero(self.weights_)
-        found = [self.heads_[member].predict(_taken(X, self.ranges_[member])) for member in asked]
+        found = [self.heads_[member].predict(take(X, self.ranges_[member])) for member in asked]
         return mix(found, self.weights_[asked])
 
     @property
@@ -167,9 +165,7 @@ class Blend(Head):
         heads = self._make()
         for number, head in enumerate(heads):
             prefix = _prefix(number)
-            own = {
-                key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
-            }
+            own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             try:
                 head.load_state(own)
             except Img2PromptError as error:
@@ -187,7 +183,8 @@ class Blend(Head):
                 f"blend needs a finite weight ≥ 0 for each of its {len(self.members)} members, "
                 f"not all 0, not {list(self.weights)}"
             )
-        return weights / weights.sum()
+        scaled: F64 = weights / weights.sum()
+        return scaled
 
     def _make(self) -> list[Head]:
         for member in self.members:
@@ -195,14 +192,13 @@ class Blend(Head):
                 raise UsageError(f"a blend's member is a head other than a blend, not {member.get('head')!r}")
         return [make_head(member["head"], **member.get("settings", {})) for member in self.members]
 
-    def _columns(self, blocks: tuple[int, ...]) -> list[Ranges]:
-        edges = np.cumsum((0, *blocks)).tolist()
-        everything = list(zip(edges[:-1], edges[1:], strict=True))
+    def _columns(self, blocks: tuple[int, ...]) -> list[list[tuple[int, int]]]:
+        everything = list(places((str(number), width) for number, width in enumerate(blocks)).values())
         found = [[(start, stop) for start, stop in m.get("columns", everything)] for m in self.members]
         for ranges in found:
             whole = all(isinstance(edge, int) for each in ranges for edge in each)
-            if not (ranges and whole and all(0 <= start < stop <= edges[-1] for start, stop in ranges)):
-                raise UsageError(f"a blend's member takes columns {ranges} of {edges[-1]}")
+            if not (ranges and whole and all(0 <= start < stop <= sum(blocks) for start, stop in ranges)):
+                raise UsageError(f"a blend's member takes columns {ranges} of {sum(blocks)}")
         return found
 
 
@@ -212,14 +208,3 @@ def _prefix(number: int) -> str:
 
 def _are_weights(weights: NDArray[Any]) -> bool:
     return bool(np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0)
-
-
-def _taken(X: Features, ranges: Ranges) -> Features:
-    """Give the columns of some ranges, without a copy where they lie side by side."""
-    if all(stop == start for (_, stop), (start, _) in pairwise(ranges)):
-        return X[:, ranges[0][0] : ranges[-1][1]]
-    return np.hstack([X[:, start:stop] for start, stop in ranges])
-
-
-def _widths(ranges: Ranges) -> tuple[int, ...]:
-    return tuple(stop - start for start, stop in ranges)

@@ -1,0 +1,272 @@
+"""Distilling: a small mlp on one cheap backbone learns from a run, and is kept as a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import clone
+
+from img2prompt_cache.backbones import load_backbone
+from img2prompt_cache.backbones.cost import operations
+from img2prompt_cache.backbones.taps import split_spec
+from img2prompt_cache.cache import Cache
+from img2prompt_cache.dataset import Dataset, choose_features
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.fit import describe_split, finite, use_of
+from img2prompt_cache.heads import make_head
+from img2prompt_cache.heads.columns import take, widths
+from img2prompt_cache.heads.distil import Distil
+from img2prompt_cache.lessons import Lessons, load_lessons, recipe
+from img2prompt_cache.metrics import cosine, mean_cosine
+from img2prompt_cache.runs import (
+    Run,
+    Validation,
+    claim,
+    load_run,
+    load_validation,
+    new_folder,
+    release,
+    save_run,
+)
+from img2prompt_cache.scores import by_fold, floor, score
+from img2prompt_cache.splits import Split, prompt_groups
+from img2prompt_cache.versions import library_versions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.manifest import Column
+
+
+def fit_distil(
+    cache: Cache,
+    teacher: Path,
+    folder: Path | None = None,
+    *,
+    features: tuple[str, ...] = (),
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    refit: bool = True,
+    overwrite: bool = False,
+) -> tuple[Path, Run]:
+    """Teach a small mlp what a run knows, and keep it as a run of the same split and target.
+
+    The rows that score the student have no say in what it learns. Of the teacher only the recipe is taken,
+    its heads and their settings, which were chosen without these rows. For each fold it is fitted anew on the
+    rows fitted on: by inner folds of these, so that the student learns from predictions for rows that the
+    teacher has not seen; and on all of them, for images without a prompt. Predictions that were saved with
+    the teacher would not do, not even those by folds: what it said of the training rows it said knowing the
+    targets of the others.
+
+    Parameters
+    ----------
+    cache : Cache
+        The one the teacher was fitted on.
+    teacher : pathlib.Path
+        A run.
+    folder : pathlib.Path, optional
+        Where the student goes; a readable name in the cache's `runs` if absent.
+    features : tuple of str
+        Backbones of the student; the one that takes the fewest operations if empty.
+    settings : mapping, optional
+        `share`, and settings of the mlp.
+    seed : int
+        Of the student, and of the teacher's folds.
+    refit : bool
+        Fit the saved student again on all rows, with what the first one chose.
+    overwrite : bool
+        Replace the run that is there, once the new one is whole.
+
+    Returns
+    -------
+    folder : pathlib.Path
+    run : Run
+        Its metrics also hold `teacher`, the cosine of the teacher fitted as above, and `plain`, that of the
+        same mlp taught by none.
+
+    Raises
+    ------
+    UsageError
+        If the teacher cannot teach, a setting or backbone is unknown, or the folder is taken.
+    Img2PromptError
+        If the teacher is damaged, or the cache is not the one it was fitted on.
+    """
+    run = load_run(teacher)
+    if run.fold_metrics and not refit:
+        raise UsageError("--no-refit keeps the head of the training side, but a teacher by folds has several")
+    student = finite(dict(settings or {}))
+    own = {"share": student.pop("share")} if "share" in student else {}
+    head: Any = make_head(Distil.name, **own, teacher=teacher.resolve().name, student=student, seed=seed)
+    make_head("mlp", **student)
+    recipe(run, -1, seed)
+    columns = choose_features(cache, features or cheapest(cache))
+    if folder is None:
+        folder = new_folder(cache.folder, Distil.name, [column.spec for column in columns])
+    else:
+        claim(folder, overwrite=overwrite)
+    try:
+        return folder, _fit(cache, teacher, run, head, columns, folder, refit=refit)
+    finally:
+        release(folder)
+
+
+def _fit(
+    cache: Cache,
+    teacher: Path,
+    run: Run,
+    head: Distil,
+    columns: tuple[Column, ...],
+    folder: Path,
+    *,
+    refit: bool,
+) -> Run:
+    started = time.perf_counter()
+    lessons = load_lessons(cache, run, columns)
+    data = lessons.data
+    split = split_of(teacher, run, data)
+    held = split.validation
+    trial = teach(lessons, split, head, run)
+    saved = told = trial.head
+    if refit:
+        # The folds may have chosen differently: the saved head chooses anew, as it does in `fit`.
+        anew = head if split.folds > 1 else clone(head).set_params(**told.chosen)
+        everything = np.arange(len(data.rows))
+        saved, _ = lessons.give(anew, recipe(run, -1, head.seed), split, everything)
+        told = saved if split.folds > 1 else told
+    cosines = cosine(trial.predictions, data.y[held])
+    made = Run(
+        head=Distil.name,
+        settings={**told.get_params(), **told.chosen},
+        features=tuple(use_of(column) for column in columns),
+        target=run.target,
+        split=describe_split(split, data),
+        metrics={
+            **score(trial.predictions, data.y[held], split.groups[held]),
+            "floor": floor(data.y, split),
+            "optimism": None,
+            "teacher": trial.teacher,
+            "plain": trial.plain,
+        },
+        seconds=time.perf_counter() - started,
+        refit=refit,
+        rows=len(data.rows) + len(lessons.more) if refit else len(split.train) + len(lessons.more),
+        cache=str(cache.folder.resolve()),
+        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        versions=library_versions(),
+        parameters=sum(value.size for value in saved.state().values()),
+        predict_rows_per_second=trial.rows_per_second,
+        fold_metrics=by_fold(cosines, split.fold[held], trial.chosen) if run.fold_metrics else [],
+    )
+    validation = Validation(
+        ids=[data.ids[row] for row in held],
+        groups=split.groups[held],
+        predictions=trial.predictions,
+        cosine=cosines,
+        fold=split.fold[held],
+    )
+    save_run(folder, made, saved, told.history, validation)
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What a student said of held-out rows, fold after fold, as in `trial.Trial`; and how good others are.
+
+    Attributes
+    ----------
+    head, chosen, predictions, rows_per_second
+        See `trial.Trial`.
+    teacher, plain : float
+        Mean cosine of the teacher, and of the same mlp taught by none.
+    """
+
+    head: Distil
+    chosen: list[dict[str, Any]]
+    predictions: NDArray[np.float32]
+    rows_per_second: float
+    teacher: float
+    plain: float
+
+
+def teach(lessons: Lessons, split: Split, head: Distil, run: Run) -> Taught:
+    """For each fold of a split fit a teacher and a student on the other rows, and predict the fold.
+
+    Raises
+    ------
+    Img2PromptError
+        If a prediction is not finite.
+    """
+    y, X = lessons.data.y, take(lessons.data.X, lessons.student)
+    student, teacher, plain = (np.empty_like(y) for _ in range(3))
+    chosen, seconds = [], 0.0
+    for number, (train, held) in enumerate(split.sides):
+        learnt, taught_by = lessons.give(head, recipe(run, number, head.seed), split, train)
+        began = time.perf_counter()
+        student[held] = learnt.predict(X[held])
+        seconds += time.perf_counter() - began
+        teacher[held] = taught_by.predict(take(lessons.data.X[held], lessons.teacher))
+        groups, blocks = lessons.groups(split, train), widths(lessons.student)
+        untaught = clone(head).fit(X[train], y[train], groups=groups, blocks=blocks)
+        plain[held] = untaught.predict(X[held])
+        chosen.append(learnt.chosen)
+    held = split.validation
+    if not np.isfinite(student[held]).all():
+        raise Img2PromptError("distil predicts NaN or infinity with these settings; no run was kept")
+    return Taught(
+        head=learnt,
+        chosen=chosen,
+        predictions=student[held],
+        rows_per_second=len(held) / seconds,
+        teacher=mean_cosine(teacher[held], y[held]),
+        plain=mean_cosine(plain[held], y[held]),
+    )
+
+
+def split_of(folder: Path, run: Run, data: Dataset) -> Split:
+    """Find the split of a run again, in the rows of a dataset.
+
+    Raises
+    ------
+    Img2PromptError
+        If the rows are not those that were split.
+    """
+    said = load_validation(folder, run)
+    fold_of = dict(zip(said.ids, said.fold.tolist(), strict=True))
+    fold = np.array([fold_of.get(name, -1) for name in data.ids], np.int64)
+    groups = prompt_groups(data.y, data.prompts, data.images)
+    split = Split(str(run.split["strategy"]), int(run.split["seed"]), fold, groups)
+    if fold.max() < 0 or split.digest(data.ids, data.prompts, data.images) != run.split["digest"]:
+        raise Img2PromptError(
+            f"the rows that can be used are not those that {folder.resolve().name} was fitted on and scored "
+            "on; fit it again on the cache as it is now"
+        )
+    return split
+
+
+def cheapest(cache: Cache) -> tuple[str, ...]:
+    """Find the backbone that takes the fewest operations for an image, by its spec.
+
+    Raises
+    ------
+    UsageError
+        If there are several and one cannot be loaded, to count them.
+    """
+    specs = [column.spec for column in cache.manifest.of_kind("features")]
+    if len(specs) < 2:
+        return tuple(specs)
+    bases = dict.fromkeys(split_spec(spec)[0] for spec in specs)
+    try:
+        counts = {base: operations(load_backbone(base)) for base in bases}
+    except Img2PromptError as error:
+        raise UsageError(
+            f"which backbone is the cheapest cannot be told ({error}); name the student's with --features: "
+            f"{', '.join(specs)}"
+        ) from None
+    base = min(bases, key=counts.__getitem__)
+    return (base if base in specs else next(spec for spec in specs if split_spec(spec)[0] == base),)

@@ -1,0 +1,116 @@
+"""The distil head: a small mlp that learns from other heads as well as from the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.heads import checks, make_head
+from img2prompt_cache.heads.base import Head
+from img2prompt_cache.metrics import unit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.heads.base import Features, Groups, State, Targets
+
+
+class Distil(Head):
+    """An mlp whose targets are a mix of the true ones and of what a teacher predicts.
+
+    Images without a prompt can be learned from too: theirs is the teacher's prediction alone. Fitted without
+    a teacher's predictions it is a plain mlp.
+
+    Parameters
+    ----------
+    share : float
+        Of the teacher in a target: that is (1 − share) · true + share · taught, scaled to length 1.
+    teacher : str, optional
+        The run that taught it, for the record.
+    student : mapping, optional
+        Settings of the mlp that differ from its defaults.
+    seed : int
+        Of the mlp.
+    """
+
+    name = "distil"
+    costly = True
+
+    def __init__(
+        self,
+        share: float = 0.25,
+        teacher: str | None = None,
+        student: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.share = share
+        self.teacher = teacher
+        self.student = student
+        self.seed = seed
+
+    def fit(
+        self,
+        X: Features,
+        y: Targets,
+        *,
+        groups: Groups | None = None,
+        blocks: tuple[int, ...] | None = None,
+        validation: tuple[Features, Targets] | None = None,
+        taught: Targets | None = None,
+        more: tuple[Features, Targets] | None = None,
+    ) -> Self:
+        """Fit the mlp; see `Head.fit`.
+
+        Parameters
+        ----------
+        X, y, groups, blocks, validation
+            As for every head.
+        taught : numpy.ndarray, float32, shape (n, t), optional
+            What the teacher predicts for these rows, not having been fitted on them.
+        more : pair of arrays, float32, shapes (m, p) and (m, t), optional
+            Features of rows without a target, and what the teacher predicts for them.
+
+        Raises
+        ------
+        UsageError
+            If the share is not 0…1, or the mlp refuses its settings.
+        """
+        if not 0 <= self.share <= 1:
+            raise UsageError(f"distil needs a share of 0…1, not {self.share}")
+        X, y, groups, blocks = checks.training(X, y, groups, blocks)
+        if taught is not None:
+            y = unit((1 - self.share) * y + self.share * checks.finite("the teacher's predictions", taught))
+        if more is not None and self.share:
+            X, y = np.concatenate([X, more[0]]), np.concatenate([y, more[1]])
+            groups = np.concatenate([groups, groups.max() + 1 + np.arange(len(more[0]))])
+        self.head_ = self._make().fit(X, y, groups=groups, blocks=blocks, validation=validation)
+        return self
+
+    def predict(self, X: Features) -> Targets:
+        """Predict unit-norm embeddings: float32, shape (n, t)."""
+        return self.head_.predict(X)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """That of the mlp; its validation scores are against the mixed targets."""
+        return self.head_.history
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The settings of the `student`, with what it chose."""
+        return {"student": {**self.head_.get_params(), **self.head_.chosen}}
+
+    def state(self) -> State:
+        """Give the mlp's arrays."""
+        return self.head_.state()
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
+        """Take the fitted arrays back."""
+        self.head_ = self._make().load_state(state)
+        return self
+
+    def _make(self) -> Head:
+        return make_head("mlp", **{"seed": self.seed, **(self.student or {})})
