@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import console
+from . import console, ensemble
 
 if TYPE_CHECKING:
     from img2prompt_cache.runs import Run
@@ -19,10 +19,20 @@ _OTHER = "Settings of ridge, kernel and knn"
 
 
 def fit(
-    head: Annotated[str, typer.Option(help="mean, nearest, knn, clip, ridge, kernel or mlp.")] = "mlp",
+    context: typer.Context,
+    head: Annotated[
+        str, typer.Option(help="mean, nearest, knn, clip, ridge, kernel, mlp, blend or distil.")
+    ] = "mlp",
     cache: console.CacheOption = console.DEFAULT_CACHE,
     features: Annotated[
         str | None, typer.Option(metavar="SPEC,SPEC", help="Backbones to join. Absent: every cached one.")
+    ] = None,
+    members: Annotated[
+        str | None,
+        typer.Option(metavar="RUN,RUN", help="Blend: runs of one split and target, two or more."),
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Distil: the run to learn from, a blend for instance.")
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(metavar="SPEC", help="Target column. Absent: the first.")
@@ -165,9 +175,10 @@ def fit(
         "choose": choose,
     }
     given = {name: value for name, value in given.items() if value is not None}
+    given |= _settings(settings or [], given)
     choice = Choice(
         head=head,
-        settings={**given, **_settings(settings or [], given)},
+        settings=given,
         features=() if features is None else _specs(features),
         encoder=encoder,
         split=split,
@@ -177,7 +188,11 @@ def fit(
         folds=folds,
         optimism=optimism,
     )
-    folder, made = fit_head(Cache(Path(cache)), choice, run, overwrite=overwrite)
+    opened = Cache(Path(cache))
+    fitted = ensemble.fit_on_runs(
+        context, opened, members=members, teacher=teacher, features=choice.features, settings=given
+    )
+    folder, made = fitted or fit_head(opened, choice, run, overwrite=overwrite)
     straddling = made.split["straddling"]
     if straddling and made.split["strategy"] != "random":
         console.note(
@@ -192,10 +207,11 @@ def fit(
                 "features": [use.spec for use in made.features],
                 "metrics": made.metrics,
                 "seconds": round(made.seconds, 3),
+                **ensemble.values(made),
             }
         )
         return
-    console.result(_told(folder, made))
+    console.result("\n".join([_told(folder, made), *ensemble.lines(made)]))
 
 
 def _told(folder: Path, made: Run) -> str:

@@ -16,7 +16,8 @@ from img2prompt_cache.backbones import load_backbone
 from img2prompt_cache.backbones.cost import operations
 from img2prompt_cache.backbones.taps import split_spec
 from img2prompt_cache.cache import Cache
-from img2prompt_cache.dataset import Dataset, choose_features
+from img2prompt_cache.dataset import choose_features
+from img2prompt_cache.ensemble import require_features, split_of
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fit import describe_split, finite, use_of
 from img2prompt_cache.heads import make_head
@@ -29,13 +30,12 @@ from img2prompt_cache.runs import (
     Validation,
     claim,
     load_run,
-    load_validation,
     new_folder,
     release,
     save_run,
 )
 from img2prompt_cache.scores import by_fold, floor, score
-from img2prompt_cache.splits import Split, prompt_groups
+from img2prompt_cache.splits import Split
 from img2prompt_cache.versions import library_versions
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def fit_distil(
     own = {"share": student.pop("share")} if "share" in student else {}
     head: Any = make_head(Distil.name, **own, teacher=teacher.resolve().name, student=student, seed=seed)
     make_head("mlp", **student)
+    require_features("--teacher", teacher.resolve().name, run)
     recipe(run, -1, seed)
     columns = choose_features(cache, features or cheapest(cache))
     if folder is None:
@@ -226,27 +227,6 @@ def teach(lessons: Lessons, split: Split, head: Distil, run: Run) -> Taught:
         teacher=mean_cosine(teacher[held], y[held]),
         plain=mean_cosine(plain[held], y[held]),
     )
-
-
-def split_of(folder: Path, run: Run, data: Dataset) -> Split:
-    """Find the split of a run again, in the rows of a dataset.
-
-    Raises
-    ------
-    Img2PromptError
-        If the rows are not those that were split.
-    """
-    said = load_validation(folder, run)
-    fold_of = dict(zip(said.ids, said.fold.tolist(), strict=True))
-    fold = np.array([fold_of.get(name, -1) for name in data.ids], np.int64)
-    groups = prompt_groups(data.y, data.prompts, data.images)
-    split = Split(str(run.split["strategy"]), int(run.split["seed"]), fold, groups)
-    if fold.max() < 0 or split.digest(data.ids, data.prompts, data.images) != run.split["digest"]:
-        raise Img2PromptError(
-            f"the rows that can be used are not those that {folder.resolve().name} was fitted on and scored "
-            "on; fit it again on the cache as it is now"
-        )
-    return split
 
 
 def cheapest(cache: Cache) -> tuple[str, ...]:

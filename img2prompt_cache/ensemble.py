@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from img2prompt_cache.backbones.taps import split_spec
 from img2prompt_cache.blending import ablation, best_weights, cross_weights, mix, overlaps
 from img2prompt_cache.compare import compare
-from img2prompt_cache.dataset import load_dataset
+from img2prompt_cache.dataset import Dataset, load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fingerprints import require_equal
 from img2prompt_cache.heads.blend import Blend
@@ -32,8 +33,8 @@ from img2prompt_cache.runs import (
     release,
     save_run,
 )
-from img2prompt_cache.scores import by_fold, score
-from img2prompt_cache.splits import k_folds
+from img2prompt_cache.scores import by_fold, floor, score
+from img2prompt_cache.splits import Split, k_folds, prompt_groups
 from img2prompt_cache.versions import library_versions
 
 if TYPE_CHECKING:
@@ -122,11 +123,12 @@ def _fit(
     cache: Cache, members: list[Member], features: tuple[Use, ...], folder: Path, seed: int, started: float
 ) -> Run:
     first = members[0].run
-    held = members[0].held
-    targets = load_targets(cache, members[0])
-    predictions = [aligned(member, held.ids, targets) for member in members]
-    folds = int(first.split.get("folds", 1))
-    fold = held.fold if folds > 1 else _folds(held.groups, seed)
+    data, split = load_rows(cache, members[0])
+    rows = split.validation
+    targets, groups = data.y[rows], split.groups[rows]
+    ids = [data.ids[row] for row in rows]
+    predictions = [aligned(member, ids, targets) for member in members]
+    fold = split.fold[rows] if split.folds > 1 else _folds(groups, seed)
     known = overlaps(predictions, targets)
     weights, by_weights = best_weights(known), cross_weights(known, fold)
     mixed = mix(predictions, by_weights[fold])
@@ -148,7 +150,7 @@ def _fit(
     head = Blend(records, seed=seed).take(heads, weights, blocks, history)
     cosines = cosine(mixed, targets)
     chosen = [
-        {"members": _chosen(records, members, number, held), "weights": each.tolist()}
+        {"members": _chosen(records, members, ids[int(np.argmax(fold == number))]), "weights": each.tolist()}
         for number, each in enumerate(by_weights)
     ]
     run = Run(
@@ -158,8 +160,8 @@ def _fit(
         target=first.target,
         split=first.split,
         metrics={
-            **score(mixed, targets, held.groups),
-            "floor": first.metrics.get("floor"),
+            **score(mixed, targets, groups),
+            "floor": floor(data.y, split),
             "optimism": None,
         },
         seconds=time.perf_counter() - started,
@@ -169,22 +171,19 @@ def _fit(
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         versions=library_versions(),
         parameters=sum(value.size for value in head.state().values()),
-        fold_metrics=by_fold(cosines, fold, chosen) if folds > 1 else [],
+        fold_metrics=by_fold(cosines, fold, chosen) if split.folds > 1 else [],
     )
-    save_run(folder, run, head, history, Validation(held.ids, held.groups, mixed, cosines, held.fold))
+    save_run(folder, run, head, history, Validation(ids, groups, mixed, cosines, split.fold[rows]))
     return run
 
 
-def _chosen(
-    records: list[dict[str, Any]], members: list[Member], number: int, held: Validation
-) -> list[dict[str, Any]]:
-    """Give the members with the settings that each chose for the fold that is `number` in `held`."""
-    row = held.ids[int(np.argmax(held.fold == number))]
+def _chosen(records: list[dict[str, Any]], members: list[Member], row: str) -> list[dict[str, Any]]:
+    """Give the members with the settings that each chose for the fold in which a row was held out."""
     found = []
     for record, member in zip(records, members, strict=True):
-        own = int(member.held.fold[member.held.ids.index(row)])
+        number = int(member.held.fold[member.held.ids.index(row)])
         metrics = member.run.fold_metrics
-        chosen = metrics[own]["chosen"] if metrics else {}
+        chosen = metrics[number]["chosen"] if metrics else {}
         found.append({**record, "settings": {**record["settings"], **chosen}})
     return found
 
@@ -212,6 +211,7 @@ def load_members(cache: Cache, folders: Sequence[Path]) -> list[Member]:
         if run.head == Blend.name:
             names = ",".join(str(member.get("run")) for member in run.settings.get("members", ()))
             raise UsageError(f"--members: {folder.name} is a blend itself; name its members instead: {names}")
+        require_features("--members", folder.name, run)
         for what, one, other in (
             ("target", run.target.fingerprint, first.target.fingerprint),
             ("split", run.split["digest"], first.split["digest"]),
@@ -224,6 +224,22 @@ def load_members(cache: Cache, folders: Sequence[Path]) -> list[Member]:
     return [
         Member(folder, run, load_validation(folder, run)) for folder, run in zip(folders, runs, strict=True)
     ]
+
+
+def require_features(option: str, name: str, run: Run) -> None:
+    """Refuse a run that was fitted on a trunk: features can be joined, its values cannot.
+
+    Raises
+    ------
+    UsageError
+        Naming the column.
+    """
+    for use in run.features:
+        if split_spec(use.spec)[1].kind != "features":
+            raise UsageError(
+                f"{option}: {name} was fitted on the trunk {use.spec}; only runs on pooled features can be "
+                "blended or teach"
+            )
 
 
 def _candidates(cache: Cache) -> str:
@@ -254,26 +270,44 @@ def join_features(members: Sequence[Member]) -> tuple[Use, ...]:
     return tuple(use for use, _ in met.values())
 
 
-def load_targets(cache: Cache, member: Member) -> NDArray[np.float32]:
-    """Read the targets of the rows that a member was scored on: float32, shape (n, t).
+def load_rows(cache: Cache, member: Member) -> tuple[Dataset, Split]:
+    """Read the rows that a member was fitted on and scored on, and find its split again.
 
     Raises
     ------
     UsageError
-        If the cache lacks the column.
+        If the cache lacks a column.
     Img2PromptError
-        If the column was made otherwise, or lacks one of the rows.
+        If a column was made otherwise, or the rows are not those that were split.
     """
-    column = cache.column("targets", member.run.target.spec)
-    require_equal(f"column {column.folder}", member.run.target.fingerprint, column.fingerprint, _ADVICE)
-    data = load_dataset(cache, (), column)
-    row_of = {name: row for row, name in enumerate(data.ids)}
-    gone = [name for name in member.held.ids if name not in row_of]
-    if gone:
+    run = member.run
+    target = cache.column("targets", run.target.spec)
+    features = tuple(cache.column("features", use.spec) for use in run.features)
+    for use, column in zip((run.target, *run.features), (target, *features), strict=True):
+        require_equal(f"column {column.folder}", use.fingerprint, column.fingerprint, _ADVICE)
+    data = load_dataset(cache, features, target)
+    return data, split_of(member.folder, run, data)
+
+
+def split_of(folder: Path, run: Run, data: Dataset) -> Split:
+    """Find the split of a run again, in the rows of a dataset.
+
+    Raises
+    ------
+    Img2PromptError
+        If the rows are not those that were split.
+    """
+    said = load_validation(folder, run)
+    fold_of = dict(zip(said.ids, said.fold.tolist(), strict=True))
+    fold = np.array([fold_of.get(name, -1) for name in data.ids], np.int64)
+    groups = prompt_groups(data.y, data.prompts, data.images)
+    split = Split(str(run.split["strategy"]), int(run.split["seed"]), fold, groups)
+    if fold.max() < 0 or split.digest(data.ids, data.prompts, data.images) != run.split["digest"]:
         raise Img2PromptError(
-            f"{cache.folder} has no prompt for {gone[0]}, which {member.name} was scored on"
+            f"the rows that can be used are not those that {folder.resolve().name} was fitted on and scored "
+            "on; fit it again on the cache as it is now"
         )
-    return data.y[[row_of[name] for name in member.held.ids]]
+    return split
 
 
 def aligned(member: Member, ids: list[str], targets: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -306,4 +340,4 @@ def _folds(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return k_folds(groups, min(FOLDS, count), seed)
 
 
-_ADVICE = "Runs are blended only on targets made as those they were fitted on: fit them again on this cache."
+_ADVICE = "Runs are blended only on the cache they were fitted on: fit them again on this one."
