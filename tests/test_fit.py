@@ -21,7 +21,12 @@ from img2prompt_cache.runs import load_head, load_run, load_validation
 from synthetic import ENCODER, ONE, OTHER, make_cache
 
 ON_FEATURES = [name for name in HEADS if not make_head(name).texts]
-QUICK = {"mlp": {"hidden": (16,), "max_epochs": 6, "lr": 1e-2}}
+MLP = {"hidden": [16], "max_epochs": 6, "lr": 1e-2}
+QUICK = {
+    "mlp": MLP,
+    "blend": {"members": [{"head": "ridge"}, {"head": "nearest", "columns": [[24, 32]]}]},
+    "distil": {"student": MLP},
+}
 
 
 @pytest.fixture(scope="module")

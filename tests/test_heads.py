@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +14,13 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import HEADS, make_head, settings_of
 from img2prompt_cache.metrics import mean_cosine, unit
 
-QUICK = {"mlp": {"hidden": (16,), "max_epochs": 5, "batch_size": 32, "lr": 1e-2}}
+MLP = {"hidden": [16], "max_epochs": 5, "batch_size": 32, "lr": 1e-2}
+MEMBERS = (
+    {"head": "ridge", "columns": [[0, 12]]},
+    {"head": "knn", "settings": {"k": 5}, "columns": [[12, 20], [0, 12]]},
+    {"head": "nearest"},
+)
+QUICK = {"mlp": MLP, "distil": {"student": MLP}, "blend": {"members": MEMBERS}}
 BLOCKS = (12, 8)
 
 ON_FEATURES = [name for name in HEADS if not make_head(name).texts]
@@ -110,6 +117,8 @@ def test_two_rows_are_enough_once_settings_are_chosen(name):
         "ridge": {"alpha": 1.0},
         "kernel": {"gain": 1.0, "alpha": 1.0},
         "mlp": {"epochs": 2},
+        "distil": {"student": {"epochs": 2}},
+        "blend": {"members": [{"head": "mean"}, {"head": "nearest"}], "weights": [1.0, 2.0]},
     }
     pred = quick(name).set_params(**given.get(name, {})).fit(X, y).predict(X)
     assert np.isfinite(pred).all()
@@ -150,14 +159,15 @@ def test_a_tampered_state_is_refused(name):
     X, y, groups = problem()
     head = quick(name).fit(X, y, groups=groups, blocks=BLOCKS)
     state = head.state()
-    for key, value in state.items():
+    for name_in_file, value in state.items():
+        key = re.sub(r"^members\.\d+\.", "", name_in_file)  # the member is named before it
         with pytest.raises(Img2PromptError, match=f"lacks '{key}'"):
-            clone(head).load_state({other: kept for other, kept in state.items() if other != key})
+            clone(head).load_state({other: kept for other, kept in state.items() if other != name_in_file})
         with pytest.raises(Img2PromptError, match=f"'{key}'.*is not what was fitted"):
-            clone(head).load_state({**state, key: value[None]})
+            clone(head).load_state({**state, name_in_file: value[None]})
         if value.dtype.kind == "f":
             with pytest.raises(Img2PromptError, match=f"'{key}'.*is not what was fitted"):
-                clone(head).load_state({**state, key: np.full_like(value, np.nan)})
+                clone(head).load_state({**state, name_in_file: np.full_like(value, np.nan)})
 
 
 @every_head

@@ -144,7 +144,7 @@ class Blend(Head):
     def chosen(self) -> dict[str, Any]:
         """The `weights`, and the `members` with what each of them chose in its settings."""
         members = [
-            {**member, "settings": {**head.get_params(), **head.chosen}}
+            {**member, "settings": {**member.get("settings", {}), **head.chosen}}
             for member, head in zip(self.members, self.heads_, strict=True)
         ]
         return {"members": members, "weights": self.weights_.tolist()}

@@ -101,7 +101,7 @@ class Distil(Head):
     @property
     def chosen(self) -> dict[str, Any]:
         """The settings of the `student`, with what it chose."""
-        return {"student": {**self.head_.get_params(), **self.head_.chosen}}
+        return {"student": {**(self.student or {}), **self.head_.chosen}}
 
     def state(self) -> State:
         """Give the mlp's arrays."""
