@@ -13,6 +13,7 @@ from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import Dataset, load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fingerprints import require_equal
+from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.columns import places, take, widths
 from img2prompt_cache.heads.distil import Distil
@@ -57,13 +58,15 @@ def recipe(run: Run, fold: int, seed: int) -> Blend:
             {key: member[key] for key in ("head", "settings", "columns") if key in member}
             for member in members
         ]
-        names = [member["head"] for member in kept]
+        names = [str(member["head"]) for member in kept]
     except (LookupError, TypeError) as error:
         raise Img2PromptError(
             f"the teacher's run.json is not what was saved: {error!r}; fit it again"
         ) from None
     if Distil.name in names:
         raise UsageError("--teacher: it was taught itself; name the run that taught it")
+    if any(make_head(name).texts for name in names):
+        raise UsageError("--teacher: a head that compares images with texts cannot teach; name another run")
     return Blend(kept, seed=seed)
 
 

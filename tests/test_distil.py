@@ -113,6 +113,8 @@ def test_teachers_that_cannot_teach(cache, tmp_path):
     )
     with pytest.raises(UsageError, match="taught itself"):
         fit_distil(cache, run, tmp_path / "again", features=(OTHER,))
+    with pytest.raises(UsageError, match="compares images with texts"):
+        recipe(replace(load_run(cache.folder / "runs" / "ridge"), head="clip", settings={}), 0, 0)
     with pytest.raises(UsageError, match="--no-refit"):
         fit_distil(cache, cache.folder / "runs" / "blend-folds", features=(OTHER,), refit=False)
     data = json.loads((run / "run.json").read_text())
