@@ -179,7 +179,7 @@ def fit(
     choice = Choice(
         head=head,
         settings=given,
-        features=() if features is None else _specs(features),
+        features=() if features is None else read_specs(features),
         encoder=encoder,
         split=split,
         fraction=0.2 if holdout is None else holdout,
@@ -193,28 +193,36 @@ def fit(
         context, opened, members=members, teacher=teacher, features=choice.features, settings=given
     )
     folder, made = fitted or fit_head(opened, choice, run, overwrite=overwrite)
-    straddling = made.split["straddling"]
-    if straddling and made.split["strategy"] != "random":
+    note_straddling(made)
+    if json:
+        console.result_json({**run_values(folder, made), **ensemble.values(made)})
+        return
+    console.result("\n".join([run_line(folder, made), *ensemble.lines(made)]))
+
+
+def note_straddling(made: Run) -> None:
+    """Warn where the user's own split leaks."""
+    straddling, split = made.split["straddling"], made.split["strategy"]
+    if straddling and split != "random":
         console.note(
             f"--split {split}: {straddling} of {made.split['groups']} groups of near-identical prompts or "
             "images have rows on both sides, so the score is too high; --split group keeps them apart"
         )
-    if json:
-        console.result_json(
-            {
-                "run": str(folder),
-                "head": made.head,
-                "features": [use.spec for use in made.features],
-                "metrics": made.metrics,
-                "seconds": round(made.seconds, 3),
-                **ensemble.values(made),
-            }
-        )
-        return
-    console.result("\n".join([_told(folder, made), *ensemble.lines(made)]))
 
 
-def _told(folder: Path, made: Run) -> str:
+def run_values(folder: Path, made: Run) -> dict[str, Any]:
+    """What is said of a run as JSON values."""
+    return {
+        "run": str(folder),
+        "head": made.head,
+        "features": [use.spec for use in made.features],
+        "metrics": made.metrics,
+        "seconds": round(made.seconds, 3),
+    }
+
+
+def run_line(folder: Path, made: Run) -> str:
+    """What is said of a run in one line."""
     metrics, split = made.metrics, made.split
     inside = metrics["ci95"]
     interval = f" ({inside[0]:.4f} to {inside[1]:.4f})" if inside else ""
@@ -230,7 +238,8 @@ def _told(folder: Path, made: Run) -> str:
     )
 
 
-def _specs(text: str) -> tuple[str, ...]:
+def read_specs(text: str) -> tuple[str, ...]:
+    """Read the specs of `--features`."""
     from img2prompt_cache.errors import UsageError
 
     specs = tuple(spec.strip() for spec in text.split(","))

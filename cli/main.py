@@ -21,10 +21,12 @@ from .demo import demo
 from .doctor import doctor
 from .extract import extract
 from .fit import fit
+from .influence import influence
 from .info import info
 from .pack import pack
 from .predict import predict
 from .repair import repair
+from .tune import tune
 from .verify import verify
 from .weights import weights
 
@@ -39,7 +41,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (extract, fit, predict, compare, info, verify, repair, pack, demo, weights, doctor):
+for command in (
+    *(extract, fit, tune, influence, predict, compare),
+    *(info, verify, repair, pack, demo, weights, doctor),
+):
     app.command()(command)
 
 
@@ -113,7 +118,11 @@ def run(arguments: list[str]) -> int:
         else:
             return _failed(error)
     if code == INTERRUPTED:
-        kept = "what was finished is kept" if arguments[0] == "extract" else "nothing half-done is left"
+        kept = (
+            "what was finished is kept"
+            if arguments[0] in ("extract", "tune")
+            else "nothing half-done is left"
+        )
         console.note(f"interrupted; {kept}. Run the same command again to go on.")
     return int(code)
 

@@ -11,8 +11,8 @@ from safetensors.numpy import load, save
 from sklearn.base import clone
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.heads import HEADS, make_head, settings_of
-from img2prompt_cache.metrics import mean_cosine, unit
+from img2prompt_cache.heads import HEADS, make_head, settings_of, space_of
+from img2prompt_cache.metrics import cosine, mean_cosine, unit
 
 MLP = {"hidden": [16], "max_epochs": 5, "batch_size": 32, "lr": 1e-2}
 MEMBERS = (
@@ -196,3 +196,49 @@ def test_settings_are_told_with_their_defaults():
     for name in HEADS:
         assert make_head(name).get_params() == settings_of(name)
         assert make_head(name).name == name
+
+
+@every_head
+def test_settings_are_scored_on_rows_held_out_in_turns(name):
+    X, y, groups = problem()
+    held = [groups % 3 == turn for turn in range(3)]
+    head = quick(name)
+    steps = []
+    score = head.validate(X, y, held, groups=groups, blocks=BLOCKS, report=lambda *step: steps.append(step))
+    assert 0 < score < 1
+    assert not [attribute for attribute in vars(head) if attribute.endswith("_")]
+    assert [step for step, _ in steps] == [*range(len(steps))]
+    assert len(steps) > 1
+    wanted = np.concatenate(
+        [
+            cosine(
+                clone(head)
+                .fit(X[~out], y[~out], groups=groups[~out], blocks=BLOCKS, validation=(X[out], y[out]))
+                .predict(X[out]),
+                y[out],
+            )
+            for out in held
+        ]
+    )
+    # Networks of the turns are trained together and share an epoch: not the best of each.
+    near = 0.05 if "max_epochs" in settings_of(name) else 1e-9
+    assert score == pytest.approx(wanted.mean(), abs=near)
+    assert quick(name).validate(X, y, held, groups=groups, blocks=BLOCKS) == score
+
+
+@every_head
+def test_a_report_can_end_the_scoring(name):
+    X, y, groups = problem()
+
+    def stop(step, score):
+        assert step == 0
+        raise InterruptedError
+
+    held = [groups % 3 == turn for turn in range(3)]
+    with pytest.raises(InterruptedError):
+        quick(name).validate(X, y, held, groups=groups, blocks=BLOCKS, report=stop)
+
+
+@every_head
+def test_what_is_worth_searching_is_a_setting(name):
+    assert {*space_of(name)} <= {*settings_of(name)} - {"seed"}

@@ -104,6 +104,20 @@ def test_with_few_rows_epochs_are_chosen_on_grouped_folds_in_turn():
     assert np.array_equal(head.predict(X), small(**{**settings, **head.chosen}).fit(X, y).predict(X))
 
 
+def test_settings_are_scored_as_the_epochs_are_chosen():
+    X, y, groups = problem(120)
+    fold = k_folds(groups, 3, 0)
+    held = [fold == number for number in range(3)]
+    options = {"groups": groups, "blocks": (12,)}
+    seen = []
+    score = small(max_epochs=6).validate(X, y, held, **options, report=lambda *step: seen.append(step))
+    head = small(max_epochs=6).fit(X, y, groups=groups)
+    assert seen == [(record["epoch"], record["val_cosine"]) for record in head.history]
+    assert score == max(cosine for _, cosine in seen)
+    last = small(epochs=3).validate(X, y, held, **options)
+    assert last == head.history[3]["val_cosine"]
+
+
 def test_it_stays_the_mean_head_where_training_does_not_help():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(80, 30)).astype("f"), unit(rng.normal(size=(80, 6)) + 1)

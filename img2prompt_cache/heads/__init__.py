@@ -11,6 +11,7 @@ from img2prompt_cache.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Head
+    from img2prompt_cache.ranges import Space
 
 HEADS = {
     "mean": "img2prompt_cache.heads.mean:Mean",
@@ -64,6 +65,17 @@ def settings_of(name: str) -> dict[str, Any]:
     """
     parameters = inspect.signature(_head_class(name)).parameters
     return {key: parameter.default for key, parameter in parameters.items()}
+
+
+def space_of(name: str) -> Space:
+    """Give the settings of a head that are worth searching, with their ranges; empty where there are none.
+
+    Raises
+    ------
+    UsageError
+        If there is no such head.
+    """
+    return _head_class(name).space
 
 
 def _head_class(name: str) -> type[Head]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
-from img2prompt_cache.metrics import mean_cosine
+from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.metrics import cosine, mean_cosine
+from img2prompt_cache.ranges import Space
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     Targets = NDArray[np.float32]
     Groups = NDArray[np.int64]
     State = dict[str, NDArray[Any]]
+    Report = Callable[[int, float], None]
 
 
 class Head(BaseEstimator):  # type: ignore[misc]
@@ -33,11 +36,17 @@ class Head(BaseEstimator):  # type: ignore[misc]
         Whether `fit` also takes `texts`, the embedding of each prompt by the text tower of the one backbone.
     costly : bool
         Whether fitting takes so long that it is not done once more for `optimism`, unless asked for.
+    space : mapping of str to Range
+        Settings worth searching, and what they may be; empty where there are none.
+    warm_up : int
+        First steps of `validate` whose score says little about the last one's.
     """
 
     name: ClassVar[str]
     texts: ClassVar[bool] = False
     costly: ClassVar[bool] = False
+    space: ClassVar[Space] = {}
+    warm_up: ClassVar[int] = 0
 
     def fit(
         self,
@@ -72,6 +81,43 @@ class Head(BaseEstimator):  # type: ignore[misc]
     def score(self, X: Features, y: Targets) -> float:
         """Mean cosine similarity between `predict(X)` and `y`."""
         return mean_cosine(self.predict(X), y)
+
+    def validate(
+        self,
+        X: Features,
+        y: Targets,
+        held: Sequence[NDArray[np.bool_]],
+        *,
+        groups: Groups,
+        blocks: tuple[int, ...],
+        report: Report | None = None,
+    ) -> float:
+        """Score these settings: mean cosine on rows held out in turns, by clones fitted on the rest.
+
+        Parameters
+        ----------
+        X, y, groups, blocks
+            As for `fit`.
+        held : sequence of numpy.ndarray, bool, shape (n,)
+            Marks the rows held out, in each turn.
+        report : callable, optional
+            Told a step, from 0, and the score so far; what it raises ends the work.
+
+        Raises
+        ------
+        Img2PromptError
+            If a prediction is not finite.
+        """
+        cosines: list[NDArray[np.float64]] = []
+        for turn, out in enumerate(held):
+            head = clone(self).fit(X[~out], y[~out], groups=groups[~out], blocks=blocks)
+            predictions = head.predict(X[out])
+            if not np.isfinite(predictions).all():
+                raise Img2PromptError(f"{self.name} predicts NaN or infinity with these settings")
+            cosines.append(cosine(predictions, y[out]))
+            if report and turn < len(held) - 1:
+                report(turn, float(np.mean(np.concatenate(cosines))))
+        return float(np.mean(np.concatenate(cosines)))
 
     @property
     def history(self) -> list[dict[str, float]]:

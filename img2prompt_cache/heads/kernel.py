@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.scaling import standardiser
 from img2prompt_cache.metrics import unit
+from img2prompt_cache.ranges import LogUniform, Space
 from img2prompt_cache.splits import k_folds
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Kernel(Head):
     """
 
     name = "kernel"
+    space: ClassVar[Space] = {"gain": LogUniform(*kernel.GAINS), "alpha": LogUniform(*kernel.ALPHAS)}
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.nearest import Nearest
 from img2prompt_cache.metrics import mean_cosine
 from img2prompt_cache.neighbours import flat_index, inverse_power, nearest, weighted_sum
+from img2prompt_cache.ranges import Choices, Space, Uniform
 from img2prompt_cache.splits import k_folds
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Knn(Nearest):
     """
 
     name = "knn"
+    space: ClassVar[Space] = {"k": Choices(KS), "power": Uniform(0.0, 8.0)}
 
     def __init__(
         self, k: int | None = None, power: float | None = None, folds: int = 5, seed: int = 0

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from sklearn.base import clone
 
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.network import Training, make_network, predict
 from img2prompt_cache.metrics import mean_cosine, mse
+from img2prompt_cache.ranges import Choices, LogUniform, Space, Uniform
 from img2prompt_cache.splits import hold_out, k_folds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.heads.base import Features, Groups, State, Targets
+    from img2prompt_cache.heads.base import Features, Groups, Report, State, Targets
 
     _Sides = tuple[Features, Targets, tuple[Features, Targets] | None]
 
@@ -60,6 +62,16 @@ class Mlp(Head):
     """
 
     name = "mlp"
+    space: ClassVar[Space] = {
+        "lr": LogUniform(1e-5, 1e-2),
+        "batch_size": Choices((32, 64, 128, 256)),
+        "dropout": Uniform(0.0, 0.7),
+        "weight_decay": LogUniform(1e-6, 1e-2),
+        "optimizer": Choices(OPTIMIZERS),
+        "hidden": Choices(((), (256,), (512,), (1024,), (512, 512))),
+        "loss": Choices(LOSSES),
+    }
+    warm_up = 5
     epochs_: int
 
     def __init__(
@@ -119,6 +131,28 @@ class Mlp(Head):
         self.mean_, self.scale_, self.network_ = nets[0].mean, nets[0].scale, nets[0].network
         return self
 
+    def validate(
+        self,
+        X: Features,
+        y: Targets,
+        held: Sequence[NDArray[np.bool_]],
+        *,
+        groups: Groups,
+        blocks: tuple[int, ...],
+        report: Report | None = None,
+    ) -> float:
+        """Score these settings as `fit` chooses the epochs: networks of all turns trained together.
+
+        A step is an epoch, and the score that of the best one, or of the last where `epochs` is given.
+        """
+        self._check_settings()
+        sides = [(X[~out], y[~out], (X[out], y[out])) for out in held]
+        if self.epochs is not None:
+            _, history = clone(self)._run(sides, self.epochs, stop=False, report=report)
+            return float(history[-1]["val_cosine"])
+        _, history = clone(self)._run(sides, self.max_epochs, stop=True, report=report)
+        return float(max(record["val_cosine"] for record in history))
+
     def predict(self, X: Features) -> Targets:
         """Predict unit-norm embeddings: float32, shape (n, t)."""
         X = checks.queries(X, len(self.mean_))
@@ -162,7 +196,7 @@ class Mlp(Head):
         return self
 
     def _run(
-        self, sides: Sequence[_Sides], epochs: int, *, stop: bool
+        self, sides: Sequence[_Sides], epochs: int, *, stop: bool, report: Report | None = None
     ) -> tuple[list[Training], list[dict[str, float]]]:
         """Train one network for each pair of sides, epoch by epoch together, and settle on `epochs_`.
 
@@ -188,6 +222,8 @@ class Mlp(Head):
                 if not np.isfinite(list(record.values())).all():
                     raise Img2PromptError(f"mlp diverged in epoch {epoch}; lower lr, which is {self.lr:g}")
                 history.append({**record, "seconds": time.perf_counter() - started})
+                if report:
+                    report(epoch, record["val_cosine"])
                 if not stop:
                     self.epochs_ = epoch
                 elif record["val_cosine"] > best:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.metrics import unit
+from img2prompt_cache.ranges import LogUniform, Space
 from img2prompt_cache.span import lead_back, reduce_blocks
 from img2prompt_cache.splits import k_folds
 
@@ -51,6 +52,7 @@ class Ridge(Head):
     """
 
     name = "ridge"
+    space: ClassVar[Space] = {"alpha": LogUniform(1e-3, 1e5)}
 
     def __init__(
         self,

@@ -1,0 +1,90 @@
+"""``img2prompt-cache influence``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import console
+
+if TYPE_CHECKING:
+    from img2prompt_cache.influence import Influence
+    from img2prompt_cache.studies import FinishedTrial
+
+HEADER = ("setting", "importance", "value", "scored", "pruned", "failed", "mean", "sd", "best")
+
+
+def influence(
+    study: Annotated[str, typer.Argument(help="A file that `tune` made, or its name in the cache.")],
+    cache: console.CacheOption = console.DEFAULT_CACHE,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the table as CSV.", show_default=False)
+    ] = None,
+    json: console.Json = False,
+) -> None:
+    """Show what each setting of a search did to the score.
+
+    Importance is the setting's own share of the variance (functional ANOVA on a random forest); mean, sd and
+    best are those of the scored trials that had the value, or one within the bounds.
+    """
+    from img2prompt_cache.influence import influence as influence_of
+    from img2prompt_cache.studies import FOLDER, reading
+
+    inside = Path(cache) / FOLDER / f"{study}.db"
+    file = inside if inside.is_file() and not Path(study).is_file() else Path(study)
+    with reading(file) as found:
+        head, space, trials = found.head, found.space, found.trials
+    table = influence_of(space, trials)
+    if out:
+        _write(out, table)
+    if json:
+        console.result_json({"study": str(file), "head": head, **counts(trials), "settings": values(table)})
+        return
+    console.result(f"{file}: head {head}, {told(trials)}\n{layout(table)}")
+
+
+def told(trials: list[FinishedTrial]) -> str:
+    """Say how many trials ended how."""
+    return ", ".join(f"{number} {state}" for state, number in counts(trials)["trials"].items())
+
+
+def counts(trials: list[FinishedTrial]) -> dict[str, dict[str, int]]:
+    """Count the trials by how they ended."""
+    from img2prompt_cache.studies import COMPLETE, FAILED, PRUNED
+
+    names = {"scored": COMPLETE, "pruned": PRUNED, "failed": FAILED}
+    return {"trials": {name: sum(t.state == state for t in trials) for name, state in names.items()}}
+
+
+def values(table: list[Influence]) -> list[dict[str, Any]]:
+    """Give the influence of each setting as JSON values."""
+    from dataclasses import asdict
+
+    return [asdict(each) for each in table]
+
+
+def layout(table: list[Influence]) -> str:
+    """Lay out the influence of each setting, one row for each of its values."""
+    return console.table(HEADER, [["–" if cell is None else cell for cell in row] for row in _rows(table)])
+
+
+def _rows(table: list[Influence]) -> list[list[object]]:
+    return [
+        [each.setting, each.importance, m.value, m.scored, m.pruned, m.failed, m.mean, m.sd, m.best]
+        for each in table
+        for m in each.marginals
+    ]
+
+
+def _write(out: Path, table: list[Influence]) -> None:
+    import csv
+
+    from img2prompt_cache.errors import Img2PromptError
+
+    try:
+        with out.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([HEADER, *_rows(table)])
+    except OSError as error:
+        raise Img2PromptError(f"--out {out} cannot be written: {error.strerror or error}") from None

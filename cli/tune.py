@@ -1,0 +1,148 @@
+"""``img2prompt-cache tune``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import console
+from .fit import note_straddling, read_specs, run_line, run_values
+from .influence import counts, layout, told, values
+
+if TYPE_CHECKING:
+    from img2prompt_cache.studies import FinishedTrial
+
+SHOWN = 5
+
+
+def tune(
+    head: Annotated[str, typer.Option(help="The head whose settings are searched.")] = "mlp",
+    trials: Annotated[
+        int, typer.Option(min=1, help="How many in all, those of an earlier call on this study included.")
+    ] = 30,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What to search: seed, the seed's random search, or a JSON file, as in "
+            '{"lr": {"log": [1e-5, 1e-2]}, "dropout": {"uniform": [0, 0.5]}, "k": {"int": [1, 99]}, '
+            '"hidden": [[512], [512, 512]]}. Absent: the head\'s own.',
+            show_default=False,
+        ),
+    ] = None,
+    sampler: Annotated[
+        str, typer.Option(help="random; or tpe, which draws more where scores were good.")
+    ] = "random",
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune/--no-prune", help="Stop trials that do worse on the way than half before them."
+        ),
+    ] = True,
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where the trials are kept (SQLite), and gone on with. Absent: in the cache's `studies`, by "
+            "head, backbones and space.",
+            show_default=False,
+        ),
+    ] = None,
+    cache: console.CacheOption = console.DEFAULT_CACHE,
+    features: Annotated[
+        str | None, typer.Option(metavar="SPEC,SPEC", help="Backbones to join. Absent: every cached one.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Target column. Absent: the first.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="As for fit: group, random, or a column of your table.")
+    ] = "group",
+    holdout: Annotated[
+        float, typer.Option(min=0.01, max=0.9, help="Share of the rows held out from the search.")
+    ] = 0.2,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Of the split, the head and what is drawn.")
+    ] = 0,
+    fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit the best setting as a run.")] = True,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where the run goes. Absent: a readable name in the cache's `runs`."
+        ),
+    ] = None,
+    json: console.Json = False,
+) -> None:
+    """Search the settings of a head, fit the best, show what each setting did.
+
+    A trial is scored on grouped inner folds of the training side (one inner hold-out, of 5,000 rows or more);
+    the hold-out that scores the run has no say. The same command goes on with a search that was interrupted.
+    """
+    from dataclasses import replace
+
+    from img2prompt_cache.cache import Cache
+    from img2prompt_cache.fit import Choice
+    from img2prompt_cache.fit import fit as fit_head
+    from img2prompt_cache.influence import influence
+    from img2prompt_cache.spaces import find_space
+    from img2prompt_cache.tune import Search, best, default_file
+    from img2prompt_cache.tune import tune as search
+
+    opened = Cache(Path(cache))
+    choice = Choice(
+        head=head,
+        features=() if features is None else read_specs(features),
+        encoder=encoder,
+        split=split,
+        fraction=holdout,
+        seed=seed,
+    )
+    searched = Search(choice, find_space(head, space), trials, sampler, prune)
+    file = study or default_file(opened, choice, space)
+    with console.progress("trials", trials) as advance:
+        done = search(opened, searched, file, _watch(advance))
+    top = best(done)
+    made = fit_head(opened, replace(choice, settings=top.settings), run) if fit else None
+    if made:
+        note_straddling(made[1])
+    table = influence(searched.space, done)
+    if json:
+        console.result_json(
+            {
+                "study": str(file),
+                "head": head,
+                **counts(done),
+                "best": {"trial": top.number, "cosine": top.cosine, "settings": top.settings},
+                "influence": values(table),
+                "run": run_values(*made) if made else None,
+            }
+        )
+        return
+    lines = [run_line(*made)] if made else []
+    console.result("\n".join([*lines, f"{file}: {told(done)}", _best(done), "", layout(table)]))
+
+
+def _watch(advance: console.Bar) -> Callable[[FinishedTrial], None]:
+    def watch(trial: FinishedTrial) -> None:
+        advance(1)
+        if trial.reason:
+            console.note(f"trial {trial.number} failed: {trial.reason}")
+        console.stop.check()
+
+    return watch
+
+
+def _best(trials: list[FinishedTrial]) -> str:
+    """Lay out the trials with the best scores."""
+    from img2prompt_cache.influence import name_of
+
+    scored = sorted((t for t in trials if t.cosine is not None), key=lambda t: (-(t.cosine or 0), t.number))
+    names = list(scored[0].settings)
+    rows: list[list[Any]] = [
+        [t.number, t.cosine, f"{t.seconds:.1f}", *(name_of(t.settings[name]) for name in names)]
+        for t in scored[:SHOWN]
+    ]
+    return console.table(["trial", "inner cosine", "seconds", *names], rows)
