@@ -59,6 +59,14 @@ def fit(
             help="Instead: hold out every row once, in K folds. The saved head is fitted on all rows after.",
         ),
     ] = None,
+    only: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Use only rows that this table names by imgId, with keep = 1 where it has that column; "
+            "`dedup` writes one.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the split and of the head.")] = 0,
     refit: Annotated[
         bool,
@@ -187,6 +195,7 @@ def fit(
         refit=refit,
         folds=folds,
         optimism=optimism,
+        only=only,
     )
     opened = Cache(Path(cache))
     fitted = ensemble.fit_on_runs(

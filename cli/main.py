@@ -17,6 +17,7 @@ from img2prompt_cache.errors import Img2PromptError
 
 from . import console
 from .compare import compare
+from .dedup import dedup
 from .demo import demo
 from .doctor import doctor
 from .extract import extract
@@ -42,7 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(extract, fit, tune, influence, predict, compare),
+    *(extract, fit, tune, influence, predict, compare, dedup),
     *(info, verify, repair, pack, demo, weights, doctor),
 ):
     app.command()(command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -20,7 +20,17 @@ MAX_EDGES = 2**22
 """Edges kept before they are merged into the labels."""
 
 
-def near(vectors: NDArray[np.float32], threshold: float) -> Rows:
+class Vectors(Protocol):
+    """Unit vectors that are read a slice at a time: an array, or what is like one."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, part: slice, /) -> NDArray[np.float32]:
+        """Give some of them, shape (n, d)."""
+
+
+def near(vectors: Vectors, threshold: float) -> Rows:
     """Label unit vectors by the connected components of the graph that joins those with cosine ≥ threshold.
 
     Pairs are found in blocks and merged into the labels before they are many, so memory stays a few blocks.
@@ -28,6 +38,7 @@ def near(vectors: NDArray[np.float32], threshold: float) -> Rows:
     Parameters
     ----------
     vectors : numpy.ndarray, float32, shape (m, d)
+        Or anything that gives slices of such an array.
     threshold : float
 
     Returns
@@ -46,10 +57,11 @@ def near(vectors: NDArray[np.float32], threshold: float) -> Rows:
     return _merge(label, waiting)
 
 
-def _edges(vectors: NDArray[np.float32], threshold: float) -> Iterator[tuple[Rows, Rows]]:
+def _edges(vectors: Vectors, threshold: float) -> Iterator[tuple[Rows, Rows]]:
     for start in range(0, len(vectors), BLOCK):
+        block = vectors[start : start + BLOCK]
         for other in range(start, len(vectors), BLOCK):
-            scores = vectors[start : start + BLOCK] @ vectors[other : other + BLOCK].T
+            scores = block @ vectors[other : other + BLOCK].T
             left, right = np.divmod(np.flatnonzero(scores >= threshold), scores.shape[1])
             yield left + start, right + other
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,6 +111,7 @@ def load_dataset(
     texts: Column | None = None,
     *,
     with_prompt: bool | None = True,
+    only: Collection[str] | None = None,
 ) -> Dataset:
     """Read the usable rows: good image, every feature there.
 
@@ -123,6 +125,8 @@ def load_dataset(
     with_prompt : bool or None
         True for the rows that have a prompt, False for those that have none, None for all. A target or texts
         need True.
+    only : collection of str, optional
+        The imgIds to take, and no others.
 
     Returns
     -------
@@ -131,7 +135,7 @@ def load_dataset(
     Raises
     ------
     UsageError
-        If no row is usable.
+        If no row is usable, or the cache lacks an imgId of `only`.
     Img2PromptError
         If a part is damaged, or a value is not finite.
     """
@@ -146,6 +150,8 @@ def load_dataset(
         and row not in missing
         and (with_prompt is None or bool(prompt.strip()) == with_prompt)
     ]
+    if only is not None:
+        usable = _named(cache, usable, text["imgId"], only)
     if not usable:
         what = {
             True: " with a prompt; extract images with their prompts into a cache of their own",
@@ -169,6 +175,20 @@ def load_dataset(
         features=features,
         texts=_finite(cache, texts, rows) if texts else None,
     )
+
+
+def _named(cache: Cache, rows: list[int], ids: list[str], only: Collection[str]) -> list[int]:
+    """Take those of `rows` whose imgId is named."""
+    wanted = {*only}
+    strangers = sorted(wanted - {*ids})
+    if strangers:
+        raise UsageError(
+            f"--only names {len(strangers)} imgIds that {cache.folder} does not have, first {strangers[0]!r}"
+        )
+    found = [row for row in rows if ids[row] in wanted]
+    if not found:
+        raise UsageError(f"--only names no usable row of {cache.folder}")
+    return found
 
 
 def load_prompts(cache: Cache, target: Column) -> tuple[list[str], NDArray[np.float32]]:

@@ -19,6 +19,7 @@ from img2prompt_cache.manifest import Column
 from img2prompt_cache.metrics import cosine
 from img2prompt_cache.runs import Run, Use, Validation, claim, new_folder, release, save_run
 from img2prompt_cache.scores import by_fold, floor, score
+from img2prompt_cache.selection import read_selection
 from img2prompt_cache.splits import Split, column_split, divide, prompt_groups, random_split, rows_digest
 from img2prompt_cache.trial import configured, fit_rows, optimism, try_out
 from img2prompt_cache.versions import library_versions
@@ -54,6 +55,8 @@ class Choice:
         rows and chooses anew, for the folds may have chosen differently.
     optimism : bool or None
         Also score on a random split, to tell by how much that flatters; if None, unless the head is costly.
+    only : pathlib.Path or None
+        A table that names the rows to use, as `dedup` writes it; see `read_selection`.
     """
 
     head: str = "mlp"
@@ -66,6 +69,7 @@ class Choice:
     refit: bool = True
     folds: int | None = None
     optimism: bool | None = None
+    only: Path | None = None
 
 
 def fit(
@@ -130,7 +134,8 @@ def _fit(
     folder: Path,
 ) -> Run:
     started = time.perf_counter()
-    data = load_dataset(cache, features, target, texts)
+    only = None if choice.only is None else read_selection(choice.only)
+    data = load_dataset(cache, features, target, texts, only=only)
     split = make_split(cache, data, choice.split, choice.fraction, choice.seed, choice.folds)
     held = split.validation
     trial = try_out(head, data, split)

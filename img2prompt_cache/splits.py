@@ -156,12 +156,12 @@ def prompt_groups(
     """
     if not np.isfinite(np.sum(targets, dtype=np.float64)):
         raise Img2PromptError("targets hold NaN or infinity; run `verify` on the cache, or extract them anew")
-    prompt = _codes(prompts)
+    prompt = codes(prompts)
     _, first = np.unique(prompt, return_index=True)
     group = near(unit(targets[first]), threshold)[prompt]
     if images is not None:
-        group = _merged(group, _codes(images))
-    return _codes(group.tolist())
+        group = _merged(group, codes(images))
+    return codes(group.tolist())
 
 
 def _merged(one: Rows, other: Rows) -> Rows:
@@ -194,7 +194,7 @@ def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str =
     """
     if not 0 < fraction < 1:
         raise UsageError(f"the held-out fraction must lie between 0 and 1, not {fraction}")
-    groups = _codes(groups.tolist())
+    groups = codes(groups.tolist())
     size = np.bincount(groups)
     if len(groups) < 2:
         raise UsageError(f"cannot hold out rows of {len(groups)}; add pairs")
@@ -285,7 +285,7 @@ def column_split(
         raise UsageError(f"column {column!r} is empty in {len(empty)} rows, first in row {empty[0]}")
     sides = [SIDES.get(value.strip().lower()) for value in values]
     if None in sides:
-        labels = _codes(values)
+        labels = codes(values)
         if labels.max(initial=0) == 0:
             raise UsageError(f"column {column!r} holds only {values[0]!r}; a split takes two labels")
         return divide(_merged(labels, groups), column, fraction, folds, seed)
@@ -319,7 +319,7 @@ def k_folds(groups: Rows, k: int, seed: int = 0) -> Rows:
     UsageError
         If k < 2 or there are fewer groups than folds.
     """
-    groups = _codes(groups.tolist())
+    groups = codes(groups.tolist())
     size = np.bincount(groups)
     if k < 2:
         raise UsageError(f"cannot cross-validate with {k} folds; at least 2 are needed")
@@ -339,7 +339,7 @@ def k_folds(groups: Rows, k: int, seed: int = 0) -> Rows:
     return fold[groups]
 
 
-def _codes(values: Sequence[Hashable]) -> Rows:
+def codes(values: Sequence[Hashable]) -> Rows:
     """Number equal values alike, from 0 in the order they first appear."""
     seen: dict[Hashable, int] = {}
     return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int64, len(values))

@@ -1,0 +1,59 @@
+"""``img2prompt-cache dedup``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import console
+
+
+def dedup(
+    cache: console.CacheOption = console.DEFAULT_CACHE,
+    threshold: Annotated[
+        float, typer.Option(help="Cosine from which prompts, or images, are near-identical.")
+    ] = 0.9,
+    features: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="Backbone to compare images by. Absent: the first cached one."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The CSV to write. Absent: `dedup.csv` in the cache.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
+    json: console.Json = False,
+) -> None:
+    """Mark near-identical prompts and images of a cache in a CSV that `fit --only` takes.
+
+    Of rows that are alike the first good one is kept.
+    """
+    from img2prompt_cache.cache import Cache
+    from img2prompt_cache.dataset import choose_features, choose_target
+    from img2prompt_cache.dedup import NAME, check_free, find_duplicates, save_duplicates, twins
+
+    opened = Cache(Path(cache))
+    out = out or opened.folder / NAME
+    check_free(out, overwrite=overwrite)
+    column = choose_features(opened, (features,) if features else ())[0]
+    target = choose_target(opened, None) if opened.manifest.of_kind("targets") else None
+    found = find_duplicates(opened, threshold, column, target)
+    save_duplicates(out, found, overwrite=overwrite)
+    good = int((found.image_group >= 0).sum())
+    counts = {
+        "rows": len(found.ids),
+        "good": good,
+        "kept": int(found.keep.sum()),
+        "similar_prompts": twins(found.prompt_group),
+        "similar_images": twins(found.image_group),
+        "identical_images": found.identical,
+    }
+    if json:
+        console.result_json({"out": str(out), "threshold": threshold, "features": column.spec, **counts})
+        return
+    console.result(
+        f"{out}: {counts['kept']} of {good} good rows kept; {counts['similar_prompts']} have a prompt "
+        f"like one before, {counts['similar_images']} an image, {counts['identical_images']} of them "
+        "byte for byte"
+    )
