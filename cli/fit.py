@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from img2prompt_cache.runs import Run
 
 _MLP = "MLP settings"
+_TUNED = "Fine-tuning"
 _OTHER = "Settings of ridge, kernel and knn"
 
 
 def fit(
     context: typer.Context,
     head: Annotated[
-        str, typer.Option(help="mean, nearest, knn, clip, ridge, kernel, mlp, blend or distil.")
+        str, typer.Option(help="mean, nearest, knn, clip, ridge, kernel, mlp, finetune, blend or distil.")
     ] = "mlp",
     cache: console.CacheOption = console.DEFAULT_CACHE,
     features: Annotated[
@@ -108,6 +109,14 @@ def fit(
     patience: Annotated[
         int | None, typer.Option(help="Epochs without improvement.", rich_help_panel=_MLP)
     ] = None,
+    blocks: Annotated[
+        int | None,
+        typer.Option(
+            help="Finetune: how many of the backbone's last blocks are trained, from its trunk. Absent: "
+            "all that were left off the trunk.",
+            rich_help_panel=_TUNED,
+        ),
+    ] = None,
     alpha: Annotated[
         str | None,
         typer.Option(
@@ -174,6 +183,7 @@ def fit(
         "epochs": epochs,
         "max_epochs": max_epochs,
         "patience": patience,
+        "blocks": blocks,
         "alpha": None if alpha is None else _numbers("--alpha", alpha),
         "gain": None if gain is None else _numbers("--gain", gain),
         "landmarks": landmarks,

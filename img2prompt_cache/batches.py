@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from img2prompt_cache.mapped import MappedColumn
+from img2prompt_cache.trunkrows import TrunkRows
 
 if TYPE_CHECKING:
     import torch
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
 
 
 def batches(
-    columns: Sequence[MappedColumn], rows: NDArray[np.int64], size: int, seed: int | None = None
+    columns: Sequence[MappedColumn | TrunkRows | NDArray[Any]],
+    rows: NDArray[np.int64],
+    size: int,
+    seed: int | None = None,
 ) -> Iterator[tuple[NDArray[Any], ...]]:
     """Go through rows once, batch by batch; the next batch is read while the last one is worked on.
 
     Parameters
     ----------
-    columns : sequence of MappedColumn
+    columns : sequence of MappedColumn, TrunkRows or numpy.ndarray
     rows : numpy.ndarray, int64, shape (n,)
         Which rows.
     size : int
@@ -38,7 +42,7 @@ def batches(
     order = rows if seed is None else np.random.default_rng(seed).permutation(rows)
 
     def read(start: int) -> tuple[NDArray[Any], ...]:
-        return tuple(column[order[start : start + size]] for column in columns)
+        return tuple(np.asarray(column[order[start : start + size]]) for column in columns)
 
     with ThreadPoolExecutor(1) as ahead:
         following = None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.backbones.taps import Tap, split_spec
+from img2prompt_cache.backbones.taps import Tap, blocks_of, split_spec
 from img2prompt_cache.cache import OK, Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.manifest import Column
+from img2prompt_cache.mapped import MappedViews
+from img2prompt_cache.trunkrows import TrunkRows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +30,8 @@ class Dataset:
         Their numbers in the cache.
     ids, prompts, images : list of str
         imgId, prompt, and sha256 of the image's bytes, for each row.
-    X : numpy.ndarray, float32, shape (n, p)
+    X : numpy.ndarray, float32, shape (n, p); or TrunkRows, shape (n, …)
+        Joined features; of a trunk column its rows, which are read when they are asked for.
     y : numpy.ndarray, float32, shape (n, t)
         Targets; (n, 0) where none were asked for.
     features : tuple of Column
@@ -40,7 +44,7 @@ class Dataset:
     ids: list[str]
     prompts: list[str]
     images: list[str]
-    X: NDArray[np.float32]
+    X: Any
     y: NDArray[np.float32]
     features: tuple[Column, ...]
     texts: NDArray[np.float32] | None = None
@@ -48,7 +52,7 @@ class Dataset:
     @property
     def blocks(self) -> tuple[int, ...]:
         """Widths of the joined backbones."""
-        return tuple(column.shape[0] for column in self.features)
+        return tuple(math.prod(column.shape) for column in self.features)
 
 
 def choose_features(cache: Cache, specs: tuple[str, ...]) -> tuple[Column, ...]:
@@ -65,6 +69,52 @@ def choose_features(cache: Cache, specs: tuple[str, ...]) -> tuple[Column, ...]:
     if len(set(names)) < len(names):
         raise UsageError(f"--features names a backbone twice: {', '.join(names)}")
     return tuple(cache.column("features", name) for name in names)
+
+
+def choose_trunk(cache: Cache, specs: tuple[str, ...], blocks: int | None = None) -> Column:
+    """Find the trunk column to train the last blocks of a backbone from.
+
+    Parameters
+    ----------
+    cache : Cache
+    specs : tuple of str
+        One backbone, or one trunk column; that of which a trunk is cached if empty.
+    blocks : int, optional
+        How many blocks are to be trained. The column with the fewest behind its cut that are enough is taken;
+        that with the most if absent.
+
+    Raises
+    ------
+    UsageError
+        If there is not one backbone, or no such column of it, or it is not complete.
+    """
+    trunks = cache.manifest.of_kind("trunk")
+    cached = list(dict.fromkeys(split_spec(column.spec)[0] for column in trunks))
+    names = specs or tuple(cached)
+    if len(names) > 1:
+        raise UsageError(f"finetune trains one backbone; name one with --features: {', '.join(names)}")
+    extract = f"`img2prompt-cache extract --cache {cache.folder}"
+    if not names:
+        raise UsageError(f"{cache.folder} has no trunk column; run {extract} --trunk {blocks or 'K'}`")
+    spec, tap = split_spec(names[0])
+    if not blocks_of(tap.name):
+        spec = cache.column("features", names[0]).spec
+    found = [column for column in trunks if names[0] in (column.spec, split_spec(column.spec)[0])]
+    if not found:
+        others = f"; there is one of {', '.join(cached)}" if cached else ""
+        raise UsageError(
+            f"no trunk of {names[0]} is cached{others}; run {extract} --backbone {spec} "
+            f"--trunk {blocks or blocks_of(tap.name) or 'K'}`"
+        )
+    enough = [column for column in found if _behind(column) >= (blocks or 1)]
+    if not enough:
+        raise UsageError(
+            f"--blocks {blocks}: the trunk of {spec} is cached before its last "
+            f"{max(map(_behind, found))} blocks; run {extract} --backbone {spec} --trunk {blocks}`"
+        )
+    # Of two cut at the same block the one stored in float16 comes first by its name.
+    ranked = sorted(enough, key=lambda column: (_behind(column) * (1 if blocks else -1), column.spec))
+    return cache.column("trunk", ranked[0].spec)
 
 
 def choose_target(cache: Cache, spec: str | None) -> Column:
@@ -119,7 +169,8 @@ def load_dataset(
     ----------
     cache : Cache
     features, target
-        From `choose_features` and `choose_target`; without a target, `y` is empty.
+        From `choose_features`, or the one from `choose_trunk`; and from `choose_target`. Without a target,
+        `y` is empty.
     texts : Column, optional
         From `choose_texts`.
     with_prompt : bool or None
@@ -139,10 +190,12 @@ def load_dataset(
     Img2PromptError
         If a part is damaged, or a value is not finite.
     """
-    columns = [*features, *(column for column in (target, texts) if column)]
+    views = _views_of(cache, features[0]) if target else None
+    read = [*features, *([views] if views else [])]
+    columns = [*read, *(column for column in (target, texts) if column)]
     cache.require_undamaged([cache.manifest.columns[0], *columns])
     text = cache.text("imgId", "prompt", "sha256", "status")
-    missing = cache.missing(list(features))
+    missing = cache.missing(read)
     usable = [
         row
         for row, (status, prompt) in enumerate(zip(text["status"], text["prompt"], strict=True))
@@ -160,17 +213,12 @@ def load_dataset(
         }[with_prompt]
         raise UsageError(f"{cache.folder} has no usable image{what}")
     rows = np.array(usable, np.int64)
-    X = np.empty((len(rows), sum(column.shape[0] for column in features)), np.float32)
-    left = 0
-    for column in features:
-        X[:, left : left + column.shape[0]] = _finite(cache, column, rows)
-        left += column.shape[0]
     return Dataset(
         rows=rows,
         ids=[text["imgId"][row] for row in usable],
         prompts=[text["prompt"][row] for row in usable],
         images=[text["sha256"][row] for row in usable],
-        X=X,
+        X=_values(cache, features, rows, views),
         y=_finite(cache, target, rows) if target else np.empty((len(rows), 0), np.float32),
         features=features,
         texts=_finite(cache, texts, rows) if texts else None,
@@ -210,6 +258,38 @@ def load_prompts(cache: Cache, target: Column) -> tuple[list[str], NDArray[np.fl
         if prompt.strip():
             first.setdefault(prompt, row)
     return list(first), _finite(cache, target, np.array(list(first.values()), np.int64))
+
+
+def _behind(trunk: Column) -> int:
+    """How many blocks lie behind the cut of a trunk column."""
+    return blocks_of(split_spec(trunk.spec)[1].name)
+
+
+def _views_of(cache: Cache, trunk: Column) -> Column | None:
+    """Find the most views of a trunk column that are cached for every row; None for other columns."""
+    if trunk.kind != "trunk":
+        return None
+    found = [
+        column
+        for column in cache.manifest.of_kind("views")
+        if column.rows == cache.rows
+        and {key: value for key, value in column.fingerprint.items() if key != "views"} == trunk.fingerprint
+    ]
+    return max(found, key=lambda column: (column.shape[0], column.spec), default=None)
+
+
+def _values(
+    cache: Cache, features: tuple[Column, ...], rows: NDArray[np.int64], views: Column | None
+) -> NDArray[np.float32] | TrunkRows:
+    if features[0].kind == "trunk":
+        seen = MappedViews(cache.folder, views) if views else None
+        return TrunkRows(cache.mapped(features[0]), rows, seen)
+    X = np.empty((len(rows), sum(column.shape[0] for column in features)), np.float32)
+    left = 0
+    for column in features:
+        X[:, left : left + column.shape[0]] = _finite(cache, column, rows)
+        left += column.shape[0]
+    return X
 
 
 def _finite(cache: Cache, column: Column, rows: NDArray[np.int64]) -> NDArray[np.float32]:

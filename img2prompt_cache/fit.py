@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from img2prompt_cache.cache import Cache
-from img2prompt_cache.dataset import Dataset, choose_features, choose_target, choose_texts, load_dataset
+from img2prompt_cache.dataset import (
+    Dataset,
+    choose_features,
+    choose_target,
+    choose_texts,
+    choose_trunk,
+    load_dataset,
+)
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.manifest import Column
@@ -39,7 +46,7 @@ class Choice:
     settings : dict
         Settings of the head that differ from its defaults.
     features : tuple of str
-        Backbones to join; every cached one if empty.
+        Backbones to join; every cached one if empty. For a head on a trunk, its one backbone.
     encoder : str or None
         Target column; the first if absent.
     split : str
@@ -108,11 +115,7 @@ def fit(
         raise UsageError(
             "--no-refit keeps the head of the training side, but --folds has several; leave one out"
         )
-    texts = None
-    if head.texts:
-        features, texts = choose_texts(cache, choice.features)
-    else:
-        features = choose_features(cache, choice.features)
+    features, texts = _columns(cache, head, choice.features)
     target = choose_target(cache, choice.encoder)
     if folder is None:
         folder = new_folder(cache.folder, choice.head, [column.spec for column in features])
@@ -122,6 +125,13 @@ def fit(
         return folder, _fit(cache, choice, head, features, target, texts, folder)
     finally:
         release(folder)
+
+
+def _columns(cache: Cache, head: Head, specs: tuple[str, ...]) -> tuple[tuple[Column, ...], Column | None]:
+    """Find the columns that a head is fitted on, and that of the prompts' texts, if it takes them."""
+    if head.takes == "trunk":
+        return (choose_trunk(cache, specs, head.get_params()["blocks"]),), None
+    return choose_texts(cache, specs) if head.texts else (choose_features(cache, specs), None)
 
 
 def _fit(
@@ -247,4 +257,5 @@ def describe_split(split: Split, data: Dataset) -> dict[str, Any]:
 
 def use_of(column: Column) -> Use:
     """What a run keeps of a column."""
-    return Use(column.spec, column.shape[0], column.fingerprint, column.revision)
+    shape = column.shape if len(column.shape) > 1 else ()
+    return Use(column.spec, math.prod(column.shape), column.fingerprint, column.revision, shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,14 +130,45 @@ class MappedColumn:
         place[:] = found[0] if len(found) == 1 else restore(*found)
 
     def _open(self, number: int) -> list[NDArray[Any]]:
-        part = self.column.parts[number]
-        # Indexing a plain view of a map is faster than indexing the map.
-        return [
-            map_values(self.folder / part.file, name, (part.stop - part.start, *shape), dtype).view(
-                np.ndarray
-            )
-            for name, (shape, dtype) in self.column.datasets.items()
-        ]
+        return _maps(self.folder, self.column, number)
+
+
+class MappedViews(MappedColumn):
+    """Views of a mapped column, each a row of its own: view v of row r is number ``r * views + v``.
+
+    Parameters
+    ----------
+    folder, dtype
+        As for `MappedColumn`.
+    column : Column
+        Of kind views.
+    """
+
+    def __init__(self, folder: Path, column: Column, dtype: str = "float32") -> None:
+        self.stored, self.views = column, column.shape[0]
+        parts = tuple(
+            replace(part, start=part.start * self.views, stop=part.stop * self.views) for part in column.parts
+        )
+        # A trunk column, because of int8 values it too has a scale for each of its rows.
+        flat = replace(column, kind="trunk", shape=column.shape[1:], parts=parts)
+        super().__init__(folder, flat, dtype)
+
+    def load(self) -> NDArray[Any]:
+        """Read every view of every row: shape (rows × views, …), of the chosen dtype."""
+        return MappedColumn(self.folder, self.stored, self.dtype.name).load().reshape(self.shape)
+
+    def _open(self, number: int) -> list[NDArray[Any]]:
+        return [values.reshape(-1, *values.shape[2:]) for values in _maps(self.folder, self.stored, number)]
+
+
+def _maps(folder: Path, column: Column, number: int) -> list[NDArray[Any]]:
+    """Map the datasets of a part."""
+    part = column.parts[number]
+    # Indexing a plain view of a map is faster than indexing the map.
+    return [
+        map_values(folder / part.file, name, (part.stop - part.start, *shape), dtype).view(np.ndarray)
+        for name, (shape, dtype) in column.datasets.items()
+    ]
 
 
 class _Window:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from img2prompt_cache.dataset import load_dataset
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fingerprints import require_equal
 from img2prompt_cache.precision import choose_device, choose_precision
+from img2prompt_cache.quantise import quantise, restore
 from img2prompt_cache.reader import Slice, encode_batches
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ def predict_images(
         rows = Slice(0, start, {"imgId": ids, "uri": uris})
         for batch in encode_batches(rows, source, backbones, BATCH_SIZE):
             if batch.fresh:
-                values = _joined([batch.features[spec] for spec in backbones])
-                whole = np.isfinite(values).all(axis=1)
+                values = _joined([_stored(batch.features[spec], spec) for spec in backbones])
+                whole = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
                 at = [batch.first + batch.fresh[i] for i in np.flatnonzero(whole)]
                 known.update(zip(at, head.predict(values[whole]) if at else (), strict=True))
             found: dict[str, NDArray[np.float32]] = {}
@@ -121,9 +122,16 @@ def predict_images(
 
 
 def _joined(features: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Join features as the cache keeps them, which is float16: what heads are fitted on."""
-    with np.errstate(over="ignore"):
-        return np.concatenate(features, axis=1).astype(np.float16).astype(np.float32)
+    """Join the columns of a run; a trunk is the only one of its run."""
+    return np.concatenate(features, axis=1) if len(features) > 1 else features[0]
+
+
+def _stored(values: NDArray[Any], spec: str) -> NDArray[np.float32]:
+    """Round values as their column keeps them, in float16 or int8: what heads are fitted on."""
+    with np.errstate(over="ignore", invalid="ignore"):  # its caller leaves out what is not finite
+        kept = values.astype(np.float16, copy=False)
+        coded = split_spec(spec)[1].dtype == "int8"
+        return restore(*quantise(kept)) if coded else kept.astype(np.float32)
 
 
 def predict_cached(run: Run, head: Head, cache: Cache, *, with_prompt: bool | None) -> Predictions:
@@ -145,7 +153,7 @@ def predict_cached(run: Run, head: Head, cache: Cache, *, with_prompt: bool | No
     Img2PromptError
         If a column was made differently from the one the run was fitted on.
     """
-    columns = tuple(cache.column("features", use.spec) for use in run.features)
+    columns = tuple(cache.column(split_spec(use.spec)[1].kind, use.spec) for use in run.features)
     for use, column in zip(run.features, columns, strict=True):
         require_equal(f"column {column.folder}", use.fingerprint, column.fingerprint, _ADVICE)
     try:

@@ -39,12 +39,16 @@ LATER = ("r@10", "floor", "optimism")
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A column that a run was fitted on: its spec, width, fingerprint, and the revision of its weights."""
+    """A column that a run was fitted on: its spec, width, fingerprint, and the revision of its weights.
+
+    `shape` is that of one row where it has more than one axis; its product is the width.
+    """
 
     spec: str
     width: int
     fingerprint: dict[str, str]
     revision: str = ""
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,10 +283,14 @@ def _is_number(value: object) -> bool:
 
 
 def _use(data: dict[str, Any]) -> Use:
-    use = Use(**data)
+    use = Use(**{**data, "shape": tuple(data.get("shape", ()))})
     texts = [use.spec, use.revision, *use.fingerprint, *use.fingerprint.values()]
     _check(all(isinstance(text, str) for text in texts), "a column is not described in text")
     _check(type(use.width) is int and use.width > 0, "a column has no width")
+    sides = all(type(side) is int and side > 0 for side in use.shape)
+    _check(
+        not use.shape or (sides and math.prod(use.shape) == use.width), "a column's shape is not its width"
+    )
     return use
 
 
@@ -311,8 +319,9 @@ def load_head(folder: Path, run: Run) -> Head:
         if hash_file(path) != run.head_sha256:
             raise Img2PromptError(f"{path} is not the file that was saved with this run; fit it again")
         state = load_file(path)
-        head = make_head(run.head, **run.settings).load_state(state)
-        shape = head.predict(np.zeros((1, sum(run.blocks)), np.float32)).shape
+        head = make_head(run.head, **run.settings).bind(run.features).load_state(state)
+        row = run.features[0].shape or (sum(run.blocks),)
+        shape = head.predict(np.zeros((1, *row), np.float32)).shape
     except UsageError as error:
         raise Img2PromptError(f"{folder / INFO} is not what was saved: {error}; fit the run again") from None
     except OSError as error:

@@ -62,6 +62,19 @@ def made(tiny: Tiny, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
+@pytest.fixture(scope="session")
+def tuned(tiny: Tiny, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of `pairs` with trunks and views of its ViT, and none of its CNN; to be read only."""
+    from img2prompt_cache.backbones.taps import choose_taps
+
+    folder = tmp_path_factory.mktemp("tuned") / "cache"
+    tiny.extract(pairs, folder, backbones=(tiny.vit,), taps=choose_taps(trunk=2, views=2))
+    tiny.extract(pairs, folder, backbones=(tiny.vit,), taps=choose_taps(trunk=2, trunk_dtype="int8"))
+    tiny.extract(pairs, folder, backbones=(tiny.vit,), taps=choose_taps(trunk=1))
+    tiny.extract(pairs, folder, backbones=(tiny.cnn,))
+    return folder
+
+
 @pytest.fixture
 def cache(made: Path, tmp_path: Path) -> Path:
     """A copy of `made`, to be changed at will."""

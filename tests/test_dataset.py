@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from img2prompt_cache.cache import Cache
-from img2prompt_cache.dataset import choose_features, choose_target, load_dataset, load_prompts
+from img2prompt_cache.dataset import choose_features, choose_target, choose_trunk, load_dataset, load_prompts
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from synthetic import ENCODER, ONE, OTHER, make_cache
 
@@ -78,6 +78,58 @@ def test_damage_is_found_before_a_value_is_used(tmp_path):
     with pytest.raises(Img2PromptError, match=r"00001\.h5 is damaged: its bytes have changed"):
         load_dataset(cache, choose_features(cache, ()), choose_target(cache, None))
     assert len(load_dataset(cache, choose_features(cache, (ONE,)), choose_target(cache, None)).rows) == 40
+
+
+def test_rows_of_a_trunk_are_read_when_they_are_asked_for(tuned, tiny):
+    cache = Cache(tuned)
+    trunk = choose_trunk(cache, (tiny.vit,))
+    data = load_dataset(cache, (trunk,), choose_target(cache, None))
+    whole = cache.values(trunk)
+    assert data.blocks == (5 * 64,)
+    assert data.X.shape == (len(data.rows), 5, 64)
+    assert data.X.views == 2
+    np.testing.assert_array_equal(np.asarray(data.X[3:9]), whole[data.rows[3:9]])
+    for shot in (1, 2):
+        seen = cache.values(cache.column("views", f"{tiny.vit}#k2-v2"))[data.rows, shot - 1]
+        np.testing.assert_array_equal(np.asarray(data.X.seen(np.full(len(data.rows), shot))), seen)
+    # Views are for training: prediction needs none.
+    assert load_dataset(cache, (trunk,), with_prompt=None).X.views == 0
+
+
+@pytest.mark.parametrize(
+    ("which", "blocks", "end"),
+    [("vit", None, "#k2"), ("vit", 1, "#k1"), ("vit", 2, "#k2"), ("vit#k2-int8", None, "#k2-int8")],
+)
+def test_the_trunk_with_the_fewest_blocks_that_are_enough_is_taken(tuned, tiny, which, blocks, end):
+    name, mark, suffix = which.partition("#")
+    spec = f"{getattr(tiny, name)}{mark}{suffix}"
+    assert choose_trunk(Cache(tuned), (spec,), blocks).spec == f"{tiny.vit}{end}"
+    assert choose_trunk(Cache(tuned), (), blocks).spec.startswith(
+        tiny.vit
+    )  # the only one there is a trunk of
+
+
+def test_trunks_that_are_not_there(tuned, made, tiny):
+    cache = Cache(tuned)
+    with pytest.raises(UsageError, match="finetune trains one backbone; name one with --features"):
+        choose_trunk(cache, (tiny.vit, tiny.cnn))
+    with pytest.raises(
+        UsageError, match=rf"no trunk of .*cnn is cached; there is one of {tiny.vit}; run"
+    ) as told:
+        choose_trunk(cache, (tiny.cnn,))
+    assert f"`img2prompt-cache extract --cache {tuned} --backbone {tiny.cnn} --trunk K`" in str(told.value)
+    with pytest.raises(UsageError, match=r"--blocks 3: .* before its last 2 blocks; run .* --trunk 3`"):
+        choose_trunk(cache, (tiny.vit,), 3)
+    with pytest.raises(UsageError, match=r"before its last 2 blocks; run .* --trunk 3`"):
+        choose_trunk(cache, (f"{tiny.vit}#k2",), 3)
+    with pytest.raises(UsageError, match="--trunk 9`"):
+        choose_trunk(cache, (f"{tiny.vit}#k9",))
+    with pytest.raises(UsageError, match="unknown features column 'timm:none'"):
+        choose_trunk(cache, ("timm:none",))
+    with pytest.raises(UsageError, match=r"has no trunk column; run .* --trunk K`"):
+        choose_trunk(Cache(made), ())
+    with pytest.raises(UsageError, match=r"no trunk of .* is cached; run .* --trunk 4`"):
+        choose_trunk(Cache(made), (tiny.cnn,), 4)
 
 
 def test_no_usable_row_is_said(tmp_path):

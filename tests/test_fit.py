@@ -20,7 +20,7 @@ from img2prompt_cache.metrics import unit
 from img2prompt_cache.runs import load_head, load_run, load_validation
 from synthetic import ENCODER, ONE, OTHER, make_cache
 
-ON_FEATURES = [name for name in HEADS if not make_head(name).texts]
+ON_FEATURES = [name for name in HEADS if make_head(name).takes == "features" and not make_head(name).texts]
 MLP = {"hidden": [16], "max_epochs": 6, "lr": 1e-2}
 QUICK = {
     "mlp": MLP,

@@ -15,7 +15,7 @@ from img2prompt_cache import mapped
 from img2prompt_cache.batches import RowDataset, batches
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.manifest import Column, Part, part_file
-from img2prompt_cache.mapped import MappedColumn
+from img2prompt_cache.mapped import MappedColumn, MappedViews
 from img2prompt_cache.parts import PartFile
 from img2prompt_cache.quantise import quantise, restore
 
@@ -80,6 +80,15 @@ def test_a_whole_column(columns: dict[str, MappedColumn], name: str) -> None:
     assert (len(column), column.shape) == (ROWS, EXPECTED[name].shape)
     np.testing.assert_array_equal(column[np.arange(ROWS)], EXPECTED[name])
     np.testing.assert_array_equal(column.load(), EXPECTED[name])
+
+
+@given(numbers=st.lists(st.integers(0, 2 * ROWS - 1), max_size=60))
+def test_views_as_rows_of_their_own(columns: dict[str, MappedColumn], numbers: list[int]) -> None:
+    views = MappedViews(columns["views"].folder, columns["views"].column)
+    assert (len(views), views.shape, views.views) == (2 * ROWS, (2 * ROWS, 6, 5), 2)
+    flat = EXPECTED["views"].reshape(2 * ROWS, 6, 5)
+    np.testing.assert_array_equal(views[np.array(numbers, np.int64)], flat[numbers])
+    np.testing.assert_array_equal(views.load(), flat)
 
 
 def test_rows_scattered_over_many_parts(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from img2prompt_cache.backbones.taps import choose_taps
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fit import Choice, fit
@@ -14,7 +15,7 @@ from img2prompt_cache.metrics import cosine
 from img2prompt_cache.predict import load_backbones, predict_cached, predict_images
 from img2prompt_cache.runs import load_head, load_run
 from img2prompt_cache.sources import open_paths, open_source
-from kit import make_source, paint
+from kit import make_source, paint, save_backbone
 
 
 def fitted(tiny, pairs, folder, precision, head="ridge", **settings):
@@ -122,6 +123,44 @@ def test_a_cache_without_the_columns_of_the_run(run, made):
     loaded = load_run(run)
     with pytest.raises(UsageError, match="unknown features column"):
         predict_cached(loaded, load_head(run, loaded), Cache(made), with_prompt=None)
+
+
+@pytest.mark.parametrize("column", ["", "#k2-int8"])
+@pytest.mark.parametrize("blocks", [None, 1])
+def test_a_tuned_tail_predicts_alike_for_images_and_for_their_cached_trunk(
+    tiny, tuned, pairs, tmp_path, column, blocks
+):
+    settings = {"blocks": blocks, "alpha": 1.0, "epochs": 2, "lr": 1e-2}
+    choice = Choice("finetune", settings, features=(f"{tiny.vit}{column}",), split="random")
+    run, _ = fit(Cache(tuned), choice, tmp_path / "run")
+    made = load_run(run)
+    head = load_head(run, made)
+    cached = predict_cached(made, head, Cache(tuned), with_prompt=None)
+    found, bad = together(predict_files(run, open_source(pairs)))
+    assert list(found) == cached.ids
+    assert bad == cached.bad
+    np.testing.assert_allclose(np.stack(list(found.values())), cached.vectors, atol=1e-4)
+    assert len(np.unique(cached.vectors.round(5), axis=0)) > 15
+    assert predict_cached(made, head, Cache(tuned), with_prompt=False).ids == ["img019"]
+
+
+def test_a_tuned_tail_needs_the_backbone_and_the_trunk_it_was_cut_from(tiny, pairs, made, tmp_path):
+    own = save_backbone(tmp_path / "own", "test_vit", seed=3)
+    spec, folder = f"timm:local-dir:{own}", tmp_path / "cache"
+    tiny.extract(pairs, folder, backbones=(spec,), taps=choose_taps(trunk=1))
+    run, _ = fit(
+        Cache(folder), Choice("finetune", {"alpha": 1.0, "epochs": 1}, split="random"), tmp_path / "run"
+    )
+    fitted_run = load_run(run)
+    head = load_head(run, fitted_run)
+    with pytest.raises(UsageError, match="has no trunk column"):
+        predict_cached(fitted_run, head, Cache(made), with_prompt=None)
+    shutil.rmtree(own)
+    save_backbone(own, "test_vit", seed=4)
+    with pytest.raises(
+        Img2PromptError, match=r"weights was sha256:.*, is now sha256:.*extract, and fit, anew"
+    ):
+        load_head(run, fitted_run)
 
 
 def test_no_row_to_predict_for(tiny, tmp_path):

@@ -115,6 +115,9 @@ def test_a_run_comes_back_as_it_was(fitted, tmp_path, head):
         ({"features": "timm:one"}, "has no features"),
         ({"features__0__width": 0}, "no width"),
         ({"features__0__width": KeyError}, "does not describe a run"),
+        ({"features__0__shape": [23]}, "shape is not its width"),
+        ({"features__0__shape": [-4, -6]}, "shape is not its width"),
+        ({"features__0__shape": 24}, "does not describe a run"),
         ({"target__fingerprint": {"weights": 3}}, "not described in text"),
         ({"head": ["ridge"]}, "head is not text"),
         ({"cache": None}, "cache is not text"),
@@ -140,6 +143,13 @@ def test_a_run_of_an_older_version_loads(run):
     made = load_run(run)
     assert (made.parameters, made.predict_rows_per_second, made.fold_metrics) == (None, None, [])
     assert not load_validation(run, made).fold.any()
+    load_head(run, made)
+
+
+def test_a_run_from_before_columns_had_shapes_is_read(run):
+    made = load_run(run)
+    edit(run, features__0__shape=KeyError, features__1__shape=KeyError, target__shape=KeyError)
+    assert load_run(run) == made
     load_head(run, made)
 
 

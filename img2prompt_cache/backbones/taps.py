@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.views import VIEW_RULES, View
@@ -27,6 +27,26 @@ TRUNK_DTYPES = ("float16", "int8")
 MAX_VIEWS = 64
 
 _SUFFIX = re.compile(r"#(?=.)(levels|k[1-9]\d{0,3})?((?<=\d)-int8)?(?:(?(1)-)v([1-9]\d?)(f?))?")
+
+
+class Described(Protocol):
+    """A column of a backbone as the manifest records it, or as a run keeps it."""
+
+    @property
+    def spec(self) -> str:
+        """The backbone's, with a suffix."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row's value."""
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """What the values depend on."""
+
+    @property
+    def revision(self) -> str:
+        """The commit of the hub that the weights are of; empty for others."""
 
 
 @dataclass(frozen=True, slots=True)

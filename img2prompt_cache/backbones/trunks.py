@@ -71,11 +71,26 @@ class Tail(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Go on from the cut."""
-        x = values.permute(0, 3, 1, 2) if values.ndim == 4 else values
+        x = _channels_first(values)
         for block in self.blocks:
             x = block(x)
         features: Tensor = self.head(x)
         return features
+
+
+class Middle(nn.Module):
+    """Blocks between two cuts: values at the one in, values at the other out."""
+
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Go on from cut to cut."""
+        x = _channels_first(values)
+        for block in self.blocks:
+            x = block(x)
+        return _channels_last(x)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +205,10 @@ def split(model: nn.Module, k: int) -> tuple[Trunk, Tail]:
 
 def _channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1) if x.ndim == 4 else x
+
+
+def _channels_first(values: Tensor) -> Tensor:
+    return values.permute(0, 3, 1, 2) if values.ndim == 4 else values
 
 
 def _mean_and_max(x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ HEADS = {
     "ridge": "img2prompt_cache.heads.ridge:Ridge",
     "kernel": "img2prompt_cache.heads.kernel:Kernel",
     "mlp": "img2prompt_cache.heads.mlp:Mlp",
+    "finetune": "img2prompt_cache.heads.finetune:Finetune",
     "blend": "img2prompt_cache.heads.blend:Blend",
     "distil": "img2prompt_cache.heads.distil:Distil",
 }

@@ -15,6 +15,9 @@ from img2prompt_cache.ranges import Space
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from img2prompt_cache.backbones.taps import Described
+    from img2prompt_cache.manifest import Kind
+
     Features = NDArray[np.float32]
     Targets = NDArray[np.float32]
     Groups = NDArray[np.int64]
@@ -32,6 +35,9 @@ class Head(BaseEstimator):  # type: ignore[misc]
     ----------------
     name : str
         What `fit --head` calls it.
+    takes : str
+        The kind of columns it is fitted on: ``"features"`` of any number of backbones, joined; or one
+        ``"trunk"``, whose rows it gets as `trunkrows.TrunkRows` in the place of an array.
     texts : bool
         Whether `fit` also takes `texts`, the embedding of each prompt by the text tower of the one backbone.
     costly : bool
@@ -44,6 +50,7 @@ class Head(BaseEstimator):  # type: ignore[misc]
 
     name: ClassVar[str]
     texts: ClassVar[bool] = False
+    takes: ClassVar[Kind] = "features"
     costly: ClassVar[bool] = False
     space: ClassVar[Space] = {}
     warm_up: ClassVar[int] = 0
@@ -136,6 +143,13 @@ class Head(BaseEstimator):  # type: ignore[misc]
     def measured(self) -> dict[str, Any]:
         """What fitting found out about itself, for `run.json`: JSON values, such as an index's recall."""
         return {}
+
+    def bind(self, columns: Sequence[Described]) -> Self:
+        """Get ready for rows of these columns, before `load_state`; fitting does so by itself.
+
+        Most heads know all they need from their arrays.
+        """
+        return self
 
     def state(self) -> State:
         """Give the fitted arrays, for `head.safetensors`; C-contiguous, names without spaces."""

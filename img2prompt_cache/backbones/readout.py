@@ -1,0 +1,91 @@
+"""The last block of a ViT, less what nobody reads where the class token is the feature.
+
+A block's attention needs every token, but what comes out of it is read at one of them, so the rest of the
+block is computed for that one: the same function, the same gradients, less work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from img2prompt_cache.backbones.trunks import Tail
+
+TOLERANCE = 1e-4
+
+
+class Readout(nn.Module):
+    """A transformer block that gives the first token of its output alone: (n, tokens, c) to (n, 1, c).
+
+    Parameters
+    ----------
+    block : torch.nn.Module
+    step : callable
+        Given the block and its input.
+    """
+
+    def __init__(self, block: nn.Module, step: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.block, self.step = block, step
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give the first token."""
+        return self.step(self.block, x)
+
+
+def shorten(tail: Tail, values: Tensor) -> Tail:
+    """Shorten the last block of a tail.
+
+    The result is held against the tail on `values`, and dropped if it is not the same function.
+
+    Parameters
+    ----------
+    tail : Tail
+    values : torch.Tensor, float32
+        Values at the cut, of an image.
+
+    Returns
+    -------
+    Tail
+        It shares the parameters of `tail`; `tail` itself where more than the first token is read, or the
+        last block is of a kind that this is not known of.
+    """
+    block = tail.blocks[-1]
+    step = _STEPS.get(f"{type(block).__module__}.{type(block).__qualname__}")
+    if step is None:
+        return tail
+    with torch.inference_mode():
+        x = values
+        for each in tail.blocks:
+            x = each(x)
+        first = x.clone()
+        first[:, 1:] = 0
+        whole = tail.head(x)
+        if not torch.equal(whole, tail.head(first)):
+            return tail
+        short = Tail([*tail.blocks[:-1], Readout(block, step)], tail.head)
+        same = (short(values) - whole).abs().max() <= TOLERANCE * whole.abs().max()
+    return short if same else tail
+
+
+# The children of a block are known to its own class only.
+# mypy: disable-error-code="operator,no-any-return"
+
+
+def _timm(block: nn.Module, x: Tensor) -> Tensor:
+    x = x[:, :1] + block.drop_path1(block.ls1(block.attn(block.norm1(x))[:, :1]))
+    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+
+
+def _clip(block: nn.Module, x: Tensor) -> Tensor:
+    normed = block.ln_1(x)
+    x = x[:, :1] + block.ls_1(block.attention(normed[:, :1], normed, normed))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+_STEPS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "timm.models.vision_transformer.Block": _timm,
+    "open_clip.transformer.ResidualAttentionBlock": _clip,
+}

@@ -1,0 +1,413 @@
+"""The finetune head: a backbone's last blocks, trained from what its trunk said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
+from img2prompt_cache.gram import Rows
+from img2prompt_cache.heads import checks
+from img2prompt_cache.heads.base import Head
+from img2prompt_cache.heads.ridge import Ridge
+from img2prompt_cache.metrics import mean_cosine, mse
+from img2prompt_cache.splits import hold_out, k_folds
+from img2prompt_cache.trunkrows import TrunkRows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.backbones.taps import Described
+    from img2prompt_cache.heads.base import Groups, State, Targets
+    from img2prompt_cache.heads.tuning import Inputs, Tuning
+
+FEW, FOLDS = 4000, 3
+"""With fewer rows than this, one hold-out tells little: the epochs are chosen on so many folds."""
+MIXES = (0.25, 0.5, 0.75, 1.0)
+"""Weights of the tuned tensors that are tried once the epochs are chosen."""
+CHUNK = 4096
+"""Rows of pooled features taken at a time."""
+
+
+class Side(NamedTuple):
+    """Rows to train on, and values and targets to watch, if any."""
+
+    rows: NDArray[np.int64]
+    held: tuple[Inputs, Targets] | None
+
+
+class Finetune(Head):
+    """The last blocks of a backbone, fine-tuned from its linear probe on rows of a trunk column.
+
+    The probe is ridge on the pooled features that the pre-trained tail makes of the trunk; its solution is
+    the output layer that training starts with. Then AdamW on 1 − cosine trains the output layer and the tail.
+    Rates are relative: with `lr` 0.001 a step moves a weight by at most about 0.1 % of its tensor's root mean
+    square, and with `pull` 10 it settles at most about a tenth of that away from where it started. Training
+    is judged on rows it never saw, and where it does not help there the head is its probe.
+
+    Parameters
+    ----------
+    blocks : int, optional
+        How many of the last blocks are trained. All behind the cut if absent; where there are more, the
+        others are run as they are.
+    lr : float
+        Relative learning rate of the output layer, at its peak.
+    layer_decay : float
+        Its factor from the output layer to the last block, and from each block to the one before.
+    pull : float
+        Towards the pre-trained weights and the probe, relative to `lr`.
+    ema : float
+        Share of the averaged weights that a step leaves as they are.
+    clip : float
+        Largest norm of a step's gradient.
+    warmup : float
+        Share of the steps in which the rate rises, before it falls with half a cosine.
+    mixup : float
+        Both parameters of the beta distribution that says how two rows are mixed, values at the cut and
+        targets alike; 0 for none.
+    dropout : float
+        Share of the pooled features dropped in training.
+    views : bool
+        Train also on augmented views of the trunk, where the cache holds them.
+    batch_size : int
+    epochs : int, optional
+        Exactly so many. If absent, as many as were best by mean cosine on the validation rows, 0 for the
+        probe itself. Where no validation rows are given, a grouped tenth of the rows stands in for them, or,
+        of fewer than 4,000 rows, each of three grouped folds; then all rows are fitted as long.
+    mix : float, optional
+        Where the weights lie between the probe, 0, and the tuned ones, 1. If absent, chosen with the epochs;
+        1 where these are given.
+    max_epochs, patience : int
+        How many epochs the schedule of the rate spans; and how many to wait for an improvement.
+    alpha : float, optional
+        Penalty of the probe; chosen on grouped folds if absent.
+    folds : int
+        Folds to choose the penalty on.
+    precision : str
+        ``"fp32"``, ``"bf16"`` for bfloat16 products of float32 weights, or ``"auto"``: that on a GPU which
+        has it, float32 otherwise.
+    seed : int
+        Of the folds, the order of rows, their views, mix-up and dropout.
+    """
+
+    name = "finetune"
+    takes = "trunk"
+    costly = True
+    epochs_: int
+    mix_: float
+    alpha_: float
+
+    def __init__(
+        self,
+        blocks: int | None = None,
+        lr: float = 1e-3,
+        layer_decay: float = 0.7,
+        pull: float = 10.0,
+        ema: float = 0.99,
+        clip: float = 1.0,
+        warmup: float = 0.1,
+        mixup: float = 0.2,
+        dropout: float = 0.0,
+        views: bool = True,
+        batch_size: int = 64,
+        epochs: int | None = None,
+        mix: float | None = None,
+        max_epochs: int = 10,
+        patience: int = 3,
+        alpha: float | None = None,
+        folds: int = 5,
+        precision: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        self.blocks = blocks
+        self.lr = lr
+        self.layer_decay = layer_decay
+        self.pull = pull
+        self.ema = ema
+        self.clip = clip
+        self.warmup = warmup
+        self.mixup = mixup
+        self.dropout = dropout
+        self.views = views
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.mix = mix
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.alpha = alpha
+        self.folds = folds
+        self.precision = precision
+        self.seed = seed
+
+    def bind(self, columns: Sequence[Described]) -> Self:
+        """Load the tail behind a trunk column, and check that it is the one the column was cut from.
+
+        Raises
+        ------
+        UsageError
+            If it is not one trunk column, or has too few blocks behind it.
+        Img2PromptError
+            If the backbone is not what the column was made with.
+        """
+        from img2prompt_cache.backbones.tails import load_ending
+
+        self._check_settings()
+        if len(columns) != 1:
+            raise UsageError(f"finetune trains one backbone, not {len(columns)}; name one with --features")
+        self._ending = load_ending(columns[0], self.blocks)
+        return self
+
+    def fit(
+        self,
+        X: Inputs,
+        y: Targets,
+        *,
+        groups: Groups | None = None,
+        blocks: tuple[int, ...] | None = None,
+        validation: tuple[Inputs, Targets] | None = None,
+    ) -> Self:
+        """Fit the head; see `Head.fit`.
+
+        Parameters
+        ----------
+        X : TrunkRows, shape (n, …)
+            Or an array of such values, float32, for a head that `bind` was called of.
+        y, groups, validation
+            As for every head; `validation` holds values at the cut.
+        blocks
+            Ignored: there is one backbone.
+
+        Raises
+        ------
+        UsageError
+            If a setting is out of range, or the rows are no trunk's; or all rows are one group and `epochs`
+            is absent.
+        Img2PromptError
+            If a value is not finite, or the backbone is not the one the column was made with.
+        """
+        self._check_settings()
+        if isinstance(X, TrunkRows):
+            self.bind((X.column,))
+        groups = self._check_rows(X, y, groups)
+        from img2prompt_cache.heads import tuning
+
+        net = tuning.Network(self._ending, y.shape[1], precision=self.precision)
+        self._pooled, self._X, self._y = tuning.pool(net, X), X, y
+        everything = Side(np.arange(len(X)), validation)
+        fold = None if self.alpha is not None else k_folds(groups, self.folds, self.seed)
+        self.alpha_ = float(self._probe(everything.rows, self.alpha, fold).alpha_[0])
+        if self.epochs is not None:
+            self.epochs_, self.mix_ = self.epochs, 1.0 if self.mix is None else self.mix
+            nets, self.history_ = self._run([everything], self.epochs, stop=False)
+        elif validation is not None:
+            nets, self.history_ = self._run([everything], self.max_epochs, stop=True)
+        else:
+            inner = [Side(np.flatnonzero(~held), (X[held], y[held])) for held in _inner(groups, self.seed)]
+            _, self.history_ = self._run(inner, self.max_epochs, stop=True)
+            nets, _ = self._run([everything], self.epochs_, stop=False)
+        self.network_ = nets[0].settle(self.mix_)
+        del self._pooled, self._X, self._y
+        return self
+
+    def predict(self, X: Inputs) -> Targets:
+        """Predict unit-norm embeddings, float32 (n, t), of values at the cut (n, …)."""
+        from img2prompt_cache.heads import tuning
+
+        if X.shape[1:] != self._ending.shape:
+            raise Img2PromptError(
+                f"values of shape {X.shape} do not fit a trunk of shape {self._ending.shape}"
+            )
+        return tuning.predict(self.network_, X)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """One record per epoch, from 0, the probe: `epoch`, `train_loss`, `val_cosine`, `val_mse`, `seconds`.
+
+        Those of the fit that chose the epochs, if one did; means over its folds. Then one for each `mix` of
+        the best epoch's weights that was tried.
+        """
+        return self.history_
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The `blocks` that were trained, the probe's `alpha`, the `epochs`, and the `mix` of weights."""
+        blocks = len(self._ending.tail.blocks)
+        return {"blocks": blocks, "alpha": self.alpha_, "epochs": self.epochs_, "mix": self.mix_}
+
+    def state(self) -> State:
+        """Give the tensors of the tail and the output layer, and `alpha`, `epochs` and `mix`, (1,) each."""
+        weights = self.network_.weights()
+        return {
+            **{key: np.ascontiguousarray(value.detach().cpu().numpy()) for key, value in weights.items()},
+            "alpha": np.array([self.alpha_]),
+            "epochs": np.array([self.epochs_]),
+            "mix": np.array([self.mix_]),
+        }
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
+        """Take the fitted arrays back, once `bind` was called."""
+        from img2prompt_cache.heads import tuning
+
+        self._check_settings()
+        width = len(checks.take(state, "output.bias", None))
+        network = tuning.Network(self._ending, width, precision=self.precision)
+        wanted = network.weights()
+        tuning.load(network, {key: checks.take(state, key, *value.shape) for key, value in wanted.items()})
+        self.network_ = network
+        self.alpha_ = float(checks.take(state, "alpha", 1)[0])
+        self.epochs_ = int(checks.take(state, "epochs", 1)[0])
+        self.mix_ = float(checks.take(state, "mix", 1)[0])
+        self.history_ = []
+        return self
+
+    def _probe(
+        self, rows: NDArray[np.int64], alpha: float | None, fold: NDArray[np.int64] | None = None
+    ) -> Ridge:
+        """Fit ridge on pooled features of some rows, whose `fold` tells where alpha is to be chosen."""
+        fold = np.zeros(len(rows), np.int64) if fold is None else fold
+
+        def chunks() -> Iterator[Rows]:
+            for start in range(0, len(rows), CHUNK):
+                some = rows[start : start + CHUNK]
+                yield Rows(self._pooled[some], self._y[some], fold[start : start + CHUNK])
+
+        return Ridge(alpha, self.folds, seed=self.seed).fit_stream(
+            chunks, len(rows), (self._pooled.shape[1],)
+        )
+
+    def _run(
+        self, sides: Sequence[Side], epochs: int, *, stop: bool
+    ) -> tuple[list[Tuning], list[dict[str, float]]]:
+        """Train one network for each side, epoch by epoch together; choose `epochs_` and `mix_` if `stop`.
+
+        Returns
+        -------
+        nets : list of Tuning
+            To be settled; with `stop` they keep what they were after the best epoch.
+        history : list of dict
+            Means over the networks.
+        """
+        import torch
+
+        from img2prompt_cache.heads.tuning import Tuning
+
+        history: list[dict[str, float]] = []
+        started = time.perf_counter()
+        best, at = -np.inf, 0
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(self.seed)
+            probes = [self._probe(side.rows, self.alpha_) for side in sides]
+            nets = [
+                Tuning(self, self._ending, probe, self._X[side.rows], self._y[side.rows])
+                for side, probe in zip(sides, probes, strict=True)
+            ]
+            for epoch in range(epochs + 1):
+                pairs = zip(nets, sides, probes, strict=True)
+                losses = [net.train() if epoch else self._loss(side, probe) for net, side, probe in pairs]
+                record = {"epoch": epoch, "train_loss": float(np.mean(losses)), **_watch(nets, sides)}
+                if not np.isfinite(list(record.values())).all():
+                    raise Img2PromptError(
+                        f"finetune diverged in epoch {epoch}; lower lr, which is {self.lr:g}"
+                    )
+                history.append({**record, "seconds": time.perf_counter() - started})
+                if not stop or not epoch or record["val_cosine"] > best:
+                    # The probe is held against the mixes in the end, so it is none to be better than here.
+                    best, at = record["val_cosine"] if stop and epoch else best, epoch
+                    for net in nets:
+                        net.keep()
+                elif epoch - at >= self.patience:
+                    break
+        if stop:
+            self._choose(nets, sides, at, history)
+        return nets, history
+
+    def _choose(
+        self, nets: Sequence[Tuning], sides: Sequence[Side], epoch: int, history: list[dict[str, float]]
+    ) -> None:
+        """Settle on `epochs_` and `mix_` by the rows held out: those of the best epoch, or the probe."""
+        mixes = MIXES if self.mix is None else (self.mix,)
+        tried = [{"epoch": epoch, "mix": mix, **_watch(nets, sides, mix)} for mix in mixes]
+        best = max(tried, key=lambda record: record["val_cosine"])
+        better = best["val_cosine"] > history[0]["val_cosine"]
+        self.epochs_, self.mix_ = (epoch, best["mix"]) if better else (0, 0.0)
+        history += tried
+
+    def _loss(self, side: Side, probe: Ridge) -> float:
+        """Mean loss of a probe on the rows it was fitted on."""
+        total = 0.0
+        for start in range(0, len(side.rows), CHUNK):
+            some = side.rows[start : start + CHUNK]
+            total += len(some) * (1 - mean_cosine(probe.predict(self._pooled[some]), self._y[some]))
+        return total / len(side.rows)
+
+    def _check_rows(self, X: Inputs, y: Targets, groups: Groups | None) -> Groups:
+        if not hasattr(self, "_ending"):
+            raise UsageError("finetune is fitted on rows of a trunk column; `extract --trunk K` makes one")
+        if y.ndim != 2 or len(X) != len(y):
+            raise ValueError(f"values {X.shape} and targets {y.shape} must be of as many rows")
+        if X.shape[1:] != self._ending.shape:
+            raise Img2PromptError(
+                f"values of shape {X.shape} do not fit a trunk of shape {self._ending.shape}"
+            )
+        if len(X) == 0:
+            raise Img2PromptError("there are no pairs to fit a head on")
+        checks.finite("targets", y)
+        groups = np.arange(len(X)) if groups is None else groups
+        if groups.shape != (len(X),):
+            raise ValueError(f"groups {groups.shape} do not fit values {X.shape}")
+        return groups
+
+    def _check_settings(self) -> None:
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise unknown("value of finetune's setting 'precision'", self.precision, ("auto", "fp32", "bf16"))
+        if not 0 <= self.lr <= 1:
+            raise UsageError(f"finetune needs lr of 0 to 1, relative to a tensor's size, not {self.lr}")
+        least = {"pull": 0, "mixup": 0, "batch_size": 1, "max_epochs": 1, "patience": 1}
+        for setting, low in least.items():
+            if not getattr(self, setting) >= low:
+                raise UsageError(f"finetune needs {setting} ≥ {low}, not {getattr(self, setting)}")
+        for setting in ("ema", "dropout", "warmup"):
+            if not 0 <= getattr(self, setting) < 1:
+                raise UsageError(f"finetune needs {setting} of 0 to below 1, not {getattr(self, setting)}")
+        if not 0 < self.layer_decay <= 1:
+            raise UsageError(f"finetune needs layer_decay above 0, at most 1, not {self.layer_decay}")
+        if not self.clip > 0:
+            raise UsageError(f"finetune needs clip > 0, not {self.clip}")
+        for setting, low in {"blocks": 1, "epochs": 0}.items():
+            value = getattr(self, setting)
+            if value is not None and value < low:
+                raise UsageError(f"finetune needs {setting} ≥ {low}, not {value}")
+        if self.mix is not None and not 0 <= self.mix <= 1:
+            raise UsageError(f"finetune needs mix of 0 to 1, not {self.mix}")
+
+
+def _inner(groups: Groups, seed: int) -> list[NDArray[np.bool_]]:
+    """Mark the rows to hold out when the epochs are chosen, once or in turns."""
+    folds = min(len(np.unique(groups)), FOLDS)
+    if folds < 2:
+        raise UsageError(
+            f"finetune chooses its epochs on rows it holds out, but all {len(groups)} are one group of "
+            "near-identical prompts or images; add pairs, or set --epochs"
+        )
+    if len(groups) < FEW:
+        fold = k_folds(groups, folds, seed)
+        return [fold == number for number in range(folds)]
+    held = np.zeros(len(groups), bool)
+    held[hold_out(groups, 0.1, seed).validation] = True
+    return [held]
+
+
+def _watch(nets: Sequence[Tuning], sides: Sequence[Side], mix: float | None = None) -> dict[str, float]:
+    """Score networks on the rows held out from each, all together; nothing where none were."""
+    held = [
+        (net.predict(side.held[0], mix), side.held[1])
+        for net, side in zip(nets, sides, strict=True)
+        if side.held
+    ]
+    if not held:
+        return {}
+    pred, true = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
+    return {"val_cosine": mean_cosine(pred, true), "val_mse": mse(pred, true)}
