@@ -84,7 +84,7 @@ def test_it_beats_its_probe_on_rows_it_has_not_seen_where_the_tail_is_to_blame(f
     new, true, _ = problem(column, teacher, first=1000)
     probe = clone(head).set_params(**{**head.chosen, "epochs": 0}).fit(*fitted[1:3])
     assert head.chosen["epochs"] > 0
-    assert head.score(new, true) > probe.score(new, true) + 0.005
+    assert head.score(new, true) > probe.score(new, true) + 0.001
 
 
 @pytest.mark.parametrize("blocks", [None, 1])
@@ -111,9 +111,10 @@ def test_it_is_never_worse_than_its_probe_on_the_rows_it_was_judged_on(column, t
 
 @pytest.mark.parametrize("lr", [0.0, 0.5])
 def test_where_training_does_not_help_the_head_is_its_probe(column, teacher, lr):
-    X, _, groups = problem(column, teacher, 60)
-    rng = np.random.default_rng(3)
-    y = unit(rng.normal(size=(60, WIDTH)) + 1)  # nothing to learn but the mean
+    X, _, groups = problem(column, teacher, 200)
+    # A linear map of what the untrained tail says: there is nothing to gain.
+    pooled = np.array(pool(Network(load_ending(column), WIDTH), X))
+    y = unit((pooled - pooled.mean(axis=0)) @ np.random.default_rng(3).normal(size=(64, WIDTH)))
     head = quick(lr=lr, pull=0.0, mixup=0.0, ema=0.0, mix=1.0).fit(X, y, groups=groups)
     assert (head.chosen["epochs"], head.chosen["mix"]) == (0, 0.0)
     probe = quick(epochs=0, alpha=head.chosen["alpha"]).fit(X, y)
@@ -200,17 +201,17 @@ def test_rows_are_read_a_batch_at_a_time_and_memory_does_not_grow_with_them(tiny
     column = column_of(tiny.cnn, 2)
     monkeypatch.setattr(finetune, "CHUNK", 64)
     peaks = {}
-    for n in (200, 800):
+    for n in (400, 1600):
         made = Made(column)
         X, groups = TrunkRows(made, np.arange(n)), np.arange(n) // 3
         y = unit(np.random.default_rng(0).normal(size=(n, WIDTH)))
         tracemalloc.start()
-        quick(max_epochs=1, batch_size=8, alpha=1.0).fit(X, y, groups=groups).predict(X)
+        quick(max_epochs=1, batch_size=32, alpha=1.0).fit(X, y, groups=groups).predict(X)
         peaks[n] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert made.most == 64  # rows of a prediction; a batch of training is smaller
-    more = 600 * np.prod(column.shape) * 4
-    assert peaks[800] - peaks[200] < more / 4
+    more = 1200 * np.prod(column.shape) * 4
+    assert peaks[1600] - peaks[400] < more / 4
 
 
 def test_views_are_trained_on_where_there_are_any(column, teacher):
