@@ -14,7 +14,7 @@ from . import console, ensemble
 if TYPE_CHECKING:
     from img2prompt_cache.runs import Run
 
-_MLP = "MLP settings"
+_MLP = "Settings of linear, mlp, wide-mlp and seed-…"
 _TUNED = "Fine-tuning"
 _OTHER = "Settings of ridge, kernel and knn"
 
@@ -22,11 +22,19 @@ _OTHER = "Settings of ridge, kernel and knn"
 def fit(
     context: typer.Context,
     head: Annotated[
-        str, typer.Option(help="mean, nearest, knn, clip, ridge, kernel, mlp, finetune, blend or distil.")
+        str,
+        typer.Option(
+            help="mean, nearest, knn, clip, ridge, kernel, linear, mlp, wide-mlp, seed-resnet50, seed-vit, "
+            "seed-tuned-resnet, finetune, blend or distil."
+        ),
     ] = "mlp",
     cache: console.CacheOption = console.DEFAULT_CACHE,
     features: Annotated[
-        str | None, typer.Option(metavar="SPEC,SPEC", help="Backbones to join. Absent: every cached one.")
+        str | None,
+        typer.Option(
+            metavar="SPEC,SPEC",
+            help="Backbones to join. Absent: every cached one; for seed-… the one it is made for.",
+        ),
     ] = None,
     members: Annotated[
         str | None,
@@ -84,7 +92,10 @@ def fit(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
-    loss: Annotated[str | None, typer.Option(help="mse or cosine.", rich_help_panel=_MLP)] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(help="mse, cosine, angular, infonce, or a mix: mse:1,cosine:0.5.", rich_help_panel=_MLP),
+    ] = None,
     optimizer: Annotated[str | None, typer.Option(help="adam, adamw or sgd.", rich_help_panel=_MLP)] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=_MLP)] = None,
     weight_decay: Annotated[
@@ -158,7 +169,8 @@ def fit(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Any setting of the head by name, its value as JSON: --set hidden=[512,512]. Repeatable.",
+            help="Any setting of the head by name, its value as JSON: --set ema=0.99 --set norm=batch. "
+            "Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -169,6 +181,8 @@ def fit(
     from img2prompt_cache.errors import UsageError
     from img2prompt_cache.fit import Choice
     from img2prompt_cache.fit import fit as fit_head
+    from img2prompt_cache.heads import make_head
+    from img2prompt_cache.stand_ins import stands_in
 
     if holdout is not None and folds is not None:
         raise UsageError("--holdout holds out a share once, --folds every row once; leave one out")
@@ -212,6 +226,8 @@ def fit(
         context, opened, members=members, teacher=teacher, features=choice.features, settings=given
     )
     folder, made = fitted or fit_head(opened, choice, run, overwrite=overwrite)
+    if features is None and (wanted := stands_in(make_head(head), made.features[0].spec)):
+        console.note(f"{head} is made for {wanted}, which is not cached: {made.features[0].spec} stands in")
     note_straddling(made)
     if json:
         console.result_json({**run_values(folder, made), **ensemble.values(made)})

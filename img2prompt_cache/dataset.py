@@ -38,6 +38,8 @@ class Dataset:
         In the order they are joined.
     texts : numpy.ndarray or None, float32, shape (n, d)
         The text tower's embedding of each prompt, where it was asked for.
+    views : numpy.ndarray, float16, shape (n, v, p), or None
+        Features of augmented views, joined alike; from `viewed.load_views`, where a head asks for them.
     """
 
     rows: NDArray[np.int64]
@@ -48,6 +50,7 @@ class Dataset:
     y: NDArray[np.float32]
     features: tuple[Column, ...]
     texts: NDArray[np.float32] | None = None
+    views: NDArray[np.float16] | None = None
 
     @property
     def blocks(self) -> tuple[int, ...]:

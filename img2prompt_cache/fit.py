@@ -28,8 +28,10 @@ from img2prompt_cache.runs import Run, Use, Validation, claim, new_folder, relea
 from img2prompt_cache.scores import by_fold, floor, score
 from img2prompt_cache.selection import read_selection
 from img2prompt_cache.splits import Split, column_split, divide, prompt_groups, random_split, rows_digest
+from img2prompt_cache.stand_ins import preferred_features
 from img2prompt_cache.trial import configured, fit_rows, optimism, try_out
 from img2prompt_cache.versions import library_versions
+from img2prompt_cache.viewed import load_views
 
 if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Head
@@ -46,7 +48,8 @@ class Choice:
     settings : dict
         Settings of the head that differ from its defaults.
     features : tuple of str
-        Backbones to join; every cached one if empty. For a head on a trunk, its one backbone.
+        Backbones to join; if empty every cached one, or the one that the head is made for. For a head on a
+        trunk, its one backbone.
     encoder : str or None
         Target column; the first if absent.
     split : str
@@ -131,7 +134,9 @@ def _columns(cache: Cache, head: Head, specs: tuple[str, ...]) -> tuple[tuple[Co
     """Find the columns that a head is fitted on, and that of the prompts' texts, if it takes them."""
     if head.takes == "trunk":
         return (choose_trunk(cache, specs, head.get_params()["blocks"]),), None
-    return choose_texts(cache, specs) if head.texts else (choose_features(cache, specs), None)
+    if head.texts:
+        return choose_texts(cache, specs)
+    return choose_features(cache, specs or preferred_features(cache, head)), None
 
 
 def _fit(
@@ -146,6 +151,8 @@ def _fit(
     started = time.perf_counter()
     only = None if choice.only is None else read_selection(choice.only)
     data = load_dataset(cache, features, target, texts, only=only)
+    if head.get_params().get("views"):
+        data = replace(data, views=load_views(cache, data))
     split = make_split(cache, data, choice.split, choice.fraction, choice.seed, choice.folds)
     held = split.validation
     trial = try_out(head, data, split)

@@ -7,15 +7,10 @@ from pathlib import Path
 
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.heads import HEADS, make_head, settings_of, space_of
+from img2prompt_cache.heads.seed import SEED_SPACE
 from img2prompt_cache.ranges import Choices, Range, Space, from_json
 
-SEED: Space = {
-    "lr": Choices((1e-5, 3e-5, 1e-4, 3e-4)),
-    "batch_size": Choices((16, 32, 64)),
-    "dropout": Choices((0.2, 0.3, 0.4)),
-    "weight_decay": Choices((1e-5, 1e-4, 0.0)),
-    "optimizer": Choices(("adam", "sgd")),
-}
+SEED: Space = {setting: Choices(values) for setting, values in SEED_SPACE.items()}
 """The random search of the seed."""
 
 PRESETS = {"seed": SEED}

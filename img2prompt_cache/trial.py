@@ -105,4 +105,6 @@ def fit_rows(head: Head, data: Dataset, split: Split, rows: NDArray[np.int64]) -
     # A random split leaks, and so do the folds of whoever uses one: to show that is what it is there for.
     groups = None if split.strategy == "random" else split.groups[rows]
     more: dict[str, Any] = {} if data.texts is None else {"texts": data.texts[rows]}
+    if data.views is not None:
+        more["views"] = data.views[rows]
     return head.fit(data.X[rows], data.y[rows], groups=groups, blocks=data.blocks, **more)

@@ -17,6 +17,7 @@ from img2prompt_cache.heads import make_head
 from img2prompt_cache.ranges import Space, to_json
 from img2prompt_cache.runs import short_name
 from img2prompt_cache.splits import Split, hold_out, k_folds
+from img2prompt_cache.stand_ins import preferred_features
 from img2prompt_cache.studies import COMPLETE, FAILED, FOLDER, SAMPLERS, FinishedTrial, searching
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ def tune(
         raise unknown("sampler", search.sampler, SAMPLERS)
     head = seeded(make_head(choice.head), choice.seed)
     target = choose_target(cache, choice.encoder)
-    data = load_dataset(cache, choose_features(cache, choice.features), target)
+    data = load_dataset(
+        cache, choose_features(cache, choice.features or preferred_features(cache, head)), target
+    )
     split = make_split(cache, data, choice.split, choice.fraction, choice.seed)
     rows = split.train
     X, y = data.X[rows], data.y[rows]

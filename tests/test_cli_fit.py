@@ -100,6 +100,23 @@ def test_every_setting_reaches_its_head(cli, folder, tmp_path, head, options, se
     assert {name: kept[name] for name in settings} == settings
 
 
+def test_a_backbone_that_stands_in_is_told(cli, tmp_path, monkeypatch):
+    import synthetic
+
+    quick = ("--head", "seed-resnet50", "--epochs", 1, "--cache")
+    cli("fit", *quick, make_cache(tmp_path / "none")).refused(
+        2, "takes ResNet50 or another", "--features", ONE
+    )
+    monkeypatch.setattr(synthetic, "ONE", "timm:resnet18.a1_in1k")
+    folder = make_cache(tmp_path / "cache")
+    said = cli("fit", *quick, folder, "--json")
+    assert said.json["features"] == ["timm:resnet18.a1_in1k"]
+    assert said.err == (
+        "seed-resnet50 is made for ResNet50, which is not cached: timm:resnet18.a1_in1k stands in\n"
+    )
+    assert cli("fit", *quick, folder, "--features", OTHER, "--json").err == ""
+
+
 def test_groups_that_straddle_the_users_own_split_are_told(cli, tmp_path):
     sides = ["val" if row < 10 else "train" for row in range(40)]
     folder = make_cache(tmp_path / "cache", 40, fold=sides)

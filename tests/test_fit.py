@@ -21,12 +21,17 @@ from img2prompt_cache.runs import load_head, load_run, load_validation
 from synthetic import ENCODER, ONE, OTHER, make_cache
 
 ON_FEATURES = [name for name in HEADS if make_head(name).takes == "features" and not make_head(name).texts]
-MLP = {"hidden": [16], "max_epochs": 6, "lr": 1e-2}
+FEW = {"max_epochs": 6, "lr": 1e-2}
+MLP = {"hidden": [16], **FEW}
 QUICK = {
     "mlp": MLP,
+    "linear": FEW,
+    "wide-mlp": {"expand": 1, **FEW},
+    "seed-tuned-resnet": {"trials": 2, "hidden": (16,)},
     "blend": {"members": [{"head": "ridge"}, {"head": "nearest", "columns": [[24, 32]]}]},
     "distil": {"student": MLP},
 }
+BOTH = (ONE, OTHER)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,7 @@ def data(cache):
 
 @pytest.mark.parametrize("head", ON_FEATURES)
 def test_the_score_is_of_rows_the_head_never_saw(cache, data, tmp_path, head):
-    folder, run = fit(cache, Choice(head, QUICK.get(head, {}), refit=False), tmp_path / "run")
+    folder, run = fit(cache, Choice(head, QUICK.get(head, {}), BOTH, refit=False), tmp_path / "run")
     held = load_validation(folder)
     row_of = {name: row for row, name in enumerate(data.ids)}
     rows = [row_of[name] for name in held.ids]
@@ -68,8 +73,8 @@ def test_the_score_is_of_rows_the_head_never_saw(cache, data, tmp_path, head):
 @pytest.mark.parametrize("head", ON_FEATURES)
 def test_refitting_takes_all_rows_and_what_was_chosen(cache, data, tmp_path, head):
     settings = QUICK.get(head, {})
-    once, scored = fit(cache, Choice(head, settings, refit=False), tmp_path / "once")
-    again, refitted = fit(cache, Choice(head, settings), tmp_path / "again")
+    once, scored = fit(cache, Choice(head, settings, BOTH, refit=False), tmp_path / "once")
+    again, refitted = fit(cache, Choice(head, settings, BOTH), tmp_path / "again")
     assert refitted.metrics == scored.metrics
     assert refitted.settings == scored.settings
     assert refitted.rows == len(data.ids) > scored.rows
@@ -77,7 +82,7 @@ def test_refitting_takes_all_rows_and_what_was_chosen(cache, data, tmp_path, hea
         data.X
     )
     assert np.abs(changed).max() > 1e-4
-    _, third = fit(cache, Choice(head, settings), tmp_path / "third")
+    _, third = fit(cache, Choice(head, settings, BOTH), tmp_path / "third")
     assert third.metrics == refitted.metrics
     assert (tmp_path / "third" / "head.safetensors").read_bytes() == (again / "head.safetensors").read_bytes()
 
@@ -150,7 +155,7 @@ def test_one_group_can_only_be_split_at_random(tmp_path):
     with pytest.raises(UsageError, match="use --split random"):
         fit(cache, Choice("mean"))
     for head in ON_FEATURES:
-        fit(cache, Choice(head, QUICK.get(head, {}), split="random"))
+        fit(cache, Choice(head, QUICK.get(head, {}), BOTH, split="random"))
 
 
 @pytest.mark.parametrize("name", ["group", "random"])
@@ -234,7 +239,7 @@ def test_folds_score_every_row_by_a_head_that_never_saw_its_group(cache, data, t
 @pytest.mark.parametrize("head", ON_FEATURES)
 def test_after_folds_the_saved_head_chooses_on_all_rows(cache, data, tmp_path, head):
     settings = QUICK.get(head, {})
-    folder, run = fit(cache, Choice(head, settings, folds=3, optimism=False), tmp_path / "run")
+    folder, run = fit(cache, Choice(head, settings, BOTH, folds=3, optimism=False), tmp_path / "run")
     split = make_split(cache, data, "group", 0.2, 0)
     made = seeded(make_head(head, **settings), 0)
     made.fit(data.X, data.y, groups=split.groups, blocks=data.blocks)

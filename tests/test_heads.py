@@ -14,13 +14,23 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import HEADS, make_head, settings_of, space_of
 from img2prompt_cache.metrics import cosine, mean_cosine, unit
 
-MLP = {"hidden": [16], "max_epochs": 5, "batch_size": 32, "lr": 1e-2}
+FEW = {"max_epochs": 5, "batch_size": 32, "lr": 1e-2}
+MLP = {"hidden": [16], "ema": 0.5, **FEW}
 MEMBERS = (
     {"head": "ridge", "columns": [[0, 12]]},
     {"head": "knn", "settings": {"k": 5}, "columns": [[12, 20], [0, 12]]},
     {"head": "nearest"},
 )
-QUICK = {"mlp": MLP, "distil": {"student": MLP}, "blend": {"members": MEMBERS}}
+QUICK = {
+    "mlp": MLP,
+    "linear": {**FEW, "ema": 0.0},
+    "wide-mlp": {"expand": 2, "ema": 0.5, **FEW},
+    "seed-resnet50": {"epochs": 5, "lr": 1e-2},
+    "seed-vit": {"epochs": 5, "lr": 1e-2},
+    "seed-tuned-resnet": {"trials": 2, "hidden": (16,), "epochs": 5, "lr": 1e-2, "optimizer": "adam"},
+    "distil": {"student": MLP},
+    "blend": {"members": MEMBERS},
+}
 BLOCKS = (12, 8)
 
 ON_FEATURES = [name for name in HEADS if make_head(name).takes == "features" and not make_head(name).texts]
@@ -119,6 +129,8 @@ def test_two_rows_are_enough_once_settings_are_chosen(name):
         "mlp": {"epochs": 2},
         "distil": {"student": {"epochs": 2}},
         "blend": {"members": [{"head": "mean"}, {"head": "nearest"}], "weights": [1.0, 2.0]},
+        "linear": {"epochs": 2},
+        "wide-mlp": {"epochs": 2},
     }
     pred = quick(name).set_params(**given.get(name, {})).fit(X, y).predict(X)
     assert np.isfinite(pred).all()

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from safetensors.numpy import load, save
+from sklearn.base import clone
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads.mean import Mean
@@ -18,7 +21,7 @@ def problem(n=200, seed=0):
 
 
 def small(**settings):
-    return Mlp(**{"hidden": (16,), "batch_size": 32, "lr": 3e-3, **settings})
+    return Mlp(**{"hidden": (16,), "batch_size": 32, "lr": 3e-3, "ema": 0.0, **settings})
 
 
 def test_it_starts_as_the_mean_head():
@@ -29,7 +32,7 @@ def test_it_starts_as_the_mean_head():
 
 def test_a_linear_one_without_penalty_reaches_least_squares():
     X, y, _ = problem()
-    head = Mlp(hidden=(), dropout=0, weight_decay=0, lr=3e-3, batch_size=200, epochs=1500).fit(X, y)
+    head = Mlp(hidden=(), dropout=0, weight_decay=0, ema=0, lr=3e-3, batch_size=200, epochs=1500).fit(X, y)
     design = np.column_stack([X, np.ones(len(X))]).astype(float)
     best = design @ np.linalg.lstsq(design, y.astype(float), rcond=None)[0]
     assert head.history[-1]["train_loss"] == pytest.approx(np.square(best - y).mean(), rel=1e-3)
@@ -53,7 +56,7 @@ def test_history_holds_what_happened():
     new, true, _ = problem(seed=1)
     head = small(epochs=4).fit(X, y, validation=(new, true))
     assert [record["epoch"] for record in head.history] == [0, 1, 2, 3, 4]
-    assert list(head.history[0]) == ["epoch", "train_loss", "val_cosine", "val_mse", "seconds"]
+    assert list(head.history[0]) == ["epoch", "train_loss", "val_loss", "val_cosine", "val_mse", "seconds"]
     mean = Mean().fit(X, y)
     assert head.history[0]["val_cosine"] == pytest.approx(mean.score(new, true), abs=1e-6)
     assert head.history[0]["train_loss"] == pytest.approx(np.square(y - y.mean(axis=0)).mean(), rel=1e-5)
@@ -90,7 +93,7 @@ def test_with_many_rows_epochs_are_chosen_on_a_held_out_tenth_then_all_rows_are_
 def test_with_few_rows_epochs_are_chosen_on_grouped_folds_in_turn():
     # Without dropout or an order of rows to draw, what one fold does is the same beside others and alone.
     X, y, groups = problem(120)
-    settings = {"dropout": 0, "batch_size": 120, "hidden": (), "lr": 3e-2, "max_epochs": 6}
+    settings = {"dropout": 0, "batch_size": 120, "hidden": (), "lr": 0.3, "max_epochs": 6, "optimizer": "sgd"}
     head = small(**settings).fit(X, y, groups=groups)
     fold = k_folds(groups, 3, 0)
     alone = [
@@ -159,6 +162,15 @@ def test_divergence_is_told():
         ({"batch_size": 0}, "batch_size ≥ 1"),
         ({"epochs": -1}, "epochs ≥ 0"),
         ({"patience": 0}, "patience ≥ 1"),
+        ({"norm": "bach"}, "did you mean batch"),
+        ({"schedule": "cosin"}, "did you mean cosine"),
+        ({"precision": "bf61"}, "did you mean bf16"),
+        ({"loss": "mse:0"}, "weight above 0"),
+        ({"ema": 1.0}, "ema < 1"),
+        ({"clip": -1.0}, "clip ≥ 0"),
+        ({"warmup": -1.0}, "warmup ≥ 0"),
+        ({"norm": "batch", "batch_size": 3}, "batch_size ≥ 4 with norm=batch"),
+        ({"expand": 10**9}, "width 1…65536"),
         ({"hidden": (16, 0)}, "width 1…65536"),
         ({"hidden": (10**9,)}, "width 1…65536"),
         ({"hidden": (1.5,)}, "width 1…65536"),
@@ -189,3 +201,67 @@ def test_hidden_layers_that_nobody_fitted_are_refused_before_anything_is_allocat
     # 64 GB, had they been made to look at their shapes.
     with pytest.raises(Img2PromptError, match=r"is not what was fitted|lacks"):
         small(hidden=[1 << 16, 1 << 16] * 2).load_state(state)
+
+
+def test_a_plateau_finds_its_drops_and_a_clone_repeats_them():
+    X, y, groups = problem(1000)
+    settings = {"schedule": "plateau", "patience": 6, "max_epochs": 40, "lr": 1e-1, "dropout": 0}
+    head = small(**settings).fit(X, y, groups=groups)
+    assert head.chosen["drops"]
+    assert max(head.chosen["drops"]) < head.chosen["epochs"]
+    again = small(**{**settings, **head.chosen}).fit(X, y, groups=groups)
+    assert again.chosen == head.chosen
+    assert np.array_equal(again.predict(X), head.predict(X))
+    assert small(**settings).load_state(head.state()).chosen == head.chosen
+    with pytest.raises(UsageError, match="give drops with epochs"):
+        small(schedule="plateau", epochs=3).fit(X, y)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_every_layer_and_running_statistic_survives_the_file_bit_for_bit(norm, residual):
+    X, y, _ = problem()
+    head = small(norm=norm, residual=residual, hidden=(8, 8), epochs=3, ema=0.9).fit(X, y)
+    again = clone(head).load_state(load(save(head.state())))
+    state = head.network_.state_dict()
+    assert {*state} == {*again.network_.state_dict()}
+    assert any("running_var" in key for key in state) == (norm == "batch")
+    for key, value in again.network_.state_dict().items():
+        assert key.endswith("num_batches_tracked") or torch.equal(value, state[key])
+    assert np.array_equal(again.predict(X), head.predict(X))
+
+
+def test_views_stand_for_their_rows():
+    X, y, groups = problem()
+    views = np.stack([X, X], axis=1)
+    quick = {"epochs": 3, "dropout": 0}
+    seen = small(**quick, views=True).fit(X, y, views=views)
+    other = small(**quick, views=True).fit(X, y, views=views[::-1].copy())
+    assert not np.array_equal(seen.predict(X), other.predict(X))
+    unasked = small(**quick).fit(X, y, views=views)
+    assert np.array_equal(unasked.predict(X), small(**quick).fit(X, y).predict(X))
+    many = small(views=True, max_epochs=3).fit(X, y, groups=groups, views=views.astype(np.float16))
+    assert many.chosen["epochs"] <= 3
+
+
+def test_views_that_cannot_be_used_are_refused():
+    X, y, _ = problem()
+    with pytest.raises(UsageError, match="views=true takes views, and there are none"):
+        small(views=True).fit(X, y)
+    with pytest.raises(ValueError, match="do not fit"):
+        small(views=True).fit(X, y, views=X[:, None, 1:])
+    broken = X[:, None].copy()
+    broken[3] = np.nan
+    with pytest.raises(Img2PromptError, match="views hold NaN"):
+        small(views=True).fit(X, y, views=broken)
+
+
+def test_a_step_does_not_carry_the_straight_way_further_than_the_targets_lie():
+    rng = np.random.default_rng(0)
+    causes = rng.normal(size=(400, 8))
+    X = (causes @ rng.normal(size=(8, 800)) + rng.normal(size=(400, 800))).astype(np.float32)
+    y = unit(causes @ rng.normal(size=(8, 384)) + 1)
+    step = {"epochs": 1, "batch_size": 400, "dropout": 0.0, "ema": 0.0, "residual": True}
+    head = Mlp(hidden=(64,), **step).fit(X, y)
+    moved = head.network_(torch.as_tensor((X - head.mean_) / head.scale_)).detach().numpy() - y.mean(axis=0)
+    assert 0 < np.sqrt(np.square(moved).mean()) < y.std(axis=0).mean()

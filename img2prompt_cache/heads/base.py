@@ -42,6 +42,9 @@ class Head(BaseEstimator):  # type: ignore[misc]
         Whether `fit` also takes `texts`, the embedding of each prompt by the text tower of the one backbone.
     costly : bool
         Whether fitting takes so long that it is not done once more for `optimism`, unless asked for.
+    prefers : mapping of str to str
+        For a head of one backbone: what it is made for, then what may stand in for that, each by name with a
+        regular expression that finds it in a column's spec. Empty: the head takes every cached one, joined.
     space : mapping of str to Range
         Settings worth searching, and what they may be; empty where there are none.
     warm_up : int
@@ -52,6 +55,7 @@ class Head(BaseEstimator):  # type: ignore[misc]
     texts: ClassVar[bool] = False
     takes: ClassVar[Kind] = "features"
     costly: ClassVar[bool] = False
+    prefers: ClassVar[Mapping[str, str]] = {}
     space: ClassVar[Space] = {}
     warm_up: ClassVar[int] = 0
 

@@ -1,21 +1,25 @@
-"""The mlp head: a small neural network on the cached features, as in the seed: squared error and Adam."""
+"""The mlp head: a small neural network on the cached features."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+import torch
 from sklearn.base import clone
 
-from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
+from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.heads.network import Training, make_network, predict
-from img2prompt_cache.metrics import mean_cosine, mse
+from img2prompt_cache.heads.epochs import inner_sides, train
+from img2prompt_cache.heads.losses import parse
+from img2prompt_cache.heads.network import NORMS, make_network, predict
+from img2prompt_cache.heads.schedules import SCHEDULES
+from img2prompt_cache.heads.training import OPTIMIZERS, PRECISIONS, Pairs
+from img2prompt_cache.metrics import unit
 from img2prompt_cache.ranges import Choices, LogUniform, Space, Uniform
-from img2prompt_cache.splits import hold_out, k_folds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,14 +28,15 @@ if TYPE_CHECKING:
 
     _Sides = tuple[Features, Targets, tuple[Features, Targets] | None]
 
-OPTIMIZERS = ("adam", "adamw", "sgd")
-LOSSES = ("mse", "cosine")
-
-FEW, FOLDS = 1000, 3
-"""With fewer rows than this, one hold-out tells little: the epochs are chosen on so many folds."""
 MAX_LAYERS, MAX_WIDTH = 16, 1 << 16
+LEAST = {
+    **dict.fromkeys(("lr", "weight_decay", "dropout", "expand", "warmup", "ema", "clip"), 0),
+    **dict.fromkeys(("batch_size", "max_epochs", "patience"), 1),
+}
+"""The smallest value of each setting that is a number."""
 
 
+@dataclass(eq=False, repr=False)
 class Mlp(Head):
     """A multi-layer perceptron on standardised features, which starts as the mean head.
 
@@ -42,14 +47,43 @@ class Mlp(Head):
     ----------
     hidden : sequence of int
         Widths of the hidden layers; none makes it linear.
+    expand : int
+        One more hidden layer in front of those, so many times as wide as the features; 0 for none.
     dropout : float
         Share of each layer's inputs dropped in training, the features among them.
+    norm : str
+        ``"batch"``: batch normalisation before each ReLU; or ``"none"``.
+    residual : bool
+        Add a linear layer straight from the features to the output.
     optimizer : str
         ``"adam"``, ``"adamw"`` or ``"sgd"`` (momentum 0.9).
     loss : str
-        ``"mse"``, the mean over all elements, or ``"cosine"``, 1 − cosine.
-    lr, weight_decay : float
+        ``"mse"``, the mean over all elements; ``"cosine"``, 1 − cosine; ``"angular"``, the angle in radians;
+        ``"infonce"``, finding the row's own prompt among those of the batch, at a learned temperature; or a
+        weighted sum of them, ``"mse:1,cosine:0.5"``.
+    lr : float
+    weight_decay : float
+        On weights; not on biases, nor in the norm.
     batch_size : int
+        Rows in a batch, at most: batches are made of equal size.
+    schedule : str
+        What becomes of the learning rate: ``"none"``; ``"cosine"``, falling to 0 over `max_epochs` (or
+        `epochs`, where these are more); ``"plateau"``, falling to 0.3 of itself each time the validation
+        cosine has not grown for more than a third of `patience`.
+    drops : sequence of int, optional
+        Of the schedule ``"plateau"``: the epochs after which the rate falls. Found on validation rows if
+        absent.
+    warmup : float
+        The rate rises from 0 over so many epochs; below 1, over such a share of those of the schedule.
+    ema : float
+        Decay of an exponential moving average of the weights, step by step, which is what predicts; 0 for
+        none.
+    clip : float
+        Bound on the norm of the gradient; 0 for none.
+    precision : str
+        ``"fp32"``, or ``"bf16"``: matrices are multiplied in bfloat16, weights kept in float32.
+    views : bool
+        Train on augmented views, too: in each epoch one of them, or the image itself, stands for a row.
     epochs : int, optional
         Exactly so many. If absent, as many as were best by mean cosine on the validation rows; 0, which is
         the mean head, where training did not help. Where no validation rows are given, a grouped tenth of the
@@ -66,39 +100,34 @@ class Mlp(Head):
         "lr": LogUniform(1e-5, 1e-2),
         "batch_size": Choices((32, 64, 128, 256)),
         "dropout": Uniform(0.0, 0.7),
-        "weight_decay": LogUniform(1e-6, 1e-2),
+        "weight_decay": LogUniform(1e-6, 1.0),
         "optimizer": Choices(OPTIMIZERS),
         "hidden": Choices(((), (256,), (512,), (1024,), (512, 512))),
-        "loss": Choices(LOSSES),
+        "loss": Choices(("mse", "cosine")),
     }
     warm_up = 5
-    epochs_: int
 
-    def __init__(
-        self,
-        hidden: Sequence[int] = (512,),
-        dropout: float = 0.5,
-        optimizer: str = "adam",
-        loss: str = "mse",
-        lr: float = 3e-4,
-        weight_decay: float = 1e-4,
-        batch_size: int = 128,
-        epochs: int | None = None,
-        max_epochs: int = 100,
-        patience: int = 15,
-        seed: int = 0,
-    ) -> None:
-        self.hidden = hidden
-        self.dropout = dropout
-        self.optimizer = optimizer
-        self.loss = loss
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.seed = seed
+    hidden: Sequence[int] = (512,)
+    expand: int = 0
+    dropout: float = 0.5
+    norm: str = "none"
+    residual: bool = False
+    optimizer: str = "adam"
+    loss: str = "mse"
+    lr: float = 3e-4
+    weight_decay: float = 1e-4
+    batch_size: int = 128
+    schedule: str = "none"
+    drops: Sequence[int] | None = None
+    warmup: float = 0.0
+    ema: float = 0.99
+    clip: float = 0.0
+    precision: str = "fp32"
+    views: bool = False
+    epochs: int | None = None
+    max_epochs: int = 100
+    patience: int = 15
+    seed: int = 0
 
     def fit(
         self,
@@ -108,8 +137,14 @@ class Mlp(Head):
         groups: Groups | None = None,
         blocks: tuple[int, ...] | None = None,
         validation: tuple[Features, Targets] | None = None,
+        views: NDArray[np.floating[Any]] | None = None,
     ) -> Self:
         """Fit the head; see `Head.fit`.
+
+        Parameters
+        ----------
+        views : numpy.ndarray, float16 or float32, shape (n, v, p), optional
+            Features of augmented views of the same images.
 
         Raises
         ------
@@ -118,17 +153,22 @@ class Mlp(Head):
         """
         self._check_settings()
         X, y, groups, _ = checks.training(X, y, groups, blocks)
-        if validation is not None:
-            validation = checks.training(*validation, None, None)[:2]
+        pairs = Pairs(X, y, self._checked(views, X))
+        held = None if validation is None else Pairs(*checks.training(*validation, None, None)[:2])
         if self.epochs is not None:
-            nets, self.history_ = self._run([(X, y, validation)], self.epochs, stop=False)
-        elif validation is not None:
-            nets, self.history_ = self._run([(X, y, validation)], self.max_epochs, stop=True)
+            course = train(self, [(pairs, held)], self.epochs, stop=False)
+        elif held is not None:
+            course = train(self, [(pairs, held)], self.max_epochs, stop=True)
         else:
-            sides = [(X[~held], y[~held], (X[held], y[held])) for held in _inner(groups, self.seed)]
-            _, self.history_ = self._run(sides, self.max_epochs, stop=True)
-            nets, _ = self._run([(X, y, None)], self.epochs_, stop=False)
-        self.mean_, self.scale_, self.network_ = nets[0].mean, nets[0].scale, nets[0].network
+            sides = inner_sides(pairs, groups, self.seed, self.name)
+            choosing = train(self, sides, self.max_epochs, stop=True)
+            again = clone(self).set_params(epochs=choosing.epochs, drops=choosing.drops)
+            course = replace(
+                train(again, [(pairs, None)], choosing.epochs, stop=False), history=choosing.history
+            )
+        (net,) = course.nets
+        self.mean_, self.scale_, self.network_ = net.mean, net.scale, net.network
+        self.epochs_, self.drops_, self.history_ = course.epochs, course.drops, course.history
         return self
 
     def validate(
@@ -146,21 +186,22 @@ class Mlp(Head):
         A step is an epoch, and the score that of the best one, or of the last where `epochs` is given.
         """
         self._check_settings()
-        sides = [(X[~out], y[~out], (X[out], y[out])) for out in held]
+        pairs = Pairs(X, y)
+        sides = [(pairs.take(~out), pairs.take(out)) for out in held]
         if self.epochs is not None:
-            _, history = clone(self)._run(sides, self.epochs, stop=False, report=report)
-            return float(history[-1]["val_cosine"])
-        _, history = clone(self)._run(sides, self.max_epochs, stop=True, report=report)
-        return float(max(record["val_cosine"] for record in history))
+            course = train(self, sides, self.epochs, stop=False, report=report)
+            return course.history[-1]["val_cosine"]
+        course = train(self, sides, self.max_epochs, stop=True, report=report)
+        return max(record["val_cosine"] for record in course.history)
 
     def predict(self, X: Features) -> Targets:
         """Predict unit-norm embeddings: float32, shape (n, t)."""
         X = checks.queries(X, len(self.mean_))
-        return predict(self.network_, self.mean_, self.scale_, X)
+        return unit(predict(self.network_, self.mean_, self.scale_, X))
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One record per epoch, from 0: `epoch`, `train_loss`, `val_cosine`, `val_mse` and `seconds`.
+        """One record per epoch from 0: `epoch`, `train_loss`, `val_loss`, `val_cosine`, `val_mse`, `seconds`.
 
         Those of the fit that chose the epochs, if one did; means over its folds.
         """
@@ -168,117 +209,95 @@ class Mlp(Head):
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The number of `epochs` that the weights were fitted for."""
-        return {"epochs": self.epochs_}
+        """The number of `epochs` that the weights were fitted for, and the `drops` of a plateau."""
+        return {"epochs": self.epochs_, **({"drops": self.drops_} if self.schedule == "plateau" else {})}
 
     def state(self) -> State:
-        """Give `mean` (p,), `scale` (p,), `epochs` (1,) and the layers' weights and biases."""
-        layers = {f"layers.{key}": value.numpy() for key, value in self.network_.state_dict().items()}
-        return {"mean": self.mean_, "scale": self.scale_, "epochs": np.array([self.epochs_]), **layers}
+        """Give `mean` (p,), `scale` (p,), `epochs` (1,), `drops` of a plateau, and all of the layers."""
+        layers = {f"layers.{key}": value.numpy() for key, value in _arrays(self.network_).items()}
+        drops = {"drops": np.array(self.drops_, np.int64)} if self.schedule == "plateau" else {}
+        return {
+            "mean": self.mean_,
+            "scale": self.scale_,
+            "epochs": np.array([self.epochs_]),
+            **drops,
+            **layers,
+        }
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back."""
-        import torch
-
         self._check_settings()
         self.mean_ = checks.take(state, "mean", None)
         self.scale_ = checks.take(state, "scale", len(self.mean_))
         self.epochs_ = int(checks.take(state, "epochs", 1)[0])
+        self.drops_ = checks.take(state, "drops", None).tolist() if self.schedule == "plateau" else []
         self.history_ = []
-        last = f"layers.{3 * len(self.hidden) + 1}.bias"
         with torch.device("meta"):  # the settings may be anybody's: nothing is allocated for them
-            width = len(checks.take(state, last, None))
-            self.network_ = make_network(len(self.mean_), self.hidden, width, self.dropout)
-        wanted = self.network_.state_dict()
+            last = [
+                key for key in self.make_network(len(self.mean_), 1).state_dict() if key.endswith("bias")
+            ][-1]
+            width = len(checks.take(state, f"layers.{last}", None))
+            self.network_ = self.make_network(len(self.mean_), width)
+        wanted = _arrays(self.network_)
         layers = {key: checks.take(state, f"layers.{key}", *value.shape) for key, value in wanted.items()}
         tensors = {key: torch.tensor(value) for key, value in layers.items()}
         self.network_.load_state_dict(tensors, assign=True)
         return self
 
-    def _run(
-        self, sides: Sequence[_Sides], epochs: int, *, stop: bool, report: Report | None = None
-    ) -> tuple[list[Training], list[dict[str, float]]]:
-        """Train one network for each pair of sides, epoch by epoch together, and settle on `epochs_`.
+    def make_network(self, p: int, t: int) -> torch.nn.Module:
+        """Make an untrained network of p features and t outputs.
 
-        Returns
-        -------
-        nets : list of Training
-            With `stop`, as they were after the epoch that was best on the held-out rows of all; epoch 0 is
-            the mean head they start as.
-        history : list of dict
-            Means over the networks.
+        Raises
+        ------
+        UsageError
+            If there are too many layers, or one is too wide.
         """
-        import torch
+        widths = (*([self.expand * p] if self.expand else []), *self.hidden)
+        if len(widths) > MAX_LAYERS or not all(map(_is_width, widths)):
+            raise UsageError(
+                f"{self.name} needs at most {MAX_LAYERS} hidden layers of width 1…{MAX_WIDTH}, "
+                f"not {str(widths)[:100]}"
+            )
+        return make_network(p, widths, t, dropout=self.dropout, norm=self.norm, residual=self.residual)
 
-        history: list[dict[str, float]] = []
-        started = time.perf_counter()
-        best = -np.inf
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(self.seed)
-            nets = [Training(self, X, y) for X, y, _ in sides]
-            for epoch in range(epochs + 1):
-                losses = [net.train() if epoch else net.loss() for net in nets]
-                record = {"epoch": epoch, "train_loss": float(np.mean(losses)), **_watch(nets, sides)}
-                if not np.isfinite(list(record.values())).all():
-                    raise Img2PromptError(f"mlp diverged in epoch {epoch}; lower lr, which is {self.lr:g}")
-                history.append({**record, "seconds": time.perf_counter() - started})
-                if report:
-                    report(epoch, record["val_cosine"])
-                if not stop:
-                    self.epochs_ = epoch
-                elif record["val_cosine"] > best:
-                    self.epochs_, best = epoch, record["val_cosine"]
-                    for net in nets:
-                        net.keep()
-                elif epoch - self.epochs_ >= self.patience:
-                    break
-        for net in nets:
-            net.settle()
-        return nets, history
+    def _checked(
+        self, views: NDArray[np.floating[Any]] | None, X: Features
+    ) -> NDArray[np.floating[Any]] | None:
+        if not self.views:
+            return None
+        if views is None:
+            raise UsageError(f"{self.name} with views=true takes views, and there are none")
+        if views.ndim != 3 or (views.shape[0], views.shape[2]) != X.shape:
+            raise ValueError(f"views {views.shape} do not fit features {X.shape}")
+        checks.finite("views", views.reshape(-1, X.shape[1]))
+        return views
 
     def _check_settings(self) -> None:
-        for setting, valid in (("optimizer", OPTIMIZERS), ("loss", LOSSES)):
+        names = {"optimizer": OPTIMIZERS, "norm": NORMS, "schedule": SCHEDULES, "precision": PRECISIONS}
+        for setting, valid in names.items():
             if getattr(self, setting) not in valid:
-                raise unknown(f"value of mlp's setting {setting!r}", getattr(self, setting), valid)
-        least = {"lr": 0, "weight_decay": 0, "dropout": 0, "batch_size": 1, "max_epochs": 1, "patience": 1}
-        for setting, low in least.items():
+                raise unknown(f"value of {self.name}'s setting {setting!r}", getattr(self, setting), valid)
+        parse(self.loss)
+        for setting, low in LEAST.items():
             if not getattr(self, setting) >= low:
-                raise UsageError(f"mlp needs {setting} ≥ {low}, not {getattr(self, setting)}")
-        if self.dropout >= 1:
-            raise UsageError(f"mlp needs dropout < 1, not {self.dropout}")
+                raise UsageError(f"{self.name} needs {setting} ≥ {low}, not {getattr(self, setting)}")
+        for setting in ("dropout", "ema"):
+            if getattr(self, setting) >= 1:
+                raise UsageError(f"{self.name} needs {setting} < 1, not {getattr(self, setting)}")
         if self.epochs is not None and self.epochs < 0:
-            raise UsageError(f"mlp needs epochs ≥ 0, not {self.epochs}")
-        if len(self.hidden) > MAX_LAYERS or not all(_is_width(width) for width in self.hidden):
+            raise UsageError(f"{self.name} needs epochs ≥ 0, not {self.epochs}")
+        if self.epochs is not None and self.schedule == "plateau" and self.drops is None:
             raise UsageError(
-                f"mlp needs at most {MAX_LAYERS} hidden layers of width 1…{MAX_WIDTH}, "
-                f"not {str(self.hidden)[:100]}"
+                f"{self.name} finds a plateau on the rows it chooses its epochs on; give drops with epochs"
             )
+        if self.norm == "batch" and self.batch_size < 4:  # so that no batch is a single row
+            raise UsageError(f"{self.name} needs batch_size ≥ 4 with norm=batch, not {self.batch_size}")
 
 
-def _inner(groups: Groups, seed: int) -> list[NDArray[np.bool_]]:
-    """Mark the rows to hold out when the number of epochs is chosen, once or in turns."""
-    folds = min(len(np.unique(groups)), FOLDS)
-    if folds < 2:
-        raise UsageError(
-            f"mlp chooses its epochs on rows it holds out, but all {len(groups)} are one group of "
-            "near-identical prompts or images; add pairs, or set --epochs"
-        )
-    if len(groups) < FEW:
-        fold = k_folds(groups, folds, seed)
-        return [fold == number for number in range(folds)]
-    held = np.zeros(len(groups), bool)
-    held[hold_out(groups, 0.1, seed).validation] = True
-    return [held]
+def _arrays(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Give what a network predicts with; the norm's count of batches, a number, has no part in that."""
+    return {key: value for key, value in network.state_dict().items() if value.ndim}
 
 
 def _is_width(value: object) -> bool:
     return isinstance(value, int | np.integer) and 1 <= int(value) <= MAX_WIDTH
-
-
-def _watch(nets: Sequence[Training], sides: Sequence[_Sides]) -> dict[str, float]:
-    """Score networks on the rows held out from each, all together; nothing where none were."""
-    held = [(net.predict(pair[0]), pair[1]) for net, (_, _, pair) in zip(nets, sides, strict=True) if pair]
-    if not held:
-        return {}
-    pred, true = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
-    return {"val_cosine": mean_cosine(pred, true), "val_mse": mse(pred, true)}

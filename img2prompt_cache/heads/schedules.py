@@ -1,0 +1,57 @@
+"""Schedules of the learning rate: pure functions of where the training stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+SCHEDULES = ("none", "cosine", "plateau")
+DROP = 0.3
+"""What a plateau multiplies the rate by."""
+
+
+def factor(
+    position: float, epochs: int, *, schedule: str = "none", warmup: float = 0.0, drops: Sequence[int] = ()
+) -> float:
+    """What the learning rate is multiplied by.
+
+    Parameters
+    ----------
+    position : float
+        Epochs done so far, with the part of the present one that is done.
+    epochs : int
+        How many the schedule spans.
+    schedule : str
+        ``"none"``; ``"cosine"``, which falls to 0 as half a wave (Loshchilov and Hutter, "SGDR", 2017, eq. 5
+        without restarts); ``"plateau"``, which falls to `DROP` of what it was after each epoch of `drops`.
+    warmup : float
+        Over so many epochs, or, below 1, such a share of `epochs`, the rate rises in a straight line.
+    drops : sequence of int
+        Epochs.
+
+    Returns
+    -------
+    float
+        In 0…1.
+    """
+    span = warmup if warmup >= 1 else warmup * epochs
+    rising = min(1.0, position / span) if span else 1.0
+    if schedule == "cosine":
+        return rising * 0.5 * (1.0 + math.cos(math.pi * min(position / epochs, 1.0)))
+    if schedule == "plateau":
+        return rising * float(DROP ** sum(position >= drop for drop in drops))
+    return rising
+
+
+def flat(epoch: int, best: int, drops: Sequence[int], patience: int) -> bool:
+    """Whether the validation score has been flat for more than `patience` epochs, and so the rate drops.
+
+    Parameters
+    ----------
+    epoch, best : int
+        The epoch that is done, and the best one so far.
+    drops : sequence of int
+        Epochs after which the rate fell before; waiting begins anew at each.
+    patience : int
+    """
+    return epoch - max(best, *drops, 0) > patience
