@@ -1,6 +1,6 @@
 """One pass over 512 px PNGs with one CLIP ViT-B/32 checkpoint: clip-retrieval 2.45 against `extract`.
 
-    python -m venv theirs && theirs/bin/pip install clip-retrieval==2.45
+    python -m venv theirs && theirs/bin/pip install clip-retrieval==2.45 'setuptools<70'
     python benchmarks/vs_clip_retrieval.py --theirs theirs/bin/python --work DIR
 
 Whole commands from start to files on disk, in turn, each `--runs` times; medians. The weights are random and
