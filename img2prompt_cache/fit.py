@@ -151,7 +151,7 @@ def _fit(
     started = time.perf_counter()
     only = None if choice.only is None else read_selection(choice.only)
     data = load_dataset(cache, features, target, texts, only=only)
-    if head.get_params().get("views"):
+    if head.takes == "features" and head.get_params().get("views"):  # rows of a trunk bring their own
         data = replace(data, views=load_views(cache, data))
     split = make_split(cache, data, choice.split, choice.fraction, choice.seed, choice.folds)
     held = split.validation
