@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,24 +18,15 @@ from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import choose_features
 from img2prompt_cache.ensemble import require_features, split_of
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fit import describe_split, finite, use_of
+from img2prompt_cache.fit import finite
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.columns import take, widths
 from img2prompt_cache.heads.distil import Distil
 from img2prompt_cache.lessons import Lessons, load_lessons, recipe
-from img2prompt_cache.metrics import cosine, mean_cosine
-from img2prompt_cache.runs import (
-    Run,
-    Validation,
-    claim,
-    load_run,
-    new_folder,
-    release,
-    save_run,
-)
-from img2prompt_cache.scores import by_fold, floor, score
+from img2prompt_cache.metrics import mean_cosine
+from img2prompt_cache.record import keep_run, use_of
+from img2prompt_cache.runs import Run, claim, load_run, new_folder, release
 from img2prompt_cache.splits import Split
-from img2prompt_cache.versions import library_versions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -131,7 +121,6 @@ def _fit(
     lessons = load_lessons(cache, run, columns)
     data = lessons.data
     split = split_of(teacher, run, data)
-    held = split.validation
     trial = teach(lessons, split, head, run)
     saved = told = trial.head
     if refit:
@@ -140,39 +129,23 @@ def _fit(
         everything = np.arange(len(data.rows))
         saved, _ = lessons.give(anew, recipe(run, -1, head.seed), split, everything)
         told = saved if split.folds > 1 else told
-    cosines = cosine(trial.predictions, data.y[held])
-    made = Run(
-        head=Distil.name,
-        settings={**told.get_params(), **told.chosen},
+    return keep_run(
+        folder,
+        cache,
+        saved,
+        told,
+        data,
+        split,
+        trial.predictions,
+        trial.chosen,
         features=tuple(use_of(column) for column in columns),
         target=run.target,
-        split=describe_split(split, data),
-        metrics={
-            **score(trial.predictions, data.y[held], split.groups[held]),
-            "floor": floor(data.y, split),
-            "optimism": None,
-            "teacher": trial.teacher,
-            "plain": trial.plain,
-        },
+        metrics={"optimism": None, "teacher": trial.teacher, "plain": trial.plain},
         seconds=time.perf_counter() - started,
         refit=refit,
-        rows=len(data.rows) + len(lessons.more) if refit else len(split.train) + len(lessons.more),
-        cache=str(cache.folder.resolve()),
-        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        versions=library_versions(),
-        parameters=sum(value.size for value in saved.state().values()),
-        predict_rows_per_second=trial.rows_per_second,
-        fold_metrics=by_fold(cosines, split.fold[held], trial.chosen) if run.fold_metrics else [],
+        rows=(len(data.rows) if refit else len(split.train)) + len(lessons.more),
+        rows_per_second=trial.rows_per_second,
     )
-    validation = Validation(
-        ids=[data.ids[row] for row in held],
-        groups=split.groups[held],
-        predictions=trial.predictions,
-        cosine=cosines,
-        fold=split.fold[held],
-    )
-    save_run(folder, made, saved, told.history, validation)
-    return made
 
 
 @dataclass(frozen=True, slots=True)

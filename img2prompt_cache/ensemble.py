@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from img2prompt_cache.fingerprints import require_equal
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.columns import places
 from img2prompt_cache.metrics import cosine
+from img2prompt_cache.record import keep_run
 from img2prompt_cache.runs import (
     Run,
     Use,
@@ -31,11 +31,8 @@ from img2prompt_cache.runs import (
     load_validation,
     new_folder,
     release,
-    save_run,
 )
-from img2prompt_cache.scores import by_fold, floor, score
 from img2prompt_cache.splits import Split, k_folds, prompt_groups
-from img2prompt_cache.versions import library_versions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -148,33 +145,26 @@ def _fit(
     heads = [load_head(member.folder, member.run) for member in members]
     blocks = tuple(use.width for use in features)
     head = Blend(records, seed=seed).take(heads, weights, blocks, history)
-    cosines = cosine(mixed, targets)
     chosen = [
         {"members": _chosen(records, members, ids[int(np.argmax(fold == number))]), "weights": each.tolist()}
         for number, each in enumerate(by_weights)
     ]
-    run = Run(
-        head=Blend.name,
-        settings={**head.get_params(), **head.chosen},
+    return keep_run(
+        folder,
+        cache,
+        head,
+        head,
+        data,
+        split,
+        mixed,
+        chosen,
         features=features,
         target=first.target,
-        split=first.split,
-        metrics={
-            **score(mixed, targets, groups),
-            "floor": floor(data.y, split),
-            "optimism": None,
-        },
+        metrics={"optimism": None},
         seconds=time.perf_counter() - started,
         refit=all(member.run.refit for member in members),
         rows=min(member.run.rows for member in members),
-        cache=str(cache.folder.resolve()),
-        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        versions=library_versions(),
-        parameters=sum(value.size for value in head.state().values()),
-        fold_metrics=by_fold(cosines, fold, chosen) if split.folds > 1 else [],
     )
-    save_run(folder, run, head, history, Validation(ids, groups, mixed, cosines, split.fold[rows]))
-    return run
 
 
 def _chosen(records: list[dict[str, Any]], members: list[Member], row: str) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +22,12 @@ from img2prompt_cache.dataset import (
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.manifest import Column
-from img2prompt_cache.metrics import cosine
-from img2prompt_cache.runs import Run, Use, Validation, claim, new_folder, release, save_run
-from img2prompt_cache.scores import by_fold, floor, score
+from img2prompt_cache.record import keep_run, use_of
+from img2prompt_cache.runs import Run, claim, new_folder, release
 from img2prompt_cache.selection import read_selection
-from img2prompt_cache.splits import Split, column_split, divide, prompt_groups, random_split, rows_digest
+from img2prompt_cache.splits import Split, column_split, divide, prompt_groups, random_split
 from img2prompt_cache.stand_ins import preferred_features
 from img2prompt_cache.trial import configured, fit_rows, optimism, try_out
-from img2prompt_cache.versions import library_versions
 from img2prompt_cache.viewed import load_views
 
 if TYPE_CHECKING:
@@ -154,7 +151,6 @@ def _fit(
     if head.takes == "features" and head.get_params().get("views"):  # rows of a trunk bring their own
         data = replace(data, views=load_views(cache, data))
     split = make_split(cache, data, choice.split, choice.fraction, choice.seed, choice.folds)
-    held = split.validation
     trial = try_out(head, data, split)
     if choice.folds is not None:
         saved = told = fit_rows(head, data, split, np.arange(len(data.rows)))
@@ -164,38 +160,24 @@ def _fit(
     else:
         saved = told = trial.head
     seconds = time.perf_counter() - started
-    cosines = cosine(trial.predictions, data.y[held])
-    metrics = score(trial.predictions, data.y[held], split.groups[held])
-    metrics["floor"] = floor(data.y, split)
     wanted = not head.costly if choice.optimism is None else choice.optimism
-    metrics["optimism"] = optimism(head, data, split, trial) if wanted else None
-    run = Run(
-        head=choice.head,
-        settings={**told.get_params(), **told.chosen},
+    return keep_run(
+        folder,
+        cache,
+        saved,
+        told,
+        data,
+        split,
+        trial.predictions,
+        trial.chosen,
         features=tuple(use_of(column) for column in features),
         target=use_of(target),
-        split=describe_split(split, data),
-        metrics=metrics,
+        metrics={"optimism": optimism(head, data, split, trial) if wanted else None},
         seconds=seconds,
         refit=choice.refit,
         rows=len(data.rows) if choice.refit else len(split.train),
-        cache=str(cache.folder.resolve()),
-        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        measured=saved.measured,
-        versions=library_versions(),
-        parameters=sum(value.size for value in saved.state().values()),
-        predict_rows_per_second=trial.rows_per_second,
-        fold_metrics=by_fold(cosines, split.fold[held], trial.chosen) if choice.folds else [],
+        rows_per_second=trial.rows_per_second,
     )
-    validation = Validation(
-        ids=[data.ids[row] for row in held],
-        groups=split.groups[held],
-        predictions=trial.predictions,
-        cosine=cosines,
-        fold=split.fold[held],
-    )
-    save_run(folder, run, saved, told.history, validation)
-    return run
 
 
 def finite(settings: dict[str, Any]) -> dict[str, Any]:
@@ -241,28 +223,3 @@ def make_split(
         )
     values = cache.text(name)[name]
     return column_split([values[row] for row in data.rows], groups, name, fraction, seed, folds)
-
-
-def describe_split(split: Split, data: Dataset) -> dict[str, Any]:
-    """What a run keeps of its split.
-
-    `digest` is equal for runs whose scores may be compared; `held_digest` is of the held-out rows alone, to
-    find them again in a cache that has grown; `straddling` is the number of groups on both sides.
-    """
-    return {
-        "strategy": split.strategy,
-        "seed": split.seed,
-        "folds": split.folds,
-        "digest": split.digest(data.ids, data.prompts, data.images),
-        "held_digest": rows_digest(split.validation, data.ids, data.prompts, data.images),
-        "train": len(split.train),
-        "validation": len(split.validation),
-        "groups": len(np.unique(split.groups)),
-        "straddling": split.straddling,
-    }
-
-
-def use_of(column: Column) -> Use:
-    """What a run keeps of a column."""
-    shape = column.shape if len(column.shape) > 1 else ()
-    return Use(column.spec, math.prod(column.shape), column.fingerprint, column.revision, shape)

@@ -12,9 +12,10 @@ import numpy as np
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import Dataset, choose_features, choose_target, load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
-from img2prompt_cache.fit import Choice, describe_split, make_split, seeded, use_of
+from img2prompt_cache.fit import Choice, make_split, seeded
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.ranges import Space, to_json
+from img2prompt_cache.record import describe_split, use_of
 from img2prompt_cache.runs import short_name
 from img2prompt_cache.splits import Split, hold_out, k_folds
 from img2prompt_cache.stand_ins import preferred_features
