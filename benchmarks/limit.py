@@ -25,7 +25,7 @@ from system import save
 from vs_clip_retrieval import draw
 
 from img2prompt_cache.backbones import load_backbone
-from img2prompt_cache.backbones.base import Backbone
+from img2prompt_cache.backbones.cost import operations
 from img2prompt_cache.images import decode
 from img2prompt_cache.precision import choose_precision
 from img2prompt_cache.reader import Slice, cores, encode_batches
@@ -73,16 +73,6 @@ def gemm_rate() -> float:
     return 40 * flops / in_lanes(lambda _: torch.nn.functional.linear(left, right), 40) / 1e9
 
 
-def flops(backbone: Backbone) -> float:
-    """Floating-point operations of one image."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    dtype = next(backbone.model.parameters()).dtype
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        backbone.model(torch.zeros(1, 3, *backbone.geometry.crop, dtype=dtype))
-    return float(counter.get_total_flops())
-
-
 def measure(images: Path, specs: dict[str, str]) -> dict[str, Any]:
     """One run of everything."""
     source = open_source(images)
@@ -124,7 +114,7 @@ def measure(images: Path, specs: dict[str, str]) -> dict[str, Any]:
             "ratio": whole / limit,
         }
         if len(chosen) == 1:
-            rate = flops(chosen[0]) * len(rows) / (forward[chosen[0].spec] / cores()) / 1e9
+            rate = operations(chosen[0]) * len(rows) / (forward[chosen[0].spec] / cores()) / 1e9
             found[key] |= {"forward_gflops": rate, "of_gemm": rate / found["gemm_gflops"]}
     joined = found["+".join(specs)]
     found["three_passes_over_one"] = sum(found[name]["whole_s"] for name in specs) / joined["whole_s"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
-import secrets
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads.scaling import standardiser
 from img2prompt_cache.manifest import Column
 from img2prompt_cache.metrics import TIE, unit
+from img2prompt_cache.parts import write_atomically
 from img2prompt_cache.splits import codes
 
 if TYPE_CHECKING:
@@ -135,23 +136,18 @@ def save_duplicates(path: Path, found: Duplicates, *, overwrite: bool = False) -
         If it cannot be written.
     """
     check_free(path, overwrite=overwrite)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     groups = [
         ["" if group == NONE else group for group in groups.tolist()]
         for groups in (found.prompt_group, found.image_group)
     ]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    writer.writerows(zip(found.ids, found.keep.astype(int).tolist(), *groups, strict=True))
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(HEADER)
-            writer.writerows(zip(found.ids, found.keep.astype(int).tolist(), *groups, strict=True))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_atomically(path, text.getvalue().encode())
     except OSError as error:
         raise Img2PromptError(f"--out {path} cannot be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:

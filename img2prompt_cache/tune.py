@@ -11,23 +11,21 @@ import numpy as np
 
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import Dataset, choose_features, choose_target, load_dataset
-from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
+from img2prompt_cache.errors import Img2PromptError, unknown
 from img2prompt_cache.fit import Choice, make_split, seeded
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.ranges import Space, to_json
 from img2prompt_cache.record import describe_split, use_of
 from img2prompt_cache.runs import short_name
-from img2prompt_cache.splits import Split, hold_out, k_folds
+from img2prompt_cache.splits import Split, held_in_turn
 from img2prompt_cache.stand_ins import preferred_features
 from img2prompt_cache.studies import COMPLETE, FAILED, FOLDER, SAMPLERS, FinishedTrial, searching
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from img2prompt_cache.heads.base import Head, Report
 
-FEW, FOLDS, HELD = 5000, 3, 0.2
-"""With fewer rows than this a trial is scored on so many folds; with more, on this share of them."""
+FEW, HELD = 5000, 0.2
+"""With fewer rows than this a trial is scored on folds; with more, on this share of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ def tune(
     X, y = data.X[rows], data.y[rows]
     # As in `fit`: a random split leaks, and so do the folds of whoever uses one.
     groups = np.arange(len(rows)) if split.strategy == "random" else split.groups[rows]
-    held = inner(groups, choice.seed)
+    held = held_in_turn(groups, choice.seed, few=FEW, share=HELD, what="a trial is scored")
 
     def score(settings: dict[str, Any], report: Report | None) -> float:
         tried = seeded(make_head(choice.head, **settings), choice.seed)
@@ -114,37 +112,6 @@ def tune(
             finished.append(study.attempt(search.sampler, seed, score, prune=search.prune))
             told(finished[-1])
     return finished
-
-
-def inner(groups: NDArray[np.int64], seed: int) -> list[NDArray[np.bool_]]:
-    """Mark the rows to hold out in each turn, whole groups: three folds, or a fifth where rows are many.
-
-    Parameters
-    ----------
-    groups : numpy.ndarray, int64, shape (n,)
-    seed : int
-
-    Returns
-    -------
-    list of numpy.ndarray, bool, shape (n,)
-
-    Raises
-    ------
-    UsageError
-        If all rows are one group.
-    """
-    folds = min(len(np.unique(groups)), FOLDS)
-    if folds < 2:
-        raise UsageError(
-            f"a trial is scored on rows it holds out, but all {len(groups)} rows for training are one group "
-            "of near-identical prompts or images; add pairs"
-        )
-    if len(groups) < FEW:
-        fold = k_folds(groups, folds, seed)
-        return [fold == number for number in range(folds)]
-    out = np.zeros(len(groups), bool)
-    out[hold_out(groups, HELD, seed).validation] = True
-    return [out]
 
 
 def best(trials: list[FinishedTrial]) -> FinishedTrial:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +18,7 @@ from img2prompt_cache.backbones.tails import Ending
 from img2prompt_cache.backbones.trunks import Middle, Tail, split
 from img2prompt_cache.heads.finetune import Finetune
 from img2prompt_cache.heads.ridge import Ridge
-from img2prompt_cache.heads.tuning import Network, Tuning, cosine_loss, pool, predict, schedule
+from img2prompt_cache.heads.tuning import Network, Tuning, cosine_loss, pool, predict
 from img2prompt_cache.metrics import mean_cosine, unit
 
 SIZE, WIDTH = 64, 6
@@ -237,11 +236,3 @@ def test_dropout_is_of_the_pooled_features_and_in_training_only(
     assert torch.equal(network(x), network(x))
     network.train()
     assert not torch.equal(network(x), network(x))
-
-
-def test_the_schedule_rises_then_falls_to_zero() -> None:
-    assert schedule(0.05, 0.1) == pytest.approx(0.5)
-    assert schedule(0.1, 0.1) == pytest.approx(1)
-    assert schedule(0.55, 0.1) == pytest.approx(0.5)
-    assert schedule(1, 0.1) == pytest.approx(0, abs=1e-12)
-    assert schedule(0.25, 0) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))

@@ -15,7 +15,7 @@ from img2prompt_cache.ranges import Choices, LogUniform, Uniform, Whole
 from img2prompt_cache.spaces import find_space
 from img2prompt_cache.splits import k_folds
 from img2prompt_cache.studies import COMPLETE, FAILED, PRUNED, reading
-from img2prompt_cache.tune import Search, best, default_file, inner, tune
+from img2prompt_cache.tune import Search, best, default_file, tune
 from synthetic import ONE, OTHER, make_cache
 
 QUICK = {
@@ -213,21 +213,6 @@ def test_wrong_names(cache, file):
     with pytest.raises(UsageError, match="unknown sampler 'tep'; did you mean tpe"):
         run(cache, file, 1, sampler="tep")
     assert not file.exists()
-
-
-def test_inner_folds_keep_groups_whole():
-    groups = np.arange(90) % 30
-    folds = inner(groups, 0)
-    assert len(folds) == 3
-    assert (np.sum(folds, axis=0) == 1).all()
-    assert not any({*groups[out]} & {*groups[~out]} for out in folds)
-    many = np.arange(6000) % 2000
-    (out,) = inner(many, 0)
-    assert out.mean() == pytest.approx(0.2, abs=0.01)
-    assert not {*many[out]} & {*many[~out]}
-    assert len(inner(np.array([0, 0, 1]), 0)) == 2
-    with pytest.raises(UsageError, match="all 9 rows for training are one group"):
-        inner(np.zeros(9, int), 0)
 
 
 def test_a_study_without_a_name_is_told_apart_by_what_it_searches(cache):

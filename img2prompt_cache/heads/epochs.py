@@ -10,22 +10,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads.schedules import flat
 from img2prompt_cache.heads.training import Pairs, Training
 from img2prompt_cache.metrics import mean_cosine, mse, unit
-from img2prompt_cache.splits import hold_out, k_folds
+from img2prompt_cache.splits import held_in_turn
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from img2prompt_cache.heads.base import Groups, Report
     from img2prompt_cache.heads.mlp import Mlp
 
     Sides = tuple[Pairs, Pairs | None]
 
-FEW, FOLDS = 1000, 3
-"""With fewer rows than this, one hold-out tells little: the epochs are chosen on so many folds."""
+FEW = 1000
+"""With fewer rows than this, one hold-out tells little, and the epochs are chosen on folds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,21 +118,10 @@ def inner_sides(pairs: Pairs, groups: Groups, seed: int, name: str) -> list[Side
     UsageError
         If all rows are one group.
     """
-    folds = min(len(np.unique(groups)), FOLDS)
-    if folds < 2:
-        raise UsageError(
-            f"{name} chooses its epochs on rows it holds out, but all {len(groups)} are one group of "
-            "near-identical prompts or images; add pairs, or set --epochs"
-        )
-    marks: list[NDArray[np.bool_]] = []
-    if len(groups) < FEW:
-        fold = k_folds(groups, folds, seed)
-        marks = [fold == number for number in range(folds)]
-    else:
-        held = np.zeros(len(groups), bool)
-        held[hold_out(groups, 0.1, seed).validation] = True
-        marks = [held]
-    return [(pairs.take(~held), pairs.take(held)) for held in marks]
+    turns = held_in_turn(
+        groups, seed, few=FEW, share=0.1, what=f"{name} chooses its epochs", instead=", or set --epochs"
+    )
+    return [(pairs.take(~held), pairs.take(held)) for held in turns]
 
 
 def _watch(nets: Sequence[Training], sides: Sequence[Sides]) -> dict[str, float]:

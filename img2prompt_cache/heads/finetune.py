@@ -14,7 +14,7 @@ from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.ridge import Ridge
 from img2prompt_cache.metrics import mean_cosine, mse
-from img2prompt_cache.splits import hold_out, k_folds
+from img2prompt_cache.splits import held_in_turn, k_folds
 from img2prompt_cache.trunkrows import TrunkRows
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Groups, State, Targets
     from img2prompt_cache.heads.tuning import Inputs, Tuning
 
-FEW, FOLDS = 4000, 3
-"""With fewer rows than this, one hold-out tells little: the epochs are chosen on so many folds."""
+FEW = 4000
+"""With fewer rows than this, one hold-out tells little, and the epochs are chosen on folds."""
+PRECISIONS = ("auto", "fp32", "bf16")
 MIXES = (0.25, 0.5, 0.75, 1.0)
 """Weights of the tuned tensors that are tried once the epochs are chosen."""
 CHUNK = 4096
@@ -205,7 +206,15 @@ class Finetune(Head):
         elif validation is not None:
             nets, self.history_ = self._run([everything], self.max_epochs, stop=True)
         else:
-            inner = [Side(np.flatnonzero(~held), (X[held], y[held])) for held in _inner(groups, self.seed)]
+            turns = held_in_turn(
+                groups,
+                self.seed,
+                few=FEW,
+                share=0.1,
+                what="finetune chooses its epochs",
+                instead=", or set --epochs",
+            )
+            inner = [Side(np.flatnonzero(~held), (X[held], y[held])) for held in turns]
             _, self.history_ = self._run(inner, self.max_epochs, stop=True)
             nets, _ = self._run([everything], self.epochs_, stop=False)
         self.network_ = nets[0].settle(self.mix_)
@@ -361,8 +370,8 @@ class Finetune(Head):
         return groups
 
     def _check_settings(self) -> None:
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise unknown("value of finetune's setting 'precision'", self.precision, ("auto", "fp32", "bf16"))
+        if self.precision not in PRECISIONS:
+            raise unknown("value of finetune's setting 'precision'", self.precision, PRECISIONS)
         if not 0 <= self.lr <= 1:
             raise UsageError(f"finetune needs lr of 0 to 1, relative to a tensor's size, not {self.lr}")
         least = {"pull": 0, "mixup": 0, "batch_size": 1, "max_epochs": 1, "patience": 1}
@@ -382,22 +391,6 @@ class Finetune(Head):
                 raise UsageError(f"finetune needs {setting} ≥ {low}, not {value}")
         if self.mix is not None and not 0 <= self.mix <= 1:
             raise UsageError(f"finetune needs mix of 0 to 1, not {self.mix}")
-
-
-def _inner(groups: Groups, seed: int) -> list[NDArray[np.bool_]]:
-    """Mark the rows to hold out when the epochs are chosen, once or in turns."""
-    folds = min(len(np.unique(groups)), FOLDS)
-    if folds < 2:
-        raise UsageError(
-            f"finetune chooses its epochs on rows it holds out, but all {len(groups)} are one group of "
-            "near-identical prompts or images; add pairs, or set --epochs"
-        )
-    if len(groups) < FEW:
-        fold = k_folds(groups, folds, seed)
-        return [fold == number for number in range(folds)]
-    held = np.zeros(len(groups), bool)
-    held[hold_out(groups, 0.1, seed).validation] = True
-    return [held]
 
 
 def _watch(nets: Sequence[Tuning], sides: Sequence[Side], mix: float | None = None) -> dict[str, float]:

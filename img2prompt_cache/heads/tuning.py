@@ -8,7 +8,6 @@ al., 2019, ICML), and weights between start and end (WiSE-FT; Wortsman et al., 2
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, dropout
 
 from img2prompt_cache.batches import batches
+from img2prompt_cache.heads.schedules import factor
 from img2prompt_cache.metrics import unit
 from img2prompt_cache.precision import choose_device, has_bf16
 from img2prompt_cache.spill import spill
@@ -39,7 +39,6 @@ ROWS = 64
 """Rows that go through the tail at a time where nothing is trained."""
 LEAST = 1e-3
 """Tensors smaller than this in root mean square move as if they were of it: biases that start at zero."""
-PRECISIONS = ("auto", "fp32", "bf16")
 
 
 class Network(nn.Module):
@@ -53,7 +52,7 @@ class Network(nn.Module):
     share : float
         Of the pooled features, dropped in training.
     precision : str
-        One of `PRECISIONS`.
+        ``"auto"``, ``"fp32"`` or ``"bf16"``.
     """
 
     def __init__(self, ending: Ending, width: int, share: float = 0.0, precision: str = "fp32") -> None:
@@ -127,19 +126,6 @@ def pool(network: Network, X: Inputs) -> Features:
         )
 
 
-def schedule(progress: float, warmup: float) -> float:
-    """Factor of the learning rate: a linear warm-up to 1, then half a cosine to 0.
-
-    Parameters
-    ----------
-    progress, warmup : float
-        Share of the steps that are done, and that warm up; 0…1.
-    """
-    if progress < warmup:
-        return progress / warmup
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / max(1 - warmup, 1e-9)))
-
-
 class Tuning:
     """A network in training.
 
@@ -199,9 +185,10 @@ class Tuning:
     def _move(self) -> None:
         """Take a step: the optimizer's, then the pull towards the start; and average the weights."""
         head = self._head
-        factor = schedule((self._step + 1) / (self._steps + 1), head.warmup)
+        done = (self._step + 1) / (self._steps + 1)
+        rate = factor(done, 1, schedule="cosine", warmup=head.warmup)
         for group in self._optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
+            group["lr"] = group["peak"] * rate
         nn.utils.clip_grad_norm_(self._weights.values(), head.clip)
         self._optimizer.step()
         self._step += 1
@@ -209,7 +196,7 @@ class Tuning:
         keep = min(head.ema, (1 + self._step) / (10 + self._step))
         with torch.no_grad():
             for name, value in self._weights.items():
-                value.lerp_(self._start[name], min(1.0, head.lr * self._shares[name] * factor * head.pull))
+                value.lerp_(self._start[name], min(1.0, head.lr * self._shares[name] * rate * head.pull))
                 self._average[name].lerp_(value, 1 - keep)
 
     def predict(self, X: Inputs, mix: float | None = None) -> Targets:
