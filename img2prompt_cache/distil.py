@@ -25,7 +25,7 @@ from img2prompt_cache.heads.distil import Distil
 from img2prompt_cache.lessons import Lessons, load_lessons, recipe
 from img2prompt_cache.metrics import mean_cosine
 from img2prompt_cache.record import keep_run, use_of
-from img2prompt_cache.runs import Run, claim, load_run, new_folder, release
+from img2prompt_cache.runs import Run, claimed, load_run
 from img2prompt_cache.splits import Split
 
 if TYPE_CHECKING:
@@ -97,14 +97,9 @@ def fit_distil(
     require_features("--teacher", teacher.resolve().name, run)
     recipe(run, -1, seed)
     columns = choose_features(cache, features or cheapest(cache))
-    if folder is None:
-        folder = new_folder(cache.folder, Distil.name, [column.spec for column in columns])
-    else:
-        claim(folder, overwrite=overwrite)
-    try:
-        return folder, _fit(cache, teacher, run, head, columns, folder, refit=refit)
-    finally:
-        release(folder)
+    specs = [column.spec for column in columns]
+    with claimed(folder, cache.folder, Distil.name, specs, overwrite=overwrite) as place:
+        return place, _fit(cache, teacher, run, head, columns, place, refit=refit)
 
 
 def _fit(

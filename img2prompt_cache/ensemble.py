@@ -24,13 +24,11 @@ from img2prompt_cache.runs import (
     Run,
     Use,
     Validation,
-    claim,
+    claimed,
     find_runs,
     load_head,
     load_run,
     load_validation,
-    new_folder,
-    release,
 )
 from img2prompt_cache.splits import Split, k_folds, prompt_groups
 
@@ -106,14 +104,9 @@ def fit_blend(
     started = time.perf_counter()
     members = load_members(cache, folders)
     features = join_features(members)
-    if folder is None:
-        folder = new_folder(cache.folder, Blend.name, [use.spec for use in features])
-    else:
-        claim(folder, overwrite=overwrite)
-    try:
-        return folder, _fit(cache, members, features, folder, seed, started)
-    finally:
-        release(folder)
+    specs = [use.spec for use in features]
+    with claimed(folder, cache.folder, Blend.name, specs, overwrite=overwrite) as place:
+        return place, _fit(cache, members, features, place, seed, started)
 
 
 def _fit(

@@ -23,7 +23,7 @@ from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.manifest import Column
 from img2prompt_cache.record import keep_run, use_of
-from img2prompt_cache.runs import Run, claim, new_folder, release
+from img2prompt_cache.runs import Run, claimed
 from img2prompt_cache.selection import read_selection
 from img2prompt_cache.splits import Split, column_split, divide, prompt_groups, random_split
 from img2prompt_cache.stand_ins import preferred_features
@@ -117,14 +117,9 @@ def fit(
         )
     features, texts = _columns(cache, head, choice.features)
     target = choose_target(cache, choice.encoder)
-    if folder is None:
-        folder = new_folder(cache.folder, choice.head, [column.spec for column in features])
-    else:
-        claim(folder, overwrite=overwrite)
-    try:
-        return folder, _fit(cache, choice, head, features, target, texts, folder)
-    finally:
-        release(folder)
+    specs = [column.spec for column in features]
+    with claimed(folder, cache.folder, choice.head, specs, overwrite=overwrite) as place:
+        return place, _fit(cache, choice, head, features, target, texts, place)
 
 
 def _columns(cache: Cache, head: Head, specs: tuple[str, ...]) -> tuple[tuple[Column, ...], Column | None]:

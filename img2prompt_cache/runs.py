@@ -10,7 +10,8 @@ import os
 import re
 import secrets
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,6 +164,27 @@ def release(folder: Path) -> None:
     """Remove the folder that `claim` made if it is still empty."""
     with suppress(OSError):
         folder.rmdir()
+
+
+@contextmanager
+def claimed(
+    folder: Path | None, cache: Path, head: str, specs: list[str], *, overwrite: bool = False
+) -> Iterator[Path]:
+    """Hold the folder of a run while it is made: the one named, or one with a readable name in the cache.
+
+    Raises
+    ------
+    UsageError, Img2PromptError
+        As `claim`.
+    """
+    if folder is None:
+        folder = new_folder(cache, head, specs)
+    else:
+        claim(folder, overwrite=overwrite)
+    try:
+        yield folder
+    finally:
+        release(folder)
 
 
 def _require_run(folder: Path) -> None:
