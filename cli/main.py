@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import signal
@@ -81,7 +82,9 @@ def main() -> NoReturn:
         logging.getLogger().addHandler(logging.NullHandler())
     if sys.stdout:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    gc.freeze()  # else Python takes a second to collect the modules of a model, one by one
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

@@ -10,8 +10,9 @@ from test_backbones_trunks import make
 from torch import nn
 
 from img2prompt_cache.backbones import readout
+from img2prompt_cache.backbones.build import shorten_last
 from img2prompt_cache.backbones.readout import Readout, shorten
-from img2prompt_cache.backbones.trunks import split
+from img2prompt_cache.backbones.trunks import Middle, Tail, chain_of, split
 
 SHORT = ("vit", "vit tiny", "clip")
 WHOLE = (
@@ -24,6 +25,32 @@ WHOLE = (
 )
 
 
+def before_last(tail: Tail, values: torch.Tensor) -> torch.Tensor:
+    x = Middle(tail.blocks[:-1])(values)
+    return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
+
+
+@pytest.mark.parametrize("kind", SHORT)
+def test_a_model_with_a_shortened_block_gives_the_same_with_any_taps(kind: str) -> None:
+    model, images = make(kind)
+    short = shorten_last(copy.deepcopy(model), images[:1].shape)
+    assert any(isinstance(module, Readout) for module in short.modules())
+    with torch.inference_mode():
+        found = chain_of(short).read(images, {"", "levels", "k1"})
+        expected = chain_of(model).read(images, {"", "levels", "k1"})
+        torch.testing.assert_close(short(images), model(images), rtol=1e-4, atol=1e-5)
+        assert torch.equal(found[""], short(images))
+        assert torch.equal(found[""], chain_of(short).read(images, {""})[""])
+        assert torch.equal(found["levels"], expected["levels"])
+        assert torch.equal(found["k1"], expected["k1"])
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_model_of_which_more_is_read_stays_as_it_is(kind: str) -> None:
+    model, images = make(kind)
+    assert not any(isinstance(m, Readout) for m in shorten_last(model, images[:1].shape).modules())
+
+
 @pytest.mark.parametrize("kind", SHORT)
 @pytest.mark.parametrize("k", [1, 2])
 def test_features_and_gradients_are_those_of_the_whole_block(kind: str, k: int) -> None:
@@ -33,8 +60,9 @@ def test_features_and_gradients_are_those_of_the_whole_block(kind: str, k: int) 
         values = trunk(images)
     values = values.clone()
     tail = copy.deepcopy(tail).requires_grad_(requires_grad=True)
-    short = shorten(tail, values[:1])
-    assert isinstance(short.blocks[-1], Readout)
+    last = shorten(tail.blocks[-1], tail.head, before_last(tail, values[:1]))
+    assert isinstance(last, Readout)
+    short = Tail([*tail.blocks[:-1], last], tail.head)
     features = short(values)
     torch.testing.assert_close(features, tail(values), rtol=1e-4, atol=1e-5)
     found = torch.autograd.grad(features.square().sum(), list(short.parameters()))
@@ -49,7 +77,8 @@ def test_where_more_is_read_nothing_is_left_out(kind: str) -> None:
     model, images = make(kind)
     trunk, tail = split(model, 2)
     with torch.inference_mode():
-        assert shorten(tail, trunk(images)) is tail
+        x = before_last(tail, trunk(images))
+    assert shorten(tail.blocks[-1], tail.head, x) is tail.blocks[-1]
 
 
 def test_a_step_that_is_not_the_block_s_own_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,4 +90,5 @@ def test_a_step_that_is_not_the_block_s_own_is_dropped(monkeypatch: pytest.Monke
 
     monkeypatch.setitem(readout._STEPS, "timm.models.vision_transformer.Block", other)
     with torch.inference_mode():
-        assert shorten(tail, trunk(images)) is tail
+        x = before_last(tail, trunk(images))
+    assert shorten(tail.blocks[-1], tail.head, x) is tail.blocks[-1]

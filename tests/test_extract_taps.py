@@ -95,8 +95,8 @@ def test_bad_rows_hold_nothing_and_twins_the_same(tapped: Path) -> None:
             values = cache.values(column)
             assert np.isfinite(values[good]).all(), column.spec
             assert np.isnan(values[bad]).all(), column.spec
-            for one, other in TWINS:
-                np.testing.assert_array_equal(values[one], values[other])
+            for one, other in TWINS:  # in batches of their own, where sums may be rounded otherwise
+                np.testing.assert_allclose(values[one], values[other], rtol=2e-3, atol=1e-5)
 
 
 def test_what_is_kept_besides_changes_nothing(tapped: Path, made: Path, tiny: Tiny) -> None:

@@ -12,8 +12,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from img2prompt_cache.backbones.build import shorten_last
 from img2prompt_cache.backbones.fold import fold_batchnorm
-from img2prompt_cache.backbones.readout import shorten
 from img2prompt_cache.backbones.tails import Ending
 from img2prompt_cache.backbones.trunks import Middle, Tail, split
 from img2prompt_cache.heads.finetune import Finetune
@@ -53,12 +53,11 @@ def targets(count: int) -> np.ndarray:
 
 
 def ending_of(model: nn.Module, k: int, blocks: int) -> Ending:
-    tail = split(copy.deepcopy(model), k)[1]
+    model = shorten_last(copy.deepcopy(model), images(1).shape)
+    trunk, tail = split(model, k)
     with torch.inference_mode():
-        values = split(model, k)[0](images(1))
-        width = model(images(1)).shape[1]
-        middle, last = Middle(tail.blocks[: k - blocks]), Tail(tail.blocks[k - blocks :], tail.head)
-        last = shorten(last, middle(values))
+        values, width = trunk(images(1)), model(images(1)).shape[1]
+    middle, last = Middle(tail.blocks[: k - blocks]), Tail(tail.blocks[k - blocks :], tail.head)
     return Ending(middle, last, tuple(values.shape[1:]), width)
 
 

@@ -9,7 +9,9 @@ import torch
 
 from img2prompt_cache.backbones.base import Backbone
 from img2prompt_cache.backbones.fold import fold_batchnorm
-from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.backbones.readout import shorten
+from img2prompt_cache.backbones.trunks import chain_of
+from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fingerprints import weights_digest
 from img2prompt_cache.geometry import Geometry
 from img2prompt_cache.specs import Spec
@@ -64,7 +66,7 @@ def freeze(
     deviation = tuple(map(float, std))
     return Backbone(
         str(spec),
-        fold_batchnorm(model, example),
+        shorten_last(fold_batchnorm(model, example), example.shape),
         int(features.shape[1]),
         geometry,
         (red, green, blue),
@@ -77,3 +79,35 @@ def activation(model: torch.nn.Module) -> str:
     """Name the activation modules of a model, sorted and joined: ``"GELU"``, ``"QuickGELU"``, ``"ReLU6"``."""
     kinds = {type(module).__name__ for module in model.modules()}
     return ",".join(sorted(kind for kind in kinds if re.search("LU|[Ss]wish|Mish", kind))) or "none"
+
+
+def shorten_last(model: torch.nn.Module, shape: torch.Size) -> torch.nn.Module:
+    """Shorten the last block of a ViT, in place, where its feature is read at the first token alone.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    shape : torch.Size
+        Of a batch of one image.
+
+    Returns
+    -------
+    torch.nn.Module
+        `model`.
+    """
+    try:
+        chain = chain_of(model)
+    except UsageError:
+        return model
+    with torch.inference_mode():
+        x = chain.stem(torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+        for block in chain.blocks[:-1]:
+            x = block(x)
+    last = chain.blocks[-1]
+    short = shorten(last, chain.head, x)
+    for home in model.modules():
+        if short is not last and isinstance(home, torch.nn.Sequential | torch.nn.ModuleList):
+            for name, child in home.named_children():
+                if child is last:
+                    home[int(name)] = short
+    return model

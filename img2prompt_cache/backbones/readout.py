@@ -11,8 +11,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from img2prompt_cache.backbones.trunks import Tail
-
 TOLERANCE = 1e-4
 
 
@@ -30,44 +28,41 @@ class Readout(nn.Module):
         super().__init__()
         self.block, self.step = block, step
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Give the first token."""
+    def forward(self, x: Tensor, attn_mask: None = None) -> Tensor:
+        """Give the first token. open_clip hands on a mask, which an image tower never has."""
         return self.step(self.block, x)
 
 
-def shorten(tail: Tail, values: Tensor) -> Tail:
-    """Shorten the last block of a tail.
+def shorten(block: nn.Module, head: nn.Module, x: Tensor) -> nn.Module:
+    """Shorten a model's last block to the token that its head reads.
 
-    The result is held against the tail on `values`, and dropped if it is not the same function.
+    The result is held against the block on `x`, and dropped if the head does not give the same.
 
     Parameters
     ----------
-    tail : Tail
-    values : torch.Tensor, float32
-        Values at the cut, of an image.
+    block, head : torch.nn.Module
+    x : torch.Tensor, float32
+        What goes into the block, of an image.
 
     Returns
     -------
-    Tail
-        It shares the parameters of `tail`; `tail` itself where more than the first token is read, or the
-        last block is of a kind that this is not known of.
+    torch.nn.Module
+        A `Readout` that shares the block's parameters; `block` itself where more than the first token is
+        read, or it is of a kind that this is not known of.
     """
-    block = tail.blocks[-1]
     step = _STEPS.get(f"{type(block).__module__}.{type(block).__qualname__}")
     if step is None:
-        return tail
+        return block
     with torch.inference_mode():
-        x = values
-        for each in tail.blocks:
-            x = each(x)
-        first = x.clone()
+        out = block(x)
+        first = out.clone()
         first[:, 1:] = 0
-        whole = tail.head(x)
-        if not torch.equal(whole, tail.head(first)):
-            return tail
-        short = Tail([*tail.blocks[:-1], Readout(block, step)], tail.head)
-        same = (short(values) - whole).abs().max() <= TOLERANCE * whole.abs().max()
-    return short if same else tail
+        whole = head(out)
+        if not torch.equal(whole, head(first)):
+            return block
+        short = Readout(block, step)
+        same = (head(short(x)) - whole).abs().max() <= TOLERANCE * whole.abs().max()
+    return short if same else block
 
 
 # The children of a block are known to its own class only.

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from img2prompt_cache.backbones import load_backbone
-from img2prompt_cache.backbones.readout import shorten
 from img2prompt_cache.backbones.taps import Described, blocks_of, shape_of, split_spec
 from img2prompt_cache.backbones.trunks import Middle, Tail, split
 from img2prompt_cache.errors import Img2PromptError, UsageError
@@ -80,12 +79,9 @@ def load_ending(column: Described, blocks: int | None = None) -> Ending:
     precision = column.fingerprint.get("precision", "")
     now = {**backbone.fingerprint, **tap.fingerprint, "precision": precision}
     require_equal(f"backbone {spec}", column.fingerprint, now, _ADVICE)
-    trunk, tail = split(backbone.model, cut)
+    tail = split(backbone.model, cut)[1]
     middle, last = Middle(tail.blocks[: cut - blocks]), Tail(tail.blocks[cut - blocks :], tail.head)
-    noise = torch.rand((1, 3, *backbone.geometry.crop), generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        values = middle(trunk(noise))
-    ending = Ending(middle, shorten(last, values), column.shape, backbone.dim)
+    ending = Ending(middle, last, column.shape, backbone.dim)
     return copy.deepcopy(ending)  # the copy alone is kept: not the trunk
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from img2prompt_cache.backbones.readout import Readout
 from img2prompt_cache.backbones.taps import LEVELS, TOP, blocks_of
 from img2prompt_cache.errors import UsageError
 
@@ -138,9 +139,12 @@ class Chain:
                 found[cuts[at]] = _channels_last(x).to(torch.float16, copy=True)
                 if not whole and at == max(cuts):
                     break
-            x = block(x)
+            out = block(x)
             if LEVELS in names and at in self.levels:
-                pooled.append(self.pool(x).float())
+                # A shortened block gives one token, and the levels are of all. The feature stays the
+                # shortened one's, so that it has the same bits whatever else is asked for.
+                pooled.append(self.pool(block.block(x) if isinstance(block, Readout) else out).float())
+            x = out
         if pooled:
             found[LEVELS] = torch.cat(pooled, 1)
         if TOP in names:
