@@ -61,7 +61,8 @@ def compare(
 
     folder = Path(cache)
     reference = None if against is None else resolve_run(against, folder)
-    board = rank([resolve_run(name, folder) for name in runs or ()] or find_runs(folder), reference)
+    named = [resolve_run(name, folder) for name in runs or ()]
+    board = rank(named or [path for path in find_runs(folder) if _readable(path)], reference)
     if board.others:
         console.note(
             f"left out, scored on another split or target: {', '.join(path.name for path in board.others)}"
@@ -78,6 +79,19 @@ def compare(
         console.result(f"difference: cosine minus that of {reference.name}")
     if cells is not None:
         console.result(f"\ncosine by {by}\n{_cells(cells, [path.name for path, _ in board.runs])}")
+
+
+def _readable(folder: Path) -> bool:
+    """Whether a run can be shown; one that nobody named does not keep the others from it."""
+    from img2prompt_cache.errors import Img2PromptError
+    from img2prompt_cache.runs import load_run
+
+    try:
+        load_run(folder)
+    except Img2PromptError as error:
+        console.note(f"left out: {error}")
+        return False
+    return True
 
 
 def _told(board: Leaderboard) -> str:

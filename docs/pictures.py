@@ -1,6 +1,7 @@
-"""Make the README's pictures: the flow, and what the demo predicts.
+"""Make the README's pictures: the flow, the seed's loss curves, and what the demo predicts.
 
 python docs/pictures.py flow
+python docs/pictures.py curves               # after `benchmarks/seed.py`
 python docs/pictures.py predictions demo     # after `img2prompt-cache demo --json > demo.json`
 """
 
@@ -98,9 +99,48 @@ def predictions(demo: Path, found: Path) -> Image.Image:
     return sheet
 
 
+def curves(figures: Path) -> str:
+    """Draw the loss curves of the seed's systems as SVG, one panel each on one scale."""
+    found = json.loads(figures.read_text(encoding="utf-8"))["figures"]["curves"]
+    width, height, left, top = 260, 170, 66, 34
+    values = [row[side] for rows in found.values() for row in rows for side in ("train_loss", "val_loss")]
+    low, high = min(values), max(values)
+    low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + 3 * (width + 24)} {top + height + 44}" '
+        'font-family="sans-serif" font-size="11.5">',
+        f'<rect width="{left + 3 * (width + 24)}" height="{top + height + 44}" fill="#fff"/>',
+    ]
+    for i, (name, rows) in enumerate(found.items()):
+        x0, last = left + i * (width + 24), rows[-1]["epoch"]
+        out.append(f'<rect x="{x0}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#9ab"/>')
+        out.append(f'<text x="{x0}" y="{top - 10}" font-size="13" font-weight="bold">{name}</text>')
+        for side, colour in (("train_loss", "#888"), ("val_loss", "#c33")):
+            points = " ".join(
+                f"{x0 + width * row['epoch'] / last:.1f},{top + height * (high - row[side]) / (high - low):.1f}"
+                for row in rows
+            )
+            out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+        for epoch in range(0, int(last) + 1, 5):
+            x = x0 + width * epoch / last
+            out.append(f'<text x="{x:.0f}" y="{top + height + 15}" text-anchor="middle">{epoch}</text>')
+        for j in range(4 if i == 0 else 0):
+            y = top + height * (0.1 + 0.8 * j / 3)
+            value = high - (high - low) * (0.1 + 0.8 * j / 3)
+            out.append(f'<text x="{x0 - 6}" y="{y + 4:.0f}" text-anchor="end">{value:.5f}</text>')
+    out.append(
+        f'<text x="{left}" y="{top + height + 36}">epoch; mean squared error: <tspan fill="#888">grey, rows '
+        'trained on (with dropout, but for epoch 0)</tspan>, <tspan fill="#c33">red, rows held out</tspan></text>'
+    )
+    return "\n".join([*out, "</svg>"]) + "\n"
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "flow":
         (HERE / "flow.svg").write_text(flow(), encoding="utf-8")
+    elif sys.argv[1] == "curves":
+        results = HERE.parent / "benchmarks" / "results" / "seed.json"
+        (HERE / "seed.svg").write_text(curves(results), encoding="utf-8")
     else:
         folder = Path(sys.argv[2])
         predictions(folder, folder.with_suffix(".json")).save(HERE / "predictions.png", optimize=True)

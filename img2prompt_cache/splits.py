@@ -331,7 +331,11 @@ def k_folds(groups: Rows, k: int, seed: int = 0) -> Rows:
         what = "row" if len(size) == len(groups) else "group"
         many = f"{what}{'s' if len(size) > 1 else ''}"
         like = " of near-identical prompts or images" if what == "group" else ""
-        fewer = "ask for fewer folds" if len(size) > 1 else "give what they would choose, e.g. --alpha"
+        fewer = (
+            "ask for fewer folds (--folds, --inner-folds)"
+            if len(size) > 1
+            else "give what they would choose, e.g. --alpha"
+        )
         raise UsageError(f"{len(size)} {many}{like} cannot fill {k} folds; add pairs, or {fewer}")
     shuffled = np.random.default_rng(seed).permutation(len(size))
     fold = np.empty(len(size), np.int64)

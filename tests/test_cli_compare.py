@@ -74,6 +74,19 @@ def test_a_run_of_a_newer_version(cli, folder, tmp_path):
     cli("compare", run, "--cache", folder).refused(1, "schema 7", "Upgrade")
 
 
+def test_a_run_that_cannot_be_read_does_not_keep_the_others_from_being_shown(cli, folder):
+    broken = folder / "runs" / "broken"
+    broken.mkdir()
+    try:
+        (broken / "run.json").write_text("{")
+        said = cli("compare", "--cache", folder, "--json")
+    finally:
+        shutil.rmtree(broken)
+    assert said.code == 0
+    assert [run["head"] for run in said.json["runs"]] == ["nearest", "mean"]
+    assert re.search(r"left out: .*broken/run\.json cannot be read", said.err)
+
+
 def test_help_says_what_mse_means(cli):
     assert "mse = 2 (1 − cosine) / 384" in " ".join(cli("compare", "--help").out.split())
 

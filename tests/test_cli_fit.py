@@ -181,7 +181,7 @@ def test_any_setting_can_be_set_by_name(cli, folder, tmp_path):
         (["--head", "kernel", "--gain", "nan"], ("--gain 'nan'", "a number")),
         (["--head", "knn", "--k", "0"], ("k ≥ 1",)),
         (["--head", "ridge", "--inner-folds", "1"], ("at least 2",)),
-        (["--head", "ridge", "--inner-folds", "50"], ("cannot fill 50 folds", "fewer folds")),
+        (["--head", "ridge", "--inner-folds", "50"], ("cannot fill 50 folds", "--inner-folds")),
         (["--head", "ridge", "--blocks", "2"], ("'blocks'",)),
         (["--head", "finetune", "--blocks", "2"], ("no trunk column", "extract --cache", "--trunk 2")),
         (["--head", "finetune", "--features", ONE], (f"no trunk of {ONE}", f"--backbone {ONE} --trunk K")),

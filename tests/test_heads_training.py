@@ -60,16 +60,31 @@ def test_biases_and_norms_are_not_decayed():
 
 
 def test_the_average_is_the_exponential_one():
-    net = training(ema=0.8, batch_size=60, norm="batch")
+    net = training(ema=0.8, batch_size=60)
     wanted = None
     for epoch in range(1, 6):
         net.train(epoch, 10)
         now = {key: value.double().clone() for key, value in net._trained.state_dict().items()}
         wanted = now if wanted is None else {key: 0.8 * wanted[key] + 0.2 * now[key] for key in now}
-    for key, value in weights(net).items():  # the norm's running statistics among them
+    for key, value in weights(net).items():
         if value.is_floating_point():
             np.testing.assert_allclose(value, wanted[key], atol=1e-5, err_msg=key)
             assert not torch.equal(value, net._trained.state_dict()[key])
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.8])
+def test_a_norm_s_statistics_are_those_of_all_rows_without_dropout(ema):
+    net = training(ema=ema, norm="batch", dropout=0.5, hidden=(8, 7), lr=0.1)
+    for epoch in (1, 2):
+        net.train(epoch, 10)
+    x = net._inputs
+    network = net.network.eval()
+    with torch.no_grad():
+        for module in network:
+            if isinstance(module, torch.nn.BatchNorm1d):
+                torch.testing.assert_close(module.running_mean, x.mean(0), rtol=0.05, atol=0.02)
+                torch.testing.assert_close(module.running_var, x.var(0), rtol=0.05, atol=0.02)
+            x = module(x)
 
 
 def test_the_rate_follows_the_schedule_step_by_step():

@@ -141,12 +141,15 @@ def test_single_rows_fill_folds_evenly():
 def test_fewer_groups_than_folds_names_both_numbers():
     with pytest.raises(
         UsageError,
-        match=r"^3 groups of near-identical .* cannot fill 5 folds; .* ask for fewer folds$",
+        match=r"^3 groups of near-identical .* cannot fill 5 folds; .* ask for fewer folds \(--folds, --inner",
     ):
         k_folds(np.array([0, 0, 1, 2]), 5)
     with pytest.raises(UsageError, match=r"^1 group of near-identical .* cannot fill 5 folds; .* --alpha$"):
         k_folds(np.zeros(4, int), 5)
-    with pytest.raises(UsageError, match=r"^4 rows cannot fill 5 folds; add pairs, or .* fewer folds$"):
+    with pytest.raises(
+        UsageError,
+        match=r"^4 rows cannot fill 5 folds; add pairs, or .* fewer folds \(--folds, --inner-folds\)$",
+    ):
         k_folds(np.arange(4), 5)
     with pytest.raises(UsageError, match="at least 2"):
         k_folds(np.arange(9), 1)

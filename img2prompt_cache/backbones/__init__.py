@@ -53,6 +53,5 @@ def load_backbone(
     place = choose_device(device)
     module = importlib.import_module(f"{__name__}.{FAMILIES[parsed.family]}")
     backbone: Backbone = module.load(parsed, revision)
-    backbone.compute_in(precision)  # before it is moved: less goes over, and less room is taken there
-    backbone.model.to(place)
+    backbone.compute_in(precision, place)
     return backbone

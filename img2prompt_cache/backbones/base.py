@@ -66,13 +66,19 @@ class Backbone:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    def compute_in(self, precision: Precision) -> None:
-        """Change the number format; what a shorter one rounds away does not come back with a longer one."""
+    def compute_in(self, precision: Precision, device: str | None = None) -> None:
+        """Change the number format, from float32 and only once, and move to a device, if one is named."""
         import torch
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        self.model.to(dtype=dtype)
+        self.model.to(dtype=dtype)  # before it is moved: less goes over, and less room is taken there
+        if device is not None:
+            self.model.to(device)
         self.precision = precision
+        if precision == "bf16" and self.device.type == "cpu":
+            from img2prompt_cache.backbones.pack import pack_linears
+
+            pack_linears(self.model)
 
     def encode(self, pixels: torch.Tensor) -> np.ndarray:
         """Compute the features of a batch.

@@ -70,6 +70,27 @@ def start_at(network: nn.Module, mean: torch.Tensor) -> None:
         nn.init.zeros_(last.weight)
 
 
+def measure_norms(network: nn.Module, inputs: torch.Tensor) -> None:
+    """Take the statistics of each batch norm from all rows, as it is going to predict: without dropout.
+
+    Running averages of training are of other values. Dropout makes what a norm sees vary more, by half of the
+    inputs dropped twice as much, and what is divided by that in prediction comes out too small (Li et al.,
+    2019, CVPR); and the weights of a moving average were never trained with (Wu & Johnson, 2021,
+    arXiv:2105.07576).
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d)]
+    if not norms:
+        return
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # plain means, not running ones; training reads neither
+        norm.train()
+    with torch.no_grad():
+        for part in torch.tensor_split(inputs, -(-len(inputs) // ROWS)):
+            network(part)
+
+
 def outputs(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """Give what a network says to standardised inputs (n, p) on its device, without dropout: (n, t)."""
     network.eval()

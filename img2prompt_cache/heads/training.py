@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads.losses import AT_FIRST, mixed, parse
-from img2prompt_cache.heads.network import outputs, predict, start_at
+from img2prompt_cache.heads.network import measure_norms, outputs, predict, start_at
 from img2prompt_cache.heads.scaling import standardiser
 from img2prompt_cache.heads.schedules import factor
 
@@ -129,6 +129,7 @@ class Training:
             if self._average:
                 self._average.update_parameters(self._trained)
             total += loss.detach().cpu() * len(rows)
+        measure_norms(self.network, self._inputs)
         return float(total) / len(self._inputs)
 
     def loss(self) -> float:
