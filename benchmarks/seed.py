@@ -25,12 +25,12 @@ SYSTEMS = ("seed-resnet50", "seed-vit", "seed-tuned-resnet")
 def curve(folder: Path) -> list[dict[str, float]]:
     """Read the loss curve of a run; of several trials, the one that ended best."""
     with (folder / "history.csv").open(encoding="utf-8") as file:
-        records = [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(file)]
-    trials: dict[float, list[dict[str, float]]] = {}
-    for record in records:
-        trials.setdefault(record.get("trial", 0.0), []).append(record)
-    best = min(trials.values(), key=lambda trial: trial[-1]["val_loss"])
-    return [{name: row[name] for name in ("epoch", "train_loss", "val_loss", "val_cosine")} for row in best]
+        rows = list(csv.DictReader(file))
+    trials: dict[str, list[dict[str, float]]] = {}
+    for row in rows:
+        record = {name: float(row[name]) for name in ("epoch", "train_loss", "val_loss", "val_cosine")}
+        trials.setdefault(row.get("trial", ""), []).append(record)
+    return min(trials.values(), key=lambda trial: trial[-1]["val_loss"])
 
 
 def main() -> None:

@@ -141,7 +141,7 @@ def test_single_rows_fill_folds_evenly():
 def test_fewer_groups_than_folds_names_both_numbers():
     with pytest.raises(
         UsageError,
-        match=r"^3 groups of near-identical .* cannot fill 5 folds; .* ask for fewer folds \(--folds, --inner",
+        match=r"^3 groups of near-identical .* cannot fill 5 folds; .* fewer folds \(--folds, --inner",
     ):
         k_folds(np.array([0, 0, 1, 2]), 5)
     with pytest.raises(UsageError, match=r"^1 group of near-identical .* cannot fill 5 folds; .* --alpha$"):

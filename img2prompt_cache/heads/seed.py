@@ -242,7 +242,7 @@ _NUMBERS = ("lr", "batch_size", "dropout", "weight_decay", "sgd")
 
 def _numbers(drawn: Mapping[str, Any]) -> dict[str, float]:
     """Give a draw as numbers: history and state hold no words."""
-    return {name: drawn["optimizer"] == "sgd" if name == "sgd" else drawn[name] for name in _NUMBERS}
+    return {name: int(drawn["optimizer"] == "sgd") if name == "sgd" else drawn[name] for name in _NUMBERS}
 
 
 def _watched(
