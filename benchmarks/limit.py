@@ -130,6 +130,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
+    if options.images % (BATCH * cores()):  # a batch left over would have one core idle, and flatter the pass
+        parser.error(f"--images must be a multiple of {BATCH * cores()}")
     pngs, jpegs = (options.work / f"{kind}-{options.images}" for kind in ("png", "jpeg"))
     draw(pngs, options.images)
     jpegs.mkdir(exist_ok=True)

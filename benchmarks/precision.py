@@ -81,15 +81,17 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, nargs="+")
     parser.add_argument("--caches", type=Path, required=True, help="where caches are made, or found")
+    parser.add_argument("--backbones", nargs="*", default=BACKBONES)
     options = parser.parse_args()
     print("| data | backbone | cosine, mean | least | ridge fp32 | change in bf16 | 95 % | same penalties |")
     print("|---|---|---|---|---|---|---|---|")
     figures: dict[str, Any] = load("precision") or {"folds": FOLDS, "real": {}, "drawn": {}}
     for data in options.data:
         exact, short = (
-            extract(data, options.caches / name / data.name, "--precision", name) for name in ("fp32", "bf16")
+            extract(data, options.caches / name / data.name, "--precision", name, backbones=options.backbones)
+            for name in ("fp32", "bf16")
         )
-        for spec in BACKBONES:
+        for spec in options.backbones:
             found = compare(exact, short, spec)
             figures["real"].setdefault(data.name, {})[spec] = found
             low, high = found["ridge_change_interval"] or (np.nan, np.nan)
@@ -100,7 +102,7 @@ def main() -> None:
                 flush=True,
             )
     print("\n| backbone | drawn, bf16 | drawn, fp16 | auto |\n|---|---|---|---|")
-    for spec in BACKBONES:
+    for spec in options.backbones:
         backbone = load_backbone(spec)
         bf16, fp16 = fidelity(backbone, "bf16"), fidelity(backbone, "fp16")
         auto = "fp32" if falls_short(bf16) else "bf16"

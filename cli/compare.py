@@ -62,7 +62,9 @@ def compare(
     folder = Path(cache)
     reference = None if against is None else resolve_run(against, folder)
     named = [resolve_run(name, folder) for name in runs or ()]
-    board = rank(named or [path for path in find_runs(folder) if _readable(path)], reference)
+    board = rank(
+        named or [path for path in find_runs(folder) if _readable(path, rows=bool(against or by))], reference
+    )
     if board.others:
         console.note(
             f"left out, scored on another split or target: {', '.join(path.name for path in board.others)}"
@@ -81,13 +83,15 @@ def compare(
         console.result(f"\ncosine by {by}\n{_cells(cells, [path.name for path, _ in board.runs])}")
 
 
-def _readable(folder: Path) -> bool:
-    """Whether a run can be shown; one that nobody named does not keep the others from it."""
+def _readable(folder: Path, *, rows: bool) -> bool:
+    """Whether a run, and its held-out rows if `rows`, can be read: none spoils it for those beside it."""
     from img2prompt_cache.errors import Img2PromptError
-    from img2prompt_cache.runs import load_run
+    from img2prompt_cache.runs import load_run, load_validation
 
     try:
-        load_run(folder)
+        run = load_run(folder)
+        if rows:
+            load_validation(folder, run)
     except Img2PromptError as error:
         console.note(f"left out: {error}")
         return False

@@ -60,6 +60,7 @@ def curve_inputs(head, X):
 def test_the_search_draws_from_the_space_without_repeats_and_keeps_every_curve():
     X, y, groups = problem()
     head = tuned(trials=6).fit(X, y, groups=groups)
+    assert all(type(value) in (int, float) for record in head.history for value in record.values())
     ends = [record for record in head.history if record["epoch"] == 3]
     assert [record["trial"] for record in ends] == [0, 1, 2, 3, 4, 5]
     draws = {

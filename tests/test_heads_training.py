@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.heads import network
 from img2prompt_cache.heads.losses import AT_FIRST, infonce
 from img2prompt_cache.heads.mlp import Mlp
 from img2prompt_cache.heads.training import Pairs, Training
@@ -78,13 +79,20 @@ def test_a_norm_s_statistics_are_those_of_all_rows_without_dropout(ema):
     for epoch in (1, 2):
         net.train(epoch, 10)
     x = net._inputs
-    network = net.network.eval()
     with torch.no_grad():
-        for module in network:
+        for module in net.network.eval():
             if isinstance(module, torch.nn.BatchNorm1d):
                 torch.testing.assert_close(module.running_mean, x.mean(0), rtol=0.05, atol=0.02)
                 torch.testing.assert_close(module.running_var, x.var(0), rtol=0.05, atol=0.02)
             x = module(x)
+
+
+def test_a_norm_s_statistics_do_not_depend_on_the_order_of_rows(monkeypatch):
+    monkeypatch.setattr(network, "ROWS", 20)
+    rows = torch.linspace(-3, 3, 60)[:, None].repeat(1, 4)
+    layers = torch.nn.Sequential(torch.nn.BatchNorm1d(4))
+    network.measure_norms(layers, rows)
+    torch.testing.assert_close(layers[0].running_var, rows.var(0), rtol=0.1, atol=0.0)
 
 
 def test_the_rate_follows_the_schedule_step_by_step():

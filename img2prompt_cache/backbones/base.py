@@ -67,8 +67,17 @@ class Backbone:
         return next(self.model.parameters()).device
 
     def compute_in(self, precision: Precision, device: str | None = None) -> None:
-        """Change the number format, from float32 and only once, and move to a device, if one is named."""
+        """Change the number format, and move to a device, if one is named.
+
+        Raises
+        ------
+        ValueError
+            If it is not in float32 any more: what was rounded away does not come back.
+        """
         import torch
+
+        if self.precision != "fp32":
+            raise ValueError(f"{self.spec} computes in {self.precision} already")
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.model.to(dtype=dtype)  # before it is moved: less goes over, and less room is taken there
@@ -78,7 +87,7 @@ class Backbone:
         if precision == "bf16" and self.device.type == "cpu":
             from img2prompt_cache.backbones.pack import pack_linears
 
-            pack_linears(self.model)
+            pack_linears(self.model, torch.zeros(1, 3, *self.geometry.crop, dtype=dtype))
 
     def encode(self, pixels: torch.Tensor) -> np.ndarray:
         """Compute the features of a batch.

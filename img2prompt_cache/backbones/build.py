@@ -9,7 +9,7 @@ import torch
 
 from img2prompt_cache.backbones.base import Backbone
 from img2prompt_cache.backbones.fold import fold_batchnorm
-from img2prompt_cache.backbones.readout import shorten
+from img2prompt_cache.backbones.readout import can_shorten, shorten
 from img2prompt_cache.backbones.trunks import chain_of
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fingerprints import weights_digest
@@ -98,6 +98,8 @@ def shorten_last(model: torch.nn.Module, shape: torch.Size) -> torch.nn.Module:
     try:
         chain = chain_of(model)
     except UsageError:
+        return model
+    if not can_shorten(chain.blocks[-1]):
         return model
     with torch.inference_mode():
         x = chain.stem(torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1)

@@ -24,8 +24,8 @@ def operations(backbone: Backbone) -> int:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one step that torch does not look into
     try:
-        counter = FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: packed})
-        with counter:
+        step = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # of `pack`, where torch has it
+        with FlopCounterMode(display=False, custom_mapping={step: packed} if step else {}) as counter:
             backbone.encode(pixels)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

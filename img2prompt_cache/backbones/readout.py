@@ -50,9 +50,9 @@ def shorten(block: nn.Module, head: nn.Module, x: Tensor) -> nn.Module:
         A `Readout` that shares the block's parameters; `block` itself where more than the first token is
         read, or it is of a kind that this is not known of.
     """
-    step = _STEPS.get(f"{type(block).__module__}.{type(block).__qualname__}")
-    if step is None:
+    if not can_shorten(block):
         return block
+    step = _STEPS[_kind(block)]
     with torch.inference_mode():
         out = block(x)
         first = out.clone()
@@ -63,6 +63,15 @@ def shorten(block: nn.Module, head: nn.Module, x: Tensor) -> nn.Module:
         short = Readout(block, step)
         same = (head(short(x)) - whole).abs().max() <= TOLERANCE * whole.abs().max()
     return short if same else block
+
+
+def can_shorten(block: nn.Module) -> bool:
+    """Whether a block is of a kind that this is known of."""
+    return _kind(block) in _STEPS
+
+
+def _kind(block: nn.Module) -> str:
+    return f"{type(block).__module__}.{type(block).__qualname__}"
 
 
 # The children of a block are known to its own class only.
