@@ -2,11 +2,11 @@
 
     python benchmarks/ladder.py DATA [DATA ...] --caches DIR [--heads mean,knn,ridge]
 
-DATA is a folder with images and `prompts.csv`; its cache, made with the packaged backbones, and its runs
-lie in DIR/NAME. What is there from an interrupted call is taken as it is. Each head is fitted on the joined
-features, and those of `ALONE` on each backbone, too; the blend takes all that `BLENDED` names. Differences
-are from the joined ridge, paired, with intervals by bootstrap over groups. Prints a Markdown table and adds
-to `results/ladder-NAME.json`.
+DATA is a folder with images and `prompts.csv`; its cache, with the packaged backbones in bfloat16, and its
+runs lie in DIR/NAME. What is there from an interrupted call is taken as it is. Each head is fitted on the
+joined features, and those of `ALONE` on each backbone, too; the blend takes all that `BLENDED` names.
+Differences are from the joined ridge, paired, with intervals by bootstrap over groups. Prints a Markdown
+table and adds to `results/ladder-NAME.json`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ FOLDS = 5
 def run(*arguments: object) -> Any:
     """Run one command as a user would and give its JSON."""
     command = [sys.executable, "-m", "img2prompt_cache.cli", *map(str, arguments), "--json"]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
+    found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
+    for row in found.get("runs", ()):  # names say enough where paths are another machine's
+        row["run"] = Path(row["run"]).name
+    return found
 
 
 def fit(cache: Path, head: str, features: str, specs: list[str]) -> float | None:
@@ -56,7 +59,7 @@ def measure(data: Path, cache: Path, heads: list[str]) -> dict[str, Any]:
     name = f"ladder-{data.name}"
     found: dict[str, Any] = load(name) or {}
     started = time.perf_counter()
-    extracted = run("extract", data, "--cache", cache, "--preset", "packaged")
+    extracted = run("extract", data, "--cache", cache, "--preset", "packaged", "--precision", "bf16")
     if extracted["new"]:
         found["extract_s"] = time.perf_counter() - started
         save(name, found)
@@ -87,7 +90,7 @@ def main() -> None:
     for data in options.data:
         found = measure(data, options.caches / data.name, options.heads.split(","))
         for row in sorted(found["compare"]["runs"], key=lambda row: float(row["cosine"])):
-            name = Path(row["run"]).name
+            name = row["run"]
             low, high = row["ci95"] or (float("nan"),) * 2
             told = row["difference"]
             less, more = (told or {}).get("ci95") or (float("nan"),) * 2

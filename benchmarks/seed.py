@@ -65,7 +65,7 @@ def main() -> None:
         low, high = row["ci95"]
         told = row["difference"] or {"cosine": 0.0}
         print(
-            f"| {Path(row['run']).name} | {row['features'][0]} | {row['cosine']:.4f} "
+            f"| {row['run']} | {row['features'][0]} | {row['cosine']:.4f} "
             f"| {low:.4f} … {high:.4f} | {row['mse']:.5f} | {told['cosine']:+.4f} | {row['seconds']:.1f} |",
             flush=True,
         )
@@ -73,8 +73,10 @@ def main() -> None:
         "tune", "--head", "seed-resnet50", "--space", "seed", "--trials", options.trials, "--no-prune",
         "--cache", cache, "--no-fit",
     )  # fmt: skip
-    figures: dict[str, Any] = {"compare": compared, "curves": curves, "tune": tuned}
-    print(tuned)
+    figures: dict[str, Any] = {"compare": compared, "curves": curves}
+    figures["tune"] = {name: tuned[name] for name in ("trials", "best", "influence")}
+    for setting in tuned["influence"]:
+        print(f"{setting['setting']}: {setting['importance']:.0%} of the variance")
     print(save("seed", figures))
 
 
