@@ -1,4 +1,4 @@
-"""The results table: every head on every data set, per backbone and joined, on a grouped and a random split.
+"""What leakage flatters: heads on a grouped and on a random hold-out, per backbone and joined.
 
     python benchmarks/heads.py DATA [DATA ...] --caches DIR
 

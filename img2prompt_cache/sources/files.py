@@ -134,7 +134,20 @@ def shards(root: Path, suffix: str) -> list[str]:
     if root.is_file():
         return [root.name] if root.name.lower().endswith(suffix) else []
     files, folders = look_in(root, suffix)
-    return files or [f"{folder}/{name}" for folder in folders for name in look_in(root / folder, suffix)[0]]
+    return files or [f"{folder}/{name}" for folder in folders for name in _ending_in(root / folder, suffix)]
+
+
+def _ending_in(folder: Path, suffix: str) -> list[str]:
+    """Name the files right in a folder that end in `suffix`, as `look_in` does.
+
+    Of the others, a million images maybe, only the name is looked at.
+    """
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - a million Path objects are slow
+    except OSError:
+        return []
+    ending = [name for name in names if name.lower().endswith(suffix) and not name.startswith(".")]
+    return sorted(name for name in ending if (name.isascii() or is_utf8(name)) and is_file(folder / name))
 
 
 def look_in(folder: Path, suffix: str | tuple[str, ...]) -> tuple[list[str], list[str]]:
