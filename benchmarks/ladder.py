@@ -73,6 +73,9 @@ def measure(data: Path, cache: Path, heads: list[str]) -> dict[str, Any]:
                 save(name, found)
     found["pairs"] = extracted["ok"]
     found["compare"] = run("compare", "--cache", cache, "--against", "ridge-joined")
+    if (cache / "runs" / "blend-joined").exists():
+        rows = run("compare", "--cache", cache, "--against", "blend-joined")["runs"]
+        found["below_blend"] = {row["run"]: row["difference"] for row in rows if row["difference"]}
     save(name, found)
     return found
 

@@ -66,9 +66,9 @@ def in_lanes(work: Callable[[int], object], count: int) -> float:
         return time.perf_counter() - started
 
 
-def gemm_rate() -> float:
-    """Best bfloat16 rate of a matrix product of the size of ViT-B/16's, in Gflop/s over all cores."""
-    left, right = torch.randn(BATCH * 197, 768).bfloat16(), torch.randn(3072, 768).bfloat16()
+def gemm_rate(kind: torch.dtype = torch.bfloat16) -> float:
+    """Rate of a matrix product of the size of ViT-B/16's, in Gflop/s over all cores."""
+    left, right = torch.randn(BATCH * 197, 768).to(kind), torch.randn(3072, 768).to(kind)
     flops = 2 * left.shape[0] * 768 * 3072
     return 40 * flops / in_lanes(lambda _: torch.nn.functional.linear(left, right), 40) / 1e9
 

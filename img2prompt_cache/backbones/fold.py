@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from torch import nn
+
+from img2prompt_cache.backbones.follow import follow
 
 TOLERANCE = 1e-3
 
@@ -33,9 +36,10 @@ def fold_batchnorm(model: nn.Module, example: torch.Tensor) -> nn.Module:
         return model
     folded = copy.deepcopy(model)
     with torch.no_grad():  # weights made in inference mode could not be trained on later
-        pairs = _follow(folded, example)
+        pairs = follow(folded, example, _is_conv, _is_norm).source
         names = {module: name for name, module in folded.named_modules()}
-        for norm, conv in pairs.items():
+        for taker, source in pairs.items():
+            norm, conv = cast(nn.BatchNorm2d, taker), cast(nn.Conv2d, source)
             fused = nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
             conv.weight, conv.bias = fused.weight, fused.bias
             parent, _, leaf = names[norm].rpartition(".")
@@ -46,32 +50,12 @@ def fold_batchnorm(model: nn.Module, example: torch.Tensor) -> nn.Module:
     return folded.requires_grad_(requires_grad=False) if same else model
 
 
-def _follow(model: nn.Module, example: torch.Tensor) -> dict[nn.BatchNorm2d, nn.Conv2d]:
-    """Run the model and see which convolution each batch norm takes its input from."""
-    made: dict[int, tuple[nn.Conv2d, torch.Tensor]] = {}
-    pairs: dict[nn.BatchNorm2d, nn.Conv2d] = {}
+def _is_conv(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d)
 
-    def after(conv: nn.Module, _inputs: object, output: torch.Tensor) -> None:
-        made[id(output)] = (conv, output)  # type: ignore[assignment]  # the tensor is kept, so its id stays its own
 
-    def before(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        found = made.get(id(inputs[0]))
-        if found is not None:
-            pairs[norm] = found[0]  # type: ignore[index]
-
-    hooks = [
-        module.register_forward_hook(after)
-        if isinstance(module, nn.Conv2d)
-        else module.register_forward_pre_hook(before)
-        for module in model.modules()
-        if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
-    ]
-    try:
-        model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return pairs
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.BatchNorm2d)
 
 
 def _rest(norm: nn.BatchNorm2d) -> nn.Module:

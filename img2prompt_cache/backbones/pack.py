@@ -8,9 +8,12 @@ name that it does not promise to keep, so it is tried first and left alone where
 from __future__ import annotations
 
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+
+from img2prompt_cache.backbones.follow import follow
 
 TOLERANCE = 0.1
 """Of the norm: far more than rounding otherwise makes, far less than a step left out."""
@@ -56,20 +59,21 @@ def pack_linears(model: nn.Module, example: Tensor) -> None:
     if not _can_pack():
         return
     with torch.inference_mode():
-        linears, gelus, before = _follow(model, example)
+        seen = follow(model, example, _is_linear, _is_gelu)
+        once = {module for module, calls in seen.calls.items() if calls == 1}
+        after = {one: gelu for gelu, one in seen.source.items() if gelu in once}
         homes = {
             child: (parent, name)
             for parent in model.modules()
             for name, child in parent.named_children()
-            if child in linears or child in gelus
+            if child in once
         }
-        for linear in linears:
-            gelu = next((gelu for gelu, source in gelus.items() if source is linear), None)
-            setattr(*homes[linear], PackedLinear(linear, gelu))
-            if gelu is not None:
-                setattr(*homes[gelu], nn.Identity())
+        for linear in filter(_is_linear, once):
+            setattr(*homes[linear], PackedLinear(cast(nn.Linear, linear), after.get(linear)))
+            if linear in after:
+                setattr(*homes[after[linear]], nn.Identity())
         try:
-            same = bool((model(example) - before).norm() <= TOLERANCE * before.norm())
+            same = bool((model(example) - seen.output).norm() <= TOLERANCE * seen.output.norm())
         except (RuntimeError, NotImplementedError, AttributeError, TypeError):
             same = False
     if not same:
@@ -77,34 +81,12 @@ def pack_linears(model: nn.Module, example: Tensor) -> None:
             setattr(*home, child)
 
 
-def _follow(model: nn.Module, example: Tensor) -> tuple[list[nn.Linear], dict[nn.Module, nn.Linear], Tensor]:
-    """Run a model: linear layers that run once, GELUs with the one they take, and what the model gives."""
-    calls: dict[nn.Module, int] = {}
-    made: dict[int, tuple[nn.Linear, Tensor]] = {}
-    taken: dict[nn.Module, nn.Linear] = {}
+def _is_linear(module: nn.Module) -> bool:
+    return type(module) is nn.Linear
 
-    def after(module: nn.Module, _inputs: object, output: Tensor) -> None:
-        calls[module] = calls.get(module, 0) + 1
-        if isinstance(module, nn.Linear):
-            made[id(output)] = (module, output)  # the tensor is kept, so its id stays its own
 
-    def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if id(inputs[0]) in made:
-            taken[module] = made[id(inputs[0])][0]
-
-    hooks = []
-    for module in model.modules():
-        if type(module) is nn.Linear or type(module).__name__ == "GELU":  # torch's or timm's
-            hooks.append(module.register_forward_hook(after))
-            if type(module) is not nn.Linear:
-                hooks.append(module.register_forward_pre_hook(before))
-    try:
-        found: Tensor = model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    linears = [module for module, times in calls.items() if isinstance(module, nn.Linear) and times == 1]
-    return linears, {gelu: one for gelu, one in taken.items() if calls[gelu] == 1 and one in linears}, found
+def _is_gelu(module: nn.Module) -> bool:
+    return type(module).__name__ == "GELU"  # torch's or timm's
 
 
 @cache

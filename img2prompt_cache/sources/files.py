@@ -133,14 +133,20 @@ def shards(root: Path, suffix: str) -> list[str]:
     """
     if root.is_file():
         return [root.name] if root.name.lower().endswith(suffix) else []
-    files, folders = look_in(root, suffix)
-    return files or [f"{folder}/{name}" for folder in folders for name in _ending_in(root / folder, suffix)]
+    return files_in(root, suffix) or [
+        f"{folder}/{name}" for folder in folders_in(root) for name in files_in(root / folder, suffix)
+    ]
 
 
-def _ending_in(folder: Path, suffix: str) -> list[str]:
-    """Name the files right in a folder that end in `suffix`, as `look_in` does.
+def files_in(folder: Path, suffix: str | tuple[str, ...]) -> list[str]:
+    """Name the files right in a folder that end in `suffix`; hidden ones left out.
 
     Of the others, a million images maybe, only the name is looked at.
+
+    Returns
+    -------
+    list of str
+        In code-point order; none if the folder cannot be listed. Links are followed.
     """
     try:
         names = os.listdir(folder)  # noqa: PTH208 - a million Path objects are slow
@@ -150,30 +156,25 @@ def _ending_in(folder: Path, suffix: str) -> list[str]:
     return sorted(name for name in ending if (name.isascii() or is_utf8(name)) and is_file(folder / name))
 
 
-def look_in(folder: Path, suffix: str | tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Name the files right in a folder that end in `suffix`, and its sub-folders; hidden ones left out.
+def folders_in(folder: Path) -> list[str]:
+    """Name the folders right in a folder; hidden ones left out.
 
     Returns
     -------
-    files, folders : list of str
+    list of str
         In code-point order; none if the folder cannot be listed. Links are followed.
     """
-    files, folders = [], []
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                name = entry.name
-                if name.startswith(".") or not (name.isascii() or is_utf8(name)):
-                    continue
-                if name.lower().endswith(suffix) and is_file(entry.path):
-                    files.append(name)
-                elif entry.is_file(follow_symlinks=False):
-                    continue  # most of a big folder's entries
-                elif entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and is_folder(entry.path)):
-                    folders.append(name)
+            return sorted(
+                entry.name
+                for entry in entries
+                if (entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and is_folder(entry.path)))
+                and not entry.name.startswith(".")
+                and (entry.name.isascii() or is_utf8(entry.name))
+            )
     except OSError:
-        return [], []
-    return sorted(files), sorted(folders)
+        return []
 
 
 def without_suffix(name: str) -> str:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import Listing
-from img2prompt_cache.sources.files import IMAGE_SUFFIXES, FileSource, look_in, scan
+from img2prompt_cache.sources.files import IMAGE_SUFFIXES, FileSource, folders_in, scan
 from img2prompt_cache.sources.table import join
 from img2prompt_cache.sources.tablefile import PROMPT_COLUMNS, Prompts, column_names, read_prompts
 
@@ -53,7 +53,7 @@ def _tables(root: Path) -> list[Path]:
     found = [root / name for name in names if (root / name).is_file()]
     if found or not root.is_dir():
         return found[:1]
-    _, folders = look_in(root, "/")
+    folders = folders_in(root)
     for name in names:
         found = [root / folder / name for folder in folders if (root / folder / name).is_file()]
         if found:

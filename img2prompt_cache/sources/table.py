@@ -25,7 +25,7 @@ from img2prompt_cache.sources.files import (
     FileSource,
     Scan,
     counted,
-    look_in,
+    files_in,
     scan,
 )
 from img2prompt_cache.sources.listing import first_duplicate, make_listing
@@ -82,7 +82,7 @@ def find_tables(root: Path) -> list[Path]:
     places = [root, root.parent] if root.name == "images" else [root]
     named = [place / f"prompts{suffix}" for place in places for suffix in TABLE_SUFFIXES]
     known = [path for path in named if path.is_file() and _is_table(path)]
-    others = [root / name for name in look_in(root, TABLE_SUFFIXES)[0]]
+    others = [root / name for name in files_in(root, TABLE_SUFFIXES)]
     columns = (ID_COLUMNS, PROMPT_COLUMNS)
     return known + [
         path for path in others if path not in known and _is_table(path) and has_columns(path, columns)
