@@ -2,8 +2,9 @@
 
     python benchmarks/probe.py CACHE [--features packaged:efficientnet-lite0] [--blocks 2]
 
-CACHE holds the backbone's trunk, and views if they are to be trained on. Runs that are there from an interrupted
-call are taken as they are. Prints both scores and the paired difference; writes `results/probe.json`.
+CACHE holds the backbone's trunk, and views if they are to be trained on. Runs that are there from an
+interrupted call are taken as they are. Prints both scores and the paired difference; writes
+`results/probe.json`.
 """
 
 from __future__ import annotations
