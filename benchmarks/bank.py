@@ -28,7 +28,7 @@ from img2prompt_cache.bank import Bank
 from img2prompt_cache.cells import recall_of
 from img2prompt_cache.encoders import load_encoder
 from img2prompt_cache.metrics import unit
-from img2prompt_cache.runs import load_validation
+from img2prompt_cache.validation import load_validation
 
 QUERIES = 300
 AT = 10

@@ -13,7 +13,7 @@ from . import console
 if TYPE_CHECKING:
     from img2prompt_cache.breakdown import Cell
     from img2prompt_cache.compare import Difference, Leaderboard
-    from img2prompt_cache.runs import Run
+    from img2prompt_cache.runfile import Run
 
     Told = list[tuple[Path, Run, Difference | None]]
 
@@ -86,7 +86,8 @@ def compare(
 def _readable(folder: Path, *, rows: bool) -> bool:
     """Whether a run, and its held-out rows if `rows`, can be read: none spoils it for those beside it."""
     from img2prompt_cache.errors import Img2PromptError
-    from img2prompt_cache.runs import load_run, load_validation
+    from img2prompt_cache.runfile import load_run
+    from img2prompt_cache.validation import load_validation
 
     try:
         run = load_run(folder)
@@ -107,7 +108,7 @@ def _told(board: Leaderboard) -> str:
 
 
 def _json(told: Told, cells: Sequence[Cell] | None) -> list[dict[str, Any]]:
-    from img2prompt_cache.runs import LATER, METRICS
+    from img2prompt_cache.runfile import LATER, METRICS
 
     found = []
     for number, (path, run, difference) in enumerate(told):

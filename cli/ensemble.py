@@ -12,7 +12,7 @@ from . import console
 
 if TYPE_CHECKING:
     from img2prompt_cache.cache import Cache
-    from img2prompt_cache.runs import Run
+    from img2prompt_cache.runfile import Run
 
 _OWN = {
     "blend": ("head", "cache", "members", "run", "seed", "overwrite", "json"),

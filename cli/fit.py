@@ -12,7 +12,7 @@ import typer
 from . import console, ensemble
 
 if TYPE_CHECKING:
-    from img2prompt_cache.runs import Run
+    from img2prompt_cache.runfile import Run
 
 _MLP = "Settings of linear, mlp, wide-mlp and seed-…"
 _TUNED = "Fine-tuning"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from img2prompt_cache.bank import Bank
     from img2prompt_cache.heads.base import Head
     from img2prompt_cache.predict import Predictions
-    from img2prompt_cache.runs import Run
+    from img2prompt_cache.runfile import Run
     from img2prompt_cache.sources.base import Source
 
 
@@ -68,7 +68,9 @@ def predict(
     """Predict prompt embeddings for images, and show the nearest prompts."""
     from img2prompt_cache.errors import Img2PromptError, UsageError
     from img2prompt_cache.outputs import open_writer
-    from img2prompt_cache.runs import cache_of, load_head, load_run
+    from img2prompt_cache.runfile import load_run
+    from img2prompt_cache.runfolder import load_head
+    from img2prompt_cache.runs import cache_of
 
     wanted = top_k if top_k is not None else (3 if bank or not out else 0)
     if not wanted and not out:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from img2prompt_cache.fit import Choice, fit
     from img2prompt_cache.heads import make_head
     from img2prompt_cache.models import Request
-    from img2prompt_cache.runs import load_head, load_run
+    from img2prompt_cache.runfile import load_run
+    from img2prompt_cache.runfolder import load_head
     from img2prompt_cache.sources import open_source
 
 _HOMES = {
@@ -37,8 +38,8 @@ _HOMES = {
     "fit": "fit",
     "load_backbone": "backbones",
     "load_encoder": "encoders",
-    "load_head": "runs",
-    "load_run": "runs",
+    "load_head": "runfolder",
+    "load_run": "runfile",
     "make_head": "heads",
     "open_source": "sources",
 }

@@ -13,8 +13,10 @@ from img2prompt_cache.cache import Cache
 from img2prompt_cache.compare import Leaderboard, cosines_of
 from img2prompt_cache.errors import Img2PromptError, unknown
 from img2prompt_cache.metrics import unit
-from img2prompt_cache.runs import Run, cache_of, load_validation
+from img2prompt_cache.runfile import Run
+from img2prompt_cache.runs import cache_of
 from img2prompt_cache.splits import rows_digest
+from img2prompt_cache.validation import load_validation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,7 +11,8 @@ import numpy as np
 
 from img2prompt_cache.bootstrap import paired
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.runs import Run, Validation, load_run, load_validation
+from img2prompt_cache.runfile import Run, load_run
+from img2prompt_cache.validation import Validation, load_validation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -25,7 +25,8 @@ from img2prompt_cache.heads.distil import Distil
 from img2prompt_cache.lessons import Lessons, load_lessons, recipe
 from img2prompt_cache.metrics import mean_cosine
 from img2prompt_cache.record import keep_run, use_of
-from img2prompt_cache.runs import Run, claimed, load_run
+from img2prompt_cache.runfile import Run, load_run
+from img2prompt_cache.runs import claimed
 from img2prompt_cache.splits import Split
 
 if TYPE_CHECKING:

@@ -20,17 +20,11 @@ from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.columns import places
 from img2prompt_cache.metrics import cosine
 from img2prompt_cache.record import keep_run
-from img2prompt_cache.runs import (
-    Run,
-    Use,
-    Validation,
-    claimed,
-    find_runs,
-    load_head,
-    load_run,
-    load_validation,
-)
+from img2prompt_cache.runfile import Run, Use, load_run
+from img2prompt_cache.runfolder import load_head
+from img2prompt_cache.runs import claimed, find_runs
 from img2prompt_cache.splits import Split, k_folds, prompt_groups
+from img2prompt_cache.validation import Validation, load_validation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

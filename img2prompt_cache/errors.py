@@ -26,6 +26,18 @@ class ImageError(Img2PromptError):
     """An image that cannot be used. `str(error)` is the reason stored with its row."""
 
 
+def check(condition: bool, why: str) -> None:
+    """Refuse data that does not say what it should; whoever reads it tells the user where it stands.
+
+    Raises
+    ------
+    ValueError
+        With `why`, if the condition does not hold.
+    """
+    if not condition:
+        raise ValueError(why)
+
+
 def unknown(kind: str, value: str, valid: Iterable[str]) -> UsageError:
     """Build the error for a name that does not exist, naming the nearest valid ones.
 

@@ -23,7 +23,8 @@ from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.manifest import Column
 from img2prompt_cache.record import keep_run, use_of
-from img2prompt_cache.runs import Run, claimed
+from img2prompt_cache.runfile import Run
+from img2prompt_cache.runs import claimed
 from img2prompt_cache.selection import read_selection
 from img2prompt_cache.splits import Split, column_split, divide, prompt_groups, random_split
 from img2prompt_cache.stand_ins import preferred_features

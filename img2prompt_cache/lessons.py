@@ -18,7 +18,7 @@ from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.columns import places, take, widths
 from img2prompt_cache.heads.distil import Distil
 from img2prompt_cache.manifest import Column
-from img2prompt_cache.runs import Run
+from img2prompt_cache.runfile import Run
 from img2prompt_cache.splits import Split
 
 if TYPE_CHECKING:

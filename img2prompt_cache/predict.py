@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.backbones.base import Backbone
     from img2prompt_cache.heads.base import Head
-    from img2prompt_cache.runs import Run
+    from img2prompt_cache.runfile import Run
     from img2prompt_cache.sources.base import Source
 
 BATCH_SIZE = 32

@@ -13,9 +13,11 @@ from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import Dataset
 from img2prompt_cache.manifest import Column
 from img2prompt_cache.metrics import cosine
-from img2prompt_cache.runs import Run, Use, Validation, save_run
+from img2prompt_cache.runfile import Run, Use
+from img2prompt_cache.runfolder import save_run
 from img2prompt_cache.scores import by_fold, floor, score
 from img2prompt_cache.splits import Split, rows_digest
+from img2prompt_cache.validation import Validation
 from img2prompt_cache.versions import library_versions
 
 if TYPE_CHECKING:

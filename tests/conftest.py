@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kit import Log, Tiny, make_source, prompt_of, save_backbone, save_encoder, write_prompts
+from synthetic import SETTINGS, make_cache
 
 GOOD, TWINS = 20, ((3, 17), (4, 5))
 BAD = {"empty": b"", "words": b"this is no image", "cut": None}
@@ -79,3 +80,22 @@ def tuned(tiny: Tiny, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def cache(made: Path, tmp_path: Path) -> Path:
     """A copy of `made`, to be changed at will."""
     return shutil.copytree(made, tmp_path / "cache")
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of made-up features with a run of each of `SETTINGS`; to be read only."""
+    from img2prompt_cache.cache import Cache
+    from img2prompt_cache.fit import Choice, fit
+
+    folder = make_cache(tmp_path_factory.mktemp("runs") / "cache")
+    for head, settings in SETTINGS.items():
+        fit(Cache(folder), Choice(head, settings))
+    return folder
+
+
+@pytest.fixture
+def run(fitted: Path, tmp_path: Path) -> Path:
+    """A copy of the ridge run, inside its own cache."""
+    copy = shutil.copytree(fitted, tmp_path / "cache")
+    return copy / "runs" / "ridge-one+other-01"

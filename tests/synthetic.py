@@ -20,6 +20,15 @@ from img2prompt_cache.parts import PartFile
 ONE, OTHER, ENCODER = "timm:one", "timm:other", "st:some"
 WIDTH = 384
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "mean": {},
+    "nearest": {},
+    "knn": {"k": 3, "power": 2.0},
+    "ridge": {"alpha": 1.0},
+    "mlp": {"hidden": (8,), "epochs": 2},
+}
+"""Heads that the fixture `fitted` has a run of."""
+
 
 def make_cache(
     folder: Path,
@@ -128,3 +137,19 @@ class Cli:
         self._capture.readouterr()
         code = main.run([str(argument) for argument in arguments])
         return Said(code, *self._capture.readouterr())
+
+
+def edit_run(folder: Path, **values: object) -> None:
+    """Change values of run.json; a dotted name goes into an object."""
+    path = folder / "run.json"
+    data = json.loads(path.read_text())
+    for name, value in values.items():
+        *outer, last = name.split("__")
+        inner: Any = data
+        for key in outer:
+            inner = inner[int(key)] if key.isdigit() else inner[key]
+        if value is KeyError:
+            del inner[last]
+        else:
+            inner[last] = value
+    path.write_text(json.dumps(data))

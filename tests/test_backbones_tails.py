@@ -13,7 +13,7 @@ from img2prompt_cache.backbones.tails import load_ending
 from img2prompt_cache.backbones.taps import Tap, shape_of
 from img2prompt_cache.backbones.trunks import split
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.runs import Use
+from img2prompt_cache.runfile import Use
 from kit import Tiny
 
 

@@ -15,7 +15,8 @@ from img2prompt_cache.compare import compare
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fit import Choice, fit
 from img2prompt_cache.metrics import unit
-from img2prompt_cache.runs import find_runs, load_validation
+from img2prompt_cache.runs import find_runs
+from img2prompt_cache.validation import load_validation
 from synthetic import ONE, make_cache
 
 

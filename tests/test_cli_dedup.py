@@ -4,7 +4,8 @@ import csv
 
 import pytest
 
-from img2prompt_cache.runs import load_run, load_validation
+from img2prompt_cache.runfile import load_run
+from img2prompt_cache.validation import load_validation
 from synthetic import ONE, OTHER, Cli, make_cache
 
 

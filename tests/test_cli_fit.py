@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from img2prompt_cache.runs import load_run
+from img2prompt_cache.runfile import load_run
 from synthetic import ENCODER, ONE, OTHER, Cli, make_cache
 
 

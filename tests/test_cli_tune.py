@@ -11,7 +11,8 @@ from contextlib import closing
 
 import pytest
 
-from img2prompt_cache.runs import find_runs, load_run
+from img2prompt_cache.runfile import load_run
+from img2prompt_cache.runs import find_runs
 from img2prompt_cache.studies import reading
 from synthetic import ONE, OTHER, Cli, make_cache
 

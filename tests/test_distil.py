@@ -14,7 +14,8 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fit import Choice, fit
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.lessons import load_lessons, recipe
-from img2prompt_cache.runs import load_head, load_run
+from img2prompt_cache.runfile import load_run
+from img2prompt_cache.runfolder import load_head
 from synthetic import ONE, OTHER, Cli, make_cache
 
 STUDENT = {"hidden": [8], "epochs": 3, "lr": 1e-2}

@@ -16,8 +16,10 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fit import Choice, fit
 from img2prompt_cache.metrics import mean_cosine
 from img2prompt_cache.parts import hash_file
-from img2prompt_cache.runs import load_head, load_run, load_validation
+from img2prompt_cache.runfile import load_run
+from img2prompt_cache.runfolder import load_head
 from img2prompt_cache.splits import k_folds
+from img2prompt_cache.validation import load_validation
 from synthetic import ONE, OTHER, Cli, make_cache
 
 MEMBERS = {

@@ -22,7 +22,8 @@ from img2prompt_cache.images import decode
 from img2prompt_cache.manifest import load_manifest
 from img2prompt_cache.metrics import cosine
 from img2prompt_cache.predict import load_backbones, predict_cached, predict_images
-from img2prompt_cache.runs import load_head, load_run
+from img2prompt_cache.runfile import load_run
+from img2prompt_cache.runfolder import load_head
 from img2prompt_cache.sources import open_source
 from img2prompt_cache.views import View, take_view
 from kit import Log, Tiny, parts_of, save_backbone

@@ -17,7 +17,9 @@ from img2prompt_cache.fit import Choice, fit, make_split, seeded
 from img2prompt_cache.heads import HEADS, make_head
 from img2prompt_cache.heads.nearest import Nearest
 from img2prompt_cache.metrics import unit
-from img2prompt_cache.runs import load_head, load_run, load_validation
+from img2prompt_cache.runfile import load_run
+from img2prompt_cache.runfolder import load_head
+from img2prompt_cache.validation import load_validation
 from synthetic import ENCODER, ONE, OTHER, make_cache
 
 ON_FEATURES = [name for name in HEADS if make_head(name).takes == "features" and not make_head(name).texts]

@@ -15,7 +15,9 @@ from img2prompt_cache.heads import nearest as nearest_module
 from img2prompt_cache.heads.clip import Clip
 from img2prompt_cache.metrics import unit
 from img2prompt_cache.predict import predict_cached
-from img2prompt_cache.runs import load_head, load_run, load_validation
+from img2prompt_cache.runfile import load_run
+from img2prompt_cache.runfolder import load_head
+from img2prompt_cache.validation import load_validation
 from kit import Tiny, save_clip
 from synthetic import Cli
 

@@ -13,7 +13,8 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fit import Choice, fit
 from img2prompt_cache.metrics import cosine
 from img2prompt_cache.predict import load_backbones, predict_cached, predict_images
-from img2prompt_cache.runs import load_head, load_run
+from img2prompt_cache.runfile import load_run
+from img2prompt_cache.runfolder import load_head
 from img2prompt_cache.sources import open_paths, open_source
 from kit import make_source, paint, save_backbone
 
