@@ -15,11 +15,11 @@ import numpy as np
 from img2prompt_cache.cache import OK, Cache
 from img2prompt_cache.components import near
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.groups import codes
 from img2prompt_cache.heads.scaling import standardiser
 from img2prompt_cache.manifest import Column
 from img2prompt_cache.metrics import TIE, unit
 from img2prompt_cache.parts import write_atomically
-from img2prompt_cache.splits import codes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

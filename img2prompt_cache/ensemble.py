@@ -16,6 +16,7 @@ from img2prompt_cache.compare import compare
 from img2prompt_cache.dataset import Dataset, load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fingerprints import require_equal
+from img2prompt_cache.groups import prompt_groups
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.columns import places
 from img2prompt_cache.metrics import cosine
@@ -23,7 +24,7 @@ from img2prompt_cache.record import keep_run
 from img2prompt_cache.runfile import Run, Use, load_run
 from img2prompt_cache.runfolder import load_head
 from img2prompt_cache.runs import claimed, find_runs
-from img2prompt_cache.splits import Split, k_folds, prompt_groups
+from img2prompt_cache.splits import Split, k_folds
 from img2prompt_cache.validation import Validation, load_validation
 
 if TYPE_CHECKING:

@@ -20,13 +20,15 @@ from img2prompt_cache.dataset import (
     load_dataset,
 )
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.groups import prompt_groups
 from img2prompt_cache.heads import make_head
+from img2prompt_cache.labels import column_split
 from img2prompt_cache.manifest import Column
 from img2prompt_cache.record import keep_run, use_of
 from img2prompt_cache.runfile import Run
 from img2prompt_cache.runs import claimed
 from img2prompt_cache.selection import read_selection
-from img2prompt_cache.splits import Split, column_split, divide, prompt_groups, random_split
+from img2prompt_cache.splits import Split, divide, random_split
 from img2prompt_cache.stand_ins import preferred_features
 from img2prompt_cache.trial import configured, fit_rows, optimism, try_out
 from img2prompt_cache.viewed import load_views

@@ -5,39 +5,19 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.components import components, near
-from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.metrics import unit
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.groups import codes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Rows = NDArray[np.int64]
-    Mask = NDArray[np.bool_]
-
-THRESHOLD = 0.8
-"""Prompts whose embeddings have at least this cosine are near-identical."""
-
-TURNS = 3
-"""Folds that few rows are held out in, one after the other, where something is chosen."""
-
-SIDES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "validation",
-    "dev": "validation",
-    "holdout": "validation",
-}
-"""What a split column may call its two sides, in any case."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,56 +104,6 @@ def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def prompt_groups(
-    targets: NDArray[np.float32],
-    prompts: Sequence[Hashable],
-    images: Sequence[Hashable] | None = None,
-    threshold: float = THRESHOLD,
-) -> Rows:
-    """Group rows whose prompts are near-identical or whose images are identical.
-
-    Groups are the connected components of the graph that joins two rows when their prompts' embeddings have
-    cosine ≥ `threshold`, when their prompts are equal, or when their images are. Each distinct prompt is
-    compared once with each other one, in blocks: for m of them m²·d/2 multiply-adds, and memory for the edges
-    of a few blocks, however many near-identical pairs there are.
-
-    Parameters
-    ----------
-    targets : numpy.ndarray, float32, shape (n, d)
-        Embedding of each row's prompt.
-    prompts : sequence of hashable, length n
-        Prompts, or anything that is equal where they are.
-    images : sequence of hashable, length n, optional
-        Digest of each row's image.
-    threshold : float
-        Smallest cosine of near-identical prompts.
-
-    Returns
-    -------
-    numpy.ndarray, int64, shape (n,)
-        Group of each row, numbered from 0 in the order of their first rows.
-
-    Raises
-    ------
-    Img2PromptError
-        If an embedding is not finite.
-    """
-    if not np.isfinite(np.sum(targets, dtype=np.float64)):
-        raise Img2PromptError("targets hold NaN or infinity; run `verify` on the cache, or extract them anew")
-    prompt = codes(prompts)
-    _, first = np.unique(prompt, return_index=True)
-    group = near(unit(targets[first]), threshold)[prompt]
-    if images is not None:
-        group = _merged(group, codes(images))
-    return codes(group.tolist())
-
-
-def _merged(one: Rows, other: Rows) -> Rows:
-    """Join rows that share a number in either; numbers are from 0."""
-    other = one.max(initial=-1) + 1 + other
-    return components(other.max(initial=-1) + 1, one, other)[one]
-
-
 def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str = "group") -> Split:
     """Hold out whole groups for validation.
 
@@ -251,57 +181,6 @@ def divide(groups: Rows, strategy: str, fraction: float, folds: int | None, seed
     return fold_out(groups, folds, seed, strategy)
 
 
-def column_split(
-    values: Sequence[str],
-    groups: Rows,
-    column: str,
-    fraction: float = 0.2,
-    seed: int = 0,
-    folds: int | None = None,
-) -> Split:
-    """Split by a column of the user's.
-
-    Where every value names a side (see `SIDES`), that is the split, and `groups` are kept for inner folds;
-    see `Split.straddling` for what that costs. Otherwise the values are labels: rows of one label stay
-    together, and so do rows of one group, so that labels which share a group count as one.
-
-    Parameters
-    ----------
-    values : sequence of str, length n
-        The column.
-    groups : numpy.ndarray, int64, shape (n,)
-        Groups by prompt and image, as `prompt_groups` gives them.
-    column : str
-        Its name, for messages and as the strategy.
-    fraction, seed
-        As for `hold_out`, for labels.
-    folds : int, optional
-        Hold out every label once, in so many folds, instead of a fraction of them.
-
-    Raises
-    ------
-    UsageError
-        If a value is empty, one side is, or there are fewer than two labels; or if folds are asked for where
-        values name sides, or more of them than there are labels.
-    """
-    empty = [row for row, value in enumerate(values) if not value.strip()]
-    if empty:
-        raise UsageError(f"column {column!r} is empty in {len(empty)} rows, first in row {empty[0]}")
-    sides = [SIDES.get(value.strip().lower()) for value in values]
-    if None in sides:
-        labels = codes(values)
-        if labels.max(initial=0) == 0:
-            raise UsageError(f"column {column!r} holds only {values[0]!r}; a split takes two labels")
-        return divide(_merged(labels, groups), column, fraction, folds, seed)
-    if folds is not None:
-        raise UsageError(f"--folds: column {column!r} names two sides, which is one hold-out; leave one out")
-    inside = np.array([side == "validation" for side in sides], bool)
-    if inside.all() or not inside.any():
-        missing = "training" if inside.all() else "validation"
-        raise UsageError(f"column {column!r} leaves no rows for {missing}; it holds only {sorted({*values})}")
-    return Split(column, seed, np.where(inside, 0, -1), groups)
-
-
 def k_folds(groups: Rows, k: int, seed: int = 0) -> Rows:
     """Deal whole groups into k folds of about equal size: shuffled, then largest first to the smallest fold.
 
@@ -345,52 +224,3 @@ def k_folds(groups: Rows, k: int, seed: int = 0) -> Rows:
         fold[group] = number
         heapq.heapreplace(heap, (rows + int(size[group]), number))
     return fold[groups]
-
-
-def held_in_turn(
-    groups: Rows, seed: int, *, few: int, share: float, what: str, instead: str = ""
-) -> list[Mask]:
-    """Mark the rows to hold out when something is chosen on the rows fitted on, whole groups of them.
-
-    One hold-out of few rows tells little, so those are held out in turn, in three folds.
-
-    Parameters
-    ----------
-    groups : numpy.ndarray, int64, shape (n,)
-    seed : int
-        Of the shuffle.
-    few : int
-        With fewer rows than this there are folds.
-    share : float
-        Of the rows, to hold out where there are more.
-    what, instead : str
-        What is chosen, and what to do besides adding pairs, for the message.
-
-    Returns
-    -------
-    list of numpy.ndarray, bool, shape (n,)
-        One for each turn.
-
-    Raises
-    ------
-    UsageError
-        If all rows are one group.
-    """
-    folds = min(len(np.unique(groups)), TURNS)
-    if folds < 2:
-        raise UsageError(
-            f"{what} on rows that are held out, but all {len(groups)} are one group of "
-            f"near-identical prompts or images; add pairs{instead}"
-        )
-    if len(groups) < few:
-        fold = k_folds(groups, folds, seed)
-        return [fold == number for number in range(folds)]
-    held = np.zeros(len(groups), bool)
-    held[hold_out(groups, share, seed).validation] = True
-    return [held]
-
-
-def codes(values: Sequence[Hashable]) -> Rows:
-    """Number equal values alike, from 0 in the order they first appear."""
-    seen: dict[Hashable, int] = {}
-    return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int64, len(values))

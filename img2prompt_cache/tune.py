@@ -17,9 +17,10 @@ from img2prompt_cache.heads import make_head
 from img2prompt_cache.ranges import Space, to_json
 from img2prompt_cache.record import describe_split, use_of
 from img2prompt_cache.runs import short_name
-from img2prompt_cache.splits import Split, held_in_turn
+from img2prompt_cache.splits import Split
 from img2prompt_cache.stand_ins import preferred_features
 from img2prompt_cache.studies import COMPLETE, FAILED, FOLDER, SAMPLERS, FinishedTrial, searching
+from img2prompt_cache.turns import held_in_turn
 
 if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Head, Report

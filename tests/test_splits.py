@@ -5,68 +5,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.metrics import unit
-from img2prompt_cache.splits import (
-    Split,
-    column_split,
-    fold_out,
-    held_in_turn,
-    hold_out,
-    k_folds,
-    prompt_groups,
-    random_split,
-    rows_digest,
-)
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.labels import column_split
+from img2prompt_cache.splits import Split, fold_out, hold_out, k_folds, random_split, rows_digest
 
 group_lists = st.lists(st.integers(0, 12), min_size=2, max_size=80).map(np.array)
 seeds = st.integers(0, 1000)
-
-
-def embeddings(n, d=3, seed=0):
-    return unit(np.random.default_rng(seed).normal(size=(n, d)))
-
-
-def test_near_identical_prompts_share_a_group_also_through_others():
-    angle = np.deg2rad([0, 30, 60, 180])
-    targets = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
-    assert prompt_groups(targets, list("abcd")).tolist() == [0, 0, 0, 1]
-    assert prompt_groups(targets, list("abcd"), threshold=0.9).tolist() == [0, 1, 2, 3]
-
-
-def test_equal_prompts_share_a_group():
-    assert prompt_groups(np.eye(4, dtype="f")[[2, 0, 2]], ["x", "y", "x"]).tolist() == [0, 1, 0]
-
-
-def test_identical_images_share_a_group_also_through_others():
-    got = prompt_groups(np.eye(5, dtype="f"), list("abcde"), ["1", "2", "1", "3", "3"])
-    assert got.tolist() == [0, 1, 0, 2, 2]
-    chain = prompt_groups(np.eye(3, dtype="f")[[0, 0, 1, 2]], ["a", "a", "b", "c"], ["1", "2", "2", "3"])
-    assert chain.tolist() == [0, 0, 0, 1]
-
-
-def test_no_rows_no_groups():
-    assert prompt_groups(np.zeros((0, 3), "f"), [], []).tolist() == []
-
-
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(0, 9), st.permutations(range(30)))
-def test_groups_do_not_depend_on_the_order_of_rows(prompts, images, order):
-    targets = embeddings(10)[prompts]
-    sha = [row % (images + 1) for row in range(len(prompts))]
-    groups = prompt_groups(targets, prompts, sha)
-    order = [row for row in order if row < len(prompts)]
-    moved = prompt_groups(targets[order], [prompts[row] for row in order], [sha[row] for row in order])
-    assert np.array_equal(moved[:, None] == moved, groups[order][:, None] == groups[order])
-    assert np.array_equal(
-        np.unique(groups, return_index=True)[1], np.sort(np.unique(groups, return_index=True)[1])
-    )
-
-
-def test_targets_with_nan_are_refused():
-    targets = np.eye(2, dtype="f")
-    targets[0, 1] = np.nan
-    with pytest.raises(Img2PromptError, match="targets hold NaN"):
-        prompt_groups(targets, ["a", "b"])
 
 
 @given(group_lists, st.floats(0.01, 0.99), seeds)
@@ -161,66 +105,11 @@ def test_random_split_ignores_groups():
     assert len(split.validation) == 10
 
 
-def test_a_column_that_names_sides_is_the_split():
-    groups = np.array([0, 0, 1, 2])
-    split = column_split(["train", "Training", " TEST ", "val"], groups, "part")
-    assert (split.train.tolist(), split.validation.tolist()) == ([0, 1], [2, 3])
-    assert split.strategy == "part"
-    assert split.groups is groups
-
-
-def test_other_columns_are_labels_of_groups():
-    values = ["cats", "dogs", "cats", "train", "owls"] * 4
-    split = column_split(values, np.arange(20), "theme", 0.3, seed=1)
-    held = {values[row] for row in split.validation}
-    assert held
-    assert not held & {values[row] for row in split.train}
-    assert split.straddling == 0
-
-
-@given(group_lists, st.lists(st.sampled_from("abcdefgh"), min_size=40, max_size=40), seeds)
-def test_neither_labels_nor_groups_straddle_a_split_by_labels(groups, labels, seed):
-    labels = labels[: len(groups)]
-    assume(len(labels) == len(groups))
-    try:
-        split = column_split(labels, groups, "theme", 0.3, seed)
-    except UsageError:
-        return
-    labels = np.array(labels)
-    for kind in (groups, labels):
-        assert not {*kind[split.train]} & {*kind[split.validation]}
-        # Inner folds keep both whole, too.
-        pairs = {*zip(kind.tolist(), split.groups.tolist(), strict=True)}
-        assert len(pairs) == len({*kind.tolist()})
-
-
-def test_labels_that_share_groups_are_one():
-    groups = np.array([0, 1, 1, 2, 3])
-    split = column_split(["cats", "cats", "dogs", "dogs", "owls"], groups, "theme", 0.3)
-    assert split.validation.tolist() == [4]
-    with pytest.raises(UsageError, match=r"all 3 are one group of equal labels or near-identical"):
-        column_split(["cats", "cats", "dogs"], np.array([0, 1, 1]), "theme")
-
-
 def test_groups_on_both_sides_are_counted():
     groups = np.array([0, 0, 1, 1, 2, 3, 3])
     sides = ["train", "val", "val", "train", "train", "val", "val"]
     assert column_split(sides, groups, "part").straddling == 2
     assert hold_out(groups).straddling == 0
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        (["train", "train"], "no rows for validation"),
-        (["val", "test"], "no rows for training"),
-        (["train", " "], "empty in 1 rows, first in row 1"),
-        (["a", "a"], "holds only 'a'; a split takes two labels"),
-    ],
-)
-def test_columns_that_cannot_split_are_refused(values, words):
-    with pytest.raises(UsageError, match=words):
-        column_split(values, np.arange(2), "part")
 
 
 def test_digest_names_the_rows_in_any_order():
@@ -295,22 +184,3 @@ def test_digest_of_rows_is_of_what_they_are():
         changed = [[*values] for values in rows]
         changed[column][3] = "other"
         assert rows_digest(np.array([1, 3]), *changed) != digest
-
-
-def turns(groups):
-    return held_in_turn(groups, 0, few=5000, share=0.2, what="a trial is scored", instead=", or wait")
-
-
-def test_rows_held_out_in_turn_keep_groups_whole():
-    groups = np.arange(90) % 30
-    folds = turns(groups)
-    assert len(folds) == 3
-    assert (np.sum(folds, axis=0) == 1).all()
-    assert not any({*groups[out]} & {*groups[~out]} for out in folds)
-    many = np.arange(6000) % 2000
-    (out,) = turns(many)
-    assert out.mean() == pytest.approx(0.2, abs=0.01)
-    assert not {*many[out]} & {*many[~out]}
-    assert len(turns(np.array([0, 0, 1]))) == 2
-    with pytest.raises(UsageError, match=r"^a trial is scored on .* all 9 are one group .*, or wait$"):
-        turns(np.zeros(9, int))

@@ -14,7 +14,7 @@ from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads.schedules import flat
 from img2prompt_cache.heads.training import Pairs, Training
 from img2prompt_cache.metrics import mean_cosine, mse, unit
-from img2prompt_cache.splits import held_in_turn
+from img2prompt_cache.turns import held_in_turn
 
 if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Groups, Report

@@ -14,8 +14,9 @@ from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.ridge import Ridge
 from img2prompt_cache.metrics import mean_cosine, mse
-from img2prompt_cache.splits import held_in_turn, k_folds
+from img2prompt_cache.splits import k_folds
 from img2prompt_cache.trunkrows import TrunkRows
+from img2prompt_cache.turns import held_in_turn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
