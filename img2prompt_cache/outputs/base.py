@@ -1,0 +1,146 @@
+"""What every output is: rows written to temporary names, which are renamed once all is well."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self, TextIO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from img2prompt_cache.errors import Img2PromptError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+Vectors: TypeAlias = NDArray[np.float32]
+"""Predictions, shape (b, dim)."""
+
+Prompts: TypeAlias = Sequence[Sequence[tuple[str, float]]]
+"""For each row, its nearest prompts with their cosines, best first."""
+
+
+class Writer(ABC):
+    """Predictions on their way to a file; made by `open_writer`, used as a context manager.
+
+    Everything goes to temporary names in the same folder. They are renamed when the ``with`` block ends well
+    and removed when it does not, so that a file under the asked name is always a whole one.
+
+    Attributes
+    ----------
+    keeps_prompts : bool
+        Whether the format has a place for nearest prompts; where it has none, they are passed over.
+    """
+
+    keeps_prompts: ClassVar[bool] = False
+
+    def __init__(self, path: Path, dim: int) -> None:
+        self._path = path
+        self._dim = dim
+        self._open = ExitStack()
+        self._temporary = {final: temporary_name(final) for final in self.finals(path)}
+
+    @classmethod
+    def finals(cls, path: Path) -> tuple[Path, ...]:
+        """Name every file that writing to `path` makes."""
+        return (path,)
+
+    def write(self, ids: Sequence[str], vectors: Vectors, prompts: Prompts | None = None) -> None:
+        """Append rows.
+
+        Parameters
+        ----------
+        ids : sequence of str, length b
+            imgId of each row.
+        vectors : numpy.ndarray, float32, shape (b, dim)
+            Unit-norm predictions.
+        prompts : sequence of length b, optional
+            Nearest prompts of each row; given with every call or with none.
+
+        Raises
+        ------
+        Img2PromptError
+            If a prediction is not finite, or the file cannot be written (no room left).
+        """
+        if vectors.shape != (len(ids), self._dim):
+            raise ValueError(f"{len(ids)} ids and dim {self._dim} do not fit vectors {vectors.shape}")
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            raise Img2PromptError(
+                f"the prediction of {ids[int(np.argmin(finite))]} is not finite (NaN or infinity), so "
+                f"{self._path} was not written; look at the run that made it with `compare`"
+            )
+        with self._reporting():
+            self._append(ids, np.ascontiguousarray(vectors, dtype="<f4"), prompts)
+
+    def __enter__(self) -> Self:
+        """Open the temporary files."""
+        try:
+            with self._reporting():
+                self._begin()
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the files their names, or, after an error, remove them."""
+        try:
+            if kind is None:
+                with self._reporting():
+                    self._finish()
+                    self._open.close()
+                    for temporary in self._temporary.values():
+                        _sync(temporary)
+                    for final, temporary in self._temporary.items():
+                        temporary.replace(final)
+        finally:
+            self._discard()
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Open the temporary files, on the stack `_open`."""
+
+    @abstractmethod
+    def _append(self, ids: Sequence[str], vectors: Vectors, prompts: Prompts | None) -> None: ...
+
+    def _finish(self) -> None:  # noqa: B027 - most formats end where their rows end
+        """Write what can only be written last."""
+
+    def _discard(self) -> None:
+        with suppress(OSError):
+            self._open.close()
+        for temporary in self._temporary.values():
+            temporary.unlink(missing_ok=True)
+
+    def _text(self, final: Path) -> TextIO:
+        return self._open.enter_context(self._temporary[final].open("w", encoding="utf-8", newline=""))
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Img2PromptError(f"cannot write {self._path}: {error.strerror or error}") from error
+
+
+def temporary_name(final: Path) -> Path:
+    """Make up a name, in the same folder, for a file that is not whole yet."""
+    return final.with_name(f".{final.name}.{secrets.token_hex(4)}.partial")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def records(nearest: Sequence[tuple[str, float]]) -> list[dict[str, str | float]]:
+    """Put the nearest prompts of one row as the formats that keep them do."""
+    return [{"prompt": prompt, "cosine": round(float(cosine), 6)} for prompt, cosine in nearest]
