@@ -208,7 +208,7 @@ def _check(
 ) -> None:
     """Refuse unknown names even where they would not be used, and what a cache that is there has settled."""
     from img2prompt_cache.errors import UsageError, unknown
-    from img2prompt_cache.manifest import NAME, load_manifest
+    from img2prompt_cache.manifestfile import NAME, load_manifest
     from img2prompt_cache.precision import PRECISIONS
     from img2prompt_cache.prompts import CLEAN_RULES
     from img2prompt_cache.specs import PRESETS
@@ -237,7 +237,7 @@ def _check(
 
 
 def _source(path: Path | None, options: SourceOptions, folder: Path) -> Source:
-    from img2prompt_cache.manifest import NAME, load_manifest
+    from img2prompt_cache.manifestfile import NAME, load_manifest
     from img2prompt_cache.sources import SourceOptions, find_default, open_source, reopen_source
 
     if path is not None:

@@ -146,7 +146,7 @@ def _batches(paths: list[str], run: Run, head: Head, home: Path | None, device: 
     """Find out what to predict for, and check that it can be done; then go through it batch by batch."""
     from img2prompt_cache.cache import Cache
     from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.manifest import NAME
+    from img2prompt_cache.manifestfile import NAME
     from img2prompt_cache.predict import load_backbones, predict_cached
     from img2prompt_cache.sources import list_images
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
-from img2prompt_cache.manifest import KINDS, Column, Kind, Manifest, Part, load_manifest
+from img2prompt_cache.manifest import KINDS, Column, Kind, Manifest, Part
+from img2prompt_cache.manifestfile import load_manifest
 from img2prompt_cache.mapped import MappedColumn
 from img2prompt_cache.parts import hash_file, read_text
 

@@ -17,7 +17,8 @@ import pyarrow as pa
 from img2prompt_cache.cache import FAILED, Cache
 from img2prompt_cache.engines import Engine, make_engine
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.manifest import Column, Manifest, Part, load_manifest, save_manifest
+from img2prompt_cache.manifest import Column, Manifest, Part
+from img2prompt_cache.manifestfile import load_manifest, save_manifest
 from img2prompt_cache.models import Models, Request, backbones_of, choose_columns
 from img2prompt_cache.parts import read_text
 from img2prompt_cache.passes import Pass

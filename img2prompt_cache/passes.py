@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.manifest import Column, Manifest, Part, load_manifest
+from img2prompt_cache.manifest import Column, Manifest, Part
+from img2prompt_cache.manifestfile import load_manifest
 from img2prompt_cache.models import Models
 from img2prompt_cache.parts import write_atomically
 from img2prompt_cache.plan import Job, cached_slice, find_jobs, slice_of

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from img2prompt_cache.cache import OK, ROW_COLUMNS, Cache, Damage, extra_dataset
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.manifest import Column, Manifest, Part, load_manifest
+from img2prompt_cache.manifest import Column, Manifest, Part
+from img2prompt_cache.manifestfile import load_manifest
 from img2prompt_cache.models import Models, Request
 from img2prompt_cache.parts import hash_file, read_text, sync_folder
 from img2prompt_cache.plan import Job, first_occurrences, slice_of

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
-from img2prompt_cache.manifest import NAME as MANIFEST
+from img2prompt_cache.manifestfile import NAME as MANIFEST
 from img2prompt_cache.runfile import INFO, Run, load_run
 from img2prompt_cache.runfolder import claim, release
 

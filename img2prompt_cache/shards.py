@@ -11,7 +11,7 @@ from pathlib import Path
 from img2prompt_cache.engines.base import Parts, Staged, adopt_in_order
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.extract import Plan, Report, Watcher, plan_of, prepare, require_room, run
-from img2prompt_cache.manifest import save_manifest
+from img2prompt_cache.manifestfile import save_manifest
 from img2prompt_cache.models import Models, Request, backbones_of
 from img2prompt_cache.passes import Pass, Worker, load_pass, save_pass
 from img2prompt_cache.plan import Job

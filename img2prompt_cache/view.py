@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 
 from img2prompt_cache.cache import ROW_COLUMNS, VIEW, extra_dataset
-from img2prompt_cache.manifest import NAME as MANIFEST
 from img2prompt_cache.manifest import Column, Manifest
+from img2prompt_cache.manifestfile import NAME as MANIFEST
 from img2prompt_cache.parts import hash_file, write_atomically
 
 _MADE_FOR, _KNOWN = "manifest", "known"

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.manifest import KINDS, NAME, Column, Manifest, Part, load_manifest, save_manifest
+from img2prompt_cache.manifest import KINDS, Column, Manifest, Part
+from img2prompt_cache.manifestfile import NAME, load_manifest, save_manifest
 from img2prompt_cache.parts import write_atomically
 
 LOCK = ".lock"

@@ -13,7 +13,8 @@ import pytest
 
 from img2prompt_cache.cache import FAILED, OK
 from img2prompt_cache.cli import main
-from img2prompt_cache.manifest import Column, Manifest, Part, column_folder, part_file, save_manifest
+from img2prompt_cache.manifest import Column, Manifest, Part, column_folder, part_file
+from img2prompt_cache.manifestfile import save_manifest
 from img2prompt_cache.metrics import unit
 from img2prompt_cache.parts import PartFile
 

@@ -22,7 +22,7 @@ from img2prompt_cache.cache import Cache
 from img2prompt_cache.encoders import load_encoder
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.images import decode
-from img2prompt_cache.manifest import load_manifest
+from img2prompt_cache.manifestfile import load_manifest
 from kit import Log, Tiny, make_source, paint, parts_of, prompt_of, save_backbone, write_prompts
 
 

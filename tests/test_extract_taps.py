@@ -19,7 +19,7 @@ from img2prompt_cache.cache import OK, Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fit import Choice, fit
 from img2prompt_cache.images import decode
-from img2prompt_cache.manifest import load_manifest
+from img2prompt_cache.manifestfile import load_manifest
 from img2prompt_cache.metrics import cosine
 from img2prompt_cache.predict import load_backbones, predict_cached, predict_images
 from img2prompt_cache.runfile import load_run

@@ -23,7 +23,7 @@ import pytest
 
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.manifest import load_manifest
+from img2prompt_cache.manifestfile import load_manifest
 from img2prompt_cache.targets import Earlier
 from img2prompt_cache.writer import writing
 from kit import Log, Tiny, make_source, paint, parts_of, run_cli
@@ -328,7 +328,7 @@ def test_the_view_follows_the_manifest_after_a_crash(
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from img2prompt_cache.manifest import load_manifest
+from img2prompt_cache.manifestfile import load_manifest
 from img2prompt_cache.parts import PartFile
 from img2prompt_cache.view import build_view
 folder = Path(sys.argv[1])

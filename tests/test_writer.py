@@ -13,7 +13,8 @@ import pytest
 
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.manifest import Column, Manifest, Part, load_manifest
+from img2prompt_cache.manifest import Column, Manifest, Part
+from img2prompt_cache.manifestfile import load_manifest
 from img2prompt_cache.writer import commit, open_manifest, writing
 
 HOLD = """
