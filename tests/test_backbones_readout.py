@@ -10,9 +10,10 @@ from test_backbones_trunks import make
 from torch import nn
 
 from img2prompt_cache.backbones import readout
+from img2prompt_cache.backbones.architectures import chain_of
 from img2prompt_cache.backbones.build import shorten_last
 from img2prompt_cache.backbones.readout import Readout, shorten
-from img2prompt_cache.backbones.trunks import Middle, Tail, chain_of, split
+from img2prompt_cache.backbones.trunks import Middle, Tail, split
 
 SHORT = ("vit", "vit tiny", "clip")
 WHOLE = (

@@ -1,71 +1,23 @@
-"""Trunk and tail against the whole model, levels against the libraries' own intermediate outputs."""
+"""Trunk and tail against the whole model."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import numpy as np
-import open_clip
 import pytest
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from architectures import MODELS, make
 from img2prompt_cache.backbones import load_backbone
+from img2prompt_cache.backbones.architectures import chain_of
 from img2prompt_cache.backbones.base import Precision
-from img2prompt_cache.backbones.fold import fold_batchnorm
-from img2prompt_cache.backbones.trunks import chain_of, split
+from img2prompt_cache.backbones.trunks import split
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.metrics import cosine
 from img2prompt_cache.quantise import quantise, restore
-
-TEXT = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}
-TOWER = {"image_size": 64, "layers": 3, "width": 64, "patch_size": 16, "head_width": 32}
-
-
-def timm_model(name: str, **options: object) -> Callable[[], nn.Module]:
-    return lambda: timm.create_model(name, num_classes=0, **options)
-
-
-def clip_tower(**tower: object) -> Callable[[], nn.Module]:
-    return lambda: open_clip.CLIP(embed_dim=32, vision_cfg={**TOWER, **tower}, text_cfg=TEXT).visual
-
-
-MODELS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
-    "vit": (timm_model("test_vit", img_size=64), 64, 6),
-    "vit tiny": (timm_model("vit_tiny_patch16_224", img_size=64), 64, 12),
-    "vit without class token": (timm_model("test_vit2", img_size=64), 64, 8),
-    "vit averaged": (timm_model("test_vit", img_size=64, global_pool="avg"), 64, 6),
-    "vit attention pool": (timm_model("test_vit3", img_size=64), 64, 9),
-    "deit distilled": (timm_model("deit_tiny_distilled_patch16_224", img_size=64), 64, 12),
-    "resnet": (timm_model("resnet10t"), 64, 4),
-    "bottleneck": (timm_model("test_resnet"), 64, 4),
-    "efficientnet": (timm_model("test_efficientnet"), 64, 5),
-    "efficientnet lite": (timm_model("tf_efficientnet_lite0"), 64, 16),
-    "clip": (clip_tower(), 64, 3),
-    "clip averaged": (clip_tower(pool_type="avg", final_ln_after_pool=True), 64, 3),
-    "clip attention pool": (clip_tower(attentional_pool=True), 64, 3),
-    "clip resnet": (clip_tower(layers=[1, 2, 1, 1]), 64, 5),
-    "clip timm": (
-        clip_tower(timm_model_name="test_vit", timm_pool="", timm_proj="linear", timm_model_pretrained=False),
-        160,
-        6,
-    ),
-}
-
-
-def make(kind: str) -> tuple[nn.Module, Tensor]:
-    """A frozen, folded model with seeded weights, none of whose layers is an identity; and images."""
-    build, size, _ = MODELS[kind]
-    torch.manual_seed(0)
-    model = build().eval().requires_grad_(requires_grad=False)
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point():
-            noise = torch.rand(tensor.shape) if name.endswith("var") else torch.randn(tensor.shape)
-            tensor.add_(noise, alpha=0.02)
-    images = torch.randn(2, 3, size, size)
-    return fold_batchnorm(model, images[:1]), images
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -129,46 +81,6 @@ def test_gradients_of_the_tail_are_those_of_the_whole_model(name: str) -> None:
     split(model, 2)[1](values).sum().backward()
     assert values.grad is not None
     assert values.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize("name", ["resnet", "bottleneck", "efficientnet", "efficientnet lite"])
-def test_levels_of_a_network_are_mean_and_max_of_its_last_stages(name: str) -> None:
-    model, images = make(name)
-    kept: list[Tensor] = []
-    names = ("layer2", "layer3", "layer4") if hasattr(model, "layer4") else None
-    stages = [getattr(model, n) for n in names] if names else list(model.blocks)[-3:]
-    hooks = [stage.register_forward_hook(lambda m, i, out: kept.append(out.clone())) for stage in stages]
-    with torch.inference_mode():
-        model(images)
-        for hook in hooks:
-            hook.remove()
-        expected = [pooled for x in kept for pooled in (x.mean((2, 3)), x.flatten(2).max(2).values)]
-        found = chain_of(model).read(images, {"levels"})["levels"]
-    torch.testing.assert_close(found, torch.cat(expected, 1))
-
-
-@pytest.mark.parametrize("name", ["vit", "vit tiny", "vit without class token", "deit distilled"])
-def test_levels_of_a_vit_are_its_normed_class_token_and_mean_patch(name: str) -> None:
-    model, images = make(name)
-    with torch.inference_mode():
-        layers = model.get_intermediate_layers(images, n=4, norm=True, return_prefix_tokens=True)
-        expected = []
-        for patches, prefix in layers:
-            expected += [prefix[:, 0]] * (model.cls_token is not None) + [patches.mean(1)]
-        found = chain_of(model).read(images, {"levels"})["levels"]
-    torch.testing.assert_close(found, torch.cat(expected, 1))
-
-
-def test_levels_of_a_clip_are_its_normed_class_token_and_mean_patch() -> None:
-    model, images = make("clip")
-    with torch.inference_mode():
-        seen = model.forward_intermediates(
-            images, indices=3, normalize_intermediates=True, output_fmt="NLC", output_extra_tokens=True
-        )
-        found = chain_of(model).read(images, {"levels"})["levels"]
-    pairs = zip(seen["image_intermediates_prefix"], seen["image_intermediates"], strict=True)
-    expected = [part for prefix, patches in pairs for part in (prefix[:, 0], patches.mean(1))]
-    torch.testing.assert_close(found, torch.cat(expected, 1))
 
 
 def test_what_cannot_be_cut_is_refused_with_what_can() -> None:

@@ -140,7 +140,7 @@ class Backbone:
             if set(names) == {TOP}:
                 found = {TOP: self.model(images)}
             else:
-                from img2prompt_cache.backbones.trunks import chain_of
+                from img2prompt_cache.backbones.architectures import chain_of
 
                 found = chain_of(self.model).read(images, names)
             return {

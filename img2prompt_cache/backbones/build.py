@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import torch
 
+from img2prompt_cache.backbones.architectures import chain_of
 from img2prompt_cache.backbones.base import Backbone
 from img2prompt_cache.backbones.fold import fold_batchnorm
 from img2prompt_cache.backbones.readout import can_shorten, shorten
-from img2prompt_cache.backbones.trunks import chain_of
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fingerprints import weights_digest
 from img2prompt_cache.geometry import Geometry
