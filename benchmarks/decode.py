@@ -38,9 +38,11 @@ from system import load, save
 from img2prompt_cache import images
 from img2prompt_cache.backbones import load_backbone
 from img2prompt_cache.backbones.base import Backbone
+from img2prompt_cache.clock import Clock
 from img2prompt_cache.geometry import Geometry
 from img2prompt_cache.metrics import cosine
-from img2prompt_cache.reader import Clock, Slice, encode_batches
+from img2prompt_cache.reader import encode_batches
+from img2prompt_cache.slices import Slice
 from img2prompt_cache.sources import open_source
 
 BACKBONES = ("packaged:efficientnet-lite0", "packaged:vit-small-saliency")

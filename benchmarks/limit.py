@@ -28,7 +28,8 @@ from img2prompt_cache.backbones import load_backbone
 from img2prompt_cache.backbones.cost import operations
 from img2prompt_cache.images import decode
 from img2prompt_cache.precision import choose_precision
-from img2prompt_cache.reader import Slice, cores, encode_batches
+from img2prompt_cache.reader import cores, encode_batches
+from img2prompt_cache.slices import Slice
 from img2prompt_cache.sources import open_source
 
 BATCH = 32

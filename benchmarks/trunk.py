@@ -30,11 +30,12 @@ from img2prompt_cache.backbones import load_backbone
 from img2prompt_cache.backbones.base import Backbone
 from img2prompt_cache.backbones.taps import Tap, choose_taps, shape_of
 from img2prompt_cache.backbones.trunks import split
+from img2prompt_cache.clock import Clock
 from img2prompt_cache.images import decode
 from img2prompt_cache.manifest import Column, column_folder
 from img2prompt_cache.metrics import cosine
 from img2prompt_cache.quantise import quantise, restore
-from img2prompt_cache.reader import Clock, Slice
+from img2prompt_cache.slices import Slice
 from img2prompt_cache.sources import open_source
 from img2prompt_cache.sources.base import Source
 from img2prompt_cache.worker import compute_part

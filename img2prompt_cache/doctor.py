@@ -13,7 +13,8 @@ from typing import Any
 from img2prompt_cache.hub import choose_preset
 from img2prompt_cache.precision import choose_device, has_bf16
 from img2prompt_cache.versions import library_versions
-from img2prompt_cache.weights import PACKAGED, home, status
+from img2prompt_cache.weights import home, status
+from img2prompt_cache.wheels import PACKAGED
 
 INDEX_TIMEOUT_S = 20
 

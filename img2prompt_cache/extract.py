@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from img2prompt_cache.cache import FAILED, Cache
+from img2prompt_cache.clock import Clock
 from img2prompt_cache.engines import Engine, make_engine
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.manifest import Column, Manifest, Part
@@ -32,7 +33,6 @@ from img2prompt_cache.plan import (
     first_occurrences,
     fresh_rows,
 )
-from img2prompt_cache.reader import Clock
 from img2prompt_cache.redo import Redo
 from img2prompt_cache.retry import retry
 from img2prompt_cache.staging import clear

@@ -15,13 +15,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from img2prompt_cache.clock import Clock
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.manifest import Column, Manifest, Part
 from img2prompt_cache.manifestfile import load_manifest
 from img2prompt_cache.models import Models
 from img2prompt_cache.parts import write_atomically
 from img2prompt_cache.plan import Job, cached_slice, find_jobs, slice_of
-from img2prompt_cache.reader import Clock, Slice
+from img2prompt_cache.slices import Slice
 from img2prompt_cache.sources import reopen_source
 from img2prompt_cache.sources.base import COLUMNS, Source, Summary
 from img2prompt_cache.worker import compute_part

@@ -16,7 +16,7 @@ from img2prompt_cache.cache import ROW_COLUMNS
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.manifest import EXTRA_NAME, Column, Manifest, Part
 from img2prompt_cache.parts import read_text
-from img2prompt_cache.reader import Slice
+from img2prompt_cache.slices import Slice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,7 +16,8 @@ from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fingerprints import require_equal
 from img2prompt_cache.precision import choose_device, choose_precision
 from img2prompt_cache.quantise import quantise, restore
-from img2prompt_cache.reader import Slice, encode_batches
+from img2prompt_cache.reader import encode_batches
+from img2prompt_cache.slices import Slice
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore, Event
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,9 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from img2prompt_cache.backbones.taps import Tap, split_spec
-from img2prompt_cache.cache import OK
+from img2prompt_cache.clock import Clock
 from img2prompt_cache.errors import ImageError
 from img2prompt_cache.images import decode
+from img2prompt_cache.slices import Slice
 from img2prompt_cache.views import take_view
 
 if TYPE_CHECKING:
@@ -33,61 +32,6 @@ if TYPE_CHECKING:
     from img2prompt_cache.sources.base import Source
 
 MAX_LANES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """The rows of one part.
-
-    Attributes
-    ----------
-    number : int
-        Which part.
-    start : int
-        Its first row.
-    text : dict of str to list of str
-        `imgId`, `uri`, `prompt` and the user's own columns; with `sha256` and `status` where the rows are
-        cached already. An image without a `sha256` may be any.
-    """
-
-    number: int
-    start: int
-    text: dict[str, list[str]]
-
-    def __len__(self) -> int:
-        return len(self.text["imgId"])
-
-    @property
-    def known(self) -> bool:
-        """Whether these rows are cached already and only other columns are to be added."""
-        return "sha256" in self.text
-
-    def was_good(self, row: int) -> bool:
-        """Whether the image of a row could be used when it was cached."""
-        return self.known and self.text["status"][row] == OK
-
-
-@dataclass(slots=True)
-class Clock:
-    """Seconds of work in each stage of a pass, summed over lanes."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def charge(self, stage: str, seconds: float) -> None:
-        """Add seconds to a stage."""
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-
-    def add(self, other: Clock) -> None:
-        """Add the seconds of another clock."""
-        for stage, seconds in other.seconds.items():
-            self.charge(stage, seconds)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Charge a stage with the time its block takes."""
-        started = time.perf_counter()
-        yield
-        self.charge(stage, time.perf_counter() - started)
 
 
 @dataclass(slots=True)

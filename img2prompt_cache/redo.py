@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 
 from img2prompt_cache.cache import FAILED, OK, ROW_COLUMNS, extra_dataset
+from img2prompt_cache.clock import Clock
 from img2prompt_cache.manifest import Column, Manifest, Part
 from img2prompt_cache.parts import PartFile, read_text
-from img2prompt_cache.reader import Clock, Slice
+from img2prompt_cache.slices import Slice
 from img2prompt_cache.sources import reopen_source
 from img2prompt_cache.worker import compute_part
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from img2prompt_cache.cache import OK, ROW_COLUMNS, Cache, Damage, extra_dataset
+from img2prompt_cache.clock import Clock
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.manifest import Column, Manifest, Part
 from img2prompt_cache.manifestfile import load_manifest
@@ -18,7 +19,6 @@ from img2prompt_cache.models import Models, Request
 from img2prompt_cache.parts import hash_file, read_text, sync_folder
 from img2prompt_cache.plan import Job, first_occurrences, slice_of
 from img2prompt_cache.progress import Progress, unseen
-from img2prompt_cache.reader import Clock
 from img2prompt_cache.redo import Redo, only, patch_part, read_rows
 from img2prompt_cache.targets import Earlier, compute_targets
 from img2prompt_cache.view import build_view, view_is_current

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.cache import gather, require_whole
+from img2prompt_cache.clock import Clock
 from img2prompt_cache.manifest import Column, Part, part_file
 from img2prompt_cache.parts import PartFile
-from img2prompt_cache.reader import Clock
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

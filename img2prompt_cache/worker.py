@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from img2prompt_cache.cache import FAILED, OK, ROW_COLUMNS, extra_dataset
+from img2prompt_cache.clock import Clock
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.manifest import Column, Part, part_file
 from img2prompt_cache.parts import PartFile
 from img2prompt_cache.quantise import quantise
-from img2prompt_cache.reader import Batch, Clock, Image, Slice, encode_batches
+from img2prompt_cache.reader import Batch, Image, encode_batches
+from img2prompt_cache.slices import Slice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,7 +11,8 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 from img2prompt_cache.backbones import load_backbone
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.images import decode
-from img2prompt_cache.weights import PACKAGED, WEIGHTS_FILE, packaged_path
+from img2prompt_cache.weights import WEIGHTS_FILE, packaged_path
+from img2prompt_cache.wheels import PACKAGED
 
 
 @pytest.fixture

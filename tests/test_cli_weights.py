@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from img2prompt_cache.weights import PACKAGED
+from img2prompt_cache.wheels import PACKAGED
 from synthetic import Cli
 
 

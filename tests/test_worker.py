@@ -10,9 +10,10 @@ import pytest
 
 from img2prompt_cache.backbones import load_backbone
 from img2prompt_cache.backbones.base import Backbone
+from img2prompt_cache.clock import Clock
 from img2prompt_cache.manifest import Column, Part, column_folder
 from img2prompt_cache.parts import hash_file
-from img2prompt_cache.reader import Clock, Slice
+from img2prompt_cache.slices import Slice
 from img2prompt_cache.sources import open_source
 from img2prompt_cache.sources.base import Source
 from img2prompt_cache.worker import compute_part

@@ -12,7 +12,8 @@ from img2prompt_cache.convert import DINOV2_PIXELS
 from img2prompt_cache.errors import Img2PromptError, unknown
 from img2prompt_cache.geometry import Geometry
 from img2prompt_cache.specs import Spec
-from img2prompt_cache.weights import PACKAGED, WEIGHTS_FILE, packaged_path
+from img2prompt_cache.weights import WEIGHTS_FILE, packaged_path
+from img2prompt_cache.wheels import PACKAGED
 
 
 def load(spec: Spec, _revision: str = "") -> Backbone:

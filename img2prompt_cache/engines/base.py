@@ -7,12 +7,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+from img2prompt_cache.clock import Clock
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.manifest import Column, Part
 from img2prompt_cache.models import Models, Request
 from img2prompt_cache.passes import Pass, Worker, load_pass
 from img2prompt_cache.plan import Job
-from img2prompt_cache.reader import Clock
 from img2prompt_cache.staging import adopt, is_staged, stage
 
 Done: TypeAlias = tuple[Job, list[tuple[Column, Part]]]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from img2prompt_cache.clock import Clock
 from img2prompt_cache.engines.base import Parts, adopt_in_order
 from img2prompt_cache.engines.processes import run_processes
 from img2prompt_cache.models import Models
 from img2prompt_cache.passes import HOME, Pass, Worker, image_columns, save_pass
 from img2prompt_cache.precision import count_gpus
-from img2prompt_cache.reader import Clock, cores
+from img2prompt_cache.reader import cores
 from img2prompt_cache.staging import adopt
 
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from img2prompt_cache.clock import Clock
 from img2prompt_cache.engines.base import Parts, Staged, Stager, adopt_in_order
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.models import Models
 from img2prompt_cache.passes import Pass, save_pass
 from img2prompt_cache.plan import Job
-from img2prompt_cache.reader import Clock, cores
+from img2prompt_cache.reader import cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
