@@ -182,7 +182,7 @@ def _streamed(
 def _bank(run: Run, home: Path | None, file: Path | None, device: str) -> Bank:
     from img2prompt_cache.bank import Bank
     from img2prompt_cache.cache import Cache
-    from img2prompt_cache.dataset import load_prompts
+    from img2prompt_cache.dataset import load_prompts, used_column
     from img2prompt_cache.encoders import load_encoder
     from img2prompt_cache.errors import UsageError
     from img2prompt_cache.fingerprints import require_equal
@@ -203,8 +203,7 @@ def _bank(run: Run, home: Path | None, file: Path | None, device: str) -> Bank:
             f"the cache of the run is gone ({run.cache}); name prompts with --bank, or --top-k 0"
         )
     opened = Cache(home)
-    column = opened.column("targets", target.spec)
-    require_equal(f"column {column.folder}", target.fingerprint, column.fingerprint, _ADVICE)
+    column = used_column(opened, target, _ADVICE, "targets")
     return Bank.from_pairs(*load_prompts(opened, column))
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.backbones.taps import Tap, blocks_of, split_spec
+from img2prompt_cache.backbones.taps import Described, Tap, blocks_of, split_spec
 from img2prompt_cache.cache import OK, Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.manifest import Column
+from img2prompt_cache.fingerprints import require_equal
+from img2prompt_cache.joined import join
+from img2prompt_cache.manifest import Column, Kind
 from img2prompt_cache.mapped import MappedViews
 from img2prompt_cache.trunkrows import TrunkRows
 
@@ -30,8 +32,9 @@ class Dataset:
         Their numbers in the cache.
     ids, prompts, images : list of str
         imgId, prompt, and sha256 of the image's bytes, for each row.
-    X : numpy.ndarray, float32, shape (n, p); or TrunkRows, shape (n, …)
-        Joined features; of a trunk column its rows, which are read when they are asked for.
+    X : numpy.ndarray, float32, shape (n, p); or TrunkRows, shape (n, …); or Joined
+        Joined features; of a trunk column its rows, which are read when they are asked for; or both side by
+        side.
     y : numpy.ndarray, float32, shape (n, t)
         Targets; (n, 0) where none were asked for.
     features : tuple of Column
@@ -128,6 +131,31 @@ def choose_target(cache: Cache, spec: str | None) -> Column:
     return cache.column("targets", spec or "")
 
 
+def used_column(cache: Cache, used: Described, advice: str, kind: Kind | None = None) -> Column:
+    """Find the column that something was made from, and check that it still is that column.
+
+    Parameters
+    ----------
+    cache : Cache
+    used : Described
+        What is remembered of it.
+    advice : str
+        What to do where it is another.
+    kind : str, optional
+        Told by its spec if absent, for a column of a backbone.
+
+    Raises
+    ------
+    UsageError
+        If it is not cached, or not complete.
+    Img2PromptError
+        If it was made otherwise; the message names what differs.
+    """
+    column = cache.column(kind or split_spec(used.spec)[1].kind, used.spec)
+    require_equal(f"column {column.folder}", used.fingerprint, column.fingerprint, advice)
+    return column
+
+
 def choose_texts(cache: Cache, specs: tuple[str, ...]) -> tuple[tuple[Column, ...], Column]:
     """Find the features of an image tower, the one named or the only one, and the column of its text tower.
 
@@ -172,7 +200,7 @@ def load_dataset(
     ----------
     cache : Cache
     features, target
-        From `choose_features`, or the one from `choose_trunk`; and from `choose_target`. Without a target,
+        From `choose_features`, `choose_trunk` or `used_column`; and from `choose_target`. Without a target,
         `y` is empty.
     texts : Column, optional
         From `choose_texts`.
@@ -193,8 +221,8 @@ def load_dataset(
     Img2PromptError
         If a part is damaged, or a value is not finite.
     """
-    views = _views_of(cache, features[0]) if target else None
-    read = [*features, *([views] if views else [])]
+    views = {column.spec: _views_of(cache, column) if target else None for column in features}
+    read = [*features, *filter(None, views.values())]
     columns = [*read, *(column for column in (target, texts) if column)]
     cache.require_undamaged([cache.manifest.columns[0], *columns])
     text = cache.text("imgId", "prompt", "sha256", "status")
@@ -282,17 +310,27 @@ def _views_of(cache: Cache, trunk: Column) -> Column | None:
 
 
 def _values(
-    cache: Cache, features: tuple[Column, ...], rows: NDArray[np.int64], views: Column | None
-) -> NDArray[np.float32] | TrunkRows:
-    if features[0].kind == "trunk":
-        seen = MappedViews(cache.folder, views) if views else None
-        return TrunkRows(cache.mapped(features[0]), rows, seen)
+    cache: Cache, features: tuple[Column, ...], rows: NDArray[np.int64], views: dict[str, Column | None]
+) -> Any:
+    if any(column.kind == "trunk" for column in features):
+        return join(
+            [
+                _trunk_rows(cache, column, rows, views[column.spec])
+                if column.kind == "trunk"
+                else _finite(cache, column, rows)
+                for column in features
+            ]
+        )
     X = np.empty((len(rows), sum(column.shape[0] for column in features)), np.float32)
     left = 0
     for column in features:
         X[:, left : left + column.shape[0]] = _finite(cache, column, rows)
         left += column.shape[0]
     return X
+
+
+def _trunk_rows(cache: Cache, trunk: Column, rows: NDArray[np.int64], views: Column | None) -> TrunkRows:
+    return TrunkRows(cache.mapped(trunk), rows, MappedViews(cache.folder, views) if views else None)
 
 
 def _finite(cache: Cache, column: Column, rows: NDArray[np.int64]) -> NDArray[np.float32]:

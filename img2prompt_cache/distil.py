@@ -16,18 +16,19 @@ from img2prompt_cache.backbones.cost import operations
 from img2prompt_cache.backbones.taps import split_spec
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import choose_features
-from img2prompt_cache.ensemble import require_features, split_of
+from img2prompt_cache.ensemble import rows_of, split_of
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fit import finite
 from img2prompt_cache.heads import make_head
-from img2prompt_cache.heads.columns import take, widths
 from img2prompt_cache.heads.distil import Distil
+from img2prompt_cache.joined import take, widths
 from img2prompt_cache.lessons import Lessons, load_lessons, recipe
 from img2prompt_cache.metrics import mean_cosine
 from img2prompt_cache.record import keep_run, use_of
 from img2prompt_cache.runfile import Run, load_run
 from img2prompt_cache.runs import claimed
 from img2prompt_cache.splits import Split
+from img2prompt_cache.validation import load_validation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,7 +96,6 @@ def fit_distil(
     own = {"share": student.pop("share")} if "share" in student else {}
     head: Any = make_head(Distil.name, **own, teacher=teacher.resolve().name, student=student, seed=seed)
     make_head("mlp", **student)
-    require_features("--teacher", teacher.resolve().name, run)
     recipe(run, -1, seed)
     columns = choose_features(cache, features or cheapest(cache))
     specs = [column.spec for column in columns]
@@ -114,7 +114,7 @@ def _fit(
     refit: bool,
 ) -> Run:
     started = time.perf_counter()
-    lessons = load_lessons(cache, run, columns)
+    lessons = load_lessons(cache, run, columns, rows_of(run, load_validation(teacher, run)))
     data = lessons.data
     split = split_of(teacher, run, data)
     trial = teach(lessons, split, head, run)

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.backbones.taps import split_spec
 from img2prompt_cache.blending import ablation, best_weights, cross_weights, mix, overlaps
 from img2prompt_cache.compare import compare
-from img2prompt_cache.dataset import Dataset, load_dataset
+from img2prompt_cache.dataset import Dataset, load_dataset, used_column
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fingerprints import require_equal
 from img2prompt_cache.groups import prompt_groups
 from img2prompt_cache.heads.blend import Blend
-from img2prompt_cache.heads.columns import places
+from img2prompt_cache.joined import places
 from img2prompt_cache.metrics import cosine
 from img2prompt_cache.record import keep_run
 from img2prompt_cache.runfile import Run, Use, load_run
@@ -110,7 +108,9 @@ def _fit(
     first = members[0].run
     data, split = load_rows(cache, members[0])
     rows = split.validation
-    targets, groups = data.y[rows], split.groups[rows]
+    # As in `fit`: a random split leaks, and so do the folds of whoever uses one.
+    groups = np.arange(len(rows)) if split.strategy == "random" else split.groups[rows]
+    targets = data.y[rows]
     ids = [data.ids[row] for row in rows]
     predictions = [aligned(member, ids, targets) for member in members]
     fold = split.fold[rows] if split.folds > 1 else _folds(groups, seed)
@@ -189,7 +189,6 @@ def load_members(cache: Cache, folders: Sequence[Path]) -> list[Member]:
         if run.head == Blend.name:
             names = ",".join(str(member.get("run")) for member in run.settings.get("members", ()))
             raise UsageError(f"--members: {folder.name} is a blend itself; name its members instead: {names}")
-        require_features("--members", folder.name, run)
         for what, one, other in (
             ("target", run.target.fingerprint, first.target.fingerprint),
             ("split", run.split["digest"], first.split["digest"]),
@@ -202,22 +201,6 @@ def load_members(cache: Cache, folders: Sequence[Path]) -> list[Member]:
     return [
         Member(folder, run, load_validation(folder, run)) for folder, run in zip(folders, runs, strict=True)
     ]
-
-
-def require_features(option: str, name: str, run: Run) -> None:
-    """Refuse a run that was fitted on a trunk: features can be joined, its values cannot.
-
-    Raises
-    ------
-    UsageError
-        Naming the column.
-    """
-    for use in run.features:
-        if split_spec(use.spec)[1].kind != "features":
-            raise UsageError(
-                f"{option}: {name} was fitted on the trunk {use.spec}; only runs on pooled features can be "
-                "blended or teach"
-            )
 
 
 def _candidates(cache: Cache) -> str:
@@ -259,12 +242,18 @@ def load_rows(cache: Cache, member: Member) -> tuple[Dataset, Split]:
         If a column was made otherwise, or the rows are not those that were split.
     """
     run = member.run
-    target = cache.column("targets", run.target.spec)
-    features = tuple(cache.column("features", use.spec) for use in run.features)
-    for use, column in zip((run.target, *run.features), (target, *features), strict=True):
-        require_equal(f"column {column.folder}", use.fingerprint, column.fingerprint, _ADVICE)
-    data = load_dataset(cache, features, target)
+    target = used_column(cache, run.target, _ADVICE, "targets")
+    features = tuple(used_column(cache, use, _ADVICE) for use in run.features)
+    data = load_dataset(cache, features, target, only=rows_of(run, member.held))
     return data, split_of(member.folder, run, data)
+
+
+def rows_of(run: Run, held: Validation) -> list[str] | None:
+    """Name the rows that a run was fitted on and scored on, where that is kept: by folds each was held out.
+
+    The cache may have grown since, or `fit --only` left some out.
+    """
+    return held.ids if run.fold_metrics else None
 
 
 def split_of(folder: Path, run: Run, data: Dataset) -> Split:
@@ -283,7 +272,8 @@ def split_of(folder: Path, run: Run, data: Dataset) -> Split:
     if fold.max() < 0 or split.digest(data.ids, data.prompts, data.images) != run.split["digest"]:
         raise Img2PromptError(
             f"the rows that can be used are not those that {folder.resolve().name} was fitted on and scored "
-            "on; fit it again on the cache as it is now"
+            "on: the cache has grown, or it was fitted with --only; fit it again as the cache is now, or "
+            "with --folds, where the run keeps which rows they were"
         )
     return split
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import clone
 
 from img2prompt_cache.blending import best_weights, mix, overlaps
 from img2prompt_cache.cache import Cache
-from img2prompt_cache.dataset import Dataset, load_dataset
+from img2prompt_cache.dataset import Dataset, load_dataset, used_column
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fingerprints import require_equal
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.blend import Blend
-from img2prompt_cache.heads.columns import places, take, widths
 from img2prompt_cache.heads.distil import Distil
+from img2prompt_cache.joined import places, take, widths
 from img2prompt_cache.manifest import Column
 from img2prompt_cache.runfile import Run
 from img2prompt_cache.splits import Split
@@ -24,9 +25,7 @@ from img2prompt_cache.splits import Split
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.heads.columns import Ranges
-
-    F32 = NDArray[np.float32]
+    from img2prompt_cache.joined import Ranges
 
 
 def recipe(run: Run, fold: int, seed: int) -> Blend:
@@ -78,14 +77,14 @@ class Lessons:
     ----------
     data : Dataset
         Rows with a prompt; features of the student and the teacher, joined.
-    more : numpy.ndarray, float32, shape (m, p)
+    more : as `data.X`
         The same features of rows without a prompt.
     student, teacher : tuple of (int, int)
         The ranges [start, stop) of these features that each takes.
     """
 
     data: Dataset
-    more: F32
+    more: Any
     student: Ranges
     teacher: Ranges
 
@@ -128,8 +127,20 @@ class Lessons:
         return np.arange(len(rows)) if split.strategy == "random" else split.groups[rows]
 
 
-def load_lessons(cache: Cache, run: Run, columns: tuple[Column, ...]) -> Lessons:
+def load_lessons(
+    cache: Cache, run: Run, columns: tuple[Column, ...], only: Sequence[str] | None = None
+) -> Lessons:
     """Read the rows of a cache that a student on some columns can learn from, and its teacher.
+
+    Parameters
+    ----------
+    cache : Cache
+    run : Run
+        The teacher.
+    columns : tuple of Column
+        The student's.
+    only : sequence of str, optional
+        From `ensemble.rows_of`; of images without a prompt all are read.
 
     Raises
     ------
@@ -138,17 +149,15 @@ def load_lessons(cache: Cache, run: Run, columns: tuple[Column, ...]) -> Lessons
     Img2PromptError
         If one is not the one it was fitted on.
     """
-    target = cache.column("targets", run.target.spec)
-    seen = tuple(cache.column("features", use.spec) for use in run.features)
-    for use, column in zip((run.target, *run.features), (target, *seen), strict=True):
-        require_equal(f"column {column.folder}", use.fingerprint, column.fingerprint, _ADVICE)
+    target = used_column(cache, run.target, _ADVICE, "targets")
+    seen = tuple(used_column(cache, use, _ADVICE) for use in run.features)
     joined = tuple({column.spec: column for column in (*columns, *seen)}.values())
-    data = load_dataset(cache, joined, target)
+    data = load_dataset(cache, joined, target, only=only)
     try:
         more = load_dataset(cache, joined, with_prompt=False).X
     except UsageError:  # there are none
         more = data.X[:0]
-    place = places((column.spec, column.shape[0]) for column in joined)
+    place = places((column.spec, math.prod(column.shape)) for column in joined)
     ranges = [[place[column.spec] for column in taken] for taken in (columns, seen)]
     return Lessons(data, more, *ranges)
 

@@ -11,9 +11,10 @@ import numpy as np
 from img2prompt_cache.backbones import load_backbone
 from img2prompt_cache.backbones.taps import split_spec
 from img2prompt_cache.cache import Cache
-from img2prompt_cache.dataset import load_dataset
+from img2prompt_cache.dataset import load_dataset, used_column
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fingerprints import require_equal
+from img2prompt_cache.joined import join
 from img2prompt_cache.precision import choose_device, choose_precision
 from img2prompt_cache.quantise import quantise, restore
 from img2prompt_cache.reader import encode_batches
@@ -107,10 +108,12 @@ def predict_images(
         rows = Slice(0, start, {"imgId": ids, "uri": uris})
         for batch in encode_batches(rows, source, backbones, BATCH_SIZE):
             if batch.fresh:
-                values = _joined([_stored(batch.features[spec], spec) for spec in backbones])
-                whole = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+                values = [_stored(batch.features[spec], spec) for spec in backbones]
+                whole = np.all([np.isfinite(each).reshape(len(each), -1).all(1) for each in values], axis=0)
                 at = [batch.first + batch.fresh[i] for i in np.flatnonzero(whole)]
-                known.update(zip(at, head.predict(values[whole]) if at else (), strict=True))
+                known.update(
+                    zip(at, head.predict(join([each[whole] for each in values])) if at else (), strict=True)
+                )
             found: dict[str, NDArray[np.float32]] = {}
             bad: dict[str, str] = {}
             for row, image in enumerate(batch.images, batch.first):
@@ -120,11 +123,6 @@ def predict_images(
                 else:
                     found[ids[row]] = vector
             yield Predictions(list(found), np.array(list(found.values()), np.float32), bad)
-
-
-def _joined(features: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Join the columns of a run; a trunk is the only one of its run."""
-    return np.concatenate(features, axis=1) if len(features) > 1 else features[0]
 
 
 def _stored(values: NDArray[Any], spec: str) -> NDArray[np.float32]:
@@ -154,9 +152,7 @@ def predict_cached(run: Run, head: Head, cache: Cache, *, with_prompt: bool | No
     Img2PromptError
         If a column was made differently from the one the run was fitted on.
     """
-    columns = tuple(cache.column(split_spec(use.spec)[1].kind, use.spec) for use in run.features)
-    for use, column in zip(run.features, columns, strict=True):
-        require_equal(f"column {column.folder}", use.fingerprint, column.fingerprint, _ADVICE)
+    columns = tuple(used_column(cache, use, _ADVICE) for use in run.features)
     try:
         data = load_dataset(cache, columns, with_prompt=with_prompt)
     except UsageError as error:

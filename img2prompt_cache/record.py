@@ -118,5 +118,4 @@ def describe_split(split: Split, data: Dataset) -> dict[str, Any]:
 
 def use_of(column: Column) -> Use:
     """What a run keeps of a column."""
-    shape = column.shape if len(column.shape) > 1 else ()
-    return Use(column.spec, math.prod(column.shape), column.fingerprint, column.revision, shape)
+    return Use(column.spec, math.prod(column.shape), column.fingerprint, column.revision, column.shape)

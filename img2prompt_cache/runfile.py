@@ -21,7 +21,7 @@ LATER = ("r@10", "floor", "optimism")
 class Use:
     """A column that a run was fitted on: its spec, width, fingerprint, and the revision of its weights.
 
-    `shape` is that of one row where it has more than one axis; its product is the width.
+    `shape` is that of one row; its product is the width.
     """
 
     spec: str
@@ -164,12 +164,12 @@ def _is_number(value: object) -> bool:
 
 
 def _use(data: dict[str, Any]) -> Use:
-    use = Use(**{**data, "shape": tuple(data.get("shape", ()))})
+    use = Use(**{**data, "shape": tuple(data.get("shape") or (data["width"],))})
     texts = [use.spec, use.revision, *use.fingerprint, *use.fingerprint.values()]
     check(all(isinstance(text, str) for text in texts), "a column is not described in text")
     check(type(use.width) is int and use.width > 0, "a column has no width")
     sides = all(type(side) is int and side > 0 for side in use.shape)
-    check(not use.shape or (sides and math.prod(use.shape) == use.width), "a column's shape is not its width")
+    check(sides and math.prod(use.shape) == use.width, "a column's shape is not its width")
     return use
 
 

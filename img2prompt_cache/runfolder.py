@@ -15,6 +15,7 @@ import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import make_head
+from img2prompt_cache.joined import join
 from img2prompt_cache.parts import hash_file, sync_folder
 from img2prompt_cache.runfile import INFO, Run, save_info
 from img2prompt_cache.validation import VALIDATION, VALIDATION_ROWS, Validation, save_validation
@@ -137,8 +138,8 @@ def load_head(folder: Path, run: Run) -> Head:
             raise Img2PromptError(f"{path} is not the file that was saved with this run; fit it again")
         state = load_file(path)
         head = make_head(run.head, **run.settings).bind(run.features).load_state(state)
-        row = run.features[0].shape or (sum(run.blocks),)
-        shape = head.predict(np.zeros((1, *row), np.float32)).shape
+        row = join([np.zeros((1, *use.shape), np.float32) for use in run.features])
+        shape = head.predict(row).shape
     except UsageError as error:
         raise Img2PromptError(f"{folder / INFO} is not what was saved: {error}; fit the run again") from None
     except OSError as error:

@@ -261,7 +261,7 @@ def test_a_run_that_was_tampered_with(cli, here, pairs):
     refused(1, "does not describe a run", metrics={})
     refused(1, "unknown head 'nought'", head="nought")
     refused(1, "lacks", head="mlp", settings={})
-    refused(1, "values", target={**data["target"], "width": 17})
+    refused(1, "values", target={**data["target"], "width": 17, "shape": [17]})
     (use,) = data["features"]
     refused(
         1,

@@ -76,6 +76,42 @@ def test_the_hold_out_has_no_say_in_what_a_student_learns(cache, name):
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.parametrize("name", ["finetune", "blend"])
+def test_a_tuned_tail_teaches(tiny, tuned, tmp_path, name):
+    made = Cache(tuned)
+    tail = Choice("finetune", {"alpha": 1.0, "epochs": 2, "lr": 1e-2}, (f"{tiny.vit}#k2",), split="random")
+    teacher, _ = fit(made, tail, tmp_path / "finetune")
+    if name == "blend":
+        ridge, _ = fit(made, Choice("ridge", {"alpha": 1.0}, (tiny.cnn,), split="random"), tmp_path / "ridge")
+        teacher, _ = fit_blend(made, [ridge, teacher], tmp_path / "blend")
+    folder, run = fit_distil(made, teacher, tmp_path / "student", features=(tiny.cnn,), settings=STUDENT)
+    assert run.settings["teacher"] == name
+    assert [use.spec for use in run.features] == [tiny.cnn]
+    if name == "finetune":  # the hold-out's score of a teacher fitted anew with all that was chosen
+        assert run.metrics["teacher"] == pytest.approx(load_run(teacher).metrics["cosine"], abs=1e-5)
+    data = load_dataset(made, choose_features(made, (tiny.cnn,)))
+    assert np.isfinite(load_head(folder, load_run(folder)).predict(data.X)).all()
+
+
+@pytest.mark.parametrize("head", ["blend", "distil"])
+def test_rows_that_were_chosen_are_found_again_where_the_run_keeps_them(cache, tmp_path, head):
+    data = load_dataset(cache, choose_features(cache, (ONE,)))
+    kept = tmp_path / "kept.csv"
+    kept.write_text("\n".join(["imgId", *data.ids[:50]]) + "\n")
+    told = [Choice(each, {}, (ONE,), only=kept, optimism=False) for each in ("ridge", "knn")]
+    whole = [fit(cache, each, tmp_path / each.head)[0] for each in told]
+    folds = [fit(cache, replace(each, folds=3), tmp_path / f"{each.head}-folds")[0] for each in told]
+    make = {
+        "blend": fit_blend,
+        "distil": lambda c, runs, f: fit_distil(c, runs[0], f, features=(OTHER,), settings=STUDENT),
+    }[head]
+    with pytest.raises(
+        Img2PromptError, match="fitted with --only; fit it again as the cache is now, or with"
+    ):
+        make(cache, whole, tmp_path / "no")
+    assert make(cache, folds, tmp_path / "yes")[1].metrics["n"] == 50
+
+
 def test_a_blend_teaches_with_weights_found_anew(cache):
     run = load_run(cache.folder / "runs" / "blend-folds")
     teacher = recipe(run, 1, seed=4)

@@ -67,7 +67,7 @@ def test_scores_are_of_weights_from_the_other_folds_and_those_kept_from_all(cach
     data = load_dataset(cache, choose_features(cache, ()), choose_target(cache, None))
     targets = data.y[[data.ids.index(name) for name in held.ids]]
     known = overlaps([each.predictions for each in said], targets)
-    fold = k_folds(held.groups, 5, 0)
+    fold = k_folds(np.arange(len(held.ids)), 5, 0)  # a random split: each row its own group
     mixed = mix([each.predictions for each in said], cross_weights(known, fold)[fold])
     np.testing.assert_allclose(held.predictions, mixed, atol=1e-6)
     assert run.metrics["cosine"] == pytest.approx(mean_cosine(mixed, targets))
@@ -130,9 +130,6 @@ def test_runs_that_may_not_be_blended(cache, tmp_path):
     edit(two, lambda data: data["target"]["fingerprint"].update(weights="sha256:st:some"))
     edit(two, lambda data: data["features"][1]["fingerprint"].update(weights="sha256:other"))
     with pytest.raises(UsageError, match="knn was fitted on another timm:one than ridge"):
-        fit_blend(cache, [one, two])
-    edit(two, lambda data: data["features"][1].update(spec=f"{ONE}#k2"))
-    with pytest.raises(UsageError, match="knn was fitted on the trunk timm:one#k2"):
         fit_blend(cache, [one, two])
 
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from img2prompt_cache.backbones.taps import choose_taps
+from img2prompt_cache.blending import mix
 from img2prompt_cache.cache import Cache
+from img2prompt_cache.ensemble import fit_blend
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fit import Choice, fit
 from img2prompt_cache.metrics import cosine
@@ -143,6 +145,40 @@ def test_a_tuned_tail_predicts_alike_for_images_and_for_their_cached_trunk(
     np.testing.assert_allclose(np.stack(list(found.values())), cached.vectors, atol=1e-4)
     assert len(np.unique(cached.vectors.round(5), axis=0)) > 15
     assert predict_cached(made, head, Cache(tuned), with_prompt=False).ids == ["img019"]
+
+
+def test_a_blend_of_tuned_tails_and_others_predicts_alike_for_images_and_for_what_is_cached(
+    tiny, tuned, pairs, tmp_path
+):
+    """Two trunks of one backbone, and pooled features of two."""
+    cache, shared = Cache(tuned), {"alpha": 1.0, "epochs": 2, "lr": 1e-2}
+    told = [
+        Choice("finetune", shared, (f"{tiny.vit}#k2",), split="random"),
+        Choice("ridge", {"alpha": 1.0}, (tiny.cnn, tiny.vit), split="random"),
+        Choice("finetune", {**shared, "blocks": 1}, (f"{tiny.vit}#k2-int8",), split="random"),
+    ]
+    members = [fit(cache, each, tmp_path / f"run{i}")[0] for i, each in enumerate(told)]
+    run, _ = fit_blend(cache, members, tmp_path / "blend")
+    made = load_run(run)
+    head = load_head(run, made)
+    assert [use.spec for use in made.features] == [
+        f"{tiny.vit}#k2",
+        tiny.cnn,
+        tiny.vit,
+        f"{tiny.vit}#k2-int8",
+    ]
+    head.weights_ = np.array([0.5, 0.2, 0.3])  # of so few pairs some are 0
+    cached = predict_cached(made, head, cache, with_prompt=None)
+    source = open_source(pairs)
+    found, bad = together(predict_images(head, load_backbones(made), source, source.list().table))
+    assert list(found) == cached.ids
+    assert bad == cached.bad
+    np.testing.assert_allclose(np.stack(list(found.values())), cached.vectors, atol=1e-4)
+    said = []
+    for member in members:
+        own = load_run(member)
+        said.append(predict_cached(own, load_head(member, own), cache, with_prompt=None).vectors)
+    np.testing.assert_allclose(cached.vectors, mix(said, head.weights_), atol=1e-6)
 
 
 def test_a_tuned_tail_needs_the_backbone_and_the_trunk_it_was_cut_from(tiny, pairs, made, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,14 +12,16 @@ from img2prompt_cache.blending import ablation, best_weights, mix, overlaps
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import checks, make_head
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.heads.columns import places, take, widths
+from img2prompt_cache.joined import places, take, width, widths
 from img2prompt_cache.splits import k_folds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from img2prompt_cache.backbones.taps import Described
     from img2prompt_cache.blending import F64
-    from img2prompt_cache.heads.base import Features, Groups, State, Targets
+    from img2prompt_cache.heads.base import Groups, State, Targets
+    from img2prompt_cache.joined import Inputs, Joined
 
 
 class Blend(Head):
@@ -32,7 +35,8 @@ class Blend(Head):
     members : sequence of mapping
         For each member its `head`, a name; `settings`, arguments of that head's constructor; `columns`, the
         ranges [start, stop) of the joined features that it takes, one for each of its backbones. Without
-        settings they are the defaults, without columns it takes all. Other entries are kept as they are.
+        settings they are the defaults, without columns it takes all. Other entries are kept as they are. A
+        head on a trunk takes one column, where that lies if all are flattened.
     weights : sequence of float, optional
         One for each member.
     folds : int
@@ -44,6 +48,7 @@ class Blend(Head):
     name = "blend"
     heads_: list[Head]
     tried_: list[dict[str, float]]
+    _bound: Sequence[Described] = ()
 
     def __init__(
         self,
@@ -57,23 +62,37 @@ class Blend(Head):
         self.folds = folds
         self.seed = seed
 
+    def bind(self, columns: Sequence[Described]) -> Self:
+        """Keep the columns for those members that have to be told; see `Head.bind`."""
+        self._bound = columns
+        return self
+
     def fit(
         self,
-        X: Features,
+        X: Inputs | Joined,
         y: Targets,
         *,
         groups: Groups | None = None,
         blocks: tuple[int, ...] | None = None,
-        validation: tuple[Features, Targets] | None = None,
+        validation: tuple[Inputs | Joined, Targets] | None = None,
     ) -> Self:
         """Fit the members and, where they are not given, find the weights; see `Head.fit`.
+
+        Parameters
+        ----------
+        X : numpy.ndarray, TrunkRows or Joined, shape (n, …)
+            As `joined.join` gives them.
+        y, groups, blocks, validation
+            As for every head.
 
         Raises
         ------
         UsageError
             If a member or its columns are not there, the weights are none, or a member refuses its settings.
         """
-        X, y, groups, blocks = checks.training(X, y, groups, blocks)
+        y, groups, blocks = checks.pairs(X, y, groups, blocks)
+        if isinstance(X, np.ndarray):
+            checks.finite("features", X)  # a trunk's rows are looked at where they are read
         weights, tried = self._given(), []
         if weights is None:
             predictions, fold = self.out_of_fold(X, y, groups=groups, blocks=blocks)
@@ -101,7 +120,7 @@ class Blend(Head):
         return self
 
     def out_of_fold(
-        self, X: Features, y: Targets, *, groups: Groups, blocks: tuple[int, ...]
+        self, X: Inputs | Joined, y: Targets, *, groups: Groups, blocks: tuple[int, ...]
     ) -> tuple[list[Targets], Groups]:
         """Predict each row by members that were fitted on the other folds.
 
@@ -128,9 +147,12 @@ class Blend(Head):
                 found[held] = head.predict(part[held])
         return predictions, fold
 
-    def predict(self, X: Features) -> Targets:
+    def predict(self, X: Inputs | Joined) -> Targets:
         """Predict unit-norm embeddings: float32, shape (n, t). A member of weight 0 is not asked."""
-        X = checks.queries(X, self.n_features_in_)
+        if width(X) != self.n_features_in_:
+            raise Img2PromptError(
+                f"features of shape {X.shape} do not fit a head fitted on {self.n_features_in_} columns"
+            )
         asked = np.flatnonzero(self.weights_)
         found = [self.heads_[member].predict(take(X, self.ranges_[member])) for member in asked]
         return mix(found, self.weights_[asked])
@@ -157,16 +179,20 @@ class Blend(Head):
         return found
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
-        """Take the fitted arrays back."""
+        """Take the fitted arrays back; where a member is on a trunk, once `bind` was called."""
         weights = checks.take(state, "weights", len(self.members))
         width = int(checks.take(state, "width", 1)[0])
         if not _are_weights(weights):
             raise Img2PromptError(f"the saved head's 'weights' are {weights.tolist()}; fit it again")
         heads = self._make()
-        for number, head in enumerate(heads):
+        sizes = [(column.spec, prod(column.shape)) for column in self._bound]
+        by_place = dict(zip(places(sizes).values(), self._bound, strict=True))
+        for number, (head, ranges) in enumerate(zip(heads, self._columns((width,)), strict=True)):
             prefix = _prefix(number)
             own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             try:
+                if head.takes == "trunk":
+                    head.bind([by_place[each] for each in ranges if each in by_place])
                 head.load_state(own)
             except Img2PromptError as error:
                 raise Img2PromptError(f"member {number} ({head.name}): {error}") from None

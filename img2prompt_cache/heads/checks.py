@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.joined import width
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,15 +36,36 @@ def training(
     Img2PromptError
         If there are no rows, or a value is not finite.
     """
-    if X.ndim != 2 or y.ndim != 2 or len(X) != len(y):
-        raise ValueError(f"features {X.shape} and targets {y.shape} must be matrices of as many rows")
+    if X.ndim != 2:
+        raise ValueError(f"features {X.shape} must be a matrix")
+    y, groups, blocks = pairs(X, y, groups, blocks)
+    return finite("features", X), y, groups, blocks
+
+
+def pairs(
+    X: Any, y: Targets, groups: Groups | None, blocks: tuple[int, ...] | None
+) -> tuple[Targets, Groups, tuple[int, ...]]:
+    """Check the same where `X` (n, …) need not be a matrix, and without looking into it.
+
+    Returns
+    -------
+    y, groups, blocks
+        As `training` gives them.
+
+    Raises
+    ------
+    ValueError, Img2PromptError
+        As `training`.
+    """
+    if y.ndim != 2 or len(X) != len(y):
+        raise ValueError(f"features {X.shape} and targets {y.shape} must be of as many rows")
     if len(X) == 0:
         raise Img2PromptError("there are no pairs to fit a head on")
     groups = np.arange(len(X)) if groups is None else groups
-    blocks = (X.shape[1],) if blocks is None else tuple(blocks)
-    if groups.shape != (len(X),) or sum(blocks) != X.shape[1]:
+    blocks = (width(X),) if blocks is None else tuple(blocks)
+    if groups.shape != (len(X),) or sum(blocks) != width(X):
         raise ValueError(f"groups {groups.shape} and blocks {blocks} do not fit features {X.shape}")
-    return finite("features", X), finite("targets", y), groups, blocks
+    return finite("targets", y), groups, blocks
 
 
 def queries(X: Features, width: int) -> Features:
