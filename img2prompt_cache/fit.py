@@ -118,15 +118,23 @@ def fit(
         raise UsageError(
             "--no-refit keeps the head of the training side, but --folds has several; leave one out"
         )
-    features, texts = _columns(cache, head, choice.features)
+    features, texts = choose_columns(cache, head, choice.features)
     target = choose_target(cache, choice.encoder)
     specs = [column.spec for column in features]
     with claimed(folder, cache.folder, choice.head, specs, overwrite=overwrite) as place:
         return place, _fit(cache, choice, head, features, target, texts, place)
 
 
-def _columns(cache: Cache, head: Head, specs: tuple[str, ...]) -> tuple[tuple[Column, ...], Column | None]:
-    """Find the columns that a head is fitted on, and that of the prompts' texts, if it takes them."""
+def choose_columns(
+    cache: Cache, head: Head, specs: tuple[str, ...]
+) -> tuple[tuple[Column, ...], Column | None]:
+    """Find the columns that a head is fitted on, and that of the prompts' texts, if it takes them.
+
+    Raises
+    ------
+    UsageError
+        As `choose_features`, `choose_trunk` or `choose_texts`.
+    """
     if head.takes == "trunk":
         return (choose_trunk(cache, specs, head.get_params()["blocks"]),), None
     if head.texts:

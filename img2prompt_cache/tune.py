@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from img2prompt_cache.cache import Cache
-from img2prompt_cache.dataset import Dataset, choose_features, choose_target, load_dataset
+from img2prompt_cache.dataset import Dataset, choose_target, load_dataset
 from img2prompt_cache.errors import Img2PromptError, unknown
-from img2prompt_cache.fit import Choice, make_split, seeded
+from img2prompt_cache.fit import Choice, choose_columns, make_split, seeded
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.ranges import Space, to_json
 from img2prompt_cache.record import describe_split, use_of
 from img2prompt_cache.runs import short_name
 from img2prompt_cache.splits import Split
-from img2prompt_cache.stand_ins import preferred_features
 from img2prompt_cache.studies import COMPLETE, FAILED, FOLDER, SAMPLERS, FinishedTrial, searching
 from img2prompt_cache.turns import held_in_turn
 
@@ -89,9 +88,7 @@ def tune(
         raise unknown("sampler", search.sampler, SAMPLERS)
     head = seeded(make_head(choice.head), choice.seed)
     target = choose_target(cache, choice.encoder)
-    data = load_dataset(
-        cache, choose_features(cache, choice.features or preferred_features(cache, head)), target
-    )
+    data = load_dataset(cache, choose_columns(cache, head, choice.features)[0], target)
     split = make_split(cache, data, choice.split, choice.fraction, choice.seed)
     rows = split.train
     X, y = data.X[rows], data.y[rows]
@@ -146,7 +143,7 @@ def identify(head: Head, space: Space, data: Dataset, split: Split, target: dict
 
 def default_file(cache: Cache, choice: Choice, space: str | None) -> Path:
     """Where a study goes that was given no name: ``studies/mlp-resnet50+vit_base-seed.db`` in the cache."""
-    columns = choose_features(cache, choice.features)
+    columns, _ = choose_columns(cache, make_head(choice.head), choice.features)
     joined = "+".join(short_name(column.spec) for column in columns)
     named = [choice.head, joined, *([Path(space).stem] if space else [])]
     return cache.folder / FOLDER / f"{'-'.join(named)[:100]}.db"

@@ -140,6 +140,23 @@ def test_epochs_and_mix_are_chosen_on_grouped_folds(fitted):
     assert head.chosen["mix"] == max(mixes, key=lambda record: record["val_cosine"])["mix"]
 
 
+def test_settings_are_scored_as_the_epochs_are_chosen(fitted):
+    head, X, y, groups = fitted
+    fold, told = k_folds(groups, 3, 0), []
+    held = [fold == number for number in range(3)]
+    again = clone(head)
+    score = again.validate(X, y, held, groups=groups, blocks=(1,), report=lambda *each: told.append(each))
+    epochs = [record for record in head.history if "mix" not in record]
+    tried = [record["val_cosine"] for record in head.history if "mix" in record]
+    assert score == pytest.approx(max(epochs[0]["val_cosine"], *tried), abs=1e-7)
+    assert told == [(record["epoch"], pytest.approx(record["val_cosine"], abs=1e-7)) for record in epochs]
+    given = clone(head).set_params(**head.chosen)
+    assert given.validate(X, y, held, groups=groups, blocks=(1,)) == pytest.approx(score, abs=2e-3)
+    assert clone(given).set_params(epochs=0).validate(
+        X, y, held, groups=groups, blocks=(1,)
+    ) == pytest.approx(epochs[0]["val_cosine"], abs=1e-6)
+
+
 def test_predictions_are_unit_float32_and_arrays_are_rows_too(fitted):
     head, X, _, _ = fitted
     pred = head.predict(X[:7])

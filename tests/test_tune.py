@@ -225,3 +225,15 @@ def test_a_study_without_a_name_is_told_apart_by_what_it_searches(cache):
         *("mlp-one+other.db", "mlp-one+other-seed.db", "mlp-one+other-mine.db"),
         *("mlp-other.db", "mlp-other-seed.db", "mlp-other-mine.db"),
     ]
+
+
+def test_the_settings_of_a_tuned_tail_are_searched_on_its_trunk(tiny, tuned, tmp_path):
+    file = tmp_path / "study.db"
+    space = {"lr": LogUniform(1e-3, 1e-1), "max_epochs": Choices((1,)), "alpha": Choices((1.0,))}
+    options = {"space": space, "split": "random", "features": (f"{tiny.vit}#k2",)}
+    trials = run(Cache(tuned), file, 2, "finetune", **options)
+    assert [trial.state for trial in trials] == [COMPLETE] * 2
+    assert all(0 < trial.cosine < 1 for trial in trials)
+    with reading(file) as study:
+        assert study.identity["features"][0]["spec"] == f"{tiny.vit}#k2"
+    assert "#" not in default_file(Cache(tuned), Choice("finetune", features=options["features"]), None).name

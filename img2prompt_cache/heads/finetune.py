@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.ridge import Ridge
 from img2prompt_cache.metrics import mean_cosine, mse
+from img2prompt_cache.ranges import Choices, LogUniform, Space, Uniform
 from img2prompt_cache.splits import k_folds
 from img2prompt_cache.trunkrows import TrunkRows
 from img2prompt_cache.turns import held_in_turn
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from img2prompt_cache.backbones.taps import Described
-    from img2prompt_cache.heads.base import Groups, State, Targets
+    from img2prompt_cache.heads.base import Groups, Report, State, Targets
     from img2prompt_cache.heads.tuning import Inputs, Tuning
 
 FEW = 4000
@@ -98,6 +99,15 @@ class Finetune(Head):
     name = "finetune"
     takes = "trunk"
     costly = True
+    space: ClassVar[Space] = {
+        "lr": LogUniform(1e-4, 1e-2),
+        "layer_decay": Uniform(0.3, 1.0),
+        "pull": LogUniform(1.0, 100.0),
+        "mixup": Uniform(0.0, 1.0),
+        "dropout": Uniform(0.0, 0.5),
+        "batch_size": Choices((32, 64, 128)),
+    }
+    warm_up = 2
     epochs_: int
     mix_: float
     alpha_: float
@@ -190,17 +200,8 @@ class Finetune(Head):
         Img2PromptError
             If a value is not finite, or the backbone is not the one the column was made with.
         """
-        self._check_settings()
-        if isinstance(X, TrunkRows):
-            self.bind((X.column,))
-        groups = self._check_rows(X, y, groups)
-        from img2prompt_cache.heads import tuning
-
-        net = tuning.Network(self._ending, y.shape[1], precision=self.precision)
-        self._pooled, self._X, self._y = tuning.pool(net, X), X, y
+        groups = self._prepare(X, y, groups)
         everything = Side(np.arange(len(X)), validation)
-        fold = None if self.alpha is not None else k_folds(groups, self.folds, self.seed)
-        self.alpha_ = float(self._probe(everything.rows, self.alpha, fold).alpha_[0])
         if self.epochs is not None:
             self.epochs_, self.mix_ = self.epochs, 1.0 if self.mix is None else self.mix
             nets, self.history_ = self._run([everything], self.epochs, stop=False)
@@ -221,6 +222,30 @@ class Finetune(Head):
         self.network_ = nets[0].settle(self.mix_)
         del self._pooled, self._X, self._y
         return self
+
+    def validate(
+        self,
+        X: Inputs,
+        y: Targets,
+        held: Sequence[NDArray[np.bool_]],
+        *,
+        groups: Groups,
+        blocks: tuple[int, ...],
+        report: Report | None = None,
+    ) -> float:
+        """Score these settings as `fit` chooses the epochs: networks of all turns trained together.
+
+        A step is an epoch, and the score that of the best one and its best mix, or of the last where `epochs`
+        is given.
+        """
+        self._prepare(X, y, groups)
+        sides = [Side(np.flatnonzero(~out), (X[out], y[out])) for out in held]
+        epochs = self.max_epochs if self.epochs is None else self.epochs
+        nets, history = self._run(sides, epochs, stop=self.epochs is None, report=report)
+        del self._pooled, self._X, self._y
+        if self.epochs is not None:
+            return _watch(nets, sides, 1.0 if self.mix is None else self.mix)["val_cosine"]
+        return max(record["val_cosine"] for record in history if not record["epoch"] or "mix" in record)
 
     def predict(self, X: Inputs) -> Targets:
         """Predict unit-norm embeddings, float32 (n, t), of values at the cut (n, …)."""
@@ -273,6 +298,20 @@ class Finetune(Head):
         self.history_ = []
         return self
 
+    def _prepare(self, X: Inputs, y: Targets, groups: Groups | None) -> Groups:
+        """Load the tail, pool the rows, and choose the probe's penalty on them."""
+        from img2prompt_cache.heads import tuning
+
+        self._check_settings()
+        if isinstance(X, TrunkRows):
+            self.bind((X.column,))
+        groups = self._check_rows(X, y, groups)
+        net = tuning.Network(self._ending, y.shape[1], precision=self.precision)
+        self._pooled, self._X, self._y = tuning.pool(net, X), X, y
+        fold = None if self.alpha is not None else k_folds(groups, self.folds, self.seed)
+        self.alpha_ = float(self._probe(np.arange(len(X)), self.alpha, fold).alpha_[0])
+        return groups
+
     def _probe(
         self, rows: NDArray[np.int64], alpha: float | None, fold: NDArray[np.int64] | None = None
     ) -> Ridge:
@@ -289,7 +328,7 @@ class Finetune(Head):
         )
 
     def _run(
-        self, sides: Sequence[Side], epochs: int, *, stop: bool
+        self, sides: Sequence[Side], epochs: int, *, stop: bool, report: Report | None = None
     ) -> tuple[list[Tuning], list[dict[str, float]]]:
         """Train one network for each side, epoch by epoch together; choose `epochs_` and `mix_` if `stop`.
 
@@ -323,6 +362,8 @@ class Finetune(Head):
                         f"finetune diverged in epoch {epoch}; lower lr, which is {self.lr:g}"
                     )
                 history.append({**record, "seconds": time.perf_counter() - started})
+                if report:
+                    report(epoch, record["val_cosine"])
                 if not stop or not epoch or record["val_cosine"] > best:
                     # The probe is held against the mixes in the end, so it is none to be better than here.
                     best, at = record["val_cosine"] if stop and epoch else best, epoch
