@@ -10,11 +10,11 @@ import pytest
 from img2prompt_cache.errors import ImageError, UsageError
 from img2prompt_cache.sources import (
     FORMATS,
-    files,
     find_default,
     list_images,
     open_paths,
     open_source,
+    reading,
     reopen_source,
 )
 from img2prompt_cache.sources.base import SourceOptions
@@ -140,7 +140,7 @@ def test_a_folder_that_is_a_link_is_followed(tmp_path: Path) -> None:
 
 def test_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "a.png").open("wb") as file:
-        file.truncate(files.MAX_IMAGE_BYTES + 1)
+        file.truncate(reading.MAX_IMAGE_BYTES + 1)
     with pytest.raises(ImageError, match="more than the 268435456 allowed"):
         open_source(tmp_path).read("a.png")
 

@@ -24,9 +24,10 @@ from pathlib import Path
 
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.sources.base import Listing, Source, SourceOptions, Summary
-from img2prompt_cache.sources.files import IMAGE_SUFFIXES, FileSource
+from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.folder import FolderSource, MetadataSource, SidecarSource
 from img2prompt_cache.sources.imagefolder import ImageFolderSource
+from img2prompt_cache.sources.names import IMAGE_SUFFIXES
 from img2prompt_cache.sources.parquet import ParquetSource
 from img2prompt_cache.sources.paths import PathsSource
 from img2prompt_cache.sources.table import TableSource

@@ -9,18 +9,12 @@ from typing import ClassVar
 
 from img2prompt_cache.errors import ImageError
 from img2prompt_cache.sources.base import Listing
-from img2prompt_cache.sources.files import (
-    IMAGE_SUFFIXES,
-    MAX_TEXT_BYTES,
-    FileSource,
-    Scan,
-    counted,
-    read_regular,
-    scan,
-    without_suffix,
-)
+from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.metadata import read_prompt
+from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
+from img2prompt_cache.sources.reading import MAX_TEXT_BYTES, read_regular
+from img2prompt_cache.sources.scan import Scan, counted, scan
 
 LOOKED_AT = 64
 """How many images, the first by name, are opened to tell whether they carry prompts."""

@@ -14,7 +14,9 @@ import pyarrow.compute as pc
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import Listing
-from img2prompt_cache.sources.files import IMAGE_SUFFIXES, FileSource, folders_in, scan
+from img2prompt_cache.sources.files import FileSource
+from img2prompt_cache.sources.names import IMAGE_SUFFIXES
+from img2prompt_cache.sources.scan import folders_in, scan
 from img2prompt_cache.sources.table import join
 from img2prompt_cache.sources.tablefile import PROMPT_COLUMNS, Prompts, column_names, read_prompts
 

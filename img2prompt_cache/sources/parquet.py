@@ -20,8 +20,10 @@ import pyarrow.parquet as pq
 
 from img2prompt_cache.errors import ImageError, UsageError
 from img2prompt_cache.sources.base import Listing
-from img2prompt_cache.sources.files import MAX_IMAGE_BYTES, UNSAFE_PATH, FileSource, read_below, shards
+from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
+from img2prompt_cache.sources.reading import MAX_IMAGE_BYTES, UNSAFE_PATH, read_below
+from img2prompt_cache.sources.scan import shards
 from img2prompt_cache.sources.tablefile import (
     PROMPT_COLUMNS,
     bytes_column,

@@ -9,18 +9,17 @@ from pathlib import Path
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import Listing
-from img2prompt_cache.sources.files import (
+from img2prompt_cache.sources.listing import make_listing
+from img2prompt_cache.sources.names import (
     IMAGE_SUFFIXES,
-    counted,
     is_file,
     is_folder,
     is_utf8,
     printable,
-    read_regular,
-    scan,
     without_suffix,
 )
-from img2prompt_cache.sources.listing import make_listing
+from img2prompt_cache.sources.reading import read_regular
+from img2prompt_cache.sources.scan import counted, scan
 
 
 class PathsSource:

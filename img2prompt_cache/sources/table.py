@@ -19,16 +19,11 @@ import pyarrow.parquet as pq
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import Listing
-from img2prompt_cache.sources.files import (
-    IMAGE_SUFFIXES,
-    UNSAFE_PATH,
-    FileSource,
-    Scan,
-    counted,
-    files_in,
-    scan,
-)
+from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import first_duplicate, make_listing
+from img2prompt_cache.sources.names import IMAGE_SUFFIXES
+from img2prompt_cache.sources.reading import UNSAFE_PATH
+from img2prompt_cache.sources.scan import Scan, counted, files_in, scan
 from img2prompt_cache.sources.tablefile import (
     ID_COLUMNS,
     PROMPT_COLUMNS,

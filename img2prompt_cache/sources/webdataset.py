@@ -16,17 +16,11 @@ from typing import BinaryIO
 
 from img2prompt_cache.errors import ImageError, UsageError
 from img2prompt_cache.sources.base import Listing
-from img2prompt_cache.sources.files import (
-    IMAGE_SUFFIXES,
-    MAX_TEXT_BYTES,
-    UNSAFE_PATH,
-    FileSource,
-    counted,
-    is_utf8,
-    read_slice,
-    shards,
-)
+from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
+from img2prompt_cache.sources.names import IMAGE_SUFFIXES, is_utf8
+from img2prompt_cache.sources.reading import MAX_TEXT_BYTES, UNSAFE_PATH, read_slice
+from img2prompt_cache.sources.scan import counted, shards
 from img2prompt_cache.sources.tablefile import PROMPT_COLUMNS
 from img2prompt_cache.sources.tarindex import Member, TarDamage, members
 
