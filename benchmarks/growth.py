@@ -182,7 +182,7 @@ def start(source: Path, cache: Path, options: list[str]) -> float:
 def make_finished(source: Path, cache: Path, options: list[str]) -> None:
     """Write the cache that a pass over the source would have left, with random features."""
 
-    from img2prompt_cache.extract import prepare
+    from img2prompt_cache.agenda import prepare
     from img2prompt_cache.manifest import Part, part_file
     from img2prompt_cache.models import Request
     from img2prompt_cache.parts import PartFile

@@ -11,9 +11,9 @@ import typer
 from . import console
 
 if TYPE_CHECKING:
-    from img2prompt_cache.extract import Plan, Report
     from img2prompt_cache.shards import ShardReport
     from img2prompt_cache.sources.base import Source, SourceOptions
+    from img2prompt_cache.watcher import Plan, Report
 
 _MORE = "What to keep besides features"
 _MACHINES = "Past one process"

@@ -4,125 +4,36 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter
-from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field, replace
-from itertools import compress
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from img2prompt_cache.cache import FAILED, Cache
+from img2prompt_cache.agenda import prepare
+from img2prompt_cache.cache import Cache
 from img2prompt_cache.clock import Clock
+from img2prompt_cache.counts import Counts, count
 from img2prompt_cache.engines import Engine, make_engine
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.manifest import Column, Manifest, Part
+from img2prompt_cache.manifest import Column, Part
 from img2prompt_cache.manifestfile import load_manifest, save_manifest
-from img2prompt_cache.models import Models, Request, backbones_of, choose_columns
-from img2prompt_cache.parts import read_text
+from img2prompt_cache.models import Models, Request
 from img2prompt_cache.passes import Pass
-from img2prompt_cache.plan import (
-    Job,
-    bytes_needed,
-    choose_part_rows,
-    digest_of,
-    extra_columns,
-    find_jobs,
-    first_occurrences,
-    fresh_rows,
-)
+from img2prompt_cache.plan import Job, bytes_needed, first_occurrences
 from img2prompt_cache.redo import Redo
 from img2prompt_cache.retry import retry
 from img2prompt_cache.staging import clear
 from img2prompt_cache.targets import Earlier, compute_targets
-from img2prompt_cache.view import build_view, recall
-from img2prompt_cache.writer import commit, open_manifest, writing
+from img2prompt_cache.watcher import Plan, Report, Watcher
+from img2prompt_cache.writer import commit, writing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.sources.base import Listing, Source, Summary
-
-BATCH_SIZE = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a pass is going to do, shown before the first batch.
-
-    Attributes
-    ----------
-    rows : int
-        Rows the cache will have.
-    fresh : int
-        Rows that are new.
-    work : int
-        Rows to go through, in all parts that lack a column.
-    columns : tuple of str
-        Folders of the columns to be written.
-    bytes : int
-        Room the new parts take, estimated.
-    summary : Summary
-        Of the source.
-    """
-
-    rows: int
-    fresh: int
-    work: int
-    columns: tuple[str, ...]
-    bytes: int
-    summary: Summary
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a cache holds after a pass, and what the pass did.
-
-    Attributes
-    ----------
-    rows, ok, failed : int
-        Of the whole cache.
-    fresh : int
-        Rows this pass added.
-    identical : int
-        Rows whose image is byte for byte that of an earlier row.
-    without_prompt : int
-        Rows that have no prompt.
-    reasons : dict of str to int
-        Why images failed, most frequent first.
-    missing : dict of str to int
-        How many good images could not be read again, for each column that lacks any.
-    seconds : float
-        Wall time of the pass.
-    stages : dict of str to float
-        Seconds of work in each stage, summed over threads.
-    """
-
-    rows: int
-    ok: int
-    failed: int
-    fresh: int
-    identical: int
-    without_prompt: int
-    reasons: dict[str, int]
-    missing: dict[str, int]
-    seconds: float
-    stages: dict[str, float]
-
-
-class Watcher(Protocol):
-    """Told how a pass goes."""
-
-    def note(self, message: str) -> None:
-        """Take a line worth saying."""
-
-    def plan(self, plan: Plan) -> None:
-        """Take the plan, before the first batch."""
-
-    def advance(self, rows: int) -> None:
-        """Take notice that `rows` more rows were done."""
+    from img2prompt_cache.sources.base import Source
 
 
 def extract(
@@ -168,46 +79,6 @@ def extract(
         return run(work, models, engine, watcher, started)
 
 
-def prepare(
-    folder: Path, source: Source, listing: Listing, request: Request, watcher: Watcher
-) -> tuple[Pass, Models]:
-    """Settle what a pass has to do, with every column that is wanted declared.
-
-    Parameters
-    ----------
-    folder, source, request, watcher
-        As for `extract`. The cache must be locked.
-    listing : Listing
-        Of the source.
-
-    Returns
-    -------
-    Pass
-        Its manifest is not saved yet.
-    Models
-        Those of new columns are loaded.
-    """
-    pa.default_memory_pool().release_unused()  # Arrow would keep what listing took
-    manifest = open_manifest(folder)
-    if manifest is None:
-        backbones, encoder, preset = choose_columns(request)
-        encoders: tuple[str, ...] = (encoder,)
-        manifest = _empty(request, listing, preset, watcher)
-    else:
-        backbones = request.backbones or backbones_of(manifest)
-        known = tuple(c.spec for c in manifest.of_kind("targets"))
-        encoders = (request.encoder,) if request.encoder else known
-    manifest, number = _with_source(manifest, source, watcher)
-    fresh, listed = _fresh(folder, manifest, listing, number, watcher)
-    models = Models(request)
-    manifest = models.declare(manifest, backbones, encoders, watcher.note)
-    jobs = tuple(find_jobs(folder, manifest, len(fresh), number))
-    work = Pass(
-        folder, manifest, fresh, manifest.rows, number, listing.summary, jobs, listed, {number: source}
-    )
-    return work, models
-
-
 def run(work: Pass, models: Models, engine: Engine, watcher: Watcher, started: float) -> Report:
     """Compute the parts of a pass, record each as soon as it is whole, and say how it went.
 
@@ -231,64 +102,10 @@ def run(work: Pass, models: Models, engine: Engine, watcher: Watcher, started: f
     save_manifest(work.folder, work.manifest)
     if work.jobs:
         _record(work, models, engine, watcher, clock)
-    counts = _counts(work)
+    counts = count(work)
     clear(work.folder)
     missing = load_manifest(work.folder).missing
     return _report(counts, plan, missing, clock, time.perf_counter() - started)
-
-
-def _empty(request: Request, listing: Listing, preset: dict[str, str] | None, watcher: Watcher) -> Manifest:
-    if preset is not None:
-        watcher.note(f"preset {preset['name']}: {preset['reason']}")
-    return Manifest(
-        part_rows=request.part_rows or choose_part_rows(len(listing.table)),
-        batch_size=request.batch_size or BATCH_SIZE,
-        columns=(Column("rows", "", "rows", (), "text", {}),),
-        preset=preset,
-        extra=extra_columns(listing.table),
-    )
-
-
-def _with_source(manifest: Manifest, source: Source, watcher: Watcher) -> tuple[Manifest, int]:
-    """Find the source among those of the cache, or add it; give its number."""
-    entry = {**source.settings, "root": str(source.root.resolve())}
-    roots = [known["root"] for known in manifest.sources]
-    number = roots.index(entry["root"]) if entry["root"] in roots else None
-    if number is None:
-        moved = [
-            i
-            for i, root in enumerate(roots)
-            if Path(root).name == source.root.name and not Path(root).exists()
-        ]
-        if len(moved) == 1:
-            number = moved[0]
-            watcher.note(f"the source {roots[number]} is taken to have moved to {entry['root']}")
-    if number is None:
-        return replace(manifest, sources=(*manifest.sources, entry)), len(manifest.sources)
-    sources = (*manifest.sources[:number], entry, *manifest.sources[number + 1 :])
-    return replace(manifest, sources=sources), number
-
-
-def _fresh(
-    folder: Path, manifest: Manifest, listing: Listing, number: int, watcher: Watcher
-) -> tuple[pa.Table, str]:
-    """The rows of the listing that are not cached yet, and its digest unless prompts have changed."""
-    listed = digest_of(listing.table)
-    if not manifest.rows:
-        return listing.table, listed
-    cache = Cache(folder)
-    cache.require_undamaged([manifest.columns[0]])
-    if (recall(folder) or {}).get("listed") == [number, listed]:
-        return listing.table[:0], listed
-    parts = manifest.columns[0].parts
-    origin = np.repeat([part.source for part in parts], [part.stop - part.start for part in parts])
-    fresh, changed = fresh_rows(listing.table, cache.table("imgId", "prompt"), origin, number)
-    if changed:
-        watcher.note(
-            f"{changed} prompts read otherwise now than when they were cached; the cached ones stay, and a "
-            "new cache (--cache) takes the new ones"
-        )
-    return fresh, "" if changed else listed
 
 
 def plan_of(work: Pass) -> Plan:
@@ -367,48 +184,7 @@ def _same_prompts(work: Pass) -> NDArray[np.int64]:
     return first
 
 
-@dataclass(slots=True)
-class _Counts:
-    """What a cache's rows say, counted part by part so that they are never all in memory."""
-
-    failed: int = 0
-    identical: int = 0
-    without_prompt: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-
-
-def _counts(work: Pass) -> _Counts:
-    """Bring `cache.h5` up to date and give the counts of the cache, as `cache.h5` knows them if it was."""
-    listed = [work.source, work.listed]
-    known = recall(work.folder) or {}
-    if known.get("listed") == listed:
-        with suppress(KeyError, TypeError):
-            return _Counts(**known["counts"])
-    manifest = load_manifest(work.folder)
-    counts = _count(work.folder, manifest)
-    build_view(work.folder, manifest, {"listed": listed, "counts": asdict(counts)})
-    return counts
-
-
-def _count(folder: Path, manifest: Manifest) -> _Counts:
-    failed = without_prompt = 0
-    reasons: Counter[str] = Counter()
-    images = [np.empty(0, np.uint64)]
-    for part in manifest.columns[0].parts:
-        names = ["prompt", "sha256", "status", "reason"]
-        text = read_text(folder / part.file, names, part.stop - part.start)
-        good = [status != FAILED for status in text["status"]]
-        failed += good.count(False)
-        without_prompt += text["prompt"].count("")
-        reasons.update(filter(None, text["reason"]))
-        # 64 bits tell a billion images apart well enough to count them.
-        images.append(np.array([int(sha[:16], 16) for sha in compress(text["sha256"], good)], np.uint64))
-    hashes = np.concatenate(images)
-    identical = len(hashes) - len(np.unique(hashes))
-    return _Counts(failed, identical, without_prompt, dict(reasons.most_common()))
-
-
-def _report(counts: _Counts, plan: Plan, missing: dict[str, int], clock: Clock, seconds: float) -> Report:
+def _report(counts: Counts, plan: Plan, missing: dict[str, int], clock: Clock, seconds: float) -> Report:
     if counts.failed == plan.rows:
         reason, count = next(iter(counts.reasons.items()))
         raise Img2PromptError(

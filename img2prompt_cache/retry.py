@@ -14,7 +14,7 @@ from img2prompt_cache.redo import Redo, only, patch_part, read_rows
 from img2prompt_cache.writer import REDO, commit
 
 if TYPE_CHECKING:
-    from img2prompt_cache.extract import Watcher
+    from img2prompt_cache.watcher import Watcher
 
 
 def find_retries(folder: Path, manifest: Manifest) -> dict[int, int]:

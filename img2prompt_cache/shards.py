@@ -8,16 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from img2prompt_cache.agenda import prepare
 from img2prompt_cache.clock import Clock
 from img2prompt_cache.engines.base import Parts, Staged, adopt_in_order
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.extract import Plan, Report, Watcher, plan_of, prepare, require_room, run
+from img2prompt_cache.extract import plan_of, require_room, run
 from img2prompt_cache.manifestfile import save_manifest
 from img2prompt_cache.models import Models, Request, backbones_of
 from img2prompt_cache.passes import Pass, Worker, load_pass, save_pass
 from img2prompt_cache.plan import Job
 from img2prompt_cache.sources.base import Source
 from img2prompt_cache.staging import is_staged, stage
+from img2prompt_cache.watcher import Plan, Report, Watcher
 from img2prompt_cache.writer import writing
 
 
