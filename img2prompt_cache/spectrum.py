@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     Projected = list[list[tuple[F32, F32, F64]]]
 
+STRIP = 256
+"""Columns of a symmetric product worked out at a time."""
 STEPS = 4
 """Penalties per decade."""
 DECADES = (-8, 5)
@@ -68,6 +70,7 @@ def decompose(total: Sums, held: Sums, scale: F64, alphas: F64) -> Spectrum:
 
     With d = 1/(λ + α), the coefficients in the eigenbasis are d∘C, so the error on the rows held out, whose
     moments about the training means are G, H and s in that basis, is s − 2 Σᵢ dᵢ (CH')ᵢᵢ + d'(G∘CC')d.
+    Of the symmetric G∘CC' the strips above its diagonal are worked out, and count twice.
 
     Parameters
     ----------
@@ -81,11 +84,15 @@ def decompose(total: Sums, held: Sums, scale: F64, alphas: F64) -> Spectrum:
     values, vectors = np.linalg.eigh(gram)
     values, cross = np.maximum(values, 0.0), vectors.T @ cross
     gram, other, square = held.about(train, scale)
-    pairs = vectors.T @ gram @ vectors
-    pairs *= cross @ cross.T
+    turned = vectors.T @ gram
     weights = 1.0 / (values + alphas[:, None])
-    linear = weights @ np.einsum("ij,ij->i", cross, vectors.T @ other)
-    error = square - 2 * linear + np.einsum("ai,ai->a", weights @ pairs, weights)
+    error = square - 2 * weights @ np.einsum("ij,ij->i", cross, vectors.T @ other)
+    for start in range(0, len(values), STRIP):
+        stop = min(start + STRIP, len(values))
+        pairs = turned[:stop] @ vectors[:, start:stop]
+        pairs *= cross[:stop] @ cross[start:stop].T
+        pairs[:start] *= 2
+        error += np.einsum("ai,ai->a", weights[:, :stop] @ pairs, weights[:, start:stop])
     mean, intercept = train.means
     return Spectrum(
         (train.shift + mean).astype(np.float32),
@@ -148,8 +155,8 @@ def lowest(mse: F64) -> int:
 def climb(start: int, count: int, score: Callable[[int], float]) -> tuple[int, dict[int, float]]:
     """Find the penalty with the best score, coarse to fine.
 
-    Steps of a decade are taken while they help, then of a half, then of a quarter: a curve with one top is
-    climbed with about seven scores. Of equals, the strongest penalty is taken.
+    Steps of half a decade are taken while they help, then of a quarter: a curve with one top near the start
+    is climbed with five scores. Of equals, the strongest penalty is taken.
 
     Parameters
     ----------
@@ -169,7 +176,7 @@ def climb(start: int, count: int, score: Callable[[int], float]) -> tuple[int, d
     """
     known: dict[int, float] = {}
     best = start
-    for step in (STEPS, STEPS // 2, 1):
+    for step in (STEPS // 2, 1):
         while True:
             near = [index for index in (best - step, best, best + step) if 0 <= index < count]
             for index in near:

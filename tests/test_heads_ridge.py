@@ -5,9 +5,9 @@ import pytest
 from sklearn.linear_model import Ridge as Oracle
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
+from img2prompt_cache import gram, spectrum
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.gram import Rows
-from img2prompt_cache.heads import ridge as module
 from img2prompt_cache.heads.ridge import Ridge
 from img2prompt_cache.metrics import mean_cosine, unit
 from img2prompt_cache.splits import k_folds
@@ -29,7 +29,8 @@ def cosine_scorer(model, X, y):
 )
 @pytest.mark.parametrize(("n", "p", "blocks"), [(160, 30, (30,)), (160, 30, (10, 20)), (60, 80, (80,))])
 def test_ridge_equals_grid_search(monkeypatch, choose, scoring, n, p, blocks):
-    monkeypatch.setattr(module, "ROWS", 37)
+    monkeypatch.setattr(gram, "ROWS", 17)
+    monkeypatch.setattr(spectrum, "STRIP", 11)
     X, y, groups = problem(n, p)
     head = Ridge(choose=choose).fit(X, y, groups=groups, blocks=blocks)
     edges = np.cumsum(blocks)[:-1]

@@ -39,6 +39,14 @@ def test_distances_are_kept(n: int, widths: list[int]) -> None:
     np.testing.assert_allclose(Z @ Z.T, (X - mean) @ (X - mean).T, rtol=1e-3, atol=1e-2)
 
 
+def test_blocks_no_wider_than_the_rows_are_not_copied() -> None:
+    X, _ = data(12, 9)
+    Z, widths, bases, mean = reduce_blocks(X, (4, 5))
+    assert Z is X
+    assert (widths, bases) == ((4, 5), [None, None])
+    assert not mean.any()
+
+
 def test_constant_features_are_left_alone() -> None:
     X = np.ones((4, 9), np.float32)
     Z, widths, bases, _ = reduce_blocks(X, (9,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Features, Groups, State, Targets
 
     Chunks = Callable[[], Iterable[Rows]]
-
-ROWS = 16384
-"""Rows taken at a time."""
 
 CHOICES = ("cosine", "mse")
 
@@ -102,12 +99,8 @@ class Ridge(Head):
 
         Z, widths, bases, mean = reduce_blocks(X, blocks)
 
-        def chunks() -> Iterator[Rows]:
-            for start in range(0, len(Z), ROWS):
-                rows = slice(start, start + ROWS)
-                yield gram.Rows(Z[rows], y[rows], fold[rows], None if weight is None else weight[rows])
-
-        self.fit_stream(chunks, len(Z), widths)
+        rows = gram.Rows(Z, y, fold, weight)
+        self.fit_stream(lambda: [rows], len(Z), widths)
         self.coef_: F32 = lead_back(self.coef_, widths, bases)
         self.mean_: F32 = mean + lead_back(self.mean_[:, None], widths, bases)[:, 0]
         return self
