@@ -25,7 +25,7 @@ STEPS = 4
 """Penalties per decade."""
 DECADES = (-8, 5)
 """Range of penalties per row, as powers of ten; below, rounding no longer tells dependent features apart."""
-MAX_SCORED = 8192
+MAX_SCORED = 4096
 """Rows that the cosine is scored on; beyond these a sample is drawn, so that choosing stays quick."""
 
 
