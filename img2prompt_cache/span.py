@@ -38,8 +38,8 @@ def reduce_blocks(X: F32, blocks: Sequence[int]) -> tuple[F32, tuple[int, ...], 
     bases : list of (numpy.ndarray, float32, shape (width, new width)) or None
         Orthonormal columns that lead back, for each block; None for one that stayed.
     mean : numpy.ndarray, float32, shape (p,)
-        To be taken off the columns of `X` before `bases` apply; already taken off `Z`. Where no block is wider
-        than there are rows it is zero, and `Z` is `X`.
+        To be taken off the columns of `X` before `bases` apply; already taken off `Z`. Where no block is
+        wider than there are rows it is zero, and `Z` is `X`.
     """
     if len(X) >= max(blocks):
         return X, tuple(blocks), [None] * len(blocks), np.zeros(X.shape[1], np.float32)
