@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.heads.base import Features, Groups, State, Targets
 
-EXACT = 200_000
-"""Rows up to which the search is exact; beyond, it looks into cells. Heads predict in batches, which an exact
-search answers as one matrix product: single queries gain from fewer rows on (`benchmarks/knn.py`)."""
+EXACT = 50_000
+"""Rows up to which the search is exact; beyond, it looks into cells (`benchmarks/knn.py`)."""
 
 SEED = 0
 """Of the cells: the head has none to set."""
@@ -36,7 +35,7 @@ class Nearest(Head):
 
     Each column is standardised by the training rows, then each backbone's part of a row is scaled to length
     1, so that similarity is the mean over backbones of their cosines. Training rows are kept in float16.
-    Beyond 200,000 of them the search is approximate, as good as `cells` makes it: `measured` tells.
+    Beyond 50,000 of them the search is approximate, as good as `cells` makes it: `measured` tells.
     """
 
     name = "nearest"
