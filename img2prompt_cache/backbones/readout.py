@@ -1,7 +1,8 @@
 """The last block of a ViT, less what nobody reads where the class token is the feature.
 
-A block's attention needs every token, but what comes out of it is read at one of them, so the rest of the
-block is computed for that one: the same function, the same gradients, less work.
+A block's attention looks at every token, but what comes out of it is read at one of them. So there is one
+query, and for one query no key or value need be made: q (W x)ᵀ is (q W) xᵀ. What is left are products of a few
+vectors: the same function, the same gradients, hardly any work.
 """
 
 from __future__ import annotations
@@ -74,18 +75,55 @@ def _kind(block: nn.Module) -> str:
     return f"{type(block).__module__}.{type(block).__qualname__}"
 
 
+def attend(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int, scale: float) -> Tensor:
+    """Let the first token attend to all of them; what comes before the output projection.
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (n, tokens, c)
+    weight : torch.Tensor, shape (3 d, c)
+        Projects to queries, keys and values, `heads` to each.
+    bias : torch.Tensor, shape (3 d,), optional
+    heads : int
+    scale : float
+        Of the scores.
+
+    Returns
+    -------
+    torch.Tensor, shape (n, 1, d)
+    """
+    q, k, v = weight.view(3, heads, -1, x.shape[2])  # (heads, d / heads, c) each
+    query = torch.einsum("nc,hdc->nhd", x[:, 0], q)
+    if bias is not None:
+        # The keys' adds the same to all scores of a query, which the softmax does not see.
+        first, _, last = bias.view(3, heads, -1)
+        query = query + first
+    scores = torch.einsum("nhd,hdc->nhc", query, k) @ x.mT
+    values = torch.einsum("nhc,hdc->nhd", (scores * scale).softmax(2) @ x, v)
+    return (values if bias is None else values + last).flatten(1)[:, None]
+
+
 # The children of a block are known to its own class only.
-# mypy: disable-error-code="operator,no-any-return"
+# mypy: disable-error-code="operator,no-any-return,arg-type,union-attr"
 
 
 def _timm(block: nn.Module, x: Tensor) -> Tensor:
-    x = x[:, :1] + block.drop_path1(block.ls1(block.attn(block.norm1(x))[:, :1]))
+    normed, attn = block.norm1(x), block.attn
+    # A packed layer cannot be taken apart; keys that are normed have to be made; a gate is of every token.
+    if type(attn.qkv) is nn.Linear and isinstance(attn.k_norm, nn.Identity) and attn.gate is None:
+        seen = attend(normed, attn.qkv.weight, attn.qkv.bias, attn.num_heads, attn.scale)
+        seen = attn.proj_drop(attn.proj(attn.norm(seen)))
+    else:
+        seen = attn(normed)[:, :1]
+    x = x[:, :1] + block.drop_path1(block.ls1(seen))
     return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
 
 def _clip(block: nn.Module, x: Tensor) -> Tensor:
-    normed = block.ln_1(x)
-    x = x[:, :1] + block.ls_1(block.attention(normed[:, :1], normed, normed))
+    normed, attn = block.ln_1(x), block.attn
+    scale = attn.head_dim**-0.5
+    seen = attn.out_proj(attend(normed, attn.in_proj_weight, attn.in_proj_bias, attn.num_heads, scale))
+    x = x[:, :1] + block.ls_1(seen)
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
