@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, dropout
 
+from img2prompt_cache.backbones.depthwise import quicken
 from img2prompt_cache.batches import batches
 from img2prompt_cache.heads.schedules import factor
 from img2prompt_cache.metrics import unit
@@ -61,7 +62,9 @@ class Network(nn.Module):
         # Its first values are the probe's, so no random ones are drawn.
         self.output: nn.Linear = nn.utils.skip_init(nn.Linear, ending.width, width)  # type: ignore[no-untyped-call]
         device = choose_device()
-        self.bf16 = precision == "bf16" or (precision == "auto" and device != "cpu" and has_bf16(device))
+        self.bf16 = precision == "bf16" or (precision == "auto" and has_bf16(device))
+        if device == "cpu":
+            quicken(self.tail)
         self.to(device).train(mode=False)
 
     def train(self, mode: bool = True) -> Network:
@@ -153,13 +156,14 @@ class Tuning:
         self._average = {name: value.clone() for name, value in self._start.items()}
         self._kept = self._average
         depths = {f"tail.{name}": depth for name, depth in ending.depths().items()}
-        self._shares = {name: head.layer_decay ** depths.get(name, 0) for name in self._weights}
+        self._rates = {name: head.lr * head.layer_decay ** depths.get(name, 0) for name in self._weights}
         self._optimizer = torch.optim.AdamW(
             [
-                {"params": [value], "peak": head.lr * self._shares[name] * max(_size(value), LEAST)}
+                {"params": [value], "peak": self._rates[name] * max(_size(value), LEAST)}
                 for name, value in self._weights.items()
             ],
             weight_decay=0.0,  # the pull is in its place
+            fused=True,
         )
 
     def train(self) -> float:
@@ -194,10 +198,13 @@ class Tuning:
         self._step += 1
         # As timm warms up its average: the start counts for little after ten steps.
         keep = min(head.ema, (1 + self._step) / (10 + self._step))
+        weights, start, average = (
+            list(tensors.values()) for tensors in (self._weights, self._start, self._average)
+        )
         with torch.no_grad():
-            for name, value in self._weights.items():
-                value.lerp_(self._start[name], min(1.0, head.lr * self._shares[name] * rate * head.pull))
-                self._average[name].lerp_(value, 1 - keep)
+            pulls = [min(1.0, peak * rate * head.pull) for peak in self._rates.values()]
+            torch._foreach_lerp_(weights, start, pulls)
+            torch._foreach_lerp_(average, weights, 1 - keep)
 
     def predict(self, X: Inputs, mix: float | None = None) -> Targets:
         """Predict with the averaged weights; with `mix` as `settle` would leave them."""
