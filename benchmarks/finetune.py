@@ -3,9 +3,10 @@
     python benchmarks/finetune.py DATA --cache DIR [--blocks 1] [--rows 512]
 
 DATA is a folder with images and `prompts.csv`; DIR a cache of it, made where it is not there. Both sides
-train the same tail on the same rows in the same order with the same code. From files a batch is read and
-decoded in threads and sent through the frozen trunk in inference mode while the batch before it is trained
-on, with the trunk in float32 and in bfloat16. Prints a Markdown table and writes `results/finetune.json`.
+train the same tail on the same rows in the same order with the same code, in float32 and in bfloat16. From
+files a batch is read and decoded in threads and sent through the frozen trunk, in the tail's precision and
+inference mode, while the batch before it is trained on. Prints a Markdown table and writes
+`results/finetune.json`; backbones that an earlier call measured stay in it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from system import save
+from system import load, save
 
 from img2prompt_cache.backbones import load_backbone
 from img2prompt_cache.backbones.base import Backbone
@@ -81,15 +82,14 @@ def measure(spec: str, cache: Cache, source: Any, options: argparse.Namespace) -
     data = load_dataset(cache, (trunk,), choose_target(cache, None))
     some = np.arange(min(options.rows, len(data.rows)))
     X, y = data.X[some], data.y[some]
-    head = Finetune(blocks=options.blocks, views=False)
-    ending = load_ending(trunk, options.blocks)
-    probe = Ridge(alpha=1.0).fit(np.array(pool(Network(ending, y.shape[1]), X)), y)
-    cached, loss = epochs(head, ending, probe, X, y, options.epochs)
     uris = np.array(cache.text("uri")["uri"])[data.rows[some]]
     found = []
     for precision in ("fp32", "bf16"):
-        backbone = load_backbone(spec, precision=precision)  # type: ignore[arg-type]
-        files = Files(source, uris, backbone, options.blocks)
+        head = Finetune(blocks=options.blocks, views=False, precision=precision)
+        ending = load_ending(trunk, options.blocks)
+        probe = Ridge(alpha=1.0).fit(np.array(pool(Network(ending, y.shape[1]), X)), y)
+        cached, loss = epochs(head, ending, probe, X, y, options.epochs)
+        files = Files(source, uris, load_backbone(spec, precision=precision), options.blocks)  # type: ignore[arg-type]
         # The column may be cut earlier than that; the images never are.
         straight = load_ending(trunk, options.blocks)
         straight.middle.blocks = torch.nn.ModuleList()
@@ -99,7 +99,7 @@ def measure(spec: str, cache: Cache, source: Any, options: argparse.Namespace) -
                 "backbone": spec,
                 "blocks": options.blocks,
                 "rows": len(some),
-                "trunk from files": precision,
+                "precision": precision,
                 "seconds from the column": cached,
                 "seconds from files": seconds,
                 "ratio": seconds / cached,
@@ -130,11 +130,15 @@ def main() -> None:
     if not options.cache.exists():
         extract(options.data, options.cache, options.blocks)
     cache, source = Cache(options.cache), open_source(options.data)
-    print("| backbone | blocks | trunk | column, ms/row | files, ms/row | ratio | loss | loss from files |")
+    print(
+        "| backbone | blocks | precision | column, ms/row | files, ms/row | ratio | loss | loss from files |"
+    )
     print("|---|---|---|---|---|---|---|---|")
+    earlier = [row for row in load(options.name) or [] if row["backbone"] not in options.backbone]
     print(
         save(
-            options.name, [row for spec in options.backbone for row in measure(spec, cache, source, options)]
+            options.name,
+            earlier + [row for spec in options.backbone for row in measure(spec, cache, source, options)],
         )
     )
 

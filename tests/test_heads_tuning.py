@@ -116,7 +116,13 @@ def problem() -> tuple[Ending, np.ndarray, np.ndarray, Ridge]:
 
 def tuning(problem: tuple[Ending, np.ndarray, np.ndarray, Ridge], **settings: object) -> Tuning:
     ending, values, y, probe = problem
-    return Tuning(Finetune(**{"batch_size": 8, "max_epochs": 4, "precision": "fp32", **settings}), ending, probe, values, y)
+    return Tuning(
+        Finetune(**{"batch_size": 8, "max_epochs": 4, "precision": "fp32", **settings}),
+        ending,
+        probe,
+        values,
+        y,
+    )
 
 
 def test_the_untrained_network_is_its_probe(problem: tuple[Ending, np.ndarray, np.ndarray, Ridge]) -> None:

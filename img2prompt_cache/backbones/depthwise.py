@@ -15,13 +15,16 @@ from torch.amp import custom_bwd, custom_fwd
 from torch.nn.functional import conv2d, pad
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+# torch has no types for these.
+# mypy: disable-error-code="untyped-decorator,no-untyped-call"
+
 WIDEST = 3
 
 
 class Depthwise(nn.Conv2d):
     """A depthwise convolution of stride 1 whose kernel's gradient is computed in pieces."""
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         found: Tensor = _InPieces.apply(input, weight, bias, self.padding)
         return found
 
@@ -90,4 +93,5 @@ def _piece(padded: Tensor, grad: Tensor, kernel: Tensor, top: int, left: int) ->
     shape = kernel[:, :, top : top + WIDEST, left : left + WIDEST].shape
     height, width = grad.shape[2] + shape[2] - 1, grad.shape[3] + shape[3] - 1
     seen = padded[:, :, top : top + height, left : left + width]
-    return conv2d_weight(seen, shape, grad, groups=len(kernel))
+    found: Tensor = conv2d_weight(seen, shape, grad, groups=len(kernel))
+    return found

@@ -1,7 +1,7 @@
 """The last block of a ViT, less what nobody reads where the class token is the feature.
 
 A block's attention looks at every token, but what comes out of it is read at one of them. So there is one
-query, and for one query no key or value need be made: q (W x)ᵀ is (q W) xᵀ. What is left are products of a few
+query, and for one query no key or value need be made: q (W x)ᵀ is (q W) xᵀ. What is left are products of few
 vectors: the same function, the same gradients, hardly any work.
 """
 

@@ -90,8 +90,8 @@ class Finetune(Head):
     folds : int
         Folds to choose the penalty on.
     precision : str
-        ``"fp32"``, ``"bf16"`` for bfloat16 products of float32 weights, or ``"auto"``: that on a GPU which
-        has it, float32 otherwise.
+        ``"fp32"``, ``"bf16"`` for bfloat16 products of float32 weights, or ``"auto"``: that where the
+        processor or GPU multiplies them in hardware, float32 otherwise.
     seed : int
         Of the folds, the order of rows, their views, mix-up and dropout.
     """
@@ -380,7 +380,9 @@ class Finetune(Head):
     ) -> None:
         """Settle on `epochs_` and `mix_` by the rows held out: those of the best epoch, or the probe."""
         mixes = MIXES if self.mix is None else (self.mix,)
-        tried = [{"epoch": epoch, "mix": mix, **_watch(nets, sides, mix)} for mix in mixes]
+        known = {key: history[epoch][key] for key in ("val_cosine", "val_mse")}  # of the weights as they are
+        scores = [known if mix == 1 else _watch(nets, sides, mix) for mix in mixes]
+        tried = [{"epoch": epoch, "mix": mix, **score} for mix, score in zip(mixes, scores, strict=True)]
         best = max(tried, key=lambda record: record["val_cosine"])
         better = best["val_cosine"] > history[0]["val_cosine"]
         self.epochs_, self.mix_ = (epoch, best["mix"]) if better else (0, 0.0)

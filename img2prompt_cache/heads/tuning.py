@@ -198,11 +198,9 @@ class Tuning:
         self._step += 1
         # As timm warms up its average: the start counts for little after ten steps.
         keep = min(head.ema, (1 + self._step) / (10 + self._step))
-        weights, start, average = (
-            list(tensors.values()) for tensors in (self._weights, self._start, self._average)
-        )
+        pulls = [min(1.0, peak * rate * head.pull) for peak in self._rates.values()]
         with torch.no_grad():
-            pulls = [min(1.0, peak * rate * head.pull) for peak in self._rates.values()]
+            weights, start, average = map(_listed, (self._weights, self._start, self._average))
             torch._foreach_lerp_(weights, start, pulls)
             torch._foreach_lerp_(average, weights, 1 - keep)
 
@@ -240,6 +238,10 @@ def load(network: Network, tensors: Mapping[str, NDArray[Any]]) -> None:
 
 def _on(network: Network, values: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.asarray(values, np.float32)).to(network.device)
+
+
+def _listed(weights: Weights) -> list[Tensor]:
+    return list(weights.values())
 
 
 def _size(value: Tensor) -> float:
