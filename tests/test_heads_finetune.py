@@ -90,7 +90,7 @@ def test_it_beats_its_probe_on_rows_it_has_not_seen_where_the_tail_is_to_blame(f
 @pytest.mark.parametrize("blocks", [None, 1])
 def test_untrained_it_predicts_what_ridge_on_the_pooled_features_does(column, teacher, blocks):
     X, y, groups = problem(column, teacher)
-    head = quick(epochs=0, blocks=blocks).fit(X, y, groups=groups)
+    head = quick(epochs=0, blocks=blocks, precision="fp32").fit(X, y, groups=groups)
     pooled = np.array(pool(Network(load_ending(column), WIDTH), X))
     ridge = Ridge(folds=3).fit(pooled, y, groups=groups)
     assert head.chosen["alpha"] == pytest.approx(ridge.chosen["alpha"])

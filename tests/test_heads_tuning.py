@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from img2prompt_cache.backbones.build import shorten_last
+from img2prompt_cache.backbones.depthwise import Depthwise
 from img2prompt_cache.backbones.fold import fold_batchnorm
 from img2prompt_cache.backbones.tails import Ending
 from img2prompt_cache.backbones.trunks import Middle, Tail, split
@@ -229,6 +230,37 @@ def test_bfloat16_products_keep_float32_weights(
     net.train()
     assert {value.dtype for value in net.settle(1.0).weights().values()} == {torch.float32}
     assert np.isfinite(net.predict(values)).all()
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_auto_is_bfloat16_where_it_is_multiplied_in_hardware(
+    problem: tuple[Ending, np.ndarray, np.ndarray, Ridge], monkeypatch: pytest.MonkeyPatch, able: bool
+) -> None:
+    ending, values, _, probe = problem
+    monkeypatch.setattr("img2prompt_cache.heads.tuning.has_bf16", lambda device: able)
+    found = {}
+    for precision in ("auto", "bf16" if able else "fp32"):
+        network = Network(ending, WIDTH, precision=precision)
+        network.start(probe)
+        found[precision] = predict(network, values)
+    np.testing.assert_array_equal(*found.values())
+
+
+def test_wide_depthwise_kernels_are_trained_with_the_gradients_of_the_model_s_own() -> None:
+    torch.manual_seed(0)
+    model = (
+        timm.create_model("tf_efficientnet_lite0", num_classes=0).eval().requires_grad_(requires_grad=False)
+    )
+    ending = ending_of(fold_batchnorm(model, torch.zeros(1, 3, SIZE, SIZE)), 2, 2)
+    network = Network(ending, WIDTH)
+    own = ending.fresh()
+    assert any(isinstance(module, Depthwise) for module in network.tail.modules())
+    assert not any(isinstance(module, Depthwise) for module in own.modules())
+    values = torch.randn(3, *ending.shape)
+    for tail in (network.tail, own):
+        tail(values).sin().sum().backward()
+    for (name, found), expected in zip(network.tail.named_parameters(), own.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_dropout_is_of_the_pooled_features_and_in_training_only(
