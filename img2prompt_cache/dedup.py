@@ -185,7 +185,7 @@ def _groups(
 
 
 class _Vectors:
-    """Rows of a column as unit vectors, read when a slice of them is asked for."""
+    """Rows of a column as unit vectors, read when some of them are asked for."""
 
     def __init__(self, cache: Cache, column: Column, rows: Rows, *, standardised: bool) -> None:
         self._values, self._rows, self._folder = cache.mapped(column), rows, column.folder
@@ -196,7 +196,7 @@ class _Vectors:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, part: slice) -> F32:
+    def __getitem__(self, part: slice | Rows) -> F32:
         return unit((self._finite(self._rows[part]) - self._mean) / self._scale)
 
     def _finite(self, rows: Rows) -> F32:

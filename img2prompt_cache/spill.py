@@ -42,7 +42,7 @@ def spill(pieces: Iterable[NDArray[np.float32]], width: int) -> NDArray[np.float
             flat = np.memmap(file, np.float32, "r")
     except OSError as error:
         raise Img2PromptError(
-            f"pooled features cannot be kept in {tempfile.gettempdir()}: {error.strerror}; make room, or "
+            f"what is worked out cannot be kept in {tempfile.gettempdir()}: {error.strerror}; make room, or "
             "name another folder by TMPDIR"
         ) from error
     return flat.view(np.ndarray).reshape(-1, width)

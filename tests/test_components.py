@@ -35,6 +35,33 @@ def test_near_equals_a_walk_over_the_dense_graph(monkeypatch, block, edges, thre
     assert same_partition(near(vectors, threshold), walk(vectors @ vectors.T >= threshold))
 
 
+@pytest.mark.parametrize("axes", [1, 4, 64])
+@pytest.mark.parametrize("few", [0, 1])
+@pytest.mark.parametrize("threshold", [0.5, 0.9, 0.999])
+def test_a_sketch_of_few_directions_loses_no_pair(monkeypatch, axes, few, threshold):
+    monkeypatch.setattr(module, "BLOCK", 37)
+    monkeypatch.setattr(module, "SAMPLE", 50)
+    monkeypatch.setattr(module, "AXES", axes)
+    monkeypatch.setattr(module, "FEW", few)
+    rng = np.random.default_rng(1)
+    centres = rng.normal(size=(30, 20)) * np.geomspace(3, 0.1, 20)
+    apart = rng.choice([0.0, 0.1, 0.5], (300, 1))
+    vectors = unit(centres[rng.integers(30, size=300)] + apart * rng.normal(size=(300, 20)))
+    cosines = vectors @ vectors.T
+    assert np.abs(cosines - threshold).min() > 1e-7  # none that rounding decides
+    found = near(vectors, threshold)
+    assert same_partition(found, walk(cosines >= threshold))
+    assert 1 < len(np.unique(found)) < 300
+
+
+def test_vectors_that_are_all_alike(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 32)
+    monkeypatch.setattr(module, "SAMPLE", 10)
+    monkeypatch.setattr(module, "MAX_EDGES", 100)
+    vectors = np.repeat(unit(np.random.default_rng(0).normal(size=(1, 8))), 200, axis=0)
+    assert not near(vectors, 0.9).any()
+
+
 def test_near_of_nothing_and_of_one():
     assert near(np.zeros((0, 3), np.float32), 0.8).tolist() == []
     assert near(np.ones((1, 1), np.float32), 0.8).tolist() == [0]
