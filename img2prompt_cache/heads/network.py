@@ -16,6 +16,27 @@ if TYPE_CHECKING:
 NORMS = ("none", "batch")
 ROWS = 8192
 """Rows predicted at a time."""
+LEVELS = 1 << 16
+"""How many values a draw of `Dropout` has."""
+
+
+class Dropout(nn.Dropout):
+    """Dropout that on a processor takes less time than the layer behind it.
+
+    There torch draws a double for every value, one by one: for inputs as wide as features that takes longer
+    than multiplying them by the weights. Here 16 random bits decide on a value, and so the share is a multiple
+    of 1/65,536, the nearest; what is kept is divided by just what that leaves.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Drop some values in training, and make up for them by the others."""
+        dropped = min(round(self.p * LEVELS), LEVELS - 1)
+        if not (self.training and dropped) or x.device.type != "cpu":
+            return super().forward(x)
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
+        drawn = bits.view(torch.int16)[: x.numel()].view(x.shape)
+        kept = torch.ge(drawn, dropped - LEVELS // 2, out=torch.empty_like(x))
+        return x * kept.mul_(LEVELS / (LEVELS - dropped))
 
 
 class Residual(nn.Module):
@@ -52,13 +73,13 @@ def make_network(
     """
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise((p, *hidden)):
-        layers += [nn.Dropout(dropout), nn.Linear(width_in, width_out)]
+        layers += [Dropout(dropout), nn.Linear(width_in, width_out)]
         layers += [nn.BatchNorm1d(width_out)] if norm == "batch" else []
         layers += [nn.ReLU()]
-    deep = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear((p, *hidden)[-1], t))
+    deep = nn.Sequential(*layers, Dropout(dropout), nn.Linear((p, *hidden)[-1], t))
     if not (residual and hidden):
         return deep
-    return Residual(deep, nn.Sequential(nn.Dropout(dropout), nn.Linear(p, t, bias=False)))
+    return Residual(deep, nn.Sequential(Dropout(dropout), nn.Linear(p, t, bias=False)))
 
 
 def start_at(network: nn.Module, mean: torch.Tensor) -> None:

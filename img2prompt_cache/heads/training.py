@@ -106,10 +106,10 @@ class Training:
         """
         head = self._head
         self._trained.train()
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
         # Sizes differ by one at most: no batch is left with a row or two, on which a norm would be noise.
         batches = torch.tensor_split(
-            torch.randperm(len(self._inputs)), -(-len(self._inputs) // head.batch_size)
+            torch.randperm(len(self._inputs)).to(self._device), -(-len(self._inputs) // head.batch_size)
         )
         inputs = self._sampled()
         for step, rows in enumerate(batches):
@@ -117,10 +117,9 @@ class Training:
             rate = head.lr * factor(position, epochs, schedule=head.schedule, warmup=head.warmup, drops=drops)
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
-            rows = rows.to(self._device)
             with torch.autocast(self._device.type, torch.bfloat16, enabled=head.precision == "bf16"):
-                pred = self._trained(inputs[rows])
-            loss = mixed(self._mix, pred.float(), self._targets[rows], self._sharpness)
+                pred = self._trained(inputs.index_select(0, rows))
+            loss = mixed(self._mix, pred.float(), self._targets.index_select(0, rows), self._sharpness)
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             if head.clip:
@@ -128,7 +127,7 @@ class Training:
             self._optimizer.step()
             if self._average:
                 self._average.update_parameters(self._trained)
-            total += loss.detach().cpu() * len(rows)
+            total += loss.detach() * len(rows)
         measure_norms(self.network, self._inputs)
         return float(total) / len(self._inputs)
 
