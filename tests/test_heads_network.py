@@ -6,7 +6,7 @@ import torch
 from sklearn.neural_network import MLPRegressor
 
 from img2prompt_cache.heads import network as module
-from img2prompt_cache.heads.network import make_network, outputs, predict, start_at
+from img2prompt_cache.heads.network import Dropout, make_network, outputs, predict, start_at
 
 KINDS = [
     {"hidden": ()},
@@ -72,3 +72,51 @@ def test_predictions_in_pieces_are_the_whole(kind, monkeypatch):
     np.testing.assert_allclose(predict(network, mean, scale, X), whole, atol=1e-5)
     assert not network.training
     assert predict(network, mean, scale, X[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])
+def test_dropout_drops_that_share_of_values_each_by_itself(share):
+    torch.manual_seed(0)
+    x = torch.ones(1000, 403)
+    found = Dropout(share)(x)
+    assert found.unique().tolist() == pytest.approx([0.0, 1 / (1 - share)], rel=2**-16 / (1 - share))
+    dropped = (found == 0).double()
+    assert dropped.mean() == pytest.approx(share, abs=5 * (share * (1 - share) / x.numel()) ** 0.5)
+    # Four values come from one draw: neither do some of the four differ, nor do they know of each other.
+    flat = dropped.reshape(-1, 4)
+    np.testing.assert_allclose(flat.mean(dim=0), share, atol=5 * (share * (1 - share) / len(flat)) ** 0.5)
+    near = np.corrcoef(np.column_stack([flat[:-1], flat[1:]]).T)
+    assert np.abs(near - np.eye(8)).max() < 5 / len(flat) ** 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(7,), (3, 5), (0, 4)])
+def test_dropout_keeps_the_rest_scaled_and_its_gradient(shape, dtype):
+    torch.manual_seed(0)
+    x = (torch.rand(shape) + 1).to(dtype).requires_grad_()
+    found = Dropout(0.25)(x)
+    found.sum().backward()
+    kept = found != 0
+    assert found.dtype == dtype
+    assert torch.equal(found[kept], (x[kept].float() * (1 / 0.75)).to(dtype))
+    assert torch.equal(x.grad, kept * torch.tensor(1 / 0.75, dtype=dtype))
+
+
+def test_dropout_is_drawn_anew_and_repeats_with_the_seed():
+    x, layer = torch.ones(20, 30), Dropout(0.5)
+    torch.manual_seed(0)
+    first, second = layer(x), layer(x)
+    torch.manual_seed(0)
+    assert torch.equal(layer(x), first)
+    assert not torch.equal(first, second)
+
+
+def test_dropout_leaves_values_alone_in_prediction_and_where_the_share_is_none():
+    x, state = torch.ones(20, 30), torch.get_rng_state()
+    assert torch.equal(Dropout(0.5).eval()(x), x)
+    assert torch.equal(Dropout(0.0)(x), x)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_dropout_of_nearly_all_is_finite():
+    assert torch.isfinite(Dropout(1 - 1e-9)(torch.ones(400, 400))).all()

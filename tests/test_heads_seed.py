@@ -37,7 +37,7 @@ def test_it_is_what_an_mlp_makes_of_all_rows_and_its_curve_that_of_rows_held_out
     head = SeedResnet50(seed=3).fit(X, y, groups=groups)
     plain = Mlp(
         hidden=(), dropout=0.3, lr=1e-4, batch_size=32, weight_decay=0.0, epochs=15, seed=3, loss="mse",
-        optimizer="adam", ema=0.0, schedule="none",
+        optimizer="adam", ema=0.0, schedule="none", precision="fp32",
     )  # fmt: skip
     assert np.array_equal(head.predict(X), clone(plain).fit(X, y).predict(X))
     split = hold_out(groups, INNER, 3)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from img2prompt_cache import precision
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads import network
 from img2prompt_cache.heads.losses import AT_FIRST, infonce
@@ -21,7 +22,8 @@ def problem(n=60, p=9, t=5):
 def training(**settings):
     torch.manual_seed(0)
     return Training(
-        Mlp(**{"hidden": (8,), "batch_size": 16, "lr": 1e-2, "ema": 0.0, **settings}), Pairs(*problem())
+        Mlp(**{"hidden": (8,), "batch_size": 16, "lr": 1e-2, "ema": 0.0, "precision": "fp32", **settings}),
+        Pairs(*problem()),
     )
 
 
@@ -133,12 +135,39 @@ def test_a_norm_takes_two_rows():
         Training(Mlp(norm="batch"), Pairs(X, y))
 
 
-def test_bf16_multiplies_coarsely_and_keeps_weights_fine():
-    nets = [training(precision=precision, dropout=0.0) for precision in ("fp32", "bf16")]
-    losses = [[net.train(epoch, 9) for epoch in range(1, 10)] for net in nets]
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"hidden": ()},
+        {"norm": "batch", "dropout": 0.5, "ema": 0.8},
+        {"residual": True, "optimizer": "adamw", "schedule": "cosine"},
+        {"expand": 2, "optimizer": "sgd", "clip": 0.5},
+        {"loss": "infonce"},
+        {"loss": "angular"},
+        {"loss": "mse:1,cosine:0.5"},
+    ],
+)
+def test_bf16_multiplies_coarsely_and_keeps_weights_fine(settings):
+    nets = [training(**{"dropout": 0.0, **settings}, precision=name) for name in ("fp32", "bf16")]
+    losses = []
+    for net in nets:
+        torch.manual_seed(1)
+        losses.append([net.train(epoch, 9) for epoch in range(1, 10)])
     assert losses[0] != losses[1]
     np.testing.assert_allclose(losses[1], losses[0], rtol=0.05)
-    assert {value.dtype for value in nets[1].network.state_dict().values()} == {torch.float32}
+    assert {value.dtype for value in nets[1].network.state_dict().values() if value.ndim} == {torch.float32}
+
+
+@pytest.mark.parametrize(("native", "same"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_where_that_is_native(native, same, monkeypatch):
+    monkeypatch.setattr(precision, "has_bf16", lambda device: native)
+    one, other = (training(precision=name) for name in ("auto", same))
+    for net in (one, other):
+        torch.manual_seed(1)
+        net.train(1, 1)
+    for key, value in weights(other).items():
+        assert torch.equal(weights(one)[key], value)
 
 
 def test_a_contrastive_loss_is_told_by_batches():

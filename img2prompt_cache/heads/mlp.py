@@ -81,7 +81,8 @@ class Mlp(Head):
     clip : float
         Bound on the norm of the gradient; 0 for none.
     precision : str
-        ``"fp32"``, or ``"bf16"``: matrices are multiplied in bfloat16, weights kept in float32.
+        What matrices are multiplied in when training, ``"fp32"`` or ``"bf16"``; ``"auto"`` is bfloat16 where
+        the device multiplies that in hardware. Weights are kept, and predictions made, in float32.
     views : bool
         Train on augmented views, too: in each epoch one of them, or the image itself, stands for a row.
     epochs : int, optional
@@ -122,7 +123,7 @@ class Mlp(Head):
     warmup: float = 0.0
     ema: float = 0.99
     clip: float = 0.0
-    precision: str = "fp32"
+    precision: str = "auto"
     views: bool = False
     epochs: int | None = None
     max_epochs: int = 100

@@ -21,22 +21,22 @@ LEVELS = 1 << 16
 
 
 class Dropout(nn.Dropout):
-    """Dropout that on a processor takes less time than the layer behind it.
+    """Dropout that takes no longer than the layer behind it.
 
-    There torch draws a double for every value, one by one: for inputs as wide as features that takes longer
-    than multiplying them by the weights. Here 16 random bits decide on a value, and so the share is a multiple
-    of 1/65,536, the nearest; what is kept is divided by just what that leaves.
+    On processors other than Intel's torch draws the values one by one, a double for each: for inputs as wide
+    as features that takes longer than to multiply them by the weights. Here each takes 16 random bits, so
+    that the share dropped is the nearest multiple of 1/65,536; what is kept makes up for just that share.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Drop some values in training, and make up for them by the others."""
+        """Drop values of x, of any shape, in training."""
         dropped = min(round(self.p * LEVELS), LEVELS - 1)
         if not (self.training and dropped) or x.device.type != "cpu":
             return super().forward(x)
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
         drawn = bits.view(torch.int16)[: x.numel()].view(x.shape)
         kept = torch.ge(drawn, dropped - LEVELS // 2, out=torch.empty_like(x))
-        return x * kept.mul_(LEVELS / (LEVELS - dropped))
+        return (x * kept).mul_(LEVELS / (LEVELS - dropped))
 
 
 class Residual(nn.Module):

@@ -14,6 +14,7 @@ from img2prompt_cache.heads.losses import AT_FIRST, mixed, parse
 from img2prompt_cache.heads.network import measure_norms, outputs, predict, start_at
 from img2prompt_cache.heads.scaling import standardiser
 from img2prompt_cache.heads.schedules import factor
+from img2prompt_cache.precision import choose_precision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from img2prompt_cache.heads.mlp import Mlp
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +70,7 @@ class Training:
         self._targets = torch.tensor(y, device=device)
         self._views = None if pairs.views is None else torch.from_numpy(pairs.views).to(device)
         self._head, self._device = head, device
+        self._bf16 = choose_precision(head.precision, device.type) == "bf16"
         self._mix = parse(head.loss)
         if head.norm == "batch" and len(X) < 2:
             raise UsageError(f"{head.name} with norm=batch takes two rows to train on, not {len(X)}")
@@ -117,7 +119,7 @@ class Training:
             rate = head.lr * factor(position, epochs, schedule=head.schedule, warmup=head.warmup, drops=drops)
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=head.precision == "bf16"):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
                 pred = self._trained(inputs.index_select(0, rows))
             loss = mixed(self._mix, pred.float(), self._targets.index_select(0, rows), self._sharpness)
             self._optimizer.zero_grad()
