@@ -2,11 +2,12 @@
 
     python benchmarks/ladder.py DATA [DATA ...] --caches DIR [--heads mean,knn,ridge]
 
-DATA is a folder with images and `prompts.csv`; its cache, with the packaged backbones in bfloat16, and its
-runs lie in DIR/NAME. What is there from an interrupted call is taken as it is. Each head is fitted on the
-joined features, and those of `ALONE` on each backbone, too; the blend takes all that `BLENDED` names.
-Differences are from the joined ridge, paired, with intervals by bootstrap over groups. Prints a Markdown
-table and adds to `results/ladder-NAME.json`.
+DATA is a folder with images and `prompts.csv`; its cache, with the packaged backbones and a trunk of the
+cheaper one, and its runs lie in DIR/NAME. What is there from an interrupted call is taken as it is. Each head
+is fitted on the joined features, those of `ALONE` on each backbone, too, and finetune on the trunk; the blend
+takes all that `BLENDED` names. Differences are from the joined ridge, paired, with intervals by bootstrap
+over groups; that of finetune also from ridge on the same backbone, its probe, and those of the members from
+the blend. Prints a Markdown table and adds to `results/ladder-NAME.json`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from typing import Any
 
 from system import load, save
 
-HEADS = ("mean", "nearest", "knn", "ridge", "kernel", "linear", "mlp", "wide-mlp", "blend")
+HEADS = ("mean", "nearest", "knn", "ridge", "kernel", "linear", "mlp", "wide-mlp", "finetune", "blend")
 ALONE = ("ridge",)
-BLENDED = ("knn", "ridge", "kernel", "mlp")
+TUNED = "efficientnet-lite0"
+TRUNK = ("--backbone", f"packaged:{TUNED}", "--trunk", 2, "--views", 2)
+BLENDED = ("knn-joined", "ridge-joined", "kernel-joined", "mlp-joined", f"finetune-{TUNED}")
 SETTINGS = {"wide-mlp": ("--set", "expand=2")}
 """Sixteen times as wide takes too long here."""
 FOLDS = 5
@@ -45,7 +48,7 @@ def fit(cache: Path, head: str, features: str, specs: list[str]) -> float | None
     if folder.exists():
         return None
     if head == "blend":
-        options: tuple[object, ...] = ("--members", ",".join(f"{each}-joined" for each in BLENDED))
+        options: tuple[object, ...] = ("--members", ",".join(BLENDED))
     else:
         named = [spec for spec in specs if features in ("joined", spec.rpartition(":")[2])]
         options = ("--features", ",".join(named), "--folds", FOLDS, "--no-optimism", *SETTINGS.get(head, ()))
@@ -59,23 +62,29 @@ def measure(data: Path, cache: Path, heads: list[str]) -> dict[str, Any]:
     name = f"ladder-{data.name}"
     found: dict[str, Any] = load(name) or {}
     started = time.perf_counter()
-    extracted = run("extract", data, "--cache", cache, "--preset", "packaged", "--precision", "bf16")
+    extracted = run("extract", data, "--cache", cache, "--preset", "packaged")
     if extracted["new"]:
         found["extract_s"] = time.perf_counter() - started
         save(name, found)
+    if "finetune" in heads:
+        started = time.perf_counter()
+        run("extract", data, "--cache", cache, *TRUNK)
+        found.setdefault("trunk_s", time.perf_counter() - started)
     specs = [c["name"] for c in run("info", "--cache", cache)["columns"] if c["kind"] == "features"]
     seconds = found.setdefault("command_s", {})
     for head in heads:
-        for features in ["joined", *((s.rpartition(":")[2] for s in specs) if head in ALONE else ())]:
+        alone = [spec.rpartition(":")[2] for spec in specs] if head in ALONE else []
+        for features in [TUNED] if head == "finetune" else ["joined", *alone]:
             took = fit(cache, head, features, specs)
             if took is not None:
                 seconds[f"{head}-{features}"] = took
                 save(name, found)
     found["pairs"] = extracted["ok"]
     found["compare"] = run("compare", "--cache", cache, "--against", "ridge-joined")
-    if (cache / "runs" / "blend-joined").exists():
-        rows = run("compare", "--cache", cache, "--against", "blend-joined")["runs"]
-        found["below_blend"] = {row["run"]: row["difference"] for row in rows if row["difference"]}
+    for key, other in (("below_blend", "blend-joined"), ("over_probe", f"ridge-{TUNED}")):
+        if (cache / "runs" / other).exists():
+            rows = run("compare", "--cache", cache, "--against", other)["runs"]
+            found[key] = {row["run"]: row["difference"] for row in rows if row["difference"]}
     save(name, found)
     return found
 
