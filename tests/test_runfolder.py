@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +16,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fit import Choice, fit
 from img2prompt_cache.parts import hash_file
 from img2prompt_cache.runfile import load_run
-from img2prompt_cache.runfolder import claim, load_head, release, save_run
+from img2prompt_cache.runfolder import claim, load_head, save_run
 from img2prompt_cache.validation import load_validation
 from synthetic import ONE, OTHER, SETTINGS, edit_run
 
@@ -90,26 +92,70 @@ def test_a_head_whose_hash_was_forged_too_still_has_to_fit(fitted, tmp_path, hea
 
 
 def test_a_folder_is_claimed_once(tmp_path):
-    claim(tmp_path / "a" / "run")
-    with pytest.raises(UsageError, match="exists; give --overwrite"):
-        claim(tmp_path / "a" / "run")
-    release(tmp_path / "a" / "run")
-    claim(tmp_path / "a" / "run")
+    run = tmp_path / "a" / "run"
+    with claim(run), pytest.raises(UsageError, match="exists; give --overwrite"), claim(run):
+        pass
+    assert not run.exists()
+    with claim(run):
+        (run / "run.json").touch()
+    with pytest.raises(UsageError, match="exists; give --overwrite"), claim(run):
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked")
+def test_a_folder_that_a_killed_process_claimed_is_taken(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from img2prompt_cache.runfolder import claim
+with claim(Path(sys.argv[1])):
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
+    run = tmp_path / "run"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout.readline() == "claimed\n"
+        with pytest.raises(UsageError, match="exists; give --overwrite"), claim(run):
+            pass
+        assert run.is_dir()
+        other.kill()
+    assert run.is_dir()
+    with claim(run):
+        assert list(run.iterdir()) == []
+    assert not run.exists()
+
+
+def test_where_folders_cannot_be_locked_an_empty_one_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with claim(tmp_path / "run"), pytest.raises(UsageError, match="exists"), claim(tmp_path / "run"):
+        pass
+    with claim(tmp_path / "run"), claim(tmp_path / "run", overwrite=True):
+        pass
 
 
 def test_only_a_run_is_overwritten(run, tmp_path):
-    claim(run, overwrite=True)
+    with claim(run, overwrite=True):
+        pass
     (run / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"holds notes\.txt, which is no part of a run"):
-        claim(run, overwrite=True)
+    with (
+        pytest.raises(UsageError, match=r"holds notes\.txt, which is no part of a run"),
+        claim(run, overwrite=True),
+    ):
+        pass
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UsageError, match="holds file"):
-        claim(tmp_path / "file", overwrite=True)
+    with pytest.raises(UsageError, match="holds file"), claim(tmp_path / "file", overwrite=True):
+        pass
     (tmp_path / "link").symlink_to(run)
-    with pytest.raises(UsageError, match="holds link"):
-        claim(tmp_path / "link", overwrite=True)
-    with pytest.raises(Img2PromptError, match=r"cannot be written: (File exists|Not a directory)"):
-        claim(tmp_path / "file" / "run")
+    with pytest.raises(UsageError, match="holds link"), claim(tmp_path / "link", overwrite=True):
+        pass
+    with (
+        pytest.raises(Img2PromptError, match=r"cannot be written: (File exists|Not a directory)"),
+        claim(tmp_path / "file" / "run"),
+    ):
+        pass
 
 
 def test_a_run_that_cannot_be_written_leaves_the_old_one(run, monkeypatch):

@@ -2,24 +2,28 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.runfile import load_run
-from img2prompt_cache.runfolder import release
 from img2prompt_cache.runs import cache_of, find_runs, new_folder, resolve_run, short_name
 from synthetic import ENCODER, SETTINGS, edit_run
 
 
 def test_runs_are_named_readably_and_never_twice(tmp_path):
     specs = ["timm:resnet50.a1_in1k", "timm:hf-hub:me/My Model", "open_clip:ViT-B-32/laion2b_s34b_b79k"]
-    names = [new_folder(tmp_path, "ridge", specs).name for _ in range(3)]
-    assert names == [f"ridge-resnet50+My-Model+ViT-B-32-{n:02d}" for n in (1, 2, 3)]
-    release(tmp_path / "runs" / names[1])
-    assert new_folder(tmp_path, "ridge", specs).name == names[1]
-    assert len(new_folder(tmp_path, "ridge", specs * 20).name) <= 103
+    names = [f"ridge-resnet50+My-Model+ViT-B-32-{n:02d}" for n in (1, 2, 3)]
+    with ExitStack() as stack:
+        assert [new_folder(tmp_path, "ridge", specs, stack).name for _ in range(3)] == names
+        assert len(new_folder(tmp_path, "ridge", specs * 20, stack).name) <= 103
+        (tmp_path / "runs" / names[1] / "run.json").touch()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [names[1]]
+    (tmp_path / "runs" / names[0]).mkdir()  # left by a fit that was killed
+    with ExitStack() as stack:
+        assert [new_folder(tmp_path, "ridge", specs, stack).name for _ in range(2)] == [names[0], names[2]]
 
 
 @pytest.mark.parametrize(
