@@ -31,7 +31,7 @@ STEPS = 40
 
 def run(arguments: list[str], said: Path, limit: int | None = None) -> int:
     """Run a pass in a fork, without the check of room; give its exit code."""
-    from img2prompt_cache import extract
+    from img2prompt_cache import extraction
     from img2prompt_cache.cli import main
 
     pid = os.fork()
@@ -41,7 +41,7 @@ def run(arguments: list[str], said: Path, limit: int | None = None) -> int:
             with said.open("w") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
-            extract.require_room = lambda folder, plan: None  # type: ignore[assignment]
+            extraction.require_room = lambda folder, plan: None  # type: ignore[assignment]
             if limit is not None:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))

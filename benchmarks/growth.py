@@ -97,7 +97,7 @@ class Times:
 
 def one_pass(source: Path, cache: Path, options: list[str]) -> None:
     """Be that process."""
-    from img2prompt_cache.extract import extract
+    from img2prompt_cache.extraction import extract
     from img2prompt_cache.models import Request
     from img2prompt_cache.sources import open_source
 

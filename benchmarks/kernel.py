@@ -42,7 +42,7 @@ def cached(folder: Path) -> tuple[Any, ...]:
     """Training and held-out rows of a cache, joined."""
     from img2prompt_cache.cache import Cache
     from img2prompt_cache.dataset import choose_features, choose_target, load_dataset
-    from img2prompt_cache.fit import make_split
+    from img2prompt_cache.fitting import make_split
 
     cache = Cache(folder)
     data = load_dataset(cache, choose_features(cache, ()), choose_target(cache, None))

@@ -35,10 +35,10 @@ def preload() -> None:
     import timm
     import torch
 
-    from img2prompt_cache import encoders, engines, extract
+    from img2prompt_cache import encoders, engines, extraction
     from img2prompt_cache.backbones import open_clip_models, timm_models
 
-    kept = (filelock, open_clip, sentence_transformers, timm, torch, encoders, engines, extract)
+    kept = (filelock, open_clip, sentence_transformers, timm, torch, encoders, engines, extraction)
     assert all((*kept, open_clip_models, timm_models))
 
 

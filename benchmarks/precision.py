@@ -26,7 +26,7 @@ from img2prompt_cache.bootstrap import interval
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import Dataset, choose_features, choose_target, load_dataset
 from img2prompt_cache.fidelity import falls_short, fidelity
-from img2prompt_cache.fit import make_split
+from img2prompt_cache.fitting import make_split
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.metrics import cosine
 from img2prompt_cache.trial import try_out

@@ -12,7 +12,7 @@ from . import console
 
 if TYPE_CHECKING:
     from img2prompt_cache.breakdown import Cell
-    from img2prompt_cache.compare import Difference, Leaderboard
+    from img2prompt_cache.comparison import Difference, Leaderboard
     from img2prompt_cache.runfile import Run
 
     Told = list[tuple[Path, Run, Difference | None]]
@@ -55,8 +55,8 @@ def compare(
     prompts or images.
     """
     from img2prompt_cache.breakdown import breakdown
-    from img2prompt_cache.compare import compare as rank
-    from img2prompt_cache.compare import differences
+    from img2prompt_cache.comparison import compare as rank
+    from img2prompt_cache.comparison import differences
     from img2prompt_cache.runs import find_runs, resolve_run
 
     folder = Path(cache)

@@ -160,7 +160,7 @@ def extract(
     from img2prompt_cache.backbones.taps import choose_taps
     from img2prompt_cache.engines import make_engine
     from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.extract import extract as run
+    from img2prompt_cache.extraction import extract as run
     from img2prompt_cache.models import Request
     from img2prompt_cache.shards import extract_shard, parse_shard
     from img2prompt_cache.shards import finish as run_finish

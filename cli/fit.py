@@ -179,8 +179,8 @@ def fit(
     """Fit a head on a cache, score it on a hold-out or by folds, keep it as a run."""
     from img2prompt_cache.cache import Cache
     from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.fit import Choice
-    from img2prompt_cache.fit import fit as fit_head
+    from img2prompt_cache.fitting import Choice
+    from img2prompt_cache.fitting import fit as fit_head
     from img2prompt_cache.heads import make_head
     from img2prompt_cache.stand_ins import stands_in
 

@@ -84,8 +84,8 @@ def tune(
     from dataclasses import replace
 
     from img2prompt_cache.cache import Cache
-    from img2prompt_cache.fit import Choice
-    from img2prompt_cache.fit import fit as fit_head
+    from img2prompt_cache.fitting import Choice
+    from img2prompt_cache.fitting import fit as fit_head
     from img2prompt_cache.influence import influence
     from img2prompt_cache.spaces import find_space
     from img2prompt_cache.tune import Search, best, default_file

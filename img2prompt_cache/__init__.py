@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from img2prompt_cache.backbones import load_backbone
     from img2prompt_cache.cache import Cache
-    from img2prompt_cache.compare import compare
+    from img2prompt_cache.comparison import compare
     from img2prompt_cache.encoders import load_encoder
-    from img2prompt_cache.extract import extract
-    from img2prompt_cache.fit import Choice, fit
+    from img2prompt_cache.extraction import extract
+    from img2prompt_cache.fitting import Choice, fit
     from img2prompt_cache.heads import make_head
     from img2prompt_cache.models import Request
     from img2prompt_cache.runfile import load_run
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Cache": "cache",
-    "Choice": "fit",
+    "Choice": "fitting",
     "Request": "models",
-    "compare": "compare",
-    "extract": "extract",
-    "fit": "fit",
+    "compare": "comparison",
+    "extract": "extraction",
+    "fit": "fitting",
     "load_backbone": "backbones",
     "load_encoder": "encoders",
     "load_head": "runfolder",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.cache import Cache
-from img2prompt_cache.compare import Leaderboard, cosines_of
+from img2prompt_cache.comparison import Leaderboard, cosines_of
 from img2prompt_cache.errors import Img2PromptError, unknown
 from img2prompt_cache.metrics import unit
 from img2prompt_cache.runfile import Run

@@ -18,7 +18,7 @@ from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import choose_features
 from img2prompt_cache.ensemble import rows_of, split_of
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fit import finite
+from img2prompt_cache.fitting import finite
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.distil import Distil
 from img2prompt_cache.joined import take, widths

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from img2prompt_cache.blending import ablation, best_weights, cross_weights, mix, overlaps
-from img2prompt_cache.compare import compare
+from img2prompt_cache.comparison import compare
 from img2prompt_cache.dataset import Dataset, load_dataset, used_column
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.groups import prompt_groups

@@ -12,7 +12,7 @@ from img2prompt_cache.agenda import prepare
 from img2prompt_cache.clock import Clock
 from img2prompt_cache.engines.base import Parts, Staged, adopt_in_order
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.extract import plan_of, require_room, run
+from img2prompt_cache.extraction import plan_of, require_room, run
 from img2prompt_cache.manifestfile import save_manifest
 from img2prompt_cache.models import Models, Request, backbones_of
 from img2prompt_cache.passes import Pass, Worker, load_pass, save_pass

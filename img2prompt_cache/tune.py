@@ -12,7 +12,7 @@ import numpy as np
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import Dataset, choose_target, load_dataset
 from img2prompt_cache.errors import Img2PromptError, unknown
-from img2prompt_cache.fit import Choice, choose_columns, make_split, seeded
+from img2prompt_cache.fitting import Choice, choose_columns, make_split, seeded
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.ranges import Space, to_json
 from img2prompt_cache.record import describe_split, use_of

@@ -86,7 +86,7 @@ def cache(made: Path, tmp_path: Path) -> Path:
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of made-up features with a run of each of `SETTINGS`; to be read only."""
     from img2prompt_cache.cache import Cache
-    from img2prompt_cache.fit import Choice, fit
+    from img2prompt_cache.fitting import Choice, fit
 
     folder = make_cache(tmp_path_factory.mktemp("runs") / "cache")
     for head, settings in SETTINGS.items():

@@ -154,7 +154,7 @@ class Tiny:
 
     def extract(self, source: Path, folder: Path, log: Log | None = None, **options: Any) -> Any:
         """Run a pass; give its report."""
-        from img2prompt_cache.extract import extract
+        from img2prompt_cache.extraction import extract
         from img2prompt_cache.sources import open_source
 
         return extract(folder, open_source(source), self.request(**options), log or Log())

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from img2prompt_cache import breakdown as module
 from img2prompt_cache.breakdown import LENGTHS, breakdown, by_cluster, by_length, held_out
 from img2prompt_cache.cache import Cache
-from img2prompt_cache.compare import compare
+from img2prompt_cache.comparison import compare
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fit import Choice, fit
+from img2prompt_cache.fitting import Choice, fit
 from img2prompt_cache.metrics import unit
 from img2prompt_cache.runs import find_runs
 from img2prompt_cache.validation import load_validation

@@ -17,7 +17,7 @@ def cli(capsys):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     from img2prompt_cache.cache import Cache
-    from img2prompt_cache.fit import Choice, fit
+    from img2prompt_cache.fitting import Choice, fit
 
     folder = make_cache(tmp_path_factory.mktemp("compare") / "cache")
     fit(Cache(folder), Choice("mean", split="random"))

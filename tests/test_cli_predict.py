@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from img2prompt_cache.cache import Cache
-from img2prompt_cache.fit import Choice, fit
+from img2prompt_cache.fitting import Choice, fit
 from img2prompt_cache.parts import hash_file
 from kit import paint, prompt_of
 from synthetic import ENCODER, Cli, make_cache

@@ -11,7 +11,7 @@ from img2prompt_cache.dataset import choose_features, load_dataset
 from img2prompt_cache.distil import cheapest, fit_distil, split_of
 from img2prompt_cache.ensemble import fit_blend
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fit import Choice, fit
+from img2prompt_cache.fitting import Choice, fit
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.lessons import load_lessons, recipe
 from img2prompt_cache.runfile import load_run

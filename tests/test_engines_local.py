@@ -13,7 +13,7 @@ import pytest
 from img2prompt_cache.engines import make_engine
 from img2prompt_cache.engines.local import Local
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.extract import extract
+from img2prompt_cache.extraction import extract
 from img2prompt_cache.passes import HOME
 from img2prompt_cache.sources import open_source
 from kit import Log, Tiny, parts_of

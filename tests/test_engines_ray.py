@@ -11,7 +11,7 @@ import pytest
 
 from img2prompt_cache.engines import make_engine
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.extract import extract
+from img2prompt_cache.extraction import extract
 from img2prompt_cache.passes import HOME
 from img2prompt_cache.sources import open_source
 from kit import Log, Tiny, make_source, parts_of

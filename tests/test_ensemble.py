@@ -13,7 +13,7 @@ from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import choose_features, choose_target, load_dataset
 from img2prompt_cache.ensemble import fit_blend
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fit import Choice, fit
+from img2prompt_cache.fitting import Choice, fit
 from img2prompt_cache.metrics import mean_cosine
 from img2prompt_cache.parts import hash_file
 from img2prompt_cache.runfile import load_run

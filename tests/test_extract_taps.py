@@ -17,7 +17,7 @@ from img2prompt_cache.backbones.taps import choose_taps
 from img2prompt_cache.backbones.trunks import split
 from img2prompt_cache.cache import OK, Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fit import Choice, fit
+from img2prompt_cache.fitting import Choice, fit
 from img2prompt_cache.images import decode
 from img2prompt_cache.manifestfile import load_manifest
 from img2prompt_cache.metrics import cosine

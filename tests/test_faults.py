@@ -149,7 +149,7 @@ def test_an_error_that_an_interrupt_became_is_an_interrupt(
 UNPRIVILEGED = """
 import os, sys
 from img2prompt_cache.cli import main
-from img2prompt_cache import extract, models  # what the other user might not be allowed to import
+from img2prompt_cache import extraction, models  # what the other user might not be allowed to import
 import filelock, pyarrow.compute, pyarrow.parquet, timm, torch, sentence_transformers, zoneinfo
 if os.geteuid() == 0:
     os.setgid(65534)

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import choose_features, choose_target, choose_texts, load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fit import Choice, fit
+from img2prompt_cache.fitting import Choice, fit
 from img2prompt_cache.heads import nearest as nearest_module
 from img2prompt_cache.heads.clip import Clip
 from img2prompt_cache.metrics import unit

@@ -12,7 +12,7 @@ from img2prompt_cache.blending import mix
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.ensemble import fit_blend
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fit import Choice, fit
+from img2prompt_cache.fitting import Choice, fit
 from img2prompt_cache.metrics import cosine
 from img2prompt_cache.predict import load_backbones, predict_cached, predict_images
 from img2prompt_cache.runfile import load_run

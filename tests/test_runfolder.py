@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fit import Choice, fit
+from img2prompt_cache.fitting import Choice, fit
 from img2prompt_cache.parts import hash_file
 from img2prompt_cache.runfile import load_run
 from img2prompt_cache.runfolder import claim, load_head, save_run

@@ -16,7 +16,7 @@ import pytest
 
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.extract import extract
+from img2prompt_cache.extraction import extract
 from img2prompt_cache.passes import HOME, load_pass
 from img2prompt_cache.shards import ShardReport, extract_shard, finish, parse_shard
 from img2prompt_cache.sources import open_source

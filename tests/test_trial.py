@@ -6,7 +6,7 @@ import pytest
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import choose_features, choose_target, load_dataset
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.fit import make_split
+from img2prompt_cache.fitting import make_split
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.mean import Mean
 from img2prompt_cache.metrics import mean_cosine

@@ -8,7 +8,7 @@ from img2prompt_cache import tune as module
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import choose_features, choose_target, load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fit import Choice, fit, make_split
+from img2prompt_cache.fitting import Choice, fit, make_split
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.metrics import cosine
 from img2prompt_cache.ranges import Choices, LogUniform, Uniform, Whole

@@ -367,7 +367,7 @@ sys.argv[1:] = arguments
 # Everything is imported once, here; each child begins where a fresh process would after its imports.
 import filelock, timm, torch, sentence_transformers
 import img2prompt_cache.cli.main as cli
-from img2prompt_cache import encoders, extract
+from img2prompt_cache import encoders, extraction
 from img2prompt_cache.backbones import timm_models
 
 def child():

@@ -7,9 +7,9 @@ import pytest
 
 from img2prompt_cache.bootstrap import interval
 from img2prompt_cache.cache import Cache
-from img2prompt_cache.compare import compare, cosines_of, differences
+from img2prompt_cache.comparison import compare, cosines_of, differences
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fit import Choice, fit
+from img2prompt_cache.fitting import Choice, fit
 from img2prompt_cache.runfile import load_run
 from img2prompt_cache.runs import find_runs
 from img2prompt_cache.validation import load_validation

@@ -13,7 +13,7 @@ from img2prompt_cache.bootstrap import interval
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import choose_features, choose_target, load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fit import Choice, fit, make_split, seeded
+from img2prompt_cache.fitting import Choice, fit, make_split, seeded
 from img2prompt_cache.heads import HEADS, make_head
 from img2prompt_cache.heads.nearest import Nearest
 from img2prompt_cache.metrics import unit
