@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-DEFAULT = Path("cache/default")
 ROW_COLUMNS = ("imgId", "uri", "prompt", "sha256", "status", "reason")
 OK, FAILED = "ok", "failed"
 VIEW = "cache.h5"

@@ -25,6 +25,8 @@ SAMPLE = 4096
 """Vectors that the directions are found from, evenly spaced."""
 SLACK = 1e-5
 """More than the rounding of a product of two unit vectors in float32."""
+FUZZ = 4e-6
+"""More than the rounding of a squared length; the root of one that is next to nothing is off by far more."""
 FEW = 1 / 64
 """Up to this share of a block's pairs are looked at one by one; more are multiplied out together."""
 PAIRS = 8192
@@ -112,7 +114,7 @@ def _coordinates(vectors: Vectors, basis: F32) -> Iterator[F32]:
         block = vectors[start : start + BLOCK]
         along = block @ basis
         rest = np.square(block).sum(axis=1) - np.square(along).sum(axis=1)
-        yield np.column_stack([along, np.sqrt(np.maximum(rest, 0))])
+        yield np.column_stack([along, np.sqrt(np.maximum(rest, 0) + np.float32(FUZZ))])
 
 
 def _confirmed(

@@ -193,6 +193,7 @@ def load_dataset(
     *,
     with_prompt: bool | None = True,
     only: Collection[str] | None = None,
+    views: bool = False,
 ) -> Dataset:
     """Read the usable rows: good image, every feature there.
 
@@ -209,6 +210,8 @@ def load_dataset(
         need True.
     only : collection of str, optional
         The imgIds to take, and no others.
+    views : bool
+        Open the augmented views of a trunk, where it has some, and take only the rows that have them.
 
     Returns
     -------
@@ -221,8 +224,8 @@ def load_dataset(
     Img2PromptError
         If a part is damaged, or a value is not finite.
     """
-    views = {column.spec: _views_of(cache, column) if target else None for column in features}
-    read = [*features, *filter(None, views.values())]
+    seen = {column.spec: _views_of(cache, column) if views else None for column in features}
+    read = [*features, *filter(None, seen.values())]
     columns = [*read, *(column for column in (target, texts) if column)]
     cache.require_undamaged([cache.manifest.columns[0], *columns])
     text = cache.text("imgId", "prompt", "sha256", "status")
@@ -249,7 +252,7 @@ def load_dataset(
         ids=[text["imgId"][row] for row in usable],
         prompts=[text["prompt"][row] for row in usable],
         images=[text["sha256"][row] for row in usable],
-        X=_values(cache, features, rows, views),
+        X=_values(cache, features, rows, seen),
         y=_finite(cache, target, rows) if target else np.empty((len(rows), 0), np.float32),
         features=features,
         texts=_finite(cache, texts, rows) if texts else None,

@@ -114,9 +114,10 @@ def _fit(
     refit: bool,
 ) -> Run:
     started = time.perf_counter()
-    lessons = load_lessons(cache, run, columns, rows_of(run, load_validation(teacher, run)))
+    said = load_validation(teacher, run)
+    lessons = load_lessons(cache, run, columns, rows_of(run, said))
     data = lessons.data
-    split = split_of(teacher, run, data)
+    split = split_of(teacher, run, said, data)
     trial = teach(lessons, split, head, run)
     saved = told = trial.head
     if refit:
@@ -180,7 +181,7 @@ def teach(lessons: Lessons, split: Split, head: Distil, run: Run) -> Taught:
         began = time.perf_counter()
         student[held] = learnt.predict(X[held])
         seconds += time.perf_counter() - began
-        teacher[held] = taught_by.predict(take(lessons.data.X[held], lessons.teacher))
+        teacher[held] = taught_by.predict(take(lessons.data.X, lessons.teacher)[held])
         groups, blocks = lessons.groups(split, train), widths(lessons.student)
         untaught = clone(head).fit(X[train], y[train], groups=groups, blocks=blocks)
         plain[held] = untaught.predict(X[held])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from img2prompt_cache.comparison import compare
 from img2prompt_cache.dataset import Dataset, load_dataset, used_column
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.groups import prompt_groups
+from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.joined import places
 from img2prompt_cache.metrics import cosine
@@ -106,7 +107,7 @@ def _fit(
     cache: Cache, members: list[Member], features: tuple[Use, ...], folder: Path, seed: int, started: float
 ) -> Run:
     first = members[0].run
-    data, split = load_rows(cache, members[0])
+    data, split = load_rows(cache, min(members, key=lambda member: sum(member.run.widths)))
     rows = split.validation
     # As in `fit`: a random split leaks, and so do the folds of whoever uses one.
     groups = np.arange(len(rows)) if split.strategy == "random" else split.groups[rows]
@@ -244,8 +245,14 @@ def load_rows(cache: Cache, member: Member) -> tuple[Dataset, Split]:
     run = member.run
     target = used_column(cache, run.target, _ADVICE, "targets")
     features = tuple(used_column(cache, use, _ADVICE) for use in run.features)
-    data = load_dataset(cache, features, target, only=rows_of(run, member.held))
-    return data, split_of(member.folder, run, data)
+    only = rows_of(run, member.held)
+    data = load_dataset(cache, features, target, only=only, views=takes_views(run.head, run.settings))
+    return data, split_of(member.folder, run, member.held, data)
+
+
+def takes_views(head: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a head on a trunk trains on its views: then it takes only rows that have them."""
+    return make_head(head).takes == "trunk" and bool(settings.get("views"))
 
 
 def rows_of(run: Run, held: Validation) -> list[str] | None:
@@ -256,15 +263,14 @@ def rows_of(run: Run, held: Validation) -> list[str] | None:
     return held.ids if run.fold_metrics else None
 
 
-def split_of(folder: Path, run: Run, data: Dataset) -> Split:
-    """Find the split of a run again, in the rows of a dataset.
+def split_of(folder: Path, run: Run, said: Validation, data: Dataset) -> Split:
+    """Find the split of a run again, from what it said of held-out rows, in the rows of a dataset.
 
     Raises
     ------
     Img2PromptError
         If the rows are not those that were split.
     """
-    said = load_validation(folder, run)
     fold_of = dict(zip(said.ids, said.fold.tolist(), strict=True))
     fold = np.array([fold_of.get(name, -1) for name in data.ids], np.int64)
     groups = prompt_groups(data.y, data.prompts, data.images)

@@ -153,8 +153,9 @@ def _fit(
 ) -> Run:
     started = time.perf_counter()
     only = None if choice.only is None else read_selection(choice.only)
-    data = load_dataset(cache, features, target, texts, only=only)
-    if head.takes == "features" and head.get_params().get("views"):  # rows of a trunk bring their own
+    views = bool(head.get_params().get("views"))
+    data = load_dataset(cache, features, target, texts, only=only, views=views)
+    if views and head.takes == "features":  # rows of a trunk bring their own
         data = replace(data, views=load_views(cache, data))
     split = make_split(cache, data, choice.split, choice.fraction, choice.seed, choice.folds)
     trial = try_out(head, data, split)

@@ -68,5 +68,7 @@ def sweep(folder: Path, pattern: str) -> None:
         with suppress(OSError):
             if time.time() - left.lstat().st_mtime > STALE_SECONDS:
                 lock = hold(left)
-                shutil.rmtree(left, ignore_errors=True)
-                os.close(lock)
+                try:
+                    shutil.rmtree(left, ignore_errors=True)
+                finally:
+                    os.close(lock)

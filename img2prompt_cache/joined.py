@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,8 +31,6 @@ class Joined:
     ----------
     columns : sequence of numpy.ndarray or TrunkRows, shapes (n, …)
     """
-
-    ndim = 2
 
     def __init__(self, columns: Sequence[Inputs]) -> None:
         self.columns = tuple(columns)
@@ -70,11 +68,14 @@ def join(columns: Sequence[Inputs]) -> Any:
 
 def places(columns: Iterable[tuple[str, int]]) -> dict[str, tuple[int, int]]:
     """Tell the range [start, stop) of each column, by its spec, where those of these widths are joined."""
-    found, start = {}, 0
-    for spec, each in columns:
-        found[spec] = (start, start + each)
-        start += each
-    return found
+    specs, each = zip(*columns, strict=True)
+    return dict(zip(specs, spans(each), strict=True))
+
+
+def spans(each: Iterable[int]) -> list[tuple[int, int]]:
+    """Tell the ranges [start, stop) of columns of these widths."""
+    stops = list(accumulate(each))
+    return list(zip([0, *stops], stops, strict=False))
 
 
 def take(X: Any, ranges: Ranges) -> Any:
@@ -96,8 +97,7 @@ def take(X: Any, ranges: Ranges) -> Any:
             return X[:, ranges[0][0] : ranges[-1][1]]
         return np.hstack([X[:, start:stop] for start, stop in ranges])
     columns = X.columns if isinstance(X, Joined) else (X,)
-    numbered = places((str(number), width(column)) for number, column in enumerate(columns))
-    by_place = dict(zip(numbered.values(), columns, strict=True))
+    by_place = dict(zip(spans(map(width, columns)), columns, strict=True))
     if any(tuple(each) not in by_place for each in ranges):
         raise UsageError(f"{list(ranges)} are not among the columns {list(by_place)}, one of them a trunk's")
     return join([by_place[start, stop] for start, stop in ranges])

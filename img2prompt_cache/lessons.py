@@ -13,6 +13,7 @@ from sklearn.base import clone
 from img2prompt_cache.blending import best_weights, mix, overlaps
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import Dataset, load_dataset, used_column
+from img2prompt_cache.ensemble import takes_views
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.blend import Blend
@@ -103,7 +104,7 @@ class Lessons:
         """
         groups = self.groups(split, rows)
         y = self.data.y[rows]
-        seen, blocks = take(self.data.X[rows], self.teacher), widths(self.teacher)
+        seen, blocks = take(self.data.X, self.teacher)[rows], widths(self.teacher)
         predictions, _ = teacher.out_of_fold(seen, y, groups=groups, blocks=blocks)
         weights = best_weights(overlaps(predictions, y))
         fitted: Blend = clone(teacher).set_params(weights=weights.tolist())
@@ -113,7 +114,7 @@ class Lessons:
             more = take(self.more, self.student), fitted.predict(take(self.more, self.teacher))
         learnt: Distil = clone(student)
         learnt.fit(
-            take(self.data.X[rows], self.student),
+            take(self.data.X, self.student)[rows],
             y,
             groups=groups,
             blocks=widths(self.student),
@@ -152,7 +153,9 @@ def load_lessons(
     target = used_column(cache, run.target, _ADVICE, "targets")
     seen = tuple(used_column(cache, use, _ADVICE) for use in run.features)
     joined = tuple({column.spec: column for column in (*columns, *seen)}.values())
-    data = load_dataset(cache, joined, target, only=only)
+    members = recipe(run, -1, 0).members
+    views = any(takes_views(member["head"], member["settings"]) for member in members)
+    data = load_dataset(cache, joined, target, only=only, views=views)
     try:
         more = load_dataset(cache, joined, with_prompt=False).X
     except UsageError:  # there are none

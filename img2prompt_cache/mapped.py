@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_MAPS = 256
-"""Maps of a column kept open; each holds a file descriptor, of which a process has about a thousand."""
+"""Maps of a column kept open, at most; each holds a file descriptor."""
+SHARE = 16
+"""Nor more than this part of the descriptors that the process may have: there are up to two maps a part, and
+several columns, some with views."""
 
 READERS = 2
 SCATTERED = 8
@@ -43,7 +46,7 @@ class MappedColumn:
         self.folder, self.column, self.dtype = folder, column, np.dtype(dtype)
         self._stops = np.array([part.stop for part in column.parts], np.int64)
         self._starts = np.array([part.start for part in column.parts], np.int64)
-        self._map = lru_cache(MOST_MAPS)(self._open)
+        self._map = lru_cache(_most_maps())(self._open)
         self._windows: list[_Window] | None = None
 
     def __len__(self) -> int:
@@ -213,3 +216,12 @@ def _run(index: NDArray[np.int64]) -> NDArray[np.int64] | slice:
     if index[-1] == stop - 1 and np.array_equal(index, np.arange(first, stop)):
         return slice(first, stop)
     return index
+
+
+def _most_maps() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return MOST_MAPS
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_MAPS if limit == resource.RLIM_INFINITY else max(1, min(MOST_MAPS, limit // SHARE))

@@ -93,8 +93,8 @@ class Run:
     fold_metrics: list[dict[str, Any]] = field(default_factory=list)
 
     @property
-    def blocks(self) -> tuple[int, ...]:
-        """Widths of the joined backbones."""
+    def widths(self) -> tuple[int, ...]:
+        """How many values a row of each column has."""
         return tuple(use.width for use in self.features)
 
 

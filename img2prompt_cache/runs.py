@@ -30,6 +30,8 @@ def claimed(
     with ExitStack() as stack:
         if folder is None:
             folder = new_folder(cache, head, specs, stack)
+        elif folder.resolve() == Path.cwd():
+            raise UsageError(f"--run {folder} is the current folder; name another")
         else:
             stack.enter_context(claim(folder, overwrite=overwrite))
         yield folder

@@ -16,6 +16,7 @@ from img2prompt_cache.fitting import Choice, choose_columns, make_split, seeded
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.ranges import Space, to_json
 from img2prompt_cache.record import describe_split, use_of
+from img2prompt_cache.runfile import Use
 from img2prompt_cache.runs import short_name
 from img2prompt_cache.splits import Split
 from img2prompt_cache.studies import COMPLETE, FAILED, FOLDER, SAMPLERS, FinishedTrial, searching
@@ -88,7 +89,8 @@ def tune(
         raise unknown("sampler", search.sampler, SAMPLERS)
     head = seeded(make_head(choice.head), choice.seed)
     target = choose_target(cache, choice.encoder)
-    data = load_dataset(cache, choose_columns(cache, head, choice.features)[0], target)
+    views = bool(head.get_params().get("views"))
+    data = load_dataset(cache, choose_columns(cache, head, choice.features)[0], target, views=views)
     split = make_split(cache, data, choice.split, choice.fraction, choice.seed)
     rows = split.train
     X, y = data.X[rows], data.y[rows]
@@ -100,7 +102,7 @@ def tune(
         tried = seeded(make_head(choice.head, **settings), choice.seed)
         return tried.validate(X, y, held, groups=groups, blocks=data.blocks, report=report)
 
-    identity = identify(head, search.space, data, split, asdict(use_of(target)))
+    identity = identify(head, search.space, data, split, _described(use_of(target)))
     with searching(file, identity, warm_up=head.warm_up) as study:
         finished = study.trials
         for trial in finished:
@@ -133,12 +135,17 @@ def identify(head: Head, space: Space, data: Dataset, split: Split, target: dict
     return {
         "head": head.name,
         "space": to_json(space),
-        "features": [asdict(use_of(column)) for column in data.features],
+        "features": [_described(use_of(column)) for column in data.features],
         "target": target,
         "seed": split.seed,
         "split": describe_split(split, data),
         "settings beside the space": fixed,
     }
+
+
+def _described(use: Use) -> dict[str, Any]:
+    """What is kept of a column: its shape where it says more than the width."""
+    return {**asdict(use), "shape": use.shape if len(use.shape) > 1 else ()}
 
 
 def default_file(cache: Cache, choice: Choice, space: str | None) -> Path:

@@ -46,6 +46,33 @@ def test_a_model_with_a_shortened_block_gives_the_same_with_any_taps(kind: str) 
         assert torch.equal(found["k1"], expected["k1"])
 
 
+class Attention(nn.Module):
+    """As timm had it before gates and norms."""
+
+    def __init__(self, new: nn.Module) -> None:
+        super().__init__()
+        self.num_heads, self.scale = new.num_heads, new.scale
+        self.qkv, self.q_norm, self.k_norm = new.qkv, nn.Identity(), nn.Identity()
+        self.proj, self.proj_drop = new.proj, new.proj_drop
+
+    def forward(self, x: torch.Tensor, **_: object) -> torch.Tensor:
+        n, tokens, c = x.shape
+        q, k, v = self.qkv(x).reshape(n, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        seen = ((q * self.scale) @ k.mT).softmax(-1) @ v
+        return self.proj_drop(self.proj(seen.transpose(1, 2).reshape(n, tokens, c)))
+
+
+def test_attention_of_an_older_timm_has_neither_gate_nor_norm() -> None:
+    model, _ = make("vit")
+    block, head = model.blocks[-1], split(model, 1)[1].head
+    block.attn = Attention(block.attn)
+    x = torch.randn(1, 5, block.norm1.weight.numel())
+    short = shorten(block, head, x)
+    assert isinstance(short, Readout)
+    with torch.inference_mode():
+        torch.testing.assert_close(short(x), block(x)[:, :1], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", WHOLE)
 def test_a_model_of_which_more_is_read_stays_as_it_is(kind: str) -> None:
     model, images = make(kind)

@@ -272,3 +272,10 @@ def test_a_run_in_a_folder_that_cannot_be(cli, folder, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
     long = tmp_path / ("x" * 255)
     assert cli("fit", "--head", "mean", "--cache", folder, "--run", long).code == 0
+
+
+def test_the_current_folder_is_no_place_for_a_run(cli, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for run in (".", "", str(tmp_path)):
+        cli("fit", "--head", "mean", "--cache", folder, "--run", run).refused(2, "is the current folder")
+    assert list(tmp_path.iterdir()) == []

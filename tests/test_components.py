@@ -54,6 +54,26 @@ def test_a_sketch_of_few_directions_loses_no_pair(monkeypatch, axes, few, thresh
     assert 1 < len(np.unique(found)) < 300
 
 
+def test_no_pair_is_lost_where_next_to_nothing_is_left_beside_the_directions(monkeypatch):
+    """What is left of a vector that lies in them is the root of a rounding error."""
+    monkeypatch.setattr(module, "SAMPLE", 400)
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(128, 128)))[0]
+    crowd = rng.normal(size=(2000, 64)) @ basis[:64]
+    lost = []
+    for near_by in np.geomspace(5e-5, 1e-3, 100):
+        one, off = rng.normal(size=64) @ basis[:64], rng.normal(size=64) @ basis[64:]
+        one, off = one / np.linalg.norm(one), off / np.linalg.norm(off)
+        lost.append((one + near_by * off, 0.8 * one + 0.6 * off))
+    vectors = unit(np.concatenate([crowd, *map(np.stack, lost)]))
+    cosines = vectors @ vectors.T
+    sure = np.abs(cosines - 0.8) > 1e-6
+    label = near(vectors, 0.8)
+    joined = label[:, None] == label
+    assert joined[sure & (cosines >= 0.8)].all()
+    assert len(np.unique(label)) > 1000
+
+
 def test_vectors_that_are_all_alike(monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 32)
     monkeypatch.setattr(module, "SAMPLE", 10)

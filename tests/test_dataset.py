@@ -83,7 +83,7 @@ def test_damage_is_found_before_a_value_is_used(tmp_path):
 def test_rows_of_a_trunk_are_read_when_they_are_asked_for(tuned, tiny):
     cache = Cache(tuned)
     trunk = choose_trunk(cache, (tiny.vit,))
-    data = load_dataset(cache, (trunk,), choose_target(cache, None))
+    data = load_dataset(cache, (trunk,), choose_target(cache, None), views=True)
     whole = cache.values(trunk)
     assert data.blocks == (5 * 64,)
     assert data.X.shape == (len(data.rows), 5, 64)

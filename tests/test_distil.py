@@ -8,14 +8,15 @@ import pytest
 
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import choose_features, load_dataset
-from img2prompt_cache.distil import cheapest, fit_distil, split_of
-from img2prompt_cache.ensemble import fit_blend
+from img2prompt_cache.distil import cheapest, fit_distil
+from img2prompt_cache.ensemble import fit_blend, split_of
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting import Choice, fit
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.lessons import load_lessons, recipe
 from img2prompt_cache.runfile import load_run
 from img2prompt_cache.runfolder import load_head
+from img2prompt_cache.validation import load_validation
 from synthetic import ONE, OTHER, Cli, make_cache
 
 STUDENT = {"hidden": [8], "epochs": 3, "lr": 1e-2}
@@ -63,7 +64,7 @@ def test_the_hold_out_has_no_say_in_what_a_student_learns(cache, name):
     folder = cache.folder / "runs" / name
     run = load_run(folder)
     lessons = load_lessons(cache, run, choose_features(cache, (OTHER,)))
-    split = split_of(folder, run, lessons.data)
+    split = split_of(folder, run, load_validation(folder, run), lessons.data)
     train, held = next(iter(split.sides))
     spoilt = lessons.data.y.copy()
     spoilt[held] = -spoilt[held][::-1]
@@ -129,7 +130,7 @@ def test_images_without_prompt_are_learned_from(cache):
     run = load_run(folder)
     lessons = load_lessons(cache, run, choose_features(cache, (OTHER,)))
     assert len(lessons.more) == 2
-    split = split_of(folder, run, lessons.data)
+    split = split_of(folder, run, load_validation(folder, run), lessons.data)
     head = make_head("distil", student=STUDENT)
     alone = replace(lessons, more=lessons.more[:0])
     with_them, without = (

@@ -11,7 +11,7 @@ from safetensors.numpy import load, save
 from sklearn.base import clone
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.heads import HEADS, make_head, settings_of, space_of
+from img2prompt_cache.heads import HEADS, checks, make_head, settings_of, space_of
 from img2prompt_cache.metrics import cosine, mean_cosine, unit
 
 FEW = {"max_epochs": 5, "batch_size": 32, "lr": 1e-2}
@@ -254,3 +254,10 @@ def test_a_report_can_end_the_scoring(name):
 @every_head
 def test_what_is_worth_searching_is_a_setting(name):
     assert {*space_of(name)} <= {*settings_of(name)} - {"seed"}
+
+
+def test_the_row_of_a_bad_value_is_told_whatever_the_shape():
+    values = np.zeros((4, 3, 2), np.float32)
+    values[2, 1, 0] = np.nan
+    with pytest.raises(Img2PromptError, match="views hold NaN or infinity, first in row 2;"):
+        checks.finite("views", values)

@@ -165,3 +165,10 @@ def test_a_torch_loader_gives_tensors(columns: dict[str, MappedColumn]) -> None:
         loaded = torch.cat([batch[number] for batch in loader])
         assert loaded.dtype == torch.float32
         np.testing.assert_array_equal(loaded, EXPECTED[name][rows])
+
+
+def test_maps_take_a_small_share_of_the_files_that_may_be_open(monkeypatch):
+    resource = pytest.importorskip("resource")
+    for limit, most in ((1024, 64), (10, 1), (1 << 20, 256), (resource.RLIM_INFINITY, 256)):
+        monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
+        assert mapped._most_maps() == most

@@ -181,6 +181,23 @@ def test_a_blend_of_tuned_tails_and_others_predicts_alike_for_images_and_for_wha
     np.testing.assert_allclose(cached.vectors, mix(said, head.weights_), atol=1e-6)
 
 
+def test_members_are_blended_in_any_order_where_an_image_has_no_views(tiny, tmp_path):
+    images, cache = make_source(tmp_path / "images", 16), tmp_path / "cache"
+    tiny.extract(images, cache, backbones=(tiny.vit,), taps=choose_taps(trunk=1))
+    min(images.rglob("*.png")).unlink()
+    tiny.extract(images, cache, backbones=(tiny.vit,), taps=choose_taps(trunk=1, views=1))
+    opened = Cache(cache)
+    settings = {"alpha": 1.0, "epochs": 1, "views": False}
+    tail = fit(opened, Choice("finetune", settings, split="random", folds=2), tmp_path / "tail")[0]
+    ridge = fit(opened, Choice("ridge", {"alpha": 1.0}, split="random", folds=2), tmp_path / "ridge")[0]
+    one, other = (
+        fit_blend(opened, each, tmp_path / f"blend{number}")[1]
+        for number, each in enumerate(([tail, ridge], [ridge, tail]))
+    )
+    assert one.metrics["n"] == other.metrics["n"]
+    assert one.metrics["cosine"] == pytest.approx(other.metrics["cosine"], abs=1e-6)
+
+
 def test_a_tuned_tail_needs_the_backbone_and_the_trunk_it_was_cut_from(tiny, pairs, made, tmp_path):
     own = save_backbone(tmp_path / "own", "test_vit", seed=3)
     spec, folder = f"timm:local-dir:{own}", tmp_path / "cache"

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, pad
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 # torch has no types for these.
-# mypy: disable-error-code="untyped-decorator,no-untyped-call"
+# mypy: disable-error-code="untyped-decorator,no-untyped-call,override"
 
 WIDEST = 3
 
@@ -63,6 +64,7 @@ class _InPieces(torch.autograd.Function):
         return conv2d(x, kernel, bias, padding=padding, groups=len(kernel))
 
     @staticmethod
+    @once_differentiable
     @custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, kernel = ctx.saved_tensors

@@ -109,10 +109,12 @@ def attend(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int, scale: fl
 
 def _timm(block: nn.Module, x: Tensor) -> Tensor:
     normed, attn = block.norm1(x), block.attn
-    # A packed layer cannot be taken apart; keys that are normed have to be made; a gate is of every token.
-    if type(attn.qkv) is nn.Linear and isinstance(attn.k_norm, nn.Identity) and attn.gate is None:
+    # Another kind of attention computes otherwise; a packed layer cannot be taken apart; keys that are normed
+    # have to be made; a gate is of every token. Older versions of timm have neither gate nor norm.
+    plain = type(attn).__qualname__ == "Attention" and type(attn.qkv) is nn.Linear
+    if plain and isinstance(attn.k_norm, nn.Identity) and getattr(attn, "gate", None) is None:
         seen = attend(normed, attn.qkv.weight, attn.qkv.bias, attn.num_heads, attn.scale)
-        seen = attn.proj_drop(attn.proj(attn.norm(seen)))
+        seen = attn.proj_drop(attn.proj(getattr(attn, "norm", nn.Identity())(seen)))
     else:
         seen = attn(normed)[:, :1]
     x = x[:, :1] + block.drop_path1(block.ls1(seen))

@@ -12,7 +12,7 @@ from img2prompt_cache.blending import ablation, best_weights, mix, overlaps
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import checks, make_head
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.joined import places, take, width, widths
+from img2prompt_cache.joined import spans, take, width, widths
 from img2prompt_cache.splits import k_folds
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Blend(Head):
         self.seed = seed
 
     def bind(self, columns: Sequence[Described]) -> Self:
-        """Keep the columns for those members that have to be told; see `Head.bind`."""
+        """Keep the columns for those members that have to be told before `load_state`; see `Head.bind`."""
         self._bound = columns
         return self
 
@@ -185,8 +185,7 @@ class Blend(Head):
         if not _are_weights(weights):
             raise Img2PromptError(f"the saved head's 'weights' are {weights.tolist()}; fit it again")
         heads = self._make()
-        sizes = [(column.spec, prod(column.shape)) for column in self._bound]
-        by_place = dict(zip(places(sizes).values(), self._bound, strict=True))
+        by_place = dict(zip(spans(prod(column.shape) for column in self._bound), self._bound, strict=True))
         for number, (head, ranges) in enumerate(zip(heads, self._columns((width,)), strict=True)):
             prefix = _prefix(number)
             own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -219,7 +218,7 @@ class Blend(Head):
         return [make_head(member["head"], **member.get("settings", {})) for member in self.members]
 
     def _columns(self, blocks: tuple[int, ...]) -> list[list[tuple[int, int]]]:
-        everything = list(places((str(number), width) for number, width in enumerate(blocks)).values())
+        everything = spans(blocks)
         found = [[(start, stop) for start, stop in m.get("columns", everything)] for m in self.members]
         for ranges in found:
             whole = all(isinstance(edge, int) for each in ranges for edge in each)

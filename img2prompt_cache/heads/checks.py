@@ -91,7 +91,7 @@ def finite(what: str, values: NDArray[Any]) -> NDArray[np.float32]:
     """
     # A float64 sum of float32 values cannot overflow, so it is finite exactly when they all are.
     if not np.isfinite(np.sum(values, dtype=np.float64)):
-        row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+        row = int(np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))[0])
         raise Img2PromptError(
             f"{what} hold NaN or infinity, first in row {row}; "
             "run `verify` on the cache, or extract them anew"

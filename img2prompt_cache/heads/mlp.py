@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.heads.base import Features, Groups, Report, State, Targets
 
-    _Sides = tuple[Features, Targets, tuple[Features, Targets] | None]
-
 MAX_LAYERS, MAX_WIDTH = 16, 1 << 16
 LEAST = {
     **dict.fromkeys(("lr", "weight_decay", "dropout", "expand", "warmup", "ema", "clip"), 0),
@@ -270,7 +268,7 @@ class Mlp(Head):
             raise UsageError(f"{self.name} with views=true takes views, and there are none")
         if views.ndim != 3 or (views.shape[0], views.shape[2]) != X.shape:
             raise ValueError(f"views {views.shape} do not fit features {X.shape}")
-        checks.finite("views", views.reshape(-1, X.shape[1]))
+        checks.finite("views", views)
         return views
 
     def _check_settings(self) -> None:

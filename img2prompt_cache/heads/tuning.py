@@ -201,7 +201,8 @@ class Tuning:
         pulls = [min(1.0, peak * rate * head.pull) for peak in self._rates.values()]
         with torch.no_grad():
             weights, start, average = map(_listed, (self._weights, self._start, self._average))
-            torch._foreach_lerp_(weights, start, pulls)
+            for value, first, pull in zip(weights, start, pulls, strict=True):
+                value.lerp_(first, pull)
             torch._foreach_lerp_(average, weights, 1 - keep)
 
     def predict(self, X: Inputs, mix: float | None = None) -> Targets:
