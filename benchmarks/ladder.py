@@ -23,10 +23,10 @@ from typing import Any
 from system import load, save
 
 HEADS = ("mean", "nearest", "knn", "ridge", "kernel", "linear", "mlp", "wide-mlp", "finetune", "blend")
-ALONE = ("ridge",)
+ALONE = ("knn", "ridge")
 TUNED = "efficientnet-lite0"
 TRUNK = ("--backbone", f"packaged:{TUNED}", "--trunk", 2, "--views", 2)
-BLENDED = ("knn-joined", "ridge-joined", "kernel-joined", "mlp-joined", f"finetune-{TUNED}")
+BLENDED = ("knn-joined", f"knn-{TUNED}", "ridge-joined", "kernel-joined", "mlp-joined", f"finetune-{TUNED}")
 SETTINGS = {"wide-mlp": ("--set", "expand=2")}
 """Sixteen times as wide takes too long here."""
 FOLDS = 5

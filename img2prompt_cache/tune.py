@@ -11,9 +11,11 @@ import numpy as np
 
 from img2prompt_cache.cache import Cache
 from img2prompt_cache.dataset import Dataset, choose_target, load_dataset
-from img2prompt_cache.errors import Img2PromptError, unknown
+from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.fitting import Choice, choose_columns, make_split, seeded
 from img2prompt_cache.heads import make_head
+from img2prompt_cache.heads.blend import Blend
+from img2prompt_cache.heads.distil import Distil
 from img2prompt_cache.ranges import Space, to_json
 from img2prompt_cache.record import describe_split, use_of
 from img2prompt_cache.runfile import Use
@@ -88,6 +90,7 @@ def tune(
     if search.sampler not in SAMPLERS:
         raise unknown("sampler", search.sampler, SAMPLERS)
     head = seeded(make_head(choice.head), choice.seed)
+    _require_searchable(head, search.space)
     target = choose_target(cache, choice.encoder)
     views = bool(head.get_params().get("views"))
     data = load_dataset(cache, choose_columns(cache, head, choice.features)[0], target, views=views)
@@ -112,6 +115,20 @@ def tune(
             finished.append(study.attempt(search.sampler, seed, score, prune=search.prune))
             told(finished[-1])
     return finished
+
+
+def _require_searchable(head: Head, space: Space) -> None:
+    """Refuse what a trial would not feel: it fits a head on features and targets alone.
+
+    Raises
+    ------
+    UsageError
+        Naming the head, or the setting.
+    """
+    if head.name in (Blend.name, Distil.name):
+        raise UsageError(f"tune fits heads by themselves, and {head.name} is made of runs; tune its members")
+    if head.takes == "features" and "views" in space:
+        raise UsageError("tune scores on the images themselves, so it cannot search views; compare two fits")
 
 
 def best(trials: list[FinishedTrial]) -> FinishedTrial:

@@ -237,3 +237,17 @@ def test_the_settings_of_a_tuned_tail_are_searched_on_its_trunk(tiny, tuned, tmp
     with reading(file) as study:
         assert study.identity["features"][0]["spec"] == f"{tiny.vit}#k2"
     assert "#" not in default_file(Cache(tuned), Choice("finetune", features=options["features"]), None).name
+
+
+@pytest.mark.parametrize(
+    ("head", "space", "words"),
+    [
+        ("distil", {"share": Uniform(0.1, 0.5)}, "distil is made of runs"),
+        ("blend", {"folds": Whole(2, 5)}, "blend is made of runs"),
+        ("mlp", {"views": Choices((False, True))}, "cannot search views"),
+    ],
+)
+def test_what_a_trial_would_not_feel_is_refused(cache, file, head, space, words):
+    with pytest.raises(UsageError, match=words):
+        run(cache, file, 1, head, space=space)
+    assert not file.exists()
