@@ -198,12 +198,10 @@ class Tuning:
         self._step += 1
         # As timm warms up its average: the start counts for little after ten steps.
         keep = min(head.ema, (1 + self._step) / (10 + self._step))
-        pulls = [min(1.0, peak * rate * head.pull) for peak in self._rates.values()]
         with torch.no_grad():
-            weights, start, average = map(_listed, (self._weights, self._start, self._average))
-            for value, first, pull in zip(weights, start, pulls, strict=True):
-                value.lerp_(first, pull)
-            torch._foreach_lerp_(average, weights, 1 - keep)
+            for name, value in self._weights.items():
+                value.lerp_(self._start[name], min(1.0, self._rates[name] * rate * head.pull))
+            torch._foreach_lerp_([*self._average.values()], [*self._weights.values()], 1 - keep)
 
     def predict(self, X: Inputs, mix: float | None = None) -> Targets:
         """Predict with the averaged weights; with `mix` as `settle` would leave them."""
@@ -239,10 +237,6 @@ def load(network: Network, tensors: Mapping[str, NDArray[Any]]) -> None:
 
 def _on(network: Network, values: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.asarray(values, np.float32)).to(network.device)
-
-
-def _listed(weights: Weights) -> list[Tensor]:
-    return list(weights.values())
 
 
 def _size(value: Tensor) -> float:
