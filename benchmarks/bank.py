@@ -24,11 +24,11 @@ import numpy as np
 from grown import grow
 from system import save
 
-from img2prompt_cache.bank import Bank
-from img2prompt_cache.cells import recall_of
-from img2prompt_cache.encoders import load_encoder
-from img2prompt_cache.metrics import unit
-from img2prompt_cache.validation import load_validation
+from img2prompt_cache.models.encoders.base import load_encoder
+from img2prompt_cache.numerics.ivf import recall_of
+from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.prediction.bank import Bank
+from img2prompt_cache.runs.held_out import load_validation
 
 QUERIES = 300
 AT = 10

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 from system import save
 
-from img2prompt_cache.manifest import Column, Part, part_file
-from img2prompt_cache.mapped import MappedColumn
-from img2prompt_cache.parts import PartFile
+from img2prompt_cache.cache.manifest import Column, Part, part_file
+from img2prompt_cache.cache.mapped import MappedColumn
+from img2prompt_cache.cache.parts import PartFile
 
 ROUNDS, BATCHES, BATCH = 5, 200, 256
 

@@ -35,14 +35,14 @@ from limit import local
 from PIL import Image, ImageOps
 from system import load, save
 
-from img2prompt_cache import images
-from img2prompt_cache.backbones import load_backbone
-from img2prompt_cache.backbones.base import Backbone
-from img2prompt_cache.clock import Clock
-from img2prompt_cache.geometry import Geometry
-from img2prompt_cache.metrics import cosine
-from img2prompt_cache.reader import encode_batches
-from img2prompt_cache.slices import Slice
+from img2prompt_cache.extraction.clock import Clock
+from img2prompt_cache.extraction.encode import encode_batches
+from img2prompt_cache.extraction.work import Slice
+from img2prompt_cache.images.decode import decode
+from img2prompt_cache.images.geometry import Geometry
+from img2prompt_cache.models.backbones import load_backbone
+from img2prompt_cache.models.backbones.base import Backbone
+from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.sources import open_source
 
 BACKBONES = ("packaged:efficientnet-lite0", "packaged:vit-small-saliency")
@@ -133,7 +133,7 @@ def decoders(form: str) -> dict[str, Decoder]:
         return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
     rgb = tv.ImageReadMode.RGB
-    found: dict[str, Decoder] = {"img2prompt-cache": images.decode, "Pillow": pillow}
+    found: dict[str, Decoder] = {"img2prompt-cache": decode, "Pillow": pillow}
     if form == "JPEG":
         found["Pillow, draft"] = drafted
         found["torchvision"] = lambda data: of(tv.decode_jpeg(tensor(data), mode=rgb))
@@ -252,11 +252,11 @@ class Parity:
 
 def steps(kind: str, folder: Path, files: list[bytes], geometries: list[Geometry]) -> dict[str, float]:
     """Milliseconds of each step that an image goes through before the forward pass."""
-    paths, pictures = sorted(folder.iterdir()), [images.decode(data) for data in files]
+    paths, pictures = sorted(folder.iterdir()), [decode(data) for data in files]
     found = {
         "read": seconds(Path.read_bytes, paths),
         "sha256": seconds(lambda data: hashlib.sha256(data).hexdigest(), files),
-        "decode": seconds(images.decode, files),
+        "decode": seconds(decode, files),
         "of which Pillow": seconds(pillow, files),
         "resize": seconds(lambda picture: [g.apply(picture) for g in geometries], pictures),
     }

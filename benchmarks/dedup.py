@@ -21,12 +21,12 @@ import numpy as np
 from grown import grow
 from system import save
 
-from img2prompt_cache.cache import Cache
-from img2prompt_cache.components import components, near
-from img2prompt_cache.dataset import choose_features, choose_target, load_dataset
-from img2prompt_cache.dedup import find_duplicates, twins
-from img2prompt_cache.heads.scaling import standardiser
-from img2prompt_cache.metrics import unit
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data.dataset import choose_features, choose_target, load_dataset
+from img2prompt_cache.data.dedup import find_duplicates, twins
+from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.similarity_graph import components, near
+from img2prompt_cache.numerics.standardise import standardiser
 
 TIMES = 3
 

@@ -31,8 +31,8 @@ STEPS = 40
 
 def run(arguments: list[str], said: Path, limit: int | None = None) -> int:
     """Run a pass in a fork, without the check of room; give its exit code."""
-    from img2prompt_cache import extraction
     from img2prompt_cache.cli import main
+    from img2prompt_cache.extraction import extract
 
     pid = os.fork()
     if pid == 0:
@@ -41,7 +41,7 @@ def run(arguments: list[str], said: Path, limit: int | None = None) -> int:
             with said.open("w") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
-            extraction.require_room = lambda folder, plan: None  # type: ignore[assignment]
+            extract.require_room = lambda folder, plan: None  # type: ignore[assignment]
             if limit is not None:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
@@ -60,7 +60,7 @@ def mount(folder: Path, size: int, *options: str) -> None:
 
 def drill(arguments: list[str], folder: Path) -> dict[str, Any]:
     """Run the drill; give its figures."""
-    from img2prompt_cache.cache import Cache
+    from img2prompt_cache.cache.reader import Cache
 
     said, disk = folder / "said.txt", folder / "disk"
     command = ["extract", *arguments, "--cache"]

@@ -23,16 +23,16 @@ import numpy as np
 import torch
 from system import load, save
 
-from img2prompt_cache.backbones import load_backbone
-from img2prompt_cache.backbones.base import Backbone
-from img2prompt_cache.backbones.tails import load_ending
-from img2prompt_cache.cache import Cache
-from img2prompt_cache.dataset import choose_target, choose_trunk, load_dataset
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data.dataset import choose_target, choose_trunk, load_dataset
+from img2prompt_cache.extraction.encode import cores
 from img2prompt_cache.heads.finetune import Finetune
+from img2prompt_cache.heads.neural.finetuning import Network, Tuning, pool
 from img2prompt_cache.heads.ridge import Ridge
-from img2prompt_cache.heads.tuning import Network, Tuning, pool
-from img2prompt_cache.images import decode
-from img2prompt_cache.reader import cores
+from img2prompt_cache.images.decode import decode
+from img2prompt_cache.models.backbones import load_backbone
+from img2prompt_cache.models.backbones.base import Backbone
+from img2prompt_cache.models.backbones.tail import load_ending
 from img2prompt_cache.sources import open_source
 
 BACKBONES = ("packaged:efficientnet-lite0", "packaged:vit-small-saliency")

@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from img2prompt_cache.errors import ImageError, UsageError
-from img2prompt_cache.images import decode
+from img2prompt_cache.images.decode import decode
 from img2prompt_cache.sources import open_source
 from img2prompt_cache.sources.metadata import read_prompt
 

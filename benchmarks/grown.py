@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.metrics import unit
-from img2prompt_cache.neighbours import flat_index, nearest
+from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.neighbours import flat_index, nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -97,8 +97,8 @@ class Times:
 
 def one_pass(source: Path, cache: Path, options: list[str]) -> None:
     """Be that process."""
-    from img2prompt_cache.extraction import extract
-    from img2prompt_cache.models import Request
+    from img2prompt_cache.extraction.extract import extract
+    from img2prompt_cache.models.loader import Request
     from img2prompt_cache.sources import open_source
 
     given = dict(zip(options[::2], options[1::2], strict=True))
@@ -182,12 +182,12 @@ def start(source: Path, cache: Path, options: list[str]) -> float:
 def make_finished(source: Path, cache: Path, options: list[str]) -> None:
     """Write the cache that a pass over the source would have left, with random features."""
 
-    from img2prompt_cache.agenda import prepare
-    from img2prompt_cache.manifest import Part, part_file
-    from img2prompt_cache.models import Request
-    from img2prompt_cache.parts import PartFile
+    from img2prompt_cache.cache.manifest import Part, part_file
+    from img2prompt_cache.cache.parts import PartFile
+    from img2prompt_cache.cache.writer import commit, writing
+    from img2prompt_cache.extraction.agenda import prepare
+    from img2prompt_cache.models.loader import Request
     from img2prompt_cache.sources import open_source
-    from img2prompt_cache.writer import commit, writing
     from kit import Log
 
     opened = open_source(source)

@@ -16,7 +16,7 @@ from typing import Any
 
 from system import save
 
-from img2prompt_cache.runfile import load_run
+from img2prompt_cache.runs.run import load_run
 
 HEADS = ("mean", "nearest", "knn", "ridge", "mlp")
 

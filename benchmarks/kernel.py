@@ -21,8 +21,8 @@ from system import save
 from img2prompt_cache.heads import kernel as module
 from img2prompt_cache.heads.kernel import Kernel
 from img2prompt_cache.heads.ridge import Ridge
-from img2prompt_cache.kernel import kernel, whitener
-from img2prompt_cache.metrics import unit
+from img2prompt_cache.numerics.kernel_ridge import kernel, whitener
+from img2prompt_cache.numerics.metrics import unit
 
 BLOCKS, T, HELD = (1280, 384), 384, 2000
 
@@ -40,9 +40,9 @@ def synthetic(n: int) -> tuple[Any, ...]:
 
 def cached(folder: Path) -> tuple[Any, ...]:
     """Training and held-out rows of a cache, joined."""
-    from img2prompt_cache.cache import Cache
-    from img2prompt_cache.dataset import choose_features, choose_target, load_dataset
-    from img2prompt_cache.fitting import make_split
+    from img2prompt_cache.cache.reader import Cache
+    from img2prompt_cache.data.dataset import choose_features, choose_target, load_dataset
+    from img2prompt_cache.fitting.fit import make_split
 
     cache = Cache(folder)
     data = load_dataset(cache, choose_features(cache, ()), choose_target(cache, None))

@@ -35,10 +35,11 @@ def preload() -> None:
     import timm
     import torch
 
-    from img2prompt_cache import encoders, engines, extraction
-    from img2prompt_cache.backbones import open_clip_models, timm_models
+    from img2prompt_cache.extraction import engines, extract
+    from img2prompt_cache.models.backbones import open_clip_models, timm_models
+    from img2prompt_cache.models.encoders import base
 
-    kept = (filelock, open_clip, sentence_transformers, timm, torch, encoders, engines, extraction)
+    kept = (filelock, open_clip, sentence_transformers, timm, torch, base, engines, extract)
     assert all((*kept, open_clip_models, timm_models))
 
 
@@ -74,7 +75,7 @@ def drill(
     arguments: list[str], folder: Path, kills: int, number: signal.Signals, seed: int
 ) -> dict[str, Any]:
     """Run the drill; give its figures."""
-    from img2prompt_cache.cache import Cache
+    from img2prompt_cache.cache.reader import Cache
 
     said = folder / "said.txt"
 

@@ -18,11 +18,11 @@ import numpy as np
 from grown import grow
 from system import save
 
-from img2prompt_cache.cache import Cache
-from img2prompt_cache.cells import fit_cells, hold_back, recall_of
-from img2prompt_cache.dataset import choose_features, load_dataset
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data.dataset import choose_features, load_dataset
 from img2prompt_cache.heads.nearest import Nearest
-from img2prompt_cache.neighbours import flat_index, nearest
+from img2prompt_cache.numerics.ivf import fit_cells, hold_back, recall_of
+from img2prompt_cache.numerics.neighbours import flat_index, nearest
 
 QUERIES = 500
 AT = 10

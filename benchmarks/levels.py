@@ -18,12 +18,12 @@ import numpy as np
 from precision import FOLDS, extract, read
 from system import load, save
 
-from img2prompt_cache.bootstrap import interval
-from img2prompt_cache.cache import Cache
-from img2prompt_cache.fitting import make_split
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.fitting.evaluate import try_out
+from img2prompt_cache.fitting.fit import make_split
 from img2prompt_cache.heads import make_head
-from img2prompt_cache.metrics import cosine
-from img2prompt_cache.trial import try_out
+from img2prompt_cache.numerics.bootstrap import interval
+from img2prompt_cache.numerics.metrics import cosine
 
 PRESET = ("packaged:efficientnet-lite0", "packaged:vit-small-saliency")
 

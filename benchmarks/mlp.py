@@ -29,10 +29,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
 
 from img2prompt_cache.heads.mlp import Mlp
-from img2prompt_cache.heads.network import outputs, start_at
-from img2prompt_cache.heads.scaling import standardiser
-from img2prompt_cache.heads.training import Pairs, Training
-from img2prompt_cache.metrics import mean_cosine, unit
+from img2prompt_cache.heads.neural.network import outputs, start_at
+from img2prompt_cache.heads.neural.training import Pairs, Training
+from img2prompt_cache.numerics.metrics import mean_cosine, unit
+from img2prompt_cache.numerics.standardise import standardiser
 
 Epochs = Iterator[list[np.ndarray]]
 """Predictions for the held-out rows after each epoch, one for each network."""

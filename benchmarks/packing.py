@@ -19,7 +19,8 @@ import torch
 from limit import BATCH, gemm_rate, in_lanes, local
 from system import save
 
-from img2prompt_cache.backbones import load_backbone, pack
+from img2prompt_cache.models.backbones import load_backbone
+from img2prompt_cache.models.backbones.rewrites import packed_linear
 
 NAMES = ("vit_b_16", "clip_b_32")
 BATCHES = 4
@@ -34,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     specs = {name: local(options.work / "models", name) for name in NAMES}
     packed = {name: load_backbone(spec, precision="bf16") for name, spec in specs.items()}
-    with patch.object(pack, "_can_pack", lambda: False):
+    with patch.object(packed_linear, "_can_pack", lambda: False):
         plain = {name: load_backbone(spec, precision="bf16") for name, spec in specs.items()}
     rounds: dict[str, list[float]] = {}
     for _ in range(options.rounds):

@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 from system import load, save
 
-from img2prompt_cache.backbones import load_backbone
-from img2prompt_cache.bootstrap import interval
-from img2prompt_cache.cache import Cache
-from img2prompt_cache.dataset import Dataset, choose_features, choose_target, load_dataset
-from img2prompt_cache.fidelity import falls_short, fidelity
-from img2prompt_cache.fitting import make_split
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data.dataset import Dataset, choose_features, choose_target, load_dataset
+from img2prompt_cache.fitting.evaluate import try_out
+from img2prompt_cache.fitting.fit import make_split
 from img2prompt_cache.heads import make_head
-from img2prompt_cache.metrics import cosine
-from img2prompt_cache.trial import try_out
+from img2prompt_cache.models.backbones import load_backbone
+from img2prompt_cache.models.backbones.fidelity import falls_short, fidelity
+from img2prompt_cache.numerics.bootstrap import interval
+from img2prompt_cache.numerics.metrics import cosine
 
 BACKBONES = ("packaged:efficientnet-lite0", "packaged:efficientnet-lite2", "packaged:vit-small-saliency")
 ENCODER = "packaged:all-MiniLM-L6-v2"

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from system import save
 
-from img2prompt_cache.gram import Rows
+from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.heads.ridge import Ridge
-from img2prompt_cache.metrics import mean_cosine, unit
-from img2prompt_cache.spectrum import penalties
-from img2prompt_cache.splits import k_folds
+from img2prompt_cache.numerics.gram import Rows
+from img2prompt_cache.numerics.metrics import mean_cosine, unit
+from img2prompt_cache.numerics.ridge_path import penalties
 
 P, T, HELD, CHUNK = 1408, 384, 5_000, 16_384
 REPEATS = 3

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from img2prompt_cache.versions import library_versions
+from img2prompt_cache.environment import library_versions
 
 RESULTS = Path(__file__).parent / "results"
 

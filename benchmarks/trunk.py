@@ -26,19 +26,19 @@ from limit import local
 from PIL.Image import Image
 from system import load, save
 
-from img2prompt_cache.backbones import load_backbone
-from img2prompt_cache.backbones.base import Backbone
-from img2prompt_cache.backbones.taps import Tap, choose_taps, shape_of
-from img2prompt_cache.backbones.trunks import split
-from img2prompt_cache.clock import Clock
-from img2prompt_cache.images import decode
-from img2prompt_cache.manifest import Column, column_folder
-from img2prompt_cache.metrics import cosine
-from img2prompt_cache.quantise import quantise, restore
-from img2prompt_cache.slices import Slice
+from img2prompt_cache.cache.manifest import Column, column_folder
+from img2prompt_cache.cache.quantise import quantise, restore
+from img2prompt_cache.extraction.clock import Clock
+from img2prompt_cache.extraction.compute import compute_part
+from img2prompt_cache.extraction.work import Slice
+from img2prompt_cache.images.decode import decode
+from img2prompt_cache.models.backbones import load_backbone
+from img2prompt_cache.models.backbones.base import Backbone
+from img2prompt_cache.models.backbones.taps import Tap, choose_taps, shape_of
+from img2prompt_cache.models.backbones.trunks import split
+from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.sources import open_source
 from img2prompt_cache.sources.base import Source
-from img2prompt_cache.worker import compute_part
 
 PACKAGED = {
     "efficientnet-lite0": "packaged:efficientnet-lite0",

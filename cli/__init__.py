@@ -1,1 +1,4 @@
-"""The command line: one file a command. Only what a command needs is imported, and only when it runs."""
+"""The command line, one file a command.
+
+Only what a command needs is imported, and only when it runs.
+"""

@@ -11,9 +11,9 @@ import typer
 from . import console
 
 if TYPE_CHECKING:
-    from img2prompt_cache.breakdown import Cell
-    from img2prompt_cache.comparison import Difference, Leaderboard
-    from img2prompt_cache.runfile import Run
+    from img2prompt_cache.runs.breakdown import Cell
+    from img2prompt_cache.runs.leaderboard import Difference, Leaderboard
+    from img2prompt_cache.runs.run import Run
 
     Told = list[tuple[Path, Run, Difference | None]]
 
@@ -54,10 +54,10 @@ def compare(
     more a random split says of the same head. Intervals are of 95 %, by bootstrap over groups of alike
     prompts or images.
     """
-    from img2prompt_cache.breakdown import breakdown
-    from img2prompt_cache.comparison import compare as rank
-    from img2prompt_cache.comparison import differences
-    from img2prompt_cache.runs import find_runs, resolve_run
+    from img2prompt_cache.runs.breakdown import breakdown
+    from img2prompt_cache.runs.leaderboard import compare as rank
+    from img2prompt_cache.runs.leaderboard import differences
+    from img2prompt_cache.runs.names import find_runs, resolve_run
 
     folder = Path(cache)
     reference = None if against is None else resolve_run(against, folder)
@@ -86,8 +86,8 @@ def compare(
 def _readable(folder: Path, *, rows: bool) -> bool:
     """Whether a run, and its held-out rows if `rows`, can be read: none spoils it for those beside it."""
     from img2prompt_cache.errors import Img2PromptError
-    from img2prompt_cache.runfile import load_run
-    from img2prompt_cache.validation import load_validation
+    from img2prompt_cache.runs.held_out import load_validation
+    from img2prompt_cache.runs.run import load_run
 
     try:
         run = load_run(folder)
@@ -108,7 +108,7 @@ def _told(board: Leaderboard) -> str:
 
 
 def _json(told: Told, cells: Sequence[Cell] | None) -> list[dict[str, Any]]:
-    from img2prompt_cache.runfile import LATER, METRICS
+    from img2prompt_cache.runs.run import LATER, METRICS
 
     found = []
     for number, (path, run, difference) in enumerate(told):
@@ -130,7 +130,7 @@ def _json(told: Told, cells: Sequence[Cell] | None) -> list[dict[str, Any]]:
 
 
 def _table(told: Told, *, with_difference: bool) -> str:
-    from img2prompt_cache.runs import short_name
+    from img2prompt_cache.runs.names import short_name
 
     header = ["run", "head", "features", "cosine", "95 % interval"]
     header += ["difference"] * with_difference

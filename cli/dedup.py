@@ -29,9 +29,9 @@ def dedup(
 
     Of rows that are alike the first good one is kept.
     """
-    from img2prompt_cache.cache import Cache
-    from img2prompt_cache.dataset import choose_features, choose_target
-    from img2prompt_cache.dedup import NAME, check_free, find_duplicates, save_duplicates, twins
+    from img2prompt_cache.cache.reader import Cache
+    from img2prompt_cache.data.dataset import choose_features, choose_target
+    from img2prompt_cache.data.dedup import NAME, check_free, find_duplicates, save_duplicates, twins
 
     opened = Cache(Path(cache))
     out = out or opened.folder / NAME

@@ -30,7 +30,7 @@ def demo(
 ) -> None:
     """Draw scenes with prompts, then extract, fit every head, compare, and predict for scenes held back."""
     from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.scenes import write_demo
+    from img2prompt_cache.images.scenes import write_demo
 
     if overwrite and (folder / "prompts.csv").is_file() and (folder / "new" / "truth.csv").is_file():
         shutil.rmtree(folder)

@@ -16,7 +16,7 @@ def doctor(
     json: console.Json = False,
 ) -> None:
     """Say what this machine can do: device, number formats, hub, package index, disk, versions."""
-    from img2prompt_cache.doctor import examine
+    from img2prompt_cache.environment import examine
 
     found = examine(online=not offline)
     if json:

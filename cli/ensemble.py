@@ -11,8 +11,8 @@ import typer
 from . import console
 
 if TYPE_CHECKING:
-    from img2prompt_cache.cache import Cache
-    from img2prompt_cache.runfile import Run
+    from img2prompt_cache.cache.reader import Cache
+    from img2prompt_cache.runs.run import Run
 
 _OWN = {
     "blend": ("head", "cache", "members", "run", "seed", "overwrite", "json"),
@@ -46,10 +46,10 @@ def fit_on_runs(
     _refuse_others(context, head)
     options = {name: context.params[name] for name in ("seed", "overwrite")}
     if head == "blend":
-        from img2prompt_cache.ensemble import fit_blend
+        from img2prompt_cache.fitting.blend import fit_blend
 
         return fit_blend(cache, _runs("--members", members or "", cache), context.params["run"], **options)
-    from img2prompt_cache.distil import fit_distil
+    from img2prompt_cache.fitting.distil import fit_distil
 
     named = _runs("--teacher", teacher or "", cache)
     if len(named) != 1:
@@ -77,7 +77,7 @@ def _refuse_others(context: typer.Context, head: str) -> None:
 
 def _runs(option: str, text: str, cache: Cache) -> list[Path]:
     from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.runs import resolve_run
+    from img2prompt_cache.runs.names import resolve_run
 
     names = [name.strip() for name in text.split(",")] if text else []
     if not all(names):

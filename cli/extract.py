@@ -11,9 +11,9 @@ import typer
 from . import console
 
 if TYPE_CHECKING:
-    from img2prompt_cache.shards import ShardReport
+    from img2prompt_cache.extraction.report import Plan, Report
+    from img2prompt_cache.extraction.shards import ShardReport
     from img2prompt_cache.sources.base import Source, SourceOptions
-    from img2prompt_cache.watcher import Plan, Report
 
 _MORE = "What to keep besides features"
 _MACHINES = "Past one process"
@@ -157,13 +157,13 @@ def extract(
     Run it again to go on after an interruption, to take in new images, or, with another `--backbone`, to add
     a column. Nothing is computed twice.
     """
-    from img2prompt_cache.backbones.taps import choose_taps
-    from img2prompt_cache.engines import make_engine
     from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.extraction import extract as run
-    from img2prompt_cache.models import Request
-    from img2prompt_cache.shards import extract_shard, parse_shard
-    from img2prompt_cache.shards import finish as run_finish
+    from img2prompt_cache.extraction.engines import make_engine
+    from img2prompt_cache.extraction.extract import extract as run
+    from img2prompt_cache.extraction.shards import extract_shard, parse_shard
+    from img2prompt_cache.extraction.shards import finish as run_finish
+    from img2prompt_cache.models.backbones.taps import choose_taps
+    from img2prompt_cache.models.loader import Request
     from img2prompt_cache.sources import SourceOptions
 
     folder = Path(cache)
@@ -207,11 +207,11 @@ def _check(
     folder: Path, preset: str, precision: str, clean: str | None, sizes: dict[str, int | None]
 ) -> None:
     """Refuse unknown names even where they would not be used, and what a cache that is there has settled."""
+    from img2prompt_cache.cache.manifest_file import NAME, load_manifest
     from img2prompt_cache.errors import UsageError, unknown
-    from img2prompt_cache.manifestfile import NAME, load_manifest
-    from img2prompt_cache.precision import PRECISIONS
-    from img2prompt_cache.prompts import CLEAN_RULES
-    from img2prompt_cache.specs import PRESETS
+    from img2prompt_cache.models.devices import PRECISIONS
+    from img2prompt_cache.models.encoders.prompts import CLEAN_RULES
+    from img2prompt_cache.models.specs import PRESETS
 
     known = (
         ("--preset", preset, ("auto", *PRESETS)),
@@ -237,7 +237,7 @@ def _check(
 
 
 def _source(path: Path | None, options: SourceOptions, folder: Path) -> Source:
-    from img2prompt_cache.manifestfile import NAME, load_manifest
+    from img2prompt_cache.cache.manifest_file import NAME, load_manifest
     from img2prompt_cache.sources import SourceOptions, find_default, open_source, reopen_source
 
     if path is not None:

@@ -12,7 +12,7 @@ import typer
 from . import console, ensemble
 
 if TYPE_CHECKING:
-    from img2prompt_cache.runfile import Run
+    from img2prompt_cache.runs.run import Run
 
 _MLP = "Settings of linear, mlp, wide-mlp and seed-…"
 _TUNED = "Fine-tuning"
@@ -177,12 +177,12 @@ def fit(
     json: console.Json = False,
 ) -> None:
     """Fit a head on a cache, score it on a hold-out or by folds, keep it as a run."""
-    from img2prompt_cache.cache import Cache
+    from img2prompt_cache.cache.reader import Cache
     from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.fitting import Choice
-    from img2prompt_cache.fitting import fit as fit_head
+    from img2prompt_cache.fitting.fit import Choice
+    from img2prompt_cache.fitting.fit import fit as fit_head
+    from img2prompt_cache.fitting.stand_ins import stands_in
     from img2prompt_cache.heads import make_head
-    from img2prompt_cache.stand_ins import stands_in
 
     if holdout is not None and folds is not None:
         raise UsageError("--holdout holds out a share once, --folds every row once; leave one out")

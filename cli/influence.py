@@ -10,8 +10,8 @@ import typer
 from . import console
 
 if TYPE_CHECKING:
-    from img2prompt_cache.influence import Influence
-    from img2prompt_cache.studies import FinishedTrial
+    from img2prompt_cache.tuning.importance import Influence
+    from img2prompt_cache.tuning.study import FinishedTrial
 
 HEADER = ("setting", "importance", "value", "scored", "pruned", "failed", "mean", "sd", "best")
 
@@ -29,8 +29,8 @@ def influence(
     Importance is the setting's own share of the variance (functional ANOVA on a random forest); mean, sd and
     best are those of the scored trials that had the value, or one within the bounds.
     """
-    from img2prompt_cache.influence import influence as influence_of
-    from img2prompt_cache.studies import FOLDER, reading
+    from img2prompt_cache.tuning.importance import influence as influence_of
+    from img2prompt_cache.tuning.study import FOLDER, reading
 
     inside = Path(cache) / FOLDER / f"{study}.db"
     file = inside if inside.is_file() and not Path(study).is_file() else Path(study)
@@ -52,7 +52,7 @@ def told(trials: list[FinishedTrial]) -> str:
 
 def counts(trials: list[FinishedTrial]) -> dict[str, dict[str, int]]:
     """Count the trials by how they ended."""
-    from img2prompt_cache.studies import COMPLETE, FAILED, PRUNED
+    from img2prompt_cache.tuning.study import COMPLETE, FAILED, PRUNED
 
     names = {"scored": COMPLETE, "pruned": PRUNED, "failed": FAILED}
     return {"trials": {name: sum(t.state == state for t in trials) for name, state in names.items()}}

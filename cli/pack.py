@@ -17,8 +17,8 @@ def pack(
     json: console.Json = False,
 ) -> None:
     """Write every column of a cache into one portable HDF5 file that any reader opens."""
-    from img2prompt_cache.cache import Cache
-    from img2prompt_cache.pack import pack as run
+    from img2prompt_cache.cache.export import pack as run
+    from img2prompt_cache.cache.reader import Cache
 
     opened = Cache(Path(cache))
     size = run(opened, out, overwrite=overwrite, progress=console.progress)

@@ -16,11 +16,11 @@ from . import console
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from img2prompt_cache.backbones.base import Backbone
-    from img2prompt_cache.bank import Bank
     from img2prompt_cache.heads.base import Head
-    from img2prompt_cache.predict import Predictions
-    from img2prompt_cache.runfile import Run
+    from img2prompt_cache.models.backbones.base import Backbone
+    from img2prompt_cache.prediction.bank import Bank
+    from img2prompt_cache.prediction.predict import Predictions
+    from img2prompt_cache.runs.run import Run
     from img2prompt_cache.sources.base import Source
 
 
@@ -67,10 +67,10 @@ def predict(
 ) -> None:
     """Predict prompt embeddings for images, and show the nearest prompts."""
     from img2prompt_cache.errors import Img2PromptError, UsageError
-    from img2prompt_cache.outputs import open_writer
-    from img2prompt_cache.runfile import load_run
-    from img2prompt_cache.runfolder import load_head
-    from img2prompt_cache.runs import cache_of
+    from img2prompt_cache.prediction.outputs import open_writer
+    from img2prompt_cache.runs.folder import load_head
+    from img2prompt_cache.runs.names import cache_of
+    from img2prompt_cache.runs.run import load_run
 
     wanted = top_k if top_k is not None else (3 if bank or not out else 0)
     if not wanted and not out:
@@ -130,7 +130,7 @@ def predict(
 
 def _find(name: str | None, cache: Path) -> Path:
     from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.runs import find_runs, resolve_run
+    from img2prompt_cache.runs.names import find_runs, resolve_run
 
     if name is not None:
         return resolve_run(name, cache)
@@ -144,10 +144,10 @@ def _find(name: str | None, cache: Path) -> Path:
 
 def _batches(paths: list[str], run: Run, head: Head, home: Path | None, device: str) -> Iterator[Predictions]:
     """Find out what to predict for, and check that it can be done; then go through it batch by batch."""
-    from img2prompt_cache.cache import Cache
+    from img2prompt_cache.cache.manifest_file import NAME
+    from img2prompt_cache.cache.reader import Cache
     from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.manifestfile import NAME
-    from img2prompt_cache.predict import load_backbones, predict_cached
+    from img2prompt_cache.prediction.predict import load_backbones, predict_cached
     from img2prompt_cache.sources import list_images
 
     if not paths:
@@ -171,7 +171,7 @@ def _batches(paths: list[str], run: Run, head: Head, home: Path | None, device: 
 def _streamed(
     head: Head, backbones: dict[str, Backbone], source: Source, table: pa.Table
 ) -> Iterator[Predictions]:
-    from img2prompt_cache.predict import predict_images
+    from img2prompt_cache.prediction.predict import predict_images
 
     with console.progress("predict", len(table)) as advance:
         for batch in predict_images(head, backbones, source, table):
@@ -180,13 +180,13 @@ def _streamed(
 
 
 def _bank(run: Run, home: Path | None, file: Path | None, device: str) -> Bank:
-    from img2prompt_cache.bank import Bank
-    from img2prompt_cache.cache import Cache
-    from img2prompt_cache.dataset import load_prompts, used_column
-    from img2prompt_cache.encoders import load_encoder
+    from img2prompt_cache.cache.reader import Cache
+    from img2prompt_cache.data.dataset import load_prompts, used_column
     from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.fingerprints import require_equal
-    from img2prompt_cache.precision import choose_device
+    from img2prompt_cache.models.devices import choose_device
+    from img2prompt_cache.models.encoders.base import load_encoder
+    from img2prompt_cache.models.fingerprints import require_equal
+    from img2prompt_cache.prediction.bank import Bank
 
     target = run.target
     if file is not None:

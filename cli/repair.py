@@ -20,8 +20,8 @@ def repair(
     A part is taken only if it comes out byte for byte as it was. The others are named, with the reason, and
     left as they are.
     """
-    from img2prompt_cache.models import Request
-    from img2prompt_cache.repair import repair as run
+    from img2prompt_cache.extraction.repair import repair as run
+    from img2prompt_cache.models.loader import Request
 
     done = run(Path(cache), Request(device=device), console.progress)
     say = console.note if json else console.result

@@ -13,7 +13,7 @@ from .fit import note_straddling, read_specs, run_line, run_values
 from .influence import counts, layout, told, values
 
 if TYPE_CHECKING:
-    from img2prompt_cache.studies import FinishedTrial
+    from img2prompt_cache.tuning.study import FinishedTrial
 
 SHOWN = 5
 
@@ -83,13 +83,13 @@ def tune(
     """
     from dataclasses import replace
 
-    from img2prompt_cache.cache import Cache
-    from img2prompt_cache.fitting import Choice
-    from img2prompt_cache.fitting import fit as fit_head
-    from img2prompt_cache.influence import influence
-    from img2prompt_cache.spaces import find_space
-    from img2prompt_cache.tune import Search, best, default_file
-    from img2prompt_cache.tune import tune as search
+    from img2prompt_cache.cache.reader import Cache
+    from img2prompt_cache.fitting.fit import Choice
+    from img2prompt_cache.fitting.fit import fit as fit_head
+    from img2prompt_cache.tuning.importance import influence
+    from img2prompt_cache.tuning.spaces import find_space
+    from img2prompt_cache.tuning.tune import Search, best, default_file
+    from img2prompt_cache.tuning.tune import tune as search
 
     opened = Cache(Path(cache))
     choice = Choice(
@@ -137,7 +137,7 @@ def _watch(advance: console.Bar) -> Callable[[FinishedTrial], None]:
 
 def _best(trials: list[FinishedTrial]) -> str:
     """Lay out the trials with the best scores."""
-    from img2prompt_cache.influence import name_of
+    from img2prompt_cache.tuning.importance import name_of
 
     scored = sorted((t for t in trials if t.cosine is not None), key=lambda t: (-(t.cosine or 0), t.number))
     names = list(scored[0].settings)

@@ -14,7 +14,7 @@ def verify(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Jso
 
     Files among the parts that the cache does not know are named, too; they are never read.
     """
-    from img2prompt_cache.cache import Cache
+    from img2prompt_cache.cache.reader import Cache
 
     opened = Cache(Path(cache))
     damaged, unknown = opened.verify(), opened.unknown()

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from img2prompt_cache.backbones.fold import fold_batchnorm
+from img2prompt_cache.models.backbones.rewrites.batchnorm import fold_batchnorm
 
 TEXT = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}
 TOWER = {"image_size": 64, "layers": 3, "width": 64, "patch_size": 16, "head_width": 32}

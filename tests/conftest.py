@@ -66,7 +66,7 @@ def made(tiny: Tiny, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def tuned(tiny: Tiny, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of `pairs` with trunks and views of its ViT, and none of its CNN; to be read only."""
-    from img2prompt_cache.backbones.taps import choose_taps
+    from img2prompt_cache.models.backbones.taps import choose_taps
 
     folder = tmp_path_factory.mktemp("tuned") / "cache"
     tiny.extract(pairs, folder, backbones=(tiny.vit,), taps=choose_taps(trunk=2, views=2))
@@ -85,8 +85,8 @@ def cache(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of made-up features with a run of each of `SETTINGS`; to be read only."""
-    from img2prompt_cache.cache import Cache
-    from img2prompt_cache.fitting import Choice, fit
+    from img2prompt_cache.cache.reader import Cache
+    from img2prompt_cache.fitting.fit import Choice, fit
 
     folder = make_cache(tmp_path_factory.mktemp("runs") / "cache")
     for head, settings in SETTINGS.items():

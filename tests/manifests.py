@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from img2prompt_cache.manifest import Column, Manifest, Part, column_folder, part_file
+from img2prompt_cache.cache.manifest import Column, Manifest, Part, column_folder, part_file
 
 SPECS = ("timm:resnet50.a1_in1k", "open_clip:ViT-B-32/laion2b")
 SHA = "0123456789abcdef" * 4

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from img2prompt_cache.cache import FAILED, OK
+from img2prompt_cache.cache.manifest import Column, Manifest, Part, column_folder, part_file
+from img2prompt_cache.cache.manifest_file import save_manifest
+from img2prompt_cache.cache.parts import PartFile
+from img2prompt_cache.cache.reader import FAILED, OK
 from img2prompt_cache.cli import main
-from img2prompt_cache.manifest import Column, Manifest, Part, column_folder, part_file
-from img2prompt_cache.manifestfile import save_manifest
-from img2prompt_cache.metrics import unit
-from img2prompt_cache.parts import PartFile
+from img2prompt_cache.numerics.metrics import unit
 
 ONE, OTHER, ENCODER = "timm:one", "timm:other", "st:some"
 WIDTH = 384

@@ -1,4 +1,7 @@
-"""Heads by name. A new head is a module and a line here."""
+"""Heads: regressors from cached values to the target embedding, found by name.
+
+A new head is one module and one line in `HEADS`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from img2prompt_cache.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Head
-    from img2prompt_cache.ranges import Space
+    from img2prompt_cache.heads.space import Space
 
 HEADS = {
     "mean": "img2prompt_cache.heads.mean:Mean",
@@ -22,10 +25,10 @@ HEADS = {
     "kernel": "img2prompt_cache.heads.kernel:Kernel",
     "linear": "img2prompt_cache.heads.linear:Linear",
     "mlp": "img2prompt_cache.heads.mlp:Mlp",
-    "wide-mlp": "img2prompt_cache.heads.wide:WideMlp",
-    "seed-resnet50": "img2prompt_cache.heads.seed:SeedResnet50",
-    "seed-vit": "img2prompt_cache.heads.seed:SeedVit",
-    "seed-tuned-resnet": "img2prompt_cache.heads.seed:SeedTunedResnet",
+    "wide-mlp": "img2prompt_cache.heads.wide_mlp:WideMlp",
+    "seed-resnet50": "img2prompt_cache.heads.student_project:SeedResnet50",
+    "seed-vit": "img2prompt_cache.heads.student_project:SeedVit",
+    "seed-tuned-resnet": "img2prompt_cache.heads.student_project:SeedTunedResnet",
     "finetune": "img2prompt_cache.heads.finetune:Finetune",
     "blend": "img2prompt_cache.heads.blend:Blend",
     "distil": "img2prompt_cache.heads.distil:Distil",

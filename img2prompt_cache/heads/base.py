@@ -9,14 +9,14 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.metrics import cosine, mean_cosine
-from img2prompt_cache.ranges import Space
+from img2prompt_cache.heads.space import Space
+from img2prompt_cache.numerics.metrics import cosine, mean_cosine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.backbones.taps import Described
-    from img2prompt_cache.manifest import Kind
+    from img2prompt_cache.cache.manifest import Kind
+    from img2prompt_cache.models.backbones.taps import Described
 
     Features = NDArray[np.float32]
     Targets = NDArray[np.float32]

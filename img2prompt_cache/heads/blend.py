@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from img2prompt_cache.blending import ablation, best_weights, mix, overlaps
+from img2prompt_cache.data.feature_blocks import spans, take, width, widths
+from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import checks, make_head
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.joined import spans, take, width, widths
-from img2prompt_cache.splits import k_folds
+from img2prompt_cache.numerics.blending import ablation, best_weights, mix, overlaps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.backbones.taps import Described
-    from img2prompt_cache.blending import F64
+    from img2prompt_cache.data.feature_blocks import Inputs, Joined
     from img2prompt_cache.heads.base import Groups, State, Targets
-    from img2prompt_cache.joined import Inputs, Joined
+    from img2prompt_cache.models.backbones.taps import Described
+    from img2prompt_cache.numerics.blending import F64
 
 
 class Blend(Head):

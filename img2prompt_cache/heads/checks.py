@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from img2prompt_cache.data.feature_blocks import width
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.joined import width
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

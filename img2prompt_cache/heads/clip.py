@@ -9,7 +9,7 @@ import numpy as np
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.nearest import Nearest
-from img2prompt_cache.metrics import unit
+from img2prompt_cache.numerics.metrics import unit
 
 if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Features, Groups, Targets

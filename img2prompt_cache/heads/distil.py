@@ -10,7 +10,7 @@ import numpy as np
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads import checks, make_head
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.metrics import unit
+from img2prompt_cache.numerics.metrics import unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

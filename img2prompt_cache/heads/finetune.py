@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
+from img2prompt_cache.data.splits import k_folds
+from img2prompt_cache.data.trunk_rows import TrunkRows
+from img2prompt_cache.data.turns import held_in_turn
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
-from img2prompt_cache.gram import Rows
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.ridge import Ridge
-from img2prompt_cache.metrics import mean_cosine, mse
-from img2prompt_cache.ranges import Choices, LogUniform, Space, Uniform
-from img2prompt_cache.splits import k_folds
-from img2prompt_cache.trunkrows import TrunkRows
-from img2prompt_cache.turns import held_in_turn
+from img2prompt_cache.heads.space import Choices, LogUniform, Space, Uniform
+from img2prompt_cache.numerics.gram import Rows
+from img2prompt_cache.numerics.metrics import mean_cosine, mse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.backbones.taps import Described
     from img2prompt_cache.heads.base import Groups, Report, State, Targets
-    from img2prompt_cache.heads.tuning import Inputs, Tuning
+    from img2prompt_cache.heads.neural.finetuning import Inputs, Tuning
+    from img2prompt_cache.models.backbones.taps import Described
 
 FEW = 4000
 """With fewer rows than this, one hold-out tells little, and the epochs are chosen on folds."""
@@ -164,7 +164,7 @@ class Finetune(Head):
         Img2PromptError
             If the backbone is not what the column was made with.
         """
-        from img2prompt_cache.backbones.tails import load_ending
+        from img2prompt_cache.models.backbones.tail import load_ending
 
         self._check_settings()
         if len(columns) != 1:
@@ -249,13 +249,13 @@ class Finetune(Head):
 
     def predict(self, X: Inputs) -> Targets:
         """Predict unit-norm embeddings, float32 (n, t), of values at the cut (n, …)."""
-        from img2prompt_cache.heads import tuning
+        from img2prompt_cache.heads.neural import finetuning
 
         if X.shape[1:] != self._ending.shape:
             raise Img2PromptError(
                 f"values of shape {X.shape} do not fit a trunk of shape {self._ending.shape}"
             )
-        return tuning.predict(self.network_, X)
+        return finetuning.predict(self.network_, X)
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -284,13 +284,15 @@ class Finetune(Head):
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back, once `bind` was called."""
-        from img2prompt_cache.heads import tuning
+        from img2prompt_cache.heads.neural import finetuning
 
         self._check_settings()
         width = len(checks.take(state, "output.bias", None))
-        network = tuning.Network(self._ending, width, precision=self.precision)
+        network = finetuning.Network(self._ending, width, precision=self.precision)
         wanted = network.weights()
-        tuning.load(network, {key: checks.take(state, key, *value.shape) for key, value in wanted.items()})
+        finetuning.load(
+            network, {key: checks.take(state, key, *value.shape) for key, value in wanted.items()}
+        )
         self.network_ = network
         self.alpha_ = float(checks.take(state, "alpha", 1)[0])
         self.epochs_ = int(checks.take(state, "epochs", 1)[0])
@@ -300,14 +302,14 @@ class Finetune(Head):
 
     def _prepare(self, X: Inputs, y: Targets, groups: Groups | None) -> Groups:
         """Load the tail, pool the rows, and choose the probe's penalty on them."""
-        from img2prompt_cache.heads import tuning
+        from img2prompt_cache.heads.neural import finetuning
 
         self._check_settings()
         if isinstance(X, TrunkRows):
             self.bind((X.column,))
         groups = self._check_rows(X, y, groups)
-        net = tuning.Network(self._ending, y.shape[1], precision=self.precision)
-        self._pooled, self._X, self._y = tuning.pool(net, X), X, y
+        net = finetuning.Network(self._ending, y.shape[1], precision=self.precision)
+        self._pooled, self._X, self._y = finetuning.pool(net, X), X, y
         fold = None if self.alpha is not None else k_folds(groups, self.folds, self.seed)
         self.alpha_ = float(self._probe(np.arange(len(X)), self.alpha, fold).alpha_[0])
         return groups
@@ -341,7 +343,7 @@ class Finetune(Head):
         """
         import torch
 
-        from img2prompt_cache.heads.tuning import Tuning
+        from img2prompt_cache.heads.neural.finetuning import Tuning
 
         history: list[dict[str, float]] = []
         started = time.perf_counter()

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from img2prompt_cache import gram, kernel
+from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.heads.scaling import standardiser
-from img2prompt_cache.metrics import unit
-from img2prompt_cache.ranges import LogUniform, Space
-from img2prompt_cache.splits import k_folds
+from img2prompt_cache.heads.space import LogUniform, Space
+from img2prompt_cache.numerics import gram, kernel_ridge
+from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.standardise import standardiser
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from img2prompt_cache.heads.base import Features, Groups, State, Targets
-    from img2prompt_cache.kernel import F32, F64
+    from img2prompt_cache.numerics.kernel_ridge import F32, F64
 
 EXACT = 10_000
 """Most rows that are fitted exactly; the kernel matrix of more would not fit in 1 GB."""
@@ -49,7 +49,10 @@ class Kernel(Head):
     """
 
     name = "kernel"
-    space: ClassVar[Space] = {"gain": LogUniform(*kernel.GAINS), "alpha": LogUniform(*kernel.ALPHAS)}
+    space: ClassVar[Space] = {
+        "gain": LogUniform(*kernel_ridge.GAINS),
+        "alpha": LogUniform(*kernel_ridge.ALPHAS),
+    }
 
     def __init__(
         self,
@@ -89,7 +92,7 @@ class Kernel(Head):
         if gains is None or self.alpha is None:
             fold = k_folds(groups, self.folds, self.seed)
             rows = _sample(fold, MAX_CHOSEN, self.seed)
-            gains, self.alpha_ = kernel.search(
+            gains, self.alpha_ = kernel_ridge.search(
                 self._units(X[rows]),
                 unit(y[rows]).astype(np.float64),
                 fold[rows],
@@ -104,7 +107,7 @@ class Kernel(Head):
         if len(X) <= EXACT:
             mean = y.mean(axis=0, dtype=np.float64)
             self.rows_, self.intercept_ = self._weighed(X), mean.astype(np.float32)
-            dual = kernel.fit_exact(self.rows_, y - mean, gains, self.alpha_)
+            dual = kernel_ridge.fit_exact(self.rows_, y - mean, gains, self.alpha_)
             self.dual_ = dual.astype(np.float32, order="C")
         else:
             self._fit_landmarks(X, y)
@@ -114,9 +117,9 @@ class Kernel(Head):
         """Predict unit-norm embeddings: float32, shape (n, t)."""
         X = checks.queries(X, len(self.mean_))
         pred = np.empty((len(X), self.dual_.shape[1]), np.float32)
-        for start in range(0, len(X), kernel.ROWS):
-            rows = slice(start, start + kernel.ROWS)
-            pred[rows] = kernel.kernel(self._weighed(X[rows]), self.rows_, self.gains_) @ self.dual_
+        for start in range(0, len(X), kernel_ridge.ROWS):
+            rows = slice(start, start + kernel_ridge.ROWS)
+            pred[rows] = kernel_ridge.kernel(self._weighed(X[rows]), self.rows_, self.gains_) @ self.dual_
         return unit(pred + self.intercept_)
 
     @property
@@ -180,25 +183,25 @@ class Kernel(Head):
         self.tried_.append({**named, "alpha": alpha, "cosine": cosine})
 
     def _units(self, X: Features) -> F32:
-        return kernel.block_units((X - self.mean_) / self.scale_, self.blocks_)
+        return kernel_ridge.block_units((X - self.mean_) / self.scale_, self.blocks_)
 
     def _weighed(self, X: Features) -> F32:
-        return kernel.weigh(self._units(X), self.blocks_, self.gains_)
+        return kernel_ridge.weigh(self._units(X), self.blocks_, self.gains_)
 
     def _fit_landmarks(self, X: Features, y: Targets) -> None:
         # Leverages of more rows than these would change little: the sample is of the same distribution.
         pool = np.sort(np.random.default_rng(self.seed).permutation(len(X))[: 4 * max(EXACT, self.landmarks)])
         candidates = self._weighed(X[pool])
         count = min(self.landmarks, len(pool))
-        picked = kernel.pick_landmarks(candidates, self.gains_, self.alpha_, count, self.seed)
+        picked = kernel_ridge.pick_landmarks(candidates, self.gains_, self.alpha_, count, self.seed)
         self.rows_ = candidates[picked]
         del candidates
-        root = kernel.whitener(self.rows_, self.gains_)
+        root = kernel_ridge.whitener(self.rows_, self.gains_)
 
         def chunks() -> Iterator[gram.Rows]:
-            for start in range(0, len(X), kernel.ROWS):
-                rows = slice(start, start + kernel.ROWS)
-                features = kernel.kernel(self._weighed(X[rows]), self.rows_, self.gains_) @ root
+            for start in range(0, len(X), kernel_ridge.ROWS):
+                rows = slice(start, start + kernel_ridge.ROWS)
+                features = kernel_ridge.kernel(self._weighed(X[rows]), self.rows_, self.gains_) @ root
                 yield gram.Rows(features, y[rows], np.zeros(len(features), np.int64))
 
         (sums,) = gram.accumulate(chunks(), 1)

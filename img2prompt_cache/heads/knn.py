@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.nearest import Nearest
-from img2prompt_cache.metrics import mean_cosine
-from img2prompt_cache.neighbours import flat_index, inverse_power, nearest, weighted_sum
-from img2prompt_cache.ranges import Choices, Space, Uniform
-from img2prompt_cache.splits import k_folds
+from img2prompt_cache.heads.space import Choices, Space, Uniform
+from img2prompt_cache.numerics.metrics import mean_cosine
+from img2prompt_cache.numerics.neighbours import flat_index, inverse_power, nearest, weighted_sum
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

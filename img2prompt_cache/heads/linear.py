@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from img2prompt_cache.heads.mlp import Mlp
-from img2prompt_cache.ranges import LogUniform, Space
+from img2prompt_cache.heads.space import LogUniform, Space
 
 
 @dataclass(eq=False, repr=False)

@@ -13,13 +13,13 @@ from sklearn.base import clone
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.heads.epochs import inner_sides, train
-from img2prompt_cache.heads.losses import parse
-from img2prompt_cache.heads.network import NORMS, make_network, predict
-from img2prompt_cache.heads.schedules import SCHEDULES
-from img2prompt_cache.heads.training import OPTIMIZERS, PRECISIONS, Pairs
-from img2prompt_cache.metrics import unit
-from img2prompt_cache.ranges import Choices, LogUniform, Space, Uniform
+from img2prompt_cache.heads.neural.epochs import inner_sides, train
+from img2prompt_cache.heads.neural.losses import parse
+from img2prompt_cache.heads.neural.network import NORMS, make_network, predict
+from img2prompt_cache.heads.neural.schedules import SCHEDULES
+from img2prompt_cache.heads.neural.training import OPTIMIZERS, PRECISIONS, Pairs
+from img2prompt_cache.heads.space import Choices, LogUniform, Space, Uniform
+from img2prompt_cache.numerics.metrics import unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

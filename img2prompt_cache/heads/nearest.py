@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from img2prompt_cache.cells import Cells, cell_index, fit_cells, hold_back
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.heads.scaling import standardiser
-from img2prompt_cache.metrics import unit
-from img2prompt_cache.neighbours import flat_index, inverse_power, nearest, weighted_sum
+from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_back
+from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.neighbours import flat_index, inverse_power, nearest, weighted_sum
+from img2prompt_cache.numerics.standardise import standardiser
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from img2prompt_cache import bands, gram, spectrum
+from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.metrics import unit
-from img2prompt_cache.ranges import LogUniform, Space
-from img2prompt_cache.span import lead_back, reduce_blocks
-from img2prompt_cache.splits import k_folds
+from img2prompt_cache.heads.space import LogUniform, Space
+from img2prompt_cache.numerics import banded_ridge, gram, ridge_path
+from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.row_space import lead_back, reduce_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.gram import F32, F64, Rows, Sums
     from img2prompt_cache.heads.base import Features, Groups, State, Targets
+    from img2prompt_cache.numerics.gram import F32, F64, Rows, Sums
 
     Chunks = Callable[[], Iterable[Rows]]
 
@@ -182,18 +182,20 @@ class Ridge(Head):
     def _chosen(
         self, chunks: Chunks, n: int, by_fold: list[Sums], total: Sums, scale: F64, blocks: tuple[int, ...]
     ) -> F64:
-        ratios = bands.ratios(by_fold, scale, blocks)
-        alphas = spectrum.penalties(total.n)
+        ratios = banded_ridge.ratios(by_fold, scale, blocks)
+        alphas = ridge_path.penalties(total.n)
         banded = scale / np.sqrt(np.repeat(ratios, blocks))
-        spectra = [spectrum.decompose(total, held, banded, alphas) for held in by_fold]
+        spectra = [ridge_path.decompose(total, held, banded, alphas) for held in by_fold]
         mse: F64 = np.mean([each.mse for each in spectra], axis=0)
         if self.choose == "mse":
             self.tried_ = [{"alpha": float(a), "mse": float(e)} for a, e in zip(alphas, mse, strict=True)]
-            best = spectrum.lowest(mse)
+            best = ridge_path.lowest(mse)
             return ratios * float(alphas[best])
-        held = spectrum.project(chunks(), spectra, n, self.seed)
-        best, cosines = spectrum.climb(
-            spectrum.lowest(mse), len(mse), lambda index: spectrum.held_cosine(held, spectra, alphas[index])
+        held = ridge_path.project(chunks(), spectra, n, self.seed)
+        best, cosines = ridge_path.climb(
+            ridge_path.lowest(mse),
+            len(mse),
+            lambda index: ridge_path.held_cosine(held, spectra, alphas[index]),
         )
         self.tried_ = [
             {"alpha": float(alpha), "mse": float(error)}

@@ -1,0 +1,5 @@
+"""The cache on disk: immutable parts, one manifest, one writer, many readers."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

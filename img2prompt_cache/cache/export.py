@@ -1,0 +1,113 @@
+"""Packing: every column of a cache in one HDF5 file, plain datasets only, to be carried elsewhere."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from img2prompt_cache.cache.manifest import Column
+from img2prompt_cache.cache.parts import PartFile, map_values, read_text
+from img2prompt_cache.cache.reader import ROW_COLUMNS, Cache, extra_dataset, require_whole
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.progress import Progress, unseen
+
+_BLOCK = 1 << 24
+
+
+def pack(cache: Cache, out: Path, *, overwrite: bool = False, progress: Progress = unseen) -> int:
+    """Write a cache as one file, part by part; the file has its name only once it is whole.
+
+    It holds the datasets of `cache.h5` under the same paths, contiguous: ``rows/imgId`` and the others as
+    UTF-8 strings, ``features/timm-resnet50.a1_in1k`` (rows, 2048), … with `spec` and `fingerprint` (JSON) as
+    attributes. Rows that a column does not have, or whose image could not be used, are NaN.
+
+    Parameters
+    ----------
+    cache : Cache
+    out : pathlib.Path
+        The file to write.
+    overwrite : bool
+        Replace it if it is there.
+    progress : Progress
+        Shows how many parts are done.
+
+    Returns
+    -------
+    int
+        Bytes of the file.
+
+    Raises
+    ------
+    UsageError
+        If `out` exists, or would lie among the cache's own files.
+    Img2PromptError
+        If a part is damaged, or there is too little room.
+    """
+    _require_free(cache, out, overwrite)
+    manifest = cache.manifest
+    total = sum(len(column.parts) for column in manifest.columns)
+    with progress("pack", total) as advance, PartFile(out) as file:
+        for column in manifest.columns:
+            texts = [*ROW_COLUMNS, *map(extra_dataset, manifest.extra)] if column.kind == "rows" else []
+            for name in texts:
+                file.create(f"rows/{name}", (cache.rows,), "text")
+            for name, (shape, dtype) in column.datasets.items():
+                file.create(_path(column, name), (cache.rows, *shape), dtype)
+            if column.spec:
+                file.describe(column.folder, spec=column.spec, fingerprint=json.dumps(column.fingerprint))
+            for part in column.parts:
+                require_whole(cache.folder, [part])
+                rows, source = part.stop - part.start, cache.path(part)
+                for name, values in read_text(source, texts, rows).items():
+                    file.write(f"rows/{name}", part.start, np.array(values, object))
+                for name, (shape, dtype) in column.datasets.items():
+                    mapped = map_values(source, name, (rows, *shape), dtype)
+                    for block in _blocks(rows, mapped.nbytes):
+                        file.write(_path(column, name), part.start + block.start, mapped[block])
+                advance(1)
+            for name, (shape, dtype) in column.datasets.items():
+                if dtype.startswith("float"):
+                    for block in _blocks(*_gap(cache, column, shape)):
+                        nothing = np.full((block.stop - block.start, *shape), np.nan, dtype)
+                        file.write(_path(column, name), column.rows + block.start, nothing)
+        return file.commit()[0]
+
+
+def _gap(cache: Cache, column: Column, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Say how many rows a column does not have yet, and how many bytes they take at most."""
+    rows = cache.rows - column.rows
+    return rows, 4 * rows * math.prod(shape)
+
+
+def _path(column: Column, dataset: str) -> str:
+    return column.folder if dataset == "values" else f"{column.folder}.{dataset}"
+
+
+def _blocks(rows: int, size: int) -> Iterator[slice]:
+    """Cut `rows` rows of `size` bytes in all into pieces that fit easily into memory."""
+    step = max(1, rows * _BLOCK // max(size, 1))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def _require_free(cache: Cache, out: Path, overwrite: bool) -> None:
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder; name a file")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists; --overwrite replaces it")
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent}")
+    if out.resolve().is_relative_to(cache.folder.resolve()):
+        raise UsageError(f"{out} lies in the cache itself; name a file outside of it")
+    needed = sum(column.bytes for column in cache.manifest.columns)
+    free = shutil.disk_usage(out.parent).free
+    if needed > free:
+        raise Img2PromptError(
+            f"{out} needs about {needed / 1e6:,.0f} MB, and the disk has {free / 1e6:,.0f} MB left; make "
+            "room or name another place"
+        )

@@ -1,0 +1,190 @@
+"""The manifest: `cache.json`, the one truth about what a cache holds."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from img2prompt_cache.errors import UsageError
+
+SCHEMA = 1
+
+Kind = Literal["rows", "features", "trunk", "views", "targets"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+EXTRA_NAME = re.compile(r"\w[\w .-]{0,63}")
+"""What a column of the user's own table may be called to be kept."""
+
+_REVISION = re.compile(r"-r([1-9][0-9]{0,8})\.h5$", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part as the manifest records it.
+
+    Attributes
+    ----------
+    file : str
+        Path inside the cache folder.
+    start, stop : int
+        Its rows.
+    bytes : int
+        Size of the file.
+    sha256 : str
+        Of the file's bytes, 64 hex digits.
+    missing : tuple of int
+        Rows whose image was good when it was first cached but could not be read again for this column.
+    source : int
+        For parts of `rows`: which of the manifest's sources they came from.
+    retried : tuple of tuple of int
+        Rows that failed at first and were filled in later, one group for each time: what is encoded together
+        decides the last bit of a value, so computing the part anew goes through the same groups.
+    """
+
+    file: str
+    start: int
+    stop: int
+    bytes: int
+    sha256: str
+    missing: tuple[int, ...] = ()
+    source: int = 0
+    retried: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column as the manifest records it.
+
+    Attributes
+    ----------
+    kind : str
+        ``"rows"``, ``"features"``, ``"trunk"``, ``"views"`` or ``"targets"``.
+    spec : str
+        The backbone, with a suffix where not its pooled feature is kept (see `backbones.taps`), or the
+        encoder; empty for `rows`.
+    folder : str
+        Where its parts lie, inside the cache folder.
+    shape : tuple of int
+        Of one row's value; empty for `rows`. The views of a row are its first axis, channels the last.
+    dtype : str
+        ``"float16"`` and the like; ``"text"`` for `rows`. Beside int8 values lies their scale.
+    fingerprint : dict of str to str
+        What the values depend on.
+    revision : str
+        The commit that weights from a hub were resolved to; they are asked for at it ever after.
+    parts : tuple of Part
+        Without gaps, in order.
+    """
+
+    kind: Kind
+    spec: str
+    folder: str
+    shape: tuple[int, ...]
+    dtype: str
+    fingerprint: dict[str, str]
+    revision: str = ""
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows cached so far."""
+        return self.parts[-1].stop if self.parts else 0
+
+    @property
+    def datasets(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Numeric datasets of its parts: name to shape of one row and dtype."""
+        if self.dtype == "text":
+            return {}
+        found = {"values": (self.shape, self.dtype)}
+        if self.dtype == "int8":
+            views = self.shape[:1] if self.kind == "views" else ()
+            found["scale"] = ((*views, self.shape[-1]), "float16")
+        return found
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.bytes for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything `cache.json` says. Immutable: a change is a new manifest, saved as a whole.
+
+    Attributes
+    ----------
+    part_rows : int
+        Rows of a full part.
+    batch_size : int
+        Rows encoded together. Kept, because a resumed pass equals an uninterrupted one only with the same.
+    columns : tuple of Column
+        `rows` first.
+    sources : tuple of dict
+        ``{"root": path, **settings}`` of every source rows came from.
+    preset : dict or None
+        ``{"name", "reason"}`` as decided when the cache was made.
+    extra : tuple of str
+        Columns of the user's own table that the rows keep.
+    """
+
+    part_rows: int
+    batch_size: int
+    columns: tuple[Column, ...]
+    sources: tuple[dict[str, str], ...] = ()
+    preset: dict[str, str] | None = None
+    extra: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+    @property
+    def rows(self) -> int:
+        """Rows of the cache."""
+        return self.columns[0].rows
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """How many good images could not be read again, for each column that lacks any."""
+        counts = {c.folder: sum(len(part.missing) for part in c.parts) for c in self.columns}
+        return {folder: count for folder, count in counts.items() if count}
+
+    def column(self, kind: Kind, spec: str = "") -> Column | None:
+        """Find a column."""
+        return next((c for c in self.columns if c.kind == kind and c.spec == spec), None)
+
+    def of_kind(self, kind: Kind) -> tuple[Column, ...]:
+        """All columns of a kind, in the order they were added."""
+        return tuple(c for c in self.columns if c.kind == kind)
+
+    def with_column(self, column: Column) -> Manifest:
+        """Add a column, or put it in the place of the one of its kind and spec."""
+        if self.column(column.kind, column.spec) is None:
+            if any(c.folder == column.folder for c in self.columns):
+                raise UsageError(f"{column.spec} would share the folder {column.folder} with another spec")
+            return replace(self, columns=(*self.columns, column))
+        same = (column.kind, column.spec)
+        return replace(self, columns=tuple(column if (c.kind, c.spec) == same else c for c in self.columns))
+
+
+def column_folder(kind: Kind, spec: str) -> str:
+    """Say where the parts of a column lie inside the cache folder: ``features/timm-resnet50.a1_in1k``."""
+    return f"{kind}/{folder_name(spec)}" if spec else kind
+
+
+def part_file(folder: str, number: int, revision: int = 0) -> str:
+    """Name a part's file inside the cache folder: ``rows/00007.h5``; ``rows/00007-r1.h5`` once revised."""
+    return f"{folder}/{number:05d}{f'-r{revision}' if revision else ''}.h5"
+
+
+def revision_of(file: str) -> int:
+    """Tell from a part's name how many times it was revised."""
+    found = _REVISION.search(file)
+    return int(found[1]) if found else 0
+
+
+def folder_name(spec: str) -> str:
+    """Turn a spec into the name of its folder: letters, digits, ``._-`` only, never hidden, ≤ 120 long.
+
+    The end of a longer name gives way to a digest, so that long paths with the same beginning differ.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", spec).strip(".-")
+    return name if len(name) <= 120 else f"{name[:111]}-{hashlib.sha256(spec.encode()).hexdigest()[:8]}"

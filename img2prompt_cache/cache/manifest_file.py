@@ -1,0 +1,215 @@
+"""The manifest's file: `cache.json`, written as a whole, and checked when it is read."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import asdict, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+from img2prompt_cache.cache.manifest import (
+    EXTRA_NAME,
+    KINDS,
+    SCHEMA,
+    Column,
+    Kind,
+    Manifest,
+    Part,
+    column_folder,
+    folder_name,
+    part_file,
+    revision_of,
+)
+from img2prompt_cache.cache.parts import write_atomically
+from img2prompt_cache.errors import Img2PromptError, UsageError, check
+
+NAME = "cache.json"
+
+_ITEM_BYTES = {"float16": 2, "float32": 4, "int8": 1}
+_MOST = 1 << 40
+
+
+def save_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `cache.json` atomically.
+
+    Raises
+    ------
+    Img2PromptError
+        If the folder of a column is a link.
+    """
+    _require_own_folders(folder, manifest)
+    head = {"schema": manifest.schema, "rows": manifest.rows, **_fields(manifest, "schema", "columns")}
+    lists = ",\n".join(_column_text(column) for column in manifest.columns)
+    write_atomically(folder / NAME, _ending(_dumps(head), "columns", lists).encode() + b"\n")
+
+
+def _column_text(column: Column) -> str:
+    return _ending(_dumps(_fields(column, "parts")), "parts", ",\n".join(map(_part_text, column.parts)))
+
+
+@lru_cache(maxsize=1 << 17)
+def _part_text(part: Part) -> str:
+    # Kept, because every commit writes all parts again.
+    return _dumps(asdict(part))
+
+
+def _ending(text: str, name: str, items: str) -> str:
+    """Put a list, one item a line, at the end of a JSON object."""
+    return f'{text[:-1]}, "{name}": [\n{items}\n]}}'
+
+
+def _dumps(data: dict[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False)
+
+
+def _fields(item: Manifest | Column, *left_out: str) -> dict[str, Any]:
+    return {field.name: getattr(item, field.name) for field in fields(item) if field.name not in left_out}
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read and check `cache.json`.
+
+    Raises
+    ------
+    UsageError
+        If there is no cache here.
+    Img2PromptError
+        If it is of a newer schema or does not describe a cache: a path outside the folder, rows that overlap,
+        absurd shapes. If the folder of a column is a link.
+    """
+    path = folder / NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(
+            f"no cache in {folder}; make one with `img2prompt-cache extract SOURCE --cache {folder}`"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Img2PromptError(f"{path} cannot be read: {error}") from None
+    try:
+        data = json.loads(text)
+        schema = data["schema"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise Img2PromptError(f"{path} is not a manifest of img2prompt-cache") from None
+    if not isinstance(schema, int) or schema < 1:
+        raise Img2PromptError(f"{path} is not a manifest of img2prompt-cache")
+    if schema > SCHEMA:
+        raise Img2PromptError(
+            f"{path} has schema {schema}; this version reads up to {SCHEMA}. Upgrade img2prompt-cache."
+        )
+    try:
+        manifest = _manifest(data)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise Img2PromptError(f"{path} is damaged: {error}") from None
+    _require_own_folders(folder, manifest)
+    return manifest
+
+
+def _require_own_folders(folder: Path, manifest: Manifest) -> None:
+    """Refuse columns whose folder is a link: their parts would be read, or written, somewhere else."""
+    for column in manifest.columns:
+        home = Path(column.folder)
+        for inner in (home, *home.parents[:-1]):
+            if (folder / inner).is_symlink():
+                raise Img2PromptError(
+                    f"{folder / inner} is a link, and columns must lie in the cache's own folder; put the "
+                    "folder itself in its place"
+                )
+
+
+def _manifest(data: dict[str, Any]) -> Manifest:
+    columns = tuple(_column(item) for item in data["columns"])
+    check(bool(columns) and columns[0].kind == "rows", "the first column is not rows")
+    check(all(c.kind != "rows" for c in columns[1:]), "rows twice")
+    check(len({c.folder for c in columns}) == len(columns), "two columns share a folder")
+    edges = [(part.start, part.stop) for part in columns[0].parts]
+    for column in columns[1:]:
+        check(
+            [(part.start, part.stop) for part in column.parts] == edges[: len(column.parts)],
+            f"{column.folder} does not follow the parts of rows",
+        )
+    preset = data.get("preset")
+    extra = data.get("extra", [])
+    check(all(EXTRA_NAME.fullmatch(name) for name in extra), f"{extra!r} are not names of columns")
+    manifest = Manifest(
+        part_rows=_integer(data["part_rows"], 1, 1 << 24),
+        batch_size=_integer(data["batch_size"], 1, 1 << 20),
+        columns=columns,
+        sources=tuple(_texts(item) for item in data.get("sources", ())),
+        preset=None if preset is None else _texts(preset),
+        extra=tuple(extra),
+    )
+    check(data["rows"] == manifest.rows, "the number of rows does not match its parts")
+    for part in columns[0].parts:
+        check(part.source < len(manifest.sources), f"{part.file} names a source that is not there")
+        check(part.stop - part.start <= manifest.part_rows, f"{part.file} has too many rows")
+    return manifest
+
+
+def _column(data: dict[str, Any]) -> Column:
+    kind = data["kind"]
+    check(kind in KINDS, f"unknown kind of column {kind!r}")
+    shape = tuple(_integer(size, 1, 1 << 24) for size in data["shape"])
+    dtype = data["dtype"]
+    check(dtype in ("text", "float16", "float32", "int8"), f"unknown dtype {dtype!r}")
+    check((kind == "rows") == (dtype == "text"), f"a {kind} column cannot be {dtype}")
+    spec = data["spec"]
+    check(spec == "" if kind == "rows" else folder_name(spec) != "", f"{spec!r} is no spec for {kind}")
+    check((kind == "rows") == (shape == ()), f"a {kind} column cannot have shape {shape}")
+    check(dtype != "int8" or len(shape) > 1, f"an int8 column cannot have shape {shape}")
+    folder = column_folder(kind, spec)
+    check(data["folder"] == folder, f"{spec!r} does not lie in {data['folder']!r}")
+    parts = tuple(_part(item, folder, number) for number, item in enumerate(data["parts"]))
+    row_bytes = math.prod(shape) * _ITEM_BYTES.get(dtype, 0)
+    edge = 0
+    for part in parts:
+        check(part.start == edge < part.stop, f"{part.file} does not begin at row {edge}")
+        check(part.bytes >= (part.stop - part.start) * row_bytes, f"{part.file} is too small for its rows")
+        edge = part.stop
+    return Column(
+        kind=cast(Kind, kind),
+        spec=spec,
+        folder=folder,
+        shape=shape,
+        dtype=dtype,
+        fingerprint=_texts(data["fingerprint"]),
+        revision=str(data.get("revision", "")),
+        parts=parts,
+    )
+
+
+def _part(data: dict[str, Any], folder: str, number: int) -> Part:
+    file = part_file(folder, number, revision_of(data["file"]))
+    check(data["file"] == file, f"{data['file']!r} should be {part_file(folder, number)!r}")
+    sha256 = data["sha256"]
+    check(re.fullmatch("[0-9a-f]{64}", sha256) is not None, f"{file} has no sha256")
+    start, stop = _integer(data["start"], 0, _MOST), _integer(data["stop"], 0, _MOST)
+    return Part(
+        file=file,
+        start=start,
+        stop=stop,
+        bytes=_integer(data["bytes"], 0, _MOST << 20),
+        sha256=sha256,
+        missing=_rows(data.get("missing", ()), start, stop),
+        source=_integer(data.get("source", 0), 0, 1 << 20),
+        retried=tuple(_rows(group, start, stop) for group in data.get("retried", ())),
+    )
+
+
+def _rows(values: list[object], start: int, stop: int) -> tuple[int, ...]:
+    return tuple(_integer(row, start, stop - 1) for row in values)
+
+
+def _integer(value: object, low: int, high: int) -> int:
+    check(type(value) is int and low <= value <= high, f"{value!r} is not between {low} and {high}")
+    return cast(int, value)
+
+
+def _texts(value: object) -> dict[str, str]:
+    check(
+        isinstance(value, dict) and all(isinstance(v, str) for v in value.values()), f"{value!r} is not text"
+    )
+    return dict(cast(dict[str, str], value))

@@ -1,0 +1,85 @@
+"""`cache.h5`: virtual datasets over all parts, for any HDF5 reader. Rebuilt at will, never the truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from img2prompt_cache.cache.manifest import Column, Manifest
+from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
+from img2prompt_cache.cache.parts import hash_file, write_atomically
+from img2prompt_cache.cache.reader import ROW_COLUMNS, VIEW, extra_dataset
+
+_MADE_FOR, _KNOWN = "manifest", "known"
+
+
+def build_view(folder: Path, manifest: Manifest, known: dict[str, Any] | None = None) -> Path:
+    """Write `cache.h5` anew.
+
+    It holds `rows/imgId`, `rows/prompt` and the others as UTF-8 strings, and one dataset for each numeric
+    column at its folder's path, e.g. ``features/timm-resnet50.a1_in1k`` (rows, 2048). Rows a column does not
+    have yet read as NaN. The scale of an int8 column lies beside it, with ``.scale`` behind its name.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    manifest : Manifest
+        As saved.
+    known : dict, optional
+        What else is known of this state of the cache, in JSON's types; `recall` gives it back.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+    """
+    path = folder / VIEW
+    rows = manifest.columns[0]
+    # Made in memory, since HDF5 crashes the process when it cannot write its own file (a full disk).
+    with h5py.File(VIEW, "w", libver="latest", driver="core", backing_store=False) as file:
+        names = [*ROW_COLUMNS, *(extra_dataset(name) for name in manifest.extra)]
+        file.attrs[_MADE_FOR] = hash_file(folder / MANIFEST)
+        file.attrs[_KNOWN] = json.dumps(known or {})
+        for name in names:
+            _virtual(file, f"rows/{name}", rows, name, manifest.rows)
+        for column in manifest.columns[1:]:
+            for name in column.datasets:
+                target = column.folder if name == "values" else f"{column.folder}.{name}"
+                _virtual(file, target, column, name, manifest.rows)
+            file[column.folder].attrs["spec"] = column.spec
+        file.flush()
+        data = file.id.get_file_image()
+    write_atomically(path, data)
+    return path
+
+
+def view_is_current(folder: Path) -> bool:
+    """Say whether `cache.h5` is there and was built for the manifest as it is now."""
+    return recall(folder) is not None
+
+
+def recall(folder: Path) -> dict[str, Any] | None:
+    """Give what `build_view` was told; None if `cache.h5` was not built for the manifest as it is now."""
+    try:
+        with h5py.File(folder / VIEW, "r") as file:
+            if file.attrs[_MADE_FOR] != hash_file(folder / MANIFEST):
+                return None
+            known = json.loads(file.attrs[_KNOWN])
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError):  # what h5py raises on damaged bytes
+        return None
+    return known if isinstance(known, dict) else None
+
+
+def _virtual(file: h5py.File, target: str, column: Column, dataset: str, rows: int) -> None:
+    each, kind = column.datasets.get(dataset, ((), "text"))
+    dtype = h5py.string_dtype("utf-8") if kind == "text" else np.dtype(kind)
+    layout = h5py.VirtualLayout((rows, *each), dtype=dtype)
+    for part in column.parts:
+        shape = (part.stop - part.start, *each)
+        layout[part.start : part.stop] = h5py.VirtualSource(part.file, dataset, shape, dtype=dtype)
+    fill = np.nan if kind.startswith("float") else None
+    file.create_virtual_dataset(target, layout, fillvalue=fill)

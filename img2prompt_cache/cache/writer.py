@@ -1,0 +1,144 @@
+"""The one writer of a cache: its lock, its commits, and the sweep after a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from img2prompt_cache.cache.manifest import KINDS, Column, Manifest, Part
+from img2prompt_cache.cache.manifest_file import NAME, load_manifest, save_manifest
+from img2prompt_cache.cache.parts import write_atomically
+from img2prompt_cache.errors import Img2PromptError, UsageError
+
+LOCK = ".lock"
+HOLDER = ".writer.json"
+REDO = ".redo"
+"""Where parts are computed again that may yet be turned down."""
+
+
+@contextmanager
+def writing(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the cache's lock: one writer at a time; the kernel releases it when its holder dies.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The cache's folder; made if it is not there.
+    wait : bool
+        For whoever holds the lock to let go of it.
+
+    Raises
+    ------
+    Img2PromptError
+        If another process holds the lock (the message names it), or the folder cannot be written.
+    UsageError
+        If `folder` is a file, or holds something that is not a cache.
+    """
+    from filelock import FileLock, Timeout
+
+    _claim(folder)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise Img2PromptError(f"{folder} is being written by {_holder(folder)}; wait for it to end") from None
+    except OSError as error:
+        raise Img2PromptError(f"{folder} cannot be written: {error.strerror or error}") from None
+    try:
+        me = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        _sweep(folder)
+        write_atomically(folder / HOLDER, json.dumps(me).encode())
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / HOLDER).unlink(missing_ok=True)
+        lock.release()
+
+
+def _claim(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; --cache names a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / NAME).exists():
+            strangers = [
+                entry.name for entry in folder.iterdir() if entry.is_symlink() or not _ours(entry.name)
+            ]
+            if strangers:
+                raise UsageError(
+                    f"{folder} is not a cache and not empty (it holds {strangers[0]}); name another folder "
+                    "with --cache"
+                )
+    except OSError as error:
+        raise Img2PromptError(f"{folder} cannot be written: {error.strerror}") from None
+
+
+def _ours(name: str) -> bool:
+    return name in (LOCK, HOLDER, *KINDS, ".gitignore") or name.endswith(".tmp")
+
+
+def _holder(folder: Path) -> str:
+    try:
+        held = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+        return f"process {held['pid']} on {held['host']} since {held['since']}"
+    except (OSError, ValueError, TypeError, KeyError):
+        return "another process"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a crash left half written. Whole but unrecorded parts stay: they are written over."""
+    redo = folder / REDO
+    if redo.is_symlink():
+        redo.unlink()
+    elif redo.exists():
+        shutil.rmtree(redo)
+    for pattern in (".*.tmp", *(f"{kind}/**/.*.tmp" for kind in KINDS)):
+        for leftover in folder.glob(pattern):
+            leftover.unlink(missing_ok=True)
+
+
+def commit(folder: Path, manifest: Manifest, parts: Iterable[tuple[Column, Part]]) -> Manifest:
+    """Record finished parts.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The cache's folder, locked by `writing`.
+    manifest : Manifest
+        As it stands.
+    parts : iterable of (Column, Part)
+        Each takes the place of the recorded part of the same rows, or follows the last one. A file that
+        has another name than the one in its place is removed, once the manifest is saved.
+
+    Returns
+    -------
+    Manifest
+        As saved.
+    """
+    stale = set()
+    for column, part in parts:
+        current = manifest.column(column.kind, column.spec) or column
+        stale |= {old.file for old in current.parts if old.start == part.start and old.file != part.file}
+        kept = tuple(old for old in current.parts if old.start != part.start)
+        ordered = tuple(sorted((*kept, part), key=lambda p: p.start))
+        manifest = manifest.with_column(replace(current, parts=ordered))
+    save_manifest(folder, manifest)
+    for file in stale:
+        (folder / file).unlink(missing_ok=True)
+    return manifest
+
+
+def open_manifest(folder: Path) -> Manifest | None:
+    """Read the manifest, or None where the cache is still to be made."""
+    return load_manifest(folder) if (folder / NAME).exists() else None

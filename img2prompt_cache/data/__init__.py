@@ -1,0 +1,5 @@
+"""Rows of a cache as arrays, and how they are divided."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,209 @@
+"""Deduplication: near-identical prompts and near-identical images of a cache, and which rows to keep."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from img2prompt_cache.cache.manifest import Column
+from img2prompt_cache.cache.parts import write_atomically
+from img2prompt_cache.cache.reader import OK, Cache
+from img2prompt_cache.data.groups import codes
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.numerics.metrics import TIE, unit
+from img2prompt_cache.numerics.similarity_graph import near
+from img2prompt_cache.numerics.standardise import standardiser
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    F32 = NDArray[np.float32]
+    Rows = NDArray[np.int64]
+
+NAME = "dedup.csv"
+HEADER = ["imgId", "keep", "prompt_group", "image_group"]
+NONE = -1
+SAMPLE = 16384
+"""Rows that tell the scale of features; evenly spaced, where there are more."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Duplicates:
+    """What was found, for every row of a cache.
+
+    Attributes
+    ----------
+    ids : list of str, length n
+    keep : numpy.ndarray, bool, shape (n,)
+        No two rows that are kept share a group; every good row that is not shares one with a row before it
+        that is.
+    prompt_group, image_group : numpy.ndarray, int64, shape (n,)
+        Numbered by first rows; −1 where a row has no prompt, or no good image.
+    identical : int
+        Good rows whose image has the very bytes of one before.
+    """
+
+    ids: list[str]
+    keep: NDArray[np.bool_]
+    prompt_group: Rows
+    image_group: Rows
+    identical: int
+
+
+def find_duplicates(cache: Cache, threshold: float, features: Column, target: Column | None) -> Duplicates:
+    """Group the good rows of a cache by near-identical prompts and by near-identical images.
+
+    Groups are connected components: rows whose targets, or whose features, have a cosine of at least
+    `threshold`, or whose prompts or images are equal. Features are standardised first, as the nearest head
+    does, so that what all images have in common does not make them alike. Values are read in blocks.
+
+    Parameters
+    ----------
+    cache : Cache
+    threshold : float
+        Above 0, at most 1.
+    features : Column
+    target : Column or None
+        None where no row has a prompt.
+
+    Raises
+    ------
+    UsageError
+        If the threshold is out of range, or no row is good.
+    Img2PromptError
+        If a part is damaged, or a value is not finite.
+    """
+    if not 0 < threshold <= 1:
+        raise UsageError(f"--threshold must be above 0 and at most 1, not {threshold}")
+    # Equal vectors have a cosine of 1 but for rounding.
+    threshold = min(threshold, 1 - TIE)
+    cache.require_undamaged([cache.manifest.columns[0], features, *([target] if target else [])])
+    text = cache.text("imgId", "prompt", "sha256", "status")
+    missing = cache.missing([features])
+    good = [row for row, status in enumerate(text["status"]) if status == OK and row not in missing]
+    if not good:
+        raise UsageError(f"{cache.folder} has no usable image")
+    images = [text["sha256"][row] for row in good]
+    prompted = [row for row in good if target and text["prompt"][row].strip()]
+    prompt_group = np.full(cache.rows, NONE)
+    image_group = np.full(cache.rows, NONE)
+    image_group[good] = _groups(cache, features, good, images, threshold, standardised=True)
+    if target and prompted:
+        prompts = [text["prompt"][row] for row in prompted]
+        prompt_group[prompted] = _groups(cache, target, prompted, prompts, threshold, standardised=False)
+    keep = np.zeros(cache.rows, bool)
+    keep[good] = first_of_each(prompt_group[good], image_group[good])
+    return Duplicates(text["imgId"], keep, prompt_group, image_group, len(images) - len({*images}))
+
+
+def first_of_each(one: Rows, other: Rows) -> NDArray[np.bool_]:
+    """Keep each row that shares neither of its groups with a row kept before it.
+
+    Parameters
+    ----------
+    one, other : numpy.ndarray, int64, shape (n,)
+        −1 for no group, which nothing shares.
+
+    Returns
+    -------
+    numpy.ndarray, bool, shape (n,)
+    """
+    keep = np.zeros(len(one), bool)
+    seen: set[tuple[int, int]] = set()
+    for row, places in enumerate(zip(one.tolist(), other.tolist(), strict=True)):
+        groups = {(side, group) for side, group in enumerate(places) if group != NONE}
+        keep[row] = not groups & seen
+        if keep[row]:
+            seen |= groups
+    return keep
+
+
+def save_duplicates(path: Path, found: Duplicates, *, overwrite: bool = False) -> None:
+    """Write a CSV of `imgId`, `keep` (1 or 0), `prompt_group` and `image_group`, blank where there is none.
+
+    Raises
+    ------
+    UsageError
+        If the file is there and is not to be replaced.
+    Img2PromptError
+        If it cannot be written.
+    """
+    check_free(path, overwrite=overwrite)
+    groups = [
+        ["" if group == NONE else group for group in groups.tolist()]
+        for groups in (found.prompt_group, found.image_group)
+    ]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    writer.writerows(zip(found.ids, found.keep.astype(int).tolist(), *groups, strict=True))
+    try:
+        write_atomically(path, text.getvalue().encode())
+    except OSError as error:
+        raise Img2PromptError(f"--out {path} cannot be written: {error.strerror or error}") from None
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Refuse to replace a file unless asked to, before the work is done.
+
+    Raises
+    ------
+    UsageError
+        If something is there.
+    """
+    if os.path.lexists(path) and not overwrite:
+        raise UsageError(f"--out {path} exists; give --overwrite to replace it, or another name")
+
+
+def twins(group: Rows) -> int:
+    """How many rows share their group with a row before them."""
+    inside = group[group != NONE]
+    return len(inside) - len(np.unique(inside))
+
+
+def _groups(
+    cache: Cache,
+    column: Column,
+    rows: Sequence[int],
+    names: Sequence[Hashable],
+    threshold: float,
+    *,
+    standardised: bool,
+) -> Rows:
+    """Group rows whose names are equal, or whose values are near: each name is compared once."""
+    name = codes(names)
+    _, first = np.unique(name, return_index=True)
+    vectors = _Vectors(cache, column, np.array(rows, np.int64)[first], standardised=standardised)
+    return codes(near(vectors, threshold)[name].tolist())
+
+
+class _Vectors:
+    """Rows of a column as unit vectors, read when some of them are asked for."""
+
+    def __init__(self, cache: Cache, column: Column, rows: Rows, *, standardised: bool) -> None:
+        self._values, self._rows, self._folder = cache.mapped(column), rows, column.folder
+        self._mean, self._scale = np.zeros(1, np.float32), np.ones(1, np.float32)
+        if standardised:
+            self._mean, self._scale = standardiser(self._finite(rows[:: -(-len(rows) // SAMPLE)]))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, part: slice | Rows) -> F32:
+        return unit((self._finite(self._rows[part]) - self._mean) / self._scale)
+
+    def _finite(self, rows: Rows) -> F32:
+        values: F32 = self._values[rows]
+        if not np.isfinite(np.sum(values, dtype=np.float64)):
+            raise Img2PromptError(
+                f"{self._folder} holds NaN or infinity in usable rows; `img2prompt-cache verify` tells "
+                "whether a part was changed"
+            )
+        return values

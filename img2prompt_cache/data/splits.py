@@ -1,0 +1,226 @@
+"""Splits: divisions of rows in which near-identical prompts never sit on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from img2prompt_cache.data.groups import codes
+from img2prompt_cache.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """A division of the selected rows: each fold is held out once, and fitted for on all other rows.
+
+    Attributes
+    ----------
+    strategy : str
+        ``"group"``, ``"random"`` or the name of the column it came from.
+    seed : int
+        What the shuffle was seeded with.
+    fold : numpy.ndarray, int64, shape (n,)
+        Fold of each row, 0…k−1; −1 for rows that are never held out. A hold-out is one fold.
+    groups : numpy.ndarray, int64, shape (n,)
+        Group of each row; also to be kept whole by inner folds of the training side.
+    """
+
+    strategy: str
+    seed: int
+    fold: Rows
+    groups: Rows
+
+    @property
+    def folds(self) -> int:
+        """How many folds there are: 1 for a hold-out."""
+        return int(self.fold.max()) + 1
+
+    @property
+    def train(self) -> Rows:
+        """Numbers of the rows that are never held out, ascending."""
+        return np.flatnonzero(self.fold < 0)
+
+    @property
+    def validation(self) -> Rows:
+        """Numbers of the rows that are held out, ascending; with `train`, every row once."""
+        return np.flatnonzero(self.fold >= 0)
+
+    @property
+    def sides(self) -> Iterator[tuple[Rows, Rows]]:
+        """For each fold the rows to fit on and the rows held out, ascending."""
+        for number in range(self.folds):
+            held = self.fold == number
+            yield np.flatnonzero(~held), np.flatnonzero(held)
+
+    @property
+    def straddling(self) -> int:
+        """How many groups are not whole in one fold: 0 unless the split is random or the user's own."""
+        places = np.unique(np.stack([self.groups, self.fold]), axis=1)
+        return int((np.unique(places[0], return_counts=True)[1] > 1).sum())
+
+    def digest(self, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> str:
+        """Hash what was held out, fold by fold, and what was not: equal for runs that may be compared.
+
+        Ids alone would not do: those of many data sets are 0001, 0002, ….
+
+        Parameters
+        ----------
+        ids, prompts, images : sequence of str, length n
+            The imgId, the prompt and the digest of the image of each selected row.
+
+        Returns
+        -------
+        str
+            64 hex digits, independent of the order of rows and of folds.
+        """
+        folds = sorted(_described(rows, ids, prompts, images) for _, rows in self.sides)
+        train = sorted(ids[row] for row in self.train)
+        return _hash([self.strategy, folds[0] if len(folds) == 1 else folds, train])
+
+
+def rows_digest(rows: Rows, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> str:
+    """Hash some rows by what they are, in any order: 64 hex digits; arguments as for `Split.digest`."""
+    return _hash(_described(rows, ids, prompts, images))
+
+
+def _described(
+    rows: Rows, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]
+) -> list[list[str]]:
+    return sorted([ids[row], prompts[row], images[row]] for row in rows)
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str = "group") -> Split:
+    """Hold out whole groups for validation.
+
+    Groups are shuffled, and each that still fits goes to the validation side, so that it falls short of
+    `fraction` by less than the smallest group left in training. Where every group is larger than the
+    fraction, the smallest is held out. The division depends on which rows share a group, not on its number.
+
+    Parameters
+    ----------
+    groups : numpy.ndarray, int64, shape (n,)
+    fraction : float
+        Share of rows to hold out, above 0 and below 1.
+    seed : int
+        Of the shuffle.
+    strategy : str
+        Recorded with the split.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than two groups, or `fraction` is out of range.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"the held-out fraction must lie between 0 and 1, not {fraction}")
+    groups = codes(groups.tolist())
+    size = np.bincount(groups)
+    if len(groups) < 2:
+        raise UsageError(f"cannot hold out rows of {len(groups)}; add pairs")
+    if len(size) < 2:
+        raise UsageError(
+            f"cannot hold out rows: all {len(groups)} are one group of {_LIKE[strategy == 'group']}; "
+            "add pairs, or use --split random and expect a score that is too high"
+        )
+    order = np.random.default_rng(seed).permutation(len(size))
+    room = min(max(round(fraction * len(groups)), 1), len(groups) - 1)
+    held = np.zeros(len(size), bool)
+    for group in order.tolist():
+        if size[group] <= room:
+            held[group] = True
+            room -= size[group]
+    if not held.any():
+        held[order[np.argmin(size[order])]] = True
+    return Split(strategy, seed, np.where(held[groups], 0, -1), groups)
+
+
+_LIKE = ("equal labels or near-identical prompts or images", "near-identical prompts or images")
+
+
+def random_split(n: int, fraction: float = 0.2, seed: int = 0, folds: int | None = None) -> Split:
+    """Hold out single rows: what a leaking split would say. Near-identical prompts sit on both sides."""
+    return divide(np.arange(n), "random", fraction, folds, seed)
+
+
+def fold_out(groups: Rows, folds: int, seed: int = 0, strategy: str = "group") -> Split:
+    """Hold out every row once, in folds of whole groups; see `k_folds`.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than two folds, or fewer groups than folds.
+    """
+    count = len(np.unique(groups))
+    if folds < 2:
+        raise UsageError(f"--folds {folds}: at least 2 are needed; leave it out for a single hold-out")
+    if count < folds:
+        what = "rows" if strategy == "random" else f"groups of {_LIKE[strategy == 'group']}"
+        raise UsageError(f"--folds {folds}: there are only {count} {what}; ask for fewer folds, or add pairs")
+    return Split(strategy, seed, k_folds(groups, folds, seed), groups)
+
+
+def divide(groups: Rows, strategy: str, fraction: float, folds: int | None, seed: int) -> Split:
+    """Hold out a fraction of the rows; or, where `folds` are given, every row in its turn."""
+    if folds is None:
+        return hold_out(groups, fraction, seed, strategy)
+    return fold_out(groups, folds, seed, strategy)
+
+
+def k_folds(groups: Rows, k: int, seed: int = 0) -> Rows:
+    """Deal whole groups into k folds of about equal size: shuffled, then largest first to the smallest fold.
+
+    Parameters
+    ----------
+    groups : numpy.ndarray, int64, shape (n,)
+    k : int
+        Number of folds, at least 2.
+    seed : int
+        Of the shuffle.
+
+    Returns
+    -------
+    numpy.ndarray, int64, shape (n,)
+        Fold of each row, 0…k−1; no fold is empty.
+
+    Raises
+    ------
+    UsageError
+        If k < 2 or there are fewer groups than folds.
+    """
+    groups = codes(groups.tolist())
+    size = np.bincount(groups)
+    if k < 2:
+        raise UsageError(f"cannot cross-validate with {k} folds; at least 2 are needed")
+    if len(size) < k:
+        what = "row" if len(size) == len(groups) else "group"
+        many = f"{what}{'s' if len(size) > 1 else ''}"
+        like = " of near-identical prompts or images" if what == "group" else ""
+        fewer = (
+            "ask for fewer folds (--folds, --inner-folds)"
+            if len(size) > 1
+            else "give what they would choose, e.g. --alpha"
+        )
+        raise UsageError(f"{len(size)} {many}{like} cannot fill {k} folds; add pairs, or {fewer}")
+    shuffled = np.random.default_rng(seed).permutation(len(size))
+    fold = np.empty(len(size), np.int64)
+    heap = [(0, number) for number in range(k)]
+    for group in shuffled[np.argsort(-size[shuffled], kind="stable")].tolist():
+        rows, number = heap[0]
+        fold[group] = number
+        heapq.heapreplace(heap, (rows + int(size[group]), number))
+    return fold[groups]

@@ -1,0 +1,4 @@
+from .report import Plan as Plan
+from .report import Report as Report
+from .shards import extract_shard as extract_shard
+from .shards import finish as finish

@@ -1,0 +1,140 @@
+"""The Ray engine: an actor for each GPU of a cluster holds the models; parts come back on the shared path."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.extraction.clock import Clock
+from img2prompt_cache.extraction.encode import cores
+from img2prompt_cache.extraction.engines.base import Parts, Staged, Stager, adopt_in_order
+from img2prompt_cache.extraction.passes import Pass, save_pass
+from img2prompt_cache.extraction.plan import Job
+from img2prompt_cache.models.loader import Models
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Rows = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ray:
+    """Computes on a Ray cluster whose machines all see the cache and the source under the same paths.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"`` leaves GPUs alone.
+    workers : int, optional
+        Actors; absent, one for each GPU of the cluster, or one for each machine where there is none.
+    address : str, optional
+        ``"auto"``, ``"host:port"`` or ``"ray://host:port"``; a cluster of this machine is started if absent.
+    """
+
+    device: str = "auto"
+    workers: int | None = None
+    address: str | None = None
+
+    here = False
+
+    def parts(self, work: Pass, models: Models, advance: Callable[[int], None], clock: Clock) -> Parts:
+        """Compute every job on the cluster."""
+        save_pass(work)
+        ray = _connect(self.address)
+        try:
+            yield from adopt_in_order(
+                work, lambda left: self._run(ray, work.folder, left, advance), advance, clock
+            )
+        finally:
+            ray.shutdown()
+
+    def _run(self, ray: Any, folder: Path, jobs: list[Job], advance: Callable[[int], None]) -> Staged:
+        if not jobs:
+            return
+        machines = sum(node["Alive"] for node in ray.nodes())
+        gpus = 0 if self.device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
+        workers = min(self.workers or gpus or machines, len(jobs))
+        rows = {job.number: job.stop - job.start for job in jobs}
+        tasks = ray.data.from_items([{"part": job.number} for job in jobs], override_num_blocks=len(jobs))
+        done = tasks.map_batches(
+            _Actor,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+            fn_constructor_args=(
+                folder.resolve(),
+                "cuda" if gpus else "cpu",
+                math.ceil(workers / machines),
+            ),
+            num_gpus=1 if gpus else 0,
+            num_cpus=1,
+        )
+        try:
+            for row in done.iter_rows():
+                advance(rows[row["part"]])
+                yield row["part"], dict(zip(row["stages"], row["seconds"], strict=True))
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, Img2PromptError):
+                raise cause from None
+            raise Img2PromptError(f"Ray gave up: {str(error).strip().splitlines()[-1]}") from error
+
+
+class _Actor:
+    """Lives on the cluster: loads the models once, stages jobs by number."""
+
+    def __init__(self, folder: Path, device: str, neighbours: int) -> None:
+        self._stager = Stager(folder, device, max(1, cores() // neighbours))
+
+    def __call__(self, batch: Rows) -> Rows:
+        (number,) = batch["part"].tolist()
+        seconds = self._stager.run(number, lambda rows: None)
+        return {
+            "part": np.array([number]),
+            "stages": np.array([list(seconds)]),
+            "seconds": np.array([list(seconds.values())]),
+        }
+
+
+def _connect(address: str | None) -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        advice = "install it with `pip install 'img2prompt-cache[ray]'`"
+        raise UsageError(f"--engine ray needs Ray; {advice}") from None
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False  # the pass has its own
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        _require_answer(address)
+        ray.init(
+            address or "local",
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+        raise Img2PromptError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)  # Ray puts its own in place
+    return ray
+
+
+def _require_answer(address: str | None) -> None:
+    """Ask at the address whether anything listens there; Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()

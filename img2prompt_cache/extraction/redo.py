@@ -1,0 +1,157 @@
+"""Rows of a cached part done again: which of them are read, and a part with some of its rows replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from img2prompt_cache.cache.manifest import Column, Manifest, Part
+from img2prompt_cache.cache.parts import PartFile, read_text
+from img2prompt_cache.cache.reader import FAILED, OK, ROW_COLUMNS, extra_dataset
+from img2prompt_cache.extraction.clock import Clock
+from img2prompt_cache.extraction.compute import compute_part
+from img2prompt_cache.extraction.work import Slice
+from img2prompt_cache.sources import reopen_source
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.models.loader import Models
+    from img2prompt_cache.sources.base import Source
+
+_BLOCK = 64
+
+
+def _ignore(rows: int) -> None:
+    pass
+
+
+@dataclass(slots=True)
+class Redo:
+    """The pass over single rows of parts that are cached already.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+        The cache's folder.
+    models : Models
+    sources : dict of int to Source
+        Those that are open already, by their number in the manifest.
+    on_batch : callable
+        Told after each batch how many rows were gone through.
+    """
+
+    folder: Path
+    models: Models
+    sources: dict[int, Source] = field(default_factory=dict)
+    on_batch: Callable[[int], None] = _ignore
+
+    def compute(
+        self, manifest: Manifest, number: int, columns: list[Column], rows: Slice, into: Path
+    ) -> dict[str, Part]:
+        """Compute columns of a part under `into`; give what was written, by the column's folder."""
+        done = compute_part(
+            rows,
+            columns,
+            self.source(manifest, manifest.columns[0].parts[number].source),
+            {column.spec: self.models.backbone(column) for column in columns if column.kind != "rows"},
+            into,
+            batch_size=manifest.batch_size,
+            on_batch=self.on_batch,
+            clock=Clock(),
+        )
+        return {column.folder: part for column, part in done}
+
+    def source(self, manifest: Manifest, number: int) -> Source:
+        """Open one of the manifest's sources, once."""
+        if number not in self.sources:
+            self.sources[number] = reopen_source(manifest.sources[number])
+        return self.sources[number]
+
+
+def read_rows(folder: Path, manifest: Manifest, number: int) -> dict[str, list[str]]:
+    """Read everything a part of `rows` says, by the names of `ROW_COLUMNS` and of the user's own columns."""
+    part = manifest.columns[0].parts[number]
+    names = {**{name: name for name in ROW_COLUMNS}, **{name: extra_dataset(name) for name in manifest.extra}}
+    found = read_text(folder / part.file, list(names.values()), part.stop - part.start)
+    return {name: found[dataset] for name, dataset in names.items()}
+
+
+def only(
+    manifest: Manifest, number: int, text: dict[str, list[str]], rows: Iterable[int], *, changed: bool = False
+) -> Slice:
+    """Take a part's rows, of which only `rows` are read and encoded; the others count as failed.
+
+    All rows of the part are in the slice, so batches lie as they always do.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    number : int
+        The part.
+    text : dict of str to list of str
+        From `read_rows`.
+    rows : iterable of int
+        Row numbers in the cache.
+    changed : bool
+        Take whatever bytes these images have now, not only those that were cached.
+    """
+    start = manifest.columns[0].parts[number].start
+    wanted = {row - start for row in rows}
+    status = [OK if i in wanted else FAILED for i in range(len(text["imgId"]))]
+    sha256 = ["" if changed and i in wanted else known for i, known in enumerate(text["sha256"])]
+    return Slice(number, start, {**text, "status": status, "sha256": sha256})
+
+
+def patch_part(old: Path, patches: Sequence[tuple[Path, Sequence[int]]], new: Path) -> tuple[int, str]:
+    """Write a part that is `old` but for some rows, bit for bit.
+
+    Parameters
+    ----------
+    old : pathlib.Path
+        A whole part, or one just computed.
+    patches : sequence of (pathlib.Path, sequence of int)
+        Parts of the same rows, and which rows within the part are taken from each.
+    new : pathlib.Path
+        The file to write. Its bytes depend on the values alone, not on how many patches they came in.
+
+    Returns
+    -------
+    size : int
+    sha256 : str
+        As `PartFile.commit` gives them.
+    """
+    with h5py.File(old, "r") as file, PartFile(new) as out:
+        for name in sorted(file):
+            dataset = file[name]
+            if h5py.check_string_dtype(dataset.dtype):
+                out.write_text(name, _patched(dataset, name, patches).tolist())
+                continue
+            out.create(name, dataset.shape, dataset.dtype.name)
+            for start in range(0, len(dataset), _BLOCK):
+                out.write(name, start, _patched(dataset, name, patches, start, start + _BLOCK))
+        return out.commit()
+
+
+def _patched(
+    dataset: h5py.Dataset,
+    name: str,
+    patches: Sequence[tuple[Path, Sequence[int]]],
+    start: int = 0,
+    stop: int | None = None,
+) -> NDArray[Any]:
+    is_text = h5py.check_string_dtype(dataset.dtype)
+    values: NDArray[Any] = np.asarray((dataset.asstr() if is_text else dataset)[start:stop])
+    for path, rows in patches:
+        inside = [row for row in rows if start <= row < start + len(values)]
+        if inside:
+            with h5py.File(path, "r") as file:
+                patch = file[name].asstr() if is_text else file[name]
+                for row in inside:
+                    values[row - start] = patch[row]
+    return values

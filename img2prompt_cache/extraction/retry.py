@@ -1,0 +1,122 @@
+"""Retrying: rows that failed are read once more; what was good stays as it is, bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from img2prompt_cache.cache.manifest import Column, Manifest, Part, part_file, revision_of
+from img2prompt_cache.cache.parts import read_text
+from img2prompt_cache.cache.reader import FAILED, OK, require_whole
+from img2prompt_cache.cache.writer import REDO, commit
+from img2prompt_cache.extraction.redo import Redo, only, patch_part, read_rows
+
+if TYPE_CHECKING:
+    from img2prompt_cache.extraction.report import Watcher
+
+
+def find_retries(folder: Path, manifest: Manifest) -> dict[int, int]:
+    """Find the parts that hold a row that failed, or one that a column could not compute.
+
+    Returns
+    -------
+    dict of int to int
+        Part number to how many of its rows are to be tried again.
+    """
+    found = {}
+    for number, part in enumerate(manifest.columns[0].parts):
+        status = read_text(folder / part.file, ["status"], part.stop - part.start)["status"]
+        missing = {row for rows in _missing(manifest, number) for row in rows}
+        found[number] = status.count(FAILED) + len(missing)
+    return {number: rows for number, rows in found.items() if rows}
+
+
+def _missing(manifest: Manifest, number: int) -> dict[tuple[int, ...], list[Column]]:
+    """Group the columns that lack rows of a part by the rows they lack."""
+    found: dict[tuple[int, ...], list[Column]] = {}
+    for column in manifest.columns:
+        if number < len(column.parts) and column.parts[number].missing:
+            found.setdefault(column.parts[number].missing, []).append(column)
+    return found
+
+
+def retry(manifest: Manifest, redo: Redo, watcher: Watcher) -> Manifest:
+    """Read the rows that failed again and fill in those that are good now.
+
+    A part that changes is written under a new name and recorded together with the others of its rows; then
+    the old file is removed.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Of a locked cache.
+    redo : Redo
+    watcher : Watcher
+        Told how many rows there are, and how many are good now.
+
+    Returns
+    -------
+    Manifest
+        As saved.
+
+    Raises
+    ------
+    Img2PromptError
+        If a part that would be copied from is damaged.
+    """
+    found = find_retries(redo.folder, manifest)
+    if not found:
+        watcher.note("no row failed, so there is none to try again")
+        return manifest
+    watcher.note(f"trying {sum(found.values())} rows in {len(found)} parts again")
+    for number in found:
+        try:
+            revised = _retry(manifest, number, redo)
+            if revised:
+                manifest = commit(redo.folder, manifest, revised)
+        finally:
+            shutil.rmtree(redo.folder / REDO, ignore_errors=True)
+    left = sum(find_retries(redo.folder, manifest).values())
+    watcher.note(f"{sum(found.values()) - left} of them are good now")
+    return manifest
+
+
+def _retry(manifest: Manifest, number: int, redo: Redo) -> list[tuple[Column, Part]]:
+    redone = redo.folder / REDO
+    text = read_rows(redo.folder, manifest, number)
+    first = manifest.columns[0].parts[number].start
+    failed = [first + i for i, status in enumerate(text["status"]) if status == FAILED]
+    revised: dict[str, Part] = {}
+    if failed:
+        columns = [c for c in manifest.columns if c.kind != "targets" and number < len(c.parts)]
+        rows = only(manifest, number, text, failed, changed=True)
+        done = redo.compute(manifest, number, columns, rows, redone / "failed")
+        status = read_text(redone / "failed" / done["rows"].file, ["status"], len(rows))["status"]
+        good = tuple(first + i for i, now in enumerate(status) if now == OK)
+        for column in columns if good else ():
+            made = redone / "failed" / done[column.folder].file
+            revised[column.folder] = _revised(redo.folder, number, column.parts[number], column, made, good)
+    for number_of, (missing, columns) in enumerate(_missing(manifest, number).items()):
+        into = redone / f"missing-{number_of}"
+        done = redo.compute(manifest, number, columns, only(manifest, number, text, missing), into)
+        for column in columns:
+            good = tuple(row for row in missing if row not in done[column.folder].missing)
+            if good:
+                part = revised.get(column.folder, column.parts[number])
+                made = into / done[column.folder].file
+                revised[column.folder] = _revised(redo.folder, number, part, column, made, good)
+    return [(column, revised[column.folder]) for column in manifest.columns if column.folder in revised]
+
+
+def _revised(
+    folder: Path, number: int, part: Part, column: Column, made: Path, good: tuple[int, ...]
+) -> Part:
+    """Write the next revision of a part, with the rows `good` taken from the part just `made`."""
+    require_whole(folder, [part])
+    file = part_file(column.folder, number, revision_of(part.file) + 1)
+    size, sha256 = patch_part(folder / part.file, [(made, [row - part.start for row in good])], folder / file)
+    missing = tuple(row for row in part.missing if row not in good)
+    retried = (*part.retried, good)
+    return replace(part, file=file, bytes=size, sha256=sha256, missing=missing, retried=retried)

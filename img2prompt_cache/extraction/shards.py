@@ -1,0 +1,193 @@
+"""Shards: one pass shared by processes that have nothing in common but a folder (a SLURM array, xargs)."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from img2prompt_cache.cache.manifest_file import save_manifest
+from img2prompt_cache.cache.writer import writing
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.extraction.agenda import prepare
+from img2prompt_cache.extraction.clock import Clock
+from img2prompt_cache.extraction.engines.base import Parts, Staged, adopt_in_order
+from img2prompt_cache.extraction.extract import plan_of, require_room, run
+from img2prompt_cache.extraction.handover import is_staged, stage
+from img2prompt_cache.extraction.passes import Pass, Worker, load_pass, save_pass
+from img2prompt_cache.extraction.plan import Job
+from img2prompt_cache.extraction.report import Plan, Report, Watcher
+from img2prompt_cache.models.loader import Models, Request, backbones_of
+from img2prompt_cache.sources.base import Source
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """What a shard did.
+
+    Attributes
+    ----------
+    parts, rows : int
+        That it computed now.
+    left : int
+        Parts of the whole pass that nobody has finished yet.
+    seconds : float
+        Wall time.
+    stages : dict of str to float
+        Seconds of work in each stage, summed over threads.
+    """
+
+    parts: int
+    rows: int
+    left: int
+    seconds: float
+    stages: dict[str, float]
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read ``"i/n"``, i from 1 to n.
+
+    Raises
+    ------
+    UsageError
+        If it is anything else.
+    """
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(f"--shard {text}: write i/n with i from 1 to n, for example 1/8")
+    return int(found[1]), int(found[2])
+
+
+def extract_shard(
+    folder: Path, source: Source, request: Request, watcher: Watcher, shard: tuple[int, int]
+) -> ShardReport:
+    """Compute every n-th part of a pass and leave it for `finish`.
+
+    The first shard to come holds the cache's lock while it lists the source and writes the pass down; from
+    then on no shard waits for another. A shard that was killed is run again; what it had finished stays.
+
+    Parameters
+    ----------
+    folder, source, request, watcher
+        As for `extract`; the same for all shards.
+    shard : tuple of int
+        i and n, from `parse_shard`.
+
+    Raises
+    ------
+    UsageError
+        If the pass under way is another one.
+    Img2PromptError
+        As `extract`.
+    """
+    started = time.perf_counter()
+    work = load_pass(folder)
+    if work is None:
+        with writing(folder, wait=True):
+            work = load_pass(folder)
+            if work is None:
+                work, _ = prepare(folder, source, source.list(), request, watcher)
+                require_room(folder, plan_of(work))
+                save_manifest(folder, work.manifest)
+                if work.jobs:
+                    save_pass(work)
+    _require_same(work, source, request)
+    index, count = shard
+    mine = [job for job in work.jobs[index - 1 :: count] if not is_staged(work, job)]
+    models, clock = Models(request), Clock()
+    models.load(column for job in mine for column in job.columns if column.kind != "targets")
+    watcher.plan(_plan(work, mine))
+    worker = Worker(work, models)
+    for job in mine:
+        _stage(worker, job, watcher.advance, clock)
+    return ShardReport(
+        parts=len(mine),
+        rows=sum(job.stop - job.start for job in mine),
+        left=sum(not is_staged(work, job) for job in work.jobs),
+        seconds=time.perf_counter() - started,
+        stages=dict(clock.seconds),
+    )
+
+
+def finish(folder: Path, request: Request, watcher: Watcher) -> Report:
+    """Check what the shards of a pass left, record it in order and compute the targets.
+
+    Killed anywhere, the same call goes on.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The cache.
+    request : Request
+        Its device is the target encoder's.
+    watcher : Watcher
+
+    Raises
+    ------
+    UsageError
+        If no pass is under way.
+    Img2PromptError
+        If a shard has not finished, or what it left is damaged.
+    """
+    started = time.perf_counter()
+    if load_pass(folder) is None:
+        raise UsageError(f"no shards to finish in {folder}; run `img2prompt-cache extract --shard i/n` first")
+    with writing(folder):
+        work = load_pass(folder)
+        if work is None:
+            raise UsageError(f"the pass over {folder} was finished just now by another process")
+        left = [job for job in work.jobs if not is_staged(work, job)]
+        if left:
+            raise Img2PromptError(
+                f"{len(left)} parts are not computed yet, the first of them {left[0].number}; run the shards "
+                "that have not ended well again, then --finish"
+            )
+        return run(work, Models(request), _Staged(), watcher, started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """The engine that computes nothing: takes what shards have staged."""
+
+    here = False
+
+    def parts(self, work: Pass, models: Models, advance: Callable[[int], None], clock: Clock) -> Parts:
+        return adopt_in_order(work, _nobody, advance, clock)
+
+
+def _nobody(left: list[Job]) -> Staged:
+    yield from ()
+
+
+def _require_same(work: Pass, source: Source, request: Request) -> None:
+    root = work.manifest.sources[work.source]["root"]
+    if str(source.root.resolve()) != root:
+        raise UsageError(
+            f"a pass over {root} is under way in {work.folder}; end it with `img2prompt-cache extract "
+            "--finish` before another source is taken in"
+        )
+    wanted = [*request.backbones, *([request.encoder] if request.encoder else [])]
+    declared = {column.spec for column in work.manifest.columns}
+    strangers = [spec for spec in wanted if spec not in declared]
+    if strangers:
+        raise UsageError(
+            f"the pass under way in {work.folder} does not have {strangers[0]}; every shard names the same "
+            "backbones. End it with `img2prompt-cache extract --finish`, then add the new one"
+        )
+    encoders = [request.encoder] if request.encoder else []
+    backbones = request.backbones or backbones_of(work.manifest)
+    if Models(request).declare(work.manifest, backbones, encoders) != work.manifest:
+        raise UsageError(
+            f"the pass under way in {work.folder} keeps other columns of its backbones; every shard names "
+            "the same. End it with `img2prompt-cache extract --finish`, then add the new ones"
+        )
+
+
+def _plan(work: Pass, mine: list[Job]) -> Plan:
+    return plan_of(replace(work, jobs=tuple(mine)))
+
+
+def _stage(worker: Worker, job: Job, advance: Callable[[int], None], clock: Clock) -> None:
+    stage(worker.work, job, lambda home: worker.compute(job, home, advance, clock))

@@ -1,0 +1,44 @@
+"""Stand-ins: the backbone that a head is made for, or another one in its place."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from img2prompt_cache.errors import UsageError
+
+if TYPE_CHECKING:
+    from img2prompt_cache.cache.reader import Cache
+    from img2prompt_cache.heads.base import Head
+
+
+def preferred_features(cache: Cache, head: Head) -> tuple[str, ...]:
+    """Name the backbone that a head of one backbone is made for, or else what may stand in for it.
+
+    Returns
+    -------
+    tuple of str
+        Its spec; empty for a head that takes every cached one.
+
+    Raises
+    ------
+    UsageError
+        If none of these is cached.
+    """
+    specs = [column.spec for column in cache.manifest.of_kind("features") if "#" not in column.spec]
+    for pattern in head.prefers.values():
+        for spec in specs:
+            if re.search(pattern, spec, re.IGNORECASE):
+                return (spec,)
+    if head.prefers and specs:
+        raise UsageError(
+            f"head {head.name} takes {' or '.join(head.prefers)}, and none is cached; extract one, or name "
+            f"what is to stand in with --features: {', '.join(specs)}"
+        )
+    return ()
+
+
+def stands_in(head: Head, spec: str) -> str:
+    """Say what a backbone stands in for, where a head is made for another one; empty where it does not."""
+    wanted, pattern = next(iter(head.prefers.items()), ("", ""))
+    return "" if re.search(pattern, spec, re.IGNORECASE) else wanted

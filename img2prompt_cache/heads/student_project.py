@@ -1,0 +1,255 @@
+"""The seed: the three systems of the student project this one grew from, as presets on the cache.
+
+Each trains for exactly its number of epochs on one backbone's pooled feature with MSE, as the project did.
+Two things are as everywhere here: features are standardised, and the output starts at the mean target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import clone
+
+from img2prompt_cache.data.splits import hold_out
+from img2prompt_cache.errors import UsageError, unknown
+from img2prompt_cache.heads import checks
+from img2prompt_cache.heads.base import Head
+from img2prompt_cache.heads.mlp import Mlp
+from img2prompt_cache.heads.space import Choices, Space
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.heads.base import Features, Groups, State, Targets
+
+RESNETS = {
+    "ResNet50": r"\bresnet-?50\b",
+    "another ResNet": r"resne[sx]?t",
+    "another CNN": r"efficientnet|convnext|regnet|densenet|mobilenet|inception|vgg|nfnet|\bRN\d",
+}
+VITS = {
+    "ViT-B/16": r"^(?!open_clip:).*\bvit_base_patch16_224\b",
+    "another ViT": r"^(?!open_clip:).*\b(vit|deit|beit|eva)",
+    "a CLIP ViT": r"^open_clip:.*\bViT",
+}
+"""What the systems were made for, and what may stand in for it, by expressions that find it in a spec."""
+
+SEED_SPACE: dict[str, tuple[Any, ...]] = {
+    "lr": (1e-5, 3e-5, 1e-4, 3e-4),
+    "batch_size": (16, 32, 64),
+    "dropout": (0.2, 0.3, 0.4),
+    "weight_decay": (1e-5, 1e-4, 0.0),
+    "optimizer": ("adam", "sgd"),
+}
+"""What the tuned system draws its settings from."""
+
+INNER = 0.2
+"""Share of the training rows that the curves, and the choice between trials, are taken on."""
+
+
+@dataclass(eq=False, repr=False)
+class Plain(Mlp):
+    """An `Mlp` with nothing that the project did not have."""
+
+    hidden: Sequence[int] = ()
+    expand: int = 0
+    dropout: float = 0.3
+    norm: str = "none"
+    residual: bool = False
+    optimizer: str = "adam"
+    loss: str = "mse"
+    lr: float = 1e-4
+    weight_decay: float = 0.0
+    batch_size: int = 32
+    schedule: str = "none"
+    warmup: float = 0.0
+    ema: float = 0.0
+    clip: float = 0.0
+    precision: str = "fp32"
+    views: bool = False
+    epochs: int = 15
+
+
+@dataclass(eq=False, repr=False)
+class SeedResnet50(Plain):
+    """Linear regression on ResNet50's pooled feature: 15 epochs of Adam.
+
+    The loss curves in `history` are those of a fit without a grouped fifth of the rows, which it watches;
+    then all rows are fitted as long. The settings are those of `Mlp`, but for `epochs`: exactly so many.
+    """
+
+    name = "seed-resnet50"
+    prefers: ClassVar[Mapping[str, str]] = RESNETS
+    space: ClassVar[Space] = {setting: Choices(values) for setting, values in SEED_SPACE.items()}
+
+    def fit(
+        self,
+        X: Features,
+        y: Targets,
+        *,
+        groups: Groups | None = None,
+        blocks: tuple[int, ...] | None = None,
+        validation: tuple[Features, Targets] | None = None,
+        views: NDArray[np.floating[Any]] | None = None,
+    ) -> Self:
+        """Fit the head; see `Mlp.fit`.
+
+        Raises
+        ------
+        UsageError
+            If a setting is out of range, or all rows are one group.
+        """
+        if validation is not None:
+            return super().fit(X, y, groups=groups, blocks=blocks, validation=validation, views=views)
+        X, y, groups, _ = checks.training(X, y, groups, blocks)
+        watched = _watched(clone(self), X, y, groups, views)
+        super().fit(X, y, views=views)
+        self.history_ = watched.history
+        return self
+
+
+@dataclass(eq=False, repr=False)
+class SeedVit(SeedResnet50):
+    """The same on the pooled feature of a ViT."""
+
+    name = "seed-vit"
+    prefers: ClassVar[Mapping[str, str]] = VITS
+
+
+class SeedTunedResnet(Head):
+    """One hidden layer on ResNet50's pooled feature: 20 epochs, its settings found by random search.
+
+    Settings that are absent are drawn from `SEED_SPACE`, no draw twice. Each trial is fitted without a
+    grouped fifth of the rows; what had the smallest squared error on these after its last epoch is fitted to
+    all rows.
+
+    Parameters
+    ----------
+    trials : int
+        How many draws.
+    lr, batch_size, dropout, weight_decay, optimizer
+        As for `Mlp`; drawn if absent.
+    hidden, epochs, seed
+        As for `Mlp`; exactly so many epochs.
+    """
+
+    name = "seed-tuned-resnet"
+    costly: ClassVar[bool] = True
+    prefers: ClassVar[Mapping[str, str]] = RESNETS
+
+    def __init__(
+        self,
+        trials: int = 10,
+        lr: float | None = None,
+        batch_size: int | None = None,
+        dropout: float | None = None,
+        weight_decay: float | None = None,
+        optimizer: str | None = None,
+        hidden: Sequence[int] = (512,),
+        epochs: int = 20,
+        seed: int = 0,
+    ) -> None:
+        self.trials = trials
+        self.lr = lr
+        self.batch_size = batch_size
+        self.dropout = dropout
+        self.weight_decay = weight_decay
+        self.optimizer = optimizer
+        self.hidden = hidden
+        self.epochs = epochs
+        self.seed = seed
+
+    def fit(
+        self,
+        X: Features,
+        y: Targets,
+        *,
+        groups: Groups | None = None,
+        blocks: tuple[int, ...] | None = None,
+        validation: tuple[Features, Targets] | None = None,
+    ) -> Self:
+        """Fit the head; see `Head.fit`.
+
+        Raises
+        ------
+        UsageError
+            If a setting is out of range, or all rows are one group.
+        """
+        if self.optimizer is not None and self.optimizer not in SEED_SPACE["optimizer"]:
+            raise unknown(
+                f"value of {self.name}'s setting 'optimizer'", self.optimizer, SEED_SPACE["optimizer"]
+            )
+        if self.trials < 1:
+            raise UsageError(f"{self.name} needs trials ≥ 1, not {self.trials}")
+        X, y, groups, _ = checks.training(X, y, groups, blocks)
+        draws = self._draw()
+        watched = [_watched(self._network(**draw), X, y, groups) for draw in draws]
+        best = min(range(len(draws)), key=lambda trial: watched[trial].history[-1]["val_loss"])
+        self.drawn_ = draws[best]
+        self.head_ = self._network(**self.drawn_).fit(X, y)
+        self.history_ = [
+            {"trial": trial, **record, **_numbers(draw)}
+            for trial, (draw, each) in enumerate(zip(draws, watched, strict=True))
+            for record in each.history
+        ]
+        return self
+
+    def predict(self, X: Features) -> Targets:
+        """Predict unit-norm embeddings: float32, shape (n, t)."""
+        return self.head_.predict(X)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The curves of all trials: `trial`, a record of `Mlp.history`, and what was drawn; `sgd` 0 or 1."""
+        return self.history_
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What was drawn in the best trial."""
+        return self.drawn_
+
+    def state(self) -> State:
+        """Give the state of the network, and what was drawn as its places in `SEED_SPACE`."""
+        drawn = {f"drawn.{name}": np.array([value]) for name, value in _numbers(self.drawn_).items()}
+        return {**self.head_.state(), **drawn}
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
+        """Take the fitted arrays back."""
+        numbers = {name: checks.take(state, f"drawn.{name}", 1)[0].item() for name in _NUMBERS}
+        sgd = numbers.pop("sgd")
+        self.drawn_ = {**numbers, "optimizer": "sgd" if sgd else "adam"}
+        self.head_ = self._network(**self.drawn_).load_state(state)
+        self.history_ = []
+        return self
+
+    def _draw(self) -> list[dict[str, Any]]:
+        given = {name: getattr(self, name) for name in SEED_SPACE}
+        options = [values if given[name] is None else (given[name],) for name, values in SEED_SPACE.items()]
+        space = [dict(zip(SEED_SPACE, values, strict=True)) for values in product(*options)]
+        random = np.random.default_rng(self.seed)
+        return [space[i] for i in random.choice(len(space), min(self.trials, len(space)), replace=False)]
+
+    def _network(self, **drawn: Any) -> Plain:
+        return Plain(hidden=self.hidden, epochs=self.epochs, seed=self.seed, **drawn)
+
+
+_NUMBERS = ("lr", "batch_size", "dropout", "weight_decay", "sgd")
+
+
+def _numbers(drawn: Mapping[str, Any]) -> dict[str, float]:
+    """Give a draw as numbers: history and state hold no words."""
+    return {name: int(drawn["optimizer"] == "sgd") if name == "sgd" else drawn[name] for name in _NUMBERS}
+
+
+def _watched(
+    head: Mlp, X: Features, y: Targets, groups: Groups, views: NDArray[np.floating[Any]] | None = None
+) -> Mlp:
+    """Fit a head to all but a grouped fifth of the rows, and watch it on these."""
+    split = hold_out(groups, INNER, head.seed)
+    rows, held = split.train, split.validation
+    seen = None if views is None else views[rows]
+    return head.fit(X[rows], y[rows], validation=(X[held], y[held]), views=seen)

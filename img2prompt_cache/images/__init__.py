@@ -1,0 +1,5 @@
+"""Bytes to RGB to the pixels that a backbone sees."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

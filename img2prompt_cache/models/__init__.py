@@ -1,0 +1,5 @@
+"""Frozen models, their weights, and the fingerprints that prove what they are."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,197 @@
+"""The architectures that can be viewed as a chain, and how."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.models.backbones.chain import Chain
+
+STAGES, VIT_BLOCKS = 3, 4
+"""How many of the last stages of a convolutional network, and blocks of a ViT, make up the levels."""
+
+
+class Part(nn.Module):
+    """Some children of a model, shared with it, and the step of its forward that they take.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    step : callable
+        Given a copy of the model that has only these children, and the step's input.
+    keep : callable
+        Whether a child, parameter or buffer of a name is one of them.
+    """
+
+    def __init__(
+        self, model: nn.Module, step: Callable[[nn.Module, Tensor], Tensor], keep: Callable[[str], bool]
+    ) -> None:
+        super().__init__()
+        some = copy.copy(model)
+        for kind in ("_parameters", "_buffers", "_modules"):
+            some.__dict__[kind] = {name: value for name, value in getattr(model, kind).items() if keep(name)}
+        self.some, self.step = some, step
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take the step."""
+        return self.step(self.some, x)
+
+
+def chain_of(model: nn.Module) -> Chain:
+    """View a model as a chain.
+
+    Raises
+    ------
+    UsageError
+        If it is of an architecture that this cannot be done with.
+    """
+    for base in type(model).__mro__:
+        build = _CHAINS.get(f"{base.__module__}.{base.__qualname__}")
+        if build is not None:
+            return build(model)
+    raise UsageError(
+        f"a {type(model).__name__} cannot be cut into blocks; ViT (VisionTransformer), ResNet and "
+        "EfficientNet of timm can, and the image towers of open_clip that are ViTs or ResNets"
+    )
+
+
+def _mean_and_max(x: Tensor) -> Tensor:
+    return torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
+
+
+def _tokens(x: Tensor, prefix: int, *, has_class: bool) -> Tensor:
+    """The class token where there is one, and the mean of the patch tokens."""
+    mean = x[:, prefix:].mean(1)
+    return torch.cat([x[:, 0], mean], 1) if has_class else mean
+
+
+def _cut_up(
+    model: nn.Module,
+    stem: Callable[[nn.Module, Tensor], Tensor],
+    middle: Collection[str],
+    head: Callable[[nn.Module, Tensor], Tensor],
+    last: Collection[str],
+) -> tuple[Part, Part]:
+    """Share a model's children out between stem and head; those named `middle` hold the blocks."""
+    return (
+        Part(model, stem, lambda name: name not in middle and name not in last),
+        Part(model, head, lambda name: name in last),
+    )
+
+
+def _network(
+    model: nn.Module,
+    stages: Iterable[nn.Module],
+    stem: Callable[[nn.Module, Tensor], Tensor],
+    middle: Collection[str],
+    head: Callable[[nn.Module, Tensor], Tensor],
+    last: Collection[str],
+) -> Chain:
+    """A convolutional network, whose stages are sequences of blocks."""
+    first, final = _cut_up(model, stem, middle, head, last)
+    blocks: list[nn.Module] = []
+    ends = []
+    for stage in stages:
+        blocks += stage.children()
+        ends.append(len(blocks) - 1)
+    return Chain(first, blocks, final, tuple(ends[-STAGES:]), _mean_and_max)
+
+
+def _last_blocks(count: int) -> tuple[int, ...]:
+    return tuple(range(max(0, count - VIT_BLOCKS), count))
+
+
+# The children of a model are known to its own class only.
+# mypy: disable-error-code="operator,union-attr,arg-type"
+
+
+def _timm_vit(model: nn.Module) -> Chain:
+    first, final = _cut_up(
+        model,
+        lambda m, x: m.norm_pre(m.patch_drop(m._pos_embed(m.patch_embed(x)))),
+        ("blocks",),
+        lambda m, x: m.forward_head(m.norm(x)),
+        ("norm", "attn_pool", "fc_norm", "head_drop", "head", "head_dist"),
+    )
+    blocks = list(model.blocks)
+    has_class = bool(getattr(model, "has_class_token", model.cls_token is not None))
+
+    def pool(x: Tensor) -> Tensor:
+        return _tokens(model.norm(x), model.num_prefix_tokens, has_class=has_class)
+
+    return Chain(first, blocks, final, _last_blocks(len(blocks)), pool)
+
+
+def _timm_resnet(model: nn.Module) -> Chain:
+    middle = ("layer1", "layer2", "layer3", "layer4")
+    return _network(
+        model,
+        [getattr(model, name) for name in middle],
+        lambda m, x: m.maxpool(m.act1(m.bn1(m.conv1(x)))),
+        middle,
+        lambda m, x: m.forward_head(x),
+        ("global_pool", "fc"),
+    )
+
+
+def _timm_efficientnet(model: nn.Module) -> Chain:
+    return _network(
+        model,
+        model.blocks,
+        lambda m, x: m.bn1(m.conv_stem(x)),
+        ("blocks",),
+        lambda m, x: m.forward_head(m.bn2(m.conv_head(x))),
+        ("conv_head", "bn2", "global_pool", "classifier"),
+    )
+
+
+def _clip_vit(model: nn.Module) -> Chain:
+    def head(m: nn.Module, x: Tensor) -> Tensor:
+        pooled: Tensor = m._pool(x)[0]
+        return pooled if m.proj is None else pooled @ m.proj
+
+    first, final = _cut_up(
+        model,
+        lambda m, x: m._embeds(x),
+        ("transformer",),
+        head,
+        ("attn_pool", "attn_pool_contrastive", "ln_post", "proj"),
+    )
+    blocks = list(model.transformer.resblocks)
+
+    def pool(x: Tensor) -> Tensor:
+        # With attentional pooling the norm is that of the pooled vector, of another width.
+        return _tokens(model.ln_post(x) if model.attn_pool is None else x, 1, has_class=True)
+
+    return Chain(first, blocks, final, _last_blocks(len(blocks)), pool)
+
+
+def _clip_resnet(model: nn.Module) -> Chain:
+    middle = ("layer1", "layer2", "layer3", "layer4")
+    return _network(
+        model,
+        [getattr(model, name) for name in middle],
+        lambda m, x: m.stem(x),
+        middle,
+        lambda m, x: m.attnpool(x),
+        ("attnpool",),
+    )
+
+
+def _clip_timm(model: nn.Module) -> Chain:
+    inner = chain_of(model.trunk)
+    return Chain(inner.stem, inner.blocks, nn.Sequential(inner.head, model.head), inner.levels, inner.pool)
+
+
+_CHAINS: dict[str, Callable[[nn.Module], Chain]] = {
+    "timm.models.vision_transformer.VisionTransformer": _timm_vit,
+    "timm.models.resnet.ResNet": _timm_resnet,
+    "timm.models.efficientnet.EfficientNet": _timm_efficientnet,
+    "open_clip.transformer.VisionTransformer": _clip_vit,
+    "open_clip.modified_resnet.ModifiedResNet": _clip_resnet,
+    "open_clip.timm_model.TimmModel": _clip_timm,
+}

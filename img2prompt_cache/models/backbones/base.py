@@ -1,0 +1,149 @@
+"""A frozen image encoder, ready to run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from img2prompt_cache.images.decode import DECODE_RULES
+from img2prompt_cache.images.geometry import Geometry
+from img2prompt_cache.models.backbones.taps import TOP, blocks_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(slots=True)
+class Backbone:
+    """A frozen image encoder and everything its features depend on.
+
+    Attributes
+    ----------
+    spec : str
+        What it was asked for as: ``"timm:resnet50.a1_in1k"``.
+    model : torch.nn.Module
+        In eval mode, without gradients; maps normalised images (n, 3, height, width) to features (n, dim).
+    dim : int
+        Width of the pooled feature.
+    geometry : Geometry
+        How an image becomes the model's input size.
+    mean, std : tuple of float
+        Per channel, for pixel values scaled to 0…1.
+    identity : dict of str to str
+        `library`, `architecture`, `activation`, `weights` (see `fingerprints.weights_digest`), and for
+        weights from a hub `revision`, the commit they were resolved to.
+    precision : str
+        What the model computes in.
+    """
+
+    spec: str
+    model: torch.nn.Module
+    dim: int
+    geometry: Geometry
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    identity: dict[str, str] = field(default_factory=dict)
+    precision: Precision = "fp32"
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """Every field that a cached feature of this backbone depends on."""
+        preprocessing = {"geometry": self.geometry.describe(), "mean": self.mean, "std": self.std}
+        return {
+            **{key: value for key, value in self.identity.items() if key != "revision"},
+            "preprocessing": json.dumps(preprocessing, sort_keys=True),
+            "decode": DECODE_RULES,
+            "precision": self.precision,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def compute_in(self, precision: Precision, device: str | None = None) -> None:
+        """Change the number format, and move to a device, if one is named.
+
+        Raises
+        ------
+        ValueError
+            If it is not in float32 any more: what was rounded away does not come back.
+        """
+        import torch
+
+        if self.precision != "fp32":
+            raise ValueError(f"{self.spec} computes in {self.precision} already")
+
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.model.to(dtype=dtype)  # before it is moved: less goes over, and less room is taken there
+        if device is not None:
+            self.model.to(device)
+        self.precision = precision
+        if precision == "bf16" and self.device.type == "cpu":
+            from img2prompt_cache.models.backbones.rewrites.packed_linear import pack_linears
+
+            pack_linears(self.model, torch.zeros(1, 3, *self.geometry.crop, dtype=dtype))
+
+    def encode(self, pixels: torch.Tensor) -> np.ndarray:
+        """Compute the features of a batch.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor, uint8, shape (n, height, width, 3)
+            As `Geometry.apply` gives them.
+
+        Returns
+        -------
+        numpy.ndarray, float32, shape (n, dim)
+        """
+        return self.read(pixels)[TOP]
+
+    def read(self, pixels: torch.Tensor, names: Collection[str] = (TOP,)) -> dict[str, np.ndarray]:
+        """Compute several outputs of a batch in one forward pass.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor, uint8, shape (n, height, width, 3)
+            As `Geometry.apply` gives them.
+        names : collection of str
+            As `taps` names them: ``""`` for the features, ``"levels"``, ``"k2"`` for the trunk before the
+            last 2 blocks.
+
+        Returns
+        -------
+        dict of str to numpy.ndarray, shape (n, …)
+            By name: features and levels as float32, values of a trunk as float16, channels last.
+
+        Raises
+        ------
+        UsageError
+            If the model cannot be cut there.
+        """
+        import torch
+
+        device, dtype = self.device, next(self.model.parameters()).dtype
+        mean, std = (
+            torch.tensor(values, device=device).mul_(255).view(3, 1, 1) for values in (self.mean, self.std)
+        )
+        # A stream of its own lets one call copy while another computes.
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        with torch.inference_mode(), torch.cuda.stream(stream):
+            if stream is not None:
+                pixels = pixels.pin_memory().to(device, non_blocking=True)
+            # A view of interleaved pixels as (n, 3, h, w) is channels-last already.
+            images = pixels.permute(0, 3, 1, 2).float().sub_(mean).div_(std).to(dtype)
+            if set(names) == {TOP}:
+                found = {TOP: self.model(images)}
+            else:
+                from img2prompt_cache.models.backbones.architectures import chain_of
+
+                found = chain_of(self.model).read(images, names)
+            return {
+                name: (value if blocks_of(name) else value.float()).contiguous().cpu().numpy()
+                for name, value in found.items()
+            }

@@ -1,0 +1,115 @@
+"""From a model that a library built to a frozen `Backbone`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.images.geometry import Geometry
+from img2prompt_cache.models.backbones.architectures import chain_of
+from img2prompt_cache.models.backbones.base import Backbone
+from img2prompt_cache.models.backbones.rewrites.batchnorm import fold_batchnorm
+from img2prompt_cache.models.backbones.rewrites.class_token import can_shorten, shorten
+from img2prompt_cache.models.fingerprints import weights_digest
+from img2prompt_cache.models.specs import Spec
+
+
+def freeze(
+    spec: Spec,
+    model: torch.nn.Module,
+    geometry: Geometry,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    architecture: str,
+    library: str,
+    revision: str = "",
+) -> Backbone:
+    """Freeze a model and note what its features depend on.
+
+    Parameters
+    ----------
+    spec : Spec
+    model : torch.nn.Module
+        In fp32 on the processor; maps normalised images (n, 3, height, width) to features (n, dim).
+    geometry : Geometry
+    mean, std : sequence of float
+        Per channel.
+    architecture, library : str
+        Fields of the identity.
+    revision : str, optional
+        The commit of the hub that the weights are of.
+
+    Raises
+    ------
+    Img2PromptError
+        If the model does not give one vector an image.
+    """
+    model.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
+    example = torch.zeros(1, 3, *geometry.crop)
+    with torch.inference_mode():
+        features = model(example)
+    if not isinstance(features, torch.Tensor) or features.ndim != 2:
+        raise Img2PromptError(f"{spec} gives no pooled feature; choose a model with a pooling head")
+    identity = {
+        "library": library,
+        "architecture": architecture,
+        "activation": activation(model),
+        "weights": weights_digest(model.state_dict()),
+    }
+    if revision:
+        identity["revision"] = revision
+    red, green, blue = map(float, mean)
+    deviation = tuple(map(float, std))
+    return Backbone(
+        str(spec),
+        shorten_last(fold_batchnorm(model, example), example.shape),
+        int(features.shape[1]),
+        geometry,
+        (red, green, blue),
+        (deviation[0], deviation[1], deviation[2]),
+        identity,
+    )
+
+
+def activation(model: torch.nn.Module) -> str:
+    """Name the activation modules of a model, sorted and joined: ``"GELU"``, ``"QuickGELU"``, ``"ReLU6"``."""
+    kinds = {type(module).__name__ for module in model.modules()}
+    return ",".join(sorted(kind for kind in kinds if re.search("LU|[Ss]wish|Mish", kind))) or "none"
+
+
+def shorten_last(model: torch.nn.Module, shape: torch.Size) -> torch.nn.Module:
+    """Shorten the last block of a ViT, in place, where its feature is read at the first token alone.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    shape : torch.Size
+        Of a batch of one image.
+
+    Returns
+    -------
+    torch.nn.Module
+        `model`.
+    """
+    try:
+        chain = chain_of(model)
+    except UsageError:
+        return model
+    if not can_shorten(chain.blocks[-1]):
+        return model
+    with torch.inference_mode():
+        x = chain.stem(torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+        for block in chain.blocks[:-1]:
+            x = block(x)
+    last = chain.blocks[-1]
+    short = shorten(last, chain.head, x)
+    for home in model.modules():
+        if short is not last and isinstance(home, torch.nn.Sequential | torch.nn.ModuleList):
+            for name, child in home.named_children():
+                if child is last:
+                    home[int(name)] = short
+    return model

@@ -1,0 +1,97 @@
+"""A model as a chain of steps: its stem, its blocks, its head.
+
+A block is one transformer block of a ViT, one residual block of a convolutional network: any stage's edge is
+also some block's edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.models.backbones.rewrites.class_token import Readout
+from img2prompt_cache.models.backbones.taps import LEVELS, TOP, blocks_of
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A model as a row of steps: stem, blocks, head. All are the model's own modules.
+
+    Attributes
+    ----------
+    stem, head : torch.nn.Module
+    blocks : list of torch.nn.Module
+    levels : tuple of int
+        Blocks whose output is pooled into the levels.
+    pool : callable
+        Pools a block's output into one vector an image.
+    """
+
+    stem: nn.Module
+    blocks: list[nn.Module]
+    head: nn.Module
+    levels: tuple[int, ...]
+    pool: Callable[[Tensor], Tensor]
+
+    def read(self, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+        """Compute several outputs in one forward pass, which ends where nothing more is asked for.
+
+        Parameters
+        ----------
+        images : torch.Tensor, shape (n, 3, height, width)
+            Normalised.
+        names : collection of str
+            As `taps` names them: ``""``, ``"levels"``, ``"k2"``.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            By name: (n, dim), (n, width of all levels), or values at the cut, which are float16.
+        """
+        cuts = {self.cut(blocks_of(name)): name for name in names if blocks_of(name)}
+        whole = TOP in names or LEVELS in names
+        found: dict[str, Tensor] = {}
+        pooled = []
+        x = self.stem(images)
+        for at, block in enumerate(self.blocks):
+            if at in cuts:
+                found[cuts[at]] = channels_last(x).to(torch.float16, copy=True)
+                if not whole and at == max(cuts):
+                    break
+            out = block(x)
+            if LEVELS in names and at in self.levels:
+                # A shortened block gives one token, and the levels are of all. The feature stays the
+                # shortened one's, so that it has the same bits whatever else is asked for.
+                pooled.append(self.pool(block.block(x) if isinstance(block, Readout) else out).float())
+            x = out
+        if pooled:
+            found[LEVELS] = torch.cat(pooled, 1)
+        if TOP in names:
+            found[TOP] = self.head(x)
+        return found
+
+    def cut(self, k: int) -> int:
+        """Say at which block a cut before the last k lies.
+
+        Raises
+        ------
+        UsageError
+            If there are not so many.
+        """
+        if not 1 <= k <= len(self.blocks):
+            raise UsageError(f"a cut before the last {k} blocks is not possible: it has {len(self.blocks)}")
+        return len(self.blocks) - k
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Lay out a block's output as it is kept: a map (n, height, width, channels); tokens stay as they are."""
+    return x.permute(0, 2, 3, 1) if x.ndim == 4 else x
+
+
+def channels_first(values: Tensor) -> Tensor:
+    """Lay out what was kept as a block takes it: the other way round."""
+    return values.permute(0, 3, 1, 2) if values.ndim == 4 else values

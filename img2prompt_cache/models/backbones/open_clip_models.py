@@ -1,0 +1,147 @@
+"""Models of open_clip: ``ARCH/TAG[@revision]``, ``hf-hub:owner/name[@revision]``, ``local-dir:PATH``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+
+from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
+from img2prompt_cache.images.geometry import Geometry
+from img2prompt_cache.models.backbones.base import Backbone
+from img2prompt_cache.models.backbones.build import freeze
+from img2prompt_cache.models.specs import Spec
+from img2prompt_cache.models.weights import hub
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""What open_clip calls weights on the hub, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A CLIP model with its weights.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+        Both towers.
+    config : dict
+        Its ``model_cfg``.
+    architecture : str
+        What a backbone's identity calls it.
+    name : str
+        What open_clip finds its tokenizer by.
+    revision : str
+        The commit of the hub that the weights are of; empty for others.
+    """
+
+    model: torch.nn.Module
+    config: dict[str, Any]
+    architecture: str
+    name: str
+    revision: str = ""
+
+
+def load(spec: Spec, revision: str = "") -> Backbone:
+    """Load the image tower of a CLIP model; its feature is the projected, un-normalised image embedding.
+
+    Raises
+    ------
+    UsageError, Img2PromptError
+        As `load_model` does.
+    """
+    found = load_model(spec, revision)
+    return _freeze(spec, found.model, found.architecture, found.revision)
+
+
+def load_model(spec: Spec, revision: str = "") -> Model:
+    """Load a CLIP model.
+
+    Raises
+    ------
+    UsageError
+        If the name is not one of open_clip's, or the folder is not there.
+    Img2PromptError
+        If the weights cannot be had or do not fit.
+    """
+    source, _, rest = spec.name.partition(":")
+    if source == "local-dir" and rest:
+        return _from_folder(spec, Path(rest).expanduser())
+    name, _, asked = (rest if source == "hf-hub" else spec.name).partition("@")
+    revision = revision or asked
+    if source == "hf-hub" and name:
+        snapshot = hub.fetch(str(spec), name, [(CONFIG,), WEIGHTS], revision)
+        return _from_folder(spec, snapshot.folder, snapshot.commit, f"hf-hub:{name}")
+    return _from_registry(spec, name, revision)
+
+
+def _from_registry(spec: Spec, name: str, revision: str) -> Model:
+    architecture, _, tag = name.partition("/")
+    config = open_clip.get_model_config(architecture) if ":" not in architecture else None
+    pretrained = open_clip.get_pretrained_cfg(architecture, tag) if config else None
+    if not config or not pretrained:
+        if name.startswith((".", "/", "~")) or "\\" in name or Path(name).exists():
+            raise UsageError(f"{spec} looks like a path; write open_clip:local-dir:PATH")
+        raise unknown("open_clip model", name, ("/".join(pair) for pair in open_clip.list_pretrained()))
+    repository, _, file = pretrained["hf_hub"].rpartition("/")
+    names = (f"{file.rpartition('.')[0]}.safetensors", file) if file else WEIGHTS
+    snapshot = hub.fetch(str(spec), repository, [names], revision)
+    model = _create(
+        spec,
+        architecture,
+        pretrained=str(snapshot.files[0]),
+        # Weights trained with QuickGELU are also listed under architectures without it, where open_clip warns
+        # and computes something else than they were trained for.
+        force_quick_gelu=bool(pretrained.get("quick_gelu") or config.get("quick_gelu")),
+        force_preprocess_cfg={key: value for key, value in pretrained.items() if key != "size"},
+    )
+    return Model(model, config, architecture, architecture, snapshot.commit)
+
+
+def _from_folder(spec: Spec, folder: Path, revision: str = "", hub_name: str = "") -> Model:
+    try:
+        config = json.loads((folder / CONFIG).read_text("utf-8"))["model_cfg"]
+        architecture = json.dumps({key: config[key] for key in ("embed_dim", "vision_cfg")}, sort_keys=True)
+    except OSError as error:
+        raise UsageError(f"{spec}: cannot read {folder / CONFIG}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{spec}: {CONFIG} is not one of open_clip's; it must hold a model_cfg") from error
+    name = f"local-dir:{folder}"
+    model = _create(spec, name)
+    # A tokenizer of transformers is no part of what was fetched.
+    elsewhere = hub_name and (config.get("text_cfg") or {}).get("hf_tokenizer_name")
+    return Model(model, config, architecture, hub_name if elsewhere else name, revision)
+
+
+def _create(spec: Spec, name: str, **options: Any) -> torch.nn.Module:
+    """Build a model and load its weights; pickles are read with ``weights_only``."""
+    try:
+        model: torch.nn.Module = open_clip.create_model(
+            name, pretrained_text=False, require_pretrained=True, weights_only=True, **options
+        )
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise Img2PromptError(f"{spec}: open_clip cannot load these weights: {reason}") from error
+    return model
+
+
+def _freeze(spec: Spec, model: torch.nn.Module, architecture: str, revision: str = "") -> Backbone:
+    config = open_clip.get_model_preprocess_cfg(model)
+    tower: torch.nn.Module = model.get_submodule("visual")
+    if getattr(tower, "output_tokens", False):
+        tower.output_tokens = False  # type: ignore[assignment]  # CoCa also gives the tokens that its text decoder reads
+    return freeze(
+        spec,
+        tower,
+        Geometry.from_open_clip(config),
+        config["mean"],
+        config["std"],
+        architecture=architecture,
+        library="open_clip",
+        revision=revision,
+    )

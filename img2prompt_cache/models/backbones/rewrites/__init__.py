@@ -1,0 +1,1 @@
+"""Rewrites of a backbone that compute the same features faster."""

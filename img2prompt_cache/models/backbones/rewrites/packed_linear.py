@@ -1,0 +1,101 @@
+"""Linear layers in bfloat16 on a processor, their weights laid out once as oneDNN multiplies them.
+
+`torch.nn.functional.linear` brings the weights into that order in every call, and a GELU behind it reads and
+writes everything once more. oneDNN does both in the product. torch has this for its own compiler, under a
+name that it does not promise to keep, so it is tried first and left alone where it is not there.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from img2prompt_cache.models.backbones.rewrites.trace import follow
+
+TOLERANCE = 0.1
+"""Of the norm: far more than rounding otherwise makes, far less than a step left out."""
+
+
+class PackedLinear(nn.Module):
+    """A linear layer, and the GELU behind it, if any, in one product.
+
+    Parameters
+    ----------
+    linear : torch.nn.Linear
+        In bfloat16; not kept.
+    gelu : torch.nn.Module, optional
+        torch's or timm's.
+    """
+
+    def __init__(self, linear: nn.Linear, gelu: nn.Module | None = None) -> None:
+        super().__init__()
+        self.weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self.bias = None if linear.bias is None else linear.bias.detach()
+        self._after = ("none", "") if gelu is None else ("gelu", getattr(gelu, "approximate", "none"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply: (…, p) to (…, t)."""
+        kind, how = self._after
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, kind, [], how)
+        return found
+
+
+def pack_linears(model: nn.Module, example: Tensor) -> None:
+    """Pack the linear layers of a model in bfloat16 on a processor, in place; then it cannot be copied.
+
+    Which layers are run, rather than read by the module above them, and which GELU takes what one gives, is
+    seen by running the model. If the packed model says something else than before, it is left as it was.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In eval mode.
+    example : torch.Tensor, bfloat16, shape (1, 3, height, width)
+        Normalised image to run it on.
+    """
+    if not _can_pack():
+        return
+    with torch.inference_mode():
+        seen = follow(model, example, _is_linear, _is_gelu)
+        once = {module for module, calls in seen.calls.items() if calls == 1}
+        after = {one: gelu for gelu, one in seen.source.items() if gelu in once}
+        homes = {
+            child: (parent, name)
+            for parent in model.modules()
+            for name, child in parent.named_children()
+            if child in once
+        }
+        for linear in filter(_is_linear, once):
+            setattr(*homes[linear], PackedLinear(cast(nn.Linear, linear), after.get(linear)))
+            if linear in after:
+                setattr(*homes[after[linear]], nn.Identity())
+        try:
+            same = bool((model(example) - seen.output).norm() <= TOLERANCE * seen.output.norm())
+        except (RuntimeError, NotImplementedError, AttributeError, TypeError):
+            same = False
+    if not same:
+        for child, home in homes.items():
+            setattr(*home, child)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return type(module) is nn.Linear
+
+
+def _is_gelu(module: nn.Module) -> bool:
+    return type(module).__name__ == "GELU"  # torch's or timm's
+
+
+@cache
+def _can_pack() -> bool:
+    """Try it on a small layer."""
+    with torch.random.fork_rng(devices=()), torch.inference_mode():
+        layer, x = nn.Linear(32, 16).bfloat16(), torch.ones(2, 3, 32, dtype=torch.bfloat16)
+        try:
+            found, wanted = PackedLinear(layer, nn.GELU())(x), nn.functional.gelu(layer(x))
+        except (AttributeError, RuntimeError, NotImplementedError):
+            return False
+        return torch.allclose(found.float(), wanted.float(), atol=0.02)

@@ -1,0 +1,178 @@
+"""Taps: what a column keeps of a backbone's forward pass, and how its spec says so.
+
+The spec of such a column is the backbone's with a suffix: none for the pooled feature, ``#levels`` for pooled
+inner levels, ``#k2`` for the trunk before the last 2 blocks (``#k2-int8`` with 8 bits a value), and ``-v4``
+behind any of them for the same of 4 augmented views: ``#v4``, ``#levels-v4``; ``#v4f`` where they may be
+mirrored.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from img2prompt_cache.errors import UsageError, unknown
+from img2prompt_cache.images.augment import VIEW_RULES, View
+
+if TYPE_CHECKING:
+    from img2prompt_cache.cache.manifest import Kind
+    from img2prompt_cache.models.backbones.base import Backbone
+
+TOP, LEVELS = "", "levels"
+LEVEL_RULES = (
+    "mean and max of the last 3 stages, or class token and mean patch token of the last 4 blocks, normed"
+)
+TRUNK_DTYPES = ("float16", "int8")
+MAX_VIEWS = 64
+
+_SUFFIX = re.compile(r"#(?=.)(levels|k[1-9]\d{0,3})?((?<=\d)-int8)?(?:(?(1)-)v([1-9]\d?)(f?))?")
+
+
+class Described(Protocol):
+    """A column of a backbone as the manifest records it, or as a run keeps it."""
+
+    @property
+    def spec(self) -> str:
+        """The backbone's, with a suffix."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row's value."""
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """What the values depend on."""
+
+    @property
+    def revision(self) -> str:
+        """The commit of the hub that the weights are of; empty for others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """What a column keeps of a forward pass.
+
+    Attributes
+    ----------
+    name : str
+        Which output: ``""`` for the pooled feature, ``"levels"``, ``"k2"`` for the trunk.
+    dtype : str
+        It is stored in: ``"float16"``, or for a trunk ``"int8"``.
+    views : int
+        How many augmented views it is of; 0 for the image itself.
+    flip : bool
+        Whether half of the views are mirrored.
+    """
+
+    name: str = TOP
+    dtype: str = "float16"
+    views: int = 0
+    flip: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """What the column's spec has behind the backbone's."""
+        stored = f"{self.name}-{self.dtype}" if self.dtype != "float16" else self.name
+        views = f"v{self.views}{'f' if self.flip else ''}" if self.views else ""
+        said = "-".join(filter(None, (stored, views)))
+        return f"#{said}" if said else ""
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of its column."""
+        return "views" if self.views else "trunk" if blocks_of(self.name) else "features"
+
+    @property
+    def shots(self) -> tuple[View | None, ...]:
+        """The views to take, in order; None is the image itself."""
+        return tuple(View(number, self.flip) for number in range(self.views)) or (None,)
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """What its values depend on besides the backbone's own fingerprint."""
+        fields = {}
+        if self.name == LEVELS:
+            fields["output"] = LEVEL_RULES
+        elif self.name:
+            fields["output"] = f"before the last {blocks_of(self.name)} blocks, {self.dtype}"
+        if self.views:
+            fields["views"] = f"{self.views}{', mirrored at random' if self.flip else ''}: {VIEW_RULES}"
+        return fields
+
+
+def blocks_of(name: str) -> int:
+    """How many blocks the tail has where an output is a trunk; 0 for other outputs."""
+    return int(name[1:]) if name.startswith("k") else 0
+
+
+def split_spec(spec: str) -> tuple[str, Tap]:
+    """Split a column's spec into the backbone's and what is kept of it."""
+    base, mark, end = spec.rpartition("#")
+    found = _SUFFIX.fullmatch(mark + end)
+    if not base or found is None:
+        return spec, Tap()
+    name, coded, views, flip = found.groups()
+    return base, Tap(name or TOP, "int8" if coded else "float16", int(views or 0), bool(flip))
+
+
+def choose_taps(
+    *, trunk: int = 0, trunk_dtype: str = "float16", levels: str = "top", views: int = 0, flip: bool = False
+) -> tuple[Tap, ...]:
+    """List what is to be kept besides the pooled feature.
+
+    Parameters
+    ----------
+    trunk : int
+        Blocks of the tail; 0 for no trunk.
+    trunk_dtype : {"float16", "int8"}
+    levels : {"top", "multi"}
+    views : int
+        Augmented views of the pooled feature, and of the levels and the trunk where these are kept; 0 for
+        none.
+    flip : bool
+        Mirror half of the views.
+
+    Raises
+    ------
+    UsageError
+        If one of them is none of these, or `flip` has no views.
+    """
+    if trunk_dtype not in TRUNK_DTYPES:
+        raise unknown("--trunk-dtype", trunk_dtype, TRUNK_DTYPES)
+    if levels not in ("top", "multi"):
+        raise unknown("--levels", levels, ("top", "multi"))
+    if trunk < 0:
+        raise UsageError(f"--trunk {trunk}: it is the number of blocks behind the cut, at least 1")
+    if not 0 <= views <= MAX_VIEWS:
+        raise UsageError(f"--views {views}: it is a number of views, {MAX_VIEWS} at most")
+    if flip and not views:
+        raise UsageError("--flip mirrors views; say how many with --views")
+    kept = [Tap(LEVELS)] if levels == "multi" else []
+    kept += [Tap(f"k{trunk}", trunk_dtype)] if trunk else []
+    seen = [Tap(tap.name, tap.dtype, views, flip) for tap in (Tap(), *kept)] if views else []
+    return (*kept, *seen)
+
+
+def shape_of(backbone: Backbone, tap: Tap) -> tuple[int, ...]:
+    """Find the shape of one row of a column by encoding an image, and check that the model can be tapped.
+
+    Raises
+    ------
+    UsageError
+        If it cannot: its architecture is not one that can be cut into blocks, or it has fewer of them.
+    """
+    import numpy as np
+    import torch
+
+    noise = np.random.default_rng(0).integers(0, 256, (1, *backbone.geometry.crop, 3), np.uint8)
+    pixels = torch.from_numpy(noise)
+    try:
+        found = backbone.read(pixels, {TOP, tap.name})
+    except UsageError as error:
+        raise UsageError(f"{backbone.spec}: {error}") from None
+    # A class of the library that computes otherwise than the one it derives from would show here.
+    if not np.allclose(found[TOP], backbone.read(pixels)[TOP], rtol=1e-3, atol=1e-3):
+        raise UsageError(f"{backbone.spec}: its architecture cannot be cut into blocks")
+    shape = found[tap.name].shape[1:]
+    return (tap.views, *shape) if tap.views else shape

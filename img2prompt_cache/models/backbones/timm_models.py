@@ -1,0 +1,110 @@
+"""Backbones of timm: ``NAME[@revision]``, ``hf-hub:owner/name[@revision]``, ``local-dir:PATH``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import timm
+import torch
+
+from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
+from img2prompt_cache.images.geometry import Geometry
+from img2prompt_cache.models.backbones.base import Backbone
+from img2prompt_cache.models.backbones.build import freeze
+from img2prompt_cache.models.specs import Spec
+from img2prompt_cache.models.weights import hub
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""What timm calls weights on the hub, best first."""
+
+
+def load(spec: Spec, revision: str = "") -> Backbone:
+    """Load a timm model with its classifier cut off (``num_classes=0``) and its own preprocessing.
+
+    Raises
+    ------
+    UsageError
+        If the name is not one of timm's, or the folder is not there.
+    Img2PromptError
+        If the weights cannot be had or do not fit.
+    """
+    source, _, rest = spec.name.partition(":")
+    if source == "local-dir" and rest:
+        return _from_folder(spec, Path(rest).expanduser())
+    name, _, asked = (rest if source == "hf-hub" else spec.name).partition("@")
+    revision = revision or asked
+    if source == "hf-hub" and name:
+        snapshot = hub.fetch(str(spec), name, [("config.json",), WEIGHTS], revision)
+        return _from_folder(spec, snapshot.folder, snapshot.commit)
+    if any(character in name for character in "/\\:") or Path(name).exists():
+        raise UsageError(
+            f"{spec} looks like a path or a repository of the hub; write timm:local-dir:PATH or "
+            "timm:hf-hub:owner/name"
+        )
+    if not timm.is_model_pretrained(name):
+        raise unknown("timm model", name, timm.list_models(pretrained=True))
+    return _from_registry(spec, name, revision)
+
+
+def _from_registry(spec: Spec, name: str, revision: str) -> Backbone:
+    config = timm.get_pretrained_cfg(name)
+    repository = config.hf_hub_id
+    if not repository:
+        if revision:
+            raise UsageError(f"{spec}: these weights are not on the hub and have no revisions")
+        try:
+            return _freeze(spec, _create(spec, name), name.partition(".")[0])
+        except URLError as error:
+            raise Img2PromptError(
+                f"{spec}: {config.url} cannot be read ({error.reason}); check the network, or use "
+                "--preset packaged, which needs only a package index"
+            ) from error
+    snapshot = hub.fetch(str(spec), repository, [WEIGHTS], revision)
+    model = _create(spec, name, pretrained_cfg_overlay={"file": str(snapshot.files[0])})
+    return _freeze(spec, model, name.partition(".")[0], snapshot.commit)
+
+
+def _from_folder(spec: Spec, folder: Path, revision: str = "") -> Backbone:
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        architecture = str(config["architecture"])
+    except OSError as error:
+        raise UsageError(f"{spec}: cannot read {folder / 'config.json'}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{spec}: config.json is not one of timm's; it must name an architecture") from error
+    if not timm.is_model(architecture):
+        raise unknown("timm architecture", architecture, timm.list_models())
+    given = config.get("model_args") or {}
+    arguments = {key: value for key, value in given.items() if key not in ("num_classes", "in_chans")}
+    if arguments:
+        architecture += f" {json.dumps(arguments, sort_keys=True)}"
+    return _freeze(spec, _create(spec, f"local-dir:{folder}"), architecture, revision)
+
+
+def _create(spec: Spec, name: str, **options: Any) -> torch.nn.Module:
+    """Build a model and load its weights; timm reads pickles with ``weights_only``."""
+    try:
+        model: torch.nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **options)
+    except URLError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise Img2PromptError(f"{spec}: timm cannot load these weights: {reason}") from error
+    return model
+
+
+def _freeze(spec: Spec, model: torch.nn.Module, architecture: str, revision: str = "") -> Backbone:
+    config = timm.data.resolve_model_data_config(model)
+    return freeze(
+        spec,
+        model,
+        Geometry.from_timm(config),
+        config["mean"],
+        config["std"],
+        architecture=architecture,
+        library="timm",
+        revision=revision,
+    )

@@ -1,0 +1,5 @@
+"""Frozen text encoders, which turn prompts into target embeddings."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

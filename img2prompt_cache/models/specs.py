@@ -1,0 +1,60 @@
+"""Specs: the names of backbones and encoders, ``family:name``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from img2prompt_cache.errors import UsageError, unknown
+
+BACKBONE_FAMILIES = ("timm", "open_clip", "packaged")
+ENCODER_FAMILIES = ("st", "packaged", "open_clip")
+
+STANDARD_BACKBONES = (
+    "timm:resnet50.a1_in1k",
+    "timm:vit_base_patch16_224.augreg2_in21k_ft_in1k",
+    "open_clip:ViT-B-32/laion2b_s34b_b79k",
+)
+PACKAGED_BACKBONES = ("packaged:efficientnet-lite0", "packaged:vit-small-saliency")
+PRESETS = {
+    "standard": (STANDARD_BACKBONES, "st:all-MiniLM-L6-v2"),
+    "packaged": (PACKAGED_BACKBONES, "packaged:all-MiniLM-L6-v2"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A parsed spec.
+
+    Attributes
+    ----------
+    family : str
+        The library that builds the model.
+    name : str
+        The model's name as that library spells it.
+    """
+
+    family: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.family}:{self.name}"
+
+
+def parse_spec(text: str, families: tuple[str, ...] = BACKBONE_FAMILIES) -> Spec:
+    """Split ``family:name`` and check the family.
+
+    Raises
+    ------
+    UsageError
+        If there is no family, it is not one of `families`, or the name is empty.
+    """
+    family, colon, name = text.strip().partition(":")
+    kind = "backbone" if families == BACKBONE_FAMILIES else "encoder"
+    if not colon or not name:
+        raise UsageError(
+            f"{kind} {text!r} is not a spec; write family:name with family one of {', '.join(families)}, "
+            f"e.g. {families[0]}:{name or family or 'NAME'}"
+        )
+    if family not in families:
+        raise unknown(f"{kind} family", family, families)
+    return Spec(family, name)

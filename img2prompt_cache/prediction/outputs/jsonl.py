@@ -1,0 +1,29 @@
+"""JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from img2prompt_cache.prediction.outputs.base import Prompts, Vectors, Writer, records
+from img2prompt_cache.prediction.outputs.text import shortest
+
+
+class JsonlWriter(Writer):
+    """One JSON object a line."""
+
+    keeps_prompts = True
+
+    def _begin(self) -> None:
+        self._file = self._text(self._path)
+
+    def _append(self, ids: Sequence[str], vectors: Vectors, prompts: Prompts | None) -> None:
+        for row, (name, values) in enumerate(zip(ids, shortest(vectors), strict=True)):
+            parts = [f'"imgId": {_json(name)}', f'"embedding": [{", ".join(values)}]']
+            if prompts is not None:
+                parts.append(f'"prompts": {_json(records(prompts[row]))}')
+            self._file.write("{" + ", ".join(parts) + "}\n")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

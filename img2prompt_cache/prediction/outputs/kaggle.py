@@ -1,0 +1,23 @@
+"""Kaggle's submission, a ``.csv``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from img2prompt_cache.prediction.outputs.base import Prompts, Vectors, Writer
+from img2prompt_cache.prediction.outputs.text import quoted, shortest
+
+
+class CsvWriter(Writer):
+    """Kaggle's submission format, one line a value."""
+
+    def _begin(self) -> None:
+        self._file = self._text(self._path)
+        self._file.write("imgId_eId,val\n")
+
+    def _append(self, ids: Sequence[str], vectors: Vectors, prompts: Prompts | None) -> None:
+        for name, values in zip(ids, shortest(vectors), strict=True):
+            field = quoted(name)
+            # A quoted name takes the number in before its closing quote.
+            start, end = (field[:-1], '"') if field is not name else (name, "")
+            self._file.write("".join([f"{start}_{i}{end},{value}\n" for i, value in enumerate(values)]))

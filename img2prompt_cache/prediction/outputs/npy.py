@@ -1,0 +1,44 @@
+"""NumPy's ``.npy``, with the names of its rows beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from img2prompt_cache.prediction.outputs.base import Prompts, Vectors, Writer
+from img2prompt_cache.prediction.outputs.text import quoted
+
+
+class NpyWriter(Writer):
+    """``.npy`` with ``.ids.csv`` beside it: raw rows, with the header rewritten at the end."""
+
+    @classmethod
+    def finals(cls, path: Path) -> tuple[Path, ...]:
+        """The names of the rows come first, so that no array ever lies there without them."""
+        return (path.with_suffix(".ids.csv"), path)
+
+    def _begin(self) -> None:
+        names, values = self._temporary
+        self._names = self._text(names)
+        self._values = self._open.enter_context(self._temporary[values].open("wb"))
+        self._rows = 0
+        self._names.write("row,imgId\n")
+        self._header()
+
+    def _header(self) -> None:
+        # NumPy pads the header so that a longer first axis still fits into the same bytes.
+        shape = (self._rows, self._dim)
+        np.lib.format.write_array_header_1_0(
+            self._values, {"descr": "<f4", "fortran_order": False, "shape": shape}
+        )
+
+    def _append(self, ids: Sequence[str], vectors: Vectors, prompts: Prompts | None) -> None:
+        self._values.write(vectors.data)
+        self._names.writelines(f"{row},{quoted(name)}\n" for row, name in enumerate(ids, self._rows))
+        self._rows += len(ids)
+
+    def _finish(self) -> None:
+        self._values.seek(0)
+        self._header()

@@ -1,0 +1,60 @@
+"""Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from img2prompt_cache.prediction.outputs.base import Prompts, Vectors, Writer, records
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class ParquetWriter(Writer):
+    """A parquet table; whether it has prompts is settled by the first rows."""
+
+    keeps_prompts = True
+    _group_rows: ClassVar[int] = 4096
+
+    def _begin(self) -> None:
+        self._parquet: Any = None
+        self._waiting: list[pa.Table] = []
+
+    def _append(self, ids: Sequence[str], vectors: Vectors, prompts: Prompts | None) -> None:
+        self._waiting.append(self._table(ids, vectors, prompts))
+        if sum(len(table) for table in self._waiting) >= self._group_rows:
+            self._flush()
+
+    def _table(self, ids: Sequence[str], vectors: Vectors, prompts: Prompts | None) -> pa.Table:
+        import pyarrow as pa
+
+        columns = {
+            "imgId": pa.array(ids, pa.string()),
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), self._dim),
+        }
+        if prompts is not None:
+            record = pa.struct([("prompt", pa.string()), ("cosine", pa.float32())])
+            columns["prompts"] = pa.array([records(nearest) for nearest in prompts], pa.list_(record))
+        return pa.table(columns)
+
+    def _flush(self) -> None:
+        """Write the waiting rows as one row group: many small ones make a large, slow file."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.concat_tables(self._waiting)
+        if self._parquet is None:
+            self._parquet = self._open.enter_context(
+                pq.ParquetWriter(self._temporary[self._path], table.schema, use_dictionary=["imgId"])
+            )
+        self._parquet.write_table(table)
+        self._waiting.clear()
+
+    def _finish(self) -> None:
+        if self._parquet is None and not self._waiting:
+            self._waiting.append(self._table([], np.empty((0, self._dim), np.float32), None))
+        if self._waiting:
+            self._flush()

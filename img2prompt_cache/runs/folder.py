@@ -1,0 +1,174 @@
+"""The folder of a run: claimed before the work is done, written as a whole, its head read back."""
+
+from __future__ import annotations
+
+import csv
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from img2prompt_cache.cache.parts import hash_file, sync_folder
+from img2prompt_cache.data.feature_blocks import join
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.files import hold
+from img2prompt_cache.heads import make_head
+from img2prompt_cache.runs.held_out import VALIDATION, VALIDATION_ROWS, Validation, save_validation
+from img2prompt_cache.runs.run import INFO, Run, save_info
+
+if TYPE_CHECKING:
+    from img2prompt_cache.heads.base import Head
+
+HEAD, HISTORY = "head.safetensors", "history.csv"
+FILES = (INFO, HEAD, HISTORY, VALIDATION, VALIDATION_ROWS)
+
+
+@contextmanager
+def claim(folder: Path, *, overwrite: bool = False) -> Iterator[None]:
+    """Make the folder of a run before the work is done: it can be written, and nobody else takes it.
+
+    An empty folder that nobody holds is taken: one that was made for it, or that a killed process left. If
+    nothing came of the run in the block, its empty folder is removed.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    overwrite : bool
+        Take it also where a run is there already; that one stays until `save_run` replaces it.
+
+    Raises
+    ------
+    UsageError
+        If it exists and is not to be overwritten, or holds anything but a run.
+    Img2PromptError
+        If it cannot be made.
+    """
+    lock = _take(folder, overwrite=overwrite)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+        if lock is not None:
+            os.close(lock)
+
+
+def _take(folder: Path, *, overwrite: bool) -> int | None:
+    """Give the folder's lock; None where a run is to be replaced, or folders cannot be locked."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+        made = True
+    except OSError as error:
+        if not os.path.lexists(folder):
+            raise Img2PromptError(f"run {folder} cannot be written: {error.strerror or error}") from None
+        made = False
+    try:
+        lock = hold(folder)
+    except BlockingIOError:
+        pass  # somebody else has taken it
+    except OSError:
+        if made:
+            return None
+    else:
+        if made or not any(folder.iterdir()):
+            return lock
+        os.close(lock)
+    if not overwrite:
+        raise UsageError(f"--run {folder} exists; give --overwrite to replace it, or another name")
+    _require_run(folder)
+    return None
+
+
+def _require_run(folder: Path) -> None:
+    """Refuse to replace what is no run: the user may have named the wrong folder."""
+    strangers = [folder.name] if not folder.is_dir() or folder.is_symlink() else []
+    strangers = strangers or [path.name for path in folder.iterdir() if path.name not in FILES]
+    if strangers:
+        raise UsageError(
+            f"--run {folder} holds {strangers[0]}, which is no part of a run; name another folder"
+        )
+    if not os.access(folder.parent, os.W_OK):
+        raise Img2PromptError(f"run {folder} cannot be written: the folder {folder.parent} is read-only")
+
+
+def save_run(folder: Path, run: Run, head: Head, history: list[dict[str, float]], held: Validation) -> None:
+    """Write a run as a whole: the folder appears complete or not at all, an old one goes only then.
+
+    Raises
+    ------
+    Img2PromptError
+        If the folder cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    temporary = folder.with_name(f".{secrets.token_hex(8)}.tmp")
+    old = temporary.with_suffix(".old")
+    try:
+        temporary.mkdir(parents=True)
+        save_file(
+            {name: np.ascontiguousarray(value) for name, value in head.state().items()}, temporary / HEAD
+        )
+        save_validation(temporary, held)
+        _save_history(temporary / HISTORY, history)
+        save_info(temporary, replace(run, head_sha256=hash_file(temporary / HEAD)))
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise Img2PromptError(f"run {folder} cannot be written: {reason}") from error
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _save_history(path: Path, history: list[dict[str, float]]) -> None:
+    names = list(dict.fromkeys(key for record in history for key in record))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def load_head(folder: Path, run: Run) -> Head:
+    """Read the fitted head of a run.
+
+    Raises
+    ------
+    Img2PromptError
+        If `head.safetensors` is missing, not the one that was saved, or does not fit what the run says.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / HEAD
+    try:
+        if hash_file(path) != run.head_sha256:
+            raise Img2PromptError(f"{path} is not the file that was saved with this run; fit it again")
+        state = load_file(path)
+        head = make_head(run.head, **run.settings).bind(run.features).load_state(state)
+        row = join([np.zeros((1, *use.shape), np.float32) for use in run.features])
+        shape = head.predict(row).shape
+    except UsageError as error:
+        raise Img2PromptError(f"{folder / INFO} is not what was saved: {error}; fit the run again") from None
+    except OSError as error:
+        raise Img2PromptError(f"{path} cannot be read: {error.strerror}; fit the run again") from None
+    except (SafetensorError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise Img2PromptError(f"{path} does not fit {INFO}: {error}; fit the run again") from None
+    if shape != (1, run.target.width):
+        raise Img2PromptError(f"{path} predicts {shape[1]} values, not {run.target.width}; fit the run again")
+    return head

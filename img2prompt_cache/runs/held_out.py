@@ -1,0 +1,88 @@
+"""Validation: what a run said of held-out rows."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from img2prompt_cache.errors import Img2PromptError, check
+from img2prompt_cache.runs.run import INFO, Run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+VALIDATION, VALIDATION_ROWS = "validation.npy", "validation.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What a run said of held-out rows: ids; predictions, float32 (n, t); groups, cosine and fold, (n,)."""
+
+    ids: list[str]
+    groups: NDArray[np.int64]
+    predictions: NDArray[np.float32]
+    cosine: NDArray[np.float64]
+    fold: NDArray[np.int64]
+
+
+def save_validation(folder: Path, held: Validation) -> None:
+    """Write what a run said about its hold-out: `validation.npy`, and `validation.csv` with a line a row."""
+    np.save(folder / VALIDATION, held.predictions, allow_pickle=False)
+    columns = (held.groups.tolist(), held.cosine.tolist(), held.fold.tolist())
+    with (folder / VALIDATION_ROWS).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["imgId", "group", "cosine", "fold"])
+        writer.writerows(zip(held.ids, *columns, strict=True))
+
+
+def load_validation(folder: Path, run: Run | None = None) -> Validation:
+    """Read what a run said about its hold-out.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    run : Run, optional
+        What its `run.json` says, to check that the predictions are those that were scored.
+
+    Raises
+    ------
+    Img2PromptError
+        If the files are missing, or do not fit each other or the run.
+    """
+    try:
+        held = _read_validation(folder)
+        if run is not None:
+            check(len(held.ids) == run.metrics["n"], f"{len(held.ids)} rows, {INFO} says {run.metrics['n']}")
+            check(held.predictions.shape[1] == run.target.width, f"they are not {run.target.width} wide")
+            away = abs(float(held.cosine.mean()) - run.metrics["cosine"])
+            check(away < 1e-6, f"their mean cosine is not the one in {INFO}")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise Img2PromptError(
+            f"the validation predictions of {folder} cannot be read: {error}; fit it again"
+        ) from None
+    return held
+
+
+def _read_validation(folder: Path) -> Validation:
+    with (folder / VALIDATION_ROWS).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    predictions = np.load(folder / VALIDATION, allow_pickle=False)
+    check(
+        predictions.ndim == 2 and len(predictions) == len(rows),
+        f"{len(rows)} ids for predictions of shape {predictions.shape}",
+    )
+    held = Validation(
+        ids=[row["imgId"] for row in rows],
+        groups=np.array([int(row["group"]) for row in rows], np.int64),
+        predictions=predictions.astype(np.float32),
+        cosine=np.array([float(row["cosine"]) for row in rows]),
+        fold=np.array([int(row.get("fold", 0)) for row in rows], np.int64),  # older runs have only one
+    )
+    check(len({*held.ids}) == len(held.ids), "an imgId stands twice")
+    finite = np.isfinite(held.cosine).all() and np.isfinite(held.predictions).all()
+    check(bool(finite), "they hold NaN or infinity")
+    return held

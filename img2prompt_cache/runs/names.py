@@ -1,0 +1,97 @@
+"""Runs: what they are called and where they are found."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
+from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
+from img2prompt_cache.runs.folder import claim
+from img2prompt_cache.runs.run import INFO, Run, load_run
+
+FOLDER = "runs"
+
+
+@contextmanager
+def claimed(
+    folder: Path | None, cache: Path, head: str, specs: list[str], *, overwrite: bool = False
+) -> Iterator[Path]:
+    """Hold the folder of a run while it is made: the one named, or one with a readable name in the cache.
+
+    Raises
+    ------
+    UsageError, Img2PromptError
+        As `claim`.
+    """
+    with ExitStack() as stack:
+        if folder is None:
+            folder = new_folder(cache, head, specs, stack)
+        elif folder.resolve() == Path.cwd():
+            raise UsageError(f"--run {folder} is the current folder; name another")
+        else:
+            stack.enter_context(claim(folder, overwrite=overwrite))
+        yield folder
+
+
+def new_folder(cache: Path, head: str, specs: list[str], stack: ExitStack) -> Path:
+    """Claim a folder with a readable name: head, backbones, a number; e.g. ``ridge-resnet50+vit_base-01``."""
+    base = f"{head}-{'+'.join(short_name(spec) for spec in specs)}"[:100]
+    for number in itertools.count(1):
+        folder = cache / FOLDER / f"{base}-{number:02d}"
+        with suppress(UsageError):
+            stack.enter_context(claim(folder))
+            break
+    return folder
+
+
+def short_name(spec: str) -> str:
+    """Shorten a spec to what a person calls it: ``timm:resnet50.a1_in1k`` → ``resnet50``."""
+    name = spec.partition(":")[2].partition("@")[0].rstrip("/")
+    name = name.rpartition("/")[2] if "-dir:" in name or "-hub:" in name else name.partition("/")[0]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name.partition(".")[0]).strip("-") or "model"
+
+
+def find_runs(cache: Path) -> list[Path]:
+    """List the runs of a cache, oldest first."""
+    runs = cache / FOLDER
+    if not runs.is_dir():
+        return []
+    found = [path for path in runs.iterdir() if (path / INFO).is_file() and not path.name.startswith(".")]
+    return sorted(found, key=lambda path: (_created(path), path.name))
+
+
+def _created(folder: Path) -> str:
+    # Not the file's time: copying a cache to another machine changes that.
+    try:
+        return load_run(folder).created
+    except Img2PromptError:
+        return ""
+
+
+def resolve_run(name: str, cache: Path) -> Path:
+    """Find a run by its folder, or by its name inside a cache.
+
+    Raises
+    ------
+    UsageError
+        If there is no such run.
+    """
+    for folder in (Path(name), cache / FOLDER / name):
+        if (folder / INFO).is_file():
+            return folder
+    names = [path.name for path in find_runs(cache)]
+    if not names:
+        raise UsageError(
+            f"no run {name!r}, and none in {cache / FOLDER}; make one with `img2prompt-cache fit`"
+        )
+    raise unknown("run", name, names)
+
+
+def cache_of(folder: Path, run: Run) -> Path | None:
+    """Find the cache that a run was fitted on: the one it lies in, else where it was then; None if gone."""
+    places = (folder.resolve().parent.parent, Path(run.cache))
+    return next((place for place in places if (place / MANIFEST).is_file()), None)

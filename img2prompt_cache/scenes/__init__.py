@@ -1,9 +1,0 @@
-"""Scenes we draw ourselves: pictures with honest prompts for the demo, made without a network."""
-
-from __future__ import annotations
-
-from img2prompt_cache.scenes.demo import write_demo
-from img2prompt_cache.scenes.picture import render
-from img2prompt_cache.scenes.words import Scene, sample_scenes
-
-__all__ = ["Scene", "render", "sample_scenes", "write_demo"]

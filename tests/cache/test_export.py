@@ -1,0 +1,101 @@
+"""One file that holds what the cache holds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from img2prompt_cache.cache.export import pack
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.models.backbones.taps import choose_taps
+from kit import Tiny
+
+
+def packed(folder: Path, out: Path, **options: bool) -> int:
+    return pack(Cache(folder), out, **options)
+
+
+def test_it_holds_what_the_view_shows_and_needs_no_other_file(
+    pairs: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("img2prompt_cache.cache.export._BLOCK", 100)  # so that parts go in several pieces
+    folder = tmp_path / "cache"
+    tiny.extract(pairs, folder, taps=choose_taps(trunk=1, trunk_dtype="int8"))
+    (tmp_path / "elsewhere").mkdir()
+    out = tmp_path / "elsewhere" / "all.h5"
+    told: list[object] = []
+    size = pack(Cache(folder), out, progress=lambda *what: told.append(what) or nullcontext(told.append))
+    assert size == out.stat().st_size
+    assert told == [("pack", 12), *[1] * 12]
+    names: list[str] = []
+    with h5py.File(folder / "cache.h5") as view, h5py.File(out) as file:
+        view.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        assert len(names) == 6 + 1 + 2 + 1
+        for name in names:
+            dataset = file[name]
+            assert (dataset.is_virtual, dataset.external, dataset.chunks) == (False, None, None)
+            assert (dataset.dtype, dataset.shape) == (view[name].dtype, view[name].shape)
+            np.testing.assert_array_equal(dataset[()], view[name][()])
+        column = Cache(folder).manifest.columns[1]
+        assert file[column.folder].attrs["spec"] == column.spec
+        assert json.loads(file[column.folder].attrs["fingerprint"]) == column.fingerprint
+        assert file["rows/prompt"].asstr()[0].endswith("pixel art")
+        shown = {name: view[name][()] for name in names}
+    shutil.rmtree(folder)
+    with h5py.File(out) as file:
+        for name, values in shown.items():
+            np.testing.assert_array_equal(file[name][()], values)
+
+
+def test_rows_that_a_column_does_not_have_are_nan(cache: Path, tmp_path: Path) -> None:
+    data = json.loads((cache / "cache.json").read_text())
+    del data["columns"][1]["parts"][1:]
+    (cache / "cache.json").write_text(json.dumps(data))
+    packed(cache, tmp_path / "all.h5")
+    with h5py.File(tmp_path / "all.h5") as file:
+        values = file[data["columns"][1]["folder"]][()]
+    assert np.isfinite(values[:8]).all()
+    assert np.isnan(values[8:]).all()
+
+
+def test_what_is_there_is_kept_unless_asked(cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "all.h5"
+    out.write_text("mine")
+    with pytest.raises(UsageError, match="exists; --overwrite replaces it"):
+        packed(cache, out)
+    assert out.read_text() == "mine"
+    packed(cache, out, overwrite=True)
+    assert h5py.is_hdf5(out)
+    for place, words in [
+        (tmp_path, "is a folder"),
+        (tmp_path / "none" / "all.h5", "there is no folder"),
+        (cache / "cache.h5", "lies in the cache itself"),
+        (cache / "features" / "all.h5", "lies in the cache itself"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            packed(cache, place, overwrite=True)
+
+
+def test_a_damaged_part_is_not_packed(cache: Path, tmp_path: Path) -> None:
+    path = cache / Cache(cache).manifest.columns[2].parts[1].file
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    (tmp_path / "all.h5").write_text("mine")
+    with pytest.raises(Img2PromptError, match=r"00001\.h5 is damaged"):
+        packed(cache, tmp_path / "all.h5", overwrite=True)
+    assert (tmp_path / "all.h5").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.h5", "cache"]
+
+
+def test_a_disk_with_too_little_room(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+    with pytest.raises(Img2PromptError, match="and the disk has 0 MB left"):
+        packed(cache, tmp_path / "all.h5")
+    assert not (tmp_path / "all.h5").exists()

@@ -1,0 +1,152 @@
+"""Mapped columns and batches of them, against plain arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from columns import PART, write
+from img2prompt_cache.cache import mapped
+from img2prompt_cache.cache.mapped import MappedColumn, MappedViews
+from img2prompt_cache.cache.quantise import quantise, restore
+from img2prompt_cache.data.batches import RowDataset, batches
+from img2prompt_cache.errors import Img2PromptError
+
+ROWS = 23
+RNG = np.random.default_rng(0)
+MAPS = RNG.normal(size=(ROWS, 4, 3, 5)).astype(np.float16)
+VIEWS = RNG.normal(size=(ROWS, 2, 6, 5)).astype(np.float16)
+PLAIN = RNG.normal(size=(ROWS, 7)).astype(np.float16)
+
+
+@pytest.fixture(scope="module")
+def columns(tmp_path_factory: pytest.TempPathFactory) -> dict[str, MappedColumn]:
+    folder = tmp_path_factory.mktemp("mapped")
+    made = [
+        write(folder, "trunk", "maps", MAPS),
+        write(folder, "trunk", "coded", MAPS, "int8"),
+        write(folder, "views", "views", VIEWS, "int8"),
+        write(folder, "features", "plain", PLAIN),
+    ]
+    return {column.spec: MappedColumn(folder, column) for column in made}
+
+
+EXPECTED = {
+    "maps": MAPS.astype(np.float32),
+    "coded": restore(*quantise(MAPS)),
+    "views": restore(*quantise(VIEWS, 2)),
+    "plain": PLAIN.astype(np.float32),
+}
+
+
+@given(rows=st.lists(st.integers(0, ROWS - 1), max_size=60), name=st.sampled_from(sorted(EXPECTED)))
+def test_any_rows_in_any_order(columns: dict[str, MappedColumn], rows: list[int], name: str) -> None:
+    wanted = np.array(rows, np.int64)
+    found = columns[name][wanted]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, EXPECTED[name][wanted])
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_whole_column(columns: dict[str, MappedColumn], name: str) -> None:
+    column = columns[name]
+    assert (len(column), column.shape) == (ROWS, EXPECTED[name].shape)
+    np.testing.assert_array_equal(column[np.arange(ROWS)], EXPECTED[name])
+    np.testing.assert_array_equal(column.load(), EXPECTED[name])
+
+
+@given(numbers=st.lists(st.integers(0, 2 * ROWS - 1), max_size=60))
+def test_views_as_rows_of_their_own(columns: dict[str, MappedColumn], numbers: list[int]) -> None:
+    views = MappedViews(columns["views"].folder, columns["views"].column)
+    assert (len(views), views.shape, views.views) == (2 * ROWS, (2 * ROWS, 6, 5), 2)
+    flat = EXPECTED["views"].reshape(2 * ROWS, 6, 5)
+    np.testing.assert_array_equal(views[np.array(numbers, np.int64)], flat[numbers])
+    np.testing.assert_array_equal(views.load(), flat)
+
+
+def test_rows_scattered_over_many_parts(tmp_path: Path) -> None:
+    values = np.random.default_rng(2).normal(size=(300, 3, 5)).astype(np.float16)
+    column = write(tmp_path, "trunk", "many", values, part=2)
+    rows = np.random.default_rng(3).integers(0, 300, 40)
+    found = MappedColumn(tmp_path, column, "float16")
+    np.testing.assert_array_equal(found[rows], values[rows])
+    np.testing.assert_array_equal(found.load(), values)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_half_precision_where_it_is_asked_for(columns: dict[str, MappedColumn], name: str) -> None:
+    column = MappedColumn(columns[name].folder, columns[name].column, "float16")
+    found = column[np.arange(ROWS)[::-1]]
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, EXPECTED[name][::-1].astype(np.float16))
+
+
+@pytest.mark.parametrize("row", [-1, ROWS])
+def test_a_row_that_is_not_there(columns: dict[str, MappedColumn], row: int) -> None:
+    with pytest.raises(IndexError, match=f"of {ROWS}"):
+        columns["maps"][np.array([0, row])]
+
+
+def test_few_maps_are_kept_open(columns: dict[str, MappedColumn], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "MOST_MAPS", 1)
+    column = MappedColumn(columns["maps"].folder, columns["maps"].column)
+    rows = np.random.default_rng(1).integers(0, ROWS, 50)
+    np.testing.assert_array_equal(column[rows], EXPECTED["maps"][rows])
+    assert column._map.cache_info().currsize == 1
+
+
+def test_a_part_that_is_not_what_it_should_be(tmp_path: Path) -> None:
+    column = write(tmp_path, "trunk", "maps", MAPS)
+    (tmp_path / column.parts[1].file).write_bytes(b"no part")
+    found = MappedColumn(tmp_path, column)
+    np.testing.assert_array_equal(found[np.arange(PART)], EXPECTED["maps"][:PART])
+    with pytest.raises(Img2PromptError, match="00001"):
+        found[np.array([PART])]
+
+
+@pytest.mark.parametrize("size", [1, 5, 100])
+def test_batches_go_through_every_row_once(columns: dict[str, MappedColumn], size: int) -> None:
+    rows = np.arange(ROWS)[::-2]
+    pair = [columns["coded"], columns["plain"]]
+    in_order = list(batches(pair, rows, size))
+    assert [len(plain) for _, plain in in_order[:-1]] == [size] * (len(in_order) - 1)
+    for number, name in enumerate(("coded", "plain")):
+        np.testing.assert_array_equal(np.concatenate([b[number] for b in in_order]), EXPECTED[name][rows])
+    mixed = [np.concatenate([b[1] for b in batches(pair, rows, size, seed=seed)]) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(mixed[0], mixed[1])
+    assert (mixed[0] != mixed[2]).any()
+    np.testing.assert_array_equal(np.sort(mixed[0], axis=0), np.sort(EXPECTED["plain"][rows], axis=0))
+
+
+def test_no_rows_no_batches(columns: dict[str, MappedColumn]) -> None:
+    assert list(batches([columns["plain"]], np.empty(0, np.int64), 4, seed=0)) == []
+
+
+def test_a_reader_that_stops_early_is_let_go(columns: dict[str, MappedColumn]) -> None:
+    going = batches([columns["plain"]], np.arange(ROWS), 2)
+    next(going)
+    going.close()
+
+
+def test_a_torch_loader_gives_tensors(columns: dict[str, MappedColumn]) -> None:
+    rows = np.array([20, 3, 3, 11, 8])
+    data = RowDataset([columns["maps"], columns["plain"]], rows)
+    assert len(data) == 5
+    for number, name in enumerate(("maps", "plain")):
+        np.testing.assert_array_equal(data[3][number], EXPECTED[name][11])
+        loader = torch.utils.data.DataLoader(data, batch_size=2)
+        loaded = torch.cat([batch[number] for batch in loader])
+        assert loaded.dtype == torch.float32
+        np.testing.assert_array_equal(loaded, EXPECTED[name][rows])
+
+
+def test_maps_take_a_small_share_of_the_files_that_may_be_open(monkeypatch):
+    resource = pytest.importorskip("resource")
+    for limit, most in ((1024, 64), (10, 1), (1 << 20, 256), (resource.RLIM_INFINITY, 256)):
+        monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
+        assert mapped._most_maps() == most

@@ -1,0 +1,143 @@
+"""A cache opened for reading, against plain h5py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from img2prompt_cache.cache.reader import FAILED, OK, ROW_COLUMNS, Cache, Damage
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from kit import Tiny, prompt_of
+
+
+def flip(path: Path, offset: int = -100) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def link(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def test_rows_are_those_of_the_source(made: Path) -> None:
+    cache = Cache(made)
+    text = cache.text(*ROW_COLUMNS)
+    assert cache.rows == 23
+    assert text["imgId"][:20] == [f"img{n:03d}" for n in range(19)] + ["empty"]
+    assert text["prompt"][:19] == [prompt_of(n) for n in range(19)]
+    assert (text["imgId"][22], text["prompt"][22]) == ("img019", "")
+    assert text["uri"][0] == "img000.png"
+    bad = {i for i, status in enumerate(text["status"]) if status == FAILED}
+    assert [text["imgId"][i] for i in sorted(bad)] == ["empty", "words", "cut"]
+    assert all(bool(reason) == (i in bad) for i, reason in enumerate(text["reason"]))
+    assert set(text["status"]) == {OK, FAILED}
+    assert text["sha256"][3] == text["sha256"][17] != text["sha256"][4]
+    with pytest.raises(UsageError, match="unknown column 'promt'; did you mean prompt"):
+        cache.text("promt")
+
+
+def plain(made: Path, kind: str) -> np.ndarray:
+    parts = sorted(made.glob(f"{kind}/*/*.h5"))
+    assert len(parts) == 3
+    return np.concatenate([h5py.File(path)["values"][()] for path in parts])
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.integers(0, 22), max_size=60), kind=st.sampled_from(["features", "targets"]))
+def test_any_rows_in_any_order_are_what_h5py_reads(made: Path, rows: list[int], kind: str) -> None:
+    cache = Cache(made)
+    (column,) = cache.manifest.of_kind(kind)
+    values = cache.values(column, np.array(rows, np.int64))
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values, plain(made, kind)[rows].astype(np.float32))
+
+
+def test_a_whole_column_is_what_h5py_reads(made: Path, tiny: Tiny) -> None:
+    cache = Cache(made)
+    column = cache.column("features", tiny.cnn)
+    assert (column.dtype, column.rows) == ("float16", 23)
+    np.testing.assert_array_equal(cache.values(column), plain(made, "features"))
+    np.testing.assert_array_equal(np.isnan(cache.values(column)).all(1), np.isin(np.arange(23), [19, 20, 21]))
+    assert cache.missing([column]) == set()
+
+
+def test_a_column_that_is_not_there_or_not_whole_is_refused(cache: Path, tiny: Tiny) -> None:
+    with pytest.raises(UsageError, match="unknown features column 'timm:cnn'; did you mean timm:local-dir"):
+        Cache(cache).column("features", "timm:cnn")
+    with pytest.raises(UsageError, match="has no trunk column; run `img2prompt-cache extract`"):
+        Cache(cache).column("trunk", tiny.cnn)
+    data = json.loads((cache / "cache.json").read_text())
+    del data["columns"][1]["parts"][2]
+    (cache / "cache.json").write_text(json.dumps(data))
+    with pytest.raises(UsageError, match=r"cached for 16 of 23 rows; run .* to finish it"):
+        Cache(cache).column("features", tiny.cnn)
+
+
+def test_a_whole_cache_has_no_damage(made: Path) -> None:
+    cache = Cache(made)
+    assert cache.verify() == []
+    cache.require_undamaged(list(cache.manifest.columns))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (flip, "its bytes have changed"),
+        (cut, "bytes instead of"),
+        (Path.unlink, "it is missing"),
+        (link, "it is not a plain file"),
+        (folder, "it is not a plain file"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["rows", "features", "targets"])
+def test_damage_is_found_and_never_read(
+    damage: Callable[[Path], None], reason: str, kind: str, cache: Path, tiny: Tiny
+) -> None:
+    opened = Cache(cache)
+    column = opened.manifest.of_kind(kind)[0]
+    part = column.parts[1]
+    damage(cache / part.file)
+    (found,) = opened.verify()
+    assert found == Damage(part.file, found.reason)
+    assert reason in found.reason
+    with pytest.raises(Img2PromptError, match=r"00001\.h5 is damaged"):
+        opened.require_undamaged(list(opened.manifest.columns))
+    opened.require_undamaged([c for c in opened.manifest.columns if c is not column])
+
+
+def test_every_bit_of_a_part_counts(cache: Path) -> None:
+    opened = Cache(cache)
+    path = cache / opened.manifest.columns[2].parts[0].file
+    whole = path.read_bytes()
+    for offset in range(0, len(whole), len(whole) // 25):
+        flip(path, offset)
+        assert [damage.reason for damage in opened.verify()] == ["its bytes have changed"]
+        path.write_bytes(whole)
+    assert opened.verify() == []
+
+
+def test_a_manifest_that_lies_about_a_part_is_told(cache: Path, tiny: Tiny) -> None:
+    data = json.loads((cache / "cache.json").read_text())
+    data["columns"][1]["shape"] = [data["columns"][1]["shape"][0] - 1]
+    (cache / "cache.json").write_text(json.dumps(data))
+    opened = Cache(cache)
+    with pytest.raises(Img2PromptError, match="the manifest says float16"):
+        opened.values(opened.column("features", tiny.cnn))

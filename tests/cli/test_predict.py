@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from img2prompt_cache.cache.parts import hash_file
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.fitting.fit import Choice, fit
+from kit import paint, prompt_of
+from synthetic import ENCODER, Cli, make_cache
+
+
+@pytest.fixture
+def cli(capsys):
+    return Cli(capsys)
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny, pairs, tmp_path_factory):
+    """A cache of real images and models with two runs; to be read only."""
+    folder = tmp_path_factory.mktemp("predict") / "cache"
+    tiny.extract(pairs, folder)
+    for head in ("mean", "ridge"):
+        fit(Cache(folder), Choice(head, {"alpha": 0.1} if head == "ridge" else {}, split="random"))
+    return folder
+
+
+@pytest.fixture
+def here(fitted, tmp_path, monkeypatch):
+    """A folder with a copy of that cache in its default place, to be the current one."""
+    shutil.copytree(fitted, tmp_path / "cache" / "default")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_in(here):
+    (run,) = (here / "cache" / "default" / "runs").glob("ridge-*")
+    return run
+
+
+def ids_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row["imgId"] for row in csv.DictReader(file)]
+
+
+def test_bare_predict_is_the_newest_run_on_the_rows_without_prompt(cli, here):
+    said = cli("predict")
+    assert said.code == 0
+    assert said.err == f"run {run_in(here).name}\n"
+    lines = said.out.splitlines()
+    assert lines[0] == "img019"
+    assert len(lines) == 4
+    prompts = {prompt_of(number) for number in range(19)}
+    cosines = [float(line.split()[0]) for line in lines[1:]]
+    assert cosines == sorted(cosines, reverse=True)
+    assert {line[2:].partition("  ")[2] for line in lines[1:]} <= prompts | {"bad"}
+
+
+def test_npy_is_float32_of_unit_norm_in_input_order_without_the_bad_ones(cli, here, pairs):
+    images = [pairs / f"{name}.png" for name in ("img004", "words", "img000", "empty", "img002")]
+    said = cli("predict", *images, "--out", "x.npy")
+    assert said.code == 0
+    assert said.out == "x.npy: 3 predictions\n"
+    vectors = np.load("x.npy", allow_pickle=False)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (3, 16)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert ids_of(here / "x.ids.csv") == ["img004", "img000", "img002"]
+    assert "words: not an image\n" in said.err
+    assert "empty: empty\n" in said.err
+    assert "2 images could not be used and were left out" in said.err
+    alone = cli("predict", images[2], "--out", "alone.npy")
+    assert alone.code == 0
+    np.testing.assert_allclose(np.load("alone.npy")[0], vectors[1], atol=1e-3)
+
+
+def test_json_holds_everything_or_there_is_none(cli, here, pairs):
+    said = cli("predict", pairs / "img004.png", pairs / "cut.png", "--top-k", "2", "--json")
+    assert said.code == 0
+    assert list(said.json) == ["run", "head", "rows", "bad", "out", "predictions"]
+    assert said.json["run"] == str(run_in(here).relative_to(here))
+    assert said.json["rows"] == 1
+    assert list(said.json["bad"]) == ["cut"]
+    (found,) = said.json["predictions"]
+    assert found["imgId"] == "img004"
+    assert len(found["prompts"]) == 2
+    assert set(found["prompts"][0]) == {"prompt", "cosine"}
+
+
+@pytest.mark.parametrize("suffix", ["npy", "csv", "parquet", "jsonl"])
+def test_prompts_are_printed_where_the_file_does_not_keep_them(cli, here, pairs, suffix):
+    said = cli("predict", pairs / "img004.png", "--out", f"x.{suffix}", "--top-k", "2")
+    assert said.code == 0
+    lines = said.out.splitlines()
+    if suffix in ("npy", "csv"):
+        assert lines[0] == "img004"
+        assert len(lines) == 4
+    assert lines[-1] == f"x.{suffix}: 1 predictions"
+    if suffix == "parquet":
+        assert len(lines) == 1
+        (row,) = pq.read_table("x.parquet").to_pylist()
+        assert len(row["prompts"]) == 2
+    if suffix == "jsonl":
+        assert len(lines) == 1
+        assert len(json.loads((here / "x.jsonl").read_text())["prompts"]) == 2
+    if suffix == "csv":
+        rows = (here / "x.csv").read_text().splitlines()
+        assert rows[0] == "imgId_eId,val"
+        assert [row.partition(",")[0] for row in rows[1:]] == [f"img004_{i}" for i in range(16)]
+    again = cli("predict", pairs / "img004.png", "--out", f"y.{suffix}")
+    assert again.out == f"y.{suffix}: 1 predictions\n"
+
+
+def test_a_cache_a_folder_and_stdin_give_the_same(cli, here, fitted, pairs, monkeypatch):
+    assert cli("predict", fitted, "--out", "cache.npy").code == 0
+    assert cli("predict", pairs, "--out", "folder.npy").code == 0
+    images = "".join(f"{path}\r\n\n" for path in sorted(pairs.glob("*.png")))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(images))
+    assert cli("predict", "-", "--out", "stdin.npy").code == 0
+    rows = {
+        name: dict(zip(ids_of(here / f"{name}.ids.csv"), np.load(f"{name}.npy"), strict=True))
+        for name in ("cache", "folder", "stdin")
+    }
+    assert list(rows["cache"]) == list(rows["folder"])
+    assert len(rows["cache"]) == 20
+    for other in ("folder", "stdin"):
+        for name, vector in rows["cache"].items():
+            np.testing.assert_allclose(rows[other][name], vector, atol=1e-4)
+
+
+def test_a_list_with_bad_entries(cli, here, pairs, monkeypatch):
+    names = [f"{pairs}/{name}" for name in ("img004.png", "gone.png", "img002.png", "img004.png")]
+    odd = io.TextIOWrapper(io.BytesIO("\n".join(names).encode() + b"\n/odd\xff.png\n"), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", odd)
+    said = cli("predict", "-", "--out", "x.npy")
+    assert said.code == 0
+    assert ids_of(here / "x.ids.csv") == ["img004", "img002"]
+    assert "gone: cannot be read: No such file or directory\n" in said.err
+    assert "1 images named twice, taken once (first: " in said.err
+    assert "1 names that are not UTF-8, passed over" in said.err
+
+
+def test_a_folder_with_a_table_of_other_images(cli, here, pairs):
+    (here / "set").mkdir()
+    for name in ("img004", "img002"):
+        shutil.copy(pairs / f"{name}.png", here / "set")
+    (here / "set" / "prompts.csv").write_text("imgId,prompt\nother,x\n")
+    said = cli("predict", "set", "--out", "x.npy")
+    assert said.code == 0
+    assert ids_of(here / "x.ids.csv") == ["img002", "img004"]
+    assert "taken without their table: no row of" in said.err
+
+
+def test_a_bank_of_the_users_own(cli, here, pairs, monkeypatch):
+    monkeypatch.setenv("IMG2PROMPT_HOME", str(here / "home"))
+    (here / "bank.txt").write_text("a calm sea\n\ntwo red boats\x1b[31m\na calm sea\n")
+    said = cli("predict", pairs / "img001.png", "--bank", "bank.txt", "--out", "x.npy")
+    assert said.code == 0
+    found = [line.partition("  ")[2].partition("  ")[2] for line in said.out.splitlines()[1:3]]
+    assert sorted(found) == ["a calm sea", "two red boats\\x1b[31m"]
+    cli("predict", pairs / "img001.png", "--bank", "none.txt", "--out", "y.npy").refused(2, "--bank none.txt")
+    assert not (here / "y.npy").exists()
+
+
+def test_a_run_whose_cache_is_gone(cli, here, pairs, monkeypatch):
+    run = shutil.move(run_in(here), here / "run")
+    data = json.loads((here / "run" / "run.json").read_text())
+    (here / "run" / "run.json").write_text(json.dumps({**data, "cache": str(here / "gone")}))
+    shutil.rmtree(here / "cache")
+    image = pairs / "img001.png"
+    cli("predict", image, "--run", run).refused(2, "is gone", "--bank")
+    cli("predict", "--run", run).refused(2, "is gone", "name images")
+    (here / "bank.txt").write_text("a calm sea\ntwo red boats\n")
+    monkeypatch.setenv("IMG2PROMPT_HOME", str(here / "home"))
+    assert cli("predict", image, "--run", run, "--bank", "bank.txt").code == 0
+    assert cli("predict", image, "--run", run, "--out", "x.npy").code == 0
+
+
+def test_a_cache_that_is_named_is_taken(cli, here, fitted, tiny):
+    other = shutil.copytree(fitted, here / "other")
+    run = run_in(here)
+    said = cli("predict", "--run", run, "--cache", other, "--json")
+    assert [row["imgId"] for row in said.json["predictions"]] == ["img019"]
+    text = (other / "cache.json").read_text()
+    (other / "cache.json").write_text(text.replace('"clean": "none"', '"clean": "seed"'))
+    cli("predict", "--run", run, "--cache", other).refused(1, "clean was none, is now seed")
+    (other / "cache.json").write_text(text.replace('"precision": "fp32"', '"precision": "bf16"'))
+    cli("predict", other, "--run", run).refused(1, "precision was fp32, is now bf16")
+    assert tiny.cnn in text
+
+
+def test_nothing_to_predict_for(cli, here, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n"))
+    cli("predict", "-").refused(2, "no images were named")
+    cli("predict", "none.png").refused(2, "there is no file or folder none.png")
+    (here / "empty").mkdir()
+    cli("predict", "empty").refused(2, "empty")
+    cli("predict", "--top-k", "0").refused(2, "--top-k 0", "--out")
+    folder = make_cache(here / "full", 20)
+    assert cli("fit", "--head", "mean", "--cache", folder).code == 0
+    cli("predict", "--cache", folder).refused(2, "no usable image without a prompt", "name images")
+
+
+def test_bad_images_alone(cli, here, pairs):
+    said = cli("predict", pairs / "words.png", pairs / "cut.png", "--out", "x.npy", "--json")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.splitlines()[-1] == "error: none of the 2 images could be used"
+    assert "words: not an image" in said.err
+    assert sorted(path.name for path in here.iterdir()) == ["cache"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--run", "rigde-cnn-01"], ("unknown run", "ridge-cnn-01")),
+        (["--device", "gpu"], ("unknown device 'gpu'", "cpu")),
+        (["--out", "x.txt"], ("--out x.txt", ".npy", ".csv", ".parquet", ".jsonl")),
+        (["--out", "none/x.npy"], ("none does not exist",)),
+        (["--out", "cache/default/cache.json/x.npy"], ("--out",)),
+        (["--out", "there.npy"], ("there.npy exists", "--overwrite")),
+        (["--out", "named.npy"], ("named.ids.csv exists", "--overwrite")),
+        (["--cache", "none"], ("none/runs",)),
+    ],
+)
+def test_wrong_choices(cli, here, pairs, options, words):
+    (here / "there.npy").write_text("mine")
+    (here / "named.ids.csv").write_text("mine")
+    cli("predict", pairs / "img001.png", *options).refused(2, *words)
+    assert (here / "there.npy").read_text() == (here / "named.ids.csv").read_text() == "mine"
+    assert sorted(path.name for path in here.iterdir()) == ["cache", "named.ids.csv", "there.npy"]
+
+
+def test_an_output_is_replaced_when_asked_and_only_by_a_whole_one(cli, here, pairs):
+    (here / "x.npy").write_text("mine")
+    said = cli("predict", pairs / "words.png", "--out", "x.npy", "--overwrite")
+    assert said.code == 1
+    assert (here / "x.npy").read_text() == "mine"
+    assert cli("predict", pairs / "img001.png", "--out", "x.npy", "--overwrite").code == 0
+    assert np.load("x.npy").shape == (1, 16)
+
+
+def test_a_run_that_was_tampered_with(cli, here, pairs):
+    run = run_in(here)
+    image = pairs / "img001.png"
+    whole = (run / "run.json").read_text()
+    data = json.loads(whole)
+
+    def refused(code, *words, **changes):
+        (run / "run.json").write_text(json.dumps({**data, **changes}))
+        cli("predict", image, "--run", run).refused(code, *words)
+        (run / "run.json").write_text(whole)
+
+    refused(1, "schema 2", "Upgrade", schema=2)
+    refused(1, "does not describe a run", metrics={})
+    refused(1, "unknown head 'nought'", head="nought")
+    refused(1, "lacks", head="mlp", settings={})
+    refused(1, "values", target={**data["target"], "width": 17, "shape": [17]})
+    (use,) = data["features"]
+    refused(
+        1,
+        "weights was others",
+        features=[{**use, "fingerprint": {**use["fingerprint"], "weights": "others"}}],
+    )
+    refused(2, "timm", features=[{**use, "spec": "timm:local-dir:/none"}])
+    head = run / "head.safetensors"
+    head.write_bytes(head.read_bytes()[:-1])
+    cli("predict", image, "--run", run).refused(1, "head.safetensors is not the file that was saved")
+    refused(1, "head.safetensors", head_sha256=hash_file(head))
+
+
+def test_what_an_image_is_called_cannot_play_tricks_on_the_terminal(cli, here):
+    paint(here / "a\x1b[31m\nb.png", 0)
+    said = cli("predict", here / "a\x1b[31m\nb.png")
+    assert said.code == 0
+    assert said.out.splitlines()[0] == "a\\x1b[31m\\nb"
+
+
+def test_a_damaged_cache(cli, here):
+    part = next((here / "cache" / "default" / "targets").glob("*/00001.h5"))
+    part.write_bytes(part.read_bytes()[:-1])
+    cli("predict").refused(1, "00001.h5 is damaged", "repair")
+    assert cli("predict", "--top-k", "0", "--out", "x.npy").code == 0
+
+
+def test_a_synthetic_cache_needs_no_models(cli, tmp_path):
+    folder = make_cache(tmp_path / "cache", 40, without_prompt=[3, 9], failed=[9])
+    assert cli("fit", "--head", "ridge", "--cache", folder).code == 0
+    said = cli("predict", "--cache", folder, "--out", tmp_path / "x.npy")
+    assert said.code == 0
+    assert "i009: not an image" in said.err
+    assert np.load(tmp_path / "x.npy").shape == (1, 384)
+    assert ENCODER in (folder / "cache.json").read_text()

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from img2prompt_cache.data.groups import prompt_groups
+from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.numerics.metrics import unit
+
+
+def embeddings(n, d=3, seed=0):
+    return unit(np.random.default_rng(seed).normal(size=(n, d)))
+
+
+def test_near_identical_prompts_share_a_group_also_through_others():
+    angle = np.deg2rad([0, 30, 60, 180])
+    targets = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    assert prompt_groups(targets, list("abcd")).tolist() == [0, 0, 0, 1]
+    assert prompt_groups(targets, list("abcd"), threshold=0.9).tolist() == [0, 1, 2, 3]
+
+
+def test_equal_prompts_share_a_group():
+    assert prompt_groups(np.eye(4, dtype="f")[[2, 0, 2]], ["x", "y", "x"]).tolist() == [0, 1, 0]
+
+
+def test_identical_images_share_a_group_also_through_others():
+    got = prompt_groups(np.eye(5, dtype="f"), list("abcde"), ["1", "2", "1", "3", "3"])
+    assert got.tolist() == [0, 1, 0, 2, 2]
+    chain = prompt_groups(np.eye(3, dtype="f")[[0, 0, 1, 2]], ["a", "a", "b", "c"], ["1", "2", "2", "3"])
+    assert chain.tolist() == [0, 0, 0, 1]
+
+
+def test_no_rows_no_groups():
+    assert prompt_groups(np.zeros((0, 3), "f"), [], []).tolist() == []
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(0, 9), st.permutations(range(30)))
+def test_groups_do_not_depend_on_the_order_of_rows(prompts, images, order):
+    targets = embeddings(10)[prompts]
+    sha = [row % (images + 1) for row in range(len(prompts))]
+    groups = prompt_groups(targets, prompts, sha)
+    order = [row for row in order if row < len(prompts)]
+    moved = prompt_groups(targets[order], [prompts[row] for row in order], [sha[row] for row in order])
+    assert np.array_equal(moved[:, None] == moved, groups[order][:, None] == groups[order])
+    assert np.array_equal(
+        np.unique(groups, return_index=True)[1], np.sort(np.unique(groups, return_index=True)[1])
+    )
+
+
+def test_targets_with_nan_are_refused():
+    targets = np.eye(2, dtype="f")
+    targets[0, 1] = np.nan
+    with pytest.raises(Img2PromptError, match="targets hold NaN"):
+        prompt_groups(targets, ["a", "b"])

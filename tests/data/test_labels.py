@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from img2prompt_cache.data.labels import column_split
+from img2prompt_cache.errors import UsageError
+
+group_lists = st.lists(st.integers(0, 12), min_size=2, max_size=80).map(np.array)
+seeds = st.integers(0, 1000)
+
+
+def test_a_column_that_names_sides_is_the_split():
+    groups = np.array([0, 0, 1, 2])
+    split = column_split(["train", "Training", " TEST ", "val"], groups, "part")
+    assert (split.train.tolist(), split.validation.tolist()) == ([0, 1], [2, 3])
+    assert split.strategy == "part"
+    assert split.groups is groups
+
+
+def test_other_columns_are_labels_of_groups():
+    values = ["cats", "dogs", "cats", "train", "owls"] * 4
+    split = column_split(values, np.arange(20), "theme", 0.3, seed=1)
+    held = {values[row] for row in split.validation}
+    assert held
+    assert not held & {values[row] for row in split.train}
+    assert split.straddling == 0
+
+
+@given(group_lists, st.lists(st.sampled_from("abcdefgh"), min_size=40, max_size=40), seeds)
+def test_neither_labels_nor_groups_straddle_a_split_by_labels(groups, labels, seed):
+    labels = labels[: len(groups)]
+    assume(len(labels) == len(groups))
+    try:
+        split = column_split(labels, groups, "theme", 0.3, seed)
+    except UsageError:
+        return
+    labels = np.array(labels)
+    for kind in (groups, labels):
+        assert not {*kind[split.train]} & {*kind[split.validation]}
+        # Inner folds keep both whole, too.
+        pairs = {*zip(kind.tolist(), split.groups.tolist(), strict=True)}
+        assert len(pairs) == len({*kind.tolist()})
+
+
+def test_labels_that_share_groups_are_one():
+    groups = np.array([0, 1, 1, 2, 3])
+    split = column_split(["cats", "cats", "dogs", "dogs", "owls"], groups, "theme", 0.3)
+    assert split.validation.tolist() == [4]
+    with pytest.raises(UsageError, match=r"all 3 are one group of equal labels or near-identical"):
+        column_split(["cats", "cats", "dogs"], np.array([0, 1, 1]), "theme")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (["train", "train"], "no rows for validation"),
+        (["val", "test"], "no rows for training"),
+        (["train", " "], "empty in 1 rows, first in row 1"),
+        (["a", "a"], "holds only 'a'; a split takes two labels"),
+    ],
+)
+def test_columns_that_cannot_split_are_refused(values, words):
+    with pytest.raises(UsageError, match=words):
+        column_split(values, np.arange(2), "part")

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from img2prompt_cache.data.splits import fold_out, hold_out
+from img2prompt_cache.fitting.scores import by_fold, floor, score
+from img2prompt_cache.heads import make_head
+from img2prompt_cache.numerics.bootstrap import interval
+from img2prompt_cache.numerics.metrics import cosine, unit
+
+
+def vectors(n, d=384, seed=0):
+    return unit(np.random.default_rng(seed).normal(size=(n, d)))
+
+
+def test_retrieval_is_among_distinct_targets():
+    truth, groups = vectors(6)[[0, 1, 2, 2, 3, 3]], np.arange(6)
+    nearly = unit(truth + 1e-6 * np.random.default_rng(1).normal(size=truth.shape))
+    found = score(truth, nearly, groups)
+    assert found["r@1"] == found["r@10"] == 1
+    assert found["n"] == 6
+    assert found["cosine"] == pytest.approx(1)
+    constant = score(np.tile(truth[:1], (6, 1)), truth, groups)
+    assert constant["r@1"] == pytest.approx(1 / 6)
+    assert score(np.roll(truth, 1, axis=0), truth, groups)["r@1"] == pytest.approx(2 / 6)
+
+
+def test_ranks_are_those_of_a_sort():
+    truth = vectors(60, 8)
+    said = unit(truth + 0.5 * vectors(60, 8, seed=1))
+    rank = (said @ truth.T > (said * truth).sum(axis=1, keepdims=True) + 1e-6).sum(axis=1)
+    found = score(said, truth, np.arange(60))
+    for k in (1, 5, 10):
+        assert found[f"r@{k}"] == pytest.approx((rank < k).mean())
+
+
+def test_the_interval_draws_groups():
+    truth, said, groups = vectors(30, 5), vectors(30, 5, seed=1), np.arange(30) // 3
+    assert score(said, truth, groups)["ci95"] == list(interval(cosine(said, truth), groups))
+    assert score(said, truth, np.zeros(30, int))["ci95"] is None
+
+
+def test_the_floor_is_the_mean_head_on_the_same_rows():
+    X, y = np.zeros((40, 1), np.float32), unit(vectors(40, 6) + 0.3)
+    for split in (hold_out(np.arange(40) // 2), fold_out(np.arange(40) // 2, 4)):
+        cosines = [
+            cosine(make_head("mean").fit(X[train], y[train]).predict(X[held]), y[held])
+            for train, held in split.sides
+        ]
+        assert floor(y, split) == pytest.approx(np.concatenate(cosines).mean(), abs=1e-7)
+
+
+def test_folds_one_by_one():
+    told = by_fold(np.array([0.1, 0.5, 0.3]), np.array([0, 1, 0]), [{"k": 1}, {"k": 2}])
+    assert told == [
+        {"cosine": pytest.approx(0.2), "n": 2, "chosen": {"k": 1}},
+        {"cosine": pytest.approx(0.5), "n": 1, "chosen": {"k": 2}},
+    ]

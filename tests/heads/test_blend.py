@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from estimators import BLOCKS, MEMBERS, problem
+from img2prompt_cache.data.splits import k_folds
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.heads import make_head
+from img2prompt_cache.numerics.blending import best_weights, mix, overlaps
+
+
+def test_weights_come_from_rows_that_no_member_was_fitted_on():
+    X, y, groups = problem()
+    head = make_head("blend", members=MEMBERS).fit(X, y, groups=groups, blocks=BLOCKS)
+    fold = k_folds(groups, 5, 0)
+    views = [X[:, :12], X[:, [*range(12, 20), *range(12)]], X]
+    blocks = [(12,), (8, 12), BLOCKS]
+    settings = [{}, {"k": 5}, {}]
+    held, whole = [], []
+    for view, widths, member, given in zip(views, blocks, MEMBERS, settings, strict=True):
+        found = np.empty_like(y)
+        for number in range(5):
+            out = fold == number
+            made = make_head(member["head"], **given)
+            made.fit(view[~out], y[~out], groups=groups[~out], blocks=widths)
+            found[out] = made.predict(view[out])
+        held.append(found)
+        made = make_head(member["head"], **given).fit(view, y, groups=groups, blocks=widths)
+        whole.append(made.predict(view))
+    weights = best_weights(overlaps(held, y))
+    np.testing.assert_allclose(head.weights_, weights, atol=1e-6)
+    np.testing.assert_allclose(head.predict(X), mix(whole, weights), atol=1e-5)
+    assert [record["weight"] for record in head.history] == head.weights_.tolist()
+
+
+def test_a_member_of_weight_0_is_not_asked():
+    X, y, _ = problem()
+    head = make_head("blend", members=[{"head": "ridge", "settings": {"alpha": 1.0}}, {"head": "mean"}])
+    head.set_params(weights=[2.0, 0.0]).fit(X, y)
+    alone = make_head("ridge", alpha=1.0).fit(X, y)
+    head.heads_[1] = None
+    np.testing.assert_allclose(head.predict(X), alone.predict(X), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"members": []}, "needs members"),
+        ({"members": [{"head": "blend"}]}, "other than a blend"),
+        ({"members": [{"settings": {}}]}, "not None"),
+        ({"members": [{"head": "rigde"}]}, "did you mean ridge"),
+        ({"members": [{"head": "mean", "columns": []}]}, r"takes columns \[\]"),
+        ({"members": [{"head": "mean", "columns": [[0, 21]]}]}, r"columns \[\(0, 21\)\] of 20"),
+        ({"members": [{"head": "mean"}], "weights": [1.0, 1.0]}, "weight ≥ 0 for each"),
+        ({"members": [{"head": "mean"}], "weights": [-1.0]}, "weight ≥ 0 for each"),
+        ({"members": [{"head": "mean"}], "weights": [0.0]}, "not all 0"),
+        ({"members": [{"head": "mean"}], "weights": [float("nan")]}, "finite weight"),
+    ],
+)
+def test_wrong_members_and_weights(settings, words):
+    X, y, groups = problem()
+    with pytest.raises(UsageError, match=words):
+        make_head("blend", **settings).fit(X, y, groups=groups, blocks=BLOCKS)
+
+
+def test_settings_of_another_type_are_refused():
+    with pytest.raises(UsageError, match="takes members as list"):
+        make_head("blend", members=["ridge"])
+
+
+@pytest.mark.parametrize("weights", [[-1.0, 2.0], [0.0, 0.0]])
+def test_tampered_weights(weights):
+    X, y, _ = problem()
+    head = make_head("blend", members=[{"head": "mean"}, {"head": "nearest"}], weights=[1.0, 1.0])
+    state = head.fit(X, y).state()
+    with pytest.raises(Img2PromptError, match="'weights' are"):
+        clone(head).load_state({**state, "weights": np.array(weights)})

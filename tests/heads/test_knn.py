@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+from sklearn.base import clone
+from sklearn.neighbors import KNeighborsRegressor
+
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.heads import knn as module
+from img2prompt_cache.heads import nearest as nearest_module
+from img2prompt_cache.heads.knn import Knn
+from img2prompt_cache.heads.nearest import Nearest
+from img2prompt_cache.numerics.metrics import mean_cosine, unit
+
+
+def problem(n=150):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 10)).astype(np.float32) * 3 + 1
+    return X, unit(np.sin(X[:, :4]) + 0.2 * rng.normal(size=(n, 4))), np.arange(n) // 3
+
+
+def standardised(X, train):
+    return (X - train.mean(axis=0)) / train.std(axis=0)
+
+
+@pytest.mark.parametrize(("k", "power"), [(1, 0.0), (7, 0.0), (20, 6.0)])
+def test_knn_equals_scikit_learn(k, power):
+    X, y, _ = problem()
+    head = Knn(k=k, power=power).fit(X[:100], y[:100])
+    oracle = KNeighborsRegressor(k, metric="cosine", weights=lambda d: 1 / d**power, algorithm="brute")
+    oracle.fit(standardised(X[:100], X[:100]), y[:100])
+    expected = unit(oracle.predict(standardised(X[100:], X[:100])))
+    np.testing.assert_allclose(head.predict(X[100:]), expected, atol=5e-3)  # rows are kept in float16
+    assert head.history == []
+
+
+def test_similarity_is_the_mean_of_the_blocks_cosines():
+    X, y, _ = problem()
+    Z = standardised(X, X)
+    similarity = sum(unit(part) @ unit(part).T for part in (Z[:, :7], Z[:, 7:])) / 2
+    np.fill_diagonal(similarity, -1)
+    head = Nearest().fit(X, y, blocks=(7, 3))
+    got = head.vectors_.astype("f") @ head.vectors_.astype("f").T
+    np.fill_diagonal(got, -1)
+    np.testing.assert_allclose(got, similarity, atol=1e-3)
+
+
+def test_nearest_gives_the_target_of_the_most_similar_row():
+    X, y, _ = problem()
+    np.testing.assert_allclose(Nearest().fit(X, y).predict(X), y, atol=1e-6)
+
+
+@pytest.mark.parametrize(("given", "tried"), [({}, 30), ({"k": 9}, 5), ({"power": 3.0}, 6)])
+def test_what_is_not_given_is_chosen_on_folds_of_whole_groups(given, tried):
+    X, y, groups = problem()
+    head = Knn(**given).fit(X, y, groups=groups)
+    assert len(head.history) == tried
+    best = max(head.history, key=lambda record: record["cosine"])
+    assert head.chosen == {"k": best["k"], "power": best["power"]}
+    assert given.items() <= head.chosen.items()
+
+
+def test_identical_rows_of_a_group_do_not_fool_the_choice():
+    X, _, _ = problem(60)
+    y = unit(np.random.default_rng(1).normal(size=(60, 4)) + 1)
+    X, y, groups = np.repeat(X, 3, axis=0), np.repeat(y, 3, axis=0), np.repeat(np.arange(60), 3)
+    alone, grouped = Knn().fit(X, y), Knn().fit(X, y, groups=groups)
+    assert max(record["cosine"] for record in alone.history) > 0.95
+    assert max(record["cosine"] for record in grouped.history) < 0.9
+
+
+def test_choosing_samples_queries_beyond_a_bound(monkeypatch):
+    monkeypatch.setattr(module, "MAX_QUERIES", 60)
+    X, y, groups = problem()
+    sampled = Knn().fit(X, y, groups=groups)
+    assert len(sampled.history) == 30
+    assert sampled.score(X, y) > mean_cosine(np.repeat(y.mean(0)[None], len(y), 0), y)
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"power": -1.0}])
+def test_settings_out_of_range_are_refused(wrong):
+    X, y, _ = problem()
+    with pytest.raises(UsageError, match="k ≥ 1 and power ≥ 0"):
+        Knn(**wrong).fit(X, y)
+
+
+def test_fewer_groups_than_folds_is_refused():
+    X, y, groups = problem()
+    with pytest.raises(UsageError, match=r"3 groups .* cannot fill 5 folds"):
+        Knn().fit(X, y, groups=groups % 3)
+
+
+def test_blocks_that_do_not_sum_to_the_width_are_refused():
+    X, y, _ = problem()
+    state = Nearest().fit(X, y).state()
+    with pytest.raises(Img2PromptError, match="'blocks' sum to 11, not 10"):
+        Nearest().load_state({**state, "blocks": np.array([11])})
+
+
+def test_a_saved_head_without_neighbours_is_refused():
+    X, y, _ = problem()
+    state = Knn(k=3, power=1.0).fit(X, y).state()
+    with pytest.raises(Img2PromptError, match="'k' is 0"):
+        Knn().load_state({**state, "k": np.array([0])})
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """As many rows as it takes for an approximate search."""
+    monkeypatch.setattr(nearest_module, "EXACT", 500)
+    return problem(1500)
+
+
+def exactly(head, X, y, groups, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(nearest_module, "EXACT", len(X))
+        return clone(head).fit(X, y, groups=groups, blocks=(7, 3))
+
+
+@pytest.mark.parametrize("head", [Nearest(), Knn(k=15, power=4.0)])
+def test_beyond_a_size_the_search_is_nearly_exact_and_says_how_nearly(head, many, monkeypatch):
+    X, y, groups = many
+    exact = exactly(head, X, y, groups, monkeypatch)
+    assert exact.measured == {"search": "exact"}
+    assert "cell" not in exact.state()
+    head.fit(X, y, groups=groups, blocks=(7, 3))
+    assert head.measured["search"] == "cells"
+    assert head.measured["recall@10"] >= 0.99
+    assert 1 <= head.measured["probes"] < head.measured["cells"] == 39
+    new = np.random.default_rng(5).normal(size=(300, 10)).astype(np.float32) * 3 + 1
+    assert mean_cosine(head.predict(new), exact.predict(new)) > 0.99
+
+
+def test_settings_chosen_beyond_a_size_are_scored_as_by_an_exact_search(many, monkeypatch):
+    X, y, groups = many
+    exact = exactly(Knn(), X, y, groups, monkeypatch).history
+    approximate = Knn().fit(X, y, groups=groups, blocks=(7, 3)).history
+    assert [(r["k"], r["power"]) for r in exact] == [(r["k"], r["power"]) for r in approximate]
+    for one, other in zip(approximate, exact, strict=True):
+        # Recall is that of ten; 160 are more than four whole cells of these few rows.
+        assert one["cosine"] == pytest.approx(other["cosine"], abs=3e-3 if one["k"] <= 20 else 2e-2)
+
+
+def test_choosing_by_cells_keeps_groups_apart(monkeypatch):
+    monkeypatch.setattr(nearest_module, "EXACT", 100)
+    X, _, _ = problem(60)
+    y = unit(np.random.default_rng(1).normal(size=(60, 4)) + 1)
+    X, y, groups = np.repeat(X, 3, axis=0), np.repeat(y, 3, axis=0), np.repeat(np.arange(60), 3)
+    assert max(record["cosine"] for record in Knn().fit(X, y).history) > 0.95
+    assert max(record["cosine"] for record in Knn().fit(X, y, groups=groups).history) < 0.9
+
+
+def test_cells_survive_the_file_bit_for_bit(many):
+    X, y, groups = many
+    head = Knn(k=15, power=4.0).fit(X, y, groups=groups)
+    again = clone(head).load_state(load(save(head.state())))
+    assert np.array_equal(again.predict(X[:50]), head.predict(X[:50]))
+    assert again.measured == head.measured
+    third = clone(head).fit(X, y, groups=groups)
+    assert {name: value.tobytes() for name, value in third.state().items()} == {
+        name: value.tobytes() for name, value in head.state().items()
+    }
+
+
+def test_cells_of_another_fit_are_refused(many):
+    X, y, groups = many
+    state = Nearest().fit(X, y, groups=groups).state()
+    other = Nearest().fit(X[:1200], y[:1200], groups=groups[:1200]).state()
+    narrow = Nearest().fit(X[:, 1:], y, groups=groups).state()
+    with pytest.raises(Img2PromptError, match="of 1200 vectors of 10 values, not of the 1500 of 10"):
+        Nearest().load_state({**state, "cell": other["cell"]})
+    with pytest.raises(Img2PromptError, match="of 1500 vectors of 9 values, not of the 1500 of 10"):
+        Nearest().load_state({**state, "centroids": narrow["centroids"]})
+    with pytest.raises(Img2PromptError, match="the index is damaged"):
+        Nearest().load_state({**state, "cell": state["cell"] + 39})
+    with pytest.raises(Img2PromptError, match=r"the index is damaged.*centroids"):
+        Nearest().load_state({name: value for name, value in state.items() if name != "centroids"})

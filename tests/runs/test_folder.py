@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from img2prompt_cache.cache.parts import hash_file
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.fitting.fit import Choice, fit
+from img2prompt_cache.runs.folder import claim, load_head, save_run
+from img2prompt_cache.runs.held_out import load_validation
+from img2prompt_cache.runs.run import load_run
+from synthetic import ONE, OTHER, SETTINGS, edit_run
+
+
+@pytest.mark.parametrize("head", SETTINGS)
+def test_a_run_comes_back_as_it_was(fitted, tmp_path, head):
+    cache = Cache(fitted)
+    folder, made = fit(cache, Choice(head, SETTINGS[head], refit=False), tmp_path / "run")
+    assert replace(load_run(folder), head_sha256="", settings={}) == replace(made, settings={})
+    held = load_validation(folder)
+    loaded = load_head(folder, load_run(folder))
+    data = np.hstack([cache.values(cache.column("features", spec)) for spec in (ONE, OTHER)])
+    rows = [int(name[1:]) for name in held.ids]
+    np.testing.assert_array_equal(loaded.predict(data[rows]), held.predictions)
+    assert held.cosine.mean() == pytest.approx(made.metrics["cosine"])
+    assert len(held.groups) == made.metrics["n"] == len(rows)
+    assert {path.name for path in folder.iterdir()} == {
+        *("run.json", "head.safetensors", "history.csv", "validation.npy", "validation.csv")
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"head": "rigde"}, "unknown head 'rigde'; did you mean ridge"),
+        ({"settings__alhpa": 1}, "unknown setting"),
+        ({"head": "mlp", "settings": {}}, "lacks"),
+        ({"head": "mean", "settings": {}}, "lacks|values|not what was fitted"),
+        ({"features__0__width": 23, "features__0__shape": [23]}, "do not fit a head fitted on 32 columns"),
+        ({"target__width": 16, "target__shape": [16]}, "predicts 384 values, not 16"),
+    ],
+)
+def test_a_head_that_does_not_fit_its_description_is_refused(run, values, words):
+    edit_run(run, **values)
+    with pytest.raises(Img2PromptError, match=words) as caught:
+        load_head(run, load_run(run))
+    assert caught.value.exit_code == 1
+
+
+def test_a_changed_head_is_refused(run):
+    path = run / "head.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Img2PromptError, match="is not the file that was saved with this run; fit it again"):
+        load_head(run, load_run(run))
+    path.unlink()
+    with pytest.raises(Img2PromptError, match="cannot be read: No such file"):
+        load_head(run, load_run(run))
+
+
+@pytest.mark.parametrize("head", SETTINGS)
+@pytest.mark.parametrize("damage", ["cut", "shape", "nan", "gone", "text"])
+def test_a_head_whose_hash_was_forged_too_still_has_to_fit(fitted, tmp_path, head, damage):
+    run = shutil.copytree(fitted / "runs" / f"{head}-one+other-01", tmp_path / "run")
+    path = run / "head.safetensors"
+    state = load_file(path)
+    name = max(state, key=lambda key: state[key].size)
+    state[name] = {
+        "shape": state[name].reshape(-1)[:-1],
+        "nan": np.full_like(state[name], np.nan),
+    }.get(damage, state[name])
+    if damage == "gone":
+        del state[name]
+    save_file(state, path)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    if damage == "text":
+        path.write_bytes(b"no head at all")
+    edit_run(run, head_sha256=hash_file(path))
+    with pytest.raises(Img2PromptError, match=r"head\.safetensors|saved head"):
+        load_head(run, load_run(run))
+
+
+def test_a_folder_is_claimed_once(tmp_path):
+    run = tmp_path / "a" / "run"
+    with claim(run), pytest.raises(UsageError, match="exists; give --overwrite"), claim(run):
+        pass
+    assert not run.exists()
+    with claim(run):
+        (run / "run.json").touch()
+    with pytest.raises(UsageError, match="exists; give --overwrite"), claim(run):
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked")
+def test_a_folder_that_a_killed_process_claimed_is_taken(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from img2prompt_cache.runs.folder import claim
+with claim(Path(sys.argv[1])):
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
+    run = tmp_path / "run"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout.readline() == "claimed\n"
+        with pytest.raises(UsageError, match="exists; give --overwrite"), claim(run):
+            pass
+        assert run.is_dir()
+        other.kill()
+    assert run.is_dir()
+    with claim(run):
+        assert list(run.iterdir()) == []
+    assert not run.exists()
+
+
+def test_where_folders_cannot_be_locked_an_empty_one_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with claim(tmp_path / "run"), pytest.raises(UsageError, match="exists"), claim(tmp_path / "run"):
+        pass
+    with claim(tmp_path / "run"), claim(tmp_path / "run", overwrite=True):
+        pass
+
+
+def test_only_a_run_is_overwritten(run, tmp_path):
+    with claim(run, overwrite=True):
+        pass
+    (run / "notes.txt").write_text("mine")
+    with (
+        pytest.raises(UsageError, match=r"holds notes\.txt, which is no part of a run"),
+        claim(run, overwrite=True),
+    ):
+        pass
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="holds file"), claim(tmp_path / "file", overwrite=True):
+        pass
+    (tmp_path / "link").symlink_to(run)
+    with pytest.raises(UsageError, match="holds link"), claim(tmp_path / "link", overwrite=True):
+        pass
+    with (
+        pytest.raises(Img2PromptError, match=r"cannot be written: (File exists|Not a directory)"),
+        claim(tmp_path / "file" / "run"),
+    ):
+        pass
+
+
+def test_a_run_that_cannot_be_written_leaves_the_old_one(run, monkeypatch):
+    made = load_run(run)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    head, held = load_head(run, made), load_validation(run)
+    with pytest.raises(ValueError, match="JSON"):
+        save_run(run, replace(made, metrics={**made.metrics, "mse": math.inf}), head, [], held)
+    rename = os.rename
+
+    def fail(source, target, **options):
+        if str(source).endswith(".tmp"):
+            raise OSError(28, "No space left on device")
+        rename(source, target, **options)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(Img2PromptError, match="cannot be written: No space left"):
+        save_run(run, made, head, [], held)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert [path.name for path in run.parent.iterdir() if path.name.startswith(".")] == []
