@@ -28,6 +28,7 @@ from .info import info
 from .pack import pack
 from .predict import predict
 from .repair import repair
+from .spelling import spell
 from .tune import tune
 from .verify import verify
 from .weights import weights
@@ -139,7 +140,7 @@ def _failed(error: Exception) -> int:
 def _told(error: Exception) -> str:
     """Say in one line what is wrong and, where it is not said yet, what to do."""
     if isinstance(error, Img2PromptError):
-        return str(error)
+        return spell(str(error), app, NAME)
     if hasattr(error, "format_message"):  # Typer's own, about an option or an argument
         context = getattr(error, "ctx", None)
         path = context.command_path if context else NAME

@@ -1,7 +1,11 @@
 """Errors a person can act on.
 
 Everything the library raises on purpose derives from `Img2PromptError`; the command line prints its message
-as one line and exits with `exit_code`. A message says what is wrong, which file or option, and what to do.
+as one line and exits with `exit_code`. A message says what is wrong, which file or parameter, and what to do.
+
+A message names a parameter as Python spells it, in backticks: `` `top_k` ``, `` `refit=False` ``, and a
+function of the library with parentheses: `` `extract()` ``. Only the command line spells them as options and
+commands.
 """
 
 from __future__ import annotations
@@ -11,13 +15,24 @@ from collections.abc import Iterable
 
 
 class Img2PromptError(Exception):
-    """A failure that the user can act on: damaged data, an unreachable hub, no room left."""
+    """A failure that the user can act on: damaged data, an unreachable hub, no room left.
+
+    Parameters
+    ----------
+    message : str
+    parameter : str, optional
+        The parameter that is to blame, where it is one.
+    """
 
     exit_code = 1
 
+    def __init__(self, message: str = "", *, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
 
 class UsageError(Img2PromptError):
-    """A wrong argument: an unknown name, a missing file, an option that does not fit."""
+    """A wrong argument: an unknown name, a missing file, a value that does not fit."""
 
     exit_code = 2
 
@@ -38,17 +53,19 @@ def check(condition: bool, why: str) -> None:
         raise ValueError(why)
 
 
-def unknown(kind: str, value: str, valid: Iterable[str]) -> UsageError:
+def unknown(kind: str, value: str, valid: Iterable[str], *, parameter: str | None = None) -> UsageError:
     """Build the error for a name that does not exist, naming the nearest valid ones.
 
     Parameters
     ----------
     kind : str
-        What the name stands for, as the user knows it: ``"head"``, ``"--format"``.
+        What the name stands for, as the user knows it: ``"head"``, ``"`format`"``.
     value : str
         What was given.
     valid : iterable of str
         Every valid name.
+    parameter : str, optional
+        The parameter that was given the name.
 
     Returns
     -------
@@ -59,4 +76,4 @@ def unknown(kind: str, value: str, valid: Iterable[str]) -> UsageError:
     lowered = {name.lower(): name for name in names}
     close = difflib.get_close_matches(value.lower(), lowered, n=3, cutoff=0.4)
     near = [lowered[name] for name in close] or names[:12]
-    return UsageError(f"unknown {kind} {value!r}; did you mean {', '.join(near)}?")
+    return UsageError(f"unknown {kind} {value!r}; did you mean {', '.join(near)}?", parameter=parameter)

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from img2prompt_cache.cli import main
+from img2prompt_cache.cli.spelling import spell
+
+
+@pytest.mark.parametrize(
+    ("message", "spelled"),
+    [
+        ("`top_k` must be positive", "--top-k must be positive"),
+        ("leave out `refit=False`", "leave out --no-refit"),
+        ("give `overwrite=True`", "give --overwrite"),
+        ('add `engine="ray"`', "add --engine ray"),
+        ("add `folds=5`", "add --folds 5"),
+        ("name one with `backbones`", "name one with --backbone"),
+        ("`settings` has no lr", "--set has no lr"),
+        ("give `source` again", "give SOURCE again"),
+        ("make one with `fit()`", "make one with `img2prompt-cache fit`"),
+        ("make one with `ipc.fit()`", "make one with `img2prompt-cache fit`"),
+        ("the column `imgId` of `cache.h5`, or `other()`", "the column `imgId` of `cache.h5`, or `other()`"),
+    ],
+)
+def test_parameters_become_options_and_verbs_commands(message, spelled):
+    assert spell(message, main.app, main.NAME) == spelled
