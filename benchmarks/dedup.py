@@ -22,7 +22,8 @@ from grown import grow
 from system import save
 
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.dataset import choose_features, choose_target, load_dataset
+from img2prompt_cache.data.columns import choose_features, choose_target
+from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.dedup import find_duplicates, twins
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.similarity_graph import components, near

@@ -24,7 +24,8 @@ import torch
 from system import load, save
 
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.dataset import choose_target, choose_trunk, load_dataset
+from img2prompt_cache.data.columns import choose_target, choose_trunk
+from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.extraction.encode import cores
 from img2prompt_cache.heads.finetune import Finetune
 from img2prompt_cache.heads.neural.finetuning import Network, Tuning, pool

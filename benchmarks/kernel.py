@@ -41,7 +41,8 @@ def synthetic(n: int) -> tuple[Any, ...]:
 def cached(folder: Path) -> tuple[Any, ...]:
     """Training and held-out rows of a cache, joined."""
     from img2prompt_cache.cache.reader import Cache
-    from img2prompt_cache.data.dataset import choose_features, choose_target, load_dataset
+    from img2prompt_cache.data.columns import choose_features, choose_target
+    from img2prompt_cache.data.dataset import load_dataset
     from img2prompt_cache.fitting.fit import make_split
 
     cache = Cache(folder)

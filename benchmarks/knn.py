@@ -19,7 +19,8 @@ from grown import grow
 from system import save
 
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.dataset import choose_features, load_dataset
+from img2prompt_cache.data.columns import choose_features
+from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.heads.nearest import Nearest
 from img2prompt_cache.numerics.ivf import fit_cells, hold_back, recall_of
 from img2prompt_cache.numerics.neighbours import flat_index, nearest

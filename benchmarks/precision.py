@@ -22,7 +22,8 @@ import numpy as np
 from system import load, save
 
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.dataset import Dataset, choose_features, choose_target, load_dataset
+from img2prompt_cache.data.columns import choose_features, choose_target
+from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.fitting.evaluate import try_out
 from img2prompt_cache.fitting.fit import make_split
 from img2prompt_cache.heads import make_head

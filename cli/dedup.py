@@ -30,7 +30,7 @@ def dedup(
     Of rows that are alike the first good one is kept.
     """
     from img2prompt_cache.cache.reader import Cache
-    from img2prompt_cache.data.dataset import choose_features, choose_target
+    from img2prompt_cache.data.columns import choose_features, choose_target
     from img2prompt_cache.data.dedup import NAME, check_free, find_duplicates, save_duplicates, twins
 
     opened = Cache(Path(cache))

@@ -181,7 +181,8 @@ def _streamed(
 
 def _bank(run: Run, home: Path | None, file: Path | None, device: str) -> Bank:
     from img2prompt_cache.cache.reader import Cache
-    from img2prompt_cache.data.dataset import load_prompts, used_column
+    from img2prompt_cache.data.columns import used_column
+    from img2prompt_cache.data.dataset import load_prompts
     from img2prompt_cache.errors import UsageError
     from img2prompt_cache.models.devices import choose_device
     from img2prompt_cache.models.encoders.base import load_encoder

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.data.dataset import Dataset, load_dataset, used_column
+from img2prompt_cache.data.columns import UsedColumn, used_column
+from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.data.feature_blocks import places
 from img2prompt_cache.data.groups import prompt_groups
 from img2prompt_cache.data.splits import Split, k_folds
@@ -24,7 +25,7 @@ from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.held_out import Validation, load_validation
 from img2prompt_cache.runs.leaderboard import compare
 from img2prompt_cache.runs.names import claimed, find_runs
-from img2prompt_cache.runs.run import Run, Use, load_run
+from img2prompt_cache.runs.run import Run, load_run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,7 +105,12 @@ def fit_blend(
 
 
 def _fit(
-    cache: Cache, members: list[Member], features: tuple[Use, ...], folder: Path, seed: int, started: float
+    cache: Cache,
+    members: list[Member],
+    features: tuple[UsedColumn, ...],
+    folder: Path,
+    seed: int,
+    started: float,
 ) -> Run:
     first = members[0].run
     data, split = load_rows(cache, min(members, key=lambda member: sum(member.run.widths)))
@@ -212,7 +218,7 @@ def _candidates(cache: Cache) -> str:
     return f"; those of the newest run's split and target: {', '.join(names)}"
 
 
-def join_features(members: Sequence[Member]) -> tuple[Use, ...]:
+def join_features(members: Sequence[Member]) -> tuple[UsedColumn, ...]:
     """List the columns of all members, each once, in the order they are met.
 
     Raises
@@ -220,7 +226,7 @@ def join_features(members: Sequence[Member]) -> tuple[Use, ...]:
     UsageError
         If two members were fitted on unlike columns of one spec.
     """
-    met: dict[str, tuple[Use, str]] = {}
+    met: dict[str, tuple[UsedColumn, str]] = {}
     for member in members:
         for use in member.run.features:
             known, name = met.setdefault(use.spec, (use, member.name))

@@ -12,14 +12,14 @@ import numpy as np
 from sklearn.base import clone
 
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.dataset import choose_features
+from img2prompt_cache.data.columns import UsedColumn, choose_features
 from img2prompt_cache.data.feature_blocks import take, widths
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.blend import rows_of, split_of
 from img2prompt_cache.fitting.fit import finite
 from img2prompt_cache.fitting.lessons import Lessons, load_lessons, recipe
-from img2prompt_cache.fitting.record import keep_run, use_of
+from img2prompt_cache.fitting.record import keep_run
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.distil import Distil
 from img2prompt_cache.models.backbones import load_backbone
@@ -135,7 +135,7 @@ def _fit(
         split,
         trial.predictions,
         trial.chosen,
-        features=tuple(use_of(column) for column in columns),
+        features=tuple(UsedColumn.of(column) for column in columns),
         target=run.target,
         metrics={"optimism": None, "teacher": trial.teacher, "plain": trial.plain},
         seconds=time.perf_counter() - started,

@@ -12,14 +12,14 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.dataset import (
-    Dataset,
+from img2prompt_cache.data.columns import (
+    UsedColumn,
     choose_features,
     choose_target,
     choose_texts,
     choose_trunk,
-    load_dataset,
 )
+from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.data.groups import prompt_groups
 from img2prompt_cache.data.labels import column_split
 from img2prompt_cache.data.selection import read_selection
@@ -27,7 +27,7 @@ from img2prompt_cache.data.splits import Split, divide, random_split
 from img2prompt_cache.data.viewed import load_views
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting.evaluate import configured, fit_rows, optimism, try_out
-from img2prompt_cache.fitting.record import keep_run, use_of
+from img2prompt_cache.fitting.record import keep_run
 from img2prompt_cache.fitting.stand_ins import preferred_features
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.runs.names import claimed
@@ -177,8 +177,8 @@ def _fit(
         split,
         trial.predictions,
         trial.chosen,
-        features=tuple(use_of(column) for column in features),
-        target=use_of(target),
+        features=tuple(UsedColumn.of(column) for column in features),
+        target=UsedColumn.of(target),
         metrics={"optimism": optimism(head, data, split, trial) if wanted else None},
         seconds=seconds,
         refit=choice.refit,

@@ -12,7 +12,8 @@ from sklearn.base import clone
 
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.dataset import Dataset, load_dataset, used_column
+from img2prompt_cache.data.columns import used_column
+from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.data.feature_blocks import places, take, widths
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.errors import Img2PromptError, UsageError

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.data.dataset import Dataset
 from img2prompt_cache.data.splits import Split, rows_digest
 from img2prompt_cache.environment import library_versions
@@ -18,7 +17,7 @@ from img2prompt_cache.fitting.scores import by_fold, floor, score
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.runs.folder import save_run
 from img2prompt_cache.runs.held_out import Validation
-from img2prompt_cache.runs.run import Run, Use
+from img2prompt_cache.runs.run import Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,8 +35,8 @@ def keep_run(
     predictions: NDArray[np.float32],
     chosen: list[dict[str, Any]],
     *,
-    features: tuple[Use, ...],
-    target: Use,
+    features: tuple[UsedColumn, ...],
+    target: UsedColumn,
     metrics: dict[str, Any],
     seconds: float,
     refit: bool,
@@ -114,8 +113,3 @@ def describe_split(split: Split, data: Dataset) -> dict[str, Any]:
         "groups": len(np.unique(split.groups)),
         "straddling": split.straddling,
     }
-
-
-def use_of(column: Column) -> Use:
-    """What a run keeps of a column."""
-    return Use(column.spec, math.prod(column.shape), column.fingerprint, column.revision, column.shape)

@@ -10,7 +10,8 @@ import numpy as np
 
 from img2prompt_cache.cache.quantise import quantise, restore
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.dataset import load_dataset, used_column
+from img2prompt_cache.data.columns import used_column
+from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.feature_blocks import join
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.extraction.encode import encode_batches

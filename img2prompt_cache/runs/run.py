@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.errors import Img2PromptError, UsageError, check
 
 SCHEMA = 1
@@ -15,20 +16,6 @@ INFO = "run.json"
 METRICS = ("cosine", "mse", "n", "r@1", "r@5")
 LATER = ("r@10", "floor", "optimism")
 """Metrics that older runs lack, and `optimism` may be None in any."""
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """A column that a run was fitted on: its spec, width, fingerprint, and the revision of its weights.
-
-    `shape` is that of one row; its product is the width.
-    """
-
-    spec: str
-    width: int
-    fingerprint: dict[str, str]
-    revision: str = ""
-    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +28,9 @@ class Run:
         Name of the head.
     settings : dict
         Arguments of its constructor, with what fitting chose put in.
-    features : tuple of Use
+    features : tuple of UsedColumn
         Backbones, in the order they are joined.
-    target : Use
+    target : UsedColumn
         The encoder.
     split : dict
         `strategy`, `seed`, `folds`, `digest`, `held_digest`, `train`, `validation`, `groups`, `straddling`.
@@ -76,8 +63,8 @@ class Run:
 
     head: str
     settings: dict[str, Any]
-    features: tuple[Use, ...]
-    target: Use
+    features: tuple[UsedColumn, ...]
+    target: UsedColumn
     split: dict[str, Any]
     metrics: dict[str, Any]
     seconds: float
@@ -163,8 +150,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _use(data: dict[str, Any]) -> Use:
-    use = Use(**{**data, "shape": tuple(data.get("shape") or (data["width"],))})
+def _use(data: dict[str, Any]) -> UsedColumn:
+    use = UsedColumn(**{**data, "shape": tuple(data.get("shape") or (data["width"],))})
     texts = [use.spec, use.revision, *use.fingerprint, *use.fingerprint.values()]
     check(all(isinstance(text, str) for text in texts), "a column is not described in text")
     check(type(use.width) is int and use.width > 0, "a column has no width")

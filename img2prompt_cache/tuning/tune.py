@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.dataset import Dataset, choose_target, load_dataset
+from img2prompt_cache.data.columns import UsedColumn, choose_target
+from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.data.turns import held_in_turn
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.fitting.fit import Choice, choose_columns, make_split, seeded
-from img2prompt_cache.fitting.record import describe_split, use_of
+from img2prompt_cache.fitting.record import describe_split
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.distil import Distil
 from img2prompt_cache.heads.space import Space, to_json
 from img2prompt_cache.runs.names import short_name
-from img2prompt_cache.runs.run import Use
 from img2prompt_cache.tuning.study import COMPLETE, FAILED, FOLDER, SAMPLERS, FinishedTrial, searching
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def tune(
         tried = seeded(make_head(choice.head, **settings), choice.seed)
         return tried.validate(X, y, held, groups=groups, blocks=data.blocks, report=report)
 
-    identity = identify(head, search.space, data, split, _described(use_of(target)))
+    identity = identify(head, search.space, data, split, _described(UsedColumn.of(target)))
     with searching(file, identity, warm_up=head.warm_up) as study:
         finished = study.trials
         for trial in finished:
@@ -152,7 +152,7 @@ def identify(head: Head, space: Space, data: Dataset, split: Split, target: dict
     return {
         "head": head.name,
         "space": to_json(space),
-        "features": [_described(use_of(column)) for column in data.features],
+        "features": [_described(UsedColumn.of(column)) for column in data.features],
         "target": target,
         "seed": split.seed,
         "split": describe_split(split, data),
@@ -160,7 +160,7 @@ def identify(head: Head, space: Space, data: Dataset, split: Split, target: dict
     }
 
 
-def _described(use: Use) -> dict[str, Any]:
+def _described(use: UsedColumn) -> dict[str, Any]:
     """What is kept of a column: its shape where it says more than the width."""
     return {**asdict(use), "shape": use.shape if len(use.shape) > 1 else ()}
 

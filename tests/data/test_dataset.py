@@ -5,13 +5,8 @@ import numpy as np
 import pytest
 
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.dataset import (
-    choose_features,
-    choose_target,
-    choose_trunk,
-    load_dataset,
-    load_prompts,
-)
+from img2prompt_cache.data.columns import choose_features, choose_target, choose_trunk
+from img2prompt_cache.data.dataset import load_dataset, load_prompts
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from synthetic import ENCODER, ONE, OTHER, make_cache
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.dataset import choose_features, load_dataset
+from img2prompt_cache.data.columns import choose_features
+from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.blend import fit_blend, split_of
 from img2prompt_cache.fitting.distil import cheapest, fit_distil

@@ -8,7 +8,8 @@ from safetensors.numpy import load, save
 from sklearn.base import clone
 
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.dataset import choose_features, choose_target, choose_texts, load_dataset
+from img2prompt_cache.data.columns import choose_features, choose_target, choose_texts
+from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.fit import Choice, fit
 from img2prompt_cache.heads import nearest as nearest_module
