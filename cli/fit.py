@@ -179,9 +179,9 @@ def fit(
     """Fit a head on a cache, score it on a hold-out or by folds, keep it as a run."""
     from img2prompt_cache.cache.reader import Cache
     from img2prompt_cache.errors import UsageError
+    from img2prompt_cache.fitting.columns import stands_in
     from img2prompt_cache.fitting.fit import Choice
     from img2prompt_cache.fitting.fit import fit as fit_head
-    from img2prompt_cache.fitting.stand_ins import stands_in
     from img2prompt_cache.heads import make_head
 
     if holdout is not None and folds is not None:

@@ -6,16 +6,19 @@ import hashlib
 import heapq
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.data.groups import codes
+from img2prompt_cache.data.groups import codes, merged, prompt_groups
 from img2prompt_cache.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from img2prompt_cache.cache.reader import Cache
+    from img2prompt_cache.data.dataset import Dataset
 
     Rows = NDArray[np.int64]
 
@@ -69,6 +72,22 @@ class Split:
         places = np.unique(np.stack([self.groups, self.fold]), axis=1)
         return int((np.unique(places[0], return_counts=True)[1] > 1).sum())
 
+    def inner_groups(self, rows: Rows) -> Rows:
+        """Give the groups to keep whole where something is chosen or tuned on some rows.
+
+        Parameters
+        ----------
+        rows : numpy.ndarray, int64, shape (m,)
+            Numbers of rows.
+
+        Returns
+        -------
+        numpy.ndarray, int64, shape (m,)
+            Those of the split. In a random split each row is its own group: it shows what leakage does to a
+            score, so choices leak in the same way.
+        """
+        return np.arange(len(rows)) if self.strategy == "random" else self.groups[rows]
+
     def digest(self, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> str:
         """Hash what was held out, fold by fold, and what was not: equal for runs that may be compared.
 
@@ -104,6 +123,41 @@ def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
+def make_split(
+    cache: Cache, data: Dataset, name: str, fraction: float, seed: int, folds: int | None = None
+) -> Split:
+    """Split a dataset: ``"group"``, ``"random"``, or by a column of the user's own table.
+
+    Parameters
+    ----------
+    cache : Cache
+        Where the dataset is from.
+    data : Dataset
+    name : str
+    fraction, seed, folds
+        As for `divide`.
+
+    Raises
+    ------
+    UsageError
+        If the column is not there, a side would be empty, or there are fewer groups than folds.
+    """
+    groups = prompt_groups(data.y, data.prompts, data.images)
+    if name == "group":
+        return divide(groups, name, fraction, folds, seed)
+    if name == "random":
+        return replace(random_split(len(data.rows), fraction, seed, folds), groups=groups)
+    if name not in cache.manifest.extra:
+        columns = ", ".join(cache.manifest.extra) or "none"
+        raise UsageError(
+            f'`split="{name}"`: it must be group, random, or a column of your table; columns in the cache: '
+            f"{columns}",
+            parameter="split",
+        )
+    values = cache.text(name)[name]
+    return column_split([values[row] for row in data.rows], groups, name, fraction, seed, folds)
+
+
 def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str = "group") -> Split:
     """Hold out whole groups for validation.
 
@@ -127,7 +181,7 @@ def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str =
         If there are fewer than two groups, or `fraction` is out of range.
     """
     if not 0 < fraction < 1:
-        raise UsageError(f"the held-out fraction must lie between 0 and 1, not {fraction}")
+        raise UsageError(f"`holdout` must lie between 0 and 1, not {fraction}", parameter="holdout")
     groups = codes(groups.tolist())
     size = np.bincount(groups)
     if len(groups) < 2:
@@ -135,7 +189,8 @@ def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str =
     if len(size) < 2:
         raise UsageError(
             f"cannot hold out rows: all {len(groups)} are one group of {_LIKE[strategy == 'group']}; "
-            "add pairs, or use --split random and expect a score that is too high"
+            'add pairs, or use `split="random"` and expect a score that is too high',
+            parameter="split",
         )
     order = np.random.default_rng(seed).permutation(len(size))
     room = min(max(round(fraction * len(groups)), 1), len(groups) - 1)
@@ -167,10 +222,15 @@ def fold_out(groups: Rows, folds: int, seed: int = 0, strategy: str = "group") -
     """
     count = len(np.unique(groups))
     if folds < 2:
-        raise UsageError(f"--folds {folds}: at least 2 are needed; leave it out for a single hold-out")
+        raise UsageError(
+            f"`folds={folds}`: at least 2 are needed; leave it out for a single hold-out", parameter="folds"
+        )
     if count < folds:
         what = "rows" if strategy == "random" else f"groups of {_LIKE[strategy == 'group']}"
-        raise UsageError(f"--folds {folds}: there are only {count} {what}; ask for fewer folds, or add pairs")
+        raise UsageError(
+            f"`folds={folds}`: there are only {count} {what}; ask for fewer folds, or add pairs",
+            parameter="folds",
+        )
     return Split(strategy, seed, k_folds(groups, folds, seed), groups)
 
 
@@ -211,9 +271,9 @@ def k_folds(groups: Rows, k: int, seed: int = 0) -> Rows:
         many = f"{what}{'s' if len(size) > 1 else ''}"
         like = " of near-identical prompts or images" if what == "group" else ""
         fewer = (
-            "ask for fewer folds (--folds, --inner-folds)"
+            "ask for fewer folds (`folds`, `inner_folds`)"
             if len(size) > 1
-            else "give what they would choose, e.g. --alpha"
+            else "give the settings that they would choose, such as `alpha`"
         )
         raise UsageError(f"{len(size)} {many}{like} cannot fill {k} folds; add pairs, or {fewer}")
     shuffled = np.random.default_rng(seed).permutation(len(size))
@@ -224,3 +284,70 @@ def k_folds(groups: Rows, k: int, seed: int = 0) -> Rows:
         fold[group] = number
         heapq.heapreplace(heap, (rows + int(size[group]), number))
     return fold[groups]
+
+
+SIDES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "validation",
+    "dev": "validation",
+    "holdout": "validation",
+}
+"""What a split column may call its two sides, in any case."""
+
+
+def column_split(
+    values: Sequence[str],
+    groups: Rows,
+    column: str,
+    fraction: float = 0.2,
+    seed: int = 0,
+    folds: int | None = None,
+) -> Split:
+    """Split by a column of the user's.
+
+    Where every value names a side (see `SIDES`), that is the split, and `groups` are kept for inner folds;
+    see `Split.straddling` for what that costs. Otherwise the values are labels: rows of one label stay
+    together, and so do rows of one group, so that labels which share a group count as one.
+
+    Parameters
+    ----------
+    values : sequence of str, length n
+        The column.
+    groups : numpy.ndarray, int64, shape (n,)
+        Groups by prompt and image, as `prompt_groups` gives them.
+    column : str
+        Its name, for messages and as the strategy.
+    fraction, seed
+        As for `hold_out`, for labels.
+    folds : int, optional
+        Hold out every label once, in so many folds, instead of a fraction of them.
+
+    Raises
+    ------
+    UsageError
+        If a value is empty, one side is, or there are fewer than two labels; or if folds are asked for where
+        values name sides, or more of them than there are labels.
+    """
+    empty = [row for row, value in enumerate(values) if not value.strip()]
+    if empty:
+        raise UsageError(f"column {column!r} is empty in {len(empty)} rows, first in row {empty[0]}")
+    sides = [SIDES.get(value.strip().lower()) for value in values]
+    if None in sides:
+        labels = codes(values)
+        if labels.max(initial=0) == 0:
+            raise UsageError(f"column {column!r} holds only {values[0]!r}; a split takes two labels")
+        return divide(merged(labels, groups), column, fraction, folds, seed)
+    if folds is not None:
+        raise UsageError(
+            f"`folds`: column {column!r} names two sides, which is one hold-out; leave one out",
+            parameter="folds",
+        )
+    inside = np.array([side == "validation" for side in sides], bool)
+    if inside.all() or not inside.any():
+        missing = "training" if inside.all() else "validation"
+        raise UsageError(f"column {column!r} leaves no rows for {missing}; it holds only {sorted({*values})}")
+    return Split(column, seed, np.where(inside, 0, -1), groups)

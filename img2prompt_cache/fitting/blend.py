@@ -115,8 +115,7 @@ def _fit(
     first = members[0].run
     data, split = load_rows(cache, min(members, key=lambda member: sum(member.run.widths)))
     rows = split.validation
-    # As in `fit`: a random split leaks, and so do the folds of whoever uses one.
-    groups = np.arange(len(rows)) if split.strategy == "random" else split.groups[rows]
+    groups = split.inner_groups(rows)
     targets = data.y[rows]
     ids = [data.ids[row] for row in rows]
     predictions = [aligned(member, ids, targets) for member in members]

@@ -102,9 +102,7 @@ def configured(head: Head, settings: dict[str, Any]) -> Head:
 
 def fit_rows(head: Head, data: Dataset, split: Split, rows: NDArray[np.int64]) -> Head:
     """Fit a head on some rows of a dataset; its inner folds keep groups whole as the split does."""
-    # A random split leaks, and so do the folds of whoever uses one: to show that is what it is there for.
-    groups = None if split.strategy == "random" else split.groups[rows]
     more: dict[str, Any] = {} if data.texts is None else {"texts": data.texts[rows]}
     if data.views is not None:
         more["views"] = data.views[rows]
-    return head.fit(data.X[rows], data.y[rows], groups=groups, blocks=data.blocks, **more)
+    return head.fit(data.X[rows], data.y[rows], groups=split.inner_groups(rows), blocks=data.blocks, **more)

@@ -12,23 +12,15 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.columns import (
-    UsedColumn,
-    choose_features,
-    choose_target,
-    choose_texts,
-    choose_trunk,
-)
-from img2prompt_cache.data.dataset import Dataset, load_dataset
-from img2prompt_cache.data.groups import prompt_groups
-from img2prompt_cache.data.labels import column_split
+from img2prompt_cache.data.columns import UsedColumn, choose_target
+from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.selection import read_selection
-from img2prompt_cache.data.splits import Split, divide, random_split
+from img2prompt_cache.data.splits import make_split
 from img2prompt_cache.data.viewed import load_views
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.fitting.columns import choose_columns
 from img2prompt_cache.fitting.evaluate import configured, fit_rows, optimism, try_out
 from img2prompt_cache.fitting.record import keep_run
-from img2prompt_cache.fitting.stand_ins import preferred_features
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.runs.names import claimed
 from img2prompt_cache.runs.run import Run
@@ -125,23 +117,6 @@ def fit(
         return place, _fit(cache, choice, head, features, target, texts, place)
 
 
-def choose_columns(
-    cache: Cache, head: Head, specs: tuple[str, ...]
-) -> tuple[tuple[Column, ...], Column | None]:
-    """Find the columns that a head is fitted on, and that of the prompts' texts, if it takes them.
-
-    Raises
-    ------
-    UsageError
-        As `choose_features`, `choose_trunk` or `choose_texts`.
-    """
-    if head.takes == "trunk":
-        return (choose_trunk(cache, specs, head.get_params()["blocks"]),), None
-    if head.texts:
-        return choose_texts(cache, specs)
-    return choose_features(cache, specs or preferred_features(cache, head)), None
-
-
 def _fit(
     cache: Cache,
     choice: Choice,
@@ -206,27 +181,3 @@ def seeded(head: Head, seed: int) -> Head:
     if "seed" in head.get_params():
         head.set_params(seed=seed)
     return head
-
-
-def make_split(
-    cache: Cache, data: Dataset, name: str, fraction: float, seed: int, folds: int | None = None
-) -> Split:
-    """Split a dataset: ``"group"``, ``"random"``, or by a column of the user's own table.
-
-    Raises
-    ------
-    UsageError
-        If the column is not there, a side would be empty, or there are fewer groups than folds.
-    """
-    groups = prompt_groups(data.y, data.prompts, data.images)
-    if name == "group":
-        return divide(groups, name, fraction, folds, seed)
-    if name == "random":
-        return replace(random_split(len(data.rows), fraction, seed, folds), groups=groups)
-    if name not in cache.manifest.extra:
-        kept = ", ".join(cache.manifest.extra) or "none"
-        raise UsageError(
-            f"--split {name}: it is group, random, or a column of your table; the cache kept: {kept}"
-        )
-    values = cache.text(name)[name]
-    return column_split([values[row] for row in data.rows], groups, name, fraction, seed, folds)

@@ -103,7 +103,7 @@ class Lessons:
         rows : numpy.ndarray, int64
             Of `data`. Nothing of its other rows is looked at.
         """
-        groups = self.groups(split, rows)
+        groups = split.inner_groups(rows)
         y = self.data.y[rows]
         seen, blocks = take(self.data.X, self.teacher)[rows], widths(self.teacher)
         predictions, _ = teacher.out_of_fold(seen, y, groups=groups, blocks=blocks)
@@ -123,10 +123,6 @@ class Lessons:
             more=more,
         )
         return learnt, fitted
-
-    def groups(self, split: Split, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Give the groups that inner folds keep whole; on a random split each row is its own, as in `fit`."""
-        return np.arange(len(rows)) if split.strategy == "random" else split.groups[rows]
 
 
 def load_lessons(

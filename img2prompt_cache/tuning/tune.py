@@ -12,10 +12,11 @@ import numpy as np
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn, choose_target
 from img2prompt_cache.data.dataset import Dataset, load_dataset
-from img2prompt_cache.data.splits import Split
+from img2prompt_cache.data.splits import Split, make_split
 from img2prompt_cache.data.turns import held_in_turn
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
-from img2prompt_cache.fitting.fit import Choice, choose_columns, make_split, seeded
+from img2prompt_cache.fitting.columns import choose_columns
+from img2prompt_cache.fitting.fit import Choice, seeded
 from img2prompt_cache.fitting.record import describe_split
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.blend import Blend
@@ -97,8 +98,7 @@ def tune(
     split = make_split(cache, data, choice.split, choice.fraction, choice.seed)
     rows = split.train
     X, y = data.X[rows], data.y[rows]
-    # As in `fit`: a random split leaks, and so do the folds of whoever uses one.
-    groups = np.arange(len(rows)) if split.strategy == "random" else split.groups[rows]
+    groups = split.inner_groups(rows)
     held = held_in_turn(groups, choice.seed, few=FEW, share=HELD, what="a trial is scored")
 
     def score(settings: dict[str, Any], report: Report | None) -> float:

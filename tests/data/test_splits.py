@@ -5,8 +5,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from img2prompt_cache.data.labels import column_split
-from img2prompt_cache.data.splits import Split, fold_out, hold_out, k_folds, random_split, rows_digest
+from img2prompt_cache.data.splits import (
+    Split,
+    column_split,
+    fold_out,
+    hold_out,
+    k_folds,
+    random_split,
+    rows_digest,
+)
 from img2prompt_cache.errors import UsageError
 
 group_lists = st.lists(st.integers(0, 12), min_size=2, max_size=80).map(np.array)
@@ -52,7 +59,7 @@ def test_where_every_group_is_too_large_the_smallest_is_held_out():
 
 
 def test_one_group_cannot_be_held_out():
-    with pytest.raises(UsageError, match=r"all 3 are one group of near-identical prompts .* --split random"):
+    with pytest.raises(UsageError, match=r'all 3 are one group of near-.* `split="random"`'):
         hold_out(np.zeros(3, int))
     for split in (lambda: random_split(1), lambda: hold_out(np.zeros(1, int))):
         with pytest.raises(UsageError, match=r"^cannot hold out rows of 1; add pairs$"):
@@ -85,14 +92,14 @@ def test_single_rows_fill_folds_evenly():
 def test_fewer_groups_than_folds_names_both_numbers():
     with pytest.raises(
         UsageError,
-        match=r"^3 groups of near-identical .* cannot fill 5 folds; .* fewer folds \(--folds, --inner",
+        match=r"^3 groups of near-identical .* cannot fill 5 folds; .* fewer folds \(`folds`, `inner",
     ):
         k_folds(np.array([0, 0, 1, 2]), 5)
-    with pytest.raises(UsageError, match=r"^1 group of near-identical .* cannot fill 5 folds; .* --alpha$"):
+    with pytest.raises(UsageError, match=r"^1 group of near-.* cannot fill 5 folds; .*, such as `alpha`$"):
         k_folds(np.zeros(4, int), 5)
     with pytest.raises(
         UsageError,
-        match=r"^4 rows cannot fill 5 folds; add pairs, or .* fewer folds \(--folds, --inner-folds\)$",
+        match=r"^4 rows cannot fill 5 folds; add pairs, or .* fewer folds \(`folds`, `inner_folds`\)$",
     ):
         k_folds(np.arange(4), 5)
     with pytest.raises(UsageError, match="at least 2"):

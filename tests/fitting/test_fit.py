@@ -12,8 +12,9 @@ from sklearn.linear_model import Ridge
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
+from img2prompt_cache.data.splits import make_split
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fitting.fit import Choice, fit, make_split, seeded
+from img2prompt_cache.fitting.fit import Choice, fit, seeded
 from img2prompt_cache.heads import HEADS, make_head
 from img2prompt_cache.heads.nearest import Nearest
 from img2prompt_cache.numerics.bootstrap import interval
@@ -132,7 +133,7 @@ def test_the_users_own_split(tmp_path):
     assert run.split["strategy"] == "fold"
     assert run.split["straddling"] == 0
     assert load_validation(folder).ids == [f"i{row:03d}" for row in range(60) if row % 20 < 4]
-    with pytest.raises(UsageError, match=r"--split fodl: .* the cache kept: fold"):
+    with pytest.raises(UsageError, match=r'`split="fodl"`: .* columns in the cache: fold'):
         fit(cache, Choice("mean", split="fodl"))
 
 
@@ -155,7 +156,7 @@ def test_labels_of_the_users_own_are_merged_with_groups(tmp_path):
 
 def test_one_group_can_only_be_split_at_random(tmp_path):
     cache = Cache(make_cache(tmp_path / "cache", groups=1))
-    with pytest.raises(UsageError, match="use --split random"):
+    with pytest.raises(UsageError, match='use `split="random"`'):
         fit(cache, Choice("mean"))
     for head in ON_FEATURES:
         fit(cache, Choice(head, QUICK.get(head, {}), BOTH, split="random"))
@@ -181,8 +182,8 @@ def test_splits_are_drawn_by_the_seed(cache, data, name):
         (Choice("mean", features=("timm:none",)), "did you mean timm:one"),
         (Choice("mean", encoder="st:none"), "did you mean st:some"),
         (Choice("mean", fraction=1.0), "between 0 and 1"),
-        (Choice("mean", folds=1), "--folds 1: at least 2"),
-        (Choice("mean", folds=30), "--folds 30: there are only 20 groups"),
+        (Choice("mean", folds=1), "`folds=1`: at least 2"),
+        (Choice("mean", folds=30), "`folds=30`: there are only 20 groups"),
         (Choice("mean", folds=3, refit=False), "--no-refit keeps the head of the training side"),
     ],
 )
@@ -266,16 +267,16 @@ def test_folds_at_random_and_by_label(tmp_path):
         (f"l{label}", held.fold[label * 5]) for label in range(4)
     }
     assert leaking.metrics["cosine"] > run.metrics["cosine"] + 0.2
-    with pytest.raises(UsageError, match=r"--folds 5: there are only 4 groups of equal labels"):
+    with pytest.raises(UsageError, match=r"`folds=5`: there are only 4 groups of equal labels"):
         fit(cache, Choice("mean", split="fold", folds=5))
 
 
 def test_folds_need_more_than_sides_and_more_than_one_group(tmp_path):
     sides = ["val" if row % 20 < 4 else "train" for row in range(60)]
-    with pytest.raises(UsageError, match="--folds: column 'fold' names two sides"):
+    with pytest.raises(UsageError, match="`folds`: column 'fold' names two sides"):
         fit(Cache(make_cache(tmp_path / "a", fold=sides)), Choice("mean", split="fold", folds=3))
     alike = Cache(make_cache(tmp_path / "b", groups=1))
-    with pytest.raises(UsageError, match="--folds 3: there are only 1 groups of near-identical"):
+    with pytest.raises(UsageError, match="`folds=3`: there are only 1 groups of near-identical"):
         fit(alike, Choice("mean", folds=3))
     fit(alike, Choice("mean", split="random", folds=3))
 

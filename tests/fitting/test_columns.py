@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from img2prompt_cache.errors import UsageError
-from img2prompt_cache.fitting.stand_ins import preferred_features, stands_in
+from img2prompt_cache.fitting.columns import preferred_features, stands_in
 from img2prompt_cache.heads import make_head
 
 

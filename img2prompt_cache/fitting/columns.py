@@ -1,15 +1,34 @@
-"""Stand-ins: the backbone that a head is made for, or another one in its place."""
+"""The columns that a head is fitted on: those asked for, or those that it is made for."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
+from img2prompt_cache.data.columns import choose_features, choose_texts, choose_trunk
 from img2prompt_cache.errors import UsageError
 
 if TYPE_CHECKING:
+    from img2prompt_cache.cache.manifest import Column
     from img2prompt_cache.cache.reader import Cache
     from img2prompt_cache.heads.base import Head
+
+
+def choose_columns(
+    cache: Cache, head: Head, specs: tuple[str, ...]
+) -> tuple[tuple[Column, ...], Column | None]:
+    """Find the columns that a head is fitted on, and that of the prompts' texts, if it takes them.
+
+    Raises
+    ------
+    UsageError
+        As `choose_features`, `choose_trunk` or `choose_texts`.
+    """
+    if head.takes == "trunk":
+        return (choose_trunk(cache, specs, head.get_params()["blocks"]),), None
+    if head.texts:
+        return choose_texts(cache, specs)
+    return choose_features(cache, specs or preferred_features(cache, head)), None
 
 
 def preferred_features(cache: Cache, head: Head) -> tuple[str, ...]:
