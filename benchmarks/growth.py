@@ -98,15 +98,15 @@ class Times:
 def one_pass(source: Path, cache: Path, options: list[str]) -> None:
     """Be that process."""
     from img2prompt_cache.extraction.extract import extract
-    from img2prompt_cache.models.loader import Request
+    from img2prompt_cache.extraction.request import ExtractConfig
     from img2prompt_cache.sources import open_source
 
     given = dict(zip(options[::2], options[1::2], strict=True))
-    request = Request(
+    config = ExtractConfig(
         backbones=(given["--backbone"],), encoder=given["--encoder"], precision=given["--precision"]
     )
     times = Times()
-    extract(cache, open_source(source), request, times)
+    extract(cache, open_source(source), config, times)
     times.advance(0)  # the last part's targets, and the end
     tenths = (
         [times.per_image(i / 10, (i + 1) / 10) for i in range(10)] if times.points[-1][0] >= 100_000 else []
@@ -186,15 +186,15 @@ def make_finished(source: Path, cache: Path, options: list[str]) -> None:
     from img2prompt_cache.cache.parts import PartFile
     from img2prompt_cache.cache.writer import commit, writing
     from img2prompt_cache.extraction.agenda import prepare
-    from img2prompt_cache.models.loader import Request
+    from img2prompt_cache.extraction.request import ExtractConfig
     from img2prompt_cache.sources import open_source
     from kit import Log
 
     opened = open_source(source)
-    request = Request(backbones=(options[1],), encoder=options[3], precision="fp32")
+    config = ExtractConfig(backbones=(options[1],), encoder=options[3], precision="fp32")
     rng = np.random.default_rng(0)
     with writing(cache):
-        work, _ = prepare(cache, opened, opened.list(), request, Log())
+        work, _ = prepare(cache, opened, opened.list(), config, Log())
         manifest = work.manifest
         for job in work.jobs:
             rows = work.rows(job)

@@ -160,16 +160,16 @@ def extract(
     from img2prompt_cache.errors import UsageError
     from img2prompt_cache.extraction.engines import make_engine
     from img2prompt_cache.extraction.extract import extract as run
+    from img2prompt_cache.extraction.request import ExtractConfig
     from img2prompt_cache.extraction.shards import extract_shard, parse_shard
     from img2prompt_cache.extraction.shards import finish as run_finish
     from img2prompt_cache.models.backbones.taps import choose_taps
-    from img2prompt_cache.models.loader import Request
     from img2prompt_cache.sources import SourceOptions
 
     folder = Path(cache)
     _check(folder, preset, precision, clean, {"--part-rows": part_rows, "--batch-size": batch_size})
     options = SourceOptions(format, prompts, id_column, prompt_column)
-    request = Request(
+    config = ExtractConfig(
         preset=preset,
         backbones=tuple(backbone or ()),
         encoder=encoder,
@@ -190,13 +190,13 @@ def extract(
         )
     with _Shown() as shown:
         if shard:
-            done = extract_shard(folder, _source(source, options, folder), request, shown, parse_shard(shard))
+            done = extract_shard(folder, _source(source, options, folder), config, shown, parse_shard(shard))
             _tell_shard(folder, shard, done, json)
             return
         if finish:
-            report = run_finish(folder, request, shown)
+            report = run_finish(folder, config, shown)
         else:
-            report = run(folder, _source(source, options, folder), request, shown, chosen)
+            report = run(folder, _source(source, options, folder), config, shown, chosen)
     if json:
         console.result_json(_data(folder, report))
     else:

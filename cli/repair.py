@@ -21,9 +21,9 @@ def repair(
     left as they are.
     """
     from img2prompt_cache.extraction.repair import repair as run
-    from img2prompt_cache.models.loader import Request
+    from img2prompt_cache.extraction.request import ExtractConfig
 
-    done = run(Path(cache), Request(device=device), console.progress)
+    done = run(Path(cache), ExtractConfig(device=device), console.progress)
     say = console.note if json else console.result
     for file in done.parts:
         say(f"{file}: repaired")

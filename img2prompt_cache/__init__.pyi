@@ -1,11 +1,11 @@
 from .cache.reader import Cache as Cache
 from .extraction.extract import extract as extract
+from .extraction.request import ExtractConfig as ExtractConfig
 from .fitting.fit import Choice as Choice
 from .fitting.fit import fit as fit
 from .heads import make_head as make_head
 from .models.backbones import load_backbone as load_backbone
 from .models.encoders.base import load_encoder as load_encoder
-from .models.loader import Request as Request
 from .runs.folder import load_head as load_head
 from .runs.leaderboard import compare as compare
 from .runs.run import load_run as load_run

@@ -145,19 +145,19 @@ class Tiny:
     vit: str
     encoder: str
 
-    def request(self, **options: Any) -> Any:
+    def config(self, **options: Any) -> Any:
         """What a new cache of parts of 8 rows, in batches of 4, is asked for with."""
-        from img2prompt_cache.models.loader import Request
+        from img2prompt_cache.extraction.request import ExtractConfig
 
         defaults = {"backbones": (self.cnn,), "encoder": self.encoder, "precision": "fp32"}
-        return Request(**{**defaults, "part_rows": 8, "batch_size": 4, **options})
+        return ExtractConfig(**{**defaults, "part_rows": 8, "batch_size": 4, **options})
 
     def extract(self, source: Path, folder: Path, log: Log | None = None, **options: Any) -> Any:
         """Run a pass; give its report."""
         from img2prompt_cache.extraction.extract import extract
         from img2prompt_cache.sources import open_source
 
-        return extract(folder, open_source(source), self.request(**options), log or Log())
+        return extract(folder, open_source(source), self.config(**options), log or Log())
 
     def arguments(self, source: Path, folder: Path) -> list[str]:
         """The same pass on the command line, with both backbones."""

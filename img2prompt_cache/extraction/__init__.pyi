@@ -1,4 +1,5 @@
 from .report import Plan as Plan
 from .report import Report as Report
+from .request import ExtractConfig as ExtractConfig
 from .shards import extract_shard as extract_shard
 from .shards import finish as finish

@@ -16,7 +16,8 @@ from img2prompt_cache.cache.writer import open_manifest
 from img2prompt_cache.extraction.passes import Pass
 from img2prompt_cache.extraction.plan import choose_part_rows, digest_of, extra_columns, find_jobs, fresh_rows
 from img2prompt_cache.extraction.report import Watcher
-from img2prompt_cache.models.loader import Models, Request, backbones_of, choose_columns
+from img2prompt_cache.extraction.request import ExtractConfig, backbones_of, choose_columns
+from img2prompt_cache.models.loader import Models
 
 if TYPE_CHECKING:
     from img2prompt_cache.sources.base import Listing, Source
@@ -25,13 +26,13 @@ BATCH_SIZE = 32
 
 
 def prepare(
-    folder: Path, source: Source, listing: Listing, request: Request, watcher: Watcher
+    folder: Path, source: Source, listing: Listing, config: ExtractConfig, watcher: Watcher
 ) -> tuple[Pass, Models]:
     """Settle what a pass has to do, with every column that is wanted declared.
 
     Parameters
     ----------
-    folder, source, request, watcher
+    folder, source, config, watcher
         As for `extract`. The cache must be locked.
     listing : Listing
         Of the source.
@@ -46,17 +47,17 @@ def prepare(
     pa.default_memory_pool().release_unused()  # Arrow would keep what listing took
     manifest = open_manifest(folder)
     if manifest is None:
-        backbones, encoder, preset = choose_columns(request)
+        backbones, encoder, preset = choose_columns(config)
         encoders: tuple[str, ...] = (encoder,)
-        manifest = _empty(request, listing, preset, watcher)
+        manifest = _empty(config, listing, preset, watcher)
     else:
-        backbones = request.backbones or backbones_of(manifest)
+        backbones = config.backbones or backbones_of(manifest)
         known = tuple(c.spec for c in manifest.of_kind("targets"))
-        encoders = (request.encoder,) if request.encoder else known
+        encoders = (config.encoder,) if config.encoder else known
     manifest, number = _with_source(manifest, source, watcher)
     fresh, listed = _fresh(folder, manifest, listing, number, watcher)
-    models = Models(request)
-    manifest = models.declare(manifest, backbones, encoders, watcher.note)
+    models = config.make_models()
+    manifest = models.declare(manifest, backbones, encoders, lambda event: watcher.note(event.message))
     jobs = tuple(find_jobs(folder, manifest, len(fresh), number))
     work = Pass(
         folder, manifest, fresh, manifest.rows, number, listing.summary, jobs, listed, {number: source}
@@ -64,12 +65,14 @@ def prepare(
     return work, models
 
 
-def _empty(request: Request, listing: Listing, preset: dict[str, str] | None, watcher: Watcher) -> Manifest:
+def _empty(
+    config: ExtractConfig, listing: Listing, preset: dict[str, str] | None, watcher: Watcher
+) -> Manifest:
     if preset is not None:
         watcher.note(f"preset {preset['name']}: {preset['reason']}")
     return Manifest(
-        part_rows=request.part_rows or choose_part_rows(len(listing.table)),
-        batch_size=request.batch_size or BATCH_SIZE,
+        part_rows=config.part_rows or choose_part_rows(len(listing.table)),
+        batch_size=config.batch_size or BATCH_SIZE,
         columns=(Column("rows", "", "rows", (), "text", {}),),
         preset=preset,
         extra=extra_columns(listing.table),

@@ -26,9 +26,10 @@ from img2prompt_cache.extraction.passes import Pass
 from img2prompt_cache.extraction.plan import Job, bytes_needed, first_occurrences
 from img2prompt_cache.extraction.redo import Redo
 from img2prompt_cache.extraction.report import Plan, Report, Watcher
+from img2prompt_cache.extraction.request import ExtractConfig
 from img2prompt_cache.extraction.retry import retry
 from img2prompt_cache.extraction.targets import Earlier, compute_targets
-from img2prompt_cache.models.loader import Models, Request
+from img2prompt_cache.models.loader import Models
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def extract(
-    folder: Path, source: Source, request: Request, watcher: Watcher, engine: Engine | None = None
+    folder: Path, source: Source, config: ExtractConfig, watcher: Watcher, engine: Engine | None = None
 ) -> Report:
     """Bring a cache up to date: every column it has, or was asked for, over every row of a source.
 
@@ -49,12 +50,12 @@ def extract(
         The cache; made if it is not there.
     source : Source
         Where pairs come from. Rows cached from it before stay as they are; new ones are added.
-    request : Request
+    config : ExtractConfig
         Which columns, made how.
     watcher : Watcher
         Told how it goes.
     engine : Engine, optional
-        Computes the parts; `engines.local.Local` on the request's device if absent.
+        Computes the parts; `engines.local.Local` on the device of `config` if absent.
 
     Returns
     -------
@@ -63,19 +64,19 @@ def extract(
     Raises
     ------
     UsageError
-        If the request does not fit the source or the cache.
+        If `config` does not fit the source or the cache.
     Img2PromptError
         If the cache is locked, was made differently, all images are bad, or there is too little room.
     """
     started = time.perf_counter()
-    engine = engine or make_engine(device=request.device)
+    engine = engine or make_engine(device=config.device)
     listing = source.list()
     with writing(folder):
-        work, models = prepare(folder, source, listing, request, watcher)
-        if request.retry_failed:
+        work, models = prepare(folder, source, listing, config, watcher)
+        if config.retry_failed:
             work = replace(work, manifest=retry(work.manifest, Redo(folder, models, work.sources), watcher))
         if work.jobs and not engine.here:
-            models = Models(request)  # workers load their own
+            models = config.make_models()  # workers load their own
         return run(work, models, engine, watcher, started)
 
 

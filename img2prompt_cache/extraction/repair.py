@@ -20,8 +20,8 @@ from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.clock import Clock
 from img2prompt_cache.extraction.plan import Job, first_occurrences, slice_of
 from img2prompt_cache.extraction.redo import Redo, only, patch_part, read_rows
+from img2prompt_cache.extraction.request import ExtractConfig
 from img2prompt_cache.extraction.targets import Earlier, compute_targets
-from img2prompt_cache.models.loader import Models, Request
 from img2prompt_cache.progress import Progress, unseen
 
 
@@ -41,7 +41,7 @@ class Repaired:
     left: tuple[Damage, ...]
 
 
-def repair(folder: Path, request: Request, progress: Progress = unseen) -> Repaired:
+def repair(folder: Path, config: ExtractConfig, progress: Progress = unseen) -> Repaired:
     """Re-hash every part of a cache and compute anew, from the source, those that are damaged.
 
     The manifest stays as it is: a part is put in place only if its hash is the one recorded.
@@ -50,7 +50,7 @@ def repair(folder: Path, request: Request, progress: Progress = unseen) -> Repai
     ----------
     folder : pathlib.Path
         The cache.
-    request : Request
+    config : ExtractConfig
         Says which device computes.
     progress : Progress
         Shows how many of the damaged parts are done.
@@ -72,7 +72,7 @@ def repair(folder: Path, request: Request, progress: Progress = unseen) -> Repai
         damaged = {damage.file: damage.reason for damage in Cache(folder).verify()}
         left: dict[str, str] = {}
         if damaged:
-            redo = Redo(folder, Models(request))
+            redo = Redo(folder, config.make_models())
             with progress("repair", len(damaged)) as advance:
                 _Repair(redo, manifest, damaged, advance, left).run()
         if not view_is_current(folder):

@@ -19,7 +19,8 @@ from img2prompt_cache.extraction.handover import is_staged, stage
 from img2prompt_cache.extraction.passes import Pass, Worker, load_pass, save_pass
 from img2prompt_cache.extraction.plan import Job
 from img2prompt_cache.extraction.report import Plan, Report, Watcher
-from img2prompt_cache.models.loader import Models, Request, backbones_of
+from img2prompt_cache.extraction.request import ExtractConfig, backbones_of
+from img2prompt_cache.models.loader import Models
 from img2prompt_cache.sources.base import Source
 
 
@@ -61,7 +62,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def extract_shard(
-    folder: Path, source: Source, request: Request, watcher: Watcher, shard: tuple[int, int]
+    folder: Path, source: Source, config: ExtractConfig, watcher: Watcher, shard: tuple[int, int]
 ) -> ShardReport:
     """Compute every n-th part of a pass and leave it for `finish`.
 
@@ -70,7 +71,7 @@ def extract_shard(
 
     Parameters
     ----------
-    folder, source, request, watcher
+    folder, source, config, watcher
         As for `extract`; the same for all shards.
     shard : tuple of int
         i and n, from `parse_shard`.
@@ -88,15 +89,15 @@ def extract_shard(
         with writing(folder, wait=True):
             work = load_pass(folder)
             if work is None:
-                work, _ = prepare(folder, source, source.list(), request, watcher)
+                work, _ = prepare(folder, source, source.list(), config, watcher)
                 require_room(folder, plan_of(work))
                 save_manifest(folder, work.manifest)
                 if work.jobs:
                     save_pass(work)
-    _require_same(work, source, request)
+    _require_same(work, source, config)
     index, count = shard
     mine = [job for job in work.jobs[index - 1 :: count] if not is_staged(work, job)]
-    models, clock = Models(request), Clock()
+    models, clock = config.make_models(), Clock()
     models.load(column for job in mine for column in job.columns if column.kind != "targets")
     watcher.plan(_plan(work, mine))
     worker = Worker(work, models)
@@ -111,7 +112,7 @@ def extract_shard(
     )
 
 
-def finish(folder: Path, request: Request, watcher: Watcher) -> Report:
+def finish(folder: Path, config: ExtractConfig, watcher: Watcher) -> Report:
     """Check what the shards of a pass left, record it in order and compute the targets.
 
     Killed anywhere, the same call goes on.
@@ -120,7 +121,7 @@ def finish(folder: Path, request: Request, watcher: Watcher) -> Report:
     ----------
     folder : pathlib.Path
         The cache.
-    request : Request
+    config : ExtractConfig
         Its device is the target encoder's.
     watcher : Watcher
 
@@ -144,7 +145,7 @@ def finish(folder: Path, request: Request, watcher: Watcher) -> Report:
                 f"{len(left)} parts are not computed yet, the first of them {left[0].number}; run the shards "
                 "that have not ended well again, then --finish"
             )
-        return run(work, Models(request), _Staged(), watcher, started)
+        return run(work, config.make_models(), _Staged(), watcher, started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +162,14 @@ def _nobody(left: list[Job]) -> Staged:
     yield from ()
 
 
-def _require_same(work: Pass, source: Source, request: Request) -> None:
+def _require_same(work: Pass, source: Source, config: ExtractConfig) -> None:
     root = work.manifest.sources[work.source]["root"]
     if str(source.root.resolve()) != root:
         raise UsageError(
             f"a pass over {root} is under way in {work.folder}; end it with `img2prompt-cache extract "
             "--finish` before another source is taken in"
         )
-    wanted = [*request.backbones, *([request.encoder] if request.encoder else [])]
+    wanted = [*config.backbones, *([config.encoder] if config.encoder else [])]
     declared = {column.spec for column in work.manifest.columns}
     strangers = [spec for spec in wanted if spec not in declared]
     if strangers:
@@ -176,9 +177,9 @@ def _require_same(work: Pass, source: Source, request: Request) -> None:
             f"the pass under way in {work.folder} does not have {strangers[0]}; every shard names the same "
             "backbones. End it with `img2prompt-cache extract --finish`, then add the new one"
         )
-    encoders = [request.encoder] if request.encoder else []
-    backbones = request.backbones or backbones_of(work.manifest)
-    if Models(request).declare(work.manifest, backbones, encoders) != work.manifest:
+    encoders = [config.encoder] if config.encoder else []
+    backbones = config.backbones or backbones_of(work.manifest)
+    if config.make_models().declare(work.manifest, backbones, encoders) != work.manifest:
         raise UsageError(
             f"the pass under way in {work.folder} keeps other columns of its backbones; every shard names "
             "the same. End it with `img2prompt-cache extract --finish`, then add the new ones"

@@ -1,94 +1,26 @@
-"""The models of a pass: which columns are wanted, and the backbones and encoders that fill them."""
+"""The backbones and encoders that fill the columns of a cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from img2prompt_cache.cache.manifest import Column, Kind, Manifest, column_folder
-from img2prompt_cache.errors import UsageError, unknown
-from img2prompt_cache.models.backbones import choose_preset, load_backbone
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.fidelity import REQUIRED, falls_short, fidelity
 from img2prompt_cache.models.backbones.taps import Tap, shape_of, split_spec
 from img2prompt_cache.models.devices import choose_device, choose_precision
 from img2prompt_cache.models.encoders.base import load_encoder
 from img2prompt_cache.models.fingerprints import require_equal
-from img2prompt_cache.models.specs import ENCODER_FAMILIES, PRESETS, parse_spec
+from img2prompt_cache.models.specs import ENCODER_FAMILIES, parse_spec
+from img2prompt_cache.progress import Callback, ignore, note
 
 if TYPE_CHECKING:
     from img2prompt_cache.models.backbones.base import Backbone, Precision
     from img2prompt_cache.models.encoders.base import Encoder
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What `extract` was asked for.
-
-    Attributes
-    ----------
-    preset : str
-        ``"auto"``, ``"standard"`` or ``"packaged"``: used when a cache is made, unless `backbones` are named.
-    backbones : tuple of str
-        Specs to cache, besides those cached already.
-    encoder : str or None
-        Spec of the target encoder, besides those cached already.
-    clean : str or None
-        Cleaning rule for prompts before they are encoded; ``"none"`` for a new column if absent.
-    precision : str
-        ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``, for columns that are new.
-    device : str
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
-    part_rows, batch_size : int or None
-        For a cache that is made now.
-    taps : tuple of Tap
-        What to keep of each backbone besides its pooled feature, and besides what is kept already; from
-        `choose_taps`.
-    retry_failed : bool
-        Read rows that failed once more.
-    """
-
-    preset: str = "auto"
-    backbones: tuple[str, ...] = ()
-    encoder: str | None = None
-    clean: str | None = None
-    precision: str = "auto"
-    device: str = "auto"
-    part_rows: int | None = None
-    batch_size: int | None = None
-    taps: tuple[Tap, ...] = ()
-    retry_failed: bool = False
-
-
-def choose_columns(request: Request) -> tuple[tuple[str, ...], str, dict[str, str] | None]:
-    """Settle which backbones and which encoder a new cache gets.
-
-    Returns
-    -------
-    backbones : tuple of str
-    encoder : str
-    preset : dict or None
-        ``{"name", "reason"}`` if a preset had a say.
-    """
-    if request.preset not in ("auto", *PRESETS):
-        raise unknown("preset", request.preset, ("auto", *PRESETS))
-    if request.backbones and request.encoder:
-        return request.backbones, request.encoder, None
-    name, reason = request.preset, "asked for"
-    if name == "auto":
-        name, reason = choose_preset()
-    backbones, encoder = PRESETS[name]
-    return request.backbones or backbones, request.encoder or encoder, {"name": name, "reason": reason}
-
-
-def backbones_of(manifest: Manifest) -> tuple[str, ...]:
-    """Name the backbones of a cache, without what else is kept of them."""
-    return tuple(c.spec for c in manifest.of_kind("features") if split_spec(c.spec)[1] == Tap())
-
-
-def _ignore(message: str) -> None:
-    pass
 
 
 class Models:
@@ -96,28 +28,41 @@ class Models:
 
     Parameters
     ----------
-    request : Request
-        Says device, precision and cleaning rule.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    precision : str
+        ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``, for columns that are new.
+    clean : str or None
+        Cleaning rule for prompts before they are encoded; ``"none"`` for a new column if absent.
+    taps : tuple of Tap
+        What `declare` adds of each backbone besides its pooled feature; from `choose_taps`.
     """
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        if request.device != "auto":
-            choose_device(request.device)  # a wrong one is told even if nothing is to be done
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        clean: str | None = None,
+        taps: tuple[Tap, ...] = (),
+    ) -> None:
+        self._asked_device, self._precision, self._clean, self._taps = device, precision, clean, taps
+        if device != "auto":
+            choose_device(device)  # a wrong one is told even if nothing is to be done
         self._backbones: dict[str, Backbone] = {}
         self._encoders: dict[str, Encoder] = {}
 
     @cached_property
     def _device(self) -> str:
         # Asked when a model is loaded: a pass with nothing to do need not import torch.
-        return choose_device(self._request.device)
+        return choose_device(self._asked_device)
 
     def declare(
         self,
         manifest: Manifest,
         backbones: Iterable[str],
         encoders: Iterable[str],
-        note: Callable[[str], None] = _ignore,
+        tell: Callback = ignore,
     ) -> Manifest:
         """Add a column for every spec that has none yet; this loads its model.
 
@@ -126,8 +71,8 @@ class Models:
         manifest : Manifest
         backbones, encoders : iterable of str
             Their specs.
-        note : callable
-            Told, in a line, where a backbone does not get the precision that ``"auto"`` gives the others.
+        tell : callable
+            Told where a backbone does not get the precision that ``"auto"`` gives the others.
 
         Raises
         ------
@@ -144,20 +89,20 @@ class Models:
                 )
             cached = manifest.column("features", spec)
             if cached is not None:
-                self._require_field(cached, "precision", self._request.precision)
+                self._require_field(cached, "precision", self._precision)
             else:
-                backbone = self._new_backbone(spec, note)
+                backbone = self._new_backbone(spec, tell)
                 column = _column("features", spec, backbone.dim, "float16", backbone.fingerprint)
                 manifest = manifest.with_column(
                     replace(column, revision=backbone.identity.get("revision", ""))
                 )
-            for tap in self._request.taps:
+            for tap in self._taps:
                 manifest = self._declare_tap(manifest, spec, tap)
         for spec in encoders:
             parse_spec(spec, ENCODER_FAMILIES)
             cached = manifest.column("targets", spec)
             if cached is not None:
-                self._require_field(cached, "clean", self._request.clean)
+                self._require_field(cached, "clean", self._clean)
             else:
                 encoder = self._load_encoder(spec, None)
                 column = _column("targets", spec, encoder.dim, "float32", encoder.fingerprint)
@@ -215,17 +160,18 @@ class Models:
         precision = choose_precision(column.fingerprint.get("precision", ""), self._device)
         return self._load_backbone(spec, precision, column.revision)
 
-    def _new_backbone(self, spec: str, note: Callable[[str], None]) -> Backbone:
+    def _new_backbone(self, spec: str, tell: Callback) -> Backbone:
         """Load a backbone for a new column; try a short precision before settling on it by `auto`."""
-        precision = choose_precision(self._request.precision, self._device)
-        if self._request.precision != "auto" or precision == "fp32":
+        precision = choose_precision(self._precision, self._device)
+        if self._precision != "auto" or precision == "fp32":
             return self._load_backbone(spec, precision)
         backbone = self._load_backbone(spec, "fp32")
         cosines = fidelity(backbone, precision)
         if falls_short(cosines):
             note(
+                tell,
                 f"{spec} computes in fp32: its features in {precision} have a cosine of {cosines.mean():.4f} "
-                f"to those, below {REQUIRED} (--precision {precision} takes them all the same)"
+                f"to those, below {REQUIRED} (--precision {precision} takes them all the same)",
             )
         else:
             backbone.compute_in(precision)
@@ -237,7 +183,7 @@ class Models:
         return backbone
 
     def _load_encoder(self, spec: str, column: Column | None) -> Encoder:
-        clean = column.fingerprint.get("clean", "none") if column else self._request.clean or "none"
+        clean = column.fingerprint.get("clean", "none") if column else self._clean or "none"
         revision = column.revision if column else ""
         encoder = load_encoder(spec, clean=clean, device=self._device, revision=revision)
         self._encoders[spec] = encoder

@@ -26,7 +26,7 @@ from kit import Log, Tiny, make_source, parts_of, write_prompts
 
 
 def shard(tiny: Tiny, source: Path, folder: Path, which: str, **options: Any) -> ShardReport:
-    return extract_shard(folder, open_source(source), tiny.request(**options), Log(), parse_shard(which))
+    return extract_shard(folder, open_source(source), tiny.config(**options), Log(), parse_shard(which))
 
 
 def same(one: Path, other: Path) -> bool:
@@ -44,7 +44,7 @@ def test_shards_and_a_finish_give_what_one_pass_gives(
     first = shard(tiny, pairs, folder, "1/2")
     assert (first.parts, first.rows, first.left) == (2, 15, 0)
     log = Log()
-    report = finish(folder, tiny.request(), log)
+    report = finish(folder, tiny.config(), log)
     assert (report.rows, report.ok, report.failed, report.identical, log.rows) == (23, 20, 3, 2, 23)
     assert same(folder, made)
     assert not (folder / HOME).exists()
@@ -65,10 +65,10 @@ def test_finish_refuses_while_parts_are_missing_and_goes_on_after_a_crash(
 ) -> None:
     folder = tmp_path / "cache"
     with pytest.raises(UsageError, match="no shards to finish"):
-        finish(folder, tiny.request(), Log())
+        finish(folder, tiny.config(), Log())
     shard(tiny, pairs, folder, "1/2")
     with pytest.raises(Img2PromptError, match="1 parts are not computed yet"):
-        finish(folder, tiny.request(), Log())
+        finish(folder, tiny.config(), Log())
     shard(tiny, pairs, folder, "2/2")
 
     class Killed(Log):
@@ -81,8 +81,8 @@ def test_finish_refuses_while_parts_are_missing_and_goes_on_after_a_crash(
     (folder / "rows").mkdir()
     part.replace(folder / "rows" / "00000.h5")  # a finish was killed between moving and recording
     with pytest.raises(KeyboardInterrupt):
-        finish(folder, tiny.request(), Killed())
-    finish(folder, tiny.request(), Log())
+        finish(folder, tiny.config(), Killed())
+    finish(folder, tiny.config(), Log())
     assert same(folder, made)
 
 
@@ -98,9 +98,9 @@ def test_a_damaged_part_is_found_and_computed_again(
     data[-1] ^= 1
     part.write_bytes(data)
     with pytest.raises(Img2PromptError, match="part 1 was finished but is damaged now"):
-        finish(folder, tiny.request(), Log())
+        finish(folder, tiny.config(), Log())
     assert shard(tiny, pairs, folder, "1/1").parts == 1
-    finish(folder, tiny.request(), Log())
+    finish(folder, tiny.config(), Log())
     assert same(folder, made)
 
 
@@ -132,10 +132,10 @@ def test_a_new_backbone_and_new_images_come_by_shards_too(pairs: Path, tiny: Tin
     for path in (tmp_path / "more").glob("*.png"):
         shutil.copy(path, source)
     wanted = {"backbones": (tiny.cnn, tiny.vit)}
-    extract(one, open_source(source), tiny.request(**wanted), Log())
+    extract(one, open_source(source), tiny.config(**wanted), Log())
     assert shard(tiny, source, two, "1/2", **wanted).left == 2
     assert shard(tiny, source, two, "2/2", **wanted).left == 0
-    finish(two, tiny.request(), Log())
+    finish(two, tiny.config(), Log())
     assert same(one, two)
 
 
@@ -169,7 +169,7 @@ def test_a_damaged_plan_is_told(pairs: Path, tiny: Tiny, tmp_path: Path) -> None
     plan = folder / HOME / "plan.arrow"
     plan.write_bytes(plan.read_bytes()[:-40])
     with pytest.raises(Img2PromptError, match="is not the plan of a pass"):
-        finish(folder, tiny.request(), Log())
+        finish(folder, tiny.config(), Log())
 
 
 def test_a_pass_is_not_led_out_of_the_cache_by_a_link(pairs: Path, tiny: Tiny, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_shards_of_the_command_line_start_together_and_survive_a_kill(tiny: Tiny
     extract(
         tmp_path / "one",
         open_source(source),
-        tiny.request(backbones=(tiny.cnn, tiny.vit), precision="auto"),
+        tiny.config(backbones=(tiny.cnn, tiny.vit), precision="auto"),
         Log(),
     )
     assert same(folder, tmp_path / "one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,39 +14,15 @@ from img2prompt_cache.cache.manifest import Column, Manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.models.backbones import load_backbone
-from img2prompt_cache.models.loader import Models, Request, choose_columns
-from img2prompt_cache.models.specs import PRESETS
+from img2prompt_cache.models.loader import Models
+from img2prompt_cache.progress import Event
 from kit import Tiny
 
 EMPTY = Manifest(8, 4, (Column("rows", "", "rows", (), "text", {}),))
 
 
-def test_a_preset_gives_what_is_not_named() -> None:
-    backbones, encoder = PRESETS["packaged"]
-    reason = {"name": "packaged", "reason": "asked for"}
-    assert choose_columns(Request(preset="packaged")) == (backbones, encoder, reason)
-    assert choose_columns(Request(preset="packaged", encoder="st:x")) == (backbones, "st:x", reason)
-    assert choose_columns(Request(preset="packaged", backbones=("timm:x",))) == (("timm:x",), encoder, reason)
-    assert choose_columns(Request(backbones=("timm:x",), encoder="st:x")) == (("timm:x",), "st:x", None)
-
-
-def test_auto_is_decided_with_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    backbones, encoder, preset = choose_columns(Request())
-    assert preset["name"] == "packaged"
-    assert preset["reason"] not in ("", "asked for")
-    assert (backbones, encoder) == PRESETS["packaged"]
-
-
-def test_an_unknown_preset_names_the_nearest_even_where_it_has_no_say() -> None:
-    for backbones in ((), ("timm:x",)):
-        with pytest.raises(UsageError, match="unknown preset 'standart'; did you mean standard"):
-            choose_columns(Request(preset="standart", backbones=backbones, encoder="st:x"))
-
-
 def test_columns_are_declared_with_all_they_depend_on(tiny: Tiny) -> None:
-    models = Models(tiny.request())
+    models = Models(precision="fp32")
     manifest = models.declare(EMPTY, (tiny.cnn, tiny.vit), (tiny.encoder,))
     _, cnn, vit, targets = manifest.columns
     assert [column.kind for column in manifest.columns[1:]] == ["features", "features", "targets"]
@@ -57,7 +34,7 @@ def test_columns_are_declared_with_all_they_depend_on(tiny: Tiny) -> None:
 
 
 def test_a_model_is_loaded_once(tiny: Tiny) -> None:
-    models = Models(tiny.request())
+    models = Models(precision="fp32")
     manifest = models.declare(EMPTY, (tiny.cnn,), (tiny.encoder,))
     models.load(manifest.columns)
     assert models.backbone(manifest.columns[1]) is models.backbone(manifest.columns[1])
@@ -65,13 +42,13 @@ def test_a_model_is_loaded_once(tiny: Tiny) -> None:
 
 
 def test_a_cached_column_gets_the_settings_it_was_made_with(tiny: Tiny) -> None:
-    made = Models(tiny.request(precision="bf16", clean="seed")).declare(EMPTY, (tiny.cnn,), (tiny.encoder,))
-    models = Models(Request())
+    made = Models(precision="bf16", clean="seed").declare(EMPTY, (tiny.cnn,), (tiny.encoder,))
+    models = Models()
     models.load(made.columns)
     assert models.backbone(made.columns[1]).precision == "bf16"
     assert models.encoder(made.columns[2]).clean == "seed"
     # What is asked for is for columns that are new.
-    both = Models(tiny.request(precision="fp32")).declare(made, (tiny.vit,), ())
+    both = Models(precision="fp32").declare(made, (tiny.vit,), ())
     assert [column.fingerprint["precision"] for column in both.of_kind("features")] == ["bf16", "fp32"]
 
 
@@ -79,8 +56,8 @@ def test_auto_takes_the_short_format_only_where_it_will_do(
     tiny: Tiny, shaky: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("img2prompt_cache.models.devices.has_bf16", lambda device: True)
-    notes: list[str] = []
-    models = Models(tiny.request(precision="auto", device="cpu"))
+    notes: list[Event] = []
+    models = Models(precision="auto", device="cpu")
     manifest = models.declare(EMPTY, (tiny.vit, shaky), (), notes.append)
     made = {column.spec: column for column in manifest.of_kind("features")}
     assert {spec: column.fingerprint["precision"] for spec, column in made.items()} == {
@@ -88,14 +65,15 @@ def test_auto_takes_the_short_format_only_where_it_will_do(
         shaky: "fp32",
     }
     (note,) = notes
-    assert note.startswith(f"{shaky} computes in fp32: its features in bf16 have a cosine of ")
+    assert note.kind == "note"
+    assert note.message.startswith(f"{shaky} computes in fp32: its features in bf16 have a cosine of ")
     for spec, column in made.items():
         plain = load_backbone(spec, precision="fp32" if spec == shaky else "bf16")
         pixels = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
         np.testing.assert_array_equal(models.backbone(column).encode(pixels), plain.encode(pixels))
     # What was settled stays, and what is asked for is given.
     assert models.declare(manifest, (tiny.vit, shaky), (), notes.append) == manifest
-    asked = Models(tiny.request(precision="bf16")).declare(EMPTY, (shaky,), (), notes.append)
+    asked = Models(precision="bf16").declare(EMPTY, (shaky,), (), notes.append)
     assert asked.columns[1].fingerprint["precision"] == "bf16"
     assert len(notes) == 1
 
@@ -107,11 +85,11 @@ def test_every_field_that_differs_is_refused(field: str, made: Path, tiny: Tiny)
     column = Cache(made).column("features", tiny.cnn)
     other = replace(column, fingerprint={**column.fingerprint, field: "another"})
     with pytest.raises(Img2PromptError, match=f"features/.* made differently: {field} was another, is now"):
-        Models(Request()).load([other])
+        Models().load([other])
     targets = Cache(made).column("targets", tiny.encoder)
     other = replace(targets, fingerprint={**targets.fingerprint, "tokenizer": "another"})
     with pytest.raises(Img2PromptError, match=r"targets/.* made differently: tokenizer was another, is now"):
-        Models(Request()).load([other])
+        Models().load([other])
 
 
 @pytest.mark.parametrize(
@@ -124,7 +102,7 @@ def test_every_field_that_differs_is_refused(field: str, made: Path, tiny: Tiny)
         ({"clean": "wash"}, "unknown --clean rule 'wash'"),
     ],
 )
-def test_a_wrong_option_is_told(options: dict[str, object], said: str, tiny: Tiny) -> None:
-    request = tiny.request(**options)
+def test_a_wrong_option_is_told(options: dict[str, Any], said: str, tiny: Tiny) -> None:
+    backbones, encoder = options.pop("backbones", (tiny.cnn,)), options.pop("encoder", tiny.encoder)
     with pytest.raises(UsageError, match=said):
-        Models(request).declare(EMPTY, request.backbones, (request.encoder,))
+        Models(**options).declare(EMPTY, backbones, (encoder,))

@@ -13,7 +13,7 @@ from img2prompt_cache.extraction.clock import Clock
 from img2prompt_cache.extraction.handover import adopt, is_staged, stage
 from img2prompt_cache.extraction.passes import Pass, Worker, load_pass
 from img2prompt_cache.extraction.plan import Job
-from img2prompt_cache.models.loader import Models, Request
+from img2prompt_cache.models.loader import Models
 
 Done: TypeAlias = tuple[Job, list[tuple[Column, Part]]]
 """A job and its parts, under their final names."""
@@ -76,7 +76,7 @@ class Stager:
                 "source under the same path"
             )
         self.work = work
-        self._worker = Worker(work, Models(Request(device=device)), lanes)
+        self._worker = Worker(work, Models(device=device), lanes)
         self._jobs = {job.number: job for job in work.jobs}
 
     def run(self, number: int, advance: Callable[[int], None]) -> dict[str, float]:

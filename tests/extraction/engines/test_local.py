@@ -34,7 +34,7 @@ class Watching(Log):
 
 
 def run(tiny: Tiny, source: Path, folder: Path, log: Log) -> None:
-    extract(folder, open_source(source), tiny.request(), log, Local("cpu", 2))
+    extract(folder, open_source(source), tiny.config(), log, Local("cpu", 2))
 
 
 def kill_one() -> None:
@@ -89,7 +89,7 @@ def test_what_a_worker_fails_with_is_told(pairs: Path, tiny: Tiny, tmp_path: Pat
                 model.unlink()
 
     shutil.copytree(tiny.cnn.rpartition(":")[2], tmp_path / "cnn")
-    request = tiny.request(backbones=(f"timm:local-dir:{tmp_path / 'cnn'}",))
+    config = tiny.config(backbones=(f"timm:local-dir:{tmp_path / 'cnn'}",))
     with pytest.raises(Img2PromptError, match="cnn"):
-        extract(folder, open_source(pairs), request, Spoiling(), Local("cpu", 2))
+        extract(folder, open_source(pairs), config, Spoiling(), Local("cpu", 2))
     assert multiprocessing.active_children() == []
