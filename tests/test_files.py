@@ -1,48 +1,233 @@
+"""Files that are whole or not there, whatever happens; folders locked by one process."""
+
 from __future__ import annotations
 
 import os
+import signal
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from img2prompt_cache.files import STALE_SECONDS, hold, holding, sweep
+from img2prompt_cache import files
+from img2prompt_cache.files import (
+    STALE_SECONDS,
+    Replacement,
+    lock_folder,
+    locked,
+    remove_abandoned,
+    sync,
+    write_atomically,
+)
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="folders cannot be locked")
+needs_locks = pytest.mark.skipif(os.name != "posix", reason="folders cannot be locked")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def fill(folder: Path, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "a").write_text(text)
+    (folder / text).write_text("")
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write_atomically(path, b"one")
+    with Replacement(path) as new:
+        new.temporary.write_text("half")
+        assert path.read_text() == "one"
+        new.temporary.write_text("other")
+        new.commit()
+        assert contents(tmp_path) == {"a": "other"}
+    assert contents(tmp_path) == {"a": "other"}
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    for text in ("one", "two"):
+        with Replacement(path, folder=True) as new:
+            fill(new.temporary, text)
+            new.commit()
+        assert contents(tmp_path) == {"run/a": text, f"run/{text}": ""}
+        assert [each.name for each in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_is_not_committed_is_removed(folder: bool, tmp_path: Path) -> None:
+    with Replacement(tmp_path / "a", folder=folder) as new:
+        if folder:
+            fill(new.temporary, "half")
+    with pytest.raises(KeyboardInterrupt), Replacement(tmp_path / "a", folder=folder):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_file_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_atomically(tmp_path / "a", b"")
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_temporary_name_that_is_taken_is_left_alone(
+    folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.secrets, "token_hex", lambda size: "0badcafe")
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / ".a.0badcafe.tmp").symlink_to(tmp_path / "victim")
+    with pytest.raises(FileExistsError):
+        Replacement(tmp_path / "a", folder=folder)
+    assert (tmp_path / "victim").read_text() == "mine"
+    assert (tmp_path / ".a.0badcafe.tmp").is_symlink()
+
+
+@pytest.mark.parametrize("letter", ["a", "船"])
+def test_the_longest_name_of_a_file_can_be_replaced(letter: str, tmp_path: Path) -> None:
+    path = tmp_path / (letter * (255 // len(letter.encode())))
+    write_atomically(path, b"x")
+    with Replacement(path) as new:
+        assert new.temporary.name.startswith(f".{letter * 40}.")
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    with pytest.raises(OSError, match="File name too long"):
+        Replacement(tmp_path / (letter * 256))
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_it_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+    fsync, replace, rename = os.fsync, os.replace, os.rename
+
+    def flushing(descriptor: int) -> None:
+        happened.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def renaming(how: object) -> object:
+        return lambda *paths, **options: (happened.append("rename"), how(*paths, **options))
+
+    monkeypatch.setattr(os, "fsync", flushing)
+    monkeypatch.setattr(os, "replace", renaming(replace))
+    monkeypatch.setattr(os, "rename", renaming(rename))
+    write_atomically(tmp_path / "a", b"")
+    folders = ["folder"] if os.name == "posix" else []
+    assert happened == ["file", "rename", *folders]
+    happened.clear()
+    with Replacement(tmp_path / "run", folder=True) as new:
+        fill(new.temporary, "one")
+        new.commit()
+    assert happened == ["file", "file", *folders, "rename", *folders]
+
+
+def test_a_folder_inside_a_folder_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "inner", "one")
+    seen: list[int] = []
+    monkeypatch.setattr(os, "fsync", seen.append)
+    sync(tmp_path)
+    assert len(seen) == (4 if os.name == "posix" else 2)
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_cannot_be_renamed_leaves_the_old(
+    folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    if folder:
+        fill(path, "old")
+    else:
+        path.write_text("old")
+    before = contents(tmp_path)
+    rename = os.rename
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(source).suffix == ".tmp":
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(os, "rename", fail)
+    with Replacement(path, folder=folder) as new:
+        if folder:
+            fill(new.temporary, "new")
+        with pytest.raises(OSError, match="No space"):
+            new.commit()
+    assert contents(tmp_path) == before
+    assert [each.name for each in tmp_path.iterdir()] == ["a"]
+
+
+def test_nothing_is_made_where_there_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "none" / "a", b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from img2prompt_cache.files import Replacement
+with Replacement(Path(sys.argv[1])) as new:
+    new.temporary.write_text("half")
+    print("written", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_a_killed_process_leaves_the_old_file_and_a_leftover_that_tells_what_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("old")
+    with subprocess.Popen([sys.executable, "-c", KILLED, path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        process.send_signal(signal.SIGKILL)
+    assert path.read_text() == "old"
+    (leftover,) = set(tmp_path.iterdir()) - {path}
+    assert leftover.match(".data.csv.????????.tmp")
+    write_atomically(path, b"new")  # is in nobody's way
+    assert path.read_text() == "new"
+
+
+@needs_locks
+def test_a_folder_is_locked_by_one(tmp_path: Path) -> None:
+    lock = lock_folder(tmp_path)
+    with pytest.raises(BlockingIOError):
+        lock_folder(tmp_path)
+    os.close(lock)
+    os.close(lock_folder(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_locks
+def test_only_a_folder_is_locked(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("file", "link", "gone"):
+        with pytest.raises(OSError):
+            lock_folder(tmp_path / name)
+
+
+@needs_locks
+def test_what_is_locked_young_or_of_another_name_is_not_removed(tmp_path: Path) -> None:
+    for name in (".fetch-old", ".fetch-locked", ".fetch-young", "models"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+        age(tmp_path / name, 10 if name == ".fetch-young" else STALE_SECONDS + 10)
+    (tmp_path / ".fetch-link").symlink_to(tmp_path / "models")
+    os.utime(tmp_path / ".fetch-link", (0, 0), follow_symlinks=False)
+    with locked(tmp_path / ".fetch-locked"):
+        remove_abandoned(tmp_path, ".fetch-*")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(".fetch-locked", ".fetch-young", ".fetch-link", "models")
+    }
+    assert (tmp_path / "models" / "inner").is_dir()
+    remove_abandoned(tmp_path, ".fetch-*")
+    assert not (tmp_path / ".fetch-locked").exists()
 
 
 def age(folder: Path, seconds: float) -> None:
     then = folder.stat().st_mtime - seconds
     os.utime(folder, (then, then))
-
-
-def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
-    lock = hold(tmp_path)
-    with pytest.raises(BlockingIOError):
-        hold(tmp_path)
-    os.close(lock)
-    os.close(hold(tmp_path))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_only_a_folder_is_held(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "link").symlink_to(tmp_path)
-    for name in ("file", "link", "gone"):
-        with pytest.raises(OSError):
-            hold(tmp_path / name)
-
-
-def test_what_is_held_young_or_of_another_name_is_not_swept(tmp_path: Path) -> None:
-    for name in (".fetch-old", ".fetch-held", ".fetch-young", "models"):
-        (tmp_path / name / "inner").mkdir(parents=True)
-        age(tmp_path / name, 10 if name == ".fetch-young" else STALE_SECONDS + 10)
-    (tmp_path / ".fetch-link").symlink_to(tmp_path / "models")
-    os.utime(tmp_path / ".fetch-link", (0, 0), follow_symlinks=False)
-    with holding(tmp_path / ".fetch-held"):
-        sweep(tmp_path, ".fetch-*")
-    assert {path.name for path in tmp_path.iterdir()} == {
-        *(".fetch-held", ".fetch-young", ".fetch-link", "models")
-    }
-    assert (tmp_path / "models" / "inner").is_dir()
-    sweep(tmp_path, ".fetch-*")
-    assert not (tmp_path / ".fetch-held").exists()

@@ -23,8 +23,8 @@ from img2prompt_cache.cache.manifest import (
     part_file,
     revision_of,
 )
-from img2prompt_cache.cache.parts import write_atomically
 from img2prompt_cache.errors import Img2PromptError, UsageError, check
+from img2prompt_cache.files import write_atomically
 
 NAME = "cache.json"
 

@@ -1,16 +1,15 @@
 """Parts: immutable HDF5 files, each one column for a fixed range of rows.
 
-A part is written under a hidden temporary name in its own folder, closed, flushed to disk, hashed and
+A part is written under a hidden temporary name in its own folder, closed, hashed, flushed to disk and
 renamed, so that a file with a part's name is always whole. Datasets are contiguous and carry no time
 stamps: the same values give the same bytes, and a numeric dataset can be memory-mapped by its offset.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +18,7 @@ import h5py
 import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.files import Replacement, hash_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,12 +31,14 @@ class PartFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._temporary = path.with_name(f".{path.name}.tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
-        # HDF5 crashes the process when it cannot write its own file (a full disk); Python raises OSError.
-        self._raw = self._temporary.open("w+b")
-        self._file: h5py.File | None = h5py.File(self._raw, "w")
+        self._new = Replacement(path)
+        with ExitStack() as undo:
+            undo.callback(self._new.discard)
+            # HDF5 crashes the process when it cannot write its own file (a full disk); Python raises OSError.
+            self._raw = undo.enter_context(self._new.temporary.open("r+b"))
+            self._file: h5py.File | None = h5py.File(self._raw, "w")
+            undo.pop_all()  # `__exit__` does it from now on
 
     @property
     def _open(self) -> h5py.File:
@@ -69,7 +71,7 @@ class PartFile:
             self._open[name][...] = np.array(values, dtype=object)
 
     def commit(self) -> tuple[int, str]:
-        """Close, flush, hash and rename the part.
+        """Close, hash, flush and rename the part.
 
         Returns
         -------
@@ -81,12 +83,8 @@ class PartFile:
         self._open.close()
         self._file = None
         self._raw.close()
-        with self._temporary.open("rb") as file:
-            os.fsync(file.fileno())
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
-        self._temporary.replace(self.path)
-        sync_folder(self.path.parent)
+        sha256, size = hash_file(self._new.temporary), self._new.temporary.stat().st_size
+        self._new.commit()
         return size, sha256
 
     def __enter__(self) -> Self:
@@ -102,38 +100,7 @@ class PartFile:
         self._file = None
         with suppress(OSError):
             self._raw.close()
-        self._temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename in it survives a power cut. A no-op where not supported."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a small file as a whole: the old bytes or the new ones, never a mixture."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def hash_file(path: Path) -> str:
-    """Hash a file's bytes with SHA-256: 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        self._new.discard()
 
 
 def map_values(path: Path, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:

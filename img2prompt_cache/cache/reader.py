@@ -14,8 +14,9 @@ import numpy as np
 from img2prompt_cache.cache.manifest import KINDS, Column, Kind, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.mapped import MappedColumn
-from img2prompt_cache.cache.parts import hash_file, read_text
+from img2prompt_cache.cache.parts import read_text
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
+from img2prompt_cache.files import hash_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,8 +11,8 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest import Column, Manifest
 from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
-from img2prompt_cache.cache.parts import hash_file, write_atomically
 from img2prompt_cache.cache.reader import ROW_COLUMNS, VIEW, extra_dataset
+from img2prompt_cache.files import hash_file, write_atomically
 
 _MADE_FOR, _KNOWN = "manifest", "known"
 

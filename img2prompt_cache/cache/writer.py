@@ -14,8 +14,8 @@ from pathlib import Path
 
 from img2prompt_cache.cache.manifest import KINDS, Column, Manifest, Part
 from img2prompt_cache.cache.manifest_file import NAME, load_manifest, save_manifest
-from img2prompt_cache.cache.parts import write_atomically
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.files import write_atomically
 
 LOCK = ".lock"
 HOLDER = ".writer.json"

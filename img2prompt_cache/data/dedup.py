@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.cache.manifest import Column
-from img2prompt_cache.cache.parts import write_atomically
 from img2prompt_cache.cache.reader import OK, Cache
 from img2prompt_cache.data.groups import codes
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.files import write_atomically
 from img2prompt_cache.numerics.metrics import TIE, unit
 from img2prompt_cache.numerics.similarity_graph import near
 from img2prompt_cache.numerics.standardise import standardiser

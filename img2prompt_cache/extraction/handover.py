@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from img2prompt_cache.cache.manifest import Column, Part, part_file
-from img2prompt_cache.cache.parts import hash_file, sync_folder, write_atomically
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.passes import HOME, Pass, image_columns
 from img2prompt_cache.extraction.plan import Job
+from img2prompt_cache.files import hash_file, sync_folder, write_atomically
 
 _RECORD = "parts.json"
 

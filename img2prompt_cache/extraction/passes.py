@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from img2prompt_cache.cache.manifest import Column, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
-from img2prompt_cache.cache.parts import write_atomically
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.clock import Clock
 from img2prompt_cache.extraction.compute import compute_part
 from img2prompt_cache.extraction.plan import Job, cached_slice, find_jobs, slice_of
 from img2prompt_cache.extraction.work import Slice
+from img2prompt_cache.files import write_atomically
 from img2prompt_cache.models.loader import Models
 from img2prompt_cache.sources import reopen_source
 from img2prompt_cache.sources.base import COLUMNS, Source, Summary

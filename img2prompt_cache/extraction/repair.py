@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from img2prompt_cache.cache.manifest import Column, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
-from img2prompt_cache.cache.parts import hash_file, read_text, sync_folder
+from img2prompt_cache.cache.parts import read_text
 from img2prompt_cache.cache.reader import OK, ROW_COLUMNS, Cache, Damage, extra_dataset
 from img2prompt_cache.cache.virtual import build_view, view_is_current
 from img2prompt_cache.cache.writer import REDO, writing
@@ -22,6 +22,7 @@ from img2prompt_cache.extraction.plan import Job, first_occurrences, slice_of
 from img2prompt_cache.extraction.redo import Redo, only, patch_part, read_rows
 from img2prompt_cache.extraction.request import ExtractConfig
 from img2prompt_cache.extraction.targets import Earlier, compute_targets
+from img2prompt_cache.files import hash_file, sync_folder
 from img2prompt_cache.progress import Progress, unseen
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.files import Replacement, hash_file
 from img2prompt_cache.models.fingerprints import digest
 from img2prompt_cache.models.weights.packaged import home
 from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_back
@@ -95,9 +95,7 @@ class Bank:
             If the file is not there, cannot be read, or holds no prompt.
         """
         prompts = _read(path)
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        key = f"{content}{path.suffix.lower()}\0{digest(encoder.fingerprint)}"
+        key = f"{hash_file(path)}{path.suffix.lower()}\0{digest(encoder.fingerprint)}"
         kept = home() / "banks" / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
         shape = (len(prompts), encoder.dim)
         vectors = _load(kept, shape)
@@ -225,9 +223,6 @@ def _save(path: Path, vectors: F32) -> None:
 def _keep(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with Replacement(path) as new:
+        write(new.temporary)
+        new.commit()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -14,10 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.cache.parts import hash_file, sync_folder
 from img2prompt_cache.data.feature_blocks import join
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.files import hold
+from img2prompt_cache.files import Replacement, hash_file, lock_folder
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.runs.held_out import VALIDATION, VALIDATION_ROWS, Validation, save_validation
 from img2prompt_cache.runs.run import INFO, Run, save_info
@@ -70,7 +67,7 @@ def _take(folder: Path, *, overwrite: bool) -> int | None:
             raise Img2PromptError(f"run {folder} cannot be written: {error.strerror or error}") from None
         made = False
     try:
-        lock = hold(folder)
+        lock = lock_folder(folder)
     except BlockingIOError:
         pass  # somebody else has taken it
     except OSError:
@@ -109,31 +106,18 @@ def save_run(folder: Path, run: Run, head: Head, history: list[dict[str, float]]
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    temporary = folder.with_name(f".{secrets.token_hex(8)}.tmp")
-    old = temporary.with_suffix(".old")
     try:
-        temporary.mkdir(parents=True)
-        save_file(
-            {name: np.ascontiguousarray(value) for name, value in head.state().items()}, temporary / HEAD
-        )
-        save_validation(temporary, held)
-        _save_history(temporary / HISTORY, history)
-        save_info(temporary, replace(run, head_sha256=hash_file(temporary / HEAD)))
-        for path in temporary.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
-        sync_folder(folder.parent)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with Replacement(folder, folder=True) as new:
+            state = {name: np.ascontiguousarray(value) for name, value in head.state().items()}
+            save_file(state, new.temporary / HEAD)
+            save_validation(new.temporary, held)
+            _save_history(new.temporary / HISTORY, history)
+            save_info(new.temporary, replace(run, head_sha256=hash_file(new.temporary / HEAD)))
+            new.commit()
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise Img2PromptError(f"run {folder} cannot be written: {reason}") from error
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _save_history(path: Path, history: list[dict[str, float]]) -> None:

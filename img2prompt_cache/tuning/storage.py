@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.files import Replacement
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
@@ -77,10 +78,8 @@ def make_file(file: Path, attributes: dict[str, Any]) -> None:
         User attributes of the study, JSON values.
     """
     optuna = load_optuna()
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    with writable(file):
-        storage = _storage(temporary, "rwc")
+    with writable(file), Replacement(file) as new:
+        storage = _storage(new.temporary, "rwc")
         try:
             study = optuna.create_study(study_name=NAME, storage=storage, direction="maximize")
             for key, value in attributes.items():
@@ -88,7 +87,7 @@ def make_file(file: Path, attributes: dict[str, Any]) -> None:
         finally:
             storage.remove_session()
             storage.engine.dispose()
-    temporary.replace(file)
+        new.commit()
 
 
 @contextmanager
@@ -133,8 +132,8 @@ def writable(file: Path) -> Iterator[None]:
 
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
-        reason = str(error.__cause__ or error).partition("\n")[0]
+    except (SQLAlchemyError, StorageInternalError, sqlite3.Error, OSError) as error:
+        reason = str(getattr(error, "strerror", None) or error.__cause__ or error).partition("\n")[0]
         raise Img2PromptError(
             f"study {file} cannot be written: {reason}; what was finished is kept"
         ) from None

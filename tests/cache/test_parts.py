@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from img2prompt_cache.cache.parts import Loader, PartFile, hash_file, map_values, read_text, write_atomically
+from img2prompt_cache.cache.parts import Loader, PartFile, map_values, read_text
 from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.files import hash_file
 
 
 def write(path: Path, values: np.ndarray, text: list[str] | None = None) -> tuple[int, str]:
@@ -97,22 +98,22 @@ def test_a_part_has_its_name_only_once_it_is_whole(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
 
 
+def test_a_part_that_cannot_be_begun_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(h5py, "File", full)
+    with pytest.raises(OSError, match="No space"):
+        PartFile(tmp_path / "a.h5")
+    assert not list(tmp_path.iterdir())
+
+
 def interrupted(path: Path) -> None:
     before = path.exists()
     with PartFile(path) as part:
         part.create("values", (6, 5), "float16")
         assert path.exists() == before
         raise KeyboardInterrupt
-
-
-def test_a_small_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "a", b"one")
-    write_atomically(tmp_path / "a", b"other")
-    assert (tmp_path / "a").read_bytes() == b"other"
-    (tmp_path / ".b.tmp").mkdir()
-    with pytest.raises(OSError, match="directory"):
-        write_atomically(tmp_path / "b", b"")
-    assert not (tmp_path / "b").exists()
 
 
 def hostile_values(path: Path, how: str) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from img2prompt_cache.cache.parts import hash_file
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.files import hash_file
 from img2prompt_cache.fitting.fit import Choice, fit
 from kit import paint, prompt_of
 from synthetic import ENCODER, Cli, make_cache

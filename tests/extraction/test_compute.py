@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from img2prompt_cache.cache.manifest import Column, Part, column_folder
-from img2prompt_cache.cache.parts import hash_file
 from img2prompt_cache.extraction.clock import Clock
 from img2prompt_cache.extraction.compute import compute_part
 from img2prompt_cache.extraction.work import Slice
+from img2prompt_cache.files import hash_file
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.base import Backbone
 from img2prompt_cache.sources import open_source

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from img2prompt_cache.cache.manifest import Column
-from img2prompt_cache.cache.parts import hash_file
 from img2prompt_cache.cache.reader import gather
 from img2prompt_cache.extraction.clock import Clock
 from img2prompt_cache.extraction.plan import first_occurrences
 from img2prompt_cache.extraction.targets import Earlier, compute_targets
+from img2prompt_cache.files import hash_file
 from img2prompt_cache.models.encoders.base import Encoder, load_encoder
 from kit import Tiny
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from img2prompt_cache.cache.parts import hash_file
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.files import hash_file
 from img2prompt_cache.fitting.blend import fit_blend
 from img2prompt_cache.fitting.fit import Choice, fit
 from img2prompt_cache.numerics.blending import best_weights, cross_weights, mix, overlaps

