@@ -75,7 +75,7 @@ def main() -> None:
 
     def measured(label: str, head: Any) -> Any:
         started = time.perf_counter()
-        head.fit(X, y, groups=groups, blocks=blocks)
+        head.fit(X, y, groups=groups, widths=blocks)
         row = {"head": label, "seconds": time.perf_counter() - started, "cosine": head.score(new, true)}
         row["missed"] = missed(head, X) if "landmarks" in label else None
         figures.append(row)

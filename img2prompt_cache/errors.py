@@ -37,6 +37,13 @@ class UsageError(Img2PromptError):
     exit_code = 2
 
 
+class DataError(Img2PromptError, ValueError):
+    """Arrays that cannot be used: shapes that do not fit each other, NaN, values too large for float32.
+
+    It is a `ValueError`, as scikit-learn's tools expect.
+    """
+
+
 class ImageError(Img2PromptError):
     """An image that cannot be used. `str(error)` is the reason stored with its row."""
 

@@ -137,8 +137,8 @@ def _fit(
         for member, record in zip(members, history, strict=True)
     ]
     heads = [load_head(member.folder, member.run) for member in members]
-    blocks = tuple(use.width for use in features)
-    head = Blend(records, seed=seed).take(heads, weights, blocks, history)
+    widths = tuple(use.width for use in features)
+    head = Blend(records, seed=seed).from_fitted(heads, weights, widths, history)
     chosen = [
         {"members": _chosen(records, members, ids[int(np.argmax(fold == number))]), "weights": each.tolist()}
         for number, each in enumerate(by_weights)

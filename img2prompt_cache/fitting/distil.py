@@ -182,8 +182,8 @@ def teach(lessons: Lessons, split: Split, head: Distil, run: Run) -> Taught:
         student[held] = learnt.predict(X[held])
         seconds += time.perf_counter() - began
         teacher[held] = taught_by.predict(take(lessons.data.X, lessons.teacher)[held])
-        groups, blocks = split.inner_groups(train), widths(lessons.student)
-        untaught = clone(head).fit(X[train], y[train], groups=groups, blocks=blocks)
+        groups, ours = split.inner_groups(train), widths(lessons.student)
+        untaught = clone(head).fit(X[train], y[train], groups=groups, widths=ours)
         plain[held] = untaught.predict(X[held])
         chosen.append(learnt.chosen)
     held = split.validation

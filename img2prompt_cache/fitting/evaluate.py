@@ -105,4 +105,4 @@ def fit_rows(head: Head, data: Dataset, split: Split, rows: NDArray[np.int64]) -
     more: dict[str, Any] = {} if data.texts is None else {"texts": data.texts[rows]}
     if data.views is not None:
         more["views"] = data.views[rows]
-    return head.fit(data.X[rows], data.y[rows], groups=split.inner_groups(rows), blocks=data.blocks, **more)
+    return head.fit(data.X[rows], data.y[rows], groups=split.inner_groups(rows), widths=data.blocks, **more)

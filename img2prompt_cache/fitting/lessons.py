@@ -105,11 +105,11 @@ class Lessons:
         """
         groups = split.inner_groups(rows)
         y = self.data.y[rows]
-        seen, blocks = take(self.data.X, self.teacher)[rows], widths(self.teacher)
-        predictions, _ = teacher.out_of_fold(seen, y, groups=groups, blocks=blocks)
+        seen, taught_on = take(self.data.X, self.teacher)[rows], widths(self.teacher)
+        predictions, _ = teacher.out_of_fold(seen, y, groups=groups, widths=taught_on)
         weights = best_weights(overlaps(predictions, y))
         fitted: Blend = clone(teacher).set_params(weights=weights.tolist())
-        fitted.fit(seen, y, groups=groups, blocks=blocks)
+        fitted.fit(seen, y, groups=groups, widths=taught_on)
         more = None
         if len(self.more):
             more = take(self.more, self.student), fitted.predict(take(self.more, self.teacher))
@@ -118,7 +118,7 @@ class Lessons:
             take(self.data.X, self.student)[rows],
             y,
             groups=groups,
-            blocks=widths(self.student),
+            widths=widths(self.student),
             taught=mix(predictions, weights),
             more=more,
         )

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.utils.validation import check_is_fitted
 
 from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.space import Space
 from img2prompt_cache.numerics.metrics import cosine, mean_cosine
 
@@ -22,14 +24,16 @@ if TYPE_CHECKING:
     Targets = NDArray[np.float32]
     Groups = NDArray[np.int64]
     State = dict[str, NDArray[Any]]
-    Report = Callable[[int, float], None]
+    OnStep = Callable[[int, float], None]
 
 
-class Head(BaseEstimator):  # type: ignore[misc]
+class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """A regressor from cached features to the target embedding.
 
     Constructor arguments are the settings, stored under their own names (scikit-learn's rule), so
     `get_params` and `clone` work. Fitted values are attributes that end in an underscore.
+
+    `fit` and `predict` check their arguments, once for all heads. A head computes in `_fit` and `_predict`.
 
     Class attributes
     ----------------
@@ -59,39 +63,128 @@ class Head(BaseEstimator):  # type: ignore[misc]
     space: ClassVar[Space] = {}
     warm_up: ClassVar[int] = 0
 
+    n_features_in_: int
+
     def fit(
         self,
-        X: Features,
-        y: Targets,
+        X: Any,
+        y: Any,
         *,
         groups: Groups | None = None,
-        blocks: tuple[int, ...] | None = None,
-        validation: tuple[Features, Targets] | None = None,
+        widths: Sequence[int] | None = None,
+        validation: tuple[Any, Any] | None = None,
     ) -> Self:
         """Fit the head.
 
         Parameters
         ----------
-        X : numpy.ndarray, float32, shape (n, p)
-            Joined features, one row per pair.
-        y : numpy.ndarray, float32, shape (n, t)
+        X : array-like, shape (n, p)
+            Features of one or more backbones, concatenated: one row per pair. Computed with as float32.
+        y : array-like, shape (n, t)
             Unit-norm targets.
-        groups : numpy.ndarray, int64, shape (n,), optional
-            Rows of one group never sit on both sides of an inner split. Each row its own group if absent.
-        blocks : tuple of int, optional
-            Widths of the joined backbones, summing to p. One block if absent.
-        validation : pair of arrays, optional
+        groups : array-like of int, shape (n,), optional
+            Rows of one group are never on both sides of an inner split. Each row is its own group if absent.
+        widths : sequence of int, optional
+            Number of features of each backbone, summing to p. All are of one backbone if absent.
+        validation : pair of array-like, optional
             Features and targets watched for early stopping; heads that do not stop early ignore it.
+
+        Raises
+        ------
+        DataError
+            If the arrays do not fit each other, have no rows, or hold a value that is not finite in float32.
+        UsageError
+            If a setting is out of range.
+        TypeError
+            If an array is sparse, or an element is no number.
         """
-        raise NotImplementedError
+        return self._check_and_fit(X, y, groups, widths, validation)
 
-    def predict(self, X: Features) -> Targets:
-        """Predict unit-norm embeddings: float32, shape (n, t)."""
-        raise NotImplementedError
+    def predict(self, X: Any) -> Targets:
+        """Predict embeddings.
 
-    def score(self, X: Features, y: Targets) -> float:
+        Parameters
+        ----------
+        X : array-like, shape (n, p)
+            Features as in `fit`.
+
+        Returns
+        -------
+        numpy.ndarray, float32, shape (n, t)
+            Of unit norm.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the head is not fitted.
+        DataError
+            If the number of features is not that of `fit`, or a value is not finite in float32.
+        """
+        check_is_fitted(self)
+        X = self._check_inputs(X)
+        checks.same_width(X, self)
+        return self._predict(X)
+
+    def score(self, X: Any, y: Any) -> float:
         """Mean cosine similarity between `predict(X)` and `y`."""
-        return mean_cosine(self.predict(X), y)
+        return mean_cosine(self.predict(X), checks.targets(y, self))
+
+    def _check_and_fit(
+        self,
+        X: Any,
+        y: Any,
+        groups: Groups | None,
+        widths: Sequence[int] | None,
+        validation: tuple[Any, Any] | None,
+        **more: Any,
+    ) -> Self:
+        """Check the arguments of `fit`, then fit; `more` are those that only this head takes."""
+        self._check_settings()
+        X = self._check_inputs(X)
+        y, groups, widths = checks.rows(X, y, groups, widths, self)
+        if validation is not None:
+            held = self._check_inputs(validation[0])
+            validation = held, checks.rows(held, validation[1], None, None, self)[0]
+        self._fit(X, y, groups=groups, widths=widths, validation=validation, **more)
+        self.n_features_in_ = sum(widths)
+        return self
+
+    def _check_settings(self) -> None:
+        """Check the settings that can be checked without data.
+
+        Raises
+        ------
+        UsageError
+            Naming the setting that is out of range.
+        """
+
+    def _check_inputs(self, X: Any) -> Any:
+        """Check features, and convert them to what `_fit` and `_predict` compute with."""
+        return checks.features(X, self)
+
+    def _fit(
+        self,
+        X: Any,
+        y: Targets,
+        *,
+        groups: Groups,
+        widths: tuple[int, ...],
+        validation: tuple[Any, Targets] | None,
+    ) -> None:
+        """Fit to checked arguments of `fit`, none of them absent but `validation`."""
+        raise NotImplementedError
+
+    def _predict(self, X: Any) -> Targets:
+        """Predict from checked features."""
+        raise NotImplementedError
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that targets are matrices, and whether features are."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = False
+        tags.input_tags.two_d_array = self.takes == "features"
+        return tags
 
     def validate(
         self,
@@ -100,19 +193,19 @@ class Head(BaseEstimator):  # type: ignore[misc]
         held: Sequence[NDArray[np.bool_]],
         *,
         groups: Groups,
-        blocks: tuple[int, ...],
-        report: Report | None = None,
+        widths: tuple[int, ...],
+        on_step: OnStep | None = None,
     ) -> float:
         """Score these settings: mean cosine on rows held out in turns, by clones fitted on the rest.
 
         Parameters
         ----------
-        X, y, groups, blocks
+        X, y, groups, widths
             As for `fit`.
         held : sequence of numpy.ndarray, bool, shape (n,)
             Marks the rows held out, in each turn.
-        report : callable, optional
-            Told a step, from 0, and the score so far; what it raises ends the work.
+        on_step : callable, optional
+            Called with the number of a step, from 0, and the score so far; what it raises ends the work.
 
         Raises
         ------
@@ -121,13 +214,13 @@ class Head(BaseEstimator):  # type: ignore[misc]
         """
         cosines: list[NDArray[np.float64]] = []
         for turn, out in enumerate(held):
-            head = clone(self).fit(X[~out], y[~out], groups=groups[~out], blocks=blocks)
+            head = clone(self).fit(X[~out], y[~out], groups=groups[~out], widths=widths)
             predictions = head.predict(X[out])
             if not np.isfinite(predictions).all():
                 raise Img2PromptError(f"{self.name} predicts NaN or infinity with these settings")
             cosines.append(cosine(predictions, y[out]))
-            if report and turn < len(held) - 1:
-                report(turn, float(np.mean(np.concatenate(cosines))))
+            if on_step and turn < len(held) - 1:
+                on_step(turn, float(np.mean(np.concatenate(cosines))))
         return float(np.mean(np.concatenate(cosines)))
 
     @property

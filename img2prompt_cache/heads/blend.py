@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from img2prompt_cache.data.feature_blocks import spans, take, width, widths
+from img2prompt_cache.data.feature_blocks import Joined, spans, take
+from img2prompt_cache.data.feature_blocks import widths as widths_of
 from img2prompt_cache.data.splits import k_folds
+from img2prompt_cache.data.trunk_rows import TrunkRows
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import checks, make_head
 from img2prompt_cache.heads.base import Head
@@ -18,7 +20,7 @@ from img2prompt_cache.numerics.blending import ablation, best_weights, mix, over
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.data.feature_blocks import Inputs, Joined
+    from img2prompt_cache.data.feature_blocks import Inputs
     from img2prompt_cache.heads.base import Groups, State, Targets
     from img2prompt_cache.models.backbones.taps import Described
     from img2prompt_cache.numerics.blending import F64
@@ -67,66 +69,64 @@ class Blend(Head):
         self._bound = columns
         return self
 
-    def fit(
+    def _check_inputs(self, X: Any) -> Any:
+        """Check features; rows of a trunk column, are checked when they are read."""
+        return X if isinstance(X, TrunkRows | Joined) else checks.features(X, self)
+
+    def _fit(
         self,
         X: Inputs | Joined,
         y: Targets,
         *,
-        groups: Groups | None = None,
-        blocks: tuple[int, ...] | None = None,
+        groups: Groups,
+        widths: tuple[int, ...],
         validation: tuple[Inputs | Joined, Targets] | None = None,
-    ) -> Self:
-        """Fit the members and, where they are not given, find the weights; see `Head.fit`.
-
-        Parameters
-        ----------
-        X : numpy.ndarray, TrunkRows or Joined, shape (n, …)
-            As `joined.join` gives them.
-        y, groups, blocks, validation
-            As for every head.
-
-        Raises
-        ------
-        UsageError
-            If a member or its columns are not there, the weights are none, or a member refuses its settings.
-        """
-        y, groups, blocks = checks.pairs(X, y, groups, blocks)
-        if isinstance(X, np.ndarray):
-            checks.finite("features", X)  # a trunk's rows are looked at where they are read
+    ) -> None:
         weights, tried = self._given(), []
         if weights is None:
-            predictions, fold = self.out_of_fold(X, y, groups=groups, blocks=blocks)
+            predictions, fold = self.out_of_fold(X, y, groups=groups, widths=widths)
             known = overlaps(predictions, y)
             weights = best_weights(known)
             tried = ablation(known, fold, weights)
         heads = self._make()
-        for head, ranges in zip(heads, self._columns(blocks), strict=True):
+        for head, ranges in zip(heads, self._columns(widths), strict=True):
             held = None if validation is None else (take(validation[0], ranges), validation[1])
-            head.fit(take(X, ranges), y, groups=groups, blocks=widths(ranges), validation=held)
-        return self.take(heads, weights, blocks, tried)
+            head.fit(take(X, ranges), y, groups=groups, widths=widths_of(ranges), validation=held)
+        self.from_fitted(heads, weights, widths, tried)
 
-    def take(
+    def from_fitted(
         self,
         heads: Sequence[Head],
         weights: F64,
-        blocks: tuple[int, ...],
+        widths: tuple[int, ...],
         tried: Sequence[dict[str, float]] = (),
     ) -> Self:
-        """Take members that are fitted already, one head and one weight for each; `tried` is the history."""
+        """Make this a fitted blend of members that are fitted already.
+
+        Parameters
+        ----------
+        heads : sequence of Head
+            One for each of `members`.
+        weights : numpy.ndarray, float64, shape (m,)
+        widths : tuple of int
+            As for `fit`.
+        tried : sequence of dict
+            The `history`.
+        """
         self.heads_, self.weights_ = list(heads), weights
-        self.ranges_ = self._columns(blocks)
-        self.n_features_in_ = sum(blocks)
+        self.ranges_ = self._columns(widths)
+        self.n_features_in_ = sum(widths)
         self.tried_ = list(tried)
         return self
 
     def out_of_fold(
-        self, X: Inputs | Joined, y: Targets, *, groups: Groups, blocks: tuple[int, ...]
+        self, X: Inputs | Joined, y: Targets, *, groups: Groups, widths: tuple[int, ...]
     ) -> tuple[list[Targets], Groups]:
         """Predict each row by members that were fitted on the other folds.
 
         Parameters
         ----------
-        X, y, groups, blocks
+        X, y, groups, widths
             As for `fit`.
 
         Returns
@@ -136,23 +136,19 @@ class Blend(Head):
         fold : numpy.ndarray, int64, shape (n,)
             Grouped folds, 0…`folds`−1.
         """
-        columns = self._columns(blocks)
+        columns = self._columns(widths)
         fold = k_folds(groups, self.folds, self.seed)
         predictions = [np.empty(y.shape, np.float32) for _ in columns]
         for number in range(self.folds):
             held = fold == number
             for head, ranges, found in zip(self._make(), columns, predictions, strict=True):
                 part = take(X, ranges)
-                head.fit(part[~held], y[~held], groups=groups[~held], blocks=widths(ranges))
+                head.fit(part[~held], y[~held], groups=groups[~held], widths=widths_of(ranges))
                 found[held] = head.predict(part[held])
         return predictions, fold
 
-    def predict(self, X: Inputs | Joined) -> Targets:
-        """Predict unit-norm embeddings: float32, shape (n, t). A member of weight 0 is not asked."""
-        if width(X) != self.n_features_in_:
-            raise Img2PromptError(
-                f"features of shape {X.shape} do not fit a head fitted on {self.n_features_in_} columns"
-            )
+    def _predict(self, X: Inputs | Joined) -> Targets:
+        """Mix the predictions of the members; one of weight 0 is not asked."""
         asked = np.flatnonzero(self.weights_)
         found = [self.heads_[member].predict(take(X, self.ranges_[member])) for member in asked]
         return mix(found, self.weights_[asked])
@@ -195,11 +191,11 @@ class Blend(Head):
                 head.load_state(own)
             except Img2PromptError as error:
                 raise Img2PromptError(f"member {number} ({head.name}): {error}") from None
-        return self.take(heads, weights, (width,))
+        return self.from_fitted(heads, weights, (width,))
 
     def _given(self) -> F64 | None:
         if not self.members:
-            raise UsageError("a blend needs members; name runs with --members RUN,RUN")
+            raise UsageError("a blend needs `members`: name two runs or more")
         if self.weights is None:
             return None
         weights = np.asarray(self.weights, np.float64)
@@ -217,13 +213,13 @@ class Blend(Head):
                 raise UsageError(f"a blend's member is a head other than a blend, not {member.get('head')!r}")
         return [make_head(member["head"], **member.get("settings", {})) for member in self.members]
 
-    def _columns(self, blocks: tuple[int, ...]) -> list[list[tuple[int, int]]]:
-        everything = spans(blocks)
+    def _columns(self, widths: tuple[int, ...]) -> list[list[tuple[int, int]]]:
+        everything = spans(widths)
         found = [[(start, stop) for start, stop in m.get("columns", everything)] for m in self.members]
         for ranges in found:
             whole = all(isinstance(edge, int) for each in ranges for edge in each)
-            if not (ranges and whole and all(0 <= start < stop <= sum(blocks) for start, stop in ranges)):
-                raise UsageError(f"a blend's member takes columns {ranges} of {sum(blocks)}")
+            if not (ranges and whole and all(0 <= start < stop <= sum(widths) for start, stop in ranges)):
+                raise UsageError(f"a blend's member takes columns {ranges} of {sum(widths)}")
         return found
 
 

@@ -2,83 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.utils.validation import check_array
 
 from img2prompt_cache.data.feature_blocks import width
-from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.errors import DataError, Img2PromptError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.heads.base import Features, Groups, Targets
+    from img2prompt_cache.heads.base import Features, Groups, Head, Targets
 
 
-def training(
-    X: Features, y: Targets, groups: Groups | None, blocks: tuple[int, ...] | None
-) -> tuple[Features, Targets, Groups, tuple[int, ...]]:
-    """Check the arguments of `Head.fit` and fill in the absent ones.
+def features(X: Any, head: Head, what: str = "features") -> Features:
+    """Check features and give them as float32, shape (n, p); without a copy where they are that already.
+
+    Messages call them `what`.
+
+    Raises
+    ------
+    DataError
+        If they are no matrix of finite real numbers.
+    TypeError
+        If they are sparse, or an element is no number.
+    """
+    return finite(what, _array(X, head, input_name="X"))
+
+
+def targets(y: Any, head: Head) -> Targets:
+    """Check targets and give them as float32, shape (n, t).
+
+    Raises
+    ------
+    DataError, TypeError
+        As `features`.
+    """
+    if y is None:
+        raise DataError(f"{head.name} requires y to be passed, but the target y is None")
+    array = _array(y, head, input_name="y", ensure_2d=False)
+    if array.ndim != 2:
+        raise DataError(
+            f"y has shape {array.shape}, but each target is a vector: give a matrix with as many rows as X, "
+            "or y.reshape(-1, 1) if each target is a number"
+        )
+    return finite("targets", array)
+
+
+def rows(
+    X: Any, y: Any, groups: Any | None, widths: Sequence[int] | None, head: Head
+) -> tuple[Targets, Groups, tuple[int, ...]]:
+    """Check the other arguments of `Head.fit` against `X` (n, …), and fill in the absent ones.
 
     Returns
     -------
-    X, y : numpy.ndarray, float32, shapes (n, p) and (n, t)
+    y : numpy.ndarray, float32, shape (n, t)
     groups : numpy.ndarray, int64, shape (n,)
         Each row its own where there were none.
-    blocks : tuple of int
-        (p,) where there were none.
+    widths : tuple of int
+        The number of values of a row of `X` where there were none.
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit each other: a mistake of the caller, not of the data.
-    Img2PromptError
-        If there are no rows, or a value is not finite.
+    DataError, TypeError
+        If they do not fit each other, there are no rows, or a target is not finite.
     """
-    if X.ndim != 2:
-        raise ValueError(f"features {X.shape} must be a matrix")
-    y, groups, blocks = pairs(X, y, groups, blocks)
-    return finite("features", X), y, groups, blocks
-
-
-def pairs(
-    X: Any, y: Targets, groups: Groups | None, blocks: tuple[int, ...] | None
-) -> tuple[Targets, Groups, tuple[int, ...]]:
-    """Check the same where `X` (n, …) need not be a matrix, and without looking into it.
-
-    Returns
-    -------
-    y, groups, blocks
-        As `training` gives them.
-
-    Raises
-    ------
-    ValueError, Img2PromptError
-        As `training`.
-    """
-    if y.ndim != 2 or len(X) != len(y):
-        raise ValueError(f"features {X.shape} and targets {y.shape} must be of as many rows")
+    y = targets(y, head)
+    if len(X) != len(y):
+        raise DataError(f"features {X.shape} and targets {y.shape} must have the same number of rows")
     if len(X) == 0:
-        raise Img2PromptError("there are no pairs to fit a head on")
-    groups = np.arange(len(X)) if groups is None else groups
-    blocks = (width(X),) if blocks is None else tuple(blocks)
-    if groups.shape != (len(X),) or sum(blocks) != width(X):
-        raise ValueError(f"groups {groups.shape} and blocks {blocks} do not fit features {X.shape}")
-    return finite("targets", y), groups, blocks
+        raise DataError("there are no pairs to fit a head on: 0 samples")
+    groups = np.arange(len(X)) if groups is None else np.asarray(groups)
+    widths = (width(X),) if widths is None else tuple(widths)
+    if groups.shape != (len(X),) or sum(widths) != width(X):
+        raise DataError(f"groups {groups.shape} and widths {widths} do not fit features {X.shape}")
+    return y, groups, widths
 
 
-def queries(X: Features, width: int) -> Features:
-    """Check the argument of `Head.predict` against the width the head was fitted on.
+def same_width(X: Any, head: Head) -> None:
+    """Check that features have as many columns as those that a head was fitted on.
 
     Raises
     ------
-    Img2PromptError
-        If the width differs or a value is not finite.
+    DataError
+        In scikit-learn's words.
     """
-    if X.ndim != 2 or X.shape[1] != width:
-        raise Img2PromptError(f"features of shape {X.shape} do not fit a head fitted on {width} columns")
-    return finite("features", X)
+    if width(X) != head.n_features_in_:
+        raise DataError(
+            f"X has {width(X)} features, but {type(head).__name__} is expecting "
+            f"{head.n_features_in_} features as input"
+        )
 
 
 def finite(what: str, values: NDArray[Any]) -> NDArray[np.float32]:
@@ -86,17 +101,33 @@ def finite(what: str, values: NDArray[Any]) -> NDArray[np.float32]:
 
     Raises
     ------
-    Img2PromptError
+    DataError
         Naming `what` and the first bad row.
     """
-    # A float64 sum of float32 values cannot overflow, so it is finite exactly when they all are.
-    if not np.isfinite(np.sum(values, dtype=np.float64)):
-        row = int(np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))[0])
-        raise Img2PromptError(
-            f"{what} hold NaN or infinity, first in row {row}; "
-            "run `verify` on the cache, or extract them anew"
-        )
+    require_finite(what, values)
     return np.asarray(values, np.float32)
+
+
+def require_finite(what: str, values: NDArray[Any]) -> None:
+    """Check that each of `values` is finite in float32.
+
+    Raises
+    ------
+    DataError
+        Naming `what` and the first bad row.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = values if values.dtype in (np.float16, np.float32) else values.astype(np.float32)
+        # A float64 sum of float32 values cannot overflow, so it is finite exactly when they all are.
+        if np.isfinite(np.sum(narrow, dtype=np.float64)):
+            return
+    row = int(np.flatnonzero(~np.isfinite(narrow).all(axis=tuple(range(1, narrow.ndim))))[0])
+    if np.isfinite(values[row]).all():
+        raise DataError(f"{what} hold a value that is infinity in float32, first in row {row}; scale them")
+    raise DataError(
+        f"{what} hold NaN or infinity, first in row {row}; `verify()` tells whether the cache is damaged, "
+        "`extract()` makes one anew"
+    )
 
 
 def take(state: Mapping[str, NDArray[Any]], name: str, *shape: int | None) -> NDArray[Any]:
@@ -124,4 +155,15 @@ def take(state: Mapping[str, NDArray[Any]], name: str, *shape: int | None) -> ND
         raise Img2PromptError(
             f"the saved head's {name!r}, {array.dtype} {array.shape}, is not what was fitted; fit it again"
         )
+    return array
+
+
+def _array(values: Any, head: Head, **options: Any) -> NDArray[Any]:
+    """Convert what is like an array; refuse what is sparse, complex or text."""
+    try:
+        array: NDArray[Any] = check_array(
+            values, ensure_all_finite=False, ensure_min_samples=0, estimator=head, **options
+        )
+    except ValueError as error:
+        raise DataError(str(error)) from None
     return array

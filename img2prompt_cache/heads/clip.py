@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -27,19 +28,21 @@ class Clip(Nearest):
 
     def fit(
         self,
-        X: Features,
-        y: Targets,
+        X: Any,
+        y: Any,
         *,
         groups: Groups | None = None,
-        blocks: tuple[int, ...] | None = None,
-        validation: tuple[Features, Targets] | None = None,
-        texts: Features | None = None,
+        widths: Sequence[int] | None = None,
+        validation: tuple[Any, Any] | None = None,
+        texts: Any | None = None,
     ) -> Self:
         """Fit the head; see `Head.fit`.
 
         Parameters
         ----------
-        texts : numpy.ndarray, float32, shape (n, p)
+        X, y, groups, widths, validation
+            As for every head.
+        texts : array-like, shape (n, p)
             The text tower's embedding of each prompt.
 
         Raises
@@ -47,16 +50,28 @@ class Clip(Nearest):
         UsageError
             If there are none, or they have another width than the features: one image tower is compared.
         """
+        return self._check_and_fit(X, y, groups, widths, validation, texts=texts)
+
+    def _fit(
+        self,
+        X: Features,
+        y: Targets,
+        *,
+        groups: Groups,
+        widths: tuple[int, ...],
+        validation: tuple[Features, Targets] | None = None,
+        texts: Any | None = None,
+    ) -> None:
         if texts is None:
-            raise UsageError("head 'clip' compares images with prompts; give fit the texts of the same model")
-        X, y, groups, blocks = checks.training(X, y, groups, blocks)
+            raise UsageError("head 'clip' compares images with prompts; give `texts` of the same model")
+        texts = checks.features(texts, self, "texts")
         if texts.shape != X.shape:
             raise UsageError(
                 f"head 'clip' compares features {X.shape} with texts {texts.shape}: they are not of one model"
             )
-        first = np.sort(np.unique(checks.finite("texts", texts), axis=0, return_index=True)[1])
-        self.blocks_ = np.array([X.shape[1]], np.int64)
+        first = np.sort(np.unique(texts, axis=0, return_index=True)[1])
+        self.widths_ = np.array([X.shape[1]], np.int64)
         self.mean_, self.scale_ = np.zeros(X.shape[1], np.float32), np.ones(X.shape[1], np.float32)
         self.vectors_ = unit(texts[first]).astype(np.float16)
         self.targets_ = unit(y[first])
-        return self._search(X[first], groups[first])
+        self._search(X[first], groups[first])

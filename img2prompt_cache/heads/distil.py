@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -53,44 +53,58 @@ class Distil(Head):
 
     def fit(
         self,
-        X: Features,
-        y: Targets,
+        X: Any,
+        y: Any,
         *,
         groups: Groups | None = None,
-        blocks: tuple[int, ...] | None = None,
-        validation: tuple[Features, Targets] | None = None,
-        taught: Targets | None = None,
-        more: tuple[Features, Targets] | None = None,
+        widths: Sequence[int] | None = None,
+        validation: tuple[Any, Any] | None = None,
+        taught: Any | None = None,
+        more: tuple[Any, Any] | None = None,
     ) -> Self:
         """Fit the mlp; see `Head.fit`.
 
         Parameters
         ----------
-        X, y, groups, blocks, validation
+        X, y, groups, widths, validation
             As for every head.
-        taught : numpy.ndarray, float32, shape (n, t), optional
+        taught : array-like, shape (n, t), optional
             What the teacher predicts for these rows, not having been fitted on them.
-        more : pair of arrays, float32, shapes (m, p) and (m, t), optional
+        more : pair of array-like, shapes (m, p) and (m, t), optional
             Features of rows without a target, and what the teacher predicts for them.
 
         Raises
         ------
         UsageError
             If the share is not 0…1, or the mlp refuses its settings.
+        DataError
+            If an array cannot be used.
         """
+        return self._check_and_fit(X, y, groups, widths, validation, taught=taught, more=more)
+
+    def _check_settings(self) -> None:
         if not 0 <= self.share <= 1:
             raise UsageError(f"distil needs a share of 0…1, not {self.share}")
-        X, y, groups, blocks = checks.training(X, y, groups, blocks)
+
+    def _fit(
+        self,
+        X: Features,
+        y: Targets,
+        *,
+        groups: Groups,
+        widths: tuple[int, ...],
+        validation: tuple[Features, Targets] | None = None,
+        taught: Any | None = None,
+        more: tuple[Any, Any] | None = None,
+    ) -> None:
         if taught is not None:
             y = unit((1 - self.share) * y + self.share * checks.finite("the teacher's predictions", taught))
         if more is not None and self.share:
             X, y = np.concatenate([X, more[0]]), np.concatenate([y, more[1]])
             groups = np.concatenate([groups, groups.max() + 1 + np.arange(len(more[0]))])
-        self.head_ = self._make().fit(X, y, groups=groups, blocks=blocks, validation=validation)
-        return self
+        self.head_ = self._make().fit(X, y, groups=groups, widths=widths, validation=validation)
 
-    def predict(self, X: Features) -> Targets:
-        """Predict unit-norm embeddings: float32, shape (n, t)."""
+    def _predict(self, X: Features) -> Targets:
         return self.head_.predict(X)
 
     @property
@@ -110,6 +124,7 @@ class Distil(Head):
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back."""
         self.head_ = self._make().load_state(state)
+        self.n_features_in_ = self.head_.n_features_in_
         return self
 
     def _make(self) -> Head:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -11,7 +12,7 @@ import numpy as np
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.data.trunk_rows import TrunkRows
 from img2prompt_cache.data.turns import held_in_turn
-from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
+from img2prompt_cache.errors import DataError, Img2PromptError, UsageError, unknown
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.ridge import Ridge
@@ -22,7 +23,7 @@ from img2prompt_cache.numerics.metrics import mean_cosine, mse
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.heads.base import Groups, Report, State, Targets
+    from img2prompt_cache.heads.base import Groups, OnStep, State, Targets
     from img2prompt_cache.heads.neural.finetuning import Inputs, Tuning
     from img2prompt_cache.models.backbones.taps import Described
 
@@ -168,39 +169,42 @@ class Finetune(Head):
 
         self._check_settings()
         if len(columns) != 1:
-            raise UsageError(f"finetune trains one backbone, not {len(columns)}; name one with --features")
+            raise UsageError(f"finetune trains one backbone, not {len(columns)}; name one with `features`")
         self._ending = load_ending(columns[0], self.blocks)
         return self
 
-    def fit(
-        self,
-        X: Inputs,
-        y: Targets,
-        *,
-        groups: Groups | None = None,
-        blocks: tuple[int, ...] | None = None,
-        validation: tuple[Inputs, Targets] | None = None,
-    ) -> Self:
-        """Fit the head; see `Head.fit`.
+    def _check_and_fit(self, X: Any, *rest: Any, **more: Any) -> Self:
+        if isinstance(X, TrunkRows):
+            self.bind((X.column,))
+        return super()._check_and_fit(X, *rest, **more)
 
-        Parameters
-        ----------
-        X : TrunkRows, shape (n, …)
-            Or an array of such values, float32, for a head that `bind` was called of.
-        y, groups, validation
-            As for every head; `validation` holds values at the cut.
-        blocks
-            Ignored: there is one backbone.
+    def _check_inputs(self, X: Any) -> Inputs:
+        """Check values at the cut: TrunkRows, or an array of such values once `bind` was called.
 
         Raises
         ------
         UsageError
-            If a setting is out of range, or the rows are no trunk's; or all rows are one group and `epochs`
-            is absent.
-        Img2PromptError
-            If a value is not finite, or the backbone is not the one the column was made with.
+            If they are rows of no trunk.
+        DataError
+            If their shape is not that of the trunk.
         """
-        groups = self._prepare(X, y, groups)
+        if not hasattr(self, "_ending"):
+            raise UsageError("finetune takes rows of a trunk column; `extract()` makes one with `trunk`")
+        values: Inputs = X if isinstance(X, TrunkRows) else np.asarray(X, np.float32)
+        if values.shape[1:] != self._ending.shape:
+            raise DataError(f"values {values.shape} do not fit a trunk of shape {self._ending.shape}")
+        return values
+
+    def _fit(
+        self,
+        X: Inputs,
+        y: Targets,
+        *,
+        groups: Groups,
+        widths: tuple[int, ...],
+        validation: tuple[Inputs, Targets] | None = None,
+    ) -> None:
+        self._prepare(X, y, groups)
         everything = Side(np.arange(len(X)), validation)
         if self.epochs is not None:
             self.epochs_, self.mix_ = self.epochs, 1.0 if self.mix is None else self.mix
@@ -221,7 +225,6 @@ class Finetune(Head):
             nets, _ = self._run([everything], self.epochs_, stop=False)
         self.network_ = nets[0].settle(self.mix_)
         del self._pooled, self._X, self._y
-        return self
 
     def validate(
         self,
@@ -230,31 +233,29 @@ class Finetune(Head):
         held: Sequence[NDArray[np.bool_]],
         *,
         groups: Groups,
-        blocks: tuple[int, ...],
-        report: Report | None = None,
+        widths: tuple[int, ...],
+        on_step: OnStep | None = None,
     ) -> float:
         """Score these settings as `fit` chooses the epochs: networks of all turns trained together.
 
         A step is an epoch, and the score that of the best one and its best mix, or of the last where `epochs`
         is given.
         """
-        self._prepare(X, y, groups)
+        if isinstance(X, TrunkRows):
+            self.bind((X.column,))
+        self._check_settings()
+        self._prepare(self._check_inputs(X), y, groups)
         sides = [Side(np.flatnonzero(~out), (X[out], y[out])) for out in held]
         epochs = self.max_epochs if self.epochs is None else self.epochs
-        nets, history = self._run(sides, epochs, stop=self.epochs is None, report=report)
+        nets, history = self._run(sides, epochs, stop=self.epochs is None, on_step=on_step)
         del self._pooled, self._X, self._y
         if self.epochs is not None:
             return _watch(nets, sides, 1.0 if self.mix is None else self.mix)["val_cosine"]
         return max(record["val_cosine"] for record in history if not record["epoch"] or "mix" in record)
 
-    def predict(self, X: Inputs) -> Targets:
-        """Predict unit-norm embeddings, float32 (n, t), of values at the cut (n, …)."""
+    def _predict(self, X: Inputs) -> Targets:
         from img2prompt_cache.heads.neural import finetuning
 
-        if X.shape[1:] != self._ending.shape:
-            raise Img2PromptError(
-                f"values of shape {X.shape} do not fit a trunk of shape {self._ending.shape}"
-            )
         return finetuning.predict(self.network_, X)
 
     @property
@@ -288,6 +289,7 @@ class Finetune(Head):
 
         self._check_settings()
         width = len(checks.take(state, "output.bias", None))
+        self.n_features_in_ = math.prod(self._ending.shape)
         network = finetuning.Network(self._ending, width, precision=self.precision)
         wanted = network.weights()
         finetuning.load(
@@ -300,19 +302,14 @@ class Finetune(Head):
         self.history_ = []
         return self
 
-    def _prepare(self, X: Inputs, y: Targets, groups: Groups | None) -> Groups:
-        """Load the tail, pool the rows, and choose the probe's penalty on them."""
+    def _prepare(self, X: Inputs, y: Targets, groups: Groups) -> None:
+        """Pool the rows, and choose the probe's penalty on them."""
         from img2prompt_cache.heads.neural import finetuning
 
-        self._check_settings()
-        if isinstance(X, TrunkRows):
-            self.bind((X.column,))
-        groups = self._check_rows(X, y, groups)
         net = finetuning.Network(self._ending, y.shape[1], precision=self.precision)
         self._pooled, self._X, self._y = finetuning.pool(net, X), X, y
         fold = None if self.alpha is not None else k_folds(groups, self.folds, self.seed)
         self.alpha_ = float(self._probe(np.arange(len(X)), self.alpha, fold).alpha_[0])
-        return groups
 
     def _probe(
         self, rows: NDArray[np.int64], alpha: float | None, fold: NDArray[np.int64] | None = None
@@ -330,7 +327,7 @@ class Finetune(Head):
         )
 
     def _run(
-        self, sides: Sequence[Side], epochs: int, *, stop: bool, report: Report | None = None
+        self, sides: Sequence[Side], epochs: int, *, stop: bool, on_step: OnStep | None = None
     ) -> tuple[list[Tuning], list[dict[str, float]]]:
         """Train one network for each side, epoch by epoch together; choose `epochs_` and `mix_` if `stop`.
 
@@ -364,8 +361,8 @@ class Finetune(Head):
                         f"finetune diverged in epoch {epoch}; lower lr, which is {self.lr:g}"
                     )
                 history.append({**record, "seconds": time.perf_counter() - started})
-                if report:
-                    report(epoch, record["val_cosine"])
+                if on_step:
+                    on_step(epoch, record["val_cosine"])
                 if not stop or not epoch or record["val_cosine"] > best:
                     # The probe is held against the mixes in the end, so it is none to be better than here.
                     best, at = record["val_cosine"] if stop and epoch else best, epoch
@@ -397,23 +394,6 @@ class Finetune(Head):
             some = side.rows[start : start + CHUNK]
             total += len(some) * (1 - mean_cosine(probe.predict(self._pooled[some]), self._y[some]))
         return total / len(side.rows)
-
-    def _check_rows(self, X: Inputs, y: Targets, groups: Groups | None) -> Groups:
-        if not hasattr(self, "_ending"):
-            raise UsageError("finetune is fitted on rows of a trunk column; `extract --trunk K` makes one")
-        if y.ndim != 2 or len(X) != len(y):
-            raise ValueError(f"values {X.shape} and targets {y.shape} must be of as many rows")
-        if X.shape[1:] != self._ending.shape:
-            raise Img2PromptError(
-                f"values of shape {X.shape} do not fit a trunk of shape {self._ending.shape}"
-            )
-        if len(X) == 0:
-            raise Img2PromptError("there are no pairs to fit a head on")
-        checks.finite("targets", y)
-        groups = np.arange(len(X)) if groups is None else groups
-        if groups.shape != (len(X),):
-            raise ValueError(f"groups {groups.shape} do not fit values {X.shape}")
-        return groups
 
     def _check_settings(self) -> None:
         if self.precision not in PRECISIONS:

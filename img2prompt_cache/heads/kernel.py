@@ -68,25 +68,17 @@ class Kernel(Head):
         self.folds = folds
         self.seed = seed
 
-    def fit(
+    def _fit(
         self,
         X: Features,
         y: Targets,
         *,
-        groups: Groups | None = None,
-        blocks: tuple[int, ...] | None = None,
+        groups: Groups,
+        widths: tuple[int, ...],
         validation: tuple[Features, Targets] | None = None,
-    ) -> Self:
-        """Fit the head; see `Head.fit`.
-
-        Raises
-        ------
-        UsageError
-            If a setting is not above 0, or there are fewer groups than folds.
-        """
-        X, y, groups, blocks = checks.training(X, y, groups, blocks)
-        gains = self._given(blocks)
-        self.blocks_ = np.array(blocks, np.int64)
+    ) -> None:
+        gains = self._given(widths)
+        self.widths_ = np.array(widths, np.int64)
         self.mean_, self.scale_ = standardiser(X)
         self.tried_: list[dict[str, float]] = []
         if gains is None or self.alpha is None:
@@ -96,7 +88,7 @@ class Kernel(Head):
                 self._units(X[rows]),
                 unit(y[rows]).astype(np.float64),
                 fold[rows],
-                blocks,
+                widths,
                 gains=gains,
                 alpha=self.alpha,
                 seen=self._note,
@@ -111,11 +103,8 @@ class Kernel(Head):
             self.dual_ = dual.astype(np.float32, order="C")
         else:
             self._fit_landmarks(X, y)
-        return self
 
-    def predict(self, X: Features) -> Targets:
-        """Predict unit-norm embeddings: float32, shape (n, t)."""
-        X = checks.queries(X, len(self.mean_))
+    def _predict(self, X: Features) -> Targets:
         pred = np.empty((len(X), self.dual_.shape[1]), np.float32)
         for start in range(0, len(X), kernel_ridge.ROWS):
             rows = slice(start, start + kernel_ridge.ROWS)
@@ -141,7 +130,7 @@ class Kernel(Head):
             "intercept": self.intercept_,
             "mean": self.mean_,
             "scale": self.scale_,
-            "blocks": self.blocks_,
+            "blocks": self.widths_,
             "gain": self.gains_,
             "alpha": np.array([self.alpha_]),
         }
@@ -150,43 +139,46 @@ class Kernel(Head):
         """Take the fitted arrays back."""
         self.rows_ = checks.take(state, "rows", None, None)
         m, width = self.rows_.shape
+        self.n_features_in_ = width
         self.dual_ = checks.take(state, "dual", m, None)
         self.intercept_ = checks.take(state, "intercept", self.dual_.shape[1])
         self.mean_ = checks.take(state, "mean", width)
         self.scale_ = checks.take(state, "scale", width)
-        self.blocks_ = checks.take(state, "blocks", None)
-        self.gains_ = checks.take(state, "gain", len(self.blocks_))
+        self.widths_ = checks.take(state, "blocks", None)
+        self.gains_ = checks.take(state, "gain", len(self.widths_))
         self.alpha_ = float(checks.take(state, "alpha", 1)[0])
-        if self.blocks_.sum() != width:
+        if self.widths_.sum() != width:
             raise Img2PromptError(
-                f"the saved head's 'blocks' sum to {self.blocks_.sum()}, not {width}; fit it again"
+                f"the saved head's 'blocks' sum to {self.widths_.sum()}, not {width}; fit it again"
             )
         self.tried_ = []
         return self
 
-    def _given(self, blocks: tuple[int, ...]) -> F64 | None:
+    def _check_settings(self) -> None:
         if self.landmarks < 1:
             raise UsageError(f"kernel needs landmarks ≥ 1, not {self.landmarks}")
         if self.alpha is not None and not 0 < self.alpha < np.inf:
             raise UsageError(f"kernel needs a finite alpha > 0, not {self.alpha}")
+
+    def _given(self, widths: tuple[int, ...]) -> F64 | None:
         if self.gain is None:
             return None
         gains = np.atleast_1d(np.asarray(self.gain, np.float64))
         if not ((gains > 0) & (gains < np.inf)).all():
             raise UsageError(f"kernel needs a finite gain > 0, not {self.gain}")
-        if len(gains) not in (1, len(blocks)):
-            raise UsageError(f"kernel got {len(gains)} gains for {len(blocks)} backbones")
-        return np.broadcast_to(gains, len(blocks)).copy()
+        if len(gains) not in (1, len(widths)):
+            raise UsageError(f"kernel got {len(gains)} gains for {len(widths)} backbones")
+        return np.broadcast_to(gains, len(widths)).copy()
 
     def _note(self, gains: F64, alpha: float, cosine: float) -> None:
         named = {f"gain {number}": float(gain) for number, gain in enumerate(gains, 1)}
         self.tried_.append({**named, "alpha": alpha, "cosine": cosine})
 
     def _units(self, X: Features) -> F32:
-        return kernel_ridge.block_units((X - self.mean_) / self.scale_, self.blocks_)
+        return kernel_ridge.block_units((X - self.mean_) / self.scale_, self.widths_)
 
     def _weighed(self, X: Features) -> F32:
-        return kernel_ridge.weigh(self._units(X), self.blocks_, self.gains_)
+        return kernel_ridge.weigh(self._units(X), self.widths_, self.gains_)
 
     def _fit_landmarks(self, X: Features, y: Targets) -> None:
         # Leverages of more rows than these would change little: the sample is of the same distribution.

@@ -55,36 +55,28 @@ class Knn(Nearest):
         self.folds = folds
         self.seed = seed
 
-    def fit(
+    def _check_settings(self) -> None:
+        if (self.k is not None and self.k < 1) or (self.power is not None and self.power < 0):
+            raise UsageError(f"knn needs k ≥ 1 and power ≥ 0, not k={self.k} and power={self.power}")
+
+    def _fit(
         self,
         X: Features,
         y: Targets,
         *,
-        groups: Groups | None = None,
-        blocks: tuple[int, ...] | None = None,
+        groups: Groups,
+        widths: tuple[int, ...],
         validation: tuple[Features, Targets] | None = None,
-    ) -> Self:
-        """Fit the head; see `Head.fit`.
-
-        Raises
-        ------
-        UsageError
-            If k < 1, the power is negative, or k and the power must be chosen on more folds than groups.
-        """
-        if (self.k is not None and self.k < 1) or (self.power is not None and self.power < 0):
-            raise UsageError(f"knn needs k ≥ 1 and power ≥ 0, not k={self.k} and power={self.power}")
-        X, y, groups, blocks = checks.training(X, y, groups, blocks)
-        super().fit(X, y, groups=groups, blocks=blocks)
+    ) -> None:
+        super()._fit(X, y, groups=groups, widths=widths)
         if self.k is not None and self.power is not None:
             self.tried_, self.k_, self.power_ = [], self.k, self.power
-            return self
+            return
         self.tried_ = self._try(y, k_folds(groups, self.folds, self.seed))
         best = max(self.tried_, key=lambda record: record["cosine"])
         self.k_, self.power_ = int(best["k"]), best["power"]
-        return self
 
-    def predict(self, X: Features) -> Targets:
-        """Predict unit-norm embeddings: float32, shape (n, t)."""
+    def _predict(self, X: Features) -> Targets:
         return self._average(X, self.k_, self.power_)
 
     @property

@@ -22,24 +22,18 @@ class Mean(Head):
 
     name = "mean"
 
-    def fit(
+    def _fit(
         self,
         X: Features,
         y: Targets,
         *,
-        groups: Groups | None = None,
-        blocks: tuple[int, ...] | None = None,
+        groups: Groups,
+        widths: tuple[int, ...],
         validation: tuple[Features, Targets] | None = None,
-    ) -> Self:
-        """Fit the head; see `Head.fit`."""
-        X, y, _, _ = checks.training(X, y, groups, blocks)
-        self.n_features_in_ = X.shape[1]
+    ) -> None:
         self.mean_ = unit(y.mean(axis=0, keepdims=True, dtype=np.float64))
-        return self
 
-    def predict(self, X: Features) -> Targets:
-        """Predict unit-norm embeddings: float32, shape (n, t)."""
-        X = checks.queries(X, self.n_features_in_)
+    def _predict(self, X: Features) -> Targets:
         return np.repeat(self.mean_, len(X), axis=0)
 
     def state(self) -> State:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.base import clone
 
-from img2prompt_cache.errors import UsageError, unknown
+from img2prompt_cache.errors import DataError, UsageError, unknown
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.neural.epochs import inner_sides, train
@@ -24,7 +24,7 @@ from img2prompt_cache.numerics.metrics import unit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.heads.base import Features, Groups, Report, State, Targets
+    from img2prompt_cache.heads.base import Features, Groups, OnStep, State, Targets
 
 MAX_LAYERS, MAX_WIDTH = 16, 1 << 16
 LEAST = {
@@ -130,18 +130,20 @@ class Mlp(Head):
 
     def fit(
         self,
-        X: Features,
-        y: Targets,
+        X: Any,
+        y: Any,
         *,
         groups: Groups | None = None,
-        blocks: tuple[int, ...] | None = None,
-        validation: tuple[Features, Targets] | None = None,
+        widths: Sequence[int] | None = None,
+        validation: tuple[Any, Any] | None = None,
         views: NDArray[np.floating[Any]] | None = None,
     ) -> Self:
         """Fit the head; see `Head.fit`.
 
         Parameters
         ----------
+        X, y, groups, widths, validation
+            As for every head.
         views : numpy.ndarray, float16 or float32, shape (n, v, p), optional
             Features of augmented views of the same images.
 
@@ -150,10 +152,20 @@ class Mlp(Head):
         UsageError
             If a setting is unknown or out of range, or all rows are one group and `epochs` is absent.
         """
-        self._check_settings()
-        X, y, groups, _ = checks.training(X, y, groups, blocks)
+        return self._check_and_fit(X, y, groups, widths, validation, views=views)
+
+    def _fit(
+        self,
+        X: Features,
+        y: Targets,
+        *,
+        groups: Groups,
+        widths: tuple[int, ...],
+        validation: tuple[Features, Targets] | None = None,
+        views: NDArray[np.floating[Any]] | None = None,
+    ) -> None:
         pairs = Pairs(X, y, self._checked(views, X))
-        held = None if validation is None else Pairs(*checks.training(*validation, None, None)[:2])
+        held = None if validation is None else Pairs(*validation)
         if self.epochs is not None:
             course = train(self, [(pairs, held)], self.epochs, stop=False)
         elif held is not None:
@@ -168,7 +180,6 @@ class Mlp(Head):
         (net,) = course.nets
         self.mean_, self.scale_, self.network_ = net.mean, net.scale, net.network
         self.epochs_, self.drops_, self.history_ = course.epochs, course.drops, course.history
-        return self
 
     def validate(
         self,
@@ -177,8 +188,8 @@ class Mlp(Head):
         held: Sequence[NDArray[np.bool_]],
         *,
         groups: Groups,
-        blocks: tuple[int, ...],
-        report: Report | None = None,
+        widths: tuple[int, ...],
+        on_step: OnStep | None = None,
     ) -> float:
         """Score these settings as `fit` chooses the epochs: networks of all turns trained together.
 
@@ -188,14 +199,12 @@ class Mlp(Head):
         pairs = Pairs(X, y)
         sides = [(pairs.take(~out), pairs.take(out)) for out in held]
         if self.epochs is not None:
-            course = train(self, sides, self.epochs, stop=False, report=report)
+            course = train(self, sides, self.epochs, stop=False, on_step=on_step)
             return course.history[-1]["val_cosine"]
-        course = train(self, sides, self.max_epochs, stop=True, report=report)
+        course = train(self, sides, self.max_epochs, stop=True, on_step=on_step)
         return max(record["val_cosine"] for record in course.history)
 
-    def predict(self, X: Features) -> Targets:
-        """Predict unit-norm embeddings: float32, shape (n, t)."""
-        X = checks.queries(X, len(self.mean_))
+    def _predict(self, X: Features) -> Targets:
         return unit(predict(self.network_, self.mean_, self.scale_, X))
 
     @property
@@ -227,6 +236,7 @@ class Mlp(Head):
         """Take the fitted arrays back."""
         self._check_settings()
         self.mean_ = checks.take(state, "mean", None)
+        self.n_features_in_ = len(self.mean_)
         self.scale_ = checks.take(state, "scale", len(self.mean_))
         self.epochs_ = int(checks.take(state, "epochs", 1)[0])
         self.drops_ = checks.take(state, "drops", None).tolist() if self.schedule == "plateau" else []
@@ -267,8 +277,8 @@ class Mlp(Head):
         if views is None:
             raise UsageError(f"{self.name} with views=true takes views, and there are none")
         if views.ndim != 3 or (views.shape[0], views.shape[2]) != X.shape:
-            raise ValueError(f"views {views.shape} do not fit features {X.shape}")
-        checks.finite("views", views)
+            raise DataError(f"views {views.shape} do not fit features {X.shape}")
+        checks.require_finite("views", views)
         return views
 
     def _check_settings(self) -> None:

@@ -42,27 +42,24 @@ class Nearest(Head):
     cells_: Cells | None
     vectors_: NDArray[np.float16]
 
-    def fit(
+    def _fit(
         self,
         X: Features,
         y: Targets,
         *,
-        groups: Groups | None = None,
-        blocks: tuple[int, ...] | None = None,
+        groups: Groups,
+        widths: tuple[int, ...],
         validation: tuple[Features, Targets] | None = None,
-    ) -> Self:
-        """Fit the head; see `Head.fit`."""
-        X, y, groups, blocks = checks.training(X, y, groups, blocks)
-        self.blocks_ = np.array(blocks, np.int64)
+    ) -> None:
+        self.widths_ = np.array(widths, np.int64)
         self.mean_, self.scale_ = standardiser(X)
         self.vectors_ = np.empty(X.shape, np.float16)
         for start in range(0, len(X), ROWS):
             self.vectors_[start : start + ROWS] = self._vectors(X[start : start + ROWS])
         self.targets_ = unit(y)
-        return self._search(X, groups)
+        self._search(X, groups)
 
-    def predict(self, X: Features) -> Targets:
-        """Predict unit-norm embeddings: float32, shape (n, t)."""
+    def _predict(self, X: Features) -> Targets:
         return self._average(X, 1, 0.0)
 
     @property
@@ -85,7 +82,7 @@ class Nearest(Head):
         `recall` (1,); the index is built of them anew, because one that FAISS wrote cannot be checked.
         """
         state: State = {
-            "blocks": self.blocks_,
+            "blocks": self.widths_,
             "mean": self.mean_,
             "scale": self.scale_,
             "vectors": self.vectors_,
@@ -97,18 +94,19 @@ class Nearest(Head):
         """Take the fitted arrays back."""
         self.vectors_ = checks.take(state, "vectors", None, None)
         n, width = self.vectors_.shape
+        self.n_features_in_ = width
         self.targets_ = checks.take(state, "targets", n, None)
         self.mean_ = checks.take(state, "mean", width)
         self.scale_ = checks.take(state, "scale", width)
-        self.blocks_ = checks.take(state, "blocks", None)
-        if self.blocks_.sum() != width:
+        self.widths_ = checks.take(state, "blocks", None)
+        if self.widths_.sum() != width:
             raise Img2PromptError(
-                f"the saved head's 'blocks' sum to {self.blocks_.sum()}, not {width}; fit it again"
+                f"the saved head's 'blocks' sum to {self.widths_.sum()}, not {width}; fit it again"
             )
-        return self._indexed(Cells.from_arrays(state) if "cell" in state else None)
+        self._index(Cells.from_arrays(state) if "cell" in state else None)
+        return self
 
     def _average(self, X: Features, k: int, power: float) -> Targets:
-        X = checks.queries(X, len(self.mean_))
         pred = np.empty((len(X), self.targets_.shape[1]), np.float32)
         for start in range(0, len(X), ROWS):
             distances, rows = nearest(self.index_, self._vectors(X[start : start + ROWS]), k)
@@ -117,22 +115,21 @@ class Nearest(Head):
         return unit(pred)
 
     def _vectors(self, X: Features) -> Features:
-        parts = np.split((X - self.mean_) / self.scale_, np.cumsum(self.blocks_)[:-1], axis=1)
+        parts = np.split((X - self.mean_) / self.scale_, np.cumsum(self.widths_)[:-1], axis=1)
         joined: Features = np.hstack([unit(part) for part in parts]) / np.float32(np.sqrt(len(parts)))
         return joined
 
-    def _search(self, X: Features, groups: Groups) -> Self:
+    def _search(self, X: Features, groups: Groups) -> None:
         """Index the vectors for queries such as X: row for row, what each would be asked for by."""
         if len(X) <= EXACT:
-            return self._indexed(None)
+            self._index(None)
+            return
         drawn, held = hold_back(groups, SEED)
         self.cells_, self.index_ = fit_cells(self.vectors_, self._vectors(X[drawn]), held, SEED)
-        return self
 
-    def _indexed(self, cells: Cells | None) -> Self:
+    def _index(self, cells: Cells | None) -> None:
         self.cells_ = cells
         if cells is None:
             self.index_ = flat_index(self.vectors_.astype(np.float32))
         else:
             self.index_ = cell_index(self.vectors_, cells)
-        return self

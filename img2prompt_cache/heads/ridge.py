@@ -65,21 +65,21 @@ class Ridge(Head):
 
     def fit(
         self,
-        X: Features,
-        y: Targets,
+        X: Any,
+        y: Any,
         *,
         groups: Groups | None = None,
-        blocks: tuple[int, ...] | None = None,
-        validation: tuple[Features, Targets] | None = None,
-        sample_weight: F64 | None = None,
+        widths: Sequence[int] | None = None,
+        validation: tuple[Any, Any] | None = None,
+        sample_weight: Any | None = None,
     ) -> Self:
         """Fit the head; see `Head.fit`.
 
         Parameters
         ----------
-        X, y, groups, blocks, validation
+        X, y, groups, widths, validation
             As for every head.
-        sample_weight : numpy.ndarray, shape (n,), optional
+        sample_weight : array-like, shape (n,), optional
             How much each row counts, above 0, in fitting and in choosing.
 
         Raises
@@ -87,7 +87,18 @@ class Ridge(Head):
         UsageError
             If a penalty or weight is not above 0, `choose` is unknown, or there are fewer groups than folds.
         """
-        X, y, groups, blocks = checks.training(X, y, groups, blocks)
+        return self._check_and_fit(X, y, groups, widths, validation, sample_weight=sample_weight)
+
+    def _fit(
+        self,
+        X: Features,
+        y: Targets,
+        *,
+        groups: Groups,
+        widths: tuple[int, ...],
+        validation: tuple[Features, Targets] | None = None,
+        sample_weight: Any | None = None,
+    ) -> None:
         weight = None if sample_weight is None else np.asarray(sample_weight, np.float64)
         if weight is not None and not (
             weight.shape == (len(X),) and 0 < weight.min() <= weight.max() < np.inf
@@ -97,15 +108,14 @@ class Ridge(Head):
             np.zeros(len(X), np.int64) if self.alpha is not None else k_folds(groups, self.folds, self.seed)
         )
 
-        Z, widths, bases, mean = reduce_blocks(X, blocks)
+        Z, reduced, bases, mean = reduce_blocks(X, widths)
 
         rows = gram.Rows(Z, y, fold, weight)
-        self.fit_stream(lambda: [rows], len(Z), widths)
-        self.coef_: F32 = lead_back(self.coef_, widths, bases)
-        self.mean_: F32 = mean + lead_back(self.mean_[:, None], widths, bases)[:, 0]
-        return self
+        self.fit_stream(lambda: [rows], len(Z), reduced)
+        self.coef_: F32 = lead_back(self.coef_, reduced, bases)
+        self.mean_: F32 = mean + lead_back(self.mean_[:, None], reduced, bases)[:, 0]
 
-    def fit_stream(self, chunks: Chunks, n: int, blocks: tuple[int, ...]) -> Self:
+    def fit_stream(self, chunks: Chunks, n: int, widths: tuple[int, ...]) -> Self:
         """Fit on rows that need not fit in memory.
 
         Parameters
@@ -115,8 +125,8 @@ class Ridge(Head):
             numbers are 0…`folds`−1; with a given penalty all 0.
         n : int
             How many rows there are.
-        blocks : tuple of int
-            Widths of the joined backbones, summing to p.
+        widths : tuple of int
+            Number of features of each backbone, summing to p.
 
         Raises
         ------
@@ -125,22 +135,21 @@ class Ridge(Head):
         Img2PromptError
             If a value is not finite.
         """
-        alpha = self._given(blocks)
+        alpha = self._given(widths)
         if self.choose not in CHOICES:
             raise unknown("value of ridge's setting 'choose'", self.choose, CHOICES)
         by_fold = gram.accumulate(chunks(), self.folds if alpha is None else 1)
         total = reduce(add, by_fold)
-        scale = gram.block_scale(total, blocks)
+        scale = gram.block_scale(total, widths)
         self.tried_: list[dict[str, float]] = []
         if alpha is None:
-            alpha = self._chosen(chunks, n, by_fold, total, scale, blocks)
+            alpha = self._chosen(chunks, n, by_fold, total, scale, widths)
         self.alpha_ = alpha
-        self.mean_, self.coef_, self.intercept_ = gram.solve(total, scale, np.repeat(alpha, blocks))
+        self.n_features_in_ = sum(widths)
+        self.mean_, self.coef_, self.intercept_ = gram.solve(total, scale, np.repeat(alpha, widths))
         return self
 
-    def predict(self, X: Features) -> Targets:
-        """Predict unit-norm embeddings: float32, shape (n, t)."""
-        X = checks.queries(X, len(self.mean_))
+    def _predict(self, X: Features) -> Targets:
         return unit((X - self.mean_) @ self.coef_ + self.intercept_)
 
     @property
@@ -163,28 +172,29 @@ class Ridge(Head):
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back."""
         self.coef_ = checks.take(state, "coef", None, None)
-        self.mean_ = checks.take(state, "mean", self.coef_.shape[0])
+        self.n_features_in_ = self.coef_.shape[0]
+        self.mean_ = checks.take(state, "mean", self.n_features_in_)
         self.intercept_ = checks.take(state, "intercept", self.coef_.shape[1])
         self.alpha_ = checks.take(state, "alpha", None)
         self.tried_ = []
         return self
 
-    def _given(self, blocks: tuple[int, ...]) -> F64 | None:
+    def _given(self, widths: tuple[int, ...]) -> F64 | None:
         if self.alpha is None:
             return None
         alpha = np.atleast_1d(np.asarray(self.alpha, np.float64))
         if not ((alpha > 0) & (alpha < np.inf)).all():
             raise UsageError(f"ridge needs a finite alpha > 0, not {self.alpha}")
-        if len(alpha) not in (1, len(blocks)):
-            raise UsageError(f"ridge got {len(alpha)} penalties for {len(blocks)} backbones")
-        return np.broadcast_to(alpha, len(blocks)).copy()
+        if len(alpha) not in (1, len(widths)):
+            raise UsageError(f"ridge got {len(alpha)} penalties for {len(widths)} backbones")
+        return np.broadcast_to(alpha, len(widths)).copy()
 
     def _chosen(
-        self, chunks: Chunks, n: int, by_fold: list[Sums], total: Sums, scale: F64, blocks: tuple[int, ...]
+        self, chunks: Chunks, n: int, by_fold: list[Sums], total: Sums, scale: F64, widths: tuple[int, ...]
     ) -> F64:
-        ratios = banded_ridge.ratios(by_fold, scale, blocks)
+        ratios = banded_ridge.ratios(by_fold, scale, widths)
         alphas = ridge_path.penalties(total.n)
-        banded = scale / np.sqrt(np.repeat(ratios, blocks))
+        banded = scale / np.sqrt(np.repeat(ratios, widths))
         spectra = [ridge_path.decompose(total, held, banded, alphas) for held in by_fold]
         mse: F64 = np.mean([each.mse for each in spectra], axis=0)
         if self.choose == "mse":

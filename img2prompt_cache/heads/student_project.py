@@ -1,4 +1,4 @@
-"""The seed: the three systems of the student project this one grew from, as presets on the cache.
+"""The three systems of the student project that this one grew from, as presets on the cache.
 
 Each trains for exactly its number of epochs on one backbone's pooled feature with MSE, as the project did.
 Two things are as everywhere here: features are standardised, and the output starts at the mean target.
@@ -38,7 +38,7 @@ VITS = {
 }
 """What the systems were made for, and what may stand in for it, by expressions that find it in a spec."""
 
-SEED_SPACE: dict[str, tuple[Any, ...]] = {
+STUDENT_SPACE: dict[str, tuple[Any, ...]] = {
     "lr": (1e-5, 3e-5, 1e-4, 3e-4),
     "batch_size": (16, 32, 64),
     "dropout": (0.2, 0.3, 0.4),
@@ -75,7 +75,7 @@ class Plain(Mlp):
 
 
 @dataclass(eq=False, repr=False)
-class SeedResnet50(Plain):
+class StudentResnet50(Plain):
     """Linear regression on ResNet50's pooled feature: 15 epochs of Adam.
 
     The loss curves in `history` are those of a fit without a grouped fifth of the rows, which it watches;
@@ -84,46 +84,35 @@ class SeedResnet50(Plain):
 
     name = "seed-resnet50"
     prefers: ClassVar[Mapping[str, str]] = RESNETS
-    space: ClassVar[Space] = {setting: Choices(values) for setting, values in SEED_SPACE.items()}
+    space: ClassVar[Space] = {setting: Choices(values) for setting, values in STUDENT_SPACE.items()}
 
-    def fit(
+    def _fit(
         self,
         X: Features,
         y: Targets,
         *,
-        groups: Groups | None = None,
-        blocks: tuple[int, ...] | None = None,
+        groups: Groups,
+        widths: tuple[int, ...],
         validation: tuple[Features, Targets] | None = None,
         views: NDArray[np.floating[Any]] | None = None,
-    ) -> Self:
-        """Fit the head; see `Mlp.fit`.
-
-        Raises
-        ------
-        UsageError
-            If a setting is out of range, or all rows are one group.
-        """
-        if validation is not None:
-            return super().fit(X, y, groups=groups, blocks=blocks, validation=validation, views=views)
-        X, y, groups, _ = checks.training(X, y, groups, blocks)
-        watched = _watched(clone(self), X, y, groups, views)
-        super().fit(X, y, views=views)
+    ) -> None:
+        watched = _watched(clone(self), X, y, groups, views) if validation is None else self
+        super()._fit(X, y, groups=groups, widths=widths, validation=validation, views=views)
         self.history_ = watched.history
-        return self
 
 
 @dataclass(eq=False, repr=False)
-class SeedVit(SeedResnet50):
+class StudentVit(StudentResnet50):
     """The same on the pooled feature of a ViT."""
 
     name = "seed-vit"
     prefers: ClassVar[Mapping[str, str]] = VITS
 
 
-class SeedTunedResnet(Head):
+class StudentTunedResnet(Head):
     """One hidden layer on ResNet50's pooled feature: 20 epochs, its settings found by random search.
 
-    Settings that are absent are drawn from `SEED_SPACE`, no draw twice. Each trial is fitted without a
+    Settings that are absent are drawn from `STUDENT_SPACE`, no draw twice. Each trial is fitted without a
     grouped fifth of the rows; what had the smallest squared error on these after its last epoch is fitted to
     all rows.
 
@@ -163,29 +152,23 @@ class SeedTunedResnet(Head):
         self.epochs = epochs
         self.seed = seed
 
-    def fit(
+    def _check_settings(self) -> None:
+        if self.optimizer is not None and self.optimizer not in STUDENT_SPACE["optimizer"]:
+            raise unknown(
+                f"value of {self.name}'s setting 'optimizer'", self.optimizer, STUDENT_SPACE["optimizer"]
+            )
+        if self.trials < 1:
+            raise UsageError(f"{self.name} needs trials ≥ 1, not {self.trials}")
+
+    def _fit(
         self,
         X: Features,
         y: Targets,
         *,
-        groups: Groups | None = None,
-        blocks: tuple[int, ...] | None = None,
+        groups: Groups,
+        widths: tuple[int, ...],
         validation: tuple[Features, Targets] | None = None,
-    ) -> Self:
-        """Fit the head; see `Head.fit`.
-
-        Raises
-        ------
-        UsageError
-            If a setting is out of range, or all rows are one group.
-        """
-        if self.optimizer is not None and self.optimizer not in SEED_SPACE["optimizer"]:
-            raise unknown(
-                f"value of {self.name}'s setting 'optimizer'", self.optimizer, SEED_SPACE["optimizer"]
-            )
-        if self.trials < 1:
-            raise UsageError(f"{self.name} needs trials ≥ 1, not {self.trials}")
-        X, y, groups, _ = checks.training(X, y, groups, blocks)
+    ) -> None:
         draws = self._draw()
         watched = [_watched(self._network(**draw), X, y, groups) for draw in draws]
         best = min(range(len(draws)), key=lambda trial: watched[trial].history[-1]["val_loss"])
@@ -196,10 +179,8 @@ class SeedTunedResnet(Head):
             for trial, (draw, each) in enumerate(zip(draws, watched, strict=True))
             for record in each.history
         ]
-        return self
 
-    def predict(self, X: Features) -> Targets:
-        """Predict unit-norm embeddings: float32, shape (n, t)."""
+    def _predict(self, X: Features) -> Targets:
         return self.head_.predict(X)
 
     @property
@@ -213,7 +194,7 @@ class SeedTunedResnet(Head):
         return self.drawn_
 
     def state(self) -> State:
-        """Give the state of the network, and what was drawn as its places in `SEED_SPACE`."""
+        """Give the state of the network, and what was drawn as its places in `STUDENT_SPACE`."""
         drawn = {f"drawn.{name}": np.array([value]) for name, value in _numbers(self.drawn_).items()}
         return {**self.head_.state(), **drawn}
 
@@ -223,13 +204,16 @@ class SeedTunedResnet(Head):
         sgd = numbers.pop("sgd")
         self.drawn_ = {**numbers, "optimizer": "sgd" if sgd else "adam"}
         self.head_ = self._network(**self.drawn_).load_state(state)
+        self.n_features_in_ = self.head_.n_features_in_
         self.history_ = []
         return self
 
     def _draw(self) -> list[dict[str, Any]]:
-        given = {name: getattr(self, name) for name in SEED_SPACE}
-        options = [values if given[name] is None else (given[name],) for name, values in SEED_SPACE.items()]
-        space = [dict(zip(SEED_SPACE, values, strict=True)) for values in product(*options)]
+        given = {name: getattr(self, name) for name in STUDENT_SPACE}
+        options = [
+            values if given[name] is None else (given[name],) for name, values in STUDENT_SPACE.items()
+        ]
+        space = [dict(zip(STUDENT_SPACE, values, strict=True)) for values in product(*options)]
         random = np.random.default_rng(self.seed)
         return [space[i] for i in random.choice(len(space), min(self.trials, len(space)), replace=False)]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.heads import HEADS, make_head, settings_of, space_of
 from img2prompt_cache.heads.space import Choices, Range, Space, from_json
-from img2prompt_cache.heads.student_project import SEED_SPACE
+from img2prompt_cache.heads.student_project import STUDENT_SPACE
 
-SEED: Space = {setting: Choices(values) for setting, values in SEED_SPACE.items()}
-"""The random search of the seed."""
+STUDENT_PROJECT: Space = {setting: Choices(values) for setting, values in STUDENT_SPACE.items()}
+"""The random search of the student project."""
 
-PRESETS = {"seed": SEED}
+PRESETS = {"seed": STUDENT_PROJECT}
 
 
 def find_space(head: str, name: str | None = None) -> Space:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-    from img2prompt_cache.heads.base import Report
+    from img2prompt_cache.heads.base import OnStep
 
-    Score = Callable[[dict[str, Any], Report | None], float]
+    Score = Callable[[dict[str, Any], OnStep | None], float]
 
 FOLDER = "studies"
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"

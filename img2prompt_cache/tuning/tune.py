@@ -26,7 +26,7 @@ from img2prompt_cache.runs.names import short_name
 from img2prompt_cache.tuning.study import COMPLETE, FAILED, FOLDER, SAMPLERS, FinishedTrial, searching
 
 if TYPE_CHECKING:
-    from img2prompt_cache.heads.base import Head, Report
+    from img2prompt_cache.heads.base import Head, OnStep
 
 FEW, HELD = 5000, 0.2
 """With fewer rows than this a trial is scored on folds; with more, on this share of them."""
@@ -101,9 +101,9 @@ def tune(
     groups = split.inner_groups(rows)
     held = held_in_turn(groups, choice.seed, few=FEW, share=HELD, what="a trial is scored")
 
-    def score(settings: dict[str, Any], report: Report | None) -> float:
+    def score(settings: dict[str, Any], report: OnStep | None) -> float:
         tried = seeded(make_head(choice.head, **settings), choice.seed)
-        return tried.validate(X, y, held, groups=groups, blocks=data.blocks, report=report)
+        return tried.validate(X, y, held, groups=groups, widths=data.blocks, on_step=report)
 
     identity = identify(head, search.space, data, split, _described(UsedColumn.of(target)))
     with searching(file, identity, warm_up=head.warm_up) as study:

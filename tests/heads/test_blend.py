@@ -13,7 +13,7 @@ from img2prompt_cache.numerics.blending import best_weights, mix, overlaps
 
 def test_weights_come_from_rows_that_no_member_was_fitted_on():
     X, y, groups = problem()
-    head = make_head("blend", members=MEMBERS).fit(X, y, groups=groups, blocks=BLOCKS)
+    head = make_head("blend", members=MEMBERS).fit(X, y, groups=groups, widths=BLOCKS)
     fold = k_folds(groups, 5, 0)
     views = [X[:, :12], X[:, [*range(12, 20), *range(12)]], X]
     blocks = [(12,), (8, 12), BLOCKS]
@@ -24,10 +24,10 @@ def test_weights_come_from_rows_that_no_member_was_fitted_on():
         for number in range(5):
             out = fold == number
             made = make_head(member["head"], **given)
-            made.fit(view[~out], y[~out], groups=groups[~out], blocks=widths)
+            made.fit(view[~out], y[~out], groups=groups[~out], widths=widths)
             found[out] = made.predict(view[out])
         held.append(found)
-        made = make_head(member["head"], **given).fit(view, y, groups=groups, blocks=widths)
+        made = make_head(member["head"], **given).fit(view, y, groups=groups, widths=widths)
         whole.append(made.predict(view))
     weights = best_weights(overlaps(held, y))
     np.testing.assert_allclose(head.weights_, weights, atol=1e-6)
@@ -47,7 +47,7 @@ def test_a_member_of_weight_0_is_not_asked():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"members": []}, "needs members"),
+        ({"members": []}, "needs `members`"),
         ({"members": [{"head": "blend"}]}, "other than a blend"),
         ({"members": [{"settings": {}}]}, "not None"),
         ({"members": [{"head": "rigde"}]}, "did you mean ridge"),
@@ -62,7 +62,7 @@ def test_a_member_of_weight_0_is_not_asked():
 def test_wrong_members_and_weights(settings, words):
     X, y, groups = problem()
     with pytest.raises(UsageError, match=words):
-        make_head("blend", **settings).fit(X, y, groups=groups, blocks=BLOCKS)
+        make_head("blend", **settings).fit(X, y, groups=groups, widths=BLOCKS)
 
 
 def test_settings_of_another_type_are_refused():

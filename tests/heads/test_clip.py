@@ -62,7 +62,7 @@ def test_many_prompts_are_searched_as_images_are(monkeypatch):
 
 def test_texts_that_are_missing_or_of_another_model_are_refused():
     X, y, texts, _ = problem()
-    with pytest.raises(UsageError, match="give fit the texts of the same model"):
+    with pytest.raises(UsageError, match="give `texts` of the same model"):
         Clip().fit(X, y)
     with pytest.raises(UsageError, match=r"features \(120, 12\) with texts \(120, 11\)"):
         Clip().fit(X, y, texts=texts[:, 1:])

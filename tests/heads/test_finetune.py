@@ -146,15 +146,15 @@ def test_settings_are_scored_as_the_epochs_are_chosen(fitted):
     fold, told = k_folds(groups, 3, 0), []
     held = [fold == number for number in range(3)]
     again = clone(head)
-    score = again.validate(X, y, held, groups=groups, blocks=(1,), report=lambda *each: told.append(each))
+    score = again.validate(X, y, held, groups=groups, widths=(1,), on_step=lambda *each: told.append(each))
     epochs = [record for record in head.history if "mix" not in record]
     tried = [record["val_cosine"] for record in head.history if "mix" in record]
     assert score == pytest.approx(max(epochs[0]["val_cosine"], *tried), abs=1e-7)
     assert told == [(record["epoch"], pytest.approx(record["val_cosine"], abs=1e-7)) for record in epochs]
     given = clone(head).set_params(**head.chosen)
-    assert given.validate(X, y, held, groups=groups, blocks=(1,)) == pytest.approx(score, abs=2e-3)
+    assert given.validate(X, y, held, groups=groups, widths=(1,)) == pytest.approx(score, abs=2e-3)
     assert clone(given).set_params(epochs=0).validate(
-        X, y, held, groups=groups, blocks=(1,)
+        X, y, held, groups=groups, widths=(1,)
     ) == pytest.approx(epochs[0]["val_cosine"], abs=1e-6)
 
 
@@ -268,7 +268,7 @@ def test_what_it_is_not_fitted_on(column, teacher):
         bound.fit(np.zeros((12, 4), np.float32), y)
     with pytest.raises(UsageError, match="trains one backbone, not 2"):
         quick().bind([column, column])
-    with pytest.raises(ValueError, match="as many rows"):
+    with pytest.raises(ValueError, match="same number of rows"):
         quick().fit(X, y[1:])
     with pytest.raises(ValueError, match="do not fit"):
         quick().fit(X, y, groups=groups[1:])

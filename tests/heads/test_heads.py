@@ -26,7 +26,7 @@ def quick(name):
 @every_head
 def test_predictions_are_unit_float32(name):
     X, y, groups = problem()
-    pred = quick(name).fit(X, y, groups=groups, blocks=BLOCKS).predict(X[:7])
+    pred = quick(name).fit(X, y, groups=groups, widths=BLOCKS).predict(X[:7])
     assert pred.dtype == np.float32
     assert pred.shape == (7, 6)
     np.testing.assert_allclose(np.linalg.norm(pred, axis=1), 1, atol=1e-6)
@@ -36,7 +36,7 @@ def test_predictions_are_unit_float32(name):
 def test_no_head_is_worse_than_the_mean_on_rows_it_has_not_seen(name):
     (X, y, groups), (new, true, _) = problem(), problem(seed=1)
     floor = make_head("mean").fit(X, y).score(new, true)
-    head = quick(name).fit(X, y, groups=groups, blocks=BLOCKS)
+    head = quick(name).fit(X, y, groups=groups, widths=BLOCKS)
     assert head.score(new, true) == mean_cosine(head.predict(new), true)
     assert head.score(new, true) >= floor
     if name != "mean":
@@ -46,14 +46,14 @@ def test_no_head_is_worse_than_the_mean_on_rows_it_has_not_seen(name):
 @every_head
 def test_fitting_again_gives_the_same_bits(name):
     X, y, groups = problem()
-    first, second = (quick(name).fit(X, y, groups=groups, blocks=BLOCKS).predict(X) for _ in range(2))
+    first, second = (quick(name).fit(X, y, groups=groups, widths=BLOCKS).predict(X) for _ in range(2))
     assert np.array_equal(first, second)
 
 
 @every_head
 def test_state_survives_the_file_bit_for_bit(name):
     X, y, groups = problem()
-    head = quick(name).fit(X, y, groups=groups, blocks=BLOCKS)
+    head = quick(name).fit(X, y, groups=groups, widths=BLOCKS)
     assert all(value.flags.c_contiguous and " " not in key for key, value in head.state().items())
     again = clone(head).load_state(load(save(head.state())))
     assert np.array_equal(again.predict(X), head.predict(X))
@@ -64,9 +64,9 @@ def test_state_survives_the_file_bit_for_bit(name):
 @every_head
 def test_a_clone_with_what_was_chosen_fits_without_choosing(name):
     X, y, groups = problem()
-    head = quick(name).fit(X, y, groups=groups, blocks=BLOCKS)
+    head = quick(name).fit(X, y, groups=groups, widths=BLOCKS)
     again = clone(head).set_params(**head.chosen)
-    again.fit(X, y, groups=groups, blocks=BLOCKS)
+    again.fit(X, y, groups=groups, widths=BLOCKS)
     assert again.chosen == head.chosen
     assert np.array_equal(again.predict(X), head.predict(X))
     assert json.loads(json.dumps(head.chosen)) == head.chosen
@@ -89,7 +89,7 @@ def test_values_that_are_not_finite_are_refused_by_name(name, bad):
 @every_head
 def test_features_of_another_width_are_refused(name):
     X, y, _ = problem()
-    with pytest.raises(Img2PromptError, match=r"\(120, 19\) do not fit a head fitted on 20 columns"):
+    with pytest.raises(Img2PromptError, match=r"X has 19 features, but \w+ is expecting 20 features"):
         quick(name).fit(X, y).predict(X[:, 1:])
 
 
@@ -115,7 +115,7 @@ def test_constant_features_and_fewer_rows_than_features(name):
     X, y, _ = problem(15)
     X[:, 3:12] = 0.1
     X[:, 12:] = 0
-    pred = quick(name).fit(X, y, blocks=BLOCKS).predict(X)
+    pred = quick(name).fit(X, y, widths=BLOCKS).predict(X)
     np.testing.assert_allclose(np.linalg.norm(pred, axis=1), 1, atol=1e-6)
 
 
@@ -135,15 +135,15 @@ def test_no_queries_give_no_predictions(name):
 @every_head
 def test_shapes_that_do_not_fit_each_other_are_a_mistake_of_the_caller(name):
     X, y, groups = problem()
-    for wrong in ({"y": y[1:]}, {"groups": groups[1:]}, {"blocks": (12, 7)}):
-        with pytest.raises(ValueError, match=r"do not fit|as many rows"):
+    for wrong in ({"y": y[1:]}, {"groups": groups[1:]}, {"widths": (12, 7)}):
+        with pytest.raises(ValueError, match=r"do not fit|same number of rows"):
             quick(name).fit(**{"X": X, "y": y, **wrong})
 
 
 @every_head
 def test_a_tampered_state_is_refused(name):
     X, y, groups = problem()
-    head = quick(name).fit(X, y, groups=groups, blocks=BLOCKS)
+    head = quick(name).fit(X, y, groups=groups, widths=BLOCKS)
     state = head.state()
     for name_in_file, value in state.items():
         key = re.sub(r"^members\.\d+\.", "", name_in_file)  # the member is named before it
@@ -190,7 +190,7 @@ def test_settings_are_scored_on_rows_held_out_in_turns(name):
     held = [groups % 3 == turn for turn in range(3)]
     head = quick(name)
     steps = []
-    score = head.validate(X, y, held, groups=groups, blocks=BLOCKS, report=lambda *step: steps.append(step))
+    score = head.validate(X, y, held, groups=groups, widths=BLOCKS, on_step=lambda *step: steps.append(step))
     assert 0 < score < 1
     assert not [attribute for attribute in vars(head) if attribute.endswith("_")]
     assert [step for step, _ in steps] == [*range(len(steps))]
@@ -199,7 +199,7 @@ def test_settings_are_scored_on_rows_held_out_in_turns(name):
         [
             cosine(
                 clone(head)
-                .fit(X[~out], y[~out], groups=groups[~out], blocks=BLOCKS, validation=(X[out], y[out]))
+                .fit(X[~out], y[~out], groups=groups[~out], widths=BLOCKS, validation=(X[out], y[out]))
                 .predict(X[out]),
                 y[out],
             )
@@ -209,7 +209,7 @@ def test_settings_are_scored_on_rows_held_out_in_turns(name):
     # Networks of the turns are trained together and share an epoch: not the best of each.
     near = 0.05 if "max_epochs" in settings_of(name) else 1e-9
     assert score == pytest.approx(wanted.mean(), abs=near)
-    assert quick(name).validate(X, y, held, groups=groups, blocks=BLOCKS) == score
+    assert quick(name).validate(X, y, held, groups=groups, widths=BLOCKS) == score
 
 
 @every_head
@@ -222,7 +222,7 @@ def test_a_report_can_end_the_scoring(name):
 
     held = [groups % 3 == turn for turn in range(3)]
     with pytest.raises(InterruptedError):
-        quick(name).validate(X, y, held, groups=groups, blocks=BLOCKS, report=stop)
+        quick(name).validate(X, y, held, groups=groups, widths=BLOCKS, on_step=stop)
 
 
 @every_head

@@ -25,7 +25,7 @@ def test_kernel_equals_scikit_learn(blocks):
     X, y, _ = problem()
     new = problem(seed=1)[0]
     gain, alpha = 2.0, 0.1
-    head = Kernel(gain=gain, alpha=alpha).fit(X, y, blocks=blocks)
+    head = Kernel(gain=gain, alpha=alpha).fit(X, y, widths=blocks)
     scaler = StandardScaler().fit(X.astype(float))
 
     def values(a, b):
@@ -44,8 +44,8 @@ def test_kernel_equals_scikit_learn(blocks):
 
 def test_what_is_chosen_beats_a_linear_map_where_the_truth_is_not_linear():
     (X, y, groups), (new, true, _) = problem(), problem(seed=1)
-    head = Kernel().fit(X, y, groups=groups, blocks=(6, 6))
-    assert head.score(new, true) > Ridge().fit(X, y, groups=groups, blocks=(6, 6)).score(new, true) + 0.02
+    head = Kernel().fit(X, y, groups=groups, widths=(6, 6))
+    assert head.score(new, true) > Ridge().fit(X, y, groups=groups, widths=(6, 6)).score(new, true) + 0.02
     assert [*head.history[0]] == ["gain 1", "gain 2", "alpha", "cosine"]
     assert len(head.chosen["gain"]) == 2
     assert max(record["cosine"] for record in head.history) > head.history[0]["cosine"]
@@ -91,13 +91,13 @@ def test_wrong_settings_are_refused():
     with pytest.raises(UsageError, match="landmarks ≥ 1"):
         Kernel(landmarks=0).fit(X, y)
     with pytest.raises(UsageError, match="kernel got 3 gains for 2 backbones"):
-        Kernel(gain=(1.0, 2.0, 3.0)).fit(X, y, blocks=(6, 6))
+        Kernel(gain=(1.0, 2.0, 3.0)).fit(X, y, widths=(6, 6))
     with pytest.raises(UsageError, match=r"1 group .* cannot fill 5 folds"):
         Kernel().fit(X, y, groups=0 * groups)
 
 
 def test_blocks_that_do_not_fit_the_saved_rows_are_refused():
     X, y, _ = problem(40)
-    state = Kernel(gain=1.0, alpha=1.0).fit(X, y, blocks=(6, 6)).state()
+    state = Kernel(gain=1.0, alpha=1.0).fit(X, y, widths=(6, 6)).state()
     with pytest.raises(Img2PromptError, match="'blocks' sum to 11"):
         Kernel().load_state({**state, "blocks": np.array([6, 5])})

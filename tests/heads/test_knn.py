@@ -40,7 +40,7 @@ def test_similarity_is_the_mean_of_the_blocks_cosines():
     Z = standardised(X, X)
     similarity = sum(unit(part) @ unit(part).T for part in (Z[:, :7], Z[:, 7:])) / 2
     np.fill_diagonal(similarity, -1)
-    head = Nearest().fit(X, y, blocks=(7, 3))
+    head = Nearest().fit(X, y, widths=(7, 3))
     got = head.vectors_.astype("f") @ head.vectors_.astype("f").T
     np.fill_diagonal(got, -1)
     np.testing.assert_allclose(got, similarity, atol=1e-3)
@@ -115,7 +115,7 @@ def many(monkeypatch):
 def exactly(head, X, y, groups, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(nearest_module, "EXACT", len(X))
-        return clone(head).fit(X, y, groups=groups, blocks=(7, 3))
+        return clone(head).fit(X, y, groups=groups, widths=(7, 3))
 
 
 @pytest.mark.parametrize("head", [Nearest(), Knn(k=15, power=4.0)])
@@ -124,7 +124,7 @@ def test_beyond_a_size_the_search_is_nearly_exact_and_says_how_nearly(head, many
     exact = exactly(head, X, y, groups, monkeypatch)
     assert exact.measured == {"search": "exact"}
     assert "cell" not in exact.state()
-    head.fit(X, y, groups=groups, blocks=(7, 3))
+    head.fit(X, y, groups=groups, widths=(7, 3))
     assert head.measured["search"] == "cells"
     assert head.measured["recall@10"] >= 0.99
     assert 1 <= head.measured["probes"] < head.measured["cells"] == 39
@@ -135,7 +135,7 @@ def test_beyond_a_size_the_search_is_nearly_exact_and_says_how_nearly(head, many
 def test_settings_chosen_beyond_a_size_are_scored_as_by_an_exact_search(many, monkeypatch):
     X, y, groups = many
     exact = exactly(Knn(), X, y, groups, monkeypatch).history
-    approximate = Knn().fit(X, y, groups=groups, blocks=(7, 3)).history
+    approximate = Knn().fit(X, y, groups=groups, widths=(7, 3)).history
     assert [(r["k"], r["power"]) for r in exact] == [(r["k"], r["power"]) for r in approximate]
     for one, other in zip(approximate, exact, strict=True):
         # Recall is that of ten; 160 are more than four whole cells of these few rows.

@@ -111,9 +111,9 @@ def test_settings_are_scored_as_the_epochs_are_chosen():
     X, y, groups = problem(120)
     fold = k_folds(groups, 3, 0)
     held = [fold == number for number in range(3)]
-    options = {"groups": groups, "blocks": (12,)}
+    options = {"groups": groups, "widths": (12,)}
     seen = []
-    score = small(max_epochs=6).validate(X, y, held, **options, report=lambda *step: seen.append(step))
+    score = small(max_epochs=6).validate(X, y, held, **options, on_step=lambda *step: seen.append(step))
     head = small(max_epochs=6).fit(X, y, groups=groups)
     assert seen == [(record["epoch"], record["val_cosine"]) for record in head.history]
     assert score == max(cosine for _, cosine in seen)

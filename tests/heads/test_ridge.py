@@ -32,7 +32,7 @@ def test_ridge_equals_grid_search(monkeypatch, choose, scoring, n, p, blocks):
     monkeypatch.setattr(gram, "ROWS", 17)
     monkeypatch.setattr(ridge_path, "STRIP", 11)
     X, y, groups = problem(n, p)
-    head = Ridge(choose=choose).fit(X, y, groups=groups, blocks=blocks)
+    head = Ridge(choose=choose).fit(X, y, groups=groups, widths=blocks)
     edges = np.cumsum(blocks)[:-1]
     spread = [np.sqrt(part.var(axis=0, dtype=float).sum()) for part in np.split(X, edges, axis=1)]
     penalties = np.atleast_1d(head.chosen["alpha"])
@@ -67,7 +67,7 @@ def test_a_wider_search_finds_no_better_penalty():
 def test_a_backbone_of_noise_gets_the_stronger_penalty():
     X, y, groups = problem()
     noise = np.random.default_rng(1).normal(size=(160, 40)).astype(np.float32)
-    head = Ridge().fit(np.hstack([X, noise]), y, groups=groups, blocks=(30, 40))
+    head = Ridge().fit(np.hstack([X, noise]), y, groups=groups, widths=(30, 40))
     signal, nothing = head.chosen["alpha"]
     assert nothing > 5 * signal
 
@@ -82,7 +82,7 @@ def test_a_stream_of_chunks_is_fitted_like_an_array():
             yield Rows(half[rows], y[rows], fold[rows])
 
     streamed = Ridge().fit_stream(chunks, 160, (10, 20))
-    whole = Ridge().fit(half.astype(np.float32), y, groups=groups, blocks=(10, 20))
+    whole = Ridge().fit(half.astype(np.float32), y, groups=groups, widths=(10, 20))
     np.testing.assert_allclose(streamed.chosen["alpha"], whole.chosen["alpha"], rtol=1e-6)
     np.testing.assert_allclose(streamed.predict(X), whole.predict(X), atol=1e-5)
 
@@ -107,7 +107,7 @@ def test_wrong_weights_are_refused(weight):
 def test_a_backbones_units_do_not_matter():
     X, y, groups = problem()
     louder = X * np.repeat([1.0, 1000.0], 15).astype(np.float32)
-    plain, loud = (Ridge().fit(x, y, groups=groups, blocks=(15, 15)).predict(x) for x in (X, louder))
+    plain, loud = (Ridge().fit(x, y, groups=groups, widths=(15, 15)).predict(x) for x in (X, louder))
     np.testing.assert_allclose(plain, loud, atol=1e-4)
 
 
@@ -116,8 +116,8 @@ def test_a_given_penalty_is_used_and_none_are_tried():
     head = Ridge(alpha=3.5).fit(X, y)
     assert head.chosen == {"alpha": 3.5}
     assert head.history == []
-    assert Ridge(alpha=3.5).fit(X, y, blocks=(10, 20)).chosen == {"alpha": [3.5, 3.5]}
-    assert Ridge(alpha=(3.5, 1.0)).fit(X, y, blocks=(10, 20)).chosen == {"alpha": [3.5, 1.0]}
+    assert Ridge(alpha=3.5).fit(X, y, widths=(10, 20)).chosen == {"alpha": [3.5, 3.5]}
+    assert Ridge(alpha=(3.5, 1.0)).fit(X, y, widths=(10, 20)).chosen == {"alpha": [3.5, 1.0]}
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])
@@ -130,7 +130,7 @@ def test_a_penalty_out_of_range_is_refused(alpha):
 def test_other_wrong_settings_are_refused():
     X, y, groups = problem()
     with pytest.raises(UsageError, match="ridge got 3 penalties for 2 backbones"):
-        Ridge(alpha=(1.0, 2.0, 3.0)).fit(X, y, blocks=(10, 20))
+        Ridge(alpha=(1.0, 2.0, 3.0)).fit(X, y, widths=(10, 20))
     with pytest.raises(UsageError, match="did you mean cosine"):
         Ridge(choose="cosin").fit(X, y)
     with pytest.raises(UsageError, match=r"2 groups .* cannot fill 5 folds"):

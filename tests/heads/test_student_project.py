@@ -7,7 +7,13 @@ from sklearn.base import clone
 from img2prompt_cache.data.splits import hold_out
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads.mlp import Mlp
-from img2prompt_cache.heads.student_project import INNER, SEED_SPACE, SeedResnet50, SeedTunedResnet, SeedVit
+from img2prompt_cache.heads.student_project import (
+    INNER,
+    STUDENT_SPACE,
+    StudentResnet50,
+    StudentTunedResnet,
+    StudentVit,
+)
 from img2prompt_cache.numerics.metrics import unit
 
 
@@ -18,10 +24,10 @@ def problem(n=160, p=10, t=6):
 
 
 def tuned(**settings):
-    return SeedTunedResnet(**{"trials": 4, "hidden": (8,), "epochs": 3, **settings})
+    return StudentTunedResnet(**{"trials": 4, "hidden": (8,), "epochs": 3, **settings})
 
 
-@pytest.mark.parametrize("kind", [SeedResnet50, SeedVit])
+@pytest.mark.parametrize("kind", [StudentResnet50, StudentVit])
 def test_the_presets_are_the_projects(kind):
     head = kind()
     assert (head.epochs, head.lr, head.batch_size, head.dropout) == (15, 1e-4, 32, 0.3)
@@ -34,7 +40,7 @@ def test_the_presets_are_the_projects(kind):
 
 def test_it_is_what_an_mlp_makes_of_all_rows_and_its_curve_that_of_rows_held_out_from_these():
     X, y, groups = problem()
-    head = SeedResnet50(seed=3).fit(X, y, groups=groups)
+    head = StudentResnet50(seed=3).fit(X, y, groups=groups)
     plain = Mlp(
         hidden=(), dropout=0.3, lr=1e-4, batch_size=32, weight_decay=0.0, epochs=15, seed=3, loss="mse",
         optimizer="adam", ema=0.0, schedule="none", precision="fp32",
@@ -70,7 +76,7 @@ def test_the_search_draws_from_the_space_without_repeats_and_keeps_every_curve()
     assert len(draws) == 6
     for record in ends:
         assert all(
-            record[name] in SEED_SPACE[name] for name in ("lr", "batch_size", "dropout", "weight_decay")
+            record[name] in STUDENT_SPACE[name] for name in ("lr", "batch_size", "dropout", "weight_decay")
         )
     best = min(ends, key=lambda record: record["val_loss"])
     for name in ("lr", "batch_size", "dropout", "weight_decay"):
@@ -108,7 +114,7 @@ def test_wrong_settings_are_refused(wrong, words):
         tuned(**wrong).fit(X, y, groups=groups)
 
 
-@pytest.mark.parametrize("head", [SeedResnet50(), SeedVit(), SeedTunedResnet()])
+@pytest.mark.parametrize("head", [StudentResnet50(), StudentVit(), StudentTunedResnet()])
 def test_one_group_cannot_be_watched(head):
     X, y, _ = problem(8)
     with pytest.raises(UsageError, match=r"cannot hold out rows: all 8 are one group"):

@@ -45,7 +45,7 @@ def test_a_run_comes_back_as_it_was(fitted, tmp_path, head):
         ({"settings__alhpa": 1}, "unknown setting"),
         ({"head": "mlp", "settings": {}}, "lacks"),
         ({"head": "mean", "settings": {}}, "lacks|values|not what was fitted"),
-        ({"features__0__width": 23, "features__0__shape": [23]}, "do not fit a head fitted on 32 columns"),
+        ({"features__0__width": 23, "features__0__shape": [23]}, "is expecting 32 features"),
         ({"target__width": 16, "target__shape": [16]}, "predicts 384 values, not 16"),
     ],
 )

@@ -17,7 +17,7 @@ from img2prompt_cache.heads.neural.training import Pairs, Training
 from img2prompt_cache.numerics.metrics import mean_cosine, mse, unit
 
 if TYPE_CHECKING:
-    from img2prompt_cache.heads.base import Groups, Report
+    from img2prompt_cache.heads.base import Groups, OnStep
     from img2prompt_cache.heads.mlp import Mlp
 
     Sides = tuple[Pairs, Pairs | None]
@@ -49,7 +49,7 @@ class Course:
 
 
 def train(
-    head: Mlp, sides: Sequence[Sides], epochs: int, *, stop: bool, report: Report | None = None
+    head: Mlp, sides: Sequence[Sides], epochs: int, *, stop: bool, on_step: OnStep | None = None
 ) -> Course:
     """Train one network for each pair of sides, epoch by epoch together.
 
@@ -64,8 +64,8 @@ def train(
     stop : bool
         Give the networks back as they were after the epoch that was best on the watched rows of all: epoch 0
         is the mean head they start as.
-    report : callable, optional
-        Told every epoch and its score.
+    on_step : callable, optional
+        Called with each epoch and its score; what it raises ends the training.
 
     Raises
     ------
@@ -88,8 +88,8 @@ def train(
                     f"{head.name} diverged in epoch {epoch}; lower lr, which is {head.lr:g}"
                 )
             history.append({**record, "seconds": time.perf_counter() - started})
-            if report:
-                report(epoch, record["val_cosine"])
+            if on_step:
+                on_step(epoch, record["val_cosine"])
             if watched and record["val_cosine"] > score:
                 best, score = epoch, record["val_cosine"]
                 if stop:
