@@ -33,7 +33,7 @@ from img2prompt_cache.heads.ridge import Ridge
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.base import Backbone
-from img2prompt_cache.models.backbones.tail import load_ending
+from img2prompt_cache.models.backbones.tail import load_tail
 from img2prompt_cache.sources import open_source
 
 BACKBONES = ("packaged:efficientnet-lite0", "packaged:vit-small-saliency")
@@ -87,12 +87,12 @@ def measure(spec: str, cache: Cache, source: Any, options: argparse.Namespace) -
     found = []
     for precision in ("fp32", "bf16"):
         head = Finetune(blocks=options.blocks, views=False, precision=precision)
-        ending = load_ending(trunk, options.blocks)
+        ending = load_tail(trunk, options.blocks)
         probe = Ridge(alpha=1.0).fit(np.array(pool(Network(ending, y.shape[1]), X)), y)
         cached, loss = epochs(head, ending, probe, X, y, options.epochs)
         files = Files(source, uris, load_backbone(spec, precision=precision), options.blocks)  # type: ignore[arg-type]
         # The column may be cut earlier than that; the images never are.
-        straight = load_ending(trunk, options.blocks)
+        straight = load_tail(trunk, options.blocks)
         straight.middle.blocks = torch.nn.ModuleList()
         seconds, other = epochs(head, straight, probe, files, y, options.epochs)
         found.append(

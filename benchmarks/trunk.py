@@ -34,8 +34,9 @@ from img2prompt_cache.extraction.work import Slice
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.base import Backbone
-from img2prompt_cache.models.backbones.taps import Tap, choose_taps, shape_of
-from img2prompt_cache.models.backbones.trunks import split
+from img2prompt_cache.models.backbones.build import shape_of
+from img2prompt_cache.models.backbones.tail import tail_of
+from img2prompt_cache.models.backbones.taps import Tap, choose_taps
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.sources import open_source
 from img2prompt_cache.sources.base import Source
@@ -62,7 +63,7 @@ def stored(spec: str, pictures: list[Image]) -> dict[str, Any]:
         pixels = torch.from_numpy(np.stack([backbone.geometry.apply(picture) for picture in pictures]))
         found = backbone.read(pixels, {"", *(f"k{k}" for k in CUTS)})
         for k in CUTS:
-            values, tail = found[f"k{k}"], split(backbone.model, k)[1]
+            values, tail = found[f"k{k}"], tail_of(backbone.model, k)
             codes, scale = quantise(values)
             weigh = {"float16": values[0].nbytes, "int8": codes[0].nbytes + scale[0].nbytes}
             figures[f"k{k} {precision}"] = {"shape": values.shape[1:], "bytes": weigh}

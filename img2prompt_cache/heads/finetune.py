@@ -165,12 +165,12 @@ class Finetune(Head):
         Img2PromptError
             If the backbone is not what the column was made with.
         """
-        from img2prompt_cache.models.backbones.tail import load_ending
+        from img2prompt_cache.models.backbones.tail import load_tail
 
         self._check_settings()
         if len(columns) != 1:
             raise UsageError(f"finetune trains one backbone, not {len(columns)}; name one with `features`")
-        self._ending = load_ending(columns[0], self.blocks)
+        self._ending = load_tail(columns[0], self.blocks)
         return self
 
     def _check_and_fit(self, X: Any, *rest: Any, **more: Any) -> Self:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import cast, get_args
+from typing import Literal, cast, get_args
 
 from img2prompt_cache.errors import UsageError, unknown
-from img2prompt_cache.models.backbones.base import Precision
 
+Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = ("auto", *get_args(Precision))
 
 

@@ -11,15 +11,21 @@ from img2prompt_cache.cache.manifest import Column, Kind, Manifest, column_folde
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.fidelity import REQUIRED, falls_short, fidelity
-from img2prompt_cache.models.backbones.taps import Tap, shape_of, split_spec
+from img2prompt_cache.models.backbones.taps import Described, Tap, split_spec
 from img2prompt_cache.models.devices import choose_device, choose_precision
 from img2prompt_cache.models.encoders.base import load_encoder
 from img2prompt_cache.models.fingerprints import require_equal
+from img2prompt_cache.models.recorded import (
+    ADVICE,
+    load_recorded_backbone,
+    load_recorded_encoder,
+    require_recorded,
+)
 from img2prompt_cache.models.specs import ENCODER_FAMILIES, parse_spec
 from img2prompt_cache.progress import Callback, ignore, note
 
 if TYPE_CHECKING:
-    from img2prompt_cache.models.backbones.base import Backbone, Precision
+    from img2prompt_cache.models.backbones.base import Backbone
     from img2prompt_cache.models.encoders.base import Encoder
 
 
@@ -49,7 +55,7 @@ class Models:
         self._asked_device, self._precision, self._clean, self._taps = device, precision, clean, taps
         if device != "auto":
             choose_device(device)  # a wrong one is told even if nothing is to be done
-        self._backbones: dict[str, Backbone] = {}
+        self._backbones: dict[tuple[str, str, str], Backbone] = {}
         self._encoders: dict[str, Encoder] = {}
 
     @cached_property
@@ -84,8 +90,8 @@ class Models:
             base, tap = split_spec(spec)
             if tap != Tap():
                 raise UsageError(
-                    f"{spec} is a column, not a backbone; name {base}, and what to keep of it with --trunk, "
-                    "--levels and --views"
+                    f"{spec} is a column, not a backbone; name {base}, and what to keep of it with "
+                    "`trunk`, `levels` and `views`"
                 )
             cached = manifest.column("features", spec)
             if cached is not None:
@@ -104,7 +110,8 @@ class Models:
             if cached is not None:
                 self._require_field(cached, "clean", self._clean)
             else:
-                encoder = self._load_encoder(spec, None)
+                encoder = load_encoder(spec, clean=self._clean or "none", device=self._device)
+                self._encoders[spec] = encoder
                 column = _column("targets", spec, encoder.dim, "float32", encoder.fingerprint)
                 manifest = manifest.with_column(replace(column, revision=encoder.revision))
         return manifest
@@ -114,6 +121,8 @@ class Models:
         top = manifest.column("features", spec)
         if top is None or manifest.column(tap.kind, name) is not None:
             return manifest
+        from img2prompt_cache.models.backbones.build import shape_of
+
         backbone = self.backbone(top)
         shape = shape_of(backbone, tap)
         fingerprint = {**backbone.fingerprint, **tap.fingerprint}
@@ -125,7 +134,7 @@ class Models:
     def _require_field(self, column: Column, field: str, asked: str | None) -> None:
         if asked not in (None, "auto"):
             made = column.fingerprint.get(field, "")
-            require_equal(f"column {column.folder}", {field: made}, {field: asked}, _ADVICE)
+            require_equal(f"column {column.folder}", {field: made}, {field: asked}, ADVICE)
 
     def load(self, columns: Iterable[Column]) -> None:
         """Load the models of these columns now, so that a mismatch shows before any work is done.
@@ -141,57 +150,58 @@ class Models:
             elif column.kind != "rows":
                 self.backbone(column)
 
-    def backbone(self, column: Column) -> Backbone:
-        """Give the backbone of a feature, trunk or view column: one for all columns made with it."""
+    def backbone(self, column: Described) -> Backbone:
+        """Give the backbone of a feature, trunk or view column: one for all columns made with it.
+
+        Raises
+        ------
+        Img2PromptError
+            If it is not the one the column was made with.
+        """
         spec, tap = split_spec(column.spec)
-        loaded = self._backbones.get(spec) or self._old_backbone(spec, column)
-        now = {**loaded.fingerprint, **tap.fingerprint}
-        require_equal(f"column {column.folder}", column.fingerprint, now, _ADVICE)
+        loaded = self._backbones.get((spec, column.fingerprint.get("precision", ""), column.revision))
+        if loaded is None:
+            return self._keep(spec, load_recorded_backbone(column, device=self._device))
+        require_recorded(column, {**loaded.fingerprint, **tap.fingerprint})
         return loaded
 
-    def encoder(self, column: Column) -> Encoder:
-        """Give the encoder of a target column."""
-        loaded = self._encoders.get(column.spec) or self._load_encoder(column.spec, column)
-        require_equal(f"column {column.folder}", column.fingerprint, loaded.fingerprint, _ADVICE)
-        return loaded
+    def encoder(self, column: Described) -> Encoder:
+        """Give the encoder of a target column: one for all columns made with it.
 
-    def _old_backbone(self, spec: str, column: Column) -> Backbone:
-        """Load the backbone that a column was made with."""
-        precision = choose_precision(column.fingerprint.get("precision", ""), self._device)
-        return self._load_backbone(spec, precision, column.revision)
+        Raises
+        ------
+        Img2PromptError
+            If it is not the one the column was made with.
+        """
+        loaded = self._encoders.get(column.spec)
+        if loaded is None:
+            self._encoders[column.spec] = load_recorded_encoder(column, device=self._device)
+            return self._encoders[column.spec]
+        require_recorded(column, loaded.fingerprint)
+        return loaded
 
     def _new_backbone(self, spec: str, tell: Callback) -> Backbone:
         """Load a backbone for a new column; try a short precision before settling on it by `auto`."""
         precision = choose_precision(self._precision, self._device)
         if self._precision != "auto" or precision == "fp32":
-            return self._load_backbone(spec, precision)
-        backbone = self._load_backbone(spec, "fp32")
+            return self._keep(spec, load_backbone(spec, precision=precision, device=self._device))
+        backbone = load_backbone(spec, device=self._device)
         cosines = fidelity(backbone, precision)
         if falls_short(cosines):
             note(
                 tell,
                 f"{spec} computes in fp32: its features in {precision} have a cosine of {cosines.mean():.4f} "
-                f"to those, below {REQUIRED} (--precision {precision} takes them all the same)",
+                f"to those, below {REQUIRED} (`precision={precision}` takes them all the same)",
             )
         else:
             backbone.compute_in(precision)
-        return backbone
+        return self._keep(spec, backbone)
 
-    def _load_backbone(self, spec: str, precision: Precision, revision: str = "") -> Backbone:
-        backbone = load_backbone(spec, precision=precision, device=self._device, revision=revision)
-        self._backbones[spec] = backbone
+    def _keep(self, spec: str, backbone: Backbone) -> Backbone:
+        revision = backbone.identity.get("revision", "")
+        self._backbones[spec, backbone.precision, revision] = backbone
         return backbone
-
-    def _load_encoder(self, spec: str, column: Column | None) -> Encoder:
-        clean = column.fingerprint.get("clean", "none") if column else self._clean or "none"
-        revision = column.revision if column else ""
-        encoder = load_encoder(spec, clean=clean, device=self._device, revision=revision)
-        self._encoders[spec] = encoder
-        return encoder
 
 
 def _column(kind: Kind, spec: str, width: int, dtype: str, fingerprint: dict[str, str]) -> Column:
     return Column(kind, spec, column_folder(kind, spec), (width,), dtype, fingerprint)
-
-
-_ADVICE = "Use what it was made with, or make a new cache with --cache."

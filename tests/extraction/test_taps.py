@@ -19,8 +19,8 @@ from img2prompt_cache.fitting.fit import Choice, fit
 from img2prompt_cache.images.augment import View, take_view
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones import load_backbone
+from img2prompt_cache.models.backbones.tail import tail_of
 from img2prompt_cache.models.backbones.taps import choose_taps
-from img2prompt_cache.models.backbones.trunks import split
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.prediction.predict import load_backbones, predict_cached, predict_images
 from img2prompt_cache.runs.folder import load_head
@@ -79,11 +79,11 @@ def test_the_tail_makes_the_cached_features_of_the_cached_trunk(which: str, tapp
     for k in (1, 2):
         values = torch.from_numpy(cache.mapped(cache.column("trunk", f"{spec}#k{k}"))[rows])
         with torch.inference_mode():
-            made = split(model, k)[1](values).numpy()
+            made = tail_of(model, k)(values).numpy()
         np.testing.assert_allclose(made, features, rtol=0, atol=1e-3 * np.abs(features).max())
     coded = torch.from_numpy(cache.values(cache.column("trunk", f"{spec}#k2-int8"), rows))
     with torch.inference_mode():
-        assert cosine(split(model, 2)[1](coded).numpy(), features).min() >= 0.999
+        assert cosine(tail_of(model, 2)(coded).numpy(), features).min() >= 0.999
 
 
 def test_bad_rows_hold_nothing_and_twins_the_same(tapped: Path) -> None:
@@ -163,7 +163,7 @@ def test_views_are_features_of_the_views(which: str, tapped: Path, pairs: Path, 
                 np.testing.assert_allclose(values[row, number], expected, rtol=5e-3, atol=1e-3)
     views = cache.values(cache.column("views", f"{spec}#k2-v2"), good_rows(cache))
     with torch.inference_mode():
-        made = split(backbone.model, 2)[1](torch.from_numpy(views[:, 1])).numpy()
+        made = tail_of(backbone.model, 2)(torch.from_numpy(views[:, 1])).numpy()
     top = cache.values(cache.column("views", f"{spec}#v2"), good_rows(cache))
     np.testing.assert_allclose(made, top[:, 1], rtol=0, atol=2e-3 * np.abs(top).max())
 
@@ -239,9 +239,7 @@ def test_a_column_made_by_other_rules_is_refused(
     tiny.extract(pairs, folder, taps=choose_taps(views=1))
     next(folder.glob("views/*/00001.h5")).unlink()
     monkeypatch.setattr("img2prompt_cache.models.backbones.taps.VIEW_RULES", "2: others")
-    with pytest.raises(
-        Img2PromptError, match=r"views/.* was made differently: views was 1: 1: .* is now 1: 2:"
-    ):
+    with pytest.raises(Img2PromptError, match=r"#v1 was made differently: views was 1: 1: .* is now 1: 2:"):
         tiny.extract(pairs, folder)
 
 

@@ -21,7 +21,7 @@ from img2prompt_cache.heads.finetune import Finetune
 from img2prompt_cache.heads.neural import finetuning
 from img2prompt_cache.heads.neural.finetuning import Network, pool
 from img2prompt_cache.heads.ridge import Ridge
-from img2prompt_cache.models.backbones.tail import load_ending
+from img2prompt_cache.models.backbones.tail import load_tail
 from img2prompt_cache.numerics.metrics import mean_cosine, unit
 from trunks import column_of
 
@@ -48,7 +48,7 @@ def column(tiny):
 @pytest.fixture(scope="module")
 def teacher(column):
     """What the targets are: a linear map of the features of a tail that is not the pre-trained one."""
-    network = Network(load_ending(column), WIDTH)
+    network = Network(load_tail(column), WIDTH)
     network.start(
         Ridge(alpha=1.0).fit(
             np.random.default_rng(0).normal(size=(80, network.output.in_features)).astype(np.float32),
@@ -92,7 +92,7 @@ def test_it_beats_its_probe_on_rows_it_has_not_seen_where_the_tail_is_to_blame(f
 def test_untrained_it_predicts_what_ridge_on_the_pooled_features_does(column, teacher, blocks):
     X, y, groups = problem(column, teacher)
     head = quick(epochs=0, blocks=blocks, precision="fp32").fit(X, y, groups=groups)
-    pooled = np.array(pool(Network(load_ending(column), WIDTH), X))
+    pooled = np.array(pool(Network(load_tail(column), WIDTH), X))
     ridge = Ridge(folds=3).fit(pooled, y, groups=groups)
     assert head.chosen["alpha"] == pytest.approx(ridge.chosen["alpha"])
     np.testing.assert_allclose(head.predict(X), ridge.predict(pooled), atol=1e-4)
@@ -114,7 +114,7 @@ def test_it_is_never_worse_than_its_probe_on_the_rows_it_was_judged_on(column, t
 def test_where_training_does_not_help_the_head_is_its_probe(column, teacher, lr):
     X, _, groups = problem(column, teacher, 200)
     # A linear map of what the untrained tail says: there is nothing to gain.
-    pooled = np.array(pool(Network(load_ending(column), WIDTH), X))
+    pooled = np.array(pool(Network(load_tail(column), WIDTH), X))
     y = unit((pooled - pooled.mean(axis=0)) @ np.random.default_rng(3).normal(size=(64, WIDTH)))
     head = quick(lr=lr, pull=0.0, mixup=0.0, ema=0.0, mix=1.0).fit(X, y, groups=groups)
     assert (head.chosen["epochs"], head.chosen["mix"]) == (0, 0.0)
@@ -193,7 +193,7 @@ def test_state_survives_the_file_bit_for_bit_and_holds_the_tuned_tail_only(tiny,
     head = quick(epochs=1, alpha=1.0, blocks=1).fit(X, y)
     state = head.state()
     assert all(value.flags.c_contiguous and " " not in key for key, value in state.items())
-    tail = {f"tail.{name}" for name, _ in load_ending(column, 1).tail.named_parameters()}
+    tail = {f"tail.{name}" for name, _ in load_tail(column, 1).tail.named_parameters()}
     assert state.keys() == {*tail, "output.weight", "output.bias", "alpha", "epochs", "mix"}
     again = clone(head).bind([column]).load_state(load(save(state)))
     np.testing.assert_array_equal(again.predict(X), head.predict(X))

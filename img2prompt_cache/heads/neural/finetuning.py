@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Features, Targets
     from img2prompt_cache.heads.finetune import Finetune
     from img2prompt_cache.heads.ridge import Ridge
-    from img2prompt_cache.models.backbones.tail import Ending
+    from img2prompt_cache.models.backbones.tail import TrainableTail
 
     Inputs = Features | TrunkRows
     Weights = dict[str, Tensor]
@@ -47,7 +47,7 @@ class Network(nn.Module):
 
     Parameters
     ----------
-    ending : Ending
+    ending : TrainableTail
     width : int
         Of the embeddings.
     share : float
@@ -56,7 +56,9 @@ class Network(nn.Module):
         ``"auto"``, ``"fp32"`` or ``"bf16"``.
     """
 
-    def __init__(self, ending: Ending, width: int, share: float = 0.0, precision: str = "fp32") -> None:
+    def __init__(
+        self, ending: TrainableTail, width: int, share: float = 0.0, precision: str = "fp32"
+    ) -> None:
         super().__init__()
         self.middle, self.tail, self.share = ending.middle, ending.fresh(), share
         # Its first values are the probe's, so no random ones are drawn.
@@ -136,7 +138,7 @@ class Tuning:
     ----------
     head : Finetune
         Gives the settings.
-    ending : Ending
+    ending : TrainableTail
     probe : Ridge
         Fitted on the pooled features of the rows: where training starts.
     X : numpy.ndarray or TrunkRows, shape (n, …)
@@ -144,7 +146,7 @@ class Tuning:
     y : numpy.ndarray, float32, shape (n, t)
     """
 
-    def __init__(self, head: Finetune, ending: Ending, probe: Ridge, X: Inputs, y: Targets) -> None:
+    def __init__(self, head: Finetune, ending: TrainableTail, probe: Ridge, X: Inputs, y: Targets) -> None:
         self._head, self._X, self._y = head, X, y
         self._random = np.random.default_rng(head.seed)
         epochs = max(head.max_epochs, head.epochs or 0)

@@ -10,7 +10,8 @@ from img2prompt_cache.models.specs import parse_spec
 from img2prompt_cache.models.weights.hub import choose_preset
 
 if TYPE_CHECKING:
-    from img2prompt_cache.models.backbones.base import Backbone, Precision
+    from img2prompt_cache.models.backbones.base import Backbone
+    from img2prompt_cache.models.devices import Precision
 
 FAMILIES = {"timm": "timm_models", "open_clip": "open_clip_models", "packaged": "packaged"}
 """Family of a spec to the module whose ``load(spec, revision)`` gives its `Backbone`, in fp32 on the cpu."""

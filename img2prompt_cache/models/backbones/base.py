@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from img2prompt_cache.images.decode import DECODE_RULES
 from img2prompt_cache.images.geometry import Geometry
 from img2prompt_cache.models.backbones.taps import TOP, blocks_of
+from img2prompt_cache.models.devices import Precision
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(slots=True)

@@ -74,6 +74,19 @@ class Chain:
             found[TOP] = self.head(x)
         return found
 
+    def before(self, k: int, images: Tensor) -> Tensor:
+        """Compute what goes into the last k blocks, laid out as they take it.
+
+        Raises
+        ------
+        UsageError
+            If there are not so many.
+        """
+        x: Tensor = self.stem(images)
+        for block in self.blocks[: self.cut(k)]:
+            x = block(x)
+        return x
+
     def cut(self, k: int) -> int:
         """Say at which block a cut before the last k lies.
 

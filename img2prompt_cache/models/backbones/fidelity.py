@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from img2prompt_cache.models.backbones.base import Backbone, Precision
+    from img2prompt_cache.models.backbones.base import Backbone
+    from img2prompt_cache.models.devices import Precision
 
 REQUIRED = 0.999
 """Mean cosine on the drawn pictures below which a format will not do.

@@ -1,28 +1,65 @@
-"""What comes behind a trunk column, to be trained: loaded, checked, cut to its blocks."""
+"""Tails: the last blocks of a backbone, which can be fine-tuned on the values of a trunk column.
+
+Values at the cut are laid out with their channels last: (n, tokens, width) for a ViT, (n, height, width,
+channels) for a map.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.models.backbones import load_backbone
-from img2prompt_cache.models.backbones.taps import Described, blocks_of, shape_of, split_spec
-from img2prompt_cache.models.backbones.trunks import Middle, Tail, split
-from img2prompt_cache.models.fingerprints import require_equal
+from img2prompt_cache.models.backbones.architectures import chain_of
+from img2prompt_cache.models.backbones.build import shape_of
+from img2prompt_cache.models.backbones.chain import channels_first, channels_last
+from img2prompt_cache.models.backbones.taps import Described, blocks_of, split_spec
+from img2prompt_cache.models.recorded import load_recorded_backbone
+
+
+class Tail(nn.Module):
+    """The last blocks and the head: values at the cut in, features (n, dim) out."""
+
+    def __init__(self, blocks: Iterable[nn.Module], head: nn.Module) -> None:
+        super().__init__()
+        self.blocks, self.head = nn.ModuleList(blocks), head
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Compute the features of values at the cut."""
+        x = channels_first(values)
+        for block in self.blocks:
+            x = block(x)
+        features: Tensor = self.head(x)
+        return features
+
+
+class Middle(nn.Module):
+    """Blocks between two cuts: values at the first in, values at the second out."""
+
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Compute the values at the second cut."""
+        x = channels_first(values)
+        for block in self.blocks:
+            x = block(x)
+        return channels_last(x)
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """What comes behind a trunk column, in float32 on the processor.
+class TrainableTail:
+    """What follows a trunk column, in float32 on the processor.
 
     Attributes
     ----------
-    middle : torch.nn.Module
-        The blocks that stay as they are; none where the column is cut right before those to be trained.
+    middle : Middle
+        Blocks that stay as they are; none where the column is cut right before those to be trained.
     tail : Tail
         The blocks to be trained, and the model's head; a copy, to be changed at will.
     shape : tuple of int
@@ -31,7 +68,7 @@ class Ending:
         Of the pooled feature.
     """
 
-    middle: nn.Module
+    middle: Middle
     tail: Tail
     shape: tuple[int, ...]
     width: int
@@ -49,14 +86,39 @@ class Ending:
         }
 
 
-def load_ending(column: Described, blocks: int | None = None) -> Ending:
-    """Load what comes behind a trunk column, with the pre-trained weights.
+def tail_of(model: nn.Module, k: int) -> Tail:
+    """Cut a model before its last k blocks and give what comes after the cut.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Of timm or open_clip, maps normalised images (n, 3, height, width) to features (n, dim).
+    k : int
+        Transformer blocks or residual blocks of the tail.
+
+    Returns
+    -------
+    Tail
+        It shares its parameters with `model`; on what `Chain.read` gives as ``f"k{k}"`` it computes what
+        `model` does.
+
+    Raises
+    ------
+    UsageError
+        If the model cannot be cut, or has fewer blocks.
+    """
+    chain = chain_of(model)
+    return Tail(chain.blocks[chain.cut(k) :], chain.head)
+
+
+def load_tail(column: Described, blocks: int | None = None) -> TrainableTail:
+    """Load the last blocks of the backbone of a trunk column, with their pre-trained weights.
 
     Parameters
     ----------
     column : Described
     blocks : int, optional
-        How many of the last blocks are to be trained; all that are behind the cut if absent.
+        How many of the last blocks are to be trained; all that follow the cut if absent.
 
     Raises
     ------
@@ -65,24 +127,19 @@ def load_ending(column: Described, blocks: int | None = None) -> Ending:
     Img2PromptError
         If the backbone is not the one the column was made with; the message names what differs.
     """
-    spec, tap = split_spec(column.spec)
+    tap = split_spec(column.spec)[1]
     cut = blocks_of(tap.name)
     if not cut or tap.views:
-        raise UsageError(f"{column.spec} is no trunk column; `img2prompt-cache extract --trunk K` makes one")
+        raise UsageError(
+            f"{column.spec} is no trunk column; `extract()` with `trunk` makes one", parameter="features"
+        )
     blocks = blocks or cut
     if blocks > cut:
         raise UsageError(f"{column.spec} was cut before the last {cut} blocks, so {blocks} cannot be trained")
     with torch.random.fork_rng(devices=()):  # a library fills a model at random before it loads the weights
-        backbone = load_backbone(spec, revision=column.revision)
+        backbone = load_recorded_backbone(column, device="cpu", precision="fp32")
     if column.shape != shape_of(backbone, tap):
         raise Img2PromptError(f"{column.spec} holds values of shape {column.shape}, which it never gives")
-    precision = column.fingerprint.get("precision", "")
-    now = {**backbone.fingerprint, **tap.fingerprint, "precision": precision}
-    require_equal(f"backbone {spec}", column.fingerprint, now, _ADVICE)
-    tail = split(backbone.model, cut)[1]
+    tail = tail_of(backbone.model, cut)
     middle, last = Middle(tail.blocks[: cut - blocks]), Tail(tail.blocks[cut - blocks :], tail.head)
-    ending = Ending(middle, last, column.shape, backbone.dim)
-    return copy.deepcopy(ending)  # the copy alone is kept: not the trunk
-
-
-_ADVICE = "A tail is trained, and predicts, behind the trunk it was cut from: extract, and fit, anew."
+    return copy.deepcopy(TrainableTail(middle, last, column.shape, backbone.dim))  # without the trunk

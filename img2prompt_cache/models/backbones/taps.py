@@ -17,7 +17,6 @@ from img2prompt_cache.images.augment import VIEW_RULES, View
 
 if TYPE_CHECKING:
     from img2prompt_cache.cache.manifest import Kind
-    from img2prompt_cache.models.backbones.base import Backbone
 
 TOP, LEVELS = "", "levels"
 LEVEL_RULES = (
@@ -152,27 +151,3 @@ def choose_taps(
     kept += [Tap(f"k{trunk}", trunk_dtype)] if trunk else []
     seen = [Tap(tap.name, tap.dtype, views, flip) for tap in (Tap(), *kept)] if views else []
     return (*kept, *seen)
-
-
-def shape_of(backbone: Backbone, tap: Tap) -> tuple[int, ...]:
-    """Find the shape of one row of a column by encoding an image, and check that the model can be tapped.
-
-    Raises
-    ------
-    UsageError
-        If it cannot: its architecture is not one that can be cut into blocks, or it has fewer of them.
-    """
-    import numpy as np
-    import torch
-
-    noise = np.random.default_rng(0).integers(0, 256, (1, *backbone.geometry.crop, 3), np.uint8)
-    pixels = torch.from_numpy(noise)
-    try:
-        found = backbone.read(pixels, {TOP, tap.name})
-    except UsageError as error:
-        raise UsageError(f"{backbone.spec}: {error}") from None
-    # A class of the library that computes otherwise than the one it derives from would show here.
-    if not np.allclose(found[TOP], backbone.read(pixels)[TOP], rtol=1e-3, atol=1e-3):
-        raise UsageError(f"{backbone.spec}: its architecture cannot be cut into blocks")
-    shape = found[tap.name].shape[1:]
-    return (tap.views, *shape) if tap.views else shape

@@ -18,9 +18,11 @@ from img2prompt_cache.heads.ridge import Ridge
 from img2prompt_cache.models.backbones.build import shorten_last
 from img2prompt_cache.models.backbones.rewrites.batchnorm import fold_batchnorm
 from img2prompt_cache.models.backbones.rewrites.depthwise import Depthwise
-from img2prompt_cache.models.backbones.tail import Ending
-from img2prompt_cache.models.backbones.trunks import Middle, Tail, split
+from img2prompt_cache.models.backbones.tail import Middle, Tail, TrainableTail, tail_of
 from img2prompt_cache.numerics.metrics import mean_cosine, unit
+from trunks import trunk_values
+
+Problem = tuple[TrainableTail, np.ndarray, np.ndarray, Ridge]
 
 SIZE, WIDTH = 64, 6
 TOWER = {"image_size": SIZE, "layers": 3, "width": 64, "patch_size": 16, "head_width": 32}
@@ -53,13 +55,13 @@ def targets(count: int) -> np.ndarray:
     return unit(np.random.default_rng(1).normal(size=(count, WIDTH)))
 
 
-def ending_of(model: nn.Module, k: int, blocks: int) -> Ending:
+def ending_of(model: nn.Module, k: int, blocks: int) -> TrainableTail:
     model = shorten_last(copy.deepcopy(model), images(1).shape)
-    trunk, tail = split(model, k)
+    tail = tail_of(model, k)
     with torch.inference_mode():
-        values, width = trunk(images(1)), model(images(1)).shape[1]
+        values, width = trunk_values(model, images(1), k), model(images(1)).shape[1]
     middle, last = Middle(tail.blocks[: k - blocks]), Tail(tail.blocks[k - blocks :], tail.head)
-    return Ending(middle, last, tuple(values.shape[1:]), width)
+    return TrainableTail(middle, last, tuple(values.shape[1:]), width)
 
 
 def probe_of(X: np.ndarray, y: np.ndarray) -> Ridge:
@@ -72,7 +74,7 @@ def test_gradients_are_those_of_training_end_to_end_on_a_frozen_trunk(kind: str,
     model, pictures, y = make(kind), images(5), targets(5)
     with torch.inference_mode():
         features = model(pictures).numpy()
-        values = split(model, k)[0](pictures).clone().numpy()
+        values = trunk_values(model, pictures, k).clone().numpy()
     probe = probe_of(features, y)
 
     network = Network(ending_of(model, k, blocks), WIDTH)
@@ -81,7 +83,7 @@ def test_gradients_are_those_of_training_end_to_end_on_a_frozen_trunk(kind: str,
     cosine_loss(network(torch.from_numpy(values)), torch.from_numpy(y)).backward()
 
     whole = copy.deepcopy(model)
-    trained = split(whole, blocks)[1].requires_grad_(requires_grad=True)
+    trained = tail_of(whole, blocks).requires_grad_(requires_grad=True)
     output = nn.Linear(features.shape[1], WIDTH)
     output.load_state_dict(network.output.state_dict())
     found = output(whole(pictures))
@@ -107,15 +109,15 @@ def test_gradients_are_those_of_training_end_to_end_on_a_frozen_trunk(kind: str,
 
 
 @pytest.fixture(scope="module")
-def problem() -> tuple[Ending, np.ndarray, np.ndarray, Ridge]:
+def problem() -> Problem:
     model = make("timm vit")
     with torch.inference_mode():
-        values = split(model, 2)[0](images(40)).clone().numpy()
+        values = trunk_values(model, images(40), 2).clone().numpy()
     ending, y = ending_of(model, 2, 2), targets(40)
     return ending, values, y, probe_of(pool(Network(ending, WIDTH), values), y)
 
 
-def tuning(problem: tuple[Ending, np.ndarray, np.ndarray, Ridge], **settings: object) -> Tuning:
+def tuning(problem: Problem, **settings: object) -> Tuning:
     ending, values, y, probe = problem
     return Tuning(
         Finetune(**{"batch_size": 8, "max_epochs": 4, "precision": "fp32", **settings}),
@@ -126,7 +128,9 @@ def tuning(problem: tuple[Ending, np.ndarray, np.ndarray, Ridge], **settings: ob
     )
 
 
-def test_the_untrained_network_is_its_probe(problem: tuple[Ending, np.ndarray, np.ndarray, Ridge]) -> None:
+def test_the_untrained_network_is_its_probe(
+    problem: Problem,
+) -> None:
     ending, values, _, probe = problem
     net = tuning(problem)
     expected = probe.predict(pool(Network(ending, WIDTH), values))
@@ -135,7 +139,7 @@ def test_the_untrained_network_is_its_probe(problem: tuple[Ending, np.ndarray, n
 
 
 def test_training_lowers_the_loss_and_leaves_the_pre_trained_tail_alone(
-    problem: tuple[Ending, np.ndarray, np.ndarray, Ridge],
+    problem: Problem,
 ) -> None:
     ending, values, y, _ = problem
     before = {name: value.clone() for name, value in ending.tail.state_dict().items()}
@@ -159,7 +163,7 @@ def moved(net: Tuning) -> dict[str, float]:
 
 
 def test_a_first_step_is_relative_to_a_tensor_and_smaller_the_deeper_it_lies(
-    problem: tuple[Ending, np.ndarray, np.ndarray, Ridge],
+    problem: Problem,
 ) -> None:
     net = tuning(problem, lr=1e-3, layer_decay=0.5, pull=0.0, warmup=0.0, batch_size=40, max_epochs=10_000)
     net.train()
@@ -170,7 +174,7 @@ def test_a_first_step_is_relative_to_a_tensor_and_smaller_the_deeper_it_lies(
 
 
 def test_the_pull_bounds_how_far_weights_go(
-    problem: tuple[Ending, np.ndarray, np.ndarray, Ridge],
+    problem: Problem,
 ) -> None:
     free = tuning(problem, lr=2e-2, pull=0.0, mixup=0.0)
     held = tuning(problem, lr=2e-2, pull=20.0, mixup=0.0)
@@ -182,7 +186,7 @@ def test_the_pull_bounds_how_far_weights_go(
 
 
 def test_weights_are_kept_and_mixed_with_the_start(
-    problem: tuple[Ending, np.ndarray, np.ndarray, Ridge],
+    problem: Problem,
 ) -> None:
     values = problem[1]
     net = tuning(problem, lr=1e-2)
@@ -218,7 +222,7 @@ def test_batch_norm_and_dropout_of_the_tail_stay_as_in_prediction() -> None:
 
 
 def test_bfloat16_products_keep_float32_weights(
-    problem: tuple[Ending, np.ndarray, np.ndarray, Ridge],
+    problem: Problem,
 ) -> None:
     ending, values, _, probe = problem
     networks = [Network(ending, WIDTH, precision=precision) for precision in ("fp32", "bf16")]
@@ -234,7 +238,7 @@ def test_bfloat16_products_keep_float32_weights(
 
 @pytest.mark.parametrize("able", [True, False])
 def test_auto_is_bfloat16_where_it_is_multiplied_in_hardware(
-    problem: tuple[Ending, np.ndarray, np.ndarray, Ridge], monkeypatch: pytest.MonkeyPatch, able: bool
+    problem: Problem, monkeypatch: pytest.MonkeyPatch, able: bool
 ) -> None:
     ending, values, _, probe = problem
     monkeypatch.setattr("img2prompt_cache.heads.neural.finetuning.has_bf16", lambda device: able)
@@ -264,7 +268,7 @@ def test_wide_depthwise_kernels_are_trained_with_the_gradients_of_the_model_s_ow
 
 
 def test_dropout_is_of_the_pooled_features_and_in_training_only(
-    problem: tuple[Ending, np.ndarray, np.ndarray, Ridge],
+    problem: Problem,
 ) -> None:
     ending, values, _, probe = problem
     network = Network(ending, WIDTH, 0.5)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.images.augment import View
 from img2prompt_cache.models.backbones import load_backbone
-from img2prompt_cache.models.backbones.taps import Tap, choose_taps, shape_of, split_spec
+from img2prompt_cache.models.backbones.build import shape_of
+from img2prompt_cache.models.backbones.taps import Tap, choose_taps, split_spec
 from kit import Tiny, save_backbone
 
 TAPS = st.builds(

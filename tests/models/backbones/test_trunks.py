@@ -15,9 +15,10 @@ from img2prompt_cache.cache.quantise import quantise, restore
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.architectures import chain_of
-from img2prompt_cache.models.backbones.base import Precision
-from img2prompt_cache.models.backbones.trunks import split
+from img2prompt_cache.models.backbones.tail import tail_of
+from img2prompt_cache.models.devices import Precision
 from img2prompt_cache.numerics.metrics import cosine
+from trunks import trunk_values
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -27,8 +28,7 @@ def test_tail_of_trunk_is_the_model_wherever_it_is_cut(name: str) -> None:
         whole = model(images)
         assert whole.std() > 0
         for k in range(1, MODELS[name][2] + 1):
-            trunk, tail = split(model, k)
-            values = trunk(images)
+            values, tail = trunk_values(model, images, k), tail_of(model, k)
             np.testing.assert_array_equal(tail(values), whole)
             kept = chain_of(model).read(images, {"", f"k{k}"})
             np.testing.assert_array_equal(kept[""], whole)
@@ -43,7 +43,7 @@ def test_half_precision_values_are_enough_for_the_tail(name: str) -> None:
     model, images = make(name)
     with torch.inference_mode():
         whole = model(images)
-        _, tail = split(model, 2)
+        tail = tail_of(model, 2)
         stored = chain_of(model).read(images, {"k2"})["k2"]
         error = (tail(stored.float()) - whole).abs().max()
         assert 0 < error <= 1e-3 * whole.abs().max()
@@ -53,9 +53,10 @@ def test_half_precision_values_are_enough_for_the_tail(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_both_halves_hold_the_model_s_own_parameters_and_nothing_twice(name: str) -> None:
+def test_trunk_and_tail_share_out_the_model_s_own_parameters(name: str) -> None:
     model, _ = make(name)
-    trunk, tail = split(model, 2)
+    chain, tail = chain_of(model), tail_of(model, 2)
+    trunk = nn.ModuleList([chain.stem, *chain.blocks[:-2]])
     first, last = ({id(p) for p in part.parameters()} for part in (trunk, tail))
     assert not first & last
     assert first | last == {id(p) for p in model.parameters()}
@@ -67,18 +68,17 @@ def test_gradients_of_the_tail_are_those_of_the_whole_model(name: str) -> None:
     model, images = make(name)
     whole = copy.deepcopy(model).requires_grad_(requires_grad=True)
     whole(images).square().sum().backward()
-    expected = {key: p.grad for key, p in split(whole, 2)[1].named_parameters()}
-    trunk, tail = split(model, 2)
-    tail = copy.deepcopy(tail).requires_grad_(requires_grad=True)
-    tail(trunk(images)).square().sum().backward()
+    expected = {key: p.grad for key, p in tail_of(whole, 2).named_parameters()}
+    tail = copy.deepcopy(tail_of(model, 2)).requires_grad_(requires_grad=True)
+    tail(trunk_values(model, images, 2)).square().sum().backward()
     found = {key: p.grad for key, p in tail.named_parameters()}
     assert found.keys() == expected.keys()
     for key, gradient in found.items():
         torch.testing.assert_close(gradient, expected[key], rtol=1e-3, atol=1e-5, msg=key)
     assert all(p.grad is None for p in model.parameters())
     # Nor is a tail that is not copied closed to gradients that pass through it.
-    values = trunk(images).clone().requires_grad_(requires_grad=True)
-    split(model, 2)[1](values).sum().backward()
+    values = trunk_values(model, images, 2).clone().requires_grad_(requires_grad=True)
+    tail_of(model, 2)(values).sum().backward()
     assert values.grad is not None
     assert values.grad.abs().sum() > 0
 
@@ -87,11 +87,11 @@ def test_what_cannot_be_cut_is_refused_with_what_can() -> None:
     with pytest.raises(
         UsageError, match=r"a ConvNeXt cannot be cut .* ViT .*ResNet and EfficientNet of timm"
     ):
-        split(timm.create_model("test_convnext", num_classes=0), 2)
+        tail_of(timm.create_model("test_convnext", num_classes=0), 2)
     model, _ = make("resnet")
     for k in (0, 5, -1):
         with pytest.raises(UsageError, match=rf"before the last {k} blocks is not possible: it has 4"):
-            split(model, k)
+            tail_of(model, k)
 
 
 @pytest.mark.weights
@@ -104,7 +104,7 @@ def test_real_weights_survive_storage_in_16_and_in_8_bits(spec: str, precision: 
     pixels = (smooth.permute(0, 2, 3, 1) * 255).to(torch.uint8).contiguous()
     found = backbone.read(pixels, {"", "k2"})
     np.testing.assert_array_equal(found[""], backbone.encode(pixels))
-    _, tail = split(backbone.model, 2)
+    tail = tail_of(backbone.model, 2)
     dtype = next(tail.parameters()).dtype
     with torch.inference_mode():
         plain = tail(torch.from_numpy(found["k2"]).to(dtype)).float().numpy()

@@ -13,7 +13,8 @@ from img2prompt_cache.models.backbones.architectures import chain_of
 from img2prompt_cache.models.backbones.build import shorten_last
 from img2prompt_cache.models.backbones.rewrites import class_token
 from img2prompt_cache.models.backbones.rewrites.class_token import Readout, shorten
-from img2prompt_cache.models.backbones.trunks import Middle, Tail, split
+from img2prompt_cache.models.backbones.tail import Middle, Tail, tail_of
+from trunks import trunk_values
 
 SHORT = ("vit", "vit tiny", "clip")
 WHOLE = (
@@ -64,7 +65,7 @@ class Attention(nn.Module):
 
 def test_attention_of_an_older_timm_has_neither_gate_nor_norm() -> None:
     model, _ = make("vit")
-    block, head = model.blocks[-1], split(model, 1)[1].head
+    block, head = model.blocks[-1], tail_of(model, 1).head
     block.attn = Attention(block.attn)
     x = torch.randn(1, 5, block.norm1.weight.numel())
     short = shorten(block, head, x)
@@ -83,9 +84,9 @@ def test_a_model_of_which_more_is_read_stays_as_it_is(kind: str) -> None:
 @pytest.mark.parametrize("k", [1, 2])
 def test_features_and_gradients_are_those_of_the_whole_block(kind: str, k: int) -> None:
     model, images = make(kind)
-    trunk, tail = split(model, k)
+    tail = tail_of(model, k)
     with torch.inference_mode():
-        values = trunk(images)
+        values = trunk_values(model, images, k)
     values = values.clone()
     tail = copy.deepcopy(tail).requires_grad_(requires_grad=True)
     last = shorten(tail.blocks[-1], tail.head, before_last(tail, values[:1]))
@@ -103,20 +104,20 @@ def test_features_and_gradients_are_those_of_the_whole_block(kind: str, k: int) 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_where_more_is_read_nothing_is_left_out(kind: str) -> None:
     model, images = make(kind)
-    trunk, tail = split(model, 2)
+    tail = tail_of(model, 2)
     with torch.inference_mode():
-        x = before_last(tail, trunk(images))
+        x = before_last(tail, trunk_values(model, images, 2))
     assert shorten(tail.blocks[-1], tail.head, x) is tail.blocks[-1]
 
 
 def test_a_step_that_is_not_the_block_s_own_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = make("vit")
-    trunk, tail = split(model, 1)
+    tail = tail_of(model, 1)
 
     def other(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return class_token._timm(block, x) * 1.01 + 0.1 * x[:, :1]
 
     monkeypatch.setitem(class_token._STEPS, "timm.models.vision_transformer.Block", other)
     with torch.inference_mode():
-        x = before_last(tail, trunk(images))
+        x = before_last(tail, trunk_values(model, images, 1))
     assert shorten(tail.blocks[-1], tail.head, x) is tail.blocks[-1]

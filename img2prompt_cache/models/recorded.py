@@ -1,0 +1,90 @@
+"""Models as a column was made with them: loaded from its record, refused where they have changed since."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from img2prompt_cache.models.backbones import load_backbone
+from img2prompt_cache.models.backbones.taps import split_spec
+from img2prompt_cache.models.devices import choose_device, choose_precision
+from img2prompt_cache.models.encoders.base import load_encoder
+from img2prompt_cache.models.fingerprints import Fingerprint, require_equal
+
+if TYPE_CHECKING:
+    from img2prompt_cache.models.backbones.base import Backbone
+    from img2prompt_cache.models.backbones.taps import Described
+    from img2prompt_cache.models.devices import Precision
+    from img2prompt_cache.models.encoders.base import Encoder
+
+ADVICE = "Use what it was made with, or extract into a new `cache` and fit again."
+
+
+def load_recorded_backbone(
+    column: Described, *, device: str = "auto", precision: Precision | None = None
+) -> Backbone:
+    """Load the backbone that a feature, trunk or view column was made with.
+
+    Parameters
+    ----------
+    column : Described
+        Of a cache, or as a run recorded it.
+    device : str
+        ``"auto"`` or as torch spells it.
+    precision : {"fp32", "bf16", "fp16"}, optional
+        What it is to compute in; the recorded one if absent.
+
+    Raises
+    ------
+    Img2PromptError
+        If the model that its spec names is another one now; the message names what differs.
+    """
+    spec, tap = split_spec(column.spec)
+    device = choose_device(device)
+    recorded = column.fingerprint.get("precision", "fp32")
+    backbone = load_backbone(
+        spec,
+        precision=precision or choose_precision(recorded, device),
+        device=device,
+        revision=column.revision,
+    )
+    fingerprint = {**backbone.fingerprint, **tap.fingerprint}
+    if precision:
+        fingerprint["precision"] = recorded
+    require_recorded(column, fingerprint)
+    return backbone
+
+
+def load_recorded_encoder(column: Described, *, device: str = "auto") -> Encoder:
+    """Load the text encoder that a target column was made with.
+
+    Parameters
+    ----------
+    column : Described
+        Of a cache, or as a run recorded it.
+    device : str
+        ``"auto"`` or as torch spells it.
+
+    Raises
+    ------
+    Img2PromptError
+        If the model that its spec names is another one now; the message names what differs.
+    """
+    encoder = load_encoder(
+        column.spec,
+        clean=column.fingerprint.get("clean", "none"),
+        device=choose_device(device),
+        revision=column.revision,
+    )
+    require_recorded(column, encoder.fingerprint)
+    return encoder
+
+
+def require_recorded(column: Described, fingerprint: Fingerprint) -> None:
+    """Refuse a model, by its fingerprint, where a column was made with another one.
+
+    Raises
+    ------
+    Img2PromptError
+        Naming what differs.
+    """
+    require_equal(f"column {column.spec}", column.fingerprint, fingerprint, ADVICE)
