@@ -8,10 +8,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from unicodedata import category
 
 import typer
+
+if TYPE_CHECKING:
+    from img2prompt_cache.progress import Callback, Event
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 CacheOption = Annotated[
@@ -80,6 +83,23 @@ def _cell(value: object) -> str:
     if value is None:
         return "–"
     return f"{value:.4f}" if isinstance(value, float) else clean(str(value))
+
+
+@contextmanager
+def telling() -> Iterator[Callback]:
+    """Show notes and progress bars on stderr, and stop at the next event once this was asked for."""
+    from img2prompt_cache.progress import listening
+
+    with listening(True) as show:
+
+        def tell(event: Event) -> None:
+            stop.check()
+            if event.kind == "note":
+                note(event.message)
+            else:
+                show(event)
+
+        yield tell
 
 
 class Bar(Protocol):

@@ -260,12 +260,13 @@ def run_line(folder: Path, made: Run) -> str:
     """What is said of a run in one line."""
     metrics, split = made.metrics, made.split
     inside = metrics["ci95"]
+    ranks = ((1, metrics["r@1"]), (5, metrics["r@5"]), (10, metrics["r@10"]))
     interval = f" ({inside[0]:.4f} to {inside[1]:.4f})" if inside else ""
-    retrieved = ", ".join(f"R@{k} {metrics[f'r@{k}']:.3f}" for k in (1, 5, 10))
+    retrieved = ", ".join(f"R@{k} {share or 0:.3f}" for k, share in ranks)
     rows = f"{metrics['n']} held-out rows"
     if made.fold_metrics:
         rows = f"{metrics['n']} rows in {split['folds']} folds"
-    more = "" if metrics["optimism"] is None else f"; a random split says {metrics['optimism']:+.4f}"
+    more = "" if metrics["leakage_gap"] is None else f"; a random split says {metrics['leakage_gap']:+.4f}"
     return (
         f"{folder}: cosine {metrics['cosine']:.4f}{interval}, floor {metrics['floor']:.4f}, "
         f"mse {metrics['mse']:.6f}, {retrieved} on {rows} ({split['strategy']} split{more}); "

@@ -121,7 +121,7 @@ def run(arguments: list[str]) -> int:
         elif debug:
             raise
         else:
-            return _failed(error)
+            return _failed(error, arguments[0])
     if code == INTERRUPTED:
         kept = (
             "what was finished is kept"
@@ -132,15 +132,15 @@ def run(arguments: list[str]) -> int:
     return int(code)
 
 
-def _failed(error: Exception) -> int:
-    console.note(f"error: {_told(error)}")
+def _failed(error: Exception, command: str) -> int:
+    console.note(f"error: {_told(error, command)}")
     return int(getattr(error, "exit_code", 1))
 
 
-def _told(error: Exception) -> str:
+def _told(error: Exception, command: str) -> str:
     """Say in one line what is wrong and, where it is not said yet, what to do."""
     if isinstance(error, Img2PromptError):
-        return spell(str(error), app, NAME)
+        return spell(str(error), app, NAME, command)
     if hasattr(error, "format_message"):  # Typer's own, about an option or an argument
         context = getattr(error, "ctx", None)
         path = context.command_path if context else NAME

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from . import console
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from img2prompt_cache.heads.base import Head
-    from img2prompt_cache.models.backbones.base import Backbone
-    from img2prompt_cache.prediction.bank import Bank
-    from img2prompt_cache.prediction.predict import Predictions
-    from img2prompt_cache.runs.run import Run
-    from img2prompt_cache.sources.base import Source
 
 
 def predict(
@@ -66,58 +55,54 @@ def predict(
     json: console.Json = False,
 ) -> None:
     """Predict prompt embeddings for images, and show the nearest prompts."""
-    from img2prompt_cache.errors import Img2PromptError, UsageError
-    from img2prompt_cache.prediction.outputs import open_writer
-    from img2prompt_cache.runs.folder import load_head
-    from img2prompt_cache.runs.names import cache_of
-    from img2prompt_cache.runs.run import load_run
+    from img2prompt_cache.errors import UsageError
+    from img2prompt_cache.prediction.outputs import WRITERS
+    from img2prompt_cache.prediction.predict import predict_batches
+    from img2prompt_cache.runs.names import open_run
 
-    wanted = top_k if top_k is not None else (3 if bank or not out else 0)
-    if not wanted and not out:
-        raise UsageError("--top-k 0 without --out leaves nothing to give; name a file with --out")
-    folder = _find(run, cache or Path(console.DEFAULT_CACHE))
-    made = load_run(folder)
-    home = cache or cache_of(folder, made)
-    writer = open_writer(out, made.target.width, overwrite=overwrite) if out else None
-    head = load_head(folder, made)
-    batches = _batches(paths or [], made, head, home, device)
-    choices = _bank(made, home, bank, device) if wanted else None
-    if run is None:
-        console.note(f"run {folder.name}")
+    if top_k == 0 and not out:
+        raise UsageError("`top_k=0` without `out` leaves nothing to give; name a file with `out`")
+    fitted = open_run(run, cache or console.DEFAULT_CACHE)
     predictions: list[dict[str, Any]] = []
     bad: dict[str, str] = {}
     count = 0
     with ExitStack() as stack:
-        if writer:
-            stack.enter_context(writer)
-        for batch in batches:
-            for name, reason in batch.bad.items():
+        tell = stack.enter_context(console.telling())
+        batches = predict_batches(
+            fitted,
+            _images(paths),
+            top_k=top_k,
+            bank=bank,
+            cache=cache,
+            out=out,
+            overwrite=overwrite,
+            device=device,
+            tell=tell,
+        )
+        if run is None:
+            console.note(f"run {fitted.name}")
+        written = out is not None and WRITERS[out.suffix.lower()].keeps_prompts
+        for batch in stack.enter_context(closing(batches)):
+            for name, reason in batch.failed.items():
                 console.note(f"{name}: {reason}")
-            bad |= batch.bad
+            bad |= batch.failed
             count += len(batch.ids)
-            if not batch.ids:
+            if batch.nearest is None or written:
                 continue
-            nearest = _nearest(choices, batch, wanted) if choices else None
-            if writer:
-                writer.write(batch.ids, batch.vectors, nearest)
-            if nearest is None or (writer and writer.keeps_prompts):
-                continue
-            for name, found in zip(batch.ids, nearest, strict=True):
+            for name, nearest in zip(batch.ids, batch.nearest, strict=True):
                 if json:
-                    prompts = [{"prompt": prompt, "cosine": round(cosine, 6)} for prompt, cosine in found]
+                    prompts = [{"prompt": prompt, "cosine": round(cosine, 6)} for prompt, cosine in nearest]
                     predictions.append({"imgId": name, "prompts": prompts})
                 else:
-                    lines = [f"  {cosine:.3f}  {console.clean(prompt)}" for prompt, cosine in found]
+                    lines = [f"  {cosine:.3f}  {console.clean(prompt)}" for prompt, cosine in nearest]
                     console.result("\n".join([console.clean(name), *lines]))
-        if not count:
-            raise Img2PromptError(f"none of the {len(bad)} images could be used")
     if bad:
         console.note(f"{len(bad)} images could not be used and were left out")
     if json:
         console.result_json(
             {
-                "run": str(folder),
-                "head": made.head,
+                "run": str(fitted.folder),
+                "head": fitted.head,
                 "rows": count,
                 "bad": bad,
                 "out": str(out) if out else None,
@@ -128,92 +113,10 @@ def predict(
         console.result(f"{out}: {count} predictions")
 
 
-def _find(name: str | None, cache: Path) -> Path:
-    from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.runs.names import find_runs, resolve_run
-
-    if name is not None:
-        return resolve_run(name, cache)
-    runs = find_runs(cache)
-    if not runs:
-        raise UsageError(
-            f"no run in {cache / 'runs'}; make one with `img2prompt-cache fit`, or name one with --run"
-        )
-    return runs[-1]
-
-
-def _batches(paths: list[str], run: Run, head: Head, home: Path | None, device: str) -> Iterator[Predictions]:
-    """Find out what to predict for, and check that it can be done; then go through it batch by batch."""
-    from img2prompt_cache.cache.manifest_file import NAME
-    from img2prompt_cache.cache.reader import Cache
-    from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.prediction.predict import load_backbones, predict_cached
-    from img2prompt_cache.sources import list_images
-
-    if not paths:
-        if home is None:
-            raise UsageError(
-                f"the cache of the run is gone ({run.cache}); name images, or a cache with --cache"
-            )
-        return iter([predict_cached(run, head, Cache(home), with_prompt=False)])
-    if len(paths) == 1 and (Path(paths[0]) / NAME).is_file():
-        return iter([predict_cached(run, head, Cache(Path(paths[0])), with_prompt=None)])
-    if paths == ["-"]:
-        if isinstance(sys.stdin, TextIOWrapper):
-            sys.stdin.reconfigure(errors="surrogateescape")  # one odd name is no reason to drop the list
-        paths = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-    source, listing = list_images([Path(path) for path in paths])
-    for line in listing.summary.notes:
-        console.note(line)
-    return _streamed(head, load_backbones(run, device), source, listing.table)
-
-
-def _streamed(
-    head: Head, backbones: dict[str, Backbone], source: Source, table: pa.Table
-) -> Iterator[Predictions]:
-    from img2prompt_cache.prediction.predict import predict_images
-
-    with console.progress("predict", len(table)) as advance:
-        for batch in predict_images(head, backbones, source, table):
-            advance(len(batch.ids) + len(batch.bad))
-            yield batch
-
-
-def _bank(run: Run, home: Path | None, file: Path | None, device: str) -> Bank:
-    from img2prompt_cache.cache.reader import Cache
-    from img2prompt_cache.data.columns import used_column
-    from img2prompt_cache.data.dataset import load_prompts
-    from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.models.devices import choose_device
-    from img2prompt_cache.models.encoders.base import load_encoder
-    from img2prompt_cache.models.fingerprints import require_equal
-    from img2prompt_cache.prediction.bank import Bank
-
-    target = run.target
-    if file is not None:
-        encoder = load_encoder(
-            target.spec,
-            clean=target.fingerprint.get("clean", "none"),
-            device=choose_device(device),
-            revision=target.revision,
-        )
-        require_equal(f"encoder {target.spec}", target.fingerprint, encoder.fingerprint, _ADVICE)
-        return Bank.from_file(file, encoder, console.progress)
-    if home is None:
-        raise UsageError(
-            f"the cache of the run is gone ({run.cache}); name prompts with --bank, or --top-k 0"
-        )
-    opened = Cache(home)
-    column = used_column(opened, target, _ADVICE, "targets")
-    return Bank.from_pairs(*load_prompts(opened, column))
-
-
-def _nearest(bank: Bank, batch: Predictions, k: int) -> list[list[tuple[str, float]]]:
-    index, cosine = bank.search(batch.vectors, k)
-    return [
-        [(bank.prompts[at], float(near)) for at, near in zip(row, values, strict=True)]
-        for row, values in zip(index, cosine, strict=True)
-    ]
-
-
-_ADVICE = "Prompts are found only among embeddings made as those the run was fitted on: fit it again."
+def _images(paths: list[str] | None) -> list[str] | None:
+    """Give the paths that were named, or those that come on stdin for ``-``."""
+    if paths != ["-"]:
+        return paths or None
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # one odd name is no reason to drop the list
+    return [line.rstrip("\r\n") for line in sys.stdin if line.strip()]

@@ -6,7 +6,12 @@ from .fitting.fit import fit as fit
 from .heads import make_head as make_head
 from .models.backbones import load_backbone as load_backbone
 from .models.encoders.base import load_encoder as load_encoder
+from .prediction.predictions import Predictions as Predictions
 from .runs.folder import load_head as load_head
+from .runs.leaderboard import Leaderboard as Leaderboard
 from .runs.leaderboard import compare as compare
+from .runs.predict import predict as predict
+from .runs.run import Run as Run
 from .runs.run import load_run as load_run
 from .sources import open_source as open_source
+from .tuning.tune import tune as tune

@@ -110,18 +110,24 @@ def _bars() -> Iterator[Callback]:
         Rate(""),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        shown: dict[str, Any] = {}
+    bars = Progress(*columns, console=Console(stderr=True))
+    shown: dict[str, Any] = {}
 
-        def tell(event: Event) -> None:
-            if event.kind == "note":
-                bars.console.print(event.message, markup=False, highlight=False, soft_wrap=True)
-            elif event.kind == "step":
-                if event.done == 0 or event.task not in shown:
-                    shown[event.task] = bars.add_task(event.task, total=event.total)
-                bars.update(shown[event.task], completed=event.done)
+    def tell(event: Event) -> None:
+        if event.kind == "note":
+            bars.console.print(event.message, markup=False, highlight=False, soft_wrap=True)
+        elif event.kind == "step":
+            if not shown:
+                bars.start()
+            if event.done == 0 or event.task not in shown:
+                shown[event.task] = bars.add_task(event.task, total=event.total)
+            bars.update(shown[event.task], completed=event.done)
 
+    try:
         yield tell
+    finally:
+        if shown:
+            bars.stop()
 
 
 # The protocol of before, until every caller takes a `Callback`.

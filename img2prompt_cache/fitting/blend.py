@@ -24,7 +24,7 @@ from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.held_out import Validation, load_validation
 from img2prompt_cache.runs.leaderboard import compare
-from img2prompt_cache.runs.names import claimed, find_runs
+from img2prompt_cache.runs.names import find_runs, reserve_run
 from img2prompt_cache.runs.run import Run, load_run
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def fit_blend(
     members = load_members(cache, folders)
     features = join_features(members)
     specs = [use.spec for use in features]
-    with claimed(folder, cache.folder, Blend.name, specs, overwrite=overwrite) as place:
+    with reserve_run(folder, cache.folder, Blend.name, specs, overwrite=overwrite) as place:
         return place, _fit(cache, members, features, place, seed, started)
 
 
@@ -154,7 +154,7 @@ def _fit(
         chosen,
         features=features,
         target=first.target,
-        metrics={"optimism": None},
+        metrics={"leakage_gap": None},
         seconds=time.perf_counter() - started,
         refit=all(member.run.refit for member in members),
         rows=min(member.run.rows for member in members),
@@ -210,10 +210,9 @@ def load_members(cache: Cache, folders: Sequence[Path]) -> list[Member]:
 
 
 def _candidates(cache: Cache) -> str:
-    folders = find_runs(cache.folder)
-    if not folders:
-        return f"; {cache.folder} has no runs yet, make them with `img2prompt-cache fit`"
-    names = [folder.name for folder, run in compare(folders).runs if run.head != Blend.name]
+    if not find_runs(cache.folder):
+        return f"; {cache.folder} has no runs yet, make them with `fit()`"
+    names = [run.name for run in compare(cache).runs if run.head != Blend.name]
     return f"; those of the newest run's split and target: {', '.join(names)}"
 
 

@@ -27,7 +27,7 @@ from img2prompt_cache.models.backbones.flops import operations
 from img2prompt_cache.models.backbones.taps import split_spec
 from img2prompt_cache.numerics.metrics import mean_cosine
 from img2prompt_cache.runs.held_out import load_validation
-from img2prompt_cache.runs.names import claimed
+from img2prompt_cache.runs.names import reserve_run
 from img2prompt_cache.runs.run import Run, load_run
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def fit_distil(
     recipe(run, -1, seed)
     columns = choose_features(cache, features or cheapest(cache))
     specs = [column.spec for column in columns]
-    with claimed(folder, cache.folder, Distil.name, specs, overwrite=overwrite) as place:
+    with reserve_run(folder, cache.folder, Distil.name, specs, overwrite=overwrite) as place:
         return place, _fit(cache, teacher, run, head, columns, place, refit=refit)
 
 
@@ -137,7 +137,7 @@ def _fit(
         trial.chosen,
         features=tuple(UsedColumn.of(column) for column in columns),
         target=run.target,
-        metrics={"optimism": None, "teacher": trial.teacher, "plain": trial.plain},
+        metrics={"leakage_gap": None, "teacher": trial.teacher, "plain": trial.plain},
         seconds=time.perf_counter() - started,
         refit=refit,
         rows=(len(data.rows) if refit else len(split.train)) + len(lessons.more),

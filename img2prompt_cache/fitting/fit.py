@@ -22,7 +22,7 @@ from img2prompt_cache.fitting.columns import choose_columns
 from img2prompt_cache.fitting.evaluate import configured, fit_rows, optimism, try_out
 from img2prompt_cache.fitting.record import keep_run
 from img2prompt_cache.heads import make_head
-from img2prompt_cache.runs.names import claimed
+from img2prompt_cache.runs.names import reserve_run
 from img2prompt_cache.runs.run import Run
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def fit(
     features, texts = choose_columns(cache, head, choice.features)
     target = choose_target(cache, choice.encoder)
     specs = [column.spec for column in features]
-    with claimed(folder, cache.folder, choice.head, specs, overwrite=overwrite) as place:
+    with reserve_run(folder, cache.folder, choice.head, specs, overwrite=overwrite) as place:
         return place, _fit(cache, choice, head, features, target, texts, place)
 
 
@@ -154,7 +154,7 @@ def _fit(
         trial.chosen,
         features=tuple(UsedColumn.of(column) for column in features),
         target=UsedColumn.of(target),
-        metrics={"optimism": optimism(head, data, split, trial) if wanted else None},
+        metrics={"leakage_gap": optimism(head, data, split, trial) if wanted else None},
         seconds=seconds,
         refit=choice.refit,
         rows=len(data.rows) if choice.refit else len(split.train),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from img2prompt_cache.fitting.scores import by_fold, floor, score
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.runs.folder import save_run
 from img2prompt_cache.runs.held_out import Validation
+from img2prompt_cache.runs.record import Metrics, RunRecord, SplitRecord
 from img2prompt_cache.runs.run import Run
 
 if TYPE_CHECKING:
@@ -73,13 +74,15 @@ def keep_run(
     """
     held = split.validation
     cosines, groups, fold = cosine(predictions, data.y[held]), split.groups[held], split.fold[held]
-    run = Run(
+    record = RunRecord(
         head=told.name,
         settings={**told.get_params(), **told.chosen},
         features=features,
         target=target,
         split=describe_split(split, data),
-        metrics={**score(predictions, data.y[held], groups), "floor": floor(data.y, split), **metrics},
+        metrics=cast(
+            Metrics, {**score(predictions, data.y[held], groups), "floor": floor(data.y, split), **metrics}
+        ),
         seconds=seconds,
         refit=refit,
         rows=rows,
@@ -92,11 +95,11 @@ def keep_run(
         fold_metrics=by_fold(cosines, fold, chosen) if split.folds > 1 else [],
     )
     ids = [data.ids[row] for row in held]
-    save_run(folder, run, saved, told.history, Validation(ids, groups, predictions, cosines, fold))
-    return run
+    held_out = Validation(ids, groups, predictions, cosines, fold)
+    return Run.of(save_run(folder, record, saved, told.history, held_out), folder)
 
 
-def describe_split(split: Split, data: Dataset) -> dict[str, Any]:
+def describe_split(split: Split, data: Dataset) -> SplitRecord:
     """What a run keeps of its split.
 
     `digest` is equal for runs whose scores may be compared; `held_digest` is of the held-out rows alone, to

@@ -11,15 +11,21 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data.columns import UsedColumn, used_column
+from img2prompt_cache.data.dataset import load_prompts
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import Replacement, hash_file
-from img2prompt_cache.models.fingerprints import digest
+from img2prompt_cache.models.devices import choose_device
+from img2prompt_cache.models.encoders.base import load_encoder
+from img2prompt_cache.models.fingerprints import digest, require_equal
 from img2prompt_cache.models.weights.packaged import home
 from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_back
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.neighbours import nearest
-from img2prompt_cache.progress import Progress, unseen
+from img2prompt_cache.progress import Callback, ignore, task
 from img2prompt_cache.sources.tablefile import PROMPT_COLUMNS, TABLE_SUFFIXES, read_table
+from img2prompt_cache.tables import preview
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +44,7 @@ AIM = 0.998
 """Recall that the cells are fitted to: predictions are farther from prompts than any sample of prompts is."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Bank:
     """Distinct prompts with their embeddings.
 
@@ -73,7 +79,7 @@ class Bank:
         return cls(list(rows), np.ascontiguousarray(vectors[list(rows.values())], np.float32))
 
     @classmethod
-    def from_file(cls, path: Path, encoder: Encoder, progress: Progress = unseen) -> Self:
+    def from_file(cls, path: Path, encoder: Encoder, tell: Callback = ignore) -> Self:
         """Make a bank of any text file: a prompt a line, or a table with a prompt column.
 
         Embeddings are kept in the folder ``banks`` of `weights.home`, under a name made of the file's content
@@ -86,7 +92,7 @@ class Bank:
             CSV, TSV, JSON lines or parquet with a column `prompt`, `text` or `caption`; any other extension
             is read as UTF-8 lines.
         encoder : Encoder
-        progress : Progress
+        tell : callable
             Told of the prompts as they are encoded and indexed; of none where that was kept.
 
         Raises
@@ -101,7 +107,7 @@ class Bank:
         vectors = _load(kept, shape)
         if vectors is None:
             vectors = np.empty(shape, np.float32)
-            with progress("encode prompts", len(prompts)) as advance:
+            with task(tell, "encode prompts", len(prompts)) as advance:
                 for start in range(0, len(prompts), CHUNK):
                     chunk = prompts[start : start + CHUNK]
                     vectors[start : start + CHUNK] = encoder.encode(chunk)
@@ -109,7 +115,7 @@ class Bank:
             # Without the kept copy the next run is slower, nothing worse.
             with suppress(OSError):
                 _keep(kept, lambda path: _save(path, vectors))
-        return cls(prompts, vectors, _index(kept.with_suffix(".safetensors"), vectors, progress))
+        return cls(prompts, vectors, _index(kept.with_suffix(".safetensors"), vectors, tell))
 
     def search(self, queries: F32, k: int) -> tuple[NDArray[np.int64], F32]:
         """Find the k nearest prompts of each query by cosine, best first.
@@ -157,30 +163,89 @@ class Bank:
         )
         return indices, np.clip(cosines, -1.0, 1.0)
 
+    def nearest(self, queries: F32, k: int) -> tuple[list[list[str]], F32]:
+        """Find the k nearest prompts of each query: their texts, and cosines of shape (n, min(k, m)).
+
+        Raises
+        ------
+        Img2PromptError
+            As `search`.
+        """
+        indices, cosines = self.search(queries, k)
+        return [[self.prompts[at] for at in row] for row in indices.tolist()], cosines
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __repr__(self) -> str:
+        how = "cells" if self.index is not None else "exact"
+        first = preview(self.prompts, len(self))
+        return f"Bank({len(self):,} prompts × {self.vectors.shape[1]}, {how}: {first})"
+
+
+def cached_bank(cache: Cache, target: UsedColumn) -> Bank:
+    """Make a bank of the prompts of a cache, with the embeddings that are stored there.
+
+    Raises
+    ------
+    UsageError
+        If the cache lacks the target column.
+    Img2PromptError
+        If the column was made differently from the one that a run was fitted on, or is damaged.
+    """
+    column = used_column(cache, target, _ADVICE, "targets")
+    return Bank.from_pairs(*load_prompts(cache, column))
+
+
+def encoded_bank(path: Path, target: UsedColumn, device: str = "auto", tell: Callback = ignore) -> Bank:
+    """Make a bank of a file, encoded as the targets of a run were.
+
+    Raises
+    ------
+    UsageError
+        As `Bank.from_file`.
+    Img2PromptError
+        If the encoder is not the one that made the targets.
+    """
+    encoder = load_encoder(
+        target.spec,
+        clean=target.fingerprint.get("clean", "none"),
+        device=choose_device(device),
+        revision=target.revision,
+    )
+    require_equal(f"encoder {target.spec}", target.fingerprint, encoder.fingerprint, _ADVICE)
+    return Bank.from_file(path, encoder, tell)
+
+
+_ADVICE = "Prompts are found only among embeddings made as those that the run was fitted on: fit it again."
+
 
 def _read(path: Path) -> list[str]:
     """Give the distinct prompts of a file, in its order."""
     if not path.is_file():
-        raise UsageError(f"--bank {path}: there is no such file")
+        raise UsageError(f"`bank` {path}: there is no such file", parameter="bank")
     if path.suffix.lower() in TABLE_SUFFIXES:
         table = read_table(path)
         columns = {name.strip().lower(): name for name in table.column_names}
         known = next((columns[name] for name in PROMPT_COLUMNS if name in columns), None)
         if known is None:
             raise UsageError(
-                f"--bank {path} has no column {' or '.join(PROMPT_COLUMNS)}; "
-                f"its columns are {', '.join(table.column_names[:20])}"
+                f"`bank` {path} has no column {' or '.join(PROMPT_COLUMNS)}; "
+                f"its columns are {', '.join(table.column_names[:20])}",
+                parameter="bank",
             )
         found = table[known].to_pylist()
     else:
         try:
             found = path.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--bank {path} cannot be read as UTF-8 text: {error}") from error
+            raise UsageError(
+                f"`bank` {path} cannot be read as UTF-8 text: {error}", parameter="bank"
+            ) from error
         found = [line.strip() for line in found]
     prompts = list(dict.fromkeys(prompt for prompt in found if prompt and prompt.strip()))
     if not prompts:
-        raise UsageError(f"--bank {path} holds no prompt")
+        raise UsageError(f"`bank` {path} holds no prompt", parameter="bank")
     return prompts
 
 
@@ -193,7 +258,7 @@ def _load(path: Path, shape: tuple[int, int]) -> F32 | None:
     return vectors if vectors.shape == shape and vectors.dtype == np.float32 else None
 
 
-def _index(path: Path, vectors: F32, progress: Progress) -> Any:
+def _index(path: Path, vectors: F32, tell: Callback) -> Any:
     """Give the index of a large bank, from its kept cells where they are whole; None for a small one."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file, save_file
@@ -202,7 +267,7 @@ def _index(path: Path, vectors: F32, progress: Progress) -> Any:
         return None
     with suppress(OSError, SafetensorError, Img2PromptError):
         return cell_index(vectors, Cells.from_arrays(load_file(path)))
-    with progress("index prompts", len(vectors)) as advance:
+    with task(tell, "index prompts", len(vectors)) as advance:
         drawn, held = hold_back(np.arange(len(vectors)), seed=0)
         # A prediction lies between the prompts that an image might have had, farther from each than a
         # prompt from its neighbours: what is found for mixtures of three is found for prompts, too.

@@ -1,171 +1,242 @@
-"""Prediction: a run on new images, in a stream, or on rows of a cache."""
+"""Prediction: a fitted head on images, on rows of a cache or on features, with the nearest prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from img2prompt_cache.cache.quantise import quantise, restore
+from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.columns import used_column
-from img2prompt_cache.data.dataset import load_dataset
-from img2prompt_cache.data.feature_blocks import join
-from img2prompt_cache.errors import UsageError
-from img2prompt_cache.extraction.encode import encode_batches
-from img2prompt_cache.extraction.work import Slice
-from img2prompt_cache.models.backbones import load_backbone
-from img2prompt_cache.models.backbones.taps import split_spec
-from img2prompt_cache.models.devices import choose_device, choose_precision
-from img2prompt_cache.models.fingerprints import require_equal
+from img2prompt_cache.data.columns import UsedColumn
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
+from img2prompt_cache.prediction.outputs import open_writer
+from img2prompt_cache.prediction.outputs.base import Writer
+from img2prompt_cache.prediction.predictions import Predictions
+from img2prompt_cache.prediction.stream import load_backbones, predict_cached, predict_images
+from img2prompt_cache.progress import Callback, ignore, listening, note, task
+from img2prompt_cache.sources import list_images
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from img2prompt_cache.heads.base import Head
-    from img2prompt_cache.models.backbones.base import Backbone
-    from img2prompt_cache.runs.run import Run
-    from img2prompt_cache.sources.base import Source
+    from img2prompt_cache.sources.base import Listing, Source
 
-BATCH_SIZE = 32
-SLICE_ROWS = 512
+Images: TypeAlias = (
+    "str | Path | Cache | NDArray[Any] | Sequence[str | Path] | Sequence[Sequence[float]] | None"
+)
+"""What `predict` takes: images named by paths, a cache, features of shape (n, p), or None."""
 
-
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """Predictions for a batch of images.
-
-    Attributes
-    ----------
-    ids : list of str
-        imgId of each image that could be used.
-    vectors : numpy.ndarray, float32, shape (len(ids), t)
-        Unit norm.
-    bad : dict of str to str
-        imgId of each image that could not be used, and why.
-    """
-
-    ids: list[str]
-    vectors: NDArray[np.float32]
-    bad: dict[str, str] = field(default_factory=dict)
+NEAREST = 3
+"""Prompts that are found for each image unless a number is asked for."""
 
 
-def load_backbones(run: Run, device: str = "auto") -> dict[str, Backbone]:
-    """Load the backbones a run was fitted on, and no others, as they were when its features were cached.
+class Fitted(Protocol):
+    """What prediction needs of a run."""
 
-    Returns
-    -------
-    dict of str to Backbone
-        By spec of the column, in the run's order; columns of one backbone share it.
+    @property
+    def features(self) -> tuple[UsedColumn, ...]:
+        """What it was fitted on."""
+
+    @property
+    def target(self) -> UsedColumn:
+        """What it predicts."""
+
+    @property
+    def cache(self) -> str:
+        """Where the cache was when it was fitted."""
+
+    @property
+    def home(self) -> Path | None:
+        """Where the cache is now; None where it is gone."""
+
+    @property
+    def estimator(self) -> Head:
+        """The fitted head."""
+
+
+def predict(
+    fitted: Fitted, images: Images = None, *, progress: bool | Callback = False, **options: Any
+) -> Predictions:
+    """Predict, and give everything at once; the options are those of `predict_batches`.
 
     Raises
     ------
-    Img2PromptError
-        If a backbone is not the same any more; the message names what differs.
+    UsageError, Img2PromptError
+        As `predict_batches`; also if no image could be used.
     """
-    where = choose_device(device)
-    loaded: dict[tuple[str, str, str], Backbone] = {}
-    backbones = {}
-    for use in run.features:
-        spec, tap = split_spec(use.spec)
-        precision = choose_precision(use.fingerprint.get("precision", "fp32"), where)
-        key = (spec, precision, use.revision)
-        if key not in loaded:
-            loaded[key] = load_backbone(spec, precision=precision, device=where, revision=use.revision)
-        now = {**loaded[key].fingerprint, **tap.fingerprint}
-        require_equal(f"backbone {use.spec}", use.fingerprint, now, _ADVICE)
-        backbones[use.spec] = loaded[key]
-    return backbones
+    with listening(progress) as tell:
+        return Predictions.concatenate(
+            predict_batches(fitted, images, tell=tell, **options), fitted.target.width
+        )
 
 
-def predict_images(
-    head: Head, backbones: dict[str, Backbone], source: Source, table: pa.Table
-) -> Iterator[Predictions]:
-    """Predict for the images of a source, batch by batch, in the order of its listing.
+def predict_batches(
+    fitted: Fitted,
+    images: Images = None,
+    *,
+    top_k: int | None = None,
+    bank: str | Path | None = None,
+    cache: str | Path | Cache | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    tell: Callback = ignore,
+) -> Generator[Predictions, None, None]:
+    """Predict batch by batch, so that memory does not grow with the number of images.
+
+    Everything that can be wrong before the first image is found out at the call, the rest while iterating.
 
     Parameters
     ----------
-    head : Head
-        Fitted.
-    backbones : dict of str to Backbone
-        From `load_backbones`.
-    source : Source
-        Gives the images' bytes.
-    table : pyarrow.Table
-        Its listing, or some rows of it.
+    fitted : Fitted
+        A run.
+    images, top_k, bank, cache, out, overwrite, device
+        See `Run.predict`.
+    tell : callable
+        Told notes, and the progress of the task ``"predict"``.
 
     Yields
     ------
     Predictions
-        Nothing of a batch is held once the next one is asked for.
-    """
-    for start in range(0, len(table), SLICE_ROWS):
-        piece = table.slice(start, SLICE_ROWS)
-        ids, uris = piece["imgId"].to_pylist(), piece["uri"].to_pylist()
-        known: dict[int, NDArray[np.float32]] = {}
-        rows = Slice(0, start, {"imgId": ids, "uri": uris})
-        for batch in encode_batches(rows, source, backbones, BATCH_SIZE):
-            if batch.fresh:
-                values = [_stored(batch.features[spec], spec) for spec in backbones]
-                whole = np.all([np.isfinite(each).reshape(len(each), -1).all(1) for each in values], axis=0)
-                at = [batch.first + batch.fresh[i] for i in np.flatnonzero(whole)]
-                known.update(
-                    zip(at, head.predict(join([each[whole] for each in values])) if at else (), strict=True)
-                )
-            found: dict[str, NDArray[np.float32]] = {}
-            bad: dict[str, str] = {}
-            for row, image in enumerate(batch.images, batch.first):
-                vector = known.get(image.twin if image.twin >= 0 else row)
-                if image.reason or vector is None:
-                    bad[ids[row]] = image.reason or "its features are not finite, or too large for float16"
-                else:
-                    found[ids[row]] = vector
-            yield Predictions(list(found), np.array(list(found.values()), np.float32), bad)
-
-
-def _stored(values: NDArray[Any], spec: str) -> NDArray[np.float32]:
-    """Round values as their column keeps them, in float16 or int8: what heads are fitted on."""
-    with np.errstate(over="ignore", invalid="ignore"):  # its caller leaves out what is not finite
-        kept = values.astype(np.float16, copy=False)
-        coded = split_spec(spec)[1].dtype == "int8"
-        return restore(*quantise(kept)) if coded else kept.astype(np.float32)
-
-
-def predict_cached(run: Run, head: Head, cache: Cache, *, with_prompt: bool | None) -> Predictions:
-    """Predict for rows of a cache; no image is read.
-
-    Parameters
-    ----------
-    run : Run
-    head : Head
-        Fitted.
-    cache : Cache
-    with_prompt : bool or None
-        True for rows that have a prompt, False for those that have none, None for all.
+        Of a batch of images, with their nearest prompts where these are wanted.
 
     Raises
     ------
     UsageError
-        If the cache lacks a column, or has no such row.
+        If something named is not there, or features have another width than the head was fitted on.
     Img2PromptError
-        If a column was made differently from the one the run was fitted on.
+        If a backbone is not the one the head was fitted with, or none of the images could be used.
     """
-    columns = tuple(used_column(cache, use, _ADVICE) for use in run.features)
+    rows = _features(images)
+    if top_k is None:
+        top_k = NEAREST if bank or not (out or rows is not None) else 0
+    if top_k < 0:
+        raise UsageError(f"`top_k` must be at least 0, not {top_k}", parameter="top_k")
+    home = _home(fitted, cache)
+    writer = open_writer(Path(out), fitted.target.width, overwrite=overwrite) if out else None
+    estimator = fitted.estimator
+    batches = (
+        iter([_from_features(fitted, estimator, rows)])
+        if rows is not None
+        else _find_batches(fitted, estimator, images, home, device, tell)
+    )
+    prompts = _load_bank(fitted, home, bank, device, tell) if top_k else None
+    return _run(batches, prompts, top_k, writer)
+
+
+def _home(fitted: Fitted, cache: str | Path | Cache | None) -> Cache | Path | None:
+    if cache is None:
+        return fitted.home
+    return cache if isinstance(cache, Cache) else Path(cache)
+
+
+def _features(images: Images) -> NDArray[Any] | None:
+    """Give the features where these were given in place of images."""
+    if images is None or isinstance(images, str | os.PathLike | Cache):
+        return None
+    if not isinstance(images, np.ndarray) and all(isinstance(each, str | os.PathLike) for each in images):
+        return None
     try:
-        data = load_dataset(cache, columns, with_prompt=with_prompt)
-    except UsageError as error:
-        raise UsageError(f"{error}; name images to predict for") from None
-    text = cache.text("imgId", "prompt", "reason")
-    used = set(data.rows.tolist())
-    bad = {
-        name: reason or "it could not be read again when its features were cached"
-        for row, (name, prompt, reason) in enumerate(zip(*text.values(), strict=True))
-        if row not in used and (with_prompt is None or bool(prompt.strip()) == with_prompt)
-    }
-    return Predictions(data.ids, head.predict(data.X), bad)
+        return np.asarray(images, np.float32)
+    except (TypeError, ValueError):
+        raise UsageError(
+            "`images` must be paths, a cache, or features of shape (n, p)", parameter="images"
+        ) from None
 
 
-_ADVICE = "A run predicts only from features made as those it was fitted on: fit it again on this cache."
+def _from_features(fitted: Fitted, estimator: Head, rows: NDArray[Any]) -> Predictions:
+    shapes = [column.shape for column in fitted.features]
+    width = sum(column.width for column in fitted.features)
+    shape = shapes[0] if len(shapes) == 1 and len(shapes[0]) > 1 else (width,)
+    if rows.shape[1:] != shape:
+        raise UsageError(
+            f"`images`: features of shape {rows.shape} were given, and the run takes (n, "
+            f"{', '.join(map(str, shape))}) of {' + '.join(column.spec for column in fitted.features)}",
+            parameter="images",
+        )
+    vectors = estimator.predict(rows) if len(rows) else np.empty((0, fitted.target.width), np.float32)
+    return Predictions([str(row) for row in range(len(rows))], vectors)
+
+
+def _find_batches(
+    fitted: Fitted, estimator: Head, images: Images, home: Cache | Path | None, device: str, tell: Callback
+) -> Iterator[Predictions]:
+    """Find out what to predict for, and check that it can be done; then go through it batch by batch."""
+    paths = _paths(images)
+    if images is None:
+        if home is None:
+            raise UsageError(
+                f"the cache of the run is gone ({fitted.cache}); name images, or a cache with `cache`",
+                parameter="cache",
+            )
+        return iter([predict_cached(fitted.features, estimator, _opened(home), with_prompt=False)])
+    if isinstance(images, Cache):
+        return iter([predict_cached(fitted.features, estimator, images, with_prompt=None)])
+    if len(paths) == 1 and (paths[0] / MANIFEST).is_file():
+        return iter([predict_cached(fitted.features, estimator, Cache(paths[0]), with_prompt=None)])
+    source, listing = list_images(paths)
+    for line in listing.summary.notes:
+        note(tell, line)
+    backbones = load_backbones(fitted.features, device)
+    return _streamed(estimator, backbones, source, listing, tell)
+
+
+def _paths(images: Any) -> list[Path]:
+    if images is None or isinstance(images, Cache):
+        return []
+    return [Path(images)] if isinstance(images, str | os.PathLike) else [Path(each) for each in images]
+
+
+def _opened(cache: Cache | Path) -> Cache:
+    return cache if isinstance(cache, Cache) else Cache(cache)
+
+
+def _streamed(
+    estimator: Head, backbones: dict[str, Any], source: Source, listing: Listing, tell: Callback
+) -> Iterator[Predictions]:
+    with task(tell, "predict", len(listing.table)) as advance:
+        for batch in predict_images(estimator, backbones, source, listing.table):
+            advance(len(batch.ids) + len(batch.failed))
+            yield batch
+
+
+def _load_bank(
+    fitted: Fitted, home: Cache | Path | None, bank: str | Path | None, device: str, tell: Callback
+) -> Bank:
+    if bank is not None:
+        return encoded_bank(Path(bank), fitted.target, device, tell)
+    if home is None:
+        raise UsageError(
+            f"the cache of the run is gone ({fitted.cache}); name prompts with `bank`, or `top_k=0`",
+            parameter="bank",
+        )
+    return cached_bank(_opened(home), fitted.target)
+
+
+def _run(
+    batches: Iterator[Predictions], bank: Bank | None, top_k: int, writer: Writer | None
+) -> Generator[Predictions, None, None]:
+    """Add the nearest prompts to each batch, write it, and hand it on."""
+    used = failed = 0
+    with ExitStack() as stack:
+        if writer:
+            stack.enter_context(writer)
+        for batch in batches:
+            used += len(batch.ids)
+            failed += len(batch.failed)
+            if bank is not None and batch.ids:
+                prompts, scores = bank.nearest(batch.vectors, top_k)
+                batch = replace(batch, prompts=prompts, scores=scores)
+            if writer and batch.ids:
+                writer.write(batch.ids, batch.vectors, batch.nearest)
+            yield batch
+        if failed and not used:
+            raise Img2PromptError(f"none of the {failed} images could be used")

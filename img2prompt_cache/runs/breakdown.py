@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +12,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.splits import rows_digest
 from img2prompt_cache.errors import Img2PromptError, unknown
 from img2prompt_cache.numerics.metrics import unit
-from img2prompt_cache.runs.held_out import load_validation
-from img2prompt_cache.runs.leaderboard import Leaderboard, cosines_of
-from img2prompt_cache.runs.names import cache_of
+from img2prompt_cache.runs.held_out import cosines_of, load_validation
 from img2prompt_cache.runs.run import Run
 
 if TYPE_CHECKING:
@@ -51,12 +48,13 @@ class HeldOut:
     targets: NDArray[np.float32]
 
 
-def breakdown(board: Leaderboard, kind: str) -> list[Cell]:
+def breakdown(runs: Sequence[Run], kind: str) -> list[Cell]:
     """Take the mean cosine of every run on parts of the held-out rows.
 
     Parameters
     ----------
-    board : Leaderboard
+    runs : sequence of Run
+        Scored on the same rows.
     kind : str
         ``"length"`` of the prompt in words, or ``"cluster"`` of its embedding.
 
@@ -68,10 +66,10 @@ def breakdown(board: Leaderboard, kind: str) -> list[Cell]:
         If no cache of these runs is found, or it no longer holds their rows.
     """
     if kind not in KINDS:
-        raise unknown("--by", kind, KINDS)
-    rows = held_out(board)
+        raise unknown("`by`", kind, KINDS, parameter="by")
+    rows = held_out(runs)
     groups = by_length(rows.prompts) if kind == "length" else by_cluster(rows.prompts, rows.targets)
-    cosines = [cosines_of(folder, run, rows.ids) for folder, run in board.runs]
+    cosines = [cosines_of(run.folder, run, rows.ids) for run in runs]
     return [
         Cell(name, len(inside), [float(each[inside].mean()) if len(inside) else None for each in cosines])
         for name, inside in groups.items()
@@ -123,38 +121,37 @@ def by_cluster(prompts: Sequence[str], targets: NDArray[np.float32], seed: int =
     return found
 
 
-def held_out(board: Leaderboard) -> HeldOut:
-    """Read the held-out rows of a leaderboard from a cache that its runs were fitted on.
+def held_out(runs: Sequence[Run]) -> HeldOut:
+    """Read the held-out rows of runs of one split from a cache that they were fitted on.
 
     Raises
     ------
     Img2PromptError
         If none is found, or the rows or targets in it are not those that were scored.
     """
-    for folder, run in board.runs:
-        home = cache_of(folder, run)
-        if home is not None and "held_digest" in run.split:
-            return _read(Cache(home), folder, run)
-    newer = [run for _, run in board.runs if "held_digest" in run.split]
+    for run in runs:
+        if run.home is not None and "held_digest" in run.split:
+            return _read(Cache(run.home), run)
+    newer = [run for run in runs if "held_digest" in run.split]
     why = (
         f"their cache is gone; it was {newer[0].cache}"
         if newer
         else "they are of an older version; fit again"
     )
-    raise Img2PromptError(f"--by needs the prompts that these runs were scored on, but {why}")
+    raise Img2PromptError(f"`by` needs the prompts that these runs were scored on, but {why}", parameter="by")
 
 
-def _read(cache: Cache, folder: Path, run: Run) -> HeldOut:
+def _read(cache: Cache, run: Run) -> HeldOut:
     target = cache.column("targets", run.target.spec)
     cache.require_undamaged([cache.manifest.columns[0], target])
     text = cache.text("imgId", "prompt", "sha256")
     row_of = {name: row for row, name in enumerate(text["imgId"])}
-    ids = sorted(load_validation(folder, run).ids)
+    ids = sorted(load_validation(run.folder, run).ids)
     rows = np.array([row_of[name] for name in ids if name in row_of], np.int64)
     digest = rows_digest(rows, text["imgId"], text["prompt"], text["sha256"])
     if digest != run.split["held_digest"] or target.fingerprint != run.target.fingerprint:
         raise Img2PromptError(
-            f"{cache.folder} no longer holds what {folder.name} was scored on: a prompt, image or encoder "
+            f"{cache.folder} no longer holds what {run.name} was scored on: a prompt, image or encoder "
             "has changed; fit it again"
         )
     return HeldOut(ids, [text["prompt"][row] for row in rows], cache.values(target, rows))

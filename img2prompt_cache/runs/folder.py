@@ -17,7 +17,8 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import Replacement, hash_file, lock_folder
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.runs.held_out import VALIDATION, VALIDATION_ROWS, Validation, save_validation
-from img2prompt_cache.runs.run import INFO, Run, save_info
+from img2prompt_cache.runs.record import RunRecord
+from img2prompt_cache.runs.run_file import INFO, save_record
 
 if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Head
@@ -27,7 +28,7 @@ FILES = (INFO, HEAD, HISTORY, VALIDATION, VALIDATION_ROWS)
 
 
 @contextmanager
-def claim(folder: Path, *, overwrite: bool = False) -> Iterator[None]:
+def reserve(folder: Path, *, overwrite: bool = False) -> Iterator[None]:
     """Make the folder of a run before the work is done: it can be written, and nobody else takes it.
 
     An empty folder that nobody holds is taken: one that was made for it, or that a killed process left. If
@@ -78,7 +79,9 @@ def _take(folder: Path, *, overwrite: bool) -> int | None:
             return lock
         os.close(lock)
     if not overwrite:
-        raise UsageError(f"--run {folder} exists; give --overwrite to replace it, or another name")
+        raise UsageError(
+            f"`run` {folder} exists; give `overwrite=True` to replace it, or another name", parameter="run"
+        )
     _require_run(folder)
     return None
 
@@ -89,14 +92,22 @@ def _require_run(folder: Path) -> None:
     strangers = strangers or [path.name for path in folder.iterdir() if path.name not in FILES]
     if strangers:
         raise UsageError(
-            f"--run {folder} holds {strangers[0]}, which is no part of a run; name another folder"
+            f"`run` {folder} holds {strangers[0]}, which is no part of a run; name another folder",
+            parameter="run",
         )
     if not os.access(folder.parent, os.W_OK):
         raise Img2PromptError(f"run {folder} cannot be written: the folder {folder.parent} is read-only")
 
 
-def save_run(folder: Path, run: Run, head: Head, history: list[dict[str, float]], held: Validation) -> None:
+def save_run(
+    folder: Path, record: RunRecord, head: Head, history: list[dict[str, float]], held: Validation
+) -> RunRecord:
     """Write a run as a whole: the folder appears complete or not at all, an old one goes only then.
+
+    Returns
+    -------
+    RunRecord
+        As it was written, with the digest of the head.
 
     Raises
     ------
@@ -113,11 +124,13 @@ def save_run(folder: Path, run: Run, head: Head, history: list[dict[str, float]]
             save_file(state, new.temporary / HEAD)
             save_validation(new.temporary, held)
             _save_history(new.temporary / HISTORY, history)
-            save_info(new.temporary, replace(run, head_sha256=hash_file(new.temporary / HEAD)))
+            saved = replace(record, head_sha256=hash_file(new.temporary / HEAD))
+            save_record(new.temporary, saved)
             new.commit()
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise Img2PromptError(f"run {folder} cannot be written: {reason}") from error
+    return saved
 
 
 def _save_history(path: Path, history: list[dict[str, float]]) -> None:
@@ -128,7 +141,7 @@ def _save_history(path: Path, history: list[dict[str, float]]) -> None:
         writer.writerows(history)
 
 
-def load_head(folder: Path, run: Run) -> Head:
+def load_head(folder: Path, record: RunRecord) -> Head:
     """Read the fitted head of a run.
 
     Raises
@@ -141,11 +154,11 @@ def load_head(folder: Path, run: Run) -> Head:
 
     path = folder / HEAD
     try:
-        if hash_file(path) != run.head_sha256:
+        if hash_file(path) != record.head_sha256:
             raise Img2PromptError(f"{path} is not the file that was saved with this run; fit it again")
         state = load_file(path)
-        head = make_head(run.head, **run.settings).bind(run.features).load_state(state)
-        row = join([np.zeros((1, *use.shape), np.float32) for use in run.features])
+        head = make_head(record.head, **record.settings).bind(record.features).load_state(state)
+        row = join([np.zeros((1, *use.shape), np.float32) for use in record.features])
         shape = head.predict(row).shape
     except UsageError as error:
         raise Img2PromptError(f"{folder / INFO} is not what was saved: {error}; fit the run again") from None
@@ -153,6 +166,8 @@ def load_head(folder: Path, run: Run) -> Head:
         raise Img2PromptError(f"{path} cannot be read: {error.strerror}; fit the run again") from None
     except (SafetensorError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise Img2PromptError(f"{path} does not fit {INFO}: {error}; fit the run again") from None
-    if shape != (1, run.target.width):
-        raise Img2PromptError(f"{path} predicts {shape[1]} values, not {run.target.width}; fit the run again")
+    if shape != (1, record.target.width):
+        raise Img2PromptError(
+            f"{path} predicts {shape[1]} values, not {record.target.width}; fit the run again"
+        )
     return head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError, check
-from img2prompt_cache.runs.run import INFO, Run
+from img2prompt_cache.runs.record import RunRecord
+from img2prompt_cache.runs.run_file import INFO
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 VALIDATION, VALIDATION_ROWS = "validation.npy", "validation.csv"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Validation:
     """What a run said of held-out rows: ids; predictions, float32 (n, t); groups, cosine and fold, (n,)."""
 
@@ -39,13 +41,13 @@ def save_validation(folder: Path, held: Validation) -> None:
         writer.writerows(zip(held.ids, *columns, strict=True))
 
 
-def load_validation(folder: Path, run: Run | None = None) -> Validation:
+def load_validation(folder: Path, record: RunRecord | None = None) -> Validation:
     """Read what a run said about its hold-out.
 
     Parameters
     ----------
     folder : pathlib.Path
-    run : Run, optional
+    record : RunRecord, optional
         What its `run.json` says, to check that the predictions are those that were scored.
 
     Raises
@@ -55,16 +57,38 @@ def load_validation(folder: Path, run: Run | None = None) -> Validation:
     """
     try:
         held = _read_validation(folder)
-        if run is not None:
-            check(len(held.ids) == run.metrics["n"], f"{len(held.ids)} rows, {INFO} says {run.metrics['n']}")
-            check(held.predictions.shape[1] == run.target.width, f"they are not {run.target.width} wide")
-            away = abs(float(held.cosine.mean()) - run.metrics["cosine"])
+        if record is not None:
+            check(
+                len(held.ids) == record.metrics["n"],
+                f"{len(held.ids)} rows, {INFO} says {record.metrics['n']}",
+            )
+            check(
+                held.predictions.shape[1] == record.target.width, f"they are not {record.target.width} wide"
+            )
+            away = abs(float(held.cosine.mean()) - record.metrics["cosine"])
             check(away < 1e-6, f"their mean cosine is not the one in {INFO}")
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise Img2PromptError(
             f"the validation predictions of {folder} cannot be read: {error}; fit it again"
         ) from None
     return held
+
+
+def cosines_of(folder: Path, record: RunRecord, ids: Sequence[str]) -> NDArray[np.float64]:
+    """Read the cosine of each held-out row of a run, in the order of `ids`.
+
+    Raises
+    ------
+    Img2PromptError
+        If these are not its held-out rows.
+    """
+    held = load_validation(folder, record)
+    place = {name: row for row, name in enumerate(held.ids)}
+    if place.keys() != {*ids}:
+        raise Img2PromptError(
+            f"the validation predictions of {folder} are of other rows than its split held out; fit it again"
+        )
+    return held.cosine[[place[name] for name in ids]]
 
 
 def _read_validation(folder: Path) -> Validation:

@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.numerics.bootstrap import paired
-from img2prompt_cache.runs.held_out import Validation, load_validation
-from img2prompt_cache.runs.run import Run, load_run
+from img2prompt_cache.runs.breakdown import Cell, breakdown
+from img2prompt_cache.runs.held_out import cosines_of, load_validation
+from img2prompt_cache.runs.names import find_runs, open_run, short_name
+from img2prompt_cache.runs.record import SplitRecord
+from img2prompt_cache.runs.run import AnyRun, Run
+from img2prompt_cache.tables import Records, html_table
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import pandas as pd
 
-
-@dataclass(frozen=True, slots=True)
-class Leaderboard:
-    """Runs of one split and one target, best first.
-
-    Attributes
-    ----------
-    split : dict
-        Of all of them.
-    runs : list of (folder, Run)
-        By mean cosine, highest first.
-    others : list of pathlib.Path
-        Runs of another split or target, left out.
-    """
-
-    split: dict[str, Any]
-    runs: list[tuple[Path, Run]]
-    others: list[Path]
+DEFAULT_CACHE = Path("cache/default")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,75 +34,215 @@ class Difference:
     ci95: tuple[float, float] | None
 
 
-def compare(folders: Sequence[Path], against: Path | None = None) -> Leaderboard:
-    """Put runs in order, those only that may be compared.
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Leaderboard:
+    """Runs of one split and one target, best first.
+
+    Attributes
+    ----------
+    split : SplitRecord
+        Of all of them.
+    runs : list of Run
+        By mean cosine, highest first.
+    others : list of Run
+        Runs of another split or target, left out.
+    unreadable : dict of pathlib.Path to str
+        Runs of the cache that are damaged, and how.
+    reference : Run or None
+        The run that the others are held against.
+    differences : list of Difference or None
+        Of each run from the reference; None for the reference itself, and for all where there is none.
+    by : str or None
+        What the held-out rows were grouped by.
+    cells : list of Cell
+        Mean cosines on each group of rows.
+    """
+
+    split: SplitRecord
+    runs: list[Run]
+    others: list[Run] = field(default_factory=list)
+    unreadable: dict[Path, str] = field(default_factory=dict)
+    reference: Run | None = None
+    differences: list[Difference | None] = field(default_factory=list)
+    by: str | None = None
+    cells: list[Cell] = field(default_factory=list)
+
+    @property
+    def best(self) -> Run:
+        """The run with the highest mean cosine."""
+        return self.runs[0]
+
+    def records(self) -> Records:
+        """Give a record for each run: its name, what it was fitted on, its metrics and its difference."""
+        found = Records()
+        for run, difference in zip(self.runs, self.differences, strict=True):
+            low, high = run.metrics.get("ci95") or (None, None)
+            record: dict[str, Any] = {
+                "run": run.name,
+                "head": run.head,
+                "features": "+".join(short_name(column.spec) for column in run.features),
+                "cosine": run.metrics["cosine"],
+                "ci95_low": low,
+                "ci95_high": high,
+            }
+            if self.reference is not None:
+                inside = difference.ci95 if difference else None
+                record |= {
+                    "difference": difference.cosine if difference else None,
+                    "difference_low": inside[0] if inside else None,
+                    "difference_high": inside[1] if inside else None,
+                }
+            found.append(
+                {
+                    **record,
+                    "mse": run.metrics["mse"],
+                    "r@1": run.metrics["r@1"],
+                    "r@5": run.metrics["r@5"],
+                    "r@10": run.metrics.get("r@10"),
+                    "floor": run.metrics.get("floor"),
+                    "leakage_gap": run.metrics.get("leakage_gap"),
+                    "n": run.metrics["n"],
+                    "seconds": run.seconds,
+                    "parameters": run.parameters,
+                    "rows_per_second": run.predict_rows_per_second,
+                }
+            )
+        return found
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Give a data frame with a row for each run, best first; see `records` for its columns.
+
+        Raises
+        ------
+        Img2PromptError
+            If pandas is not installed.
+        """
+        return self.records().to_pandas()
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __repr__(self) -> str:
+        best = f", best {self.best.name} at cosine {self.best.metrics['cosine']:.4f}" if self.runs else ""
+        return f"Leaderboard({len(self)} runs{best})"
+
+    def _repr_html_(self) -> str:
+        records = self.records()
+        names = list(records[0]) if records else []
+        rows = [[record[name] for name in names] for record in records]
+        return html_table(names, rows, self.title)
+
+    @property
+    def title(self) -> str:
+        """One line on the split."""
+        rows, name = self.split["validation"], f"split {self.split['strategy']}, seed {self.split['seed']}"
+        if self.split.get("folds", 1) > 1:
+            return f"{name}: {rows} rows in {self.split['folds']} folds"
+        return f"{name}: {rows} rows held out of {self.split['train'] + rows}"
+
+
+def compare(
+    cache: str | Path | Cache = DEFAULT_CACHE,
+    runs: Sequence[AnyRun] | None = None,
+    against: AnyRun | None = None,
+    by: str | None = None,
+) -> Leaderboard:
+    """Put runs in order, those only that may be compared: of one split and one target.
 
     Parameters
     ----------
-    folders : sequence of pathlib.Path
-        Runs in any order; one that is named twice counts once.
-    against : pathlib.Path, optional
-        A run that is in any case among them, and whose split counts; that of the newest if absent.
+    cache : str, pathlib.Path or Cache
+        Where runs are found by their names.
+    runs : sequence of Run, str or pathlib.Path, optional
+        In any order; one that is named twice counts once. Every run of the cache if None; of these, damaged
+        ones are left out.
+    against : Run, str or pathlib.Path, optional
+        A run to hold the others against, row by row. It is in any case among them, and its split counts; that
+        of the newest run if None.
+    by : {"length", "cluster"}, optional
+        Also give the mean cosine by length of the prompt in words, or by cluster of prompts.
+
+    Returns
+    -------
+    Leaderboard
 
     Raises
     ------
     UsageError
-        If there is no run.
+        If there is no run, or one that is named is not there.
+    Img2PromptError
+        If a run that is named is damaged, or was scored on other rows than the one it is held against.
+
+    Examples
+    --------
+    >>> import img2prompt_cache as ipc
+    >>> board = ipc.compare("cache/default", against="ridge-resnet50-01")  # doctest: +SKIP
+    >>> board.to_pandas()[["run", "cosine", "difference"]]  # doctest: +SKIP
     """
-    distinct = {folder.resolve(): folder for folder in [*folders, *([against] if against else [])]}
-    runs = {folder: load_run(folder) for folder in distinct.values()}
-    if not runs:
-        raise UsageError("there is no run to compare; make one with `img2prompt-cache fit`")
-    newest = max(runs.values(), key=lambda run: run.created)
-    wanted = runs[distinct[against.resolve()]] if against else newest
-    alike = [(folder, run) for folder, run in runs.items() if _key(run) == _key(wanted)]
+    folder = cache.folder if isinstance(cache, Cache) else Path(cache)
+    reference = None if against is None else open_run(against, folder)
+    unreadable: dict[Path, str] = {}
+    if runs:
+        found = [open_run(run, folder) for run in runs]
+    else:
+        found, unreadable = _readable(folder, rows=bool(against or by))
+    distinct = {run.folder.resolve(): run for run in [*found, *([reference] if reference else [])]}
+    if not distinct:
+        raise UsageError("there is no run to compare; make one with `fit()`")
+    wanted = reference or max(distinct.values(), key=lambda run: run.created)
+    alike = sorted(
+        (run for run in distinct.values() if _key(run) == _key(wanted)),
+        key=lambda run: -run.metrics["cosine"],
+    )
     return Leaderboard(
         split=wanted.split,
-        runs=sorted(alike, key=lambda pair: -pair[1].metrics["cosine"]),
-        others=[folder for folder, run in runs.items() if _key(run) != _key(wanted)],
+        runs=alike,
+        others=[run for run in distinct.values() if _key(run) != _key(wanted)],
+        unreadable=unreadable,
+        reference=reference,
+        differences=differences(alike, reference) if reference else [None] * len(alike),
+        by=by,
+        cells=breakdown(alike, by) if by else [],
     )
 
 
-def differences(board: Leaderboard, against: Path) -> list[Difference | None]:
-    """Compare every run of a leaderboard with one of them, row by row.
+def _readable(cache: Path, *, rows: bool) -> tuple[list[Run], dict[Path, str]]:
+    """Open the runs of a cache that can be read, with held-out rows if `rows`; say why not others."""
+    found, unreadable = [], {}
+    for folder in find_runs(cache):
+        try:
+            run = Run.load(folder)
+            if rows:
+                load_validation(folder, run)
+        except Img2PromptError as error:
+            unreadable[folder] = str(error)
+        else:
+            found.append(run)
+    return found, unreadable
+
+
+def differences(runs: Sequence[Run], reference: Run) -> list[Difference | None]:
+    """Compare every run with one of them, row by row.
 
     Returns
     -------
     list of Difference or None
-        In the order of `board.runs`; None for the run itself.
+        In the order of `runs`; None for the reference itself.
 
     Raises
     ------
     Img2PromptError
         If the validation predictions of a run are damaged, or are not of the rows of the other.
     """
-    runs = {folder.resolve(): run for folder, run in board.runs}
-    reference = load_validation(against, runs[against.resolve()])
+    held = load_validation(reference.folder, reference)
     found: list[Difference | None] = []
-    for folder, run in board.runs:
-        if folder.resolve() == against.resolve():
+    for run in runs:
+        if run.folder.resolve() == reference.folder.resolve():
             found.append(None)
             continue
-        cosines = cosines_of(folder, run, reference.ids)
-        found.append(Difference(*paired(cosines, reference.cosine, reference.groups)))
+        cosines = cosines_of(run.folder, run, held.ids)
+        found.append(Difference(*paired(cosines, held.cosine, held.groups)))
     return found
-
-
-def cosines_of(folder: Path, run: Run, ids: Sequence[str]) -> NDArray[np.float64]:
-    """Read the cosine of each held-out row of a run, in the order of `ids`.
-
-    Raises
-    ------
-    Img2PromptError
-        If these are not its held-out rows.
-    """
-    held: Validation = load_validation(folder, run)
-    place = {name: row for row, name in enumerate(held.ids)}
-    if place.keys() != {*ids}:
-        raise Img2PromptError(
-            f"the validation predictions of {folder} are of other rows than its split held out; fit it again"
-        )
-    return held.cosine[[place[name] for name in ids]]
 
 
 def _key(run: Run) -> tuple[str, str]:

@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
+from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
-from img2prompt_cache.runs.folder import claim
-from img2prompt_cache.runs.run import INFO, Run, load_run
+from img2prompt_cache.runs.folder import reserve
+from img2prompt_cache.runs.run import AnyRun, Run, load_run
+from img2prompt_cache.runs.run_file import INFO
 
 FOLDER = "runs"
 
 
 @contextmanager
-def claimed(
+def reserve_run(
     folder: Path | None, cache: Path, head: str, specs: list[str], *, overwrite: bool = False
 ) -> Iterator[Path]:
     """Hold the folder of a run while it is made: the one named, or one with a readable name in the cache.
@@ -25,25 +26,25 @@ def claimed(
     Raises
     ------
     UsageError, Img2PromptError
-        As `claim`.
+        As `reserve`.
     """
     with ExitStack() as stack:
         if folder is None:
             folder = new_folder(cache, head, specs, stack)
         elif folder.resolve() == Path.cwd():
-            raise UsageError(f"--run {folder} is the current folder; name another")
+            raise UsageError(f"`run` {folder} is the current folder; name another", parameter="run")
         else:
-            stack.enter_context(claim(folder, overwrite=overwrite))
+            stack.enter_context(reserve(folder, overwrite=overwrite))
         yield folder
 
 
 def new_folder(cache: Path, head: str, specs: list[str], stack: ExitStack) -> Path:
-    """Claim a folder with a readable name: head, backbones, a number; e.g. ``ridge-resnet50+vit_base-01``."""
+    """Reserve a folder with a readable name, such as ``ridge-resnet50+vit_base-01``."""
     base = f"{head}-{'+'.join(short_name(spec) for spec in specs)}"[:100]
     for number in itertools.count(1):
         folder = cache / FOLDER / f"{base}-{number:02d}"
         with suppress(UsageError):
-            stack.enter_context(claim(folder))
+            stack.enter_context(reserve(folder))
             break
     return folder
 
@@ -86,12 +87,29 @@ def resolve_run(name: str, cache: Path) -> Path:
     names = [path.name for path in find_runs(cache)]
     if not names:
         raise UsageError(
-            f"no run {name!r}, and none in {cache / FOLDER}; make one with `img2prompt-cache fit`"
+            f"no run {name!r}, and none in {cache / FOLDER}; make one with `fit()`", parameter="run"
         )
-    raise unknown("run", name, names)
+    raise unknown("run", name, names, parameter="run")
 
 
-def cache_of(folder: Path, run: Run) -> Path | None:
-    """Find the cache that a run was fitted on: the one it lies in, else where it was then; None if gone."""
-    places = (folder.resolve().parent.parent, Path(run.cache))
-    return next((place for place in places if (place / MANIFEST).is_file()), None)
+def open_run(run: AnyRun | None, cache: str | Path | Cache) -> Run:
+    """Open a run that is named in any way; the newest of a cache if None.
+
+    Raises
+    ------
+    UsageError
+        If there is no such run.
+    Img2PromptError
+        If it is damaged.
+    """
+    if isinstance(run, Run):
+        return run
+    folder = cache.folder if isinstance(cache, Cache) else Path(cache)
+    if run is not None:
+        return load_run(resolve_run(str(run), folder))
+    runs = find_runs(folder)
+    if not runs:
+        raise UsageError(
+            f"no run in {folder / FOLDER}; make one with `fit()`, or name one with `run`", parameter="run"
+        )
+    return load_run(runs[-1])

@@ -1,164 +1,199 @@
-"""The run file: `run.json`, what a run says of itself."""
+"""A run: a fitted head in a folder, with its record, its history and its predictions."""
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict, dataclass, field
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from img2prompt_cache.data.columns import UsedColumn
-from img2prompt_cache.errors import Img2PromptError, UsageError, check
+from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.prediction.predict import Images, predict
+from img2prompt_cache.prediction.predictions import Predictions
+from img2prompt_cache.progress import Callback
+from img2prompt_cache.runs.folder import HISTORY, load_head
+from img2prompt_cache.runs.record import RunRecord
+from img2prompt_cache.runs.run_file import load_record
+from img2prompt_cache.tables import Records, html_table
 
-SCHEMA = 1
-INFO = "run.json"
-METRICS = ("cosine", "mse", "n", "r@1", "r@5")
-LATER = ("r@10", "floor", "optimism")
-"""Metrics that older runs lack, and `optimism` may be None in any."""
+if TYPE_CHECKING:
+    from img2prompt_cache.heads.base import Head
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What `run.json` says.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Run(RunRecord):
+    """A fitted head in a folder.
+
+    Besides what its record says (see `RunRecord`), a run gives its `estimator`, its `history`, and predicts.
 
     Attributes
     ----------
-    head : str
-        Name of the head.
-    settings : dict
-        Arguments of its constructor, with what fitting chose put in.
-    features : tuple of UsedColumn
-        Backbones, in the order they are joined.
-    target : UsedColumn
-        The encoder.
-    split : dict
-        `strategy`, `seed`, `folds`, `digest`, `held_digest`, `train`, `validation`, `groups`, `straddling`.
-    metrics : dict
-        On the hold-out, or over all folds: `cosine`, its interval `ci95`, `mse`, `n`, `r@1`, `r@5`, `r@10`,
-        `floor` (the cosine of the mean head), `optimism` (what a random split adds; None if not tried).
-    seconds : float
-        Wall time of fitting, all of it but what `optimism` takes.
-    refit : bool
-        Whether the saved head was fitted again on all rows.
-    rows : int
-        Rows the saved head was fitted on.
-    cache : str
-        The cache, as an absolute path; a run inside its cache finds it there first.
-    created : str
-        UTC, ISO 8601.
-    measured : dict
-        What fitting the saved head found out about itself; see `Head.measured`.
-    versions : dict of str to str
-        Of the libraries that made it.
-    head_sha256 : str
-        Of `head.safetensors`.
-    parameters : int or None
-        How many values were fitted and saved; None in older runs, as in what follows.
-    predict_rows_per_second : float or None
-        Of predicting the held-out rows from cached features.
-    fold_metrics : list of dict
-        `cosine`, `n` and what was `chosen` for each fold; empty for a hold-out.
+    folder : pathlib.Path
+        Holds `run.json`, `head.safetensors`, `history.csv`, `validation.npy` and `validation.csv`.
+
+    Examples
+    --------
+    >>> run = Run.load("cache/default/runs/ridge-resnet50-01")  # doctest: +SKIP
+    >>> run.predict(["a.png", "b.png"], top_k=3).prompts  # doctest: +SKIP
     """
 
-    head: str
-    settings: dict[str, Any]
-    features: tuple[UsedColumn, ...]
-    target: UsedColumn
-    split: dict[str, Any]
-    metrics: dict[str, Any]
-    seconds: float
-    refit: bool
-    rows: int
-    cache: str
-    created: str
-    measured: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    head_sha256: str = ""
-    parameters: int | None = None
-    predict_rows_per_second: float | None = None
-    fold_metrics: list[dict[str, Any]] = field(default_factory=list)
+    folder: Path
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a run.
+
+        Raises
+        ------
+        UsageError
+            If there is no run in this folder.
+        Img2PromptError
+            If its record is damaged, or of a newer version.
+        """
+        return cls.of(load_record(Path(folder)), Path(folder))
+
+    @classmethod
+    def of(cls, record: RunRecord, folder: Path) -> Self:
+        """Make a run of its record and the folder it lies in."""
+        return cls(**{each.name: getattr(record, each.name) for each in fields(RunRecord)}, folder=folder)
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """How many values a row of each column has."""
-        return tuple(use.width for use in self.features)
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.name
 
+    @property
+    def home(self) -> Path | None:
+        """The cache it was fitted on: the one it lies in, else where it was then; None where that is gone."""
+        places = (self.folder.resolve().parent.parent, Path(self.cache))
+        return next((place for place in places if (place / MANIFEST).is_file()), None)
 
-def save_info(folder: Path, run: Run) -> None:
-    """Write `run.json`."""
-    text = json.dumps({"schema": SCHEMA, **asdict(run)}, indent=1, allow_nan=False)
-    (folder / INFO).write_text(text + "\n", encoding="utf-8")
+    @cached_property
+    def estimator(self) -> Head:
+        """The fitted head, a scikit-learn estimator.
 
+        Raises
+        ------
+        Img2PromptError
+            If `head.safetensors` is missing, not the one that was saved, or does not fit the record.
+        """
+        return load_head(self.folder, self)
 
-def load_run(folder: Path) -> Run:
-    """Read and check `run.json`.
+    @property
+    def history(self) -> Records:
+        """What was recorded while the head was fitted: losses by epoch, or scores by candidate.
 
-    Raises
-    ------
-    UsageError
-        If there is no run here.
-    Img2PromptError
-        If it is damaged, or of a newer schema.
-    """
-    path = folder / INFO
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"no run in {folder}: it has no {INFO}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise Img2PromptError(f"{path} cannot be read: {error}; fit the run again") from None
-    schema = data.pop("schema", None) if isinstance(data, dict) else None
-    if type(schema) is int and schema > SCHEMA:
-        raise Img2PromptError(
-            f"{path} has schema {schema}; this version reads up to {SCHEMA}. Upgrade img2prompt-cache."
+        Raises
+        ------
+        Img2PromptError
+            If `history.csv` cannot be read.
+        """
+        path = self.folder / HISTORY
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                return Records(
+                    {name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)
+                )
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise Img2PromptError(f"{path} cannot be read: {error}; fit the run again") from None
+
+    def predict(
+        self,
+        images: Images = None,
+        *,
+        top_k: int | None = None,
+        bank: str | Path | None = None,
+        cache: str | Path | Cache | None = None,
+        out: str | Path | None = None,
+        overwrite: bool = False,
+        device: str = "auto",
+        progress: bool | Callback = False,
+    ) -> Predictions:
+        """Predict prompt embeddings for images, or for rows of features.
+
+        Parameters
+        ----------
+        images : path, sequence of paths, Cache, array of float or None
+            Image files, folders or any source; a cache, for all of its rows; features of shape (n, p), joined
+            as the run was fitted on them; or None for the rows of the run's cache that have no prompt.
+        top_k : int, optional
+            Nearest prompts to find for each image. If None: 3, but none for an array, and none where
+            predictions are written with `out` and no `bank` is named.
+        bank : path, optional
+            Prompts to choose from: a text file with one a line, or a table. The cache's prompts if None.
+        cache : path or Cache, optional
+            In place of the cache that the run was fitted on.
+        out : path, optional
+            Also write the predictions to this file: ``.npy``, ``.csv`` (Kaggle), ``.parquet`` or ``.jsonl``.
+        overwrite : bool
+            Replace the file.
+        device : str
+            ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        progress : bool or callable
+            See `img2prompt_cache.progress.listening`.
+
+        Returns
+        -------
+        Predictions
+            Bad images are left out, and listed in `Predictions.failed`.
+
+        Raises
+        ------
+        UsageError
+            If something named is not there, or the array has another width than the run.
+        Img2PromptError
+            If the run is damaged, a backbone is not the one it was fitted with, or every image is bad.
+        """
+        return predict(
+            self,
+            images,
+            top_k=top_k,
+            bank=bank,
+            cache=cache,
+            out=out,
+            overwrite=overwrite,
+            device=device,
+            progress=progress,
         )
-    try:
-        check(type(schema) is int and schema == SCHEMA, "it has no schema")
-        return _run(data)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise Img2PromptError(f"{path} does not describe a run: {error}; fit it again") from None
+
+    def __repr__(self) -> str:
+        score = f"cosine={self.metrics['cosine']:.4f}"
+        return f"Run({str(self.folder)!r}, head={self.head!r}, {score}, n={self.metrics['n']})"
+
+    def _repr_html_(self) -> str:
+        told: dict[str, Any] = {
+            "folder": self.folder,
+            "head": self.head,
+            "features": " + ".join(column.spec for column in self.features),
+            "target": self.target.spec,
+            **self.metrics,
+            "seconds": self.seconds,
+        }
+        return html_table(["", ""], [list(item) for item in told.items()])
 
 
-def _run(data: dict[str, Any]) -> Run:
-    uses = data.pop("features")
-    check(isinstance(uses, list) and bool(uses), "it has no features")
-    run = Run(features=tuple(_use(use) for use in uses), target=_use(data.pop("target")), **data)
-    for name in ("head", "cache", "created", "head_sha256"):
-        check(isinstance(getattr(run, name), str), f"{name} is not text")
-    for name in ("settings", "split", "metrics", "measured", "versions"):
-        check(isinstance(getattr(run, name), dict), f"{name} is not an object")
-    for name in ("digest", "strategy"):
-        check(isinstance(run.split[name], str), f"the split's {name} is not text")
-    for name in ("seed", "train", "validation"):
-        check(type(run.split[name]) is int, f"the split's {name} is not a whole number")
-    for name, value in {name: run.metrics[name] for name in METRICS}.items():
-        check(_is_number(value), f"{name} is not a number")
-    later = {name: run.metrics.get(name) for name in LATER}
-    later |= {name: getattr(run, name) for name in ("parameters", "predict_rows_per_second")}
-    for name, value in later.items():
-        check(value is None or _is_number(value), f"{name} is not a number")
-    inside = run.metrics.get("ci95")
-    pair = isinstance(inside, list) and len(inside) == 2 and all(map(_is_number, inside))
-    check(inside is None or pair, "ci95 is not two numbers")
-    check(_is_number(run.seconds), "seconds is not a number")
-    check(isinstance(run.fold_metrics, list), "fold_metrics is not a list")
-    return run
+AnyRun: TypeAlias = Run | str | Path
+"""A run, its folder, or its name in a cache's `runs`."""
+
+Runs: TypeAlias = Sequence[AnyRun]
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def load_run(folder: str | Path) -> Run:
+    """Read a run; see `Run.load`."""
+    return Run.load(folder)
 
 
-def _use(data: dict[str, Any]) -> UsedColumn:
-    use = UsedColumn(**{**data, "shape": tuple(data.get("shape") or (data["width"],))})
-    texts = [use.spec, use.revision, *use.fingerprint, *use.fingerprint.values()]
-    check(all(isinstance(text, str) for text in texts), "a column is not described in text")
-    check(type(use.width) is int and use.width > 0, "a column has no width")
-    sides = all(type(side) is int and side > 0 for side in use.shape)
-    check(sides and math.prod(use.shape) == use.width, "a column's shape is not its width")
-    return use
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number")
+def _number(text: str) -> float | int | str | None:
+    """Read a cell of the history: a number where it is one, None where it is empty."""
+    if text == "":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -35,7 +35,7 @@ def test_json_is_what_scripts_rely_on(cli, folder):
     assert runs[0]["cosine"] > runs[1]["cosine"]
     for run in runs:
         assert {"run", "head", "features", "cosine", "mse", "n", "seconds"} <= {*run}
-        assert {"r@1", "r@5", "r@10", "ci95", "floor", "optimism", "difference", "parameters"} <= {*run}
+        assert {"r@1", "r@5", "r@10", "ci95", "floor", "leakage_gap", "difference", "parameters"} <= {*run}
         assert run["difference"] is None
         assert "by" not in run
         assert run["ci95"][0] <= run["cosine"] <= run["ci95"][1]
@@ -51,7 +51,7 @@ def test_people_see_a_table(cli, folder):
     assert lines[0].startswith("split group, seed 0: 12 rows held out of 60")
     assert re.split("  +", lines[1]) == [
         *("run", "head", "features", "cosine", "95 % interval", "mse", "R@1", "R@5", "R@10"),
-        *("floor", "optimism", "seconds", "parameters", "rows/s"),
+        *("floor", "leakage gap", "seconds", "parameters", "rows/s"),
     ]
     assert [line.split()[:3] for line in lines[2:]] == [
         ["nearest-one-01", "nearest", "one"],
@@ -127,7 +127,7 @@ def test_runs_of_an_older_version_have_dashes(cli, folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "cache")
     for path in (copy / "runs").iterdir():
         data = json.loads((path / "run.json").read_text())
-        for name in ("ci95", "r@10", "floor", "optimism"):
+        for name in ("ci95", "r@10", "floor", "leakage_gap"):
             del data["metrics"][name]
         for name in ("parameters", "predict_rows_per_second", "fold_metrics"):
             del data[name]
@@ -139,7 +139,7 @@ def test_runs_of_an_older_version_have_dashes(cli, folder, tmp_path):
         cells = re.split("  +", line)
         assert [cells[column] for column in (4, 8, 9, 10, 12, 13)] == ["–"] * 6
     for run in cli("compare", "--cache", copy, "--json").json["runs"]:
-        assert {run[name] for name in ("ci95", "r@10", "floor", "optimism", "parameters")} == {None}
+        assert {run[name] for name in ("ci95", "r@10", "floor", "leakage_gap", "parameters")} == {None}
     assert cli("compare", "--against", "nearest-one-01", "--cache", copy, "--json").code == 0
     said = cli("compare", "nearest-one-01", "--by", "length", "--cache", copy)
     said.refused(1, "of an older version; fit again")

@@ -39,7 +39,7 @@ def test_people_are_told_the_same(cli, folder, tmp_path):
     assert said.out.startswith(f"{tmp_path / 'run'}: cosine {made.metrics['cosine']:.4f} (")
     low, high = made.metrics["ci95"]
     assert f" ({low:.4f} to {high:.4f}), floor {made.metrics['floor']:.4f}, mse " in said.out
-    more = f"a random split says {made.metrics['optimism']:+.4f}"
+    more = f"a random split says {made.metrics['leakage_gap']:+.4f}"
     assert f"on {made.metrics['n']} held-out rows (group split; {more})" in said.out
     assert [use.spec for use in made.features] == [OTHER]
 

@@ -24,3 +24,8 @@ from img2prompt_cache.cli.spelling import spell
 )
 def test_parameters_become_options_and_verbs_commands(message, spelled):
     assert spell(message, main.app, main.NAME) == spelled
+
+
+def test_a_parameter_is_spelled_as_the_command_that_was_run_spells_it():
+    assert spell("name a file with `out`", main.app, main.NAME, "predict") == "name a file with --out"
+    assert spell("name a file with `out`", main.app, main.NAME, "pack") == "name a file with OUT.h5"

@@ -22,7 +22,7 @@ from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.tail import tail_of
 from img2prompt_cache.models.backbones.taps import choose_taps
 from img2prompt_cache.numerics.metrics import cosine
-from img2prompt_cache.prediction.predict import load_backbones, predict_cached, predict_images
+from img2prompt_cache.prediction.stream import load_backbones, predict_cached, predict_images
 from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.run import load_run
 from img2prompt_cache.sources import open_source
@@ -223,8 +223,8 @@ def test_a_run_on_levels_predicts_on_new_images_as_on_cached_rows(
     assert [(use.spec, use.width) for use in run.features] == list(zip(names, (512, 96, 64), strict=True))
     made = load_run(folder)
     head, source = load_head(folder, made), open_source(pairs)
-    cached = predict_cached(made, head, Cache(tapped), with_prompt=None)
-    backbones = load_backbones(made)
+    cached = predict_cached(made.features, head, Cache(tapped), with_prompt=None)
+    backbones = load_backbones(made.features)
     assert backbones[names[0]] is backbones[names[2]]
     found = list(predict_images(head, backbones, source, source.list().table))
     assert [name for batch in found for name in batch.ids] == cached.ids

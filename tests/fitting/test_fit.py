@@ -198,7 +198,7 @@ def test_wrong_choices_leave_nothing_behind(cache, choice, words):
 def test_a_folder_that_is_taken_or_cannot_be_made_is_found_out_before_the_work(tmp_path):
     cache = Cache(make_cache(tmp_path / "cache", 20, nan=range(20)))  # fitting it would fail
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UsageError, match=r"--run .*file exists"):
+    with pytest.raises(UsageError, match=r"`run` .*file exists"):
         fit(cache, Choice("mean"), tmp_path / "file")
     with pytest.raises(Img2PromptError, match="cannot be written"):
         fit(cache, Choice("mean"), tmp_path / "file" / "run")
@@ -251,7 +251,7 @@ def test_after_folds_the_saved_head_chooses_on_all_rows(cache, data, tmp_path, h
     np.testing.assert_array_equal(loaded.predict(data.X), made.predict(data.X))
     assert run.settings == {**made.get_params(), **made.chosen}
     assert run.parameters == sum(value.size for value in made.state().values())
-    assert run.metrics["optimism"] is None
+    assert run.metrics["leakage_gap"] is None
 
 
 def test_folds_at_random_and_by_label(tmp_path):
@@ -259,7 +259,7 @@ def test_folds_at_random_and_by_label(tmp_path):
     cache = Cache(make_cache(tmp_path / "cache", fold=labels))
     _, leaking = fit(cache, Choice("nearest", features=(ONE,), split="random", folds=5))
     assert leaking.split["straddling"] > 0
-    assert leaking.metrics["optimism"] is None
+    assert leaking.metrics["leakage_gap"] is None
     folder, run = fit(cache, Choice("nearest", features=(ONE,), split="fold", folds=4))
     held = load_validation(folder)
     assert run.split["straddling"] == 0
@@ -284,12 +284,12 @@ def test_folds_need_more_than_sides_and_more_than_one_group(tmp_path):
 def test_optimism_is_left_out_where_it_costs_or_nobody_wants_it(cache, monkeypatch):
     choice = Choice("nearest", features=(ONE,))
     _, run = fit(cache, choice)
-    assert run.metrics["optimism"] > 0.2
+    assert run.metrics["leakage_gap"] > 0.2
     assert run.metrics["floor"] == pytest.approx(fit(cache, Choice("mean"))[1].metrics["cosine"], abs=1e-7)
-    assert fit(cache, replace(choice, optimism=False))[1].metrics["optimism"] is None
+    assert fit(cache, replace(choice, optimism=False))[1].metrics["leakage_gap"] is None
     monkeypatch.setattr(Nearest, "costly", True)
-    assert fit(cache, choice)[1].metrics["optimism"] is None
-    assert fit(cache, replace(choice, optimism=True))[1].metrics["optimism"] == run.metrics["optimism"]
+    assert fit(cache, choice)[1].metrics["leakage_gap"] is None
+    assert fit(cache, replace(choice, optimism=True))[1].metrics["leakage_gap"] == run.metrics["leakage_gap"]
 
 
 def test_a_split_of_folds_is_another_contest(cache, data):

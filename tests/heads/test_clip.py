@@ -15,7 +15,7 @@ from img2prompt_cache.fitting.fit import Choice, fit
 from img2prompt_cache.heads import nearest as nearest_module
 from img2prompt_cache.heads.clip import Clip
 from img2prompt_cache.numerics.metrics import unit
-from img2prompt_cache.prediction.predict import predict_cached
+from img2prompt_cache.prediction.stream import predict_cached
 from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.run import load_run
@@ -100,7 +100,7 @@ def test_from_pictures_to_a_run_and_back(both, clip, tiny, tmp_path):
     np.testing.assert_allclose(held.predictions, data.y[~inside][cosine.argmax(axis=1)], atol=1e-6)
 
     head = load_head(folder, load_run(folder))
-    found = predict_cached(run, head, cache, with_prompt=True)
+    found = predict_cached(run.features, head, cache, with_prompt=True)
     np.testing.assert_array_equal(found.vectors, head.predict(data.X))
 
 

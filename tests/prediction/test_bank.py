@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.models.encoders.base import Encoder, load_encoder
 from img2prompt_cache.prediction import bank as bank_module
 from img2prompt_cache.prediction.bank import Bank
+from img2prompt_cache.progress import Event
 
 PROMPTS = ["two red boats", "a calm sea", 'say "x", y', "pixel art", "船 at night"]
 
@@ -109,19 +108,14 @@ def test_a_file_larger_than_a_chunk_is_encoded_whole(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bank_module, "CHUNK", 2)
-    told: list[tuple[str, int] | int] = []
-
-    def progress(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        told.append((what, total))
-        return nullcontext(told.append)
-
-    bank = Bank.from_file(write_table(tmp_path / "x.csv"), encoder, progress)
+    told: list[Event] = []
+    bank = Bank.from_file(write_table(tmp_path / "x.csv"), encoder, told.append)
     np.testing.assert_allclose(bank.vectors, encoder.encode(PROMPTS), atol=1e-6)
-    assert told[0] == ("encode prompts", len(PROMPTS))
+    assert told[0] == Event("step", "encode prompts", 0, len(PROMPTS))
     assert len(told) > 2
-    assert sum(step for step in told[1:] if isinstance(step, int)) == len(PROMPTS)
+    assert told[-1] == Event("step", "encode prompts", len(PROMPTS), len(PROMPTS))
     told.clear()
-    Bank.from_file(tmp_path / "x.csv", encoder, progress)
+    Bank.from_file(tmp_path / "x.csv", encoder, told.append)
     assert told == []  # the kept copy takes no time
 
 
@@ -204,17 +198,13 @@ def test_a_large_bank_finds_what_an_exact_search_does(many: Path, encoder: Encod
 def test_cells_are_fitted_once_and_kept_beside_the_embeddings(
     many: Path, encoder: Encoder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
-
-    def progress(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        told.append(what)
-        return nullcontext(lambda done: None)
-
-    first = Bank.from_file(many, encoder, progress)
-    assert told == ["encode prompts", "index prompts"]
+    told: list[Event] = []
+    first = Bank.from_file(many, encoder, told.append)
+    assert list(dict.fromkeys(event.task for event in told)) == ["encode prompts", "index prompts"]
+    told.clear()
     assert sorted(path.suffix for path in (home / "banks").iterdir()) == [".npy", ".safetensors"]
-    again = Bank.from_file(many, encoder, progress)
-    assert len(told) == 2
+    again = Bank.from_file(many, encoder, told.append)
+    assert not told
     np.testing.assert_array_equal(again.search(unit(30), 5), first.search(unit(30), 5))
 
 

@@ -13,7 +13,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.fit import Choice, fit
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.runs import breakdown as module
-from img2prompt_cache.runs.breakdown import LENGTHS, breakdown, by_cluster, by_length, held_out
+from img2prompt_cache.runs.breakdown import LENGTHS, by_cluster, by_length, held_out
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.leaderboard import compare
 from img2prompt_cache.runs.names import find_runs
@@ -78,14 +78,14 @@ def test_clusters_are_no_more_than_a_table_holds(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["length", "cluster"])
 def test_cells_are_means_over_the_rows_of_each_run(folder, kind):
-    board = compare(find_runs(folder))
-    cells = breakdown(board, kind)
+    board = compare(folder, by=kind)
+    cells = board.cells
     assert sum(cell.n for cell in cells) == 199
-    for number, (path, run) in enumerate(board.runs):
+    for number, run in enumerate(board.runs):
         total = sum(cell.n * cell.cosines[number] for cell in cells if cell.n)
         assert total / 199 == pytest.approx(run.metrics["cosine"])
-        held = load_validation(path, run)
-        rows = held_out(board)
+        held = load_validation(run.folder, run)
+        rows = held_out(board.runs)
         cosine = dict(zip(held.ids, held.cosine, strict=True))
         for cell in cells:
             if kind == "length" and cell.n:
@@ -98,7 +98,7 @@ def test_cells_are_means_over_the_rows_of_each_run(folder, kind):
 
 
 def test_held_out_rows_are_those_of_the_cache(folder):
-    rows = held_out(compare(find_runs(folder)))
+    rows = held_out(compare(folder).runs)
     cache = Cache(folder)
     numbers = [int(name[1:]) for name in rows.ids]
     assert numbers == [row for row in range(200) if row != 3]
@@ -109,29 +109,29 @@ def test_held_out_rows_are_those_of_the_cache(folder):
 def test_a_cache_that_has_grown_still_holds_them(folder, tmp_path):
     grown = make_cache(tmp_path / "grown", 260, groups=60, failed=[3])
     shutil.copytree(folder / "runs", grown / "runs")
-    rows = held_out(compare(find_runs(grown)))
-    assert rows.prompts == held_out(compare(find_runs(folder))).prompts
+    rows = held_out(compare(grown).runs)
+    assert rows.prompts == held_out(compare(folder).runs).prompts
     smaller = make_cache(tmp_path / "smaller", 100, groups=60, failed=[3])
     shutil.copytree(folder / "runs", smaller / "runs")
     with pytest.raises(Img2PromptError, match="smaller no longer holds what nearest-one-01 was scored on"):
-        held_out(compare(find_runs(smaller)))
+        held_out(compare(smaller).runs)
 
 
 def test_what_is_gone_or_too_old_is_told(folder, tmp_path):
     runs = shutil.move(folder / "runs", tmp_path / "elsewhere" / "runs")
-    board = compare([runs / name for name in ("mean-one-01", "nearest-one-01")])
-    for path, run in board.runs:
+    paths = [runs / name for name in ("mean-one-01", "nearest-one-01")]
+    for path in paths:
         data = json.loads((path / "run.json").read_text())
         (path / "run.json").write_text(json.dumps({**data, "cache": str(tmp_path / "gone")}))
-        assert run.split["held_digest"]
+        assert data["split"]["held_digest"]
     with pytest.raises(Img2PromptError, match=r"their cache is gone; it was .*gone"):
-        breakdown(compare([path for path, _ in board.runs]), "length")
-    for path, _ in board.runs:
+        compare(folder, paths, by="length")
+    for path in paths:
         data = json.loads((path / "run.json").read_text())
         del data["split"]["held_digest"]
         (path / "run.json").write_text(json.dumps(data))
     with pytest.raises(Img2PromptError, match="of an older version; fit again"):
-        breakdown(compare([path for path, _ in board.runs]), "length")
+        compare(folder, paths, by="length")
 
 
 def test_another_encoder_is_told(folder):
@@ -140,9 +140,9 @@ def test_another_encoder_is_told(folder):
         data["target"]["fingerprint"]["weights"] = "others"
         (path / "run.json").write_text(json.dumps(data))
     with pytest.raises(Img2PromptError, match="a prompt, image or encoder has changed"):
-        breakdown(compare(find_runs(folder)), "cluster")
+        compare(folder, by="cluster")
 
 
 def test_unknown_kinds(folder):
-    with pytest.raises(UsageError, match="unknown --by 'lenght'; did you mean length"):
-        breakdown(compare(find_runs(folder)), "lenght")
+    with pytest.raises(UsageError, match="unknown `by` 'lenght'; did you mean length"):
+        compare(folder, by="lenght")

@@ -15,7 +15,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import hash_file
 from img2prompt_cache.fitting.fit import Choice, fit
-from img2prompt_cache.runs.folder import claim, load_head, save_run
+from img2prompt_cache.runs.folder import load_head, reserve, save_run
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.run import load_run
 from synthetic import ONE, OTHER, SETTINGS, edit_run
@@ -25,7 +25,7 @@ from synthetic import ONE, OTHER, SETTINGS, edit_run
 def test_a_run_comes_back_as_it_was(fitted, tmp_path, head):
     cache = Cache(fitted)
     folder, made = fit(cache, Choice(head, SETTINGS[head], refit=False), tmp_path / "run")
-    assert replace(load_run(folder), head_sha256="", settings={}) == replace(made, settings={})
+    assert replace(load_run(folder), settings={}) == replace(made, settings={})
     held = load_validation(folder)
     loaded = load_head(folder, load_run(folder))
     data = np.hstack([cache.values(cache.column("features", spec)) for spec in (ONE, OTHER)])
@@ -93,12 +93,12 @@ def test_a_head_whose_hash_was_forged_too_still_has_to_fit(fitted, tmp_path, hea
 
 def test_a_folder_is_claimed_once(tmp_path):
     run = tmp_path / "a" / "run"
-    with claim(run), pytest.raises(UsageError, match="exists; give --overwrite"), claim(run):
+    with reserve(run), pytest.raises(UsageError, match="exists; give `overwrite=True`"), reserve(run):
         pass
     assert not run.exists()
-    with claim(run):
+    with reserve(run):
         (run / "run.json").touch()
-    with pytest.raises(UsageError, match="exists; give --overwrite"), claim(run):
+    with pytest.raises(UsageError, match="exists; give `overwrite=True`"), reserve(run):
         pass
 
 
@@ -107,8 +107,8 @@ def test_a_folder_that_a_killed_process_claimed_is_taken(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from img2prompt_cache.runs.folder import claim
-with claim(Path(sys.argv[1])):
+from img2prompt_cache.runs.folder import reserve
+with reserve(Path(sys.argv[1])):
     print("claimed", flush=True)
     sys.stdin.read()
 """
@@ -118,42 +118,42 @@ with claim(Path(sys.argv[1])):
     )
     with other:
         assert other.stdout.readline() == "claimed\n"
-        with pytest.raises(UsageError, match="exists; give --overwrite"), claim(run):
+        with pytest.raises(UsageError, match="exists; give `overwrite=True`"), reserve(run):
             pass
         assert run.is_dir()
         other.kill()
     assert run.is_dir()
-    with claim(run):
+    with reserve(run):
         assert list(run.iterdir()) == []
     assert not run.exists()
 
 
 def test_where_folders_cannot_be_locked_an_empty_one_is_not_taken(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    with claim(tmp_path / "run"), pytest.raises(UsageError, match="exists"), claim(tmp_path / "run"):
+    with reserve(tmp_path / "run"), pytest.raises(UsageError, match="exists"), reserve(tmp_path / "run"):
         pass
-    with claim(tmp_path / "run"), claim(tmp_path / "run", overwrite=True):
+    with reserve(tmp_path / "run"), reserve(tmp_path / "run", overwrite=True):
         pass
 
 
 def test_only_a_run_is_overwritten(run, tmp_path):
-    with claim(run, overwrite=True):
+    with reserve(run, overwrite=True):
         pass
     (run / "notes.txt").write_text("mine")
     with (
         pytest.raises(UsageError, match=r"holds notes\.txt, which is no part of a run"),
-        claim(run, overwrite=True),
+        reserve(run, overwrite=True),
     ):
         pass
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UsageError, match="holds file"), claim(tmp_path / "file", overwrite=True):
+    with pytest.raises(UsageError, match="holds file"), reserve(tmp_path / "file", overwrite=True):
         pass
     (tmp_path / "link").symlink_to(run)
-    with pytest.raises(UsageError, match="holds link"), claim(tmp_path / "link", overwrite=True):
+    with pytest.raises(UsageError, match="holds link"), reserve(tmp_path / "link", overwrite=True):
         pass
     with (
         pytest.raises(Img2PromptError, match=r"cannot be written: (File exists|Not a directory)"),
-        claim(tmp_path / "file" / "run"),
+        reserve(tmp_path / "file" / "run"),
     ):
         pass
 

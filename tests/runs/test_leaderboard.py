@@ -9,9 +9,8 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.fit import Choice, fit
 from img2prompt_cache.numerics.bootstrap import interval
-from img2prompt_cache.runs.held_out import load_validation
-from img2prompt_cache.runs.leaderboard import compare, cosines_of, differences
-from img2prompt_cache.runs.names import find_runs
+from img2prompt_cache.runs.held_out import cosines_of, load_validation
+from img2prompt_cache.runs.leaderboard import compare
 from img2prompt_cache.runs.run import load_run
 from synthetic import make_cache
 
@@ -30,14 +29,14 @@ def test_best_first_and_only_what_was_scored_on_the_same_rows(cache, grouped, tm
     leaking, _ = fit(cache, Choice("mean", split="random"), tmp_path / "random")
     seeded, _ = fit(cache, Choice("mean", seed=1), tmp_path / "seeded")
     newest, _ = fit(cache, Choice("ridge", {"alpha": 1.0}), tmp_path / "newest")
-    board = compare([newest, leaking, *grouped, seeded, newest.parent / "." / "newest"])
-    scores = [run.metrics["cosine"] for _, run in board.runs]
+    board = compare(cache, [newest, leaking, *grouped, seeded, newest.parent / "." / "newest"])
+    scores = [run.metrics["cosine"] for run in board.runs]
     assert scores == sorted(scores, reverse=True)
-    assert {path for path, _ in board.runs} == {newest, *grouped}
-    assert board.runs[-1][1].head == "mean"
-    assert set(board.others) == {leaking, seeded}
+    assert {run.folder for run in board.runs} == {newest, *grouped}
+    assert board.runs[-1].head == "mean"
+    assert {run.folder for run in board.others} == {leaking, seeded}
     assert board.split["strategy"] == "group"
-    assert [path for path, _ in compare([leaking]).runs] == [leaking]
+    assert [run.folder for run in compare(cache, [leaking]).runs] == [leaking]
 
 
 def test_another_target_is_another_contest(cache, grouped, tmp_path):
@@ -45,41 +44,40 @@ def test_another_target_is_another_contest(cache, grouped, tmp_path):
     data = json.loads((other / "run.json").read_text())
     data["target"]["fingerprint"]["weights"] = "others"
     (other / "run.json").write_text(json.dumps(data))
-    board = compare([*grouped, other])
-    assert [path for path, _ in board.runs] == [other]
-    assert board.others == grouped
+    board = compare(cache, [*grouped, other])
+    assert [run.folder for run in board.runs] == [other]
+    assert [run.folder for run in board.others] == grouped
 
 
-def test_nothing_to_compare(grouped, tmp_path):
+def test_nothing_to_compare(cache, grouped, tmp_path):
     with pytest.raises(UsageError, match="there is no run to compare; make one"):
-        compare(find_runs(tmp_path))
+        compare(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
     with pytest.raises(Img2PromptError, match="does not describe a run"):
-        compare([*grouped, tmp_path / "run"])
+        compare(cache, [*grouped, tmp_path / "run"])
 
 
 def test_the_run_compared_against_says_which_contest_it_is(cache, grouped, tmp_path):
     leaking, _ = fit(cache, Choice("mean", split="random"), tmp_path / "random")
-    board = compare([leaking, grouped[0]], grouped[1])
-    assert {path for path, _ in board.runs} == {*grouped}
-    assert board.others == [leaking]
-    assert [path for path, _ in compare([], leaking).runs] == [leaking]
+    board = compare(cache, [leaking, grouped[0]], grouped[1])
+    assert {run.folder for run in board.runs} == {*grouped}
+    assert [run.folder for run in board.others] == [leaking]
+    assert [run.folder for run in compare(tmp_path / "none", against=leaking).runs] == [leaking]
 
 
 def test_differences_are_paired_by_row_whatever_the_order(cache, grouped):
-    board = compare(grouped)
-    (best, _), (worst, _) = board.runs
+    best, worst = (run.folder for run in compare(cache, grouped).runs)
     one, other = load_validation(best), load_validation(worst)
     rows = (worst / "validation.csv").read_text().splitlines()
     (worst / "validation.csv").write_text("\n".join([rows[0], *rows[:0:-1]]))
     np.save(worst / "validation.npy", other.predictions[::-1])
-    none, found = differences(board, best)
+    none, found = compare(cache, grouped, best).differences
     assert none is None
     assert found.cosine == pytest.approx((other.cosine - one.cosine).mean())
     assert found.ci95 == pytest.approx(interval(other.cosine - one.cosine, one.groups))
     assert found.ci95[0] < found.cosine < found.ci95[1]
-    turned, _ = differences(board, worst)
+    turned, none = compare(cache, grouped, worst).differences
     assert turned.cosine == pytest.approx(-found.cosine)
 
 
@@ -90,15 +88,15 @@ def test_predictions_of_other_rows_are_no_pair(cache, grouped, tmp_path):
     text = (folder / "validation.csv").read_text()
     (folder / "validation.csv").write_text(text.replace(held.ids[0], "other"))
     with pytest.raises(Img2PromptError, match="are of other rows than its split held out; fit it again"):
-        differences(compare([folder, *grouped]), grouped[0])
+        compare(cache, [folder, *grouped], grouped[0])
     (folder / "validation.csv").write_text(text.replace("0.", "0.9"))
     with pytest.raises(Img2PromptError, match=r"mean cosine is not the one in run\.json"):
-        differences(compare([folder, *grouped]), grouped[0])
+        compare(cache, [folder, *grouped], grouped[0])
 
 
 def test_runs_of_folds_are_a_contest_of_their_own(cache, grouped, tmp_path):
     folds = [fit(cache, Choice(head, folds=4), tmp_path / head)[0] for head in ("mean", "nearest")]
-    board = compare([*grouped, *folds])
-    assert {path for path, _ in board.runs} == {*folds}
+    board = compare(cache, [*grouped, *folds])
+    assert {run.folder for run in board.runs} == {*folds}
     assert load_run(folds[0]).split["folds"] == board.split["folds"] == 4
-    assert len(differences(board, folds[0])) == 2
+    assert len(compare(cache, folds, folds[0]).differences) == 2

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from img2prompt_cache.errors import UsageError
-from img2prompt_cache.runs.names import cache_of, find_runs, new_folder, resolve_run, short_name
+from img2prompt_cache.runs.names import find_runs, new_folder, resolve_run, short_name
 from img2prompt_cache.runs.run import load_run
 from synthetic import ENCODER, SETTINGS, edit_run
 
@@ -70,9 +70,9 @@ def test_the_cache_of_a_run_is_around_it_or_where_it_was(run, fitted, tmp_path):
     made = load_run(run)
     assert made.cache == str(fitted)
     assert made.target.spec == ENCODER
-    assert cache_of(run, made) == tmp_path / "cache"
+    assert made.home == tmp_path / "cache"
     elsewhere = tmp_path / "not" / "in" / "a-cache"
     elsewhere.parent.mkdir(parents=True)
     shutil.move(run, elsewhere)
-    assert cache_of(elsewhere, made) == fitted
-    assert cache_of(elsewhere, replace(made, cache=str(tmp_path / "gone"))) is None
+    assert replace(made, folder=elsewhere).home == fitted
+    assert replace(made, folder=elsewhere, cache=str(tmp_path / "gone")).home is None

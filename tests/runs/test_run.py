@@ -21,7 +21,8 @@ from synthetic import edit_run
         ({"metrics__cosine": "0.5"}, "cosine is not a number"),
         ({"metrics__cosine": True}, "cosine is not a number"),
         ({"metrics__floor": "0.5"}, "floor is not a number"),
-        ({"metrics__optimism": []}, "optimism is not a number"),
+        ({"metrics__leakage_gap": []}, "leakage_gap is not a number"),
+        ({"metrics__optimism": []}, "leakage_gap is not a number"),
         ({"metrics__ci95": [0.1]}, "ci95 is not two numbers"),
         ({"metrics__ci95": [0.1, "x"]}, "ci95 is not two numbers"),
         ({"metrics__ci95": 0.1}, "ci95 is not two numbers"),
@@ -57,7 +58,7 @@ def test_a_changed_description_is_refused(run, values, words):
 
 
 def test_a_run_of_an_older_version_loads(run):
-    later = dict.fromkeys(("metrics__r@10", "metrics__floor", "metrics__optimism"), KeyError)
+    later = dict.fromkeys(("metrics__r@10", "metrics__floor", "metrics__leakage_gap"), KeyError)
     later |= dict.fromkeys(("parameters", "predict_rows_per_second", "fold_metrics"), KeyError)
     edit_run(run, **later, metrics__ci95=KeyError, split__held_digest=KeyError, split__folds=KeyError)
     rows = [line.rpartition(",")[0] for line in (run / "validation.csv").read_text().splitlines()]

@@ -14,7 +14,7 @@ from img2prompt_cache.fitting.fit import Choice, fit
 from img2prompt_cache.models.backbones.taps import choose_taps
 from img2prompt_cache.numerics.blending import mix
 from img2prompt_cache.numerics.metrics import cosine
-from img2prompt_cache.prediction.predict import load_backbones, predict_cached, predict_images
+from img2prompt_cache.prediction.stream import load_backbones, predict_cached, predict_images
 from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.run import load_run
 from img2prompt_cache.sources import open_paths, open_source
@@ -39,24 +39,24 @@ def run(request, tiny, pairs, tmp_path_factory):
 def predict_files(run, source, **options):
     made = load_run(run)
     table = source.list().table
-    return list(predict_images(load_head(run, made), load_backbones(made, **options), source, table))
+    return list(predict_images(load_head(run, made), load_backbones(made.features, **options), source, table))
 
 
 def together(batches):
     batches = list(batches)
     ids = [name for batch in batches for name in batch.ids]
     vectors = np.concatenate([batch.vectors for batch in batches if batch.ids])
-    bad = {name: reason for batch in batches for name, reason in batch.bad.items()}
+    bad = {name: reason for batch in batches for name, reason in batch.failed.items()}
     return dict(zip(ids, vectors, strict=True)), bad
 
 
 def test_images_and_their_cached_rows_are_predicted_alike(run, pairs):
     made = load_run(run)
-    cached = predict_cached(made, load_head(run, made), Cache(run.parent), with_prompt=None)
+    cached = predict_cached(made.features, load_head(run, made), Cache(run.parent), with_prompt=None)
     found, bad = together(predict_files(run, open_source(pairs)))
     assert list(found) == cached.ids
-    assert bad.keys() == cached.bad.keys() == {"empty", "words", "cut"}
-    assert bad == cached.bad
+    assert bad.keys() == cached.failed.keys() == {"empty", "words", "cut"}
+    assert bad == cached.failed
     exact = made.features[0].fingerprint["precision"] == "fp32"
     difference = 1 - cosine(np.stack(list(found.values())), cached.vectors)
     assert difference.max() < (1e-5 if exact else 1e-3)
@@ -67,17 +67,17 @@ def test_images_and_their_cached_rows_are_predicted_alike(run, pairs):
 def test_only_rows_without_prompt_are_left_where_they_are_asked_for(run):
     made = load_run(run)
     head = load_head(run, made)
-    assert predict_cached(made, head, Cache(run.parent), with_prompt=False).ids == ["img019"]
-    prompted = predict_cached(made, head, Cache(run.parent), with_prompt=True)
+    assert predict_cached(made.features, head, Cache(run.parent), with_prompt=False).ids == ["img019"]
+    prompted = predict_cached(made.features, head, Cache(run.parent), with_prompt=True)
     assert len(prompted.ids) == 19
-    assert prompted.bad.keys() == {"empty", "words", "cut"}
+    assert prompted.failed.keys() == {"empty", "words", "cut"}
 
 
 def test_order_is_that_of_the_listing_and_identical_images_get_the_same(run, pairs, monkeypatch):
-    from img2prompt_cache.prediction import predict
+    from img2prompt_cache.prediction import stream
 
-    monkeypatch.setattr(predict, "SLICE_ROWS", 7)
-    monkeypatch.setattr(predict, "BATCH_SIZE", 3)
+    monkeypatch.setattr(stream, "SLICE_ROWS", 7)
+    monkeypatch.setattr(stream, "BATCH_SIZE", 3)
     names = [f"img{n:03d}" for n in (17, 2, 3, 5, 4, 0, 9, 1, 11, 12)]
     files = [pairs / f"{name}.png" for name in names]
     batches = predict_files(run, open_paths([*files[:4], pairs / "words.png", *files[4:]]))
@@ -98,7 +98,7 @@ def test_only_the_backbones_of_the_run_are_loaded(tiny, pairs, tmp_path, monkeyp
     monkeypatch.setattr(
         torch.nn.Module, "eval", lambda self: (built.append(type(self).__name__), create(self))[1]
     )
-    load_backbones(load_run(run))
+    load_backbones(load_run(run).features)
     assert "ResNet" in built
     assert "VisionTransformer" not in built
 
@@ -114,18 +114,18 @@ def test_what_was_made_differently_is_refused_and_the_field_named(tiny, run, pai
         Img2PromptError,
         match=rf"features/timm-local-dir.*: precision was {precision}, is now fp16\. A run predicts only",
     ):
-        predict_cached(made, head, Cache(copy), with_prompt=None)
+        predict_cached(made.features, head, Cache(copy), with_prompt=None)
     data = json.loads((copy / "run" / "run.json").read_text())
     data["features"][1]["fingerprint"]["weights"] = "sha256:others"
     (copy / "run" / "run.json").write_text(json.dumps(data))
     with pytest.raises(Img2PromptError, match=r"weights was sha256:others, is now sha256:[0-9a-f]{10}"):
-        load_backbones(load_run(copy / "run"))
+        load_backbones(load_run(copy / "run").features)
 
 
 def test_a_cache_without_the_columns_of_the_run(run, made):
     loaded = load_run(run)
     with pytest.raises(UsageError, match="unknown features column"):
-        predict_cached(loaded, load_head(run, loaded), Cache(made), with_prompt=None)
+        predict_cached(loaded.features, load_head(run, loaded), Cache(made), with_prompt=None)
 
 
 @pytest.mark.parametrize("column", ["", "#k2-int8"])
@@ -138,13 +138,13 @@ def test_a_tuned_tail_predicts_alike_for_images_and_for_their_cached_trunk(
     run, _ = fit(Cache(tuned), choice, tmp_path / "run")
     made = load_run(run)
     head = load_head(run, made)
-    cached = predict_cached(made, head, Cache(tuned), with_prompt=None)
+    cached = predict_cached(made.features, head, Cache(tuned), with_prompt=None)
     found, bad = together(predict_files(run, open_source(pairs)))
     assert list(found) == cached.ids
-    assert bad == cached.bad
+    assert bad == cached.failed
     np.testing.assert_allclose(np.stack(list(found.values())), cached.vectors, atol=1e-4)
     assert len(np.unique(cached.vectors.round(5), axis=0)) > 15
-    assert predict_cached(made, head, Cache(tuned), with_prompt=False).ids == ["img019"]
+    assert predict_cached(made.features, head, Cache(tuned), with_prompt=False).ids == ["img019"]
 
 
 def test_a_blend_of_tuned_tails_and_others_predicts_alike_for_images_and_for_what_is_cached(
@@ -168,16 +168,16 @@ def test_a_blend_of_tuned_tails_and_others_predicts_alike_for_images_and_for_wha
         f"{tiny.vit}#k2-int8",
     ]
     head.weights_ = np.array([0.5, 0.2, 0.3])  # of so few pairs some are 0
-    cached = predict_cached(made, head, cache, with_prompt=None)
+    cached = predict_cached(made.features, head, cache, with_prompt=None)
     source = open_source(pairs)
-    found, bad = together(predict_images(head, load_backbones(made), source, source.list().table))
+    found, bad = together(predict_images(head, load_backbones(made.features), source, source.list().table))
     assert list(found) == cached.ids
-    assert bad == cached.bad
+    assert bad == cached.failed
     np.testing.assert_allclose(np.stack(list(found.values())), cached.vectors, atol=1e-4)
     said = []
     for member in members:
         own = load_run(member)
-        said.append(predict_cached(own, load_head(member, own), cache, with_prompt=None).vectors)
+        said.append(predict_cached(own.features, load_head(member, own), cache, with_prompt=None).vectors)
     np.testing.assert_allclose(cached.vectors, mix(said, head.weights_), atol=1e-6)
 
 
@@ -208,7 +208,7 @@ def test_a_tuned_tail_needs_the_backbone_and_the_trunk_it_was_cut_from(tiny, pai
     fitted_run = load_run(run)
     head = load_head(run, fitted_run)
     with pytest.raises(UsageError, match="has no trunk column"):
-        predict_cached(fitted_run, head, Cache(made), with_prompt=None)
+        predict_cached(fitted_run.features, head, Cache(made), with_prompt=None)
     shutil.rmtree(own)
     save_backbone(own, "test_vit", seed=4)
     with pytest.raises(Img2PromptError, match=r"weights was sha256:.*, is now sha256:.*fit again"):
@@ -220,12 +220,12 @@ def test_no_row_to_predict_for(tiny, tmp_path):
     run = fitted(tiny, images, tmp_path / "cache", "fp32", "mean")
     made = load_run(run)
     with pytest.raises(UsageError, match="no usable image without a prompt; name images"):
-        predict_cached(made, load_head(run, made), Cache(tmp_path / "cache"), with_prompt=False)
+        predict_cached(made.features, load_head(run, made), Cache(tmp_path / "cache"), with_prompt=False)
 
 
 def test_features_beyond_float16_make_a_bad_image_and_no_more(run, tmp_path):
     made = load_run(run)
-    backbones = load_backbones(made)
+    backbones = load_backbones(made.features)
     files = [paint(tmp_path / f"{name}.png", seed) for seed, name in enumerate("abc")]
     shutil.copy(files[1], tmp_path / "d.png")
     source = open_source(tmp_path)

@@ -1,0 +1,154 @@
+"""Streams of predictions: a fitted head on the images of a source, batch by batch, or on rows of a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from img2prompt_cache.cache.quantise import quantise, restore
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data.columns import UsedColumn, used_column
+from img2prompt_cache.data.dataset import load_dataset
+from img2prompt_cache.data.feature_blocks import join
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.extraction.encode import encode_batches
+from img2prompt_cache.extraction.work import Slice
+from img2prompt_cache.models.backbones import load_backbone
+from img2prompt_cache.models.backbones.taps import split_spec
+from img2prompt_cache.models.devices import choose_device, choose_precision
+from img2prompt_cache.models.fingerprints import require_equal
+from img2prompt_cache.prediction.predictions import Predictions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.heads.base import Head
+    from img2prompt_cache.models.backbones.base import Backbone
+    from img2prompt_cache.sources.base import Source
+
+BATCH_SIZE = 32
+SLICE_ROWS = 512
+
+
+def load_backbones(features: Sequence[UsedColumn], device: str = "auto") -> dict[str, Backbone]:
+    """Load the backbones that some columns were made with, and no others, as they were then.
+
+    Returns
+    -------
+    dict of str to Backbone
+        By spec of the column, in their order; columns of one backbone share it.
+
+    Raises
+    ------
+    Img2PromptError
+        If a backbone is not the same any more; the message names what differs.
+    """
+    where = choose_device(device)
+    loaded: dict[tuple[str, str, str], Backbone] = {}
+    backbones = {}
+    for use in features:
+        spec, tap = split_spec(use.spec)
+        precision = choose_precision(use.fingerprint.get("precision", "fp32"), where)
+        key = (spec, precision, use.revision)
+        if key not in loaded:
+            loaded[key] = load_backbone(spec, precision=precision, device=where, revision=use.revision)
+        now = {**loaded[key].fingerprint, **tap.fingerprint}
+        require_equal(f"backbone {use.spec}", use.fingerprint, now, _ADVICE)
+        backbones[use.spec] = loaded[key]
+    return backbones
+
+
+def predict_images(
+    head: Head, backbones: dict[str, Backbone], source: Source, table: pa.Table
+) -> Iterator[Predictions]:
+    """Predict for the images of a source, batch by batch, in the order of its listing.
+
+    Parameters
+    ----------
+    head : Head
+        Fitted.
+    backbones : dict of str to Backbone
+        From `load_backbones`.
+    source : Source
+        Gives the images' bytes.
+    table : pyarrow.Table
+        Its listing, or some rows of it.
+
+    Yields
+    ------
+    Predictions
+        Nothing of a batch is held once the next one is asked for.
+    """
+    for start in range(0, len(table), SLICE_ROWS):
+        piece = table.slice(start, SLICE_ROWS)
+        ids, uris = piece["imgId"].to_pylist(), piece["uri"].to_pylist()
+        known: dict[int, NDArray[np.float32]] = {}
+        rows = Slice(0, start, {"imgId": ids, "uri": uris})
+        for batch in encode_batches(rows, source, backbones, BATCH_SIZE):
+            if batch.fresh:
+                values = [_stored(batch.features[spec], spec) for spec in backbones]
+                whole = np.all([np.isfinite(each).reshape(len(each), -1).all(1) for each in values], axis=0)
+                at = [batch.first + batch.fresh[i] for i in np.flatnonzero(whole)]
+                known.update(
+                    zip(at, head.predict(join([each[whole] for each in values])) if at else (), strict=True)
+                )
+            found: dict[str, NDArray[np.float32]] = {}
+            bad: dict[str, str] = {}
+            for row, image in enumerate(batch.images, batch.first):
+                vector = known.get(image.twin if image.twin >= 0 else row)
+                if image.reason or vector is None:
+                    bad[ids[row]] = image.reason or "its features are not finite, or too large for float16"
+                else:
+                    found[ids[row]] = vector
+            yield Predictions(list(found), np.array(list(found.values()), np.float32), bad)
+
+
+def _stored(values: NDArray[Any], spec: str) -> NDArray[np.float32]:
+    """Round values as their column keeps them, in float16 or int8: what heads are fitted on."""
+    with np.errstate(over="ignore", invalid="ignore"):  # its caller leaves out what is not finite
+        kept = values.astype(np.float16, copy=False)
+        coded = split_spec(spec)[1].dtype == "int8"
+        return restore(*quantise(kept)) if coded else kept.astype(np.float32)
+
+
+def predict_cached(
+    features: Sequence[UsedColumn], head: Head, cache: Cache, *, with_prompt: bool | None
+) -> Predictions:
+    """Predict for rows of a cache; no image is read.
+
+    Parameters
+    ----------
+    features : sequence of UsedColumn
+        What the head was fitted on.
+    head : Head
+        Fitted.
+    cache : Cache
+    with_prompt : bool or None
+        True for rows that have a prompt, False for those that have none, None for all.
+
+    Raises
+    ------
+    UsageError
+        If the cache lacks a column, or has no such row.
+    Img2PromptError
+        If a column was made differently from the one the run was fitted on.
+    """
+    columns = tuple(used_column(cache, use, _ADVICE) for use in features)
+    try:
+        data = load_dataset(cache, columns, with_prompt=with_prompt)
+    except UsageError as error:
+        raise UsageError(f"{error}; name images to predict for") from None
+    text = cache.text("imgId", "prompt", "reason")
+    used = set(data.rows.tolist())
+    bad = {
+        name: reason or "it could not be read again when its features were cached"
+        for row, (name, prompt, reason) in enumerate(zip(*text.values(), strict=True))
+        if row not in used and (with_prompt is None or bool(prompt.strip()) == with_prompt)
+    }
+    return Predictions(data.ids, head.predict(data.X), bad)
+
+
+_ADVICE = "A run predicts only from features made as those it was fitted on: fit it again on this cache."

@@ -1,0 +1,81 @@
+"""The verb `predict`: a run that is named in any way, on images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.prediction.predict import Images
+from img2prompt_cache.prediction.predictions import Predictions
+from img2prompt_cache.progress import Callback
+from img2prompt_cache.runs.names import open_run
+from img2prompt_cache.runs.run import AnyRun
+
+DEFAULT_CACHE = Path("cache/default")
+
+
+def predict(
+    run: AnyRun | None = None,
+    images: Images = None,
+    *,
+    top_k: int | None = None,
+    bank: str | Path | None = None,
+    cache: str | Path | Cache | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    progress: bool | Callback = False,
+) -> Predictions:
+    """Predict prompt embeddings for images, and find the nearest prompts.
+
+    Parameters
+    ----------
+    run : Run, str or pathlib.Path, optional
+        A run, its folder, or its name in the cache's `runs`. The newest run of the cache if None.
+    images : path, sequence of paths, Cache, array of float or None
+        Image files, folders or any source; a cache, for all of its rows; features of shape (n, p), joined as
+        the run was fitted on them; or None for the rows of the cache that have no prompt.
+    top_k : int, optional
+        Nearest prompts to find for each image. If None: 3, but none for an array, and none where predictions
+        are written with `out` and no `bank` is named.
+    bank : str or pathlib.Path, optional
+        Prompts to choose from: a text file with one a line, or a table. The cache's prompts if None.
+    cache : str, pathlib.Path or Cache, optional
+        The cache. If None, the run's own; ``cache/default`` to find a run by its name.
+    out : str or pathlib.Path, optional
+        Also write the predictions to this file: ``.npy``, ``.csv`` (Kaggle), ``.parquet`` or ``.jsonl``.
+    overwrite : bool
+        Replace the file.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    progress : bool or callable
+        True shows progress bars; a callable is called with every `Event`.
+
+    Returns
+    -------
+    Predictions
+        With `ids`, `vectors` (n, 384), `prompts` and `scores`. Bad images are left out; see `failed`.
+
+    Raises
+    ------
+    UsageError
+        If something named is not there, or the array has another width than the run.
+    Img2PromptError
+        If the run is damaged, a backbone is not the one it was fitted with, or every image is bad.
+
+    Examples
+    --------
+    >>> import img2prompt_cache as ipc
+    >>> seen = ipc.predict(run, ["a.png", "pictures/"], top_k=3)  # doctest: +SKIP
+    >>> seen.vectors.shape, seen.prompts[0]  # doctest: +SKIP
+    """
+    return open_run(run, cache or DEFAULT_CACHE).predict(
+        images,
+        top_k=top_k,
+        bank=bank,
+        cache=cache,
+        out=out,
+        overwrite=overwrite,
+        device=device,
+        progress=progress,
+    )

@@ -1,0 +1,117 @@
+"""The record of a run: what `run.json` says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+from img2prompt_cache.data.columns import UsedColumn
+
+Metrics = TypedDict(
+    "Metrics",
+    {
+        "cosine": float,
+        "ci95": list[float] | None,
+        "mse": float,
+        "n": int,
+        "r@1": float,
+        "r@5": float,
+        "r@10": float | None,
+        "floor": float | None,
+        "leakage_gap": float | None,
+        "teacher": float,
+        "plain": float,
+    },
+    total=False,
+)
+"""Of the held-out rows; runs of older versions lack some.
+
+`cosine`: the mean, and `ci95` its 95 % interval by bootstrap over groups. `mse`: mean squared error of the
+vectors. `n`: rows. `r@k`: how often the true prompt is among the k nearest of the held-out ones. `floor`: the
+mean cosine of the mean head. `leakage_gap`: how much higher the head scores on a random split; None if that
+was not tried.
+`teacher`, `plain`: of a student's teacher, and of the same student without one.
+"""
+
+
+class SplitRecord(TypedDict, total=False):
+    """How the rows were divided; runs of older versions lack some.
+
+    `digest` is equal for runs whose scores may be compared; `held_digest` is of the held-out rows alone, to
+    find them again in a cache that has grown; `straddling` is the number of groups with rows on both sides.
+    """
+
+    strategy: str
+    seed: int
+    folds: int
+    digest: str
+    held_digest: str
+    train: int
+    validation: int
+    groups: int
+    straddling: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What `run.json` says.
+
+    Attributes
+    ----------
+    head : str
+        Name of the head.
+    settings : dict
+        Arguments of its constructor, with what fitting chose put in.
+    features : tuple of UsedColumn
+        Features of the backbones, in the order they are joined.
+    target : UsedColumn
+        Embeddings by the text encoder.
+    split : SplitRecord
+    metrics : Metrics
+        On the hold-out, or over all folds.
+    seconds : float
+        Wall time of fitting, without the fit that measures the leakage gap.
+    refit : bool
+        Whether the saved head was fitted again on all rows.
+    rows : int
+        Rows the saved head was fitted on.
+    cache : str
+        The cache, as an absolute path; a run inside its cache finds it there first.
+    created : str
+        UTC, ISO 8601.
+    measured : dict
+        What fitting the saved head found out about itself; see `Head.measured`.
+    versions : dict of str to str
+        Of the libraries that made it.
+    head_sha256 : str
+        Of `head.safetensors`.
+    parameters : int or None
+        How many values were fitted and saved; None in older runs, as in what follows.
+    predict_rows_per_second : float or None
+        Of predicting the held-out rows from cached features.
+    fold_metrics : list of dict
+        `cosine`, `n` and what was `chosen` for each fold; empty for a hold-out.
+    """
+
+    head: str
+    settings: dict[str, Any]
+    features: tuple[UsedColumn, ...]
+    target: UsedColumn
+    split: SplitRecord
+    metrics: Metrics
+    seconds: float
+    refit: bool
+    rows: int
+    cache: str
+    created: str
+    measured: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    head_sha256: str = ""
+    parameters: int | None = None
+    predict_rows_per_second: float | None = None
+    fold_metrics: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """How many values a row of each column has."""
+        return tuple(column.width for column in self.features)
