@@ -16,9 +16,8 @@ from img2prompt_cache.data.columns import UsedColumn, used_column
 from img2prompt_cache.data.dataset import load_prompts
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import Replacement, hash_file
-from img2prompt_cache.models.devices import choose_device
-from img2prompt_cache.models.encoders.base import load_encoder
-from img2prompt_cache.models.fingerprints import digest, require_equal
+from img2prompt_cache.models.fingerprints import digest
+from img2prompt_cache.models.recorded import load_recorded_encoder
 from img2prompt_cache.models.weights.packaged import home
 from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_back
 from img2prompt_cache.numerics.metrics import unit
@@ -207,13 +206,7 @@ def encoded_bank(path: Path, target: UsedColumn, device: str = "auto", tell: Cal
     Img2PromptError
         If the encoder is not the one that made the targets.
     """
-    encoder = load_encoder(
-        target.spec,
-        clean=target.fingerprint.get("clean", "none"),
-        device=choose_device(device),
-        revision=target.revision,
-    )
-    require_equal(f"encoder {target.spec}", target.fingerprint, encoder.fingerprint, _ADVICE)
+    encoder = load_recorded_encoder(target, device=device)
     return Bank.from_file(path, encoder, tell)
 
 

@@ -15,10 +15,8 @@ from img2prompt_cache.data.feature_blocks import join
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.extraction.encode import encode_batches
 from img2prompt_cache.extraction.work import Slice
-from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.taps import split_spec
-from img2prompt_cache.models.devices import choose_device, choose_precision
-from img2prompt_cache.models.fingerprints import require_equal
+from img2prompt_cache.models.recorded import load_recorded_backbone, require_recorded
 from img2prompt_cache.prediction.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -46,18 +44,16 @@ def load_backbones(features: Sequence[UsedColumn], device: str = "auto") -> dict
     Img2PromptError
         If a backbone is not the same any more; the message names what differs.
     """
-    where = choose_device(device)
     loaded: dict[tuple[str, str, str], Backbone] = {}
     backbones = {}
-    for use in features:
-        spec, tap = split_spec(use.spec)
-        precision = choose_precision(use.fingerprint.get("precision", "fp32"), where)
-        key = (spec, precision, use.revision)
+    for column in features:
+        spec, tap = split_spec(column.spec)
+        key = (spec, column.fingerprint.get("precision", "fp32"), column.revision)
         if key not in loaded:
-            loaded[key] = load_backbone(spec, precision=precision, device=where, revision=use.revision)
-        now = {**loaded[key].fingerprint, **tap.fingerprint}
-        require_equal(f"backbone {use.spec}", use.fingerprint, now, _ADVICE)
-        backbones[use.spec] = loaded[key]
+            loaded[key] = load_recorded_backbone(column, device=device)
+        else:
+            require_recorded(column, {**loaded[key].fingerprint, **tap.fingerprint})
+        backbones[column.spec] = loaded[key]
     return backbones
 
 

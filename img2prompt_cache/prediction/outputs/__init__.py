@@ -56,18 +56,22 @@ def open_writer(path: Path, dim: int, *, overwrite: bool = False) -> Writer:
         If the extension is unknown, the folder is not there or not writable, or a file is there already
         and `overwrite` is not set.
     """
+
+    def refuse(why: str) -> UsageError:
+        return UsageError(f"`out` {path}{why}", parameter="out")
+
     kind = WRITERS.get(path.suffix.lower())
     if kind is None:
-        raise UsageError(f"--out {path}: the extension must be one of {', '.join(WRITERS)}")
+        raise refuse(f": the extension must be one of {', '.join(WRITERS)}")
     if not path.parent.is_dir():
-        raise UsageError(f"--out {path}: the folder {path.parent} does not exist; make it first")
+        raise refuse(f": the folder {path.parent} does not exist; make it first")
     try:
         Replacement(path).discard()
     except OSError as error:
-        raise UsageError(f"--out {path} cannot be made: {error.strerror}; name another file") from error
+        raise refuse(f" cannot be made: {error.strerror}; name another file") from error
     for final in kind.finals(path):
         if final.is_dir():
-            raise UsageError(f"--out {path}: {final} is a folder; name a file")
+            raise refuse(f": {final} is a folder; name a file")
         if final.exists() and not overwrite:
-            raise UsageError(f"--out {path}: {final} exists; give --overwrite to replace it, or another name")
+            raise refuse(f": {final} exists; give `overwrite=True` to replace it, or another name")
     return kind(path, dim)

@@ -176,7 +176,7 @@ def test_no_room_left_is_one_clear_error(extension: str, tmp_path: Path) -> None
 def test_what_is_there_needs_overwrite(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     path.write_bytes(b"mine")
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="overwrite=True"):
         open_writer(path, DIM)
     assert path.read_bytes() == b"mine"
     path.unlink()
