@@ -1,0 +1,2 @@
+from .formats import WRITERS as WRITERS
+from .formats import open_writer as open_writer

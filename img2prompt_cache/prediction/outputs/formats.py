@@ -1,0 +1,75 @@
+"""Formats of prediction files, chosen by the extension of a path.
+
+| extension | holds | nearest prompts |
+|---|---|---|
+| ``.npy`` | float32 (n, dim) in input order; beside ``x.npy``, ``x.ids.csv`` has ``row,imgId`` | no |
+| ``.csv`` | Kaggle's ``imgId_eId,val``; the eIds of an image: ``<imgId>_0`` … ``<imgId>_383`` | no |
+| ``.parquet`` | ``imgId``, ``embedding``, ``prompts`` (a list of ``prompt``, ``cosine``) | where given |
+| ``.jsonl`` | one object a line with the same three names | where given |
+
+Numbers in text have the fewest digits that read back as the same float32. Files are UTF-8.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.files import Replacement
+from img2prompt_cache.prediction.outputs.base import Writer
+from img2prompt_cache.prediction.outputs.jsonl import JsonlWriter
+from img2prompt_cache.prediction.outputs.kaggle import CsvWriter
+from img2prompt_cache.prediction.outputs.npy import NpyWriter
+from img2prompt_cache.prediction.outputs.parquet import ParquetWriter
+
+WRITERS: dict[str, type[Writer]] = {
+    ".npy": NpyWriter,
+    ".csv": CsvWriter,
+    ".parquet": ParquetWriter,
+    ".jsonl": JsonlWriter,
+}
+"""Extension to the writer of its format."""
+
+
+def open_writer(path: Path, dim: int, *, overwrite: bool = False) -> Writer:
+    """Choose the writer by the extension of `path`, and find out now whether it can be written.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File to be made; its extension is a key of `WRITERS`.
+    dim : int
+        Width of the embeddings.
+    overwrite : bool
+        Replace what is there, once the new file is whole.
+
+    Returns
+    -------
+    Writer
+        To be entered with ``with``.
+
+    Raises
+    ------
+    UsageError
+        If the extension is unknown, the folder is not there or not writable, or a file is there already
+        and `overwrite` is not set.
+    """
+
+    def refuse(why: str) -> UsageError:
+        return UsageError(f"`out` {path}{why}", parameter="out")
+
+    kind = WRITERS.get(path.suffix.lower())
+    if kind is None:
+        raise refuse(f": the extension must be one of {', '.join(WRITERS)}")
+    if not path.parent.is_dir():
+        raise refuse(f": the folder {path.parent} does not exist; make it first")
+    try:
+        Replacement(path).discard()
+    except OSError as error:
+        raise refuse(f" cannot be made: {error.strerror}; name another file") from error
+    for final in kind.finals(path):
+        if final.is_dir():
+            raise refuse(f": {final} is a folder; name a file")
+        if final.exists() and not overwrite:
+            raise refuse(f": {final} exists; give `overwrite=True` to replace it, or another name")
+    return kind(path, dim)
