@@ -123,7 +123,7 @@ def require_finite(what: str, values: NDArray[Any]) -> None:
             return
     row = int(np.flatnonzero(~np.isfinite(narrow).all(axis=tuple(range(1, narrow.ndim))))[0])
     if np.isfinite(values[row]).all():
-        raise DataError(f"{what} hold a value that is infinity in float32, first in row {row}; scale them")
+        raise DataError(f"{what} hold a value that is infinite in float32, first in row {row}; scale them")
     raise DataError(
         f"{what} hold NaN or infinity, first in row {row}; `verify()` tells whether the cache is damaged, "
         "`extract()` makes one anew"

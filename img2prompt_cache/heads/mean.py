@@ -36,6 +36,12 @@ class Mean(Head):
     def _predict(self, X: Features) -> Targets:
         return np.repeat(self.mean_, len(X), axis=0)
 
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that the head predicts poorly on purpose."""
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = True
+        return tags
+
     def state(self) -> State:
         """Give `mean` (1, t) and `width`, the number of features."""
         return {"mean": self.mean_, "width": np.array([self.n_features_in_], np.int64)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from img2prompt_cache.data.splits import k_folds
-from img2prompt_cache.errors import UsageError, unknown
+from img2prompt_cache.errors import DataError, UsageError, unknown
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.space import LogUniform, Space
@@ -80,12 +80,14 @@ class Ridge(Head):
         X, y, groups, widths, validation
             As for every head.
         sample_weight : array-like, shape (n,), optional
-            How much each row counts, above 0, in fitting and in choosing.
+            How much each row counts, in fitting and in choosing; at least 0.
 
         Raises
         ------
         UsageError
-            If a penalty or weight is not above 0, `choose` is unknown, or there are fewer groups than folds.
+            If a penalty is not above 0, `choose` is unknown, or there are fewer groups than folds.
+        DataError
+            If an array cannot be used, or a weight is negative, or all are zero.
         """
         return self._check_and_fit(X, y, groups, widths, validation, sample_weight=sample_weight)
 
@@ -99,11 +101,10 @@ class Ridge(Head):
         validation: tuple[Features, Targets] | None = None,
         sample_weight: Any | None = None,
     ) -> None:
-        weight = None if sample_weight is None else np.asarray(sample_weight, np.float64)
-        if weight is not None and not (
-            weight.shape == (len(X),) and 0 < weight.min() <= weight.max() < np.inf
-        ):
-            raise UsageError("ridge needs sample weights that are finite and above 0, one for each row")
+        weight = None if sample_weight is None else _weights(sample_weight, len(X))
+        if weight is not None and not weight.all():  # a row of weight 0 has no say in choosing either
+            counts = weight > 0
+            X, y, groups, weight = X[counts], y[counts], groups[counts], weight[counts]
         fold = (
             np.zeros(len(X), np.int64) if self.alpha is not None else k_folds(groups, self.folds, self.seed)
         )
@@ -213,3 +214,13 @@ class Ridge(Head):
             for index, (alpha, error) in enumerate(zip(alphas, mse, strict=True))
         ]
         return ratios * float(alphas[best])
+
+
+def _weights(sample_weight: Any, n: int) -> F64:
+    """Check the weights of n rows, and give them as float64."""
+    weight = np.asarray(sample_weight, np.float64)
+    if weight.shape != (n,) or not np.isfinite(weight).all() or weight.min() < 0:
+        raise DataError(f"`sample_weight` must be {n} finite numbers, one for each row, and at least 0")
+    if not weight.any():
+        raise DataError("all of `sample_weight` are zero; at least one row must count")
+    return weight

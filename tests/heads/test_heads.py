@@ -10,17 +10,12 @@ import pytest
 from safetensors.numpy import load, save
 from sklearn.base import clone
 
-from estimators import BLOCKS, QUICK, problem
+from estimators import BLOCKS, ON_FEATURES, problem, quick
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import HEADS, checks, make_head, settings_of, space_of
 from img2prompt_cache.numerics.metrics import cosine, mean_cosine
 
-ON_FEATURES = [name for name in HEADS if make_head(name).takes == "features" and not make_head(name).texts]
 every_head = pytest.mark.parametrize("name", ON_FEATURES)
-
-
-def quick(name):
-    return make_head(name, **QUICK.get(name, {}))
 
 
 @every_head

@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge as Oracle
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
 from img2prompt_cache.data.splits import k_folds
-from img2prompt_cache.errors import UsageError
+from img2prompt_cache.errors import DataError, UsageError
 from img2prompt_cache.heads.ridge import Ridge
 from img2prompt_cache.numerics import gram, ridge_path
 from img2prompt_cache.numerics.gram import Rows
@@ -97,10 +97,27 @@ def test_a_weight_of_three_is_three_rows():
     assert np.array_equal(uniform.predict(X), Ridge().fit(X, y, groups=groups).predict(X))
 
 
-@pytest.mark.parametrize("weight", [np.zeros(160), np.full(160, np.nan), np.ones(159)])
-def test_wrong_weights_are_refused(weight):
+def test_a_row_of_weight_zero_is_left_out():
+    X, y, groups = problem()
+    weight = np.where(np.arange(160) % 5, 1.0, 0.0)
+    weighted = Ridge().fit(X, y, groups=groups, sample_weight=weight)
+    without = Ridge().fit(X[weight > 0], y[weight > 0], groups=groups[weight > 0])
+    np.testing.assert_array_equal(weighted.predict(X), without.predict(X))
+    assert weighted.chosen == without.chosen
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [
+        (np.zeros(160), "all of `sample_weight` are zero"),
+        (np.full(160, np.nan), "160 finite numbers"),
+        (np.full(160, -1.0), "at least 0"),
+        (np.ones(159), "one for each row"),
+    ],
+)
+def test_wrong_weights_are_refused(weight, words):
     X, y, _ = problem()
-    with pytest.raises(UsageError, match="finite and above 0, one for each row"):
+    with pytest.raises(DataError, match=words):
         Ridge(alpha=1.0).fit(X, y, sample_weight=weight)
 
 
