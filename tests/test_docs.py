@@ -14,6 +14,7 @@ much data is not marked; its options are checked all the same.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
@@ -48,7 +49,7 @@ FOREIGN = ("--ar",)
 """Options that the text names and that are not ours."""
 # TODO(front door): remove both once the five verbs and the new options are on main.
 UNDER_WAY = {"--leakage-gap", "--no-leakage-gap", "--settings"}
-FRONT_DOOR = hasattr(img2prompt_cache, "Run")
+FRONT_DOOR = "folds" in inspect.signature(img2prompt_cache.fit).parameters
 
 
 @dataclass(frozen=True)
