@@ -12,7 +12,7 @@ import numpy as np
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.mapped import MappedViews
 from img2prompt_cache.cache.reader import OK, Cache
-from img2prompt_cache.data.feature_blocks import join
+from img2prompt_cache.data.feature_blocks import concatenate
 from img2prompt_cache.data.trunk_rows import TrunkRows
 from img2prompt_cache.errors import Img2PromptError, UsageError
 
@@ -30,7 +30,7 @@ class Dataset:
         Their numbers in the cache.
     ids, prompts, images : list of str
         imgId, prompt, and sha256 of the image's bytes, for each row.
-    X : numpy.ndarray, float32, shape (n, p); or TrunkRows, shape (n, …); or Joined
+    X : numpy.ndarray, float32, shape (n, p); or TrunkRows, shape (n, …); or FeatureBlocks
         Joined features; of a trunk column its rows, which are read when they are asked for; or both side by
         side.
     y : numpy.ndarray, float32, shape (n, t)
@@ -185,7 +185,7 @@ def _values(
     cache: Cache, features: tuple[Column, ...], rows: NDArray[np.int64], views: dict[str, Column | None]
 ) -> Any:
     if any(column.kind == "trunk" for column in features):
-        return join(
+        return concatenate(
             [
                 _trunk_rows(cache, column, rows, views[column.spec])
                 if column.kind == "trunk"

@@ -1,4 +1,4 @@
-"""Columns side by side: where each lies, and some of them taken out."""
+"""Feature blocks: the features of several backbones side by side, and some of them selected."""
 
 from __future__ import annotations
 
@@ -20,93 +20,93 @@ if TYPE_CHECKING:
     Inputs = NDArray[np.float32] | TrunkRows
 
 
-class Joined:
-    """Rows of several columns of which one at least is a trunk's, in the place of an array of features.
+class FeatureBlocks:
+    """Features of several backbones, at least one of them a trunk's, used like one array of features.
 
-    Each column keeps its own shape, so that a trunk need not fit into memory. Where it lies is told as if all
-    were flattened and joined.
+    Each block keeps its own shape, so that a trunk need not fit into memory. The range of a block is counted
+    as if all blocks were flattened and concatenated.
 
     Parameters
     ----------
-    columns : sequence of numpy.ndarray or TrunkRows, shapes (n, …)
+    blocks : sequence of numpy.ndarray or TrunkRows, shapes (n, …)
     """
 
-    def __init__(self, columns: Sequence[Inputs]) -> None:
-        self.columns = tuple(columns)
+    def __init__(self, blocks: Sequence[Inputs]) -> None:
+        self.blocks = tuple(blocks)
 
     def __len__(self) -> int:
-        return len(self.columns[0])
+        return len(self.blocks[0])
 
     @property
     def shape(self) -> tuple[int, int]:
-        """As if joined: (n, p)."""
-        return len(self), sum(map(width, self.columns))
+        """As if concatenated: (n, p)."""
+        return len(self), sum(map(width, self.blocks))
 
-    def __getitem__(self, index: slice | NDArray[Any]) -> Joined:
+    def __getitem__(self, index: slice | NDArray[Any]) -> FeatureBlocks:
         """Select rows; nothing of a trunk is read."""
-        return Joined([column[index] for column in self.columns])
+        return FeatureBlocks([block[index] for block in self.blocks])
 
 
-def join(columns: Sequence[Inputs]) -> Any:
-    """Lay columns side by side.
+def concatenate(blocks: Sequence[Inputs]) -> Any:
+    """Put blocks of features side by side.
 
     Parameters
     ----------
-    columns : sequence of numpy.ndarray or TrunkRows, shapes (n, …)
+    blocks : sequence of numpy.ndarray or TrunkRows, shapes (n, …)
 
     Returns
     -------
-    numpy.ndarray, float32, shape (n, p); or TrunkRows; or Joined
-        The column itself where there is one; one array where all are of vectors.
+    numpy.ndarray, float32, shape (n, p); or TrunkRows; or FeatureBlocks
+        The block itself where there is only one; one array where every block has a vector for each row.
     """
-    if len(columns) == 1:
-        return columns[0]
-    arrays = [column for column in columns if len(column.shape) == 2]
-    return np.concatenate(arrays, axis=1) if len(arrays) == len(columns) else Joined(columns)
+    if len(blocks) == 1:
+        return blocks[0]
+    arrays = [block for block in blocks if len(block.shape) == 2]
+    return np.concatenate(arrays, axis=1) if len(arrays) == len(blocks) else FeatureBlocks(blocks)
 
 
-def places(columns: Iterable[tuple[str, int]]) -> dict[str, tuple[int, int]]:
-    """Tell the range [start, stop) of each column, by its spec, where those of these widths are joined."""
-    specs, each = zip(*columns, strict=True)
-    return dict(zip(specs, spans(each), strict=True))
+def block_ranges(blocks: Iterable[tuple[str, int]]) -> dict[str, tuple[int, int]]:
+    """Find the range [start, stop) of each block, given as (name, width), when they are concatenated."""
+    names, each = zip(*blocks, strict=True)
+    return dict(zip(names, consecutive_ranges(each), strict=True))
 
 
-def spans(each: Iterable[int]) -> list[tuple[int, int]]:
-    """Tell the ranges [start, stop) of columns of these widths."""
-    stops = list(accumulate(each))
+def consecutive_ranges(widths: Iterable[int]) -> list[tuple[int, int]]:
+    """Find the ranges [start, stop) of blocks of these widths when they are concatenated."""
+    stops = list(accumulate(widths))
     return list(zip([0, *stops], stops, strict=False))
 
 
-def take(X: Any, ranges: Ranges) -> Any:
-    """Give the columns of some ranges, joined in this order; without a copy where they lie side by side.
+def select_blocks(X: Any, ranges: Ranges) -> Any:
+    """Select blocks by their ranges, concatenated in that order; adjacent ranges of an array are not copied.
 
     Parameters
     ----------
-    X : as `join` gives it
+    X : as `concatenate` returns it
     ranges : sequence of (int, int)
-        Not empty. A trunk can be taken as a whole only.
+        Not empty. A trunk can only be selected whole.
 
     Raises
     ------
     UsageError
-        If a range is no column of `X`, where one of these is a trunk's.
+        If `X` contains a trunk and a range is not exactly one of its blocks.
     """
     if isinstance(X, np.ndarray) and X.ndim == 2:
         if all(stop == start for (_, stop), (start, _) in pairwise(ranges)):
             return X[:, ranges[0][0] : ranges[-1][1]]
         return np.hstack([X[:, start:stop] for start, stop in ranges])
-    columns = X.columns if isinstance(X, Joined) else (X,)
-    by_place = dict(zip(spans(map(width, columns)), columns, strict=True))
-    if any(tuple(each) not in by_place for each in ranges):
-        raise UsageError(f"{list(ranges)} are not among the columns {list(by_place)}, one of them a trunk's")
-    return join([by_place[start, stop] for start, stop in ranges])
+    blocks = X.blocks if isinstance(X, FeatureBlocks) else (X,)
+    by_range = dict(zip(consecutive_ranges(map(width, blocks)), blocks, strict=True))
+    if any(tuple(each) not in by_range for each in ranges):
+        raise UsageError(f"{list(ranges)} are not among the blocks {list(by_range)}, one of them a trunk's")
+    return concatenate([by_range[start, stop] for start, stop in ranges])
 
 
-def width(column: Any) -> int:
-    """How many values a row has."""
-    return math.prod(column.shape[1:])
+def width(block: Any) -> int:
+    """Count the values of one row."""
+    return math.prod(block.shape[1:])
 
 
 def widths(ranges: Ranges) -> tuple[int, ...]:
-    """Tell how wide each range is: the `blocks` of what `take` gives."""
+    """Compute the width of each range: the `widths` of what `select_blocks` returns."""
     return tuple(stop - start for start, stop in ranges)

@@ -12,7 +12,7 @@ import numpy as np
 
 from img2prompt_cache.data.columns import UsedColumn, used_column
 from img2prompt_cache.data.dataset import Dataset, load_dataset
-from img2prompt_cache.data.feature_blocks import places
+from img2prompt_cache.data.feature_blocks import block_ranges
 from img2prompt_cache.data.groups import prompt_groups
 from img2prompt_cache.data.splits import Split, k_folds
 from img2prompt_cache.errors import Img2PromptError, UsageError
@@ -124,7 +124,7 @@ def _fit(
     weights, by_weights = best_weights(known), cross_weights(known, fold)
     mixed = mix(predictions, by_weights[fold])
     history = ablation(known, fold, weights)
-    place = places((use.spec, use.width) for use in features)
+    place = block_ranges((use.spec, use.width) for use in features)
     records = [
         {
             "run": member.name,

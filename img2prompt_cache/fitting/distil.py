@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn, choose_features
-from img2prompt_cache.data.feature_blocks import take, widths
+from img2prompt_cache.data.feature_blocks import select_blocks, widths
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.blend import rows_of, split_of
@@ -173,7 +173,7 @@ def teach(lessons: Lessons, split: Split, head: Distil, run: Run) -> Taught:
     Img2PromptError
         If a prediction is not finite.
     """
-    y, X = lessons.data.y, take(lessons.data.X, lessons.student)
+    y, X = lessons.data.y, select_blocks(lessons.data.X, lessons.student)
     student, teacher, plain = (np.empty_like(y) for _ in range(3))
     chosen, seconds = [], 0.0
     for number, (train, held) in enumerate(split.sides):
@@ -181,7 +181,7 @@ def teach(lessons: Lessons, split: Split, head: Distil, run: Run) -> Taught:
         began = time.perf_counter()
         student[held] = learnt.predict(X[held])
         seconds += time.perf_counter() - began
-        teacher[held] = taught_by.predict(take(lessons.data.X, lessons.teacher)[held])
+        teacher[held] = taught_by.predict(select_blocks(lessons.data.X, lessons.teacher)[held])
         groups, ours = split.inner_groups(train), widths(lessons.student)
         untaught = clone(head).fit(X[train], y[train], groups=groups, widths=ours)
         plain[held] = untaught.predict(X[held])

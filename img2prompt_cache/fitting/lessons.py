@@ -14,7 +14,7 @@ from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import used_column
 from img2prompt_cache.data.dataset import Dataset, load_dataset
-from img2prompt_cache.data.feature_blocks import places, take, widths
+from img2prompt_cache.data.feature_blocks import block_ranges, select_blocks, widths
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.blend import takes_views
@@ -105,17 +105,20 @@ class Lessons:
         """
         groups = split.inner_groups(rows)
         y = self.data.y[rows]
-        seen, taught_on = take(self.data.X, self.teacher)[rows], widths(self.teacher)
+        seen, taught_on = select_blocks(self.data.X, self.teacher)[rows], widths(self.teacher)
         predictions, _ = teacher.out_of_fold(seen, y, groups=groups, widths=taught_on)
         weights = best_weights(overlaps(predictions, y))
         fitted: Blend = clone(teacher).set_params(weights=weights.tolist())
         fitted.fit(seen, y, groups=groups, widths=taught_on)
         more = None
         if len(self.more):
-            more = take(self.more, self.student), fitted.predict(take(self.more, self.teacher))
+            more = (
+                select_blocks(self.more, self.student),
+                fitted.predict(select_blocks(self.more, self.teacher)),
+            )
         learnt: Distil = clone(student)
         learnt.fit(
-            take(self.data.X, self.student)[rows],
+            select_blocks(self.data.X, self.student)[rows],
             y,
             groups=groups,
             widths=widths(self.student),
@@ -157,7 +160,7 @@ def load_lessons(
         more = load_dataset(cache, joined, with_prompt=False).X
     except UsageError:  # there are none
         more = data.X[:0]
-    place = places((column.spec, math.prod(column.shape)) for column in joined)
+    place = block_ranges((column.spec, math.prod(column.shape)) for column in joined)
     ranges = [[place[column.spec] for column in taken] for taken in (columns, seen)]
     return Lessons(data, more, *ranges)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from img2prompt_cache.data.feature_blocks import Joined, spans, take
+from img2prompt_cache.data.feature_blocks import FeatureBlocks, consecutive_ranges, select_blocks
 from img2prompt_cache.data.feature_blocks import widths as widths_of
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.data.trunk_rows import TrunkRows
@@ -71,16 +71,16 @@ class Blend(Head):
 
     def _check_inputs(self, X: Any) -> Any:
         """Check features; rows of a trunk column, are checked when they are read."""
-        return X if isinstance(X, TrunkRows | Joined) else checks.features(X, self)
+        return X if isinstance(X, TrunkRows | FeatureBlocks) else checks.features(X, self)
 
     def _fit(
         self,
-        X: Inputs | Joined,
+        X: Inputs | FeatureBlocks,
         y: Targets,
         *,
         groups: Groups,
         widths: tuple[int, ...],
-        validation: tuple[Inputs | Joined, Targets] | None = None,
+        validation: tuple[Inputs | FeatureBlocks, Targets] | None = None,
     ) -> None:
         weights, tried = self._given(), []
         if weights is None:
@@ -90,8 +90,8 @@ class Blend(Head):
             tried = ablation(known, fold, weights)
         heads = self._make()
         for head, ranges in zip(heads, self._columns(widths), strict=True):
-            held = None if validation is None else (take(validation[0], ranges), validation[1])
-            head.fit(take(X, ranges), y, groups=groups, widths=widths_of(ranges), validation=held)
+            held = None if validation is None else (select_blocks(validation[0], ranges), validation[1])
+            head.fit(select_blocks(X, ranges), y, groups=groups, widths=widths_of(ranges), validation=held)
         self.from_fitted(heads, weights, widths, tried)
 
     def from_fitted(
@@ -120,7 +120,7 @@ class Blend(Head):
         return self
 
     def out_of_fold(
-        self, X: Inputs | Joined, y: Targets, *, groups: Groups, widths: tuple[int, ...]
+        self, X: Inputs | FeatureBlocks, y: Targets, *, groups: Groups, widths: tuple[int, ...]
     ) -> tuple[list[Targets], Groups]:
         """Predict each row by members that were fitted on the other folds.
 
@@ -142,15 +142,15 @@ class Blend(Head):
         for number in range(self.folds):
             held = fold == number
             for head, ranges, found in zip(self._make(), columns, predictions, strict=True):
-                part = take(X, ranges)
+                part = select_blocks(X, ranges)
                 head.fit(part[~held], y[~held], groups=groups[~held], widths=widths_of(ranges))
                 found[held] = head.predict(part[held])
         return predictions, fold
 
-    def _predict(self, X: Inputs | Joined) -> Targets:
+    def _predict(self, X: Inputs | FeatureBlocks) -> Targets:
         """Mix the predictions of the members; one of weight 0 is not asked."""
         asked = np.flatnonzero(self.weights_)
-        found = [self.heads_[member].predict(take(X, self.ranges_[member])) for member in asked]
+        found = [self.heads_[member].predict(select_blocks(X, self.ranges_[member])) for member in asked]
         return mix(found, self.weights_[asked])
 
     @property
@@ -181,7 +181,9 @@ class Blend(Head):
         if not _are_weights(weights):
             raise Img2PromptError(f"the saved head's 'weights' are {weights.tolist()}; fit it again")
         heads = self._make()
-        by_place = dict(zip(spans(prod(column.shape) for column in self._bound), self._bound, strict=True))
+        by_place = dict(
+            zip(consecutive_ranges(prod(column.shape) for column in self._bound), self._bound, strict=True)
+        )
         for number, (head, ranges) in enumerate(zip(heads, self._columns((width,)), strict=True)):
             prefix = _prefix(number)
             own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -214,7 +216,7 @@ class Blend(Head):
         return [make_head(member["head"], **member.get("settings", {})) for member in self.members]
 
     def _columns(self, widths: tuple[int, ...]) -> list[list[tuple[int, int]]]:
-        everything = spans(widths)
+        everything = consecutive_ranges(widths)
         found = [[(start, stop) for start, stop in m.get("columns", everything)] for m in self.members]
         for ranges in found:
             whole = all(isinstance(edge, int) for each in ranges for edge in each)

@@ -11,7 +11,7 @@ from img2prompt_cache.cache.quantise import quantise, restore
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn, used_column
 from img2prompt_cache.data.dataset import load_dataset
-from img2prompt_cache.data.feature_blocks import join
+from img2prompt_cache.data.feature_blocks import concatenate
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.extraction.encode import encode_batches
 from img2prompt_cache.extraction.work import Slice
@@ -89,7 +89,11 @@ def predict_images(
                 whole = np.all([np.isfinite(each).reshape(len(each), -1).all(1) for each in values], axis=0)
                 at = [batch.first + batch.fresh[i] for i in np.flatnonzero(whole)]
                 known.update(
-                    zip(at, head.predict(join([each[whole] for each in values])) if at else (), strict=True)
+                    zip(
+                        at,
+                        head.predict(concatenate([each[whole] for each in values])) if at else (),
+                        strict=True,
+                    )
                 )
             found: dict[str, NDArray[np.float32]] = {}
             bad: dict[str, str] = {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.data.feature_blocks import join
+from img2prompt_cache.data.feature_blocks import concatenate
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import Replacement, hash_file, lock_folder
 from img2prompt_cache.heads import make_head
@@ -158,7 +158,7 @@ def load_head(folder: Path, record: RunRecord) -> Head:
             raise Img2PromptError(f"{path} is not the file that was saved with this run; fit it again")
         state = load_file(path)
         head = make_head(record.head, **record.settings).bind(record.features).load_state(state)
-        row = join([np.zeros((1, *use.shape), np.float32) for use in record.features])
+        row = concatenate([np.zeros((1, *use.shape), np.float32) for use in record.features])
         shape = head.predict(row).shape
     except UsageError as error:
         raise Img2PromptError(f"{folder / INFO} is not what was saved: {error}; fit the run again") from None
