@@ -12,16 +12,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self, TypeAlias
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.files import Replacement, hash_file
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+Values: TypeAlias = NDArray[Any]
+"""Numbers of a dataset; only the manifest says of which dtype."""
 
 
 class PartFile:
@@ -55,13 +56,13 @@ class PartFile:
         """Attach attributes to a dataset."""
         self._open[name].attrs.update(attributes)
 
-    def write(self, name: str, start: int, values: NDArray[Any]) -> None:
+    def write(self, name: str, start: int, values: Values) -> None:
         """Write `values` at rows `start … start + len(values)` of dataset `name`."""
         self._open[name][start : start + len(values)] = values
 
-    def read(self, name: str, row: int) -> NDArray[Any]:
+    def read(self, name: str, row: int) -> Values:
         """Read back one row written before."""
-        values: NDArray[Any] = self._open[name][row]
+        values: Values = self._open[name][row]
         return values
 
     def write_text(self, name: str, values: list[str]) -> None:
@@ -103,7 +104,7 @@ class PartFile:
         self._new.discard()
 
 
-def map_values(path: Path, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+def map_values(path: Path, name: str, shape: tuple[int, ...], dtype: str) -> Values:
     """Memory-map a numeric dataset of a part, read-only.
 
     Parameters
@@ -117,7 +118,7 @@ def map_values(path: Path, name: str, shape: tuple[int, ...], dtype: str) -> NDA
 
     Returns
     -------
-    numpy.memmap, shape `shape`, dtype `dtype`
+    numpy.ndarray, shape `shape`, dtype `dtype`
 
     Raises
     ------
@@ -126,7 +127,17 @@ def map_values(path: Path, name: str, shape: tuple[int, ...], dtype: str) -> NDA
     """
     if 0 in shape:
         return np.empty(shape, dtype)
-    return np.memmap(path, dtype=dtype, mode="r", offset=locate(path, name, shape, dtype), shape=shape)
+    return map_at(path, name, shape, dtype, locate(path, name, shape, dtype))
+
+
+def map_at(path: Path, name: str, shape: tuple[int, ...], dtype: str, offset: int) -> Values:
+    """Memory-map a dataset as `map_values` does, where `locate` has said before at which offset it begins."""
+    try:
+        mapped = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+    except (OSError, ValueError):
+        locate(path, name, shape, dtype)  # says what is wrong
+        raise
+    return mapped.view(np.ndarray)  # is indexed faster than a numpy.memmap
 
 
 class Loader:
@@ -139,7 +150,7 @@ class Loader:
     def __init__(self) -> None:
         self._heads: dict[tuple[str, tuple[int, ...], str], bytes] = {}
 
-    def read(self, path: Path, name: str, out: NDArray[Any]) -> None:
+    def read(self, path: Path, name: str, out: Values) -> None:
         """Read a dataset into an array of its shape and dtype.
 
         Raises

@@ -69,13 +69,19 @@ def test_views_as_rows_of_their_own(columns: dict[str, MappedColumn], numbers: l
     np.testing.assert_array_equal(views.load(), flat)
 
 
-def test_rows_scattered_over_many_parts(tmp_path: Path) -> None:
-    values = np.random.default_rng(2).normal(size=(300, 3, 5)).astype(np.float16)
-    column = write(tmp_path, "trunk", "many", values, part=2)
+@pytest.mark.parametrize("width", [5, 700])
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_rows_scattered_over_many_parts(dtype: str, width: int, tmp_path: Path) -> None:
+    values = np.random.default_rng(2).normal(size=(300, 7, width)).astype(np.float16)
+    column = write(tmp_path, "trunk", "many", values, dtype, part=2)
     rows = np.random.default_rng(3).integers(0, 300, 40)
     found = MappedColumn(tmp_path, column, "float16")
-    np.testing.assert_array_equal(found[rows], values[rows])
-    np.testing.assert_array_equal(found.load(), values)
+    expected = values if dtype == "float16" else restore(*quantise(values)).astype(np.float16)
+    assert (7 * width > mapped.SMALL) == (width == 700)
+    scattered = found[rows]
+    np.testing.assert_array_equal(scattered, expected[rows])
+    assert scattered.flags.writeable
+    np.testing.assert_array_equal(found.load(), expected)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -92,12 +98,49 @@ def test_a_row_that_is_not_there(columns: dict[str, MappedColumn], row: int) -> 
         columns["maps"][np.array([0, row])]
 
 
-def test_few_maps_are_kept_open(columns: dict[str, MappedColumn], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapped, "MOST_MAPS", 1)
-    column = MappedColumn(columns["maps"].folder, columns["maps"].column)
+def test_few_maps_stay_open(columns: dict[str, MappedColumn], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "MOST_PARTS", 1)
+    column = MappedColumn(columns["coded"].folder, columns["coded"].column)
     rows = np.random.default_rng(1).integers(0, ROWS, 50)
-    np.testing.assert_array_equal(column[rows], EXPECTED["maps"][rows])
-    assert column._map.cache_info().currsize == 1
+    for _ in range(2):
+        np.testing.assert_array_equal(column[rows], EXPECTED["coded"][rows])
+        assert list(column._maps) == [0]
+
+
+def test_several_columns_of_many_parts_leave_files_to_others(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    values = np.zeros((200, 2, 2), np.float16)
+    columns = [write(tmp_path, "trunk", f"many{i}", values, "int8", part=2) for i in range(4)]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = sum(1 for _ in Path("/proc/self/fd").iterdir()) if Path("/proc/self/fd").is_dir() else 100
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 200, limits[1]))
+    try:
+        mapped_columns = [MappedColumn(tmp_path, column) for column in columns]
+        for column in mapped_columns:
+            assert not column[np.arange(0, 200, 2)].any()
+        with (tmp_path / "another").open("w"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_part_that_is_gone_once_it_was_read_is_told(
+    columns: dict[str, MappedColumn], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "MOST_PARTS", 1)
+    column = write(tmp_path, "trunk", "maps", MAPS)
+    found = MappedColumn(tmp_path, column)
+    np.testing.assert_array_equal(found[np.arange(ROWS)], EXPECTED["maps"])
+    path = tmp_path / column.parts[1].file
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    with pytest.raises(Img2PromptError, match="00001"):
+        found[np.array([PART])]
+    path.unlink()
+    with pytest.raises(Img2PromptError, match=r"00001\.h5 is missing"):
+        found[np.array([PART])]
+    path.write_bytes(data)
+    np.testing.assert_array_equal(found[np.array([PART])], EXPECTED["maps"][[PART]])
 
 
 def test_a_part_that_is_not_what_it_should_be(tmp_path: Path) -> None:
@@ -145,8 +188,10 @@ def test_a_torch_loader_gives_tensors(columns: dict[str, MappedColumn]) -> None:
         np.testing.assert_array_equal(loaded, EXPECTED[name][rows])
 
 
-def test_maps_take_a_small_share_of_the_files_that_may_be_open(monkeypatch):
+def test_maps_take_a_small_share_of_the_files_that_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
-    for limit, most in ((1024, 64), (10, 1), (1 << 20, 256), (resource.RLIM_INFINITY, 256)):
+    for limit, most in ((1024, 128), (10, 1), (1 << 20, 256), (resource.RLIM_INFINITY, 256)):
         monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
-        assert mapped._most_maps() == most
+        assert mapped._most_parts(1) == most
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 1024))
+    assert mapped._most_parts(2) == 64

@@ -42,7 +42,7 @@ def test_mapped_values_are_what_h5py_reads(
     path = tmp_path_factory.mktemp("part") / "00000.h5"
     write(path, values)
     mapped = map_values(path, "values", values.shape, str(values.dtype))
-    assert isinstance(mapped, np.memmap)
+    assert isinstance(mapped.base, np.memmap)
     assert not mapped.flags.writeable
     with h5py.File(path) as file:
         assert file["values"].chunks is None
