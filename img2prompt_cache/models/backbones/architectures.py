@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Collection, Iterable
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.models.backbones.chain import Chain
+from img2prompt_cache.models.backbones.rewrites.trace import UNEXPECTED
+from img2prompt_cache.models.backbones.taps import LEVELS, TOP
 
 STAGES, VIT_BLOCKS = 3, 4
 """How many of the last stages of a convolutional network, and blocks of a ViT, make up the levels."""
@@ -42,20 +45,68 @@ class Part(nn.Module):
 
 
 def chain_of(model: nn.Module) -> Chain:
-    """View a model as a chain.
+    """View a model as a chain. Whether it computes what the model does is not checked.
 
     Raises
     ------
     UsageError
-        If it is of an architecture that this cannot be done with.
+        If this cannot be done with its architecture, or with the installed version of its library.
     """
-    for base in type(model).__mro__:
-        build = _CHAINS.get(f"{base.__module__}.{base.__qualname__}")
-        if build is not None:
-            return build(model)
-    raise UsageError(
-        f"a {type(model).__name__} cannot be cut into blocks; ViT (VisionTransformer), ResNet and "
-        "EfficientNet of timm can, and the image towers of open_clip that are ViTs or ResNets"
+    known = _known_class(model)
+    if known is None:
+        raise UsageError(
+            f"a {type(model).__name__} cannot be cut into blocks; ViT (VisionTransformer), ResNet and "
+            "EfficientNet of timm can, and the image towers of open_clip that are ViTs or ResNets"
+        )
+    try:
+        return _CHAINS[_name(known)](model)
+    except UNEXPECTED as error:
+        raise _unlike(model) from error
+
+
+def checked_chain(model: nn.Module, images: Tensor) -> Chain:
+    """View a model as a chain, and check that it computes what the model does.
+
+    The steps of a chain call methods that their library may rename or change in any version, and a class that
+    is derived from one of those known here may compute otherwise.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    images : torch.Tensor, shape (n, 3, height, width)
+        Normalised, to try it on.
+
+    Raises
+    ------
+    UsageError
+        If this cannot be done with its architecture, or with the installed version of its library.
+    """
+    chain, whole = chain_of(model), model(images)
+    try:
+        found = chain.read(images, {TOP, LEVELS})[TOP]
+    except UNEXPECTED as error:
+        raise _unlike(model) from error
+    if found.shape != whole.shape or not torch.allclose(found, whole, rtol=1e-3, atol=1e-3):
+        raise _unlike(model)
+    return chain
+
+
+def _known_class(model: nn.Module) -> type | None:
+    """The class of a model, or the nearest that it derives from, that is in `_CHAINS`."""
+    return next((base for base in type(model).__mro__ if _name(base) in _CHAINS), None)
+
+
+def _name(base: type) -> str:
+    return f"{base.__module__}.{base.__qualname__}"
+
+
+def _unlike(model: nn.Module) -> UsageError:
+    library = (_known_class(model) or type(model)).__module__.partition(".")[0]
+    version = getattr(sys.modules[library], "__version__", "")
+    return UsageError(
+        f"a {type(model).__name__} of {library} {version} cannot be cut into blocks, because it does not "
+        f"compute in the steps that are known here; leave out `trunk` and `levels`, or install another "
+        f"version of {library}"
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from img2prompt_cache.errors import UsageError
 from img2prompt_cache.images.decode import DECODE_RULES
 from img2prompt_cache.images.geometry import Geometry
 from img2prompt_cache.models.backbones.taps import TOP, blocks_of
@@ -15,6 +16,8 @@ from img2prompt_cache.models.devices import Precision
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+    from img2prompt_cache.models.backbones.chain import Chain
 
 
 @dataclass(slots=True)
@@ -48,6 +51,7 @@ class Backbone:
     std: tuple[float, float, float]
     identity: dict[str, str] = field(default_factory=dict)
     precision: Precision = "fp32"
+    _chain: Chain | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -82,7 +86,7 @@ class Backbone:
         self.model.to(dtype=dtype)  # before it is moved: less goes over, and less room is taken there
         if device is not None:
             self.model.to(device)
-        self.precision = precision
+        self.precision, self._chain = precision, None
         if precision == "bf16" and self.device.type == "cpu":
             from img2prompt_cache.models.backbones.rewrites.packed_linear import pack_linears
 
@@ -121,7 +125,7 @@ class Backbone:
         Raises
         ------
         UsageError
-            If the model cannot be cut there.
+            If the model cannot be cut there, or not with the installed version of its library.
         """
         import torch
 
@@ -136,13 +140,20 @@ class Backbone:
                 pixels = pixels.pin_memory().to(device, non_blocking=True)
             # A view of interleaved pixels as (n, 3, h, w) is channels-last already.
             images = pixels.permute(0, 3, 1, 2).float().sub_(mean).div_(std).to(dtype)
-            if set(names) == {TOP}:
-                found = {TOP: self.model(images)}
-            else:
-                from img2prompt_cache.models.backbones.architectures import chain_of
-
-                found = chain_of(self.model).read(images, names)
+            found = self._compute(images, names)
             return {
                 name: (value if blocks_of(name) else value.float()).contiguous().cpu().numpy()
                 for name, value in found.items()
             }
+
+    def _compute(self, images: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
+        if set(names) == {TOP}:
+            return {TOP: self.model(images)}
+        from img2prompt_cache.models.backbones.architectures import checked_chain
+
+        try:
+            if self._chain is None:
+                self._chain = checked_chain(self.model, images[:1])
+            return self._chain.read(images, names)
+        except UsageError as error:
+            raise UsageError(f"{self.spec}: {error}") from None

@@ -1,13 +1,23 @@
-"""Levels against the libraries' own intermediate outputs."""
+"""Levels against the libraries' own intermediate outputs; models that a library builds otherwise."""
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+import open_clip
 import pytest
+import timm
 import torch
+from timm.models.resnet import ResNet
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from architectures import make
-from img2prompt_cache.models.backbones.architectures import chain_of
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.models.backbones.architectures import chain_of, checked_chain
+from img2prompt_cache.models.backbones.build import shorten_last
+from img2prompt_cache.models.backbones.rewrites.class_token import Readout
 
 
 @pytest.mark.parametrize("name", ["resnet", "bottleneck", "efficientnet", "efficientnet lite"])
@@ -48,3 +58,79 @@ def test_levels_of_a_clip_are_its_normed_class_token_and_mean_patch() -> None:
     pairs = zip(seen["image_intermediates_prefix"], seen["image_intermediates"], strict=True)
     expected = [part for prefix, patches in pairs for part in (prefix[:, 0], patches.mean(1))]
     torch.testing.assert_close(found, torch.cat(expected, 1))
+
+
+class RenamedViT(VisionTransformer):
+    """A ViT as a version of timm would have it that calls its steps otherwise."""
+
+    embed = VisionTransformer._pos_embed
+    _pos_embed = None
+
+    def forward_features(self, x: Tensor, **_: object) -> Tensor:
+        return self.norm(self.blocks(self.norm_pre(self.embed(self.patch_embed(x)))))
+
+
+class RenamedResNet(ResNet):
+    """A ResNet as a version of timm would have it that calls its steps otherwise."""
+
+    act1 = None
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.get_submodule("layer1")[0].act2(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+class RenamedTower(open_clip.transformer.VisionTransformer):
+    """An image tower as a version of open_clip would have it that gives its tokens otherwise."""
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return super()._pool(x)[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._pool(self.transformer(self._embeds(x))) @ self.proj
+
+
+class DoubledViT(VisionTransformer):
+    """A ViT with one more step, which no call shows."""
+
+    def forward_features(self, x: Tensor, **_: object) -> Tensor:
+        return 2 * super().forward_features(x)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "library"),
+    [
+        ("vit", RenamedViT, timm),
+        ("resnet", RenamedResNet, timm),
+        ("clip", RenamedTower, open_clip),
+        ("vit", DoubledViT, timm),
+    ],
+)
+def test_a_model_that_its_library_builds_otherwise_computes_but_is_not_cut(
+    name: str, kind: type, library: Any
+) -> None:
+    model, images = make(name)
+    with torch.inference_mode():
+        checked_chain(model, images)
+        model.__class__ = kind
+        whole = model(images)
+        said = rf"a {kind.__name__} of {library.__name__} {re.escape(library.__version__)} cannot be cut"
+        with pytest.raises(UsageError, match=said):
+            checked_chain(model, images)
+        torch.testing.assert_close(shorten_last(model, images[:1].shape)(images), whole)
+
+
+def test_a_last_block_is_left_whole_where_the_steps_before_it_are_not_known() -> None:
+    model, images = make("vit")
+    model.__class__ = RenamedViT
+    shorten_last(model, images[:1].shape)
+    assert not any(isinstance(module, Readout) for module in model.modules())
+
+
+def test_a_model_without_the_blocks_that_its_class_had_is_refused() -> None:
+    model, images = make("vit")
+    model.layers = model.blocks
+    del model.blocks
+    with pytest.raises(UsageError, match=r"a VisionTransformer of timm .* another version of timm"):
+        chain_of(model)
+    assert shorten_last(model, images[:1].shape) is model

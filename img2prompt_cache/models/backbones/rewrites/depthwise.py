@@ -22,25 +22,39 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 WIDEST = 3
 
 
-class Depthwise(nn.Conv2d):
-    """A depthwise convolution of stride 1 whose kernel's gradient is computed in pieces."""
+class Depthwise(nn.Module):
+    """A depthwise convolution of stride 1 whose kernel's gradient is computed in pieces.
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        found: Tensor = _InPieces.apply(input, weight, bias, self.padding)
+    Parameters
+    ----------
+    layer : torch.nn.Conv2d
+        Its parameters are shared.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.padding = layer.weight, layer.bias, layer.padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve: x (n, c, h, w)."""
+        found: Tensor = _InPieces.apply(x, self.weight, self.bias, self.padding)
         return found
 
 
 def quicken(model: nn.Module) -> None:
-    """Make every wide depthwise convolution of a model a `Depthwise`, in place; it computes the same.
+    """Put a `Depthwise` in the place of every wide depthwise convolution of a model; it computes the same.
+
+    The names of the model's parameters and the parameters themselves stay.
 
     Parameters
     ----------
     model : torch.nn.Module
         On the processor.
     """
-    for layer in model.modules():
-        if type(layer) is nn.Conv2d and _is_wide(layer):
-            layer.__class__ = Depthwise
+    for parent in [*model.modules()]:
+        for name, layer in parent.named_children():
+            if type(layer) is nn.Conv2d and _is_wide(layer):
+                setattr(parent, name, Depthwise(layer))
 
 
 def _is_wide(layer: nn.Conv2d) -> bool:

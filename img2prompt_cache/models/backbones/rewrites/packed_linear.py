@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from img2prompt_cache.models.backbones.rewrites.trace import follow
+from img2prompt_cache.models.backbones.rewrites.trace import UNEXPECTED, follow
 
 TOLERANCE = 0.1
 """Of the norm: far more than rounding otherwise makes, far less than a step left out."""
@@ -68,13 +68,13 @@ def pack_linears(model: nn.Module, example: Tensor) -> None:
             for name, child in parent.named_children()
             if child in once
         }
-        for linear in filter(_is_linear, once):
-            setattr(*homes[linear], PackedLinear(cast(nn.Linear, linear), after.get(linear)))
-            if linear in after:
-                setattr(*homes[after[linear]], nn.Identity())
         try:
+            for linear in filter(_is_linear, once):
+                setattr(*homes[linear], PackedLinear(cast(nn.Linear, linear), after.get(linear)))
+                if linear in after:
+                    setattr(*homes[after[linear]], nn.Identity())
             same = bool((model(example) - seen.output).norm() <= TOLERANCE * seen.output.norm())
-        except (RuntimeError, NotImplementedError, AttributeError, TypeError):
+        except UNEXPECTED:
             same = False
     if not same:
         for child, home in homes.items():
@@ -96,6 +96,6 @@ def _can_pack() -> bool:
         layer, x = nn.Linear(32, 16).bfloat16(), torch.ones(2, 3, 32, dtype=torch.bfloat16)
         try:
             found, wanted = PackedLinear(layer, nn.GELU())(x), nn.functional.gelu(layer(x))
-        except (AttributeError, RuntimeError, NotImplementedError):
+        except UNEXPECTED:
             return False
         return torch.allclose(found.float(), wanted.float(), atol=0.02)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+UNEXPECTED = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a step of a model raises where its library builds the model otherwise than is expected here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:

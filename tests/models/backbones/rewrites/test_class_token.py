@@ -121,3 +121,16 @@ def test_a_step_that_is_not_the_block_s_own_is_dropped(monkeypatch: pytest.Monke
     with torch.inference_mode():
         x = before_last(tail, trunk_values(model, images, 1))
     assert shorten(tail.blocks[-1], tail.head, x) is tail.blocks[-1]
+
+
+def test_a_block_that_its_library_builds_otherwise_stays_as_it_is() -> None:
+    model, images = make("vit")
+    tail = tail_of(model, 1)
+    with torch.inference_mode():
+        x = before_last(tail, trunk_values(model, images, 1))
+    block = tail.blocks[-1]
+    assert isinstance(shorten(block, tail.head, x), Readout)
+    block.attn.k_normaliser = block.attn.k_norm
+    del block.attn.k_norm
+    block.attn.forward = lambda tokens, **_: tokens  # its own, which does without the name that is gone
+    assert shorten(block, tail.head, x) is block

@@ -83,3 +83,19 @@ def test_a_frozen_layer_has_no_gradient() -> None:
 )
 def test_other_layers_stay_as_they_are(layer: nn.Conv2d) -> None:
     assert type(pair(layer)[1][0]) is nn.Conv2d
+
+
+def test_parameters_and_their_names_stay() -> None:
+    model = nn.ModuleDict(
+        {
+            "wide": nn.Conv2d(4, 4, 5, groups=4),
+            "inner": nn.Sequential(nn.Conv2d(6, 6, 7, groups=6, bias=False)),
+        }
+    )
+    before = dict(model.named_parameters())
+    quicken(model)
+    after = dict(model.named_parameters())
+    assert [*after] == [*before] == ["wide.weight", "wide.bias", "inner.0.weight"]
+    assert all(after[name] is value for name, value in before.items())
+    assert model.state_dict().keys() == before.keys()
+    assert [type(model["wide"]), type(model["inner"][0])] == [Depthwise, Depthwise]

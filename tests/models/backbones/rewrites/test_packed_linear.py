@@ -111,6 +111,32 @@ def test_where_torch_has_no_such_step_nothing_changes(monkeypatch: pytest.Monkey
     assert not packed(model)
 
 
+@pytest.mark.parametrize("error", [AttributeError, RuntimeError, NotImplementedError, TypeError])
+def test_a_step_that_torch_lacks_or_takes_otherwise_is_found_by_trying(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(PackedLinear, "__init__", refuse)
+    assert not packed_linear._can_pack.__wrapped__()
+
+
+@needs_packing
+def test_a_model_with_a_layer_that_cannot_be_packed_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 12), nn.GELU(), nn.Linear(12, 5)).bfloat16()
+    layers, own = [*model], PackedLinear.__init__
+
+    def refuse(self: PackedLinear, linear: nn.Linear, gelu: nn.Module | None = None) -> None:
+        own(self, linear, gelu)
+        if linear.out_features == 5:
+            raise RuntimeError("no such layout")
+
+    monkeypatch.setattr(PackedLinear, "__init__", refuse)
+    pack_linears(model, torch.ones(1, 3, 2, 2).bfloat16())
+    assert all(now is before for now, before in zip(model, layers, strict=True))
+
+
 @needs_packing
 def test_a_backbone_in_bfloat16_is_packed_and_costs_the_same_operations(tiny) -> None:
     exact, short = load_backbone(tiny.vit), load_backbone(tiny.vit, precision="bf16")
