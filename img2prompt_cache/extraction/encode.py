@@ -195,7 +195,7 @@ def _encode(
     """Decode and encode a batch; once all is over nobody waits for it, so it ends where it stands."""
     import torch
 
-    wanted = {(b.geometry, shot) for b, taps in work for tap in taps.values() for shot in tap.shots}
+    wanted = {(b.geometry, shot) for b, taps in work for tap in taps.values() for shot in tap.inputs}
     shots = {shot for _, shot in wanted}
     pixels: dict[object, list[NDArray[np.uint8]]] = {key: [] for key in wanted}
     with batch.clock.timed("decode"):
@@ -218,14 +218,14 @@ def _encode(
     if batch.fresh:
         for backbone, taps in work:
             found = {}
-            for shot in dict.fromkeys(shot for tap in taps.values() for shot in tap.shots):
+            for shot in dict.fromkeys(shot for tap in taps.values() for shot in tap.inputs):
                 if over.is_set():
                     return batch
-                names = {tap.name for tap in taps.values() if shot in tap.shots}
+                names = {tap.name for tap in taps.values() if shot in tap.inputs}
                 stacked = torch.from_numpy(np.stack(pixels[backbone.geometry, shot]))
                 with turns, batch.clock.timed(backbone.spec):
                     found[shot] = backbone.read(stacked, names)
             for spec, tap in taps.items():
-                values = [found[shot][tap.name] for shot in tap.shots]
+                values = [found[shot][tap.name] for shot in tap.inputs]
                 batch.features[spec] = np.stack(values, 1) if tap.views else values[0]
     return batch

@@ -1,4 +1,4 @@
-"""Which device and which number format a model runs in here."""
+"""Which device a model runs on, and in which number format."""
 
 from __future__ import annotations
 
@@ -8,49 +8,65 @@ from typing import Literal, cast, get_args
 from img2prompt_cache.errors import UsageError, unknown
 
 Precision = Literal["fp32", "bf16", "fp16"]
+"""Number format that a model computes in."""
+
 PRECISIONS: tuple[str, ...] = ("auto", *get_args(Precision))
+"""What may be asked for: ``"auto"`` is one of the formats, by the hardware."""
 
 
 def choose_device(name: str = "auto") -> str:
-    """Settle on a device: the first GPU where there is one, if the choice is left open.
+    """Choose the device to compute on.
+
+    Parameters
+    ----------
+    name : str
+        ``"auto"`` for the first GPU, or the CPU where there is none; or a device as torch spells it.
 
     Raises
     ------
     UsageError
-        If the device is not there.
+        If this machine does not have the device.
     """
     import torch
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
-        raise unknown("device", name, ("auto", "cpu", "cuda", "cuda:0"))
+        raise unknown("device", name, ("auto", "cpu", "cuda", "cuda:0"), parameter="device")
     if name.startswith("cuda"):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(name.partition(":")[2] or 0) >= count:
-            raise UsageError(f"device {name} is not there: torch {torch.__version__} sees {count} GPUs")
+            raise UsageError(
+                f"device {name} is not there: torch {torch.__version__} sees {count} GPUs", parameter="device"
+            )
     return name
 
 
 def choose_precision(name: str, device: str) -> Precision:
-    """Settle on a number format: bfloat16 where the processor computes in it, else float32.
+    """Choose the number format to compute in.
 
     Parameters
     ----------
     name : str
-        ``"auto"`` or a precision.
+        ``"auto"`` for bfloat16 where the device multiplies it in hardware, else float32; or one of
+        `PRECISIONS`.
     device : str
         From `choose_device`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such format.
     """
     if name not in PRECISIONS:
-        raise unknown("precision", name, PRECISIONS)
+        raise unknown("precision", name, PRECISIONS, parameter="precision")
     if name == "auto":
         return "bf16" if has_bf16(device) else "fp32"
     return cast(Precision, name)
 
 
 def has_bf16(device: str) -> bool:
-    """Whether the device multiplies bfloat16 in hardware."""
+    """Say whether a device multiplies bfloat16 in hardware."""
     import torch
 
     if device.startswith("cuda"):
@@ -62,7 +78,7 @@ def has_bf16(device: str) -> bool:
 
 
 def count_gpus() -> int:
-    """How many GPUs this process may use."""
+    """Count the GPUs that this process may use."""
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -1,4 +1,4 @@
-"""Fingerprints: what a column was made with, field by field."""
+"""Fingerprints: all that the values of a column depend on, field by field."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def digest(fingerprint: Fingerprint) -> str:
 
 
 def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
-    """Hash a state dict by value: names, shapes, dtypes and bytes, whatever file it came from.
+    """Hash a state dict by value: names, shapes, dtypes and bytes, whatever file it was read from.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def require_equal(what: str, cached: Fingerprint, current: Fingerprint, advice: str) -> None:
-    """Refuse to mix values made under two fingerprints.
+    """Refuse to mix values with two different fingerprints.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The backbones and encoders that fill the columns of a cache."""
+"""The backbones and encoders that compute the columns of a cache."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Models:
-    """Backbones and encoders, loaded when first needed and checked against what their column was made with.
+    """Backbones and encoders, loaded when first needed; those of an existing column as it was made.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Models:
     clean : str or None
         Cleaning rule for prompts before they are encoded; ``"none"`` for a new column if absent.
     taps : tuple of Tap
-        What `declare` adds of each backbone besides its pooled feature; from `choose_taps`.
+        What `declare` adds for each backbone besides its pooled feature; from `choose_taps`.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Models:
     ) -> None:
         self._asked_device, self._precision, self._clean, self._taps = device, precision, clean, taps
         if device != "auto":
-            choose_device(device)  # a wrong one is told even if nothing is to be done
+            choose_device(device)  # a wrong one is refused even if there is nothing to do
         self._backbones: dict[tuple[str, str, str], Backbone] = {}
         self._encoders: dict[str, Encoder] = {}
 
     @cached_property
     def _device(self) -> str:
-        # Asked when a model is loaded: a pass with nothing to do need not import torch.
+        # Chosen when a model is loaded: a pass with nothing to do does not import torch.
         return choose_device(self._asked_device)
 
     def declare(
@@ -70,7 +70,7 @@ class Models:
         encoders: Iterable[str],
         tell: Callback = ignore,
     ) -> Manifest:
-        """Add a column for every spec that has none yet; this loads its model.
+        """Add a column for every spec that has none yet, by loading its model.
 
         Parameters
         ----------
@@ -78,12 +78,12 @@ class Models:
         backbones, encoders : iterable of str
             Their specs.
         tell : callable
-            Told where a backbone does not get the precision that ``"auto"`` gives the others.
+            Called where a backbone does not get the precision that ``"auto"`` gives the others.
 
         Raises
         ------
         Img2PromptError
-            If one that is there was made in another precision, or with another cleaning rule, than asked for.
+            If an existing column was made in another precision, or with another cleaning rule.
         """
         for spec in backbones:
             parse_spec(spec)
@@ -137,7 +137,7 @@ class Models:
             require_equal(f"column {column.folder}", {field: made}, {field: asked}, ADVICE)
 
     def load(self, columns: Iterable[Column]) -> None:
-        """Load the models of these columns now, so that a mismatch shows before any work is done.
+        """Load the models of some columns now, so that a mismatch is found before any work is done.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class Models:
                 self.backbone(column)
 
     def backbone(self, column: Described) -> Backbone:
-        """Give the backbone of a feature, trunk or view column: one for all columns made with it.
+        """Return the backbone of a feature, trunk or view column, the same one for all its columns.
 
         Raises
         ------
@@ -166,7 +166,7 @@ class Models:
         return loaded
 
     def encoder(self, column: Described) -> Encoder:
-        """Give the encoder of a target column: one for all columns made with it.
+        """Return the encoder of a target column.
 
         Raises
         ------
@@ -181,7 +181,7 @@ class Models:
         return loaded
 
     def _new_backbone(self, spec: str, tell: Callback) -> Backbone:
-        """Load a backbone for a new column; try a short precision before settling on it by `auto`."""
+        """Load a backbone for a new column; ``"auto"`` takes a shorter format only if it is close enough."""
         precision = choose_precision(self._precision, self._device)
         if self._precision != "auto" or precision == "fp32":
             return self._keep(spec, load_backbone(spec, precision=precision, device=self._device))
@@ -190,8 +190,9 @@ class Models:
         if falls_short(cosines):
             note(
                 tell,
-                f"{spec} computes in fp32: its features in {precision} have a cosine of {cosines.mean():.4f} "
-                f"to those, below {REQUIRED} (`precision={precision}` takes them all the same)",
+                f"{spec} computes in fp32, because its features in {precision} have a mean cosine of only "
+                f"{cosines.mean():.4f} to those in fp32, below {REQUIRED}; `precision={precision}` takes "
+                "them all the same",
             )
         else:
             backbone.compute_in(precision)

@@ -49,12 +49,13 @@ def parse_spec(text: str, families: tuple[str, ...] = BACKBONE_FAMILIES) -> Spec
         If there is no family, it is not one of `families`, or the name is empty.
     """
     family, colon, name = text.strip().partition(":")
-    kind = "backbone" if families == BACKBONE_FAMILIES else "encoder"
+    kind, parameter = ("backbone", "backbones") if families == BACKBONE_FAMILIES else ("encoder", "encoder")
     if not colon or not name:
         raise UsageError(
             f"{kind} {text!r} is not a spec; write family:name with family one of {', '.join(families)}, "
-            f"e.g. {families[0]}:{name or family or 'NAME'}"
+            f"e.g. {families[0]}:{name or family or 'NAME'}",
+            parameter=parameter,
         )
     if family not in families:
-        raise unknown(f"{kind} family", family, families)
+        raise unknown(f"{kind} family", family, families, parameter=parameter)
     return Spec(family, name)

@@ -285,7 +285,7 @@ def test_the_command_line(cli: Cli, pairs: Path, tiny: Tiny, tmp_path: Path) -> 
         (["--trunk", 2, "--trunk-dtype", "int4"], ["unknown --trunk-dtype 'int4'", "int8"]),
         (["--levels", "all"], ["unknown --levels 'all'", "multi"]),
         (["--flip"], ["--flip", "--views"]),
-        (["--views", 65], ["--views 65", "64 at most"]),
+        (["--views", 65], ["--views", "64 at most, not 65"]),
     ],
 )
 def test_a_wrong_option_is_told_in_one_line(

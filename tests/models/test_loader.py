@@ -66,7 +66,9 @@ def test_auto_takes_the_short_format_only_where_it_will_do(
     }
     (note,) = notes
     assert note.kind == "note"
-    assert note.message.startswith(f"{shaky} computes in fp32: its features in bf16 have a cosine of ")
+    assert note.message.startswith(
+        f"{shaky} computes in fp32, because its features in bf16 have a mean cosine of "
+    )
     for spec, column in made.items():
         plain = load_backbone(spec, precision="fp32" if spec == shaky else "bf16")
         pixels = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
@@ -99,7 +101,7 @@ def test_every_field_that_differs_is_refused(field: str, made: Path, tiny: Tiny)
         ({"encoder": "timm:x"}, "unknown encoder family 'timm'"),
         ({"precision": "fp8"}, "unknown precision 'fp8'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
-        ({"clean": "wash"}, "unknown --clean rule 'wash'"),
+        ({"clean": "wash"}, "unknown `clean` rule 'wash'"),
     ],
 )
 def test_a_wrong_option_is_told(options: dict[str, Any], said: str, tiny: Tiny) -> None:

@@ -1,4 +1,4 @@
-"""Backbones: frozen image encoders, one module a family."""
+"""Backbones: frozen image encoders, one module for each family."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from img2prompt_cache.errors import unknown
 from img2prompt_cache.models.specs import parse_spec
-from img2prompt_cache.models.weights.hub import choose_preset
 
 if TYPE_CHECKING:
     from img2prompt_cache.models.backbones.base import Backbone
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 FAMILIES = {"timm": "timm_models", "open_clip": "open_clip_models", "packaged": "packaged"}
 """Family of a spec to the module whose ``load(spec, revision)`` gives its `Backbone`, in fp32 on the cpu."""
 
-__all__ = ["FAMILIES", "choose_preset", "load_backbone"]
+__all__ = ["FAMILIES", "load_backbone"]
 
 
 def load_backbone(
@@ -30,26 +29,26 @@ def load_backbone(
         ``timm:NAME[@revision]``, ``open_clip:ARCH/TAG[@revision]`` or ``packaged:NAME``; after ``timm:`` and
         ``open_clip:`` also ``hf-hub:owner/name[@revision]`` and ``local-dir:PATH``.
     precision : {"fp32", "bf16", "fp16"}
-        What it computes in; features are float32 in any case.
+        What it computes in; the features are float32 in any case.
     device : str
         As torch spells it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     revision : str, optional
-        Commit, tag or branch of weights from the hub, in place of what the spec says; a commit that was
-        recorded earlier (``identity["revision"]``) loads from the local cache.
+        Commit, tag or branch of weights from the hub, instead of the spec's; a commit that was recorded
+        earlier (``identity["revision"]``) loads from the hub's local cache.
 
     Raises
     ------
     UsageError
-        If the spec, the precision or the device names nothing that is there.
+        If there is no such model, precision or device.
     Img2PromptError
-        If the weights cannot be had or do not fit their architecture.
+        If the weights cannot be loaded or do not fit their architecture.
     """
     parsed = parse_spec(spec)
     from img2prompt_cache.models.devices import PRECISIONS, choose_device
 
     known = tuple(name for name in PRECISIONS if name != "auto")
     if precision not in known:
-        raise unknown("precision", precision, known)
+        raise unknown("precision", precision, known, parameter="precision")
 
     place = choose_device(device)
     module = importlib.import_module(f"{__name__}.{FAMILIES[parsed.family]}")

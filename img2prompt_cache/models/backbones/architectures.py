@@ -1,4 +1,4 @@
-"""The architectures that can be viewed as a chain, and how."""
+"""The architectures that can be cut into a chain of blocks, and how."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from img2prompt_cache.models.backbones.rewrites.trace import UNEXPECTED
 from img2prompt_cache.models.backbones.taps import LEVELS, TOP
 
 STAGES, VIT_BLOCKS = 3, 4
-"""How many of the last stages of a convolutional network, and blocks of a ViT, make up the levels."""
+"""How many of the last stages of a convolutional network, or blocks of a ViT, are pooled into the levels."""
 
 
 class Part(nn.Module):
-    """Some children of a model, shared with it, and the step of its forward that they take.
+    """A step of a model's forward pass, with only those of its children that the step uses.
 
     Parameters
     ----------
     model : torch.nn.Module
     step : callable
-        Given a copy of the model that has only these children, and the step's input.
+        Takes a copy of the model that has only these children, and the step's input.
     keep : callable
-        Whether a child, parameter or buffer of a name is one of them.
+        Takes the name of a child, parameter or buffer, and says whether it is one of them.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ def _cut_up(
     head: Callable[[nn.Module, Tensor], Tensor],
     last: Collection[str],
 ) -> tuple[Part, Part]:
-    """Share a model's children out between stem and head; those named `middle` hold the blocks."""
+    """Divide a model's children between stem and head; those named in `middle` hold the blocks."""
     return (
         Part(model, stem, lambda name: name not in middle and name not in last),
         Part(model, head, lambda name: name in last),

@@ -27,20 +27,20 @@ class Backbone:
     Attributes
     ----------
     spec : str
-        What it was asked for as: ``"timm:resnet50.a1_in1k"``.
+        As the user spells it: ``"timm:resnet50.a1_in1k"``.
     model : torch.nn.Module
         In eval mode, without gradients; maps normalised images (n, 3, height, width) to features (n, dim).
     dim : int
         Width of the pooled feature.
     geometry : Geometry
-        How an image becomes the model's input size.
+        How an image is brought to the model's input size.
     mean, std : tuple of float
         Per channel, for pixel values scaled to 0…1.
     identity : dict of str to str
         `library`, `architecture`, `activation`, `weights` (see `fingerprints.weights_digest`), and for
-        weights from a hub `revision`, the commit they were resolved to.
+        weights from the hub `revision`, their commit.
     precision : str
-        What the model computes in.
+        Number format that the model computes in.
     """
 
     spec: str
@@ -55,7 +55,7 @@ class Backbone:
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """Every field that a cached feature of this backbone depends on."""
+        """All that a cached feature of this backbone depends on."""
         preprocessing = {"geometry": self.geometry.describe(), "mean": self.mean, "std": self.std}
         return {
             **{key: value for key, value in self.identity.items() if key != "revision"},
@@ -66,16 +66,16 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device that the model is on."""
         return next(self.model.parameters()).device
 
     def compute_in(self, precision: Precision, device: str | None = None) -> None:
-        """Change the number format, and move to a device, if one is named.
+        """Change the number format, and move the model to a device, if one is given.
 
         Raises
         ------
         ValueError
-            If it is not in float32 any more: what was rounded away does not come back.
+            If it does not compute in float32 any more: rounding cannot be undone.
         """
         import torch
 
@@ -83,7 +83,7 @@ class Backbone:
             raise ValueError(f"{self.spec} computes in {self.precision} already")
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        self.model.to(dtype=dtype)  # before it is moved: less goes over, and less room is taken there
+        self.model.to(dtype=dtype)  # before it is moved: fewer bytes are copied
         if device is not None:
             self.model.to(device)
         self.precision, self._chain = precision, None

@@ -1,4 +1,4 @@
-"""From a model that a library built to a frozen `Backbone`."""
+"""A frozen `Backbone` from a model that a library built."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ def freeze(
     library: str,
     revision: str = "",
 ) -> Backbone:
-    """Freeze a model and note what its features depend on.
+    """Freeze a model, speed it up, and record what its features depend on.
 
     Parameters
     ----------
     spec : Spec
     model : torch.nn.Module
-        In fp32 on the processor; maps normalised images (n, 3, height, width) to features (n, dim).
+        In float32 on the CPU; maps normalised images (n, 3, height, width) to features (n, dim).
     geometry : Geometry
     mean, std : sequence of float
         Per channel.
     architecture, library : str
         Fields of the identity.
     revision : str, optional
-        The commit of the hub that the weights are of.
+        The commit of the hub that the weights are from.
 
     Raises
     ------
     Img2PromptError
-        If the model does not give one vector an image.
+        If the model does not compute one vector for each image.
     """
     model.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
     example = torch.zeros(1, 3, *geometry.crop)
@@ -85,13 +85,13 @@ def activation(model: torch.nn.Module) -> str:
 
 
 def shorten_last(model: torch.nn.Module, shape: torch.Size) -> torch.nn.Module:
-    """Shorten the last block of a ViT, in place, where its feature is read at the first token alone.
+    """Shorten the last block of a ViT, in place, where its feature is the first token alone.
 
     Parameters
     ----------
     model : torch.nn.Module
     shape : torch.Size
-        Of a batch of one image.
+        Of the input, for one image.
 
     Returns
     -------
@@ -118,13 +118,13 @@ def shorten_last(model: torch.nn.Module, shape: torch.Size) -> torch.nn.Module:
 
 
 def shape_of(backbone: Backbone, tap: Tap) -> tuple[int, ...]:
-    """Find the shape of one row of a column by encoding an image, and check that the model can be tapped.
+    """Find the shape of one row of a column by encoding an image.
 
     Raises
     ------
     UsageError
-        If it cannot: its architecture is not one that can be cut into blocks, or has fewer of them, or the
-        installed version of its library builds it otherwise.
+        If the backbone cannot give such values: its architecture cannot be cut into blocks, or has fewer of
+        them, or the installed version of its library builds it otherwise.
     """
     noise = np.random.default_rng(0).integers(0, 256, (1, *backbone.geometry.crop, 3), np.uint8)
     pixels = torch.from_numpy(noise)

@@ -1,7 +1,6 @@
 """A model as a chain of steps: its stem, its blocks, its head.
 
-A block is one transformer block of a ViT, one residual block of a convolutional network: any stage's edge is
-also some block's edge.
+A block is one transformer block of a ViT or one residual block of a convolutional network.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from img2prompt_cache.models.backbones.taps import LEVELS, TOP, blocks_of
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A model as a row of steps: stem, blocks, head. All are the model's own modules.
+    """A model as a chain of steps: stem, blocks, head. All are the model's own modules.
 
     Attributes
     ----------
     stem, head : torch.nn.Module
     blocks : list of torch.nn.Module
     levels : tuple of int
-        Blocks whose output is pooled into the levels.
+        Numbers of the blocks whose output is pooled into the levels.
     pool : callable
-        Pools a block's output into one vector an image.
+        Pools a block's output into one vector for each image.
     """
 
     stem: nn.Module
@@ -38,7 +37,7 @@ class Chain:
     pool: Callable[[Tensor], Tensor]
 
     def read(self, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-        """Compute several outputs in one forward pass, which ends where nothing more is asked for.
+        """Compute several outputs in one forward pass, which ends at the last block that is needed.
 
         Parameters
         ----------
@@ -64,8 +63,8 @@ class Chain:
                     break
             out = block(x)
             if LEVELS in names and at in self.levels:
-                # A shortened block gives one token, and the levels are of all. The feature stays the
-                # shortened one's, so that it has the same bits whatever else is asked for.
+                # A shortened block gives one token, but the levels pool all of them. The feature is still
+                # that of the shortened block, so its bits do not depend on what else is asked for.
                 pooled.append(self.pool(block.block(x) if isinstance(block, Readout) else out).float())
             x = out
         if pooled:
@@ -75,12 +74,12 @@ class Chain:
         return found
 
     def before(self, k: int, images: Tensor) -> Tensor:
-        """Compute what goes into the last k blocks, laid out as they take it.
+        """Compute the input of the last k blocks, in the layout that they take.
 
         Raises
         ------
         UsageError
-            If there are not so many.
+            If there are fewer than k blocks.
         """
         x: Tensor = self.stem(images)
         for block in self.blocks[: self.cut(k)]:
@@ -88,12 +87,12 @@ class Chain:
         return x
 
     def cut(self, k: int) -> int:
-        """Say at which block a cut before the last k lies.
+        """Return the number of the block after the cut, where k blocks follow it.
 
         Raises
         ------
         UsageError
-            If there are not so many.
+            If there are fewer than k blocks.
         """
         if not 1 <= k <= len(self.blocks):
             raise UsageError(f"a cut before the last {k} blocks is not possible: it has {len(self.blocks)}")
@@ -101,10 +100,10 @@ class Chain:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Lay out a block's output as it is kept: a map (n, height, width, channels); tokens stay as they are."""
+    """Bring a block's output into the layout of a trunk column: maps as (n, height, width, channels)."""
     return x.permute(0, 2, 3, 1) if x.ndim == 4 else x
 
 
 def channels_first(values: Tensor) -> Tensor:
-    """Lay out what was kept as a block takes it: the other way round."""
+    """Bring values of a trunk column into the layout that a block takes."""
     return values.permute(0, 3, 1, 2) if values.ndim == 4 else values

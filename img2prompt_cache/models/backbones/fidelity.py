@@ -1,9 +1,8 @@
-"""Fidelity: how close a backbone's features stay to those of float32 when it computes in a shorter format.
+"""Fidelity: how close a backbone's features in a shorter number format are to those in float32.
 
-A short format rounds every layer's output, so what is lost depends on the architecture and on its weights,
-and has to be tried. It is tried on drawn pictures, always the same, rather than on images of the source: two
-caches of one backbone then settle on one precision, whatever they hold, and a run of one can predict from the
-other.
+A shorter format rounds the output of every layer, so the loss depends on the architecture and on its weights
+and has to be measured. It is measured on drawn pictures, always the same, rather than on images of the
+source: then all caches of a backbone choose the same precision, and a run of one can predict from another.
 """
 
 from __future__ import annotations
@@ -25,22 +24,21 @@ if TYPE_CHECKING:
     from img2prompt_cache.models.devices import Precision
 
 REQUIRED = 0.999
-"""Mean cosine on the drawn pictures below which a format will not do.
+"""Mean cosine on the drawn pictures that a format must reach to be chosen by ``"auto"``.
 
-The same is wanted on real images, where the loss is close to that on the drawn ones;
-`benchmarks/precision.py` shows both.
+On real images the loss is close to that on the drawn ones; `benchmarks/precision.py` shows both.
 """
 
 PICTURES = 16
 
 
 def fidelity(backbone: Backbone, precision: Precision) -> NDArray[np.float64]:
-    """Try a backbone in another number format.
+    """Compare a backbone's features in another number format with those in float32.
 
     Parameters
     ----------
     backbone : Backbone
-        In float32; left as it is.
+        In float32; not changed.
     precision : {"bf16", "fp16"}
 
     Returns
@@ -57,7 +55,7 @@ def fidelity(backbone: Backbone, precision: Precision) -> NDArray[np.float64]:
 
 
 def falls_short(cosines: NDArray[np.float64]) -> bool:
-    """Whether cosines, from `fidelity`, are too low on average, or not numbers."""
+    """Say whether cosines from `fidelity` are too low on average, or not numbers."""
     return not cosines.mean() >= REQUIRED
 
 

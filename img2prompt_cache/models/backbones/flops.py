@@ -1,4 +1,4 @@
-"""What a backbone costs: floating-point operations for one image."""
+"""Floating-point operations of a backbone for one image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def operations(backbone: Backbone) -> int:
     """Count the floating-point operations of one image's forward pass: two for each multiply-add.
 
-    Those of convolutions, matrix products and attention, as torch counts them; the rest is small.
+    Only those of convolutions, matrix products and attention, as torch counts them; the rest is small.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -22,9 +22,9 @@ def operations(backbone: Backbone) -> int:
 
     pixels = torch.zeros(1, *backbone.geometry.crop, 3, dtype=torch.uint8)
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one step that torch does not look into
+    torch.backends.mha.set_fastpath_enabled(False)  # a single step that torch cannot count
     try:
-        step = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # of `pack`, where torch has it
+        step = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # of `packed_linear`, where torch has it
         with FlopCounterMode(display=False, custom_mapping={step: packed} if step else {}) as counter:
             backbone.encode(pixels)
     finally:

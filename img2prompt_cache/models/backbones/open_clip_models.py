@@ -19,7 +19,7 @@ from img2prompt_cache.models.weights import hub
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-"""What open_clip calls weights on the hub, best first."""
+"""File names of open_clip's weights on the hub, best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ class Model:
     config : dict
         Its ``model_cfg``.
     architecture : str
-        What a backbone's identity calls it.
+        Its name in a backbone's identity.
     name : str
-        What open_clip finds its tokenizer by.
+        The name by which open_clip finds its tokenizer.
     revision : str
-        The commit of the hub that the weights are of; empty for others.
+        The commit of the hub that the weights are from; empty for other weights.
     """
 
     model: torch.nn.Module
@@ -65,9 +65,9 @@ def load_model(spec: Spec, revision: str = "") -> Model:
     Raises
     ------
     UsageError
-        If the name is not one of open_clip's, or the folder is not there.
+        If open_clip has no such model, or there is no such folder.
     Img2PromptError
-        If the weights cannot be had or do not fit.
+        If the weights cannot be loaded or do not fit.
     """
     source, _, rest = spec.name.partition(":")
     if source == "local-dir" and rest:
@@ -113,7 +113,7 @@ def _from_folder(spec: Spec, folder: Path, revision: str = "", hub_name: str = "
         raise UsageError(f"{spec}: {CONFIG} is not one of open_clip's; it must hold a model_cfg") from error
     name = f"local-dir:{folder}"
     model = _create(spec, name)
-    # A tokenizer of transformers is no part of what was fetched.
+    # A tokenizer of transformers was not downloaded with the weights.
     elsewhere = hub_name and (config.get("text_cfg") or {}).get("hf_tokenizer_name")
     return Model(model, config, architecture, hub_name if elsewhere else name, revision)
 
@@ -134,7 +134,7 @@ def _freeze(spec: Spec, model: torch.nn.Module, architecture: str, revision: str
     config = open_clip.get_model_preprocess_cfg(model)
     tower: torch.nn.Module = model.get_submodule("visual")
     if getattr(tower, "output_tokens", False):
-        tower.output_tokens = False  # type: ignore[assignment]  # CoCa also gives the tokens that its text decoder reads
+        tower.output_tokens = False  # type: ignore[assignment]  # CoCa also returns the tokens for its text decoder
     return freeze(
         spec,
         tower,

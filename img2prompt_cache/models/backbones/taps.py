@@ -2,7 +2,7 @@
 
 The spec of such a column is the backbone's with a suffix: none for the pooled feature, ``#levels`` for pooled
 inner levels, ``#k2`` for the trunk before the last 2 blocks (``#k2-int8`` with 8 bits a value), and ``-v4``
-behind any of them for the same of 4 augmented views: ``#v4``, ``#levels-v4``; ``#v4f`` where they may be
+after any of them for the same of 4 augmented views: ``#v4``, ``#levels-v4``; ``#v4f`` where they may be
 mirrored.
 """
 
@@ -45,7 +45,7 @@ class Described(Protocol):
 
     @property
     def revision(self) -> str:
-        """The commit of the hub that the weights are of; empty for others."""
+        """The commit of the hub that the weights are from; empty for other weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,12 @@ class Tap:
     Attributes
     ----------
     name : str
-        Which output: ``""`` for the pooled feature, ``"levels"``, ``"k2"`` for the trunk.
+        Which output: ``""`` for the pooled feature, ``"levels"`` for pooled inner levels, ``"k2"`` for the
+        trunk before the last 2 blocks.
     dtype : str
-        It is stored in: ``"float16"``, or for a trunk ``"int8"``.
+        What it is stored in: ``"float16"``, or for a trunk ``"int8"``.
     views : int
-        How many augmented views it is of; 0 for the image itself.
+        Of how many augmented views; 0 for the image itself.
     flip : bool
         Whether half of the views are mirrored.
     """
@@ -71,7 +72,7 @@ class Tap:
 
     @property
     def suffix(self) -> str:
-        """What the column's spec has behind the backbone's."""
+        """What the column's spec has after the backbone's."""
         stored = f"{self.name}-{self.dtype}" if self.dtype != "float16" else self.name
         views = f"v{self.views}{'f' if self.flip else ''}" if self.views else ""
         said = "-".join(filter(None, (stored, views)))
@@ -83,8 +84,8 @@ class Tap:
         return "views" if self.views else "trunk" if blocks_of(self.name) else "features"
 
     @property
-    def shots(self) -> tuple[View | None, ...]:
-        """The views to take, in order; None is the image itself."""
+    def inputs(self) -> tuple[View | None, ...]:
+        """What is encoded of an image, in order: its views, or None for the image itself."""
         return tuple(View(number, self.flip) for number in range(self.views)) or (None,)
 
     @property
@@ -118,12 +119,12 @@ def split_spec(spec: str) -> tuple[str, Tap]:
 def choose_taps(
     *, trunk: int = 0, trunk_dtype: str = "float16", levels: str = "top", views: int = 0, flip: bool = False
 ) -> tuple[Tap, ...]:
-    """List what is to be kept besides the pooled feature.
+    """List what to keep besides the pooled feature.
 
     Parameters
     ----------
     trunk : int
-        Blocks of the tail; 0 for no trunk.
+        How many blocks follow the cut; 0 for no trunk.
     trunk_dtype : {"float16", "int8"}
     levels : {"top", "multi"}
     views : int
@@ -135,18 +136,20 @@ def choose_taps(
     Raises
     ------
     UsageError
-        If one of them is none of these, or `flip` has no views.
+        If one of them has another value, or `flip` is True without views.
     """
     if trunk_dtype not in TRUNK_DTYPES:
-        raise unknown("--trunk-dtype", trunk_dtype, TRUNK_DTYPES)
+        raise unknown("`trunk_dtype`", trunk_dtype, TRUNK_DTYPES, parameter="trunk_dtype")
     if levels not in ("top", "multi"):
-        raise unknown("--levels", levels, ("top", "multi"))
+        raise unknown("`levels`", levels, ("top", "multi"), parameter="levels")
     if trunk < 0:
-        raise UsageError(f"--trunk {trunk}: it is the number of blocks behind the cut, at least 1")
+        raise UsageError(
+            f"`trunk` is the number of blocks after the cut, at least 1, not {trunk}", parameter="trunk"
+        )
     if not 0 <= views <= MAX_VIEWS:
-        raise UsageError(f"--views {views}: it is a number of views, {MAX_VIEWS} at most")
+        raise UsageError(f"`views` is a number of views, {MAX_VIEWS} at most, not {views}", parameter="views")
     if flip and not views:
-        raise UsageError("--flip mirrors views; say how many with --views")
+        raise UsageError("`flip=True` mirrors views; give their number as `views`", parameter="flip")
     kept = [Tap(LEVELS)] if levels == "multi" else []
     kept += [Tap(f"k{trunk}", trunk_dtype)] if trunk else []
     seen = [Tap(tap.name, tap.dtype, views, flip) for tap in (Tap(), *kept)] if views else []

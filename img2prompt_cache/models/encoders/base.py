@@ -1,4 +1,4 @@
-"""Encoders: the frozen text encoder that makes the targets, through sentence-transformers or open_clip."""
+"""Encoders: the frozen text encoder that computes the targets, of sentence-transformers or open_clip."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 PACKAGED_ENCODERS = ("all-MiniLM-L6-v2",)
 
 _DATA = ("*.json", "*.txt", "*.model", "*.safetensors")
-"""What is taken from a repository of the hub: data files, no code and no pickles."""
+"""What is downloaded of a repository of the hub: data files, no code and no pickles."""
 
 _PROBE = "Two RED boats, 4k (naïve café) 船 ½ 🚤 -- don't"
-"""A text on which tokenizers of one vocabulary differ: case, accents, punctuation, scripts."""
+"""A text that tokenizers of one vocabulary can split differently: case, accents, punctuation, scripts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +42,20 @@ class Encoder:
     Attributes
     ----------
     spec : str
-        What it was asked for as: ``"st:all-MiniLM-L6-v2"``.
+        As the user spells it: ``"st:all-MiniLM-L6-v2"``.
     model : sentence_transformers.SentenceTransformer or TextTower
         In float32, in eval mode.
     embed : callable
-        The model's own: takes texts and ``batch_size``, gives unit-norm float32 (n, dim).
+        The model's own function: takes texts and ``batch_size``, returns unit-norm float32 (n, dim).
     dim : int
         Width of an embedding.
     clean : str
-        The rule of `prompts.CLEAN_RULES` that a prompt goes through first.
+        The rule of `prompts.CLEAN_RULES` that is applied to a prompt first.
     fingerprint : dict of str to str
-        Every field that an embedding depends on. It does not tell where the weights came from: two specs of
-        the same model have the same one.
+        All that an embedding depends on. It does not contain where the weights are from: two specs of the
+        same model have the same one.
     revision : str
-        The commit that weights from the hub were resolved to; empty for others.
+        The commit of weights from the hub; empty for other weights.
     """
 
     spec: str
@@ -88,7 +88,7 @@ class Encoder:
         Raises
         ------
         Img2PromptError
-            If the weights give something that is not finite.
+            If an embedding is not finite.
         """
         cleaned = [clean_prompt(prompt, self.clean) for prompt in prompts]
         distinct = sorted(set(cleaned))
@@ -110,24 +110,24 @@ def load_encoder(spec: str, *, clean: str = "none", device: str = "cpu", revisio
     ----------
     spec : str
         ``st:NAME`` (of sentence-transformers), ``st:owner/name[@revision]``, ``st:local-dir:PATH``,
-        ``packaged:NAME``, or whatever is a backbone of open_clip: its text tower.
+        ``packaged:NAME``, or a spec of an open_clip backbone, for its text tower.
     clean : str
         One of `prompts.CLEAN_RULES`.
     device : str
         As torch spells it.
     revision : str, optional
-        Commit, tag or branch of weights from the hub, in place of what the spec says.
+        Commit, tag or branch of weights from the hub, instead of the spec's.
 
     Raises
     ------
     UsageError
-        If the spec or the rule names nothing that is there.
+        If there is no such model or rule.
     Img2PromptError
-        If the weights cannot be had, or not without running code or a pickle that comes with them.
+        If the weights cannot be loaded, or not without running code or a pickle that comes with them.
     """
     parsed = parse_spec(spec, ENCODER_FAMILIES)
     if clean not in CLEAN_RULES:
-        raise unknown("--clean rule", clean, CLEAN_RULES)
+        raise unknown("`clean` rule", clean, CLEAN_RULES, parameter="clean")
     with _quiet():
         if parsed.family == "open_clip":
             return _text_tower(parsed, clean, device, revision)
@@ -148,7 +148,7 @@ def _text_tower(spec: Spec, clean: str, device: str, revision: str) -> Encoder:
 
 
 def _find(spec: Spec, revision: str) -> tuple[Path, str]:
-    """Give the folder of a model and, for one from the hub, its commit."""
+    """Find the folder of a model and, for one from the hub, its commit."""
     if spec.family == "packaged":
         if spec.name not in PACKAGED_ENCODERS:
             raise unknown("packaged encoder", spec.name, PACKAGED_ENCODERS)
@@ -157,11 +157,14 @@ def _find(spec: Spec, revision: str) -> tuple[Path, str]:
     if source == "local-dir" and path:
         folder = Path(path).expanduser()
         if not folder.is_dir():
-            raise UsageError(f"encoder {spec}: there is no folder {folder}")
+            raise UsageError(f"encoder {spec}: there is no folder {folder}", parameter="encoder")
         return folder, ""
     name, _, asked = spec.name.partition("@")
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name, re.ASCII):
-        raise UsageError(f"encoder {spec} is not a name of the hub; for a folder write st:local-dir:PATH")
+        raise UsageError(
+            f"encoder {spec} is not a name of the hub; for a folder write st:local-dir:PATH",
+            parameter="encoder",
+        )
     repository = name if "/" in name else f"sentence-transformers/{name}"
     commit = hub.fetch(str(spec), repository, [("modules.json", "config.json")], revision or asked).commit
     from huggingface_hub import snapshot_download
@@ -188,7 +191,7 @@ def _load(spec: Spec, folder: Path, device: str) -> Any:
             local_files_only=True,
             model_kwargs={"use_safetensors": True},
         )
-    except Exception as error:  # the files are anybody's, and so is what the libraries raise on them
+    except Exception as error:  # the libraries raise anything on files from anybody
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise Img2PromptError(
             f"encoder {spec}: {folder} cannot be loaded as a sentence-transformers model: {reason}"
@@ -232,7 +235,7 @@ def _token_ids(model: Any, text: str) -> list[int]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the libraries from writing bars and notes to stderr while they load."""
+    """Keep the libraries from writing progress bars and messages to stderr while they load."""
     from huggingface_hub import utils
     from transformers.utils import logging as messages
 

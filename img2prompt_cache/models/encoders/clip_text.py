@@ -1,4 +1,4 @@
-"""Text towers: the half of an open_clip model that embeds prompts where its image tower embeds images."""
+"""Text towers: the part of an open_clip model that embeds texts into the space of its image embeddings."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class TextTower:
     Raises
     ------
     UsageError, Img2PromptError
-        As `load_model` does; also if its tokenizer cannot be had.
+        As `load_model` does; also if its tokenizer cannot be loaded.
     """
 
     def __init__(self, spec: Spec, revision: str = "", device: str = "cpu") -> None:
         found = load_model(spec, revision)
         try:
             self.tokenize: Any = open_clip.get_tokenizer(found.name)
-        except Exception as error:  # the files are anybody's, and so is what the libraries raise on them
+        except Exception as error:  # the libraries raise anything on files from anybody
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise Img2PromptError(f"{spec}: open_clip cannot load its tokenizer: {reason}") from error
         self.revision = found.revision
@@ -56,7 +56,7 @@ class TextTower:
         self._config = {key: found.config.get(key) for key in ("embed_dim", "text_cfg")}
 
     def encode(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
-        """Embed texts: float32, shape (len(texts), dim), unit norm. Longer ones are cut by the tokenizer."""
+        """Embed texts: float32, shape (len(texts), dim), unit norm. The tokenizer cuts long ones."""
         with torch.inference_mode():
             vectors = [
                 self.model.encode_text(
@@ -68,7 +68,7 @@ class TextTower:
         return joined
 
     def fingerprint(self, probe: str) -> dict[str, str]:
-        """Name every field that an embedding depends on; `probe` is a text that tells tokenizers apart."""
+        """Return all that an embedding depends on; `probe` is a text that tokenizers split differently."""
         weights = {k: v for k, v in self.model.state_dict().items() if not k.startswith(_OTHERS)}
         words = getattr(self.tokenize, "encoder", None) or self.tokenize.tokenizer.get_vocab()
         tokens = json.dumps([words, self.tokenize([probe, ""]).tolist()], sort_keys=True)

@@ -1,6 +1,6 @@
 """Prompt cleaning: named rules, applied before a prompt is encoded.
 
-The default is ``none``, because the score is taken on the raw prompt.
+The default is ``none``, because the score is computed on the raw prompt.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _COMMAS = re.compile(r"(?: ?,)+")
 
 
 def clean(prompt: str, rule: str) -> str:
-    """Clean a prompt. Cleaning twice changes nothing more, and no rule puts in a word of its own.
+    """Clean a prompt. Cleaning twice changes nothing more, and no rule adds a word.
 
     ``none``
         The prompt as it is.
     ``light``
-        What only steers a generator goes: ``<lora:…>`` and its like, Midjourney flags with their values
+        Removes what only controls a generator: ``<lora:…>`` and the like, Midjourney flags with their values
         (``--ar 16:9``, ``--no`` with what it excludes), part weights (``::2``), weights before a closing
         bracket (``(boat:1.2)``) and every round, square or curly bracket. Unicode is composed (NFC), white
         space becomes single spaces, commas left without words between them become one. Letters keep their
@@ -66,11 +66,11 @@ def clean(prompt: str, rule: str) -> str:
         If there is no such rule.
     """
     if rule not in CLEAN_RULES:
-        raise unknown("--clean rule", rule, CLEAN_RULES)
+        raise unknown("`clean` rule", rule, CLEAN_RULES, parameter="clean")
     if rule == "none":
         return prompt
     step = _light if rule == "light" else _seed
-    # Taking one thing out can bring the halves of another together: "-(-tile".
+    # Removing one thing can join the halves of another: "-(-tile".
     while (cleaned := step(prompt)) != prompt:
         prompt = cleaned
     return prompt

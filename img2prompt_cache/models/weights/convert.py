@@ -1,4 +1,4 @@
-"""From weights as their authors published them to safetensors in timm's names."""
+"""Conversion of published weights to safetensors with timm's names."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def efficientnet_state(data: bytes, architecture: str) -> dict[str, Tensor]:
     Raises
     ------
     Img2PromptError
-        If the bytes are no state dict, or a tensor is missing, left over, or of another kind or shape.
+        If the bytes are not a state dict, or a tensor is missing, left over, or of another kind or shape.
     """
     import timm
     import torch
@@ -73,7 +73,7 @@ def efficientnet_state(data: bytes, architecture: str) -> dict[str, Tensor]:
 
 
 def dinov2_state(data: bytes) -> dict[str, Tensor]:
-    """Give the backbone of an exported DINOv2 graph in the names of timm's ``vit_*_patch14_dinov2``.
+    """Read the weights of an exported DINOv2 graph, with the names of timm's ``vit_*_patch14_dinov2``.
 
     Named initialisers map by name. The exporter renamed the matrices of linear layers, so these are found
     by the node that multiplies with them, and transposed. The position table is resampled as the graph
@@ -82,7 +82,7 @@ def dinov2_state(data: bytes) -> dict[str, Tensor]:
     Raises
     ------
     Img2PromptError
-        If the bytes are no ONNX graph, or an initialiser is missing.
+        If the bytes are not an ONNX graph, or an initialiser is missing.
     """
     import onnx
     import torch

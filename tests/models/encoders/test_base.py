@@ -92,7 +92,7 @@ def test_cleaning_comes_before_encoding_and_is_part_of_the_fingerprint(tiny: Pat
         cleaning = load_encoder(f"st:local-dir:{tiny}", clean=rule)
         np.testing.assert_array_equal(cleaning.encode([prompt]), encoder.encode([clean(prompt, rule)]))
         assert cleaning.fingerprint == {**encoder.fingerprint, "clean": rule}
-    with pytest.raises(UsageError, match="unknown --clean rule"):
+    with pytest.raises(UsageError, match="unknown `clean` rule"):
         load_encoder(f"st:local-dir:{tiny}", clean="lite")
 
 
@@ -323,7 +323,7 @@ def test_a_hub_that_breaks_off_half_way_is_named(
         "sentence-transformers/tiny", revision=COMMIT, allow_patterns=["modules.json"]
     )
     point_hub_at("http://127.0.0.1:1", tmp_path / "hub-cache", monkeypatch)
-    with pytest.raises(Img2PromptError, match="--preset packaged"):
+    with pytest.raises(Img2PromptError, match='`preset="packaged"`'):
         load_encoder("st:tiny", revision=COMMIT)
 
 
@@ -336,7 +336,7 @@ def test_an_unreachable_hub_is_answered_with_the_packaged_preset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point_hub_at("http://127.0.0.1:1", tmp_path, monkeypatch)
-    with pytest.raises(Img2PromptError, match=r"st:all-MiniLM-L6-v2: .*--preset packaged"):
+    with pytest.raises(Img2PromptError, match=r'st:all-MiniLM-L6-v2: .*`preset="packaged"`'):
         load_encoder("st:all-MiniLM-L6-v2")
 
 

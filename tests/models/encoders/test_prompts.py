@@ -121,5 +121,5 @@ def test_long_hostile_prompts_take_linear_time(piece: str) -> None:
 
 
 def test_an_unknown_rule_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match="unknown --clean rule 'ligth'; did you mean light"):
+    with pytest.raises(UsageError, match="unknown `clean` rule 'ligth'; did you mean light"):
         clean("x", "ligth")

@@ -151,7 +151,7 @@ def test_without_an_answer_the_last_known_files_serve(client, trouble, monkeypat
         client.status = trouble
     start = time.monotonic()
     assert fetch("timm:x", "me/model", WANTED) == first
-    with pytest.raises(Img2PromptError, match="--preset packaged") as caught:
+    with pytest.raises(Img2PromptError, match='`preset="packaged"`') as caught:
         fetch("timm:other", "me/other", WANTED)
     assert time.monotonic() - start < 10
     assert caught.value.exit_code == 1
@@ -163,7 +163,7 @@ def test_a_hub_that_never_answers_is_given_up(client, monkeypatch):
     monkeypatch.setattr(hub, "ASK_SECONDS", 0.2)
     monkeypatch.setattr(hub, "CHOOSE_SECONDS", 0.2)
     monkeypatch.setattr(Handler, "do_HEAD", lambda self: time.sleep(1))
-    with pytest.raises(Img2PromptError, match="--preset packaged"):
+    with pytest.raises(Img2PromptError, match='`preset="packaged"`'):
         fetch("timm:x", "me/model", WANTED)
     assert choose_preset()[0] == "packaged"
 
@@ -173,7 +173,7 @@ def test_offline_mode_is_honoured(client, monkeypatch):
     before = len(client.asked)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert fetch("timm:x", "me/model", WANTED) == first
-    with pytest.raises(Img2PromptError, match="--preset packaged"):
+    with pytest.raises(Img2PromptError, match='`preset="packaged"`'):
         fetch("timm:x", "me/other", WANTED)
     assert len(client.asked) == before
 

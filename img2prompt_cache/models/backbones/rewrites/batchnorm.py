@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution before it: the same function in fewer, better rounded steps."""
+"""Batch norm folded into the convolution before it: the same function, in fewer steps with less rounding."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TOLERANCE = 1e-3
 def fold_batchnorm(model: nn.Module, example: torch.Tensor) -> nn.Module:
     """Fold every batch norm whose input is the output of a convolution.
 
-    Which ones these are is seen by running the model, so it works for whatever code joins the two. The result
-    is held against the model on a random input and dropped if it is not the same function, as where a
-    convolution's output is used twice.
+    The pairs are found by running the model, whatever code connects the two. The result is compared with the
+    model on a random input and discarded if it is not the same function, for example where a convolution's
+    output is used twice.
 
     Parameters
     ----------
     model : torch.nn.Module
-        In eval mode, float32; left as it is.
+        In eval mode, float32; not changed.
     example : torch.Tensor, float32, shape (1, 3, height, width)
         Normalised image to run it on.
 
@@ -59,6 +59,6 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def _rest(norm: nn.BatchNorm2d) -> nn.Module:
-    """What a batch norm did besides: timm's carries its activation."""
+    """The other steps of a batch norm: timm's includes its activation."""
     extras = (getattr(norm, name, None) for name in ("drop", "act"))
     return nn.Sequential(*(extra for extra in extras if isinstance(extra, nn.Module)))

@@ -1,8 +1,8 @@
-"""The last block of a ViT, less what nobody reads where the class token is the feature.
+"""The last block of a ViT, computed for its first token alone where only the class token is the feature.
 
-A block's attention looks at every token, but what comes out of it is read at one of them. So there is one
-query, and for one query no key or value need be made: q (W x)ᵀ is (q W) xᵀ. What is left are products of few
-vectors: the same function, the same gradients, hardly any work.
+Attention in the block looks at all tokens, but its output is used at one of them. So there is one query, and
+one query needs no keys or values: q (W x)ᵀ is (q W) xᵀ. What remains is a product of a matrix with few
+vectors: the same function and the same gradients, for a small part of the operations.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ TOLERANCE = 1e-4
 
 
 class Readout(nn.Module):
-    """A transformer block that gives the first token of its output alone: (n, tokens, c) to (n, 1, c).
+    """A transformer block that computes only the first token of its output: (n, tokens, c) to (n, 1, c).
 
     Parameters
     ----------
     block : torch.nn.Module
     step : callable
-        Given the block and its input.
+        Computes that token from the block and its input.
     """
 
     def __init__(self, block: nn.Module, step: Callable[[nn.Module, Tensor], Tensor]) -> None:
@@ -32,20 +32,20 @@ class Readout(nn.Module):
         self.block, self.step = block, step
 
     def forward(self, x: Tensor, attn_mask: None = None) -> Tensor:
-        """Give the first token. open_clip hands on a mask, which an image tower never has."""
+        """Compute the first token. open_clip passes a mask, which is always None in an image tower."""
         return self.step(self.block, x)
 
 
 def shorten(block: nn.Module, head: nn.Module, x: Tensor) -> nn.Module:
     """Shorten a model's last block to the token that its head reads.
 
-    The result is held against the block on `x`, and dropped if the head does not give the same.
+    The result is compared with the block on `x`, and discarded if the head does not give the same.
 
     Parameters
     ----------
     block, head : torch.nn.Module
     x : torch.Tensor, float32
-        What goes into the block, of an image.
+        The block's input, of one image.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def shorten(block: nn.Module, head: nn.Module, x: Tensor) -> nn.Module:
 
 
 def can_shorten(block: nn.Module) -> bool:
-    """Whether a block is of a kind that this is known of."""
+    """Say whether a block is of a class that can be shortened."""
     return _kind(block) in _STEPS
 
 
@@ -81,7 +81,7 @@ def _kind(block: nn.Module) -> str:
 
 
 def attend(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int, scale: float) -> Tensor:
-    """Let the first token attend to all of them; what comes before the output projection.
+    """Compute the attention of the first token to all of them, without the output projection.
 
     Parameters
     ----------

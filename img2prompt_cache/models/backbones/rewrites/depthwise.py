@@ -1,8 +1,9 @@
-"""Depthwise convolutions that can be trained on a processor.
+"""Depthwise convolutions that train fast on a CPU.
 
-oneDNN has a quick gradient for a depthwise kernel up to 3 wide. Wider, it takes ten times as long as the
-convolution itself, in bfloat16 a hundred times: for a 5 × 5 more than for the two products beside it. The
-gradient of a kernel is that of its pieces, so here it is computed in pieces up to 3 wide.
+oneDNN has a fast gradient for a depthwise kernel up to 3 wide. For a wider one the gradient takes ten times
+as long as the convolution itself, in bfloat16 a hundred times: for a 5 × 5 kernel more than for the two
+matrix products beside it. The gradient of a kernel consists of the gradients of its pieces, so here it is
+computed in pieces up to 3 wide.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def quicken(model: nn.Module) -> None:
     Parameters
     ----------
     model : torch.nn.Module
-        On the processor.
+        On the CPU.
     """
     for parent in [*model.modules()]:
         for name, layer in parent.named_children():
@@ -105,7 +106,7 @@ def _starts(kernel: Tensor, side: int) -> range:
 
 
 def _piece(padded: Tensor, grad: Tensor, kernel: Tensor, top: int, left: int) -> Tensor:
-    """Give the gradient of the piece of a kernel that begins at `top` and `left`."""
+    """Compute the gradient of the piece of a kernel that begins at `top` and `left`."""
     shape = kernel[:, :, top : top + WIDEST, left : left + WIDEST].shape
     height, width = grad.shape[2] + shape[2] - 1, grad.shape[3] + shape[3] - 1
     seen = padded[:, :, top : top + height, left : left + width]

@@ -1,8 +1,8 @@
-"""Linear layers in bfloat16 on a processor, their weights laid out once as oneDNN multiplies them.
+"""Linear layers in bfloat16 on a CPU, with their weights stored in the order in which oneDNN multiplies them.
 
-`torch.nn.functional.linear` brings the weights into that order in every call, and a GELU behind it reads and
-writes everything once more. oneDNN does both in the product. torch has this for its own compiler, under a
-name that it does not promise to keep, so it is tried first and left alone where it is not there.
+`torch.nn.functional.linear` reorders the weights in every call, and a GELU after it reads and writes all
+values once more. oneDNN can do both in one step. torch has this step for its own compiler, under a name that
+may change in any version, so it is tried on a small layer first, and not used where that fails.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from img2prompt_cache.models.backbones.rewrites.trace import UNEXPECTED, follow
 
 TOLERANCE = 0.1
-"""Of the norm: far more than rounding otherwise makes, far less than a step left out."""
+"""Relative to the norm: far more than a difference by rounding, far less than by a missing step."""
 
 
 class PackedLinear(nn.Module):
-    """A linear layer, and the GELU behind it, if any, in one product.
+    """A linear layer and the GELU after it, if any, in one step.
 
     Parameters
     ----------
@@ -44,10 +44,11 @@ class PackedLinear(nn.Module):
 
 
 def pack_linears(model: nn.Module, example: Tensor) -> None:
-    """Pack the linear layers of a model in bfloat16 on a processor, in place; then it cannot be copied.
+    """Pack the linear layers of a model in bfloat16 on a CPU, in place; it can no longer be copied then.
 
-    Which layers are run, rather than read by the module above them, and which GELU takes what one gives, is
-    seen by running the model. If the packed model says something else than before, it is left as it was.
+    The model is run to find out which layers are called, rather than their weights read by the module that
+    holds them, and which GELU takes the output of one. If the packed model does not compute the same as
+    before, it is left as it was.
 
     Parameters
     ----------

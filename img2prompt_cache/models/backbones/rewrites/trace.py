@@ -1,4 +1,4 @@
-"""Which module of a model takes what another gives: seen by running it, whatever code joins the two."""
+"""Which module of a model takes the output of which other one, found by running the model."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ UNEXPECTED = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What was seen of a run.
+    """What was seen while a model ran.
 
     Attributes
     ----------
     output : torch.Tensor
-        What the model gave.
+        Of the model.
     calls : counter of torch.nn.Module
-        How often each module that was watched ran.
+        How often each watched module was called.
     source : dict of torch.nn.Module to torch.nn.Module
-        For each that takes something, the one whose output it took.
+        For each module that took the output of another one, that other one.
     """
 
     output: Tensor
