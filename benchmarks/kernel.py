@@ -43,7 +43,7 @@ def cached(folder: Path) -> tuple[Any, ...]:
     from img2prompt_cache.cache.reader import Cache
     from img2prompt_cache.data.columns import choose_features, choose_target
     from img2prompt_cache.data.dataset import load_dataset
-    from img2prompt_cache.data.splits import make_split
+    from img2prompt_cache.data.strategies import make_split
 
     cache = Cache(folder)
     data = load_dataset(cache, choose_features(cache, ()), choose_target(cache, None))

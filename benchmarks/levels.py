@@ -19,7 +19,7 @@ from precision import FOLDS, extract, read
 from system import load, save
 
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.splits import make_split
+from img2prompt_cache.data.strategies import make_split
 from img2prompt_cache.fitting.evaluate import try_out
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.numerics.bootstrap import interval

@@ -24,7 +24,7 @@ from system import load, save
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import Dataset, load_dataset
-from img2prompt_cache.data.splits import make_split
+from img2prompt_cache.data.strategies import make_split
 from img2prompt_cache.fitting.evaluate import try_out
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.models.backbones import load_backbone

@@ -40,7 +40,7 @@ class Dataset:
     texts : numpy.ndarray or None, float32, shape (n, d)
         The text tower's embedding of each prompt, where it was asked for.
     views : numpy.ndarray, float16, shape (n, v, p), or None
-        Features of augmented views, joined alike; from `viewed.load_views`, where a head asks for them.
+        Features of augmented views, joined alike; from `load_views`, where a head asks for them.
     """
 
     rows: NDArray[np.int64]

@@ -12,11 +12,11 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data.augmented_views import load_views
 from img2prompt_cache.data.columns import UsedColumn, choose_target
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.selection import read_selection
-from img2prompt_cache.data.splits import make_split
-from img2prompt_cache.data.viewed import load_views
+from img2prompt_cache.data.strategies import make_split
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting.columns import choose_columns
 from img2prompt_cache.fitting.evaluate import configured, fit_rows, optimism, try_out

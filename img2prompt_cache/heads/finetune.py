@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
+from img2prompt_cache.data.inner_holdouts import inner_holdouts
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.data.trunk_rows import TrunkRows
-from img2prompt_cache.data.turns import held_in_turn
 from img2prompt_cache.errors import DataError, Img2PromptError, UsageError, unknown
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
@@ -212,7 +212,7 @@ class Finetune(Head):
         elif validation is not None:
             nets, self.history_ = self._run([everything], self.max_epochs, stop=True)
         else:
-            turns = held_in_turn(
+            turns = inner_holdouts(
                 groups,
                 self.seed,
                 few=FEW,

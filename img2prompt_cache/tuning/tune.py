@@ -12,8 +12,9 @@ import numpy as np
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn, choose_target
 from img2prompt_cache.data.dataset import Dataset, load_dataset
-from img2prompt_cache.data.splits import Split, make_split
-from img2prompt_cache.data.turns import held_in_turn
+from img2prompt_cache.data.inner_holdouts import inner_holdouts
+from img2prompt_cache.data.splits import Split
+from img2prompt_cache.data.strategies import make_split
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.fitting.columns import choose_columns
 from img2prompt_cache.fitting.fit import Choice, seeded
@@ -99,7 +100,7 @@ def tune(
     rows = split.train
     X, y = data.X[rows], data.y[rows]
     groups = split.inner_groups(rows)
-    held = held_in_turn(groups, choice.seed, few=FEW, share=HELD, what="a trial is scored")
+    held = inner_holdouts(groups, choice.seed, few=FEW, share=HELD, what="a trial is scored")
 
     def score(settings: dict[str, Any], report: OnStep | None) -> float:
         tried = seeded(make_head(choice.head, **settings), choice.seed)

@@ -1,4 +1,4 @@
-"""Mapped columns and batches of them, against plain arrays."""
+"""Mapped columns against plain arrays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +13,6 @@ from columns import PART, write
 from img2prompt_cache.cache import mapped
 from img2prompt_cache.cache.mapped import MappedColumn, MappedViews
 from img2prompt_cache.cache.quantise import quantise, restore
-from img2prompt_cache.data.batches import RowDataset, batches
 from img2prompt_cache.errors import Img2PromptError
 
 ROWS = 23
@@ -150,42 +148,6 @@ def test_a_part_that_is_not_what_it_should_be(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[np.arange(PART)], EXPECTED["maps"][:PART])
     with pytest.raises(Img2PromptError, match="00001"):
         found[np.array([PART])]
-
-
-@pytest.mark.parametrize("size", [1, 5, 100])
-def test_batches_go_through_every_row_once(columns: dict[str, MappedColumn], size: int) -> None:
-    rows = np.arange(ROWS)[::-2]
-    pair = [columns["coded"], columns["plain"]]
-    in_order = list(batches(pair, rows, size))
-    assert [len(plain) for _, plain in in_order[:-1]] == [size] * (len(in_order) - 1)
-    for number, name in enumerate(("coded", "plain")):
-        np.testing.assert_array_equal(np.concatenate([b[number] for b in in_order]), EXPECTED[name][rows])
-    mixed = [np.concatenate([b[1] for b in batches(pair, rows, size, seed=seed)]) for seed in (1, 1, 2)]
-    np.testing.assert_array_equal(mixed[0], mixed[1])
-    assert (mixed[0] != mixed[2]).any()
-    np.testing.assert_array_equal(np.sort(mixed[0], axis=0), np.sort(EXPECTED["plain"][rows], axis=0))
-
-
-def test_no_rows_no_batches(columns: dict[str, MappedColumn]) -> None:
-    assert list(batches([columns["plain"]], np.empty(0, np.int64), 4, seed=0)) == []
-
-
-def test_a_reader_that_stops_early_is_let_go(columns: dict[str, MappedColumn]) -> None:
-    going = batches([columns["plain"]], np.arange(ROWS), 2)
-    next(going)
-    going.close()
-
-
-def test_a_torch_loader_gives_tensors(columns: dict[str, MappedColumn]) -> None:
-    rows = np.array([20, 3, 3, 11, 8])
-    data = RowDataset([columns["maps"], columns["plain"]], rows)
-    assert len(data) == 5
-    for number, name in enumerate(("maps", "plain")):
-        np.testing.assert_array_equal(data[3][number], EXPECTED[name][11])
-        loader = torch.utils.data.DataLoader(data, batch_size=2)
-        loaded = torch.cat([batch[number] for batch in loader])
-        assert loaded.dtype == torch.float32
-        np.testing.assert_array_equal(loaded, EXPECTED[name][rows])
 
 
 def test_maps_take_a_small_share_of_the_files_that_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,9 +90,9 @@ def test_rows_of_a_trunk_are_read_when_they_are_asked_for(tuned, tiny):
     assert data.X.shape == (len(data.rows), 5, 64)
     assert data.X.views == 2
     np.testing.assert_array_equal(np.asarray(data.X[3:9]), whole[data.rows[3:9]])
-    for shot in (1, 2):
-        seen = cache.values(cache.column("views", f"{tiny.vit}#k2-v2"))[data.rows, shot - 1]
-        np.testing.assert_array_equal(np.asarray(data.X.seen(np.full(len(data.rows), shot))), seen)
+    for view in (1, 2):
+        values = cache.values(cache.column("views", f"{tiny.vit}#k2-v2"))[data.rows, view - 1]
+        np.testing.assert_array_equal(np.asarray(data.X.with_views(np.full(len(data.rows), view))), values)
     # Views are for training: prediction needs none.
     assert load_dataset(cache, (trunk,), with_prompt=None).X.views == 0
 

@@ -5,15 +5,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from img2prompt_cache.data.splits import (
-    Split,
-    column_split,
-    fold_out,
-    hold_out,
-    k_folds,
-    random_split,
-    rows_digest,
-)
+from img2prompt_cache.data.splits import Split, fold_out, hold_out, k_folds, random_split, rows_digest
+from img2prompt_cache.data.strategies import column_split
 from img2prompt_cache.errors import UsageError
 
 group_lists = st.lists(st.integers(0, 12), min_size=2, max_size=80).map(np.array)

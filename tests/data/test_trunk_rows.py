@@ -1,4 +1,4 @@
-"""Rows of a trunk against plain arrays: selecting reads nothing, reading reads what was selected."""
+"""Rows of a trunk, and batches of them, against plain arrays: selecting reads nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from columns import write
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.mapped import MappedColumn, MappedViews
 from img2prompt_cache.cache.quantise import quantise, restore
-from img2prompt_cache.data.trunk_rows import TrunkRows
+from img2prompt_cache.data.trunk_rows import TrunkRows, batches
 from img2prompt_cache.errors import Img2PromptError
 
 ROWS, VIEWS = 23, 3
@@ -52,11 +52,11 @@ def test_selections_of_selections(rows: TrunkRows, first: list[int], start: int,
     np.testing.assert_array_equal(np.asarray(rows[mask]), TRUNK[USED[mask]])
 
 
-@given(shots=st.lists(st.integers(0, VIEWS), min_size=7, max_size=7))
-def test_each_row_as_one_of_its_views(rows: TrunkRows, shots: list[int]) -> None:
-    seen = restore(*quantise(SEEN, 2))
-    expected = [seen[row, shot - 1] if shot else TRUNK[row] for row, shot in zip(USED, shots, strict=True)]
-    found = rows.seen(np.array(shots))
+@given(views=st.lists(st.integers(0, VIEWS), min_size=7, max_size=7))
+def test_each_row_as_one_of_its_views(rows: TrunkRows, views: list[int]) -> None:
+    stored = restore(*quantise(SEEN, 2))
+    expected = [stored[row, view - 1] if view else TRUNK[row] for row, view in zip(USED, views, strict=True)]
+    found = rows.with_views(np.array(views))
     np.testing.assert_array_equal(np.asarray(found), np.array(expected, np.float32))
     np.testing.assert_array_equal(np.asarray(found[::-1]), np.array(expected[::-1], np.float32))
 
@@ -87,3 +87,28 @@ def test_values_that_are_not_finite_are_refused_and_located(tmp_path: Path, bad:
     np.asarray(rows[:3])
     with pytest.raises(Img2PromptError, match=r"trunk/t or its views hold NaN or infinity in row 9;.*verify"):
         np.asarray(rows)
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_batches_cover_every_row_once(rows: TrunkRows, size: int) -> None:
+    numbers = np.array([6, 5, 2, 1, 0])
+    values = np.asarray(rows)
+    pair = [rows, values]
+    in_order = list(batches(pair, numbers, size))
+    assert [len(batch) for batch, _ in in_order[:-1]] == [size] * (len(in_order) - 1)
+    for column in range(2):
+        np.testing.assert_array_equal(np.concatenate([b[column] for b in in_order]), values[numbers])
+    shuffled = [np.concatenate([b[0] for b in batches(pair, numbers, size, seed)]) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(shuffled[0], shuffled[1])
+    assert (shuffled[0] != shuffled[2]).any()
+    np.testing.assert_array_equal(np.sort(shuffled[0], axis=0), np.sort(values[numbers], axis=0))
+
+
+def test_no_rows_give_no_batches(rows: TrunkRows) -> None:
+    assert list(batches([rows], np.empty(0, np.int64), 4, seed=0)) == []
+
+
+def test_batches_can_be_stopped_early(rows: TrunkRows) -> None:
+    going = batches([rows], np.arange(7), 2)
+    next(going)
+    going.close()

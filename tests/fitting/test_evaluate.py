@@ -6,7 +6,7 @@ import pytest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
-from img2prompt_cache.data.splits import make_split
+from img2prompt_cache.data.strategies import make_split
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.fitting.evaluate import optimism, try_out
 from img2prompt_cache.heads import make_head

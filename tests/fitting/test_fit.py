@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
-from img2prompt_cache.data.splits import make_split
+from img2prompt_cache.data.strategies import make_split
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.fit import Choice, fit, seeded
 from img2prompt_cache.heads import HEADS, make_head

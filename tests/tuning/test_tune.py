@@ -7,7 +7,8 @@ from sklearn.base import clone
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
-from img2prompt_cache.data.splits import k_folds, make_split
+from img2prompt_cache.data.splits import k_folds
+from img2prompt_cache.data.strategies import make_split
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.fit import Choice, fit
 from img2prompt_cache.heads import make_head

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from img2prompt_cache.data.turns import held_in_turn
+from img2prompt_cache.data.inner_holdouts import inner_holdouts
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads.neural.schedules import flat
 from img2prompt_cache.heads.neural.training import Pairs, Training
@@ -118,7 +118,7 @@ def inner_sides(pairs: Pairs, groups: Groups, seed: int, name: str) -> list[Side
     UsageError
         If all rows are one group.
     """
-    turns = held_in_turn(
+    turns = inner_holdouts(
         groups, seed, few=FEW, share=0.1, what=f"{name} chooses its epochs", instead=", or set --epochs"
     )
     return [(pairs.take(~held), pairs.take(held)) for held in turns]

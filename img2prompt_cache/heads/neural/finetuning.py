@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, dropout
 
-from img2prompt_cache.data.batches import batches
-from img2prompt_cache.data.trunk_rows import TrunkRows
+from img2prompt_cache.data.trunk_rows import TrunkRows, batches
 from img2prompt_cache.heads.neural.schedules import factor
 from img2prompt_cache.models.backbones.rewrites.depthwise import quicken
 from img2prompt_cache.models.devices import choose_device, has_bf16
@@ -173,7 +172,7 @@ class Tuning:
         self.network.train()
         X, total = self._X, torch.zeros((), dtype=torch.float64)
         if self._head.views and isinstance(X, TrunkRows):
-            X = X.seen(self._random.integers(0, X.views + 1, len(X)))
+            X = X.with_views(self._random.integers(0, X.views + 1, len(X)))
         order = int(self._random.integers(2**32))
         for values, targets in batches([X, self._y], np.arange(len(X)), self._head.batch_size, order):
             x, y = _on(self.network, values), _on(self.network, targets)

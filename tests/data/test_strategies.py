@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from img2prompt_cache.data.splits import column_split
+from img2prompt_cache.data.strategies import column_split
 from img2prompt_cache.errors import UsageError
 
 group_lists = st.lists(st.integers(0, 12), min_size=2, max_size=80).map(np.array)

@@ -1,4 +1,4 @@
-"""Turns: rows held out, one lot after the other, where something is chosen on the rows fitted on."""
+"""Inner hold-outs: rows set aside within the training rows, to choose settings on."""
 
 from __future__ import annotations
 
@@ -15,40 +15,41 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
     Mask = NDArray[np.bool_]
 
-TURNS = 3
-"""Folds that few rows are held out in, one after the other, where something is chosen."""
+FOLDS = 3
+"""Number of inner folds where there are too few rows for a single hold-out."""
 
 
-def held_in_turn(
+def inner_holdouts(
     groups: Rows, seed: int, *, few: int, share: float, what: str, instead: str = ""
 ) -> list[Mask]:
-    """Mark the rows to hold out when something is chosen on the rows fitted on, whole groups of them.
+    """Choose which of the training rows to hold out when something is chosen on them; groups stay whole.
 
-    One hold-out of few rows tells little, so those are held out in turn, in three folds.
+    With many rows there is one hold-out. With few rows a single hold-out would be too noisy, so every row is
+    held out once, in three folds.
 
     Parameters
     ----------
     groups : numpy.ndarray, int64, shape (n,)
     seed : int
-        Of the shuffle.
+        Seed of the shuffle.
     few : int
-        With fewer rows than this there are folds.
+        With fewer rows than this, use folds.
     share : float
-        Of the rows, to hold out where there are more.
+        Share of the rows to hold out otherwise.
     what, instead : str
-        What is chosen, and what to do besides adding pairs, for the message.
+        For the error message: what is chosen, and what the user can do other than adding pairs.
 
     Returns
     -------
     list of numpy.ndarray, bool, shape (n,)
-        One for each turn.
+        One mask of the rows held out for each hold-out.
 
     Raises
     ------
     UsageError
         If all rows are one group.
     """
-    folds = min(len(np.unique(groups)), TURNS)
+    folds = min(len(np.unique(groups)), FOLDS)
     if folds < 2:
         raise UsageError(
             f"{what} on rows that are held out, but all {len(groups)} are one group of "

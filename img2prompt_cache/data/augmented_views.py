@@ -1,4 +1,4 @@
-"""What backbones said of augmented views of the images of a dataset."""
+"""Features of augmented views (random crops with other colours) of the images of a dataset."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 def load_views(cache: Cache, data: Dataset) -> NDArray[np.float16]:
-    """Read what the backbones of a dataset said of augmented views of its images, joined.
+    """Read the features of augmented views of a dataset's images, backbones side by side.
 
-    A view of one number is the same of an image for every backbone. Where they were asked for different
-    numbers of views, the first ones that all have are taken; an image that has none stands for its views.
+    View number i of an image is the same crop for every backbone. Where backbones have different numbers of
+    views, the views that all of them have are used. An image whose views could not be computed is used in
+    their place.
 
     Returns
     -------
@@ -30,11 +31,12 @@ def load_views(cache: Cache, data: Dataset) -> NDArray[np.float16]:
     Raises
     ------
     UsageError
-        If the views of a backbone are not cached, or of one only mirrored and of another only not.
+        If a backbone has no cached views, or one backbone has only mirrored views and another only unmirrored
+        ones.
     Img2PromptError
         If a part is damaged.
     """
-    chosen = next(filter(all, (_views_of(cache, data.features, flip) for flip in (False, True))), None)
+    chosen = next(filter(all, (_view_columns(cache, data.features, flip) for flip in (False, True))), None)
     if chosen is None:
         specs = ", ".join(column.spec for column in data.features)
         raise UsageError(
@@ -45,13 +47,13 @@ def load_views(cache: Cache, data: Dataset) -> NDArray[np.float16]:
     count = min(column.shape[0] for column in columns)
     parts = [cache.mapped(column, "float16")[data.rows][:, :count] for column in columns]
     views: NDArray[np.float16] = np.concatenate(parts, axis=2)
-    lost = ~np.isfinite(views).all(axis=(1, 2))
-    views[lost] = data.X[lost, None]
+    failed = ~np.isfinite(views).all(axis=(1, 2))
+    views[failed] = data.X[failed, None]
     return views
 
 
-def _views_of(cache: Cache, features: tuple[Column, ...], flip: bool) -> list[Column | None]:
-    """Find for each feature column the complete one of most of its views."""
+def _view_columns(cache: Cache, features: tuple[Column, ...], flip: bool) -> list[Column | None]:
+    """Find for each feature column the complete column with the most views of it."""
     found: dict[tuple[str, str], Column] = {}
     for column in cache.manifest.of_kind("views"):
         spec, tap = split_spec(column.spec)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data.augmented_views import load_views
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
-from img2prompt_cache.data.viewed import load_views
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.models.backbones.taps import choose_taps
 from synthetic import make_cache
