@@ -48,7 +48,7 @@ def load_views(cache: Cache, data: Dataset) -> NDArray[np.float16]:
     parts = [cache.mapped(column, "float16")[data.rows][:, :count] for column in columns]
     views: NDArray[np.float16] = np.concatenate(parts, axis=2)
     failed = ~np.isfinite(views).all(axis=(1, 2))
-    views[failed] = data.X[failed, None]
+    views[failed] = np.asarray(data.X)[failed, None]
     return views
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from img2prompt_cache.data.feature_blocks import AnyFeatures
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +49,7 @@ class Dataset:
     ids: list[str]
     prompts: list[str]
     images: list[str]
-    X: Any
+    X: AnyFeatures
     y: NDArray[np.float32]
     features: tuple[Column, ...]
     texts: NDArray[np.float32] | None = None
@@ -183,7 +185,7 @@ def _views_of(cache: Cache, trunk: Column) -> Column | None:
 
 def _values(
     cache: Cache, features: tuple[Column, ...], rows: NDArray[np.int64], views: dict[str, Column | None]
-) -> Any:
+) -> AnyFeatures:
     if any(column.kind == "trunk" for column in features):
         return concatenate(
             [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Ranges = Sequence[tuple[int, int]]
     Inputs = NDArray[np.float32] | TrunkRows
+    AnyFeatures: TypeAlias = "Inputs | FeatureBlocks"
 
 
 class FeatureBlocks:
@@ -47,7 +48,7 @@ class FeatureBlocks:
         return FeatureBlocks([block[index] for block in self.blocks])
 
 
-def concatenate(blocks: Sequence[Inputs]) -> Any:
+def concatenate(blocks: Sequence[Inputs]) -> AnyFeatures:
     """Put blocks of features side by side.
 
     Parameters
@@ -77,7 +78,7 @@ def consecutive_ranges(widths: Iterable[int]) -> list[tuple[int, int]]:
     return list(zip([0, *stops], stops, strict=False))
 
 
-def select_blocks(X: Any, ranges: Ranges) -> Any:
+def select_blocks(X: AnyFeatures, ranges: Ranges) -> AnyFeatures:
     """Select blocks by their ranges, concatenated in that order; adjacent ranges of an array are not copied.
 
     Parameters
@@ -102,7 +103,7 @@ def select_blocks(X: Any, ranges: Ranges) -> Any:
     return concatenate([by_range[start, stop] for start, stop in ranges])
 
 
-def width(block: Any) -> int:
+def width(block: AnyFeatures) -> int:
     """Count the values of one row."""
     return math.prod(block.shape[1:])
 

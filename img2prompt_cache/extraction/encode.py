@@ -46,7 +46,7 @@ class Image:
     twin: int = -1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Batch:
     """A batch that has been through a lane.
 

@@ -188,7 +188,7 @@ class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def validate(
         self,
-        X: Features,
+        X: Any,
         y: Targets,
         held: Sequence[NDArray[np.bool_]],
         *,

@@ -27,7 +27,7 @@ NOTHING = 1e-6
 """A weight below this share of all is 0."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Overlaps:
     """All that the cosine of a mix depends on, so that no weight costs a pass over the predictions.
 

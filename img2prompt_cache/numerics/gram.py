@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from operator import add, sub
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import linalg
@@ -31,7 +31,8 @@ ROWS = 8192
 """Most rows copied to float64 at a time."""
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
     """A chunk of rows.
 
     Attributes
@@ -60,7 +61,8 @@ class Rows(NamedTuple):
             )
 
 
-class Room(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Room:
     """Where `Sums.add` puts what it works out: memory used again costs less than fresh pages for each piece.
 
     Attributes

@@ -7,7 +7,7 @@ computed for few penalties, coarse to fine from the best squared error, and on a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -128,7 +128,7 @@ def project(chunks: Iterable[Rows], spectra: Sequence[Spectrum], rows: int, seed
     for chunk in chunks:
         fold = chunk.fold if share >= 1 else np.where(rng.random(len(chunk.fold)) < share, chunk.fold, -1)
         for number, spectrum in enumerate(spectra):
-            for x, y, weight in chunk._replace(fold=fold).of(number):
+            for x, y, weight in replace(chunk, fold=fold).of(number):
                 projected = np.matmul(x - spectrum.mean, spectrum.basis, dtype=np.float32)
                 found[number].append((projected, y, weight))
     return found

@@ -12,7 +12,7 @@ UNEXPECTED = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What a step of a model raises where its library builds the model otherwise than is expected here."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Trace:
     """What was seen while a model ran.
 
