@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from . import console
 
 
@@ -11,20 +9,12 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
     """Say what a cache holds."""
     from img2prompt_cache.cache.reader import OK, Cache
 
-    opened = Cache(Path(cache))
+    opened = Cache(cache)
     ok = opened.text("status")["status"].count(OK)
-    columns = [
-        {
-            "name": column.spec or "rows",
-            "kind": column.kind,
-            "shape": [column.rows, *column.shape],
-            "dtype": column.dtype,
-            "bytes": column.bytes,
-        }
-        for column in opened.manifest.columns
-    ]
     if json:
-        console.result_json({"rows": opened.rows, "ok": ok, "failed": opened.rows - ok, "columns": columns})
+        console.result_json(
+            {"rows": opened.rows, "ok": ok, "failed": opened.rows - ok, "columns": opened.columns}
+        )
         return
     preset = opened.manifest.preset
     lines = [f"{cache}: {opened.rows} rows, {ok} ok, {opened.rows - ok} failed"]
@@ -36,7 +26,7 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
         for folder, count in opened.manifest.missing.items()
     ]
     rows = [
-        [c.kind, c.spec or "rows", " × ".join(map(str, (c.rows, *c.shape))), c.dtype, c.bytes]
-        for c in opened.manifest.columns
+        [each["kind"], each["name"], " × ".join(map(str, each["shape"])), each["dtype"], each["bytes"]]
+        for each in opened.columns
     ]
     console.result("\n".join([*lines, console.table(["kind", "name", "shape", "dtype", "bytes"], rows)]))

@@ -20,8 +20,9 @@ def pack(
     from img2prompt_cache.cache.export import pack as run
     from img2prompt_cache.cache.reader import Cache
 
-    opened = Cache(Path(cache))
-    size = run(opened, out, overwrite=overwrite, progress=console.progress)
+    opened = Cache(cache)
+    with console.telling() as tell:
+        size = run(opened, out, overwrite=overwrite, tell=tell)
     if json:
         console.result_json({"out": str(out), "rows": opened.rows, "bytes": size})
     else:

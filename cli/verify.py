@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from . import console
@@ -16,7 +14,7 @@ def verify(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Jso
     """
     from img2prompt_cache.cache.reader import Cache
 
-    opened = Cache(Path(cache))
+    opened = Cache(cache)
     damaged, unknown = opened.verify(), opened.unknown()
     say = console.note if json else console.result
     for damage in damaged:

@@ -1,4 +1,4 @@
-"""Packing: every column of a cache in one HDF5 file, plain datasets only, to be carried elsewhere."""
+"""One portable HDF5 file with every column of a cache, as plain datasets."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.parts import PartFile, map_values, read_text
-from img2prompt_cache.cache.reader import ROW_COLUMNS, Cache, extra_dataset, require_whole
+from img2prompt_cache.cache.reader import Cache, require_whole
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.progress import Progress, unseen
+from img2prompt_cache.progress import Callback, ignore, task
 
 _BLOCK = 1 << 24
 
 
-def pack(cache: Cache, out: Path, *, overwrite: bool = False, progress: Progress = unseen) -> int:
-    """Write a cache as one file, part by part; the file has its name only once it is whole.
+def pack(cache: Cache, out: Path, *, overwrite: bool = False, tell: Callback = ignore) -> int:
+    """Write a cache as one file, part by part; it appears under its name only when it is whole.
 
     It holds the datasets of `cache.h5` under the same paths, contiguous: ``rows/imgId`` and the others as
     UTF-8 strings, ``features/timm-resnet50.a1_in1k`` (rows, 2048), … with `spec` and `fingerprint` (JSON) as
@@ -33,8 +33,8 @@ def pack(cache: Cache, out: Path, *, overwrite: bool = False, progress: Progress
         The file to write.
     overwrite : bool
         Replace it if it is there.
-    progress : Progress
-        Shows how many parts are done.
+    tell : callable
+        Takes the events of the task ``"pack"``, in parts.
 
     Returns
     -------
@@ -51,9 +51,9 @@ def pack(cache: Cache, out: Path, *, overwrite: bool = False, progress: Progress
     _require_free(cache, out, overwrite)
     manifest = cache.manifest
     total = sum(len(column.parts) for column in manifest.columns)
-    with progress("pack", total) as advance, PartFile(out) as file:
+    with task(tell, "pack", total) as advance, PartFile(out) as file:
         for column in manifest.columns:
-            texts = [*ROW_COLUMNS, *map(extra_dataset, manifest.extra)] if column.kind == "rows" else []
+            texts = list(manifest.row_datasets.values()) if column.kind == "rows" else []
             for name in texts:
                 file.create(f"rows/{name}", (cache.rows,), "text")
             for name, (shape, dtype) in column.datasets.items():
@@ -97,13 +97,13 @@ def _blocks(rows: int, size: int) -> Iterator[slice]:
 
 def _require_free(cache: Cache, out: Path, overwrite: bool) -> None:
     if out.is_dir():
-        raise UsageError(f"{out} is a folder; name a file")
+        raise UsageError(f"{out} is a folder; name a file", parameter="out")
     if out.exists() and not overwrite:
-        raise UsageError(f"{out} exists; --overwrite replaces it")
+        raise UsageError(f"{out} exists; `overwrite=True` replaces it", parameter="out")
     if not out.parent.is_dir():
-        raise UsageError(f"there is no folder {out.parent}")
+        raise UsageError(f"there is no folder {out.parent}", parameter="out")
     if out.resolve().is_relative_to(cache.folder.resolve()):
-        raise UsageError(f"{out} lies in the cache itself; name a file outside of it")
+        raise UsageError(f"{out} lies in the cache itself; name a file outside of it", parameter="out")
     needed = sum(column.bytes for column in cache.manifest.columns)
     free = shutil.disk_usage(out.parent).free
     if needed > free:

@@ -11,6 +11,9 @@ from img2prompt_cache.errors import UsageError
 
 SCHEMA = 1
 
+ROW_COLUMNS = ("imgId", "uri", "prompt", "sha256", "status", "reason")
+"""Text that every cache keeps of each row; a dataset each in the parts of `rows`."""
+
 Kind = Literal["rows", "features", "trunk", "views", "targets"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 EXTRA_NAME = re.compile(r"\w[\w .-]{0,63}")
@@ -142,6 +145,11 @@ class Manifest:
         return self.columns[0].rows
 
     @property
+    def row_datasets(self) -> dict[str, str]:
+        """Text columns of the rows, `ROW_COLUMNS` and the user's own, and the dataset that keeps each."""
+        return {name: row_dataset(name) for name in (*ROW_COLUMNS, *self.extra)}
+
+    @property
     def missing(self) -> dict[str, int]:
         """How many good images could not be read again, for each column that lacks any."""
         counts = {c.folder: sum(len(part.missing) for part in c.parts) for c in self.columns}
@@ -168,6 +176,11 @@ class Manifest:
 def column_folder(kind: Kind, spec: str) -> str:
     """Say where the parts of a column lie inside the cache folder: ``features/timm-resnet50.a1_in1k``."""
     return f"{kind}/{folder_name(spec)}" if spec else kind
+
+
+def row_dataset(name: str) -> str:
+    """Name the dataset of a text column of the rows: ``prompt``; ``extra.artist`` for a user's column."""
+    return name if name in ROW_COLUMNS else f"extra.{name}"
 
 
 def part_file(folder: str, number: int, revision: int = 0) -> str:

@@ -84,9 +84,7 @@ def load_manifest(folder: Path) -> Manifest:
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(
-            f"no cache in {folder}; make one with `img2prompt-cache extract SOURCE --cache {folder}`"
-        ) from None
+        raise UsageError(f"no cache in {folder}; make one with `extract()`", parameter="cache") from None
     except (OSError, UnicodeDecodeError) as error:
         raise Img2PromptError(f"{path} cannot be read: {error}") from None
     try:

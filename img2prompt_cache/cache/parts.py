@@ -245,4 +245,4 @@ def _foreign(path: Path, why: str) -> Img2PromptError:
     return Img2PromptError(f"{path} is not a part this cache wrote: {why}. {_ADVICE}")
 
 
-_ADVICE = "Run `img2prompt-cache verify` to see what is damaged."
+_ADVICE = "`cache.verify()` names what is damaged."

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.cache.manifest import KINDS, Column, Kind, Manifest, Part
+from img2prompt_cache.cache.manifest import KINDS, Column, Kind, Manifest, Part, row_dataset
+from img2prompt_cache.cache.manifest import ROW_COLUMNS as ROW_COLUMNS
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.mapped import MappedColumn
 from img2prompt_cache.cache.parts import read_text
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.files import hash_file
+from img2prompt_cache.tables import Records, html_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-ROW_COLUMNS = ("imgId", "uri", "prompt", "sha256", "status", "reason")
 OK, FAILED = "ok", "failed"
 VIEW = "cache.h5"
+extra_dataset = row_dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Cache:
 
     Parameters
     ----------
-    folder : pathlib.Path
+    folder : str or pathlib.Path
         The cache's folder.
 
     Raises
@@ -51,14 +53,36 @@ class Cache:
         If its manifest is damaged, or of a newer schema.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.manifest: Manifest = load_manifest(folder)
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.manifest: Manifest = load_manifest(self.folder)
+
+    def __repr__(self) -> str:
+        return f"Cache({str(self.folder)!r}, {self.rows:,} rows, {len(self.manifest.columns)} columns)"
+
+    def _repr_html_(self) -> str:
+        records = self.columns
+        names = list(records[0])
+        return html_table(names, [[record[name] for name in names] for record in records], repr(self))
 
     @property
     def rows(self) -> int:
         """How many rows are cached."""
         return self.manifest.rows
+
+    @property
+    def columns(self) -> Records:
+        """What is cached, for each column: its name, kind, shape, dtype and size on disk in bytes."""
+        return Records(
+            {
+                "name": column.spec or "rows",
+                "kind": column.kind,
+                "shape": [column.rows, *column.shape],
+                "dtype": column.dtype,
+                "bytes": column.bytes,
+            }
+            for column in self.manifest.columns
+        )
 
     def column(self, kind: Kind, spec: str) -> Column:
         """Find a column that holds every row.
@@ -72,19 +96,36 @@ class Cache:
         if column is None:
             names = [c.spec for c in self.manifest.of_kind(kind)]
             if not names:
-                raise UsageError(f"{self.folder} has no {kind} column; run `img2prompt-cache extract`")
+                raise UsageError(f"{self.folder} has no {kind} column; `extract()` adds one")
             raise unknown(f"{kind} column", spec, names)
         if column.rows < self.rows:
             raise UsageError(
-                f"{spec} is cached for {column.rows} of {self.rows} rows; run `img2prompt-cache extract "
-                f"--cache {self.folder}` to finish it"
+                f"{spec} is cached for {column.rows} of {self.rows} rows; run `extract()` to finish it"
             )
         return column
 
     def text(self, *names: str) -> dict[str, list[str]]:
-        """Read text columns of every row: `ROW_COLUMNS` or the user's own, each a list of `rows` strings."""
+        """Read text columns of every row.
+
+        Parameters
+        ----------
+        *names : str
+            Of `ROW_COLUMNS` or of the user's own table.
+
+        Returns
+        -------
+        dict of str to list of str
+            For each name, one string for each row.
+
+        Raises
+        ------
+        UsageError
+            If there is no such column.
+        Img2PromptError
+            If a part cannot be read.
+        """
         columns: dict[str, list[str]] = {name: [] for name in names}
-        datasets = [self._dataset_of(name) for name in names]
+        datasets = self._datasets(names)
         for part in self.manifest.columns[0].parts:
             read = read_text(self.path(part), datasets, part.stop - part.start)
             for name, dataset in zip(names, datasets, strict=True):
@@ -95,7 +136,7 @@ class Cache:
         """Read text columns of every row as `text` does, into an Arrow table: a tenth of the memory."""
         import pyarrow as pa
 
-        datasets = [self._dataset_of(name) for name in names]
+        datasets = self._datasets(names)
         chunks: list[list[pa.Array]] = [[] for _ in names]
         for part in self.manifest.columns[0].parts:
             read = read_text(self.path(part), datasets, part.stop - part.start)
@@ -103,23 +144,42 @@ class Cache:
                 column.append(pa.array(read[dataset], pa.string()))
         return pa.table([pa.chunked_array(column, pa.string()) for column in chunks], names=list(names))
 
-    def _dataset_of(self, name: str) -> str:
-        if name in ROW_COLUMNS:
-            return name
-        if name in self.manifest.extra:
-            return extra_dataset(name)
-        raise unknown("column", name, [*self.manifest.extra, *ROW_COLUMNS])
+    def _datasets(self, names: Sequence[str]) -> list[str]:
+        known = self.manifest.row_datasets
+        for name in names:
+            if name not in known:
+                raise unknown("column", name, known)
+        return [known[name] for name in names]
 
     def values(self, column: Column, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Read a numeric column into memory: all of it, or `rows` in their order; float32 (n, *shape)."""
+        """Read a numeric column into memory.
+
+        Parameters
+        ----------
+        column : Column
+        rows : numpy.ndarray, int64, shape (n,), optional
+            Row numbers in any order, repeats allowed; every row if absent.
+
+        Returns
+        -------
+        numpy.ndarray, float32, shape (n, *column.shape)
+            NaN where a row has no value.
+
+        Raises
+        ------
+        IndexError
+            If there is no such row.
+        Img2PromptError
+            If a part is not what the manifest says.
+        """
         return self.mapped(column).load() if rows is None else gather(self.folder, column, rows)
 
     def mapped(self, column: Column, dtype: str = "float32") -> MappedColumn:
-        """Map a numeric column: rows are read when they are asked for. For what does not fit into memory."""
+        """Map a numeric column that need not fit into memory: rows are read when they are asked for."""
         return MappedColumn(self.folder, column, dtype)
 
     def missing(self, columns: list[Column]) -> set[int]:
-        """Rows that any of these columns could not compute, though their image was once good."""
+        """Give the rows that one of these columns lacks, though their image could be read at first."""
         return {row for column in columns for part in column.parts for row in part.missing}
 
     def path(self, part: Part) -> Path:
@@ -143,20 +203,24 @@ class Cache:
         return damaged
 
     def unknown(self) -> list[str]:
-        """Name the files among the parts that the manifest does not record, as paths inside the folder.
+        """List the files among the parts that the manifest does not record.
 
-        They are never read: a stranger's file, a part that an interrupted pass left and that extract will
-        write over, or parts newer than a manifest that was brought back from a copy.
+        They are never read. It may be a file of somebody else, a part that an interrupted pass left and the
+        next one replaces, or a part newer than a manifest that was restored from a copy.
+
+        Returns
+        -------
+        list of str
+            Paths inside the folder, sorted. Temporary files do not count.
         """
         recorded = {part.file for column in self.manifest.columns for part in column.parts}
-        found = []
+        found = [path for path in self.folder.glob("*.h5") if path.name != VIEW]
         for kind in KINDS:
-            for path, folders, files in os.walk(self.folder / kind):
-                home = Path(path)
-                names = [*files, *(name for name in folders if (home / name).is_symlink())]
-                found += [(home / name).relative_to(self.folder).as_posix() for name in names]
-        found += [path.name for path in self.folder.glob("*.h5") if path.name != VIEW]
-        return sorted(name for name in found if name not in recorded and not name.endswith(".tmp"))
+            for home, folders, files in os.walk(self.folder / kind):  # does not enter links to folders
+                found += [Path(home, name) for name in files]
+                found += [Path(home, name) for name in folders if Path(home, name).is_symlink()]
+        names = (path.relative_to(self.folder).as_posix() for path in found if path.suffix != ".tmp")
+        return sorted(name for name in names if name not in recorded)
 
     def require_undamaged(self, columns: list[Column]) -> None:
         """Refuse to compute from parts whose size or hash is not the recorded one.
@@ -171,7 +235,7 @@ class Cache:
 
 
 def damage_of(folder: Path, part: Part) -> str | None:
-    """Say what is wrong with a part's file; None if it is the one recorded."""
+    """Say what is wrong with a part's file; None if it is the one that is recorded."""
     path = folder / part.file
     try:
         status = path.lstat()
@@ -198,8 +262,8 @@ def require_whole(folder: Path, parts: Iterable[Part]) -> None:
         reason = damage_of(folder, part)
         if reason:
             raise Img2PromptError(
-                f"{folder / part.file} is damaged: {reason}. `img2prompt-cache repair --cache {folder}` "
-                "computes what is damaged anew."
+                f"{folder / part.file} is damaged: {reason}. `repair()` computes again what is damaged in "
+                f"{folder}."
             )
 
 
@@ -220,8 +284,3 @@ def gather(folder: Path, column: Column, rows: NDArray[np.int64]) -> NDArray[np.
     numpy.ndarray, float32, shape (n, *column.shape)
     """
     return MappedColumn(folder, column)[rows]
-
-
-def extra_dataset(name: str) -> str:
-    """Name the dataset that keeps a column of the user's own table."""
-    return f"extra.{name}"

@@ -1,4 +1,4 @@
-"""`cache.h5`: virtual datasets over all parts, for any HDF5 reader. Rebuilt at will, never the truth."""
+"""`cache.h5`: virtual datasets over all parts, for any HDF5 reader; can be made again at any time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest import Column, Manifest
 from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
-from img2prompt_cache.cache.reader import ROW_COLUMNS, VIEW, extra_dataset
+from img2prompt_cache.cache.reader import VIEW
 from img2prompt_cache.files import hash_file, write_atomically
 
 _MADE_FOR, _KNOWN = "manifest", "known"
 
 
 def build_view(folder: Path, manifest: Manifest, known: dict[str, Any] | None = None) -> Path:
-    """Write `cache.h5` anew.
+    """Write `cache.h5`.
 
     It holds `rows/imgId`, `rows/prompt` and the others as UTF-8 strings, and one dataset for each numeric
-    column at its folder's path, e.g. ``features/timm-resnet50.a1_in1k`` (rows, 2048). Rows a column does not
-    have yet read as NaN. The scale of an int8 column lies beside it, with ``.scale`` behind its name.
+    column under the name of its folder, e.g. ``features/timm-resnet50.a1_in1k`` (rows, 2048). Rows that a
+    column does not have yet are NaN. Beside an int8 column lies its scale, with ``.scale`` after the name.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def build_view(folder: Path, manifest: Manifest, known: dict[str, Any] | None = 
     manifest : Manifest
         As saved.
     known : dict, optional
-        What else is known of this state of the cache, in JSON's types; `recall` gives it back.
+        Whatever is to be remembered of this state of the cache, as JSON values; `recall` gives it back.
 
     Returns
     -------
@@ -41,10 +41,9 @@ def build_view(folder: Path, manifest: Manifest, known: dict[str, Any] | None = 
     rows = manifest.columns[0]
     # Made in memory, since HDF5 crashes the process when it cannot write its own file (a full disk).
     with h5py.File(VIEW, "w", libver="latest", driver="core", backing_store=False) as file:
-        names = [*ROW_COLUMNS, *(extra_dataset(name) for name in manifest.extra)]
         file.attrs[_MADE_FOR] = hash_file(folder / MANIFEST)
         file.attrs[_KNOWN] = json.dumps(known or {})
-        for name in names:
+        for name in manifest.row_datasets.values():
             _virtual(file, f"rows/{name}", rows, name, manifest.rows)
         for column in manifest.columns[1:]:
             for name in column.datasets:
@@ -58,12 +57,12 @@ def build_view(folder: Path, manifest: Manifest, known: dict[str, Any] | None = 
 
 
 def view_is_current(folder: Path) -> bool:
-    """Say whether `cache.h5` is there and was built for the manifest as it is now."""
+    """Say whether `cache.h5` exists and was built for the manifest as it is now."""
     return recall(folder) is not None
 
 
 def recall(folder: Path) -> dict[str, Any] | None:
-    """Give what `build_view` was told; None if `cache.h5` was not built for the manifest as it is now."""
+    """Give what `build_view` was to remember; None if `cache.h5` is not that of the manifest as it is now."""
     try:
         with h5py.File(folder / VIEW, "r") as file:
             if file.attrs[_MADE_FOR] != hash_file(folder / MANIFEST):

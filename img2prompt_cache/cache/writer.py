@@ -1,4 +1,4 @@
-"""The one writer of a cache: its lock, its commits, and the sweep after a crash."""
+"""The one writer of a cache: its lock, its commits, and what it removes after a crash."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ REDO = ".redo"
 
 @contextmanager
 def writing(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the cache's lock: one writer at a time; the kernel releases it when its holder dies.
+    """Hold the cache's lock: one writer at a time; the operating system releases it when its holder dies.
 
     Parameters
     ----------
     folder : pathlib.Path
         The cache's folder; made if it is not there.
     wait : bool
-        For whoever holds the lock to let go of it.
+        Wait until whoever holds the lock releases it.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def writing(folder: Path, *, wait: bool = False) -> Iterator[None]:
             "host": socket.gethostname(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        _sweep(folder)
+        _remove_leftovers(folder)
         write_atomically(folder / HOLDER, json.dumps(me).encode())
         yield
     finally:
@@ -68,7 +68,7 @@ def writing(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 def _claim(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; --cache names a folder")
+        raise UsageError(f"{folder} is a file; `cache` names a folder", parameter="cache")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / NAME).exists():
@@ -78,7 +78,8 @@ def _claim(folder: Path) -> None:
             if strangers:
                 raise UsageError(
                     f"{folder} is not a cache and not empty (it holds {strangers[0]}); name another folder "
-                    "with --cache"
+                    "in `cache`",
+                    parameter="cache",
                 )
     except OSError as error:
         raise Img2PromptError(f"{folder} cannot be written: {error.strerror}") from None
@@ -96,8 +97,8 @@ def _holder(folder: Path) -> str:
         return "another process"
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what a crash left half written. Whole but unrecorded parts stay: they are written over."""
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what a crash left half written. Whole parts that are not recorded stay: they are replaced."""
     redo = folder / REDO
     if redo.is_symlink():
         redo.unlink()
@@ -116,7 +117,7 @@ def commit(folder: Path, manifest: Manifest, parts: Iterable[tuple[Column, Part]
     folder : pathlib.Path
         The cache's folder, locked by `writing`.
     manifest : Manifest
-        As it stands.
+        As it is now.
     parts : iterable of (Column, Part)
         Each takes the place of the recorded part of the same rows, or follows the last one. A file that
         has another name than the one in its place is removed, once the manifest is saved.

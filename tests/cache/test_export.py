@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 
 import h5py
@@ -15,6 +14,7 @@ from img2prompt_cache.cache.export import pack
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.models.backbones.taps import choose_taps
+from img2prompt_cache.progress import Event
 from kit import Tiny
 
 
@@ -30,10 +30,10 @@ def test_it_holds_what_the_view_shows_and_needs_no_other_file(
     tiny.extract(pairs, folder, taps=choose_taps(trunk=1, trunk_dtype="int8"))
     (tmp_path / "elsewhere").mkdir()
     out = tmp_path / "elsewhere" / "all.h5"
-    told: list[object] = []
-    size = pack(Cache(folder), out, progress=lambda *what: told.append(what) or nullcontext(told.append))
+    told: list[Event] = []
+    size = pack(Cache(folder), out, tell=told.append)
     assert size == out.stat().st_size
-    assert told == [("pack", 12), *[1] * 12]
+    assert told == [Event("step", "pack", done, 12) for done in range(13)]
     names: list[str] = []
     with h5py.File(folder / "cache.h5") as view, h5py.File(out) as file:
         view.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
@@ -68,7 +68,7 @@ def test_rows_that_a_column_does_not_have_are_nan(cache: Path, tmp_path: Path) -
 def test_what_is_there_is_kept_unless_asked(cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "all.h5"
     out.write_text("mine")
-    with pytest.raises(UsageError, match="exists; --overwrite replaces it"):
+    with pytest.raises(UsageError, match="exists; `overwrite=True` replaces it"):
         packed(cache, out)
     assert out.read_text() == "mine"
     packed(cache, out, overwrite=True)

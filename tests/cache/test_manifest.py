@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from img2prompt_cache.cache.manifest import folder_name
+from img2prompt_cache.cache.manifest import ROW_COLUMNS, folder_name
 from img2prompt_cache.errors import UsageError
 from manifests import MANIFEST, SPECS, column
 
@@ -27,6 +27,14 @@ def test_columns_are_found_added_and_replaced() -> None:
     assert MANIFEST.with_column(new).columns[-1] is new
     with pytest.raises(UsageError, match="would share the folder features/timm-other"):
         MANIFEST.with_column(new).with_column(replace(new, spec="timm/other"))
+
+
+def test_each_text_column_has_a_dataset_of_its_own() -> None:
+    manifest = replace(MANIFEST, extra=("artist", "extra.artist", "status of it"))
+    assert list(manifest.row_datasets) == [*ROW_COLUMNS, *manifest.extra]
+    assert manifest.row_datasets["prompt"] == "prompt"
+    assert manifest.row_datasets["artist"] == "extra.artist"
+    assert len({*manifest.row_datasets.values()}) == len(manifest.row_datasets)
 
 
 @given(st.text())

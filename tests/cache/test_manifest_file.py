@@ -43,7 +43,7 @@ def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_no_cache_is_wrong_use(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path, tmp_path / "nothing", tmp_path / "file"):
-        with pytest.raises(UsageError, match=r"no cache in .*img2prompt-cache extract SOURCE"):
+        with pytest.raises(UsageError, match=r"no cache in .*make one with `extract\(\)`"):
             load_manifest(folder)
 
 

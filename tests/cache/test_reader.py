@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from img2prompt_cache.cache.reader import FAILED, OK, ROW_COLUMNS, Cache, Damage
+from img2prompt_cache.cache.manifest import ROW_COLUMNS
+from img2prompt_cache.cache.reader import FAILED, OK, Cache, Damage
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from kit import Tiny, prompt_of
 
@@ -54,6 +55,44 @@ def test_rows_are_those_of_the_source(made: Path) -> None:
         cache.text("promt")
 
 
+def test_a_path_may_be_text(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(str(made))
+    assert cache.folder == made
+    assert cache.text("prompt") == Cache(made).text("prompt")
+    monkeypatch.chdir(made.parent)
+    assert Cache(made.name).verify() == []
+
+
+def test_it_shows_itself_in_a_line_and_as_a_table(made: Path, tiny: Tiny) -> None:
+    cache = Cache(made)
+    assert repr(cache) == f"Cache({str(made)!r}, 23 rows, 3 columns)"
+    features = cache.column("features", tiny.cnn)
+    assert cache.columns[1] == {
+        "name": tiny.cnn,
+        "kind": "features",
+        "shape": [23, *features.shape],
+        "dtype": "float16",
+        "bytes": sum((made / part.file).stat().st_size for part in features.parts),
+    }
+    shown = cache._repr_html_()
+    assert shown.count("<tr>") == 1 + 3
+    assert f"<td>{tiny.cnn}</td><td>features</td><td>[23, {features.shape[0]}]</td>" in shown
+
+
+def test_what_it_shows_is_escaped(cache: Path) -> None:
+    data = json.loads((cache / "cache.json").read_text())
+    data["columns"][1].update(spec="timm:<b>&", folder="features/timm-b")
+    for part in data["columns"][1]["parts"]:
+        part["file"] = f"features/timm-b/{part['file'].rpartition('/')[2]}"
+    (cache / "cache.json").write_text(json.dumps(data))
+    renamed = cache.rename(cache.with_name("<script>"))
+    shown = Cache(renamed)._repr_html_()
+    assert "timm:&lt;b&gt;&amp;" in shown
+    assert "&lt;script&gt;" in shown
+    assert "<script>" not in shown
+    assert "<b>" not in shown
+
+
 def plain(made: Path, kind: str) -> np.ndarray:
     parts = sorted(made.glob(f"{kind}/*/*.h5"))
     assert len(parts) == 3
@@ -82,7 +121,7 @@ def test_a_whole_column_is_what_h5py_reads(made: Path, tiny: Tiny) -> None:
 def test_a_column_that_is_not_there_or_not_whole_is_refused(cache: Path, tiny: Tiny) -> None:
     with pytest.raises(UsageError, match="unknown features column 'timm:cnn'; did you mean timm:local-dir"):
         Cache(cache).column("features", "timm:cnn")
-    with pytest.raises(UsageError, match="has no trunk column; run `img2prompt-cache extract`"):
+    with pytest.raises(UsageError, match=r"has no trunk column; `extract\(\)` adds one"):
         Cache(cache).column("trunk", tiny.cnn)
     data = json.loads((cache / "cache.json").read_text())
     del data["columns"][1]["parts"][2]

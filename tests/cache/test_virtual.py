@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from img2prompt_cache.cache.reader import ROW_COLUMNS, Cache
+from img2prompt_cache.cache.manifest import ROW_COLUMNS
+from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.cache.virtual import build_view
 from kit import Tiny
 

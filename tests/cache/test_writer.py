@@ -82,7 +82,7 @@ def test_a_folder_that_is_no_cache_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"is not a cache and not empty \(it holds photo\.png\)"):
         writing(tmp_path).__enter__()
     assert [entry.name for entry in tmp_path.iterdir()] == ["photo.png"]
-    with pytest.raises(UsageError, match=r"photo\.png is a file; --cache names a folder"):
+    with pytest.raises(UsageError, match=r"photo\.png is a file; `cache` names a folder"):
         writing(tmp_path / "photo.png").__enter__()
     with pytest.raises(Img2PromptError, match=r"cannot be written: Not a directory"):
         writing(tmp_path / "photo.png" / "cache").__enter__()

@@ -340,7 +340,7 @@ def test_rows_that_are_damaged_stop_the_pass(cache: Path, pairs: Path, tiny: Tin
     data = bytearray(path.read_bytes())
     data[-50] ^= 4
     path.write_bytes(data)
-    with pytest.raises(Img2PromptError, match=r"rows/00001\.h5 is damaged.*img2prompt-cache repair"):
+    with pytest.raises(Img2PromptError, match=r"rows/00001\.h5 is damaged.*repair"):
         tiny.extract(pairs, cache)
 
 
