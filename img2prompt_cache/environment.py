@@ -1,4 +1,4 @@
-"""What this machine can do."""
+"""This machine: what it computes with, which weights and libraries it has, how much room is left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from img2prompt_cache.models.devices import choose_device, has_bf16
 from img2prompt_cache.models.weights.hub import choose_preset
@@ -33,23 +32,23 @@ LIBRARIES = (
 """The libraries that results depend on."""
 
 
-def examine(*, online: bool = True) -> dict[str, dict[str, Any]]:
-    """Look at this machine.
+def examine(*, online: bool = True) -> dict[str, dict[str, object]]:
+    """Examine this machine.
 
     Parameters
     ----------
     online : bool
-        Also ask the model hub and the package index; takes up to half a minute where they do not answer.
+        Also ask the model hub and the package index, which takes up to half a minute if they do not answer.
 
     Returns
     -------
     dict
-        Sections `machine`, `compute`, `weights`, `disk`, `versions`; JSON values.
+        Sections `machine`, `compute`, `weights`, `disk`, `versions`, each with its findings as JSON values.
     """
     import torch
 
     device = choose_device("auto")
-    found: dict[str, dict[str, Any]] = {
+    found: dict[str, dict[str, object]] = {
         "machine": {"system": platform.platform(), "cores": os.cpu_count(), "python": sys.executable},
         "compute": {
             "device": device,

@@ -8,7 +8,7 @@ import re
 from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from img2prompt_cache.cache.manifest import (
     EXTRA_NAME,
@@ -31,6 +31,9 @@ NAME = "cache.json"
 _ITEM_BYTES = {"float16": 2, "float32": 4, "int8": 1}
 _MOST = 1 << 40
 
+_Json: TypeAlias = dict[str, Any]
+"""An object of a file that anybody may have written: whatever is taken from it is checked."""
+
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `cache.json` atomically.
@@ -52,7 +55,7 @@ def _column_text(column: Column) -> str:
 
 @lru_cache(maxsize=1 << 17)
 def _part_text(part: Part) -> str:
-    # Kept, because every commit writes all parts again.
+    # Cached, because every commit writes all parts again.
     return _dumps(asdict(part))
 
 
@@ -61,11 +64,11 @@ def _ending(text: str, name: str, items: str) -> str:
     return f'{text[:-1]}, "{name}": [\n{items}\n]}}'
 
 
-def _dumps(data: dict[str, Any]) -> str:
+def _dumps(data: dict[str, object]) -> str:
     return json.dumps(data, ensure_ascii=False)
 
 
-def _fields(item: Manifest | Column, *left_out: str) -> dict[str, Any]:
+def _fields(item: Manifest | Column, *left_out: str) -> dict[str, object]:
     return {field.name: getattr(item, field.name) for field in fields(item) if field.name not in left_out}
 
 
@@ -118,7 +121,7 @@ def _require_own_folders(folder: Path, manifest: Manifest) -> None:
                 )
 
 
-def _manifest(data: dict[str, Any]) -> Manifest:
+def _manifest(data: _Json) -> Manifest:
     columns = tuple(_column(item) for item in data["columns"])
     check(bool(columns) and columns[0].kind == "rows", "the first column is not rows")
     check(all(c.kind != "rows" for c in columns[1:]), "rows twice")
@@ -147,7 +150,7 @@ def _manifest(data: dict[str, Any]) -> Manifest:
     return manifest
 
 
-def _column(data: dict[str, Any]) -> Column:
+def _column(data: _Json) -> Column:
     kind = data["kind"]
     check(kind in KINDS, f"unknown kind of column {kind!r}")
     shape = tuple(_integer(size, 1, 1 << 24) for size in data["shape"])
@@ -179,7 +182,7 @@ def _column(data: dict[str, Any]) -> Column:
     )
 
 
-def _part(data: dict[str, Any], folder: str, number: int) -> Part:
+def _part(data: _Json, folder: str, number: int) -> Part:
     file = part_file(folder, number, revision_of(data["file"]))
     check(data["file"] == file, f"{data['file']!r} should be {part_file(folder, number)!r}")
     sha256 = data["sha256"]

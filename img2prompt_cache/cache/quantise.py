@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -48,5 +48,6 @@ def restore(codes: NDArray[np.int8], scale: NDArray[np.float16]) -> NDArray[np.f
     return values
 
 
-def _spread(scale: NDArray[Any], axes: int) -> NDArray[Any]:
+def _spread(scale: NDArray[np.float16], axes: int) -> NDArray[np.float16]:
+    """Give scales the axes of the values they belong to."""
     return scale.reshape(*scale.shape[:-1], *(1,) * (axes - scale.ndim), scale.shape[-1])
