@@ -1,4 +1,4 @@
-"""The manifest: `cache.json`, the one truth about what a cache holds."""
+"""The manifest: what a cache holds, as `cache.json` records it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from img2prompt_cache.errors import UsageError
 SCHEMA = 1
 
 ROW_COLUMNS = ("imgId", "uri", "prompt", "sha256", "status", "reason")
-"""Text that every cache keeps of each row; a dataset each in the parts of `rows`."""
+"""Texts that every cache keeps for each row."""
 
 Kind = Literal["rows", "features", "trunk", "views", "targets"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 EXTRA_NAME = re.compile(r"\w[\w .-]{0,63}")
-"""What a column of the user's own table may be called to be kept."""
+"""Names under which columns of the user's own table are kept."""
 
 _REVISION = re.compile(r"-r([1-9][0-9]{0,8})\.h5$", re.ASCII)
 
@@ -42,7 +42,7 @@ class Part:
         For parts of `rows`: which of the manifest's sources they came from.
     retried : tuple of tuple of int
         Rows that failed at first and were filled in later, one group for each time: what is encoded together
-        decides the last bit of a value, so computing the part anew goes through the same groups.
+        decides the last bit of a value, so computing the part again goes through the same groups.
     """
 
     file: str

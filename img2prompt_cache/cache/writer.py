@@ -106,7 +106,8 @@ def _remove_leftovers(folder: Path) -> None:
         shutil.rmtree(redo)
     for pattern in (".*.tmp", *(f"{kind}/**/.*.tmp" for kind in KINDS)):
         for leftover in folder.glob(pattern):
-            leftover.unlink(missing_ok=True)
+            if leftover.is_symlink() or not leftover.is_dir():  # a folder may be a run that is being saved
+                leftover.unlink(missing_ok=True)
 
 
 def commit(folder: Path, manifest: Manifest, parts: Iterable[tuple[Column, Part]]) -> Manifest:

@@ -60,7 +60,7 @@ def test_the_lock_is_released_after_an_error(tmp_path: Path) -> None:
         pass
 
 
-def test_leftovers_of_a_crash_are_swept_and_nothing_else(cache: Path) -> None:
+def test_leftovers_of_a_crash_are_removed_and_nothing_else(cache: Path) -> None:
     features = Cache(cache).manifest.columns[1].folder
     leftovers = [
         cache / name
@@ -71,6 +71,8 @@ def test_leftovers_of_a_crash_are_swept_and_nothing_else(cache: Path) -> None:
     others = [run / ".head.tmp", cache / "runs" / ".mlp.0badcafe.tmp", cache / "rows" / "00099.h5"]
     for path in (*leftovers, *others):
         path.write_bytes(b"half")
+    (cache / ".run.0badcafe.tmp").mkdir()
+    others.append(cache / ".run.0badcafe.tmp")
     with writing(cache):
         assert not any(path.exists() for path in leftovers)
     assert all(path.exists() for path in others)
