@@ -35,8 +35,8 @@ from limit import local
 from PIL import Image, ImageOps
 from system import load, save
 
-from img2prompt_cache.extraction.clock import Clock
 from img2prompt_cache.extraction.encode import encode_batches
+from img2prompt_cache.extraction.report import Clock
 from img2prompt_cache.extraction.work import Slice
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.images.geometry import Geometry

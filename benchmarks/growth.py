@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from system import save
 
+from img2prompt_cache.progress import Event
+
 TESTS = Path(__file__).parent.parent / "tests"
 HEADER = b"BM" + (54 + 768).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little")
 HEADER += (40).to_bytes(4, "little") + (16).to_bytes(4, "little") * 2 + b"\1\0\x18\0" + bytes(24)
@@ -71,20 +73,17 @@ def run(source: Path, cache: Path, options: list[str]) -> dict[str, Any]:
 
 
 class Times:
-    """A watcher that notes the time, wall and processor, whenever rows are done."""
+    """A callback that notes the time, wall and processor, whenever rows are done."""
 
     def __init__(self) -> None:
         self.points: list[tuple[int, float, float]] = []
 
-    def note(self, message: str) -> None:
-        pass
+    def __call__(self, event: Event) -> None:
+        if event.kind in ("plan", "step"):
+            self.mark(event.done)
 
-    def plan(self, plan: Any) -> None:
-        self.advance(0)
-
-    def advance(self, rows: int) -> None:
-        done = self.points[-1][0] if self.points else 0
-        self.points.append((done + rows, time.perf_counter(), time.process_time()))
+    def mark(self, rows: int) -> None:
+        self.points.append((rows, time.perf_counter(), time.process_time()))
 
     def per_image(self, low: float, high: float) -> dict[str, float]:
         """Milliseconds an image between two fractions of the pass."""
@@ -97,7 +96,7 @@ class Times:
 
 def one_pass(source: Path, cache: Path, options: list[str]) -> None:
     """Be that process."""
-    from img2prompt_cache.extraction.extract import extract
+    from img2prompt_cache.extraction.execute import run_pass
     from img2prompt_cache.extraction.request import ExtractConfig
     from img2prompt_cache.sources import open_source
 
@@ -106,8 +105,8 @@ def one_pass(source: Path, cache: Path, options: list[str]) -> None:
         backbones=(given["--backbone"],), encoder=given["--encoder"], precision=given["--precision"]
     )
     times = Times()
-    extract(cache, open_source(source), config, times)
-    times.advance(0)  # the last part's targets, and the end
+    run_pass(cache, open_source(source), config, times)
+    times.mark(times.points[-1][0])  # the last part's targets, and the end
     tenths = (
         [times.per_image(i / 10, (i + 1) / 10) for i in range(10)] if times.points[-1][0] >= 100_000 else []
     )
@@ -185,16 +184,15 @@ def make_finished(source: Path, cache: Path, options: list[str]) -> None:
     from img2prompt_cache.cache.manifest import Part, part_file
     from img2prompt_cache.cache.parts import PartFile
     from img2prompt_cache.cache.writer import commit, writing
-    from img2prompt_cache.extraction.agenda import prepare
+    from img2prompt_cache.extraction.plan import prepare
     from img2prompt_cache.extraction.request import ExtractConfig
     from img2prompt_cache.sources import open_source
-    from kit import Log
 
     opened = open_source(source)
     config = ExtractConfig(backbones=(options[1],), encoder=options[3], precision="fp32")
     rng = np.random.default_rng(0)
     with writing(cache):
-        work, _ = prepare(cache, opened, opened.list(), config, Log())
+        work, _ = prepare(cache, opened, opened.list(), config)
         manifest = work.manifest
         for job in work.jobs:
             rows = work.rows(job)

@@ -28,8 +28,7 @@ from system import load, save
 
 from img2prompt_cache.cache.manifest import Column, column_folder
 from img2prompt_cache.cache.quantise import quantise, restore
-from img2prompt_cache.extraction.clock import Clock
-from img2prompt_cache.extraction.compute import compute_part
+from img2prompt_cache.extraction.compute import Worker
 from img2prompt_cache.extraction.work import Slice
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones import load_backbone
@@ -94,19 +93,9 @@ def passes(spec: str, uris: list[str], source: Source, work: Path, runs: int) ->
 
     def seconds(columns: list[Column], count: int) -> float:
         rows = Slice(0, 0, {"imgId": uris[:count], "uri": uris[:count]})
-        models = {column.spec: backbone for column in columns}
         with tempfile.TemporaryDirectory(dir=work) as folder:
             started = time.perf_counter()
-            compute_part(
-                rows,
-                columns,
-                source,
-                models,
-                Path(folder),
-                batch_size=BATCH,
-                on_batch=lambda done: None,
-                clock=Clock(),
-            )
+            Worker(lambda column: backbone, BATCH).compute(rows, columns, source, Path(folder))
             return time.perf_counter() - started
 
     for columns in kinds.values():

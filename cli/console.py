@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -38,6 +38,9 @@ class Stop:
 
 
 stop = Stop()
+
+spelled: Callable[[str], str] = str
+"""Spells parameters and verbs in messages of the library as options and commands; `main` sets it."""
 
 
 def result(text: str) -> None:
@@ -87,7 +90,7 @@ def _cell(value: object) -> str:
 
 @contextmanager
 def telling() -> Iterator[Callback]:
-    """Show notes and progress bars on stderr, and stop at the next event once this was asked for."""
+    """Show notes, plans and progress bars on stderr, and stop at the next event once this was asked for."""
     from img2prompt_cache.progress import listening
 
     with listening(True) as show:
@@ -95,7 +98,10 @@ def telling() -> Iterator[Callback]:
         def tell(event: Event) -> None:
             stop.check()
             if event.kind == "note":
-                note(event.message)
+                note(spelled(event.message))
+            elif event.kind == "plan":
+                for line in str(event.value).split("\n"):
+                    note(line)
             else:
                 show(event)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +10,9 @@ import typer
 from . import console
 
 if TYPE_CHECKING:
-    from img2prompt_cache.extraction.report import Plan, Report
+    from img2prompt_cache.extraction.report import Report
     from img2prompt_cache.extraction.shards import ShardReport
-    from img2prompt_cache.sources.base import Source, SourceOptions
+    from img2prompt_cache.progress import Event
 
 _MORE = "What to keep besides features"
 _MACHINES = "Past one process"
@@ -157,134 +156,52 @@ def extract(
     Run it again to go on after an interruption, to take in new images, or, with another `--backbone`, to add
     a column. Nothing is computed twice.
     """
-    from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.extraction.engines import make_engine
     from img2prompt_cache.extraction.extract import extract as run
-    from img2prompt_cache.extraction.request import ExtractConfig
-    from img2prompt_cache.extraction.shards import extract_shard, parse_shard
-    from img2prompt_cache.extraction.shards import finish as run_finish
-    from img2prompt_cache.models.backbones.taps import choose_taps
-    from img2prompt_cache.sources import SourceOptions
+    from img2prompt_cache.extraction.shards import ShardReport
 
-    folder = Path(cache)
-    _check(folder, preset, precision, clean, {"--part-rows": part_rows, "--batch-size": batch_size})
-    options = SourceOptions(format, prompts, id_column, prompt_column)
-    config = ExtractConfig(
-        preset=preset,
-        backbones=tuple(backbone or ()),
-        encoder=encoder,
-        clean=clean,
-        precision=precision,
-        device=device,
-        part_rows=part_rows,
-        batch_size=batch_size,
-        taps=choose_taps(
-            trunk=trunk or 0, trunk_dtype=trunk_dtype, levels=levels, views=views or 0, flip=flip
-        ),
-        retry_failed=retry_failed,
-    )
-    chosen = make_engine(engine, device=device, workers=workers, address=ray_address)
-    if (shard or finish) and (engine != "local" or workers or retry_failed or (shard and finish)):
-        raise UsageError(
-            "--shard and --finish go alone: without each other, --engine, --workers and --retry-failed"
+    reports = []
+    with console.telling() as show:
+
+        def tell(event: Event) -> None:
+            show(event)
+            if event.kind == "report":
+                reports.append(event.value)
+
+        run(
+            source,
+            cache,
+            prompts=prompts,
+            preset=preset,
+            backbones=tuple(backbone or ()),
+            encoder=encoder,
+            format=format,
+            id_column=id_column,
+            prompt_column=prompt_column,
+            clean=clean,
+            precision=precision,
+            device=device,
+            batch_size=batch_size,
+            part_rows=part_rows,
+            trunk=trunk,
+            trunk_dtype=trunk_dtype,
+            levels=levels,
+            views=views,
+            flip=flip,
+            retry_failed=retry_failed,
+            engine=engine,
+            workers=workers,
+            ray_address=ray_address,
+            shard=shard,
+            finish=finish,
+            progress=tell,
         )
-    with _Shown() as shown:
-        if shard:
-            done = extract_shard(folder, _source(source, options, folder), config, shown, parse_shard(shard))
-            _tell_shard(folder, shard, done, json)
-            return
-        if finish:
-            report = run_finish(folder, config, shown)
-        else:
-            report = run(folder, _source(source, options, folder), config, shown, chosen)
-    if json:
+    folder, (report,) = Path(cache), reports
+    if isinstance(report, ShardReport):
+        _tell_shard(folder, shard or "", report, json)
+    elif json:
         console.result_json(_data(folder, report))
     else:
         console.result(_text(folder, report))
-
-
-def _check(
-    folder: Path, preset: str, precision: str, clean: str | None, sizes: dict[str, int | None]
-) -> None:
-    """Refuse unknown names even where they would not be used, and what a cache that is there has settled."""
-    from img2prompt_cache.cache.manifest_file import NAME, load_manifest
-    from img2prompt_cache.errors import UsageError, unknown
-    from img2prompt_cache.models.devices import PRECISIONS
-    from img2prompt_cache.models.encoders.prompts import CLEAN_RULES
-    from img2prompt_cache.models.specs import PRESETS
-
-    known = (
-        ("--preset", preset, ("auto", *PRESETS)),
-        ("--precision", precision, PRECISIONS),
-        ("--clean", clean or "none", tuple(CLEAN_RULES)),
-    )
-    for option, value, valid in known:
-        if value not in valid:
-            raise unknown(option, value, valid)
-    if not (folder / NAME).exists():
-        return
-    made = load_manifest(folder)
-    settled = (
-        ("--preset", None if preset == "auto" else preset, (made.preset or {}).get("name", preset)),
-        ("--part-rows", sizes["--part-rows"], made.part_rows),
-        ("--batch-size", sizes["--batch-size"], made.batch_size),
-    )
-    for option, asked, kept in settled:
-        if asked not in (None, kept):
-            raise UsageError(
-                f"{option} {asked}: {folder} was made with {kept}, which stays; make a new cache with --cache"
-            )
-
-
-def _source(path: Path | None, options: SourceOptions, folder: Path) -> Source:
-    from img2prompt_cache.cache.manifest_file import NAME, load_manifest
-    from img2prompt_cache.sources import SourceOptions, find_default, open_source, reopen_source
-
-    if path is not None:
-        return open_source(path, options)
-    if options == SourceOptions() and (folder / NAME).exists():
-        known = load_manifest(folder).sources
-        if known:
-            return reopen_source(known[-1])
-    return open_source(find_default(Path.cwd()), options)
-
-
-class _Shown:
-    """Shows a pass on stderr: notes, the plan, one progress bar."""
-
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._bar: console.Bar = lambda done: None
-
-    def __enter__(self) -> _Shown:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
-
-    def note(self, message: str) -> None:
-        console.note(message)
-
-    def plan(self, plan: Plan) -> None:
-        found = plan.summary
-        console.note(
-            f"source: {found.pairs} pairs, {found.without_prompt} images without prompt, "
-            f"{found.without_image} prompts without image"
-        )
-        for line in found.notes:
-            console.note(f"  {line}")
-        if not plan.work:
-            console.note(f"nothing to do: {plan.rows} rows are cached")
-            return
-        console.note(
-            f"plan: {plan.work} of {plan.rows} rows ({plan.fresh} new), {plan.bytes / 1e6:,.1f} MB, "
-            f"columns {', '.join(plan.columns)}"
-        )
-        self._bar = self._stack.enter_context(console.progress("extract", plan.work))
-
-    def advance(self, rows: int) -> None:
-        console.stop.check()
-        self._bar(rows)
 
 
 def _tell_shard(folder: Path, shard: str, report: ShardReport, json: bool) -> None:

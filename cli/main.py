@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import warnings
+from functools import partial
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -104,6 +105,7 @@ def run(arguments: list[str]) -> int:
     console.stop.asked = False
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    console.spelled = partial(spell, app=app, program=NAME, command=arguments[0])
     try:
         code = typer.main.get_command(app)(arguments, prog_name=NAME, standalone_mode=False) or 0
         if sys.stdout:
@@ -121,7 +123,7 @@ def run(arguments: list[str]) -> int:
         elif debug:
             raise
         else:
-            return _failed(error, arguments[0])
+            return _failed(error)
     if code == INTERRUPTED:
         kept = (
             "what was finished is kept"
@@ -132,15 +134,15 @@ def run(arguments: list[str]) -> int:
     return int(code)
 
 
-def _failed(error: Exception, command: str) -> int:
-    console.note(f"error: {_told(error, command)}")
+def _failed(error: Exception) -> int:
+    console.note(f"error: {_told(error)}")
     return int(getattr(error, "exit_code", 1))
 
 
-def _told(error: Exception, command: str) -> str:
+def _told(error: Exception) -> str:
     """Say in one line what is wrong and, where it is not said yet, what to do."""
     if isinstance(error, Img2PromptError):
-        return spell(str(error), app, NAME, command)
+        return console.spelled(str(error))
     if hasattr(error, "format_message"):  # Typer's own, about an option or an argument
         context = getattr(error, "ctx", None)
         path = context.command_path if context else NAME

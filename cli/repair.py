@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,20 +14,20 @@ def repair(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json: console.Json = False,
 ) -> None:
-    """Compute the damaged parts of a cache anew from its source; exit code 1 if any is left.
+    """Compute the damaged parts of a cache again from its source; exit code 1 if any is left.
 
     A part is taken only if it comes out byte for byte as it was. The others are named, with the reason, and
     left as they are.
     """
     from img2prompt_cache.extraction.repair import repair as run
-    from img2prompt_cache.extraction.request import ExtractConfig
 
-    done = run(Path(cache), ExtractConfig(device=device), console.progress)
+    with console.telling() as tell:
+        done = run(cache, device=device, tell=tell)
     say = console.note if json else console.result
     for file in done.parts:
         say(f"{file}: repaired")
     for damage in done.left:
-        say(f"{damage.file}: {damage.reason}")
+        say(f"{damage.file}: {console.spelled(damage.reason)}")
     if json:
         console.result_json(
             {

@@ -76,8 +76,8 @@ def listening(progress: bool | Callback) -> Iterator[Callback]:
     Parameters
     ----------
     progress : bool or callable
-        False: silence. True: notes and progress bars on stderr, or in the notebook. A callable is called with
-        every event.
+        False: silence. True: notes, plans and progress bars on stderr, or in the notebook. A callable is
+        called with every event.
 
     Yields
     ------
@@ -114,8 +114,9 @@ def _bars() -> Iterator[Callback]:
     shown: dict[str, Any] = {}
 
     def tell(event: Event) -> None:
-        if event.kind == "note":
-            bars.console.print(event.message, markup=False, highlight=False, soft_wrap=True)
+        if event.kind in ("note", "plan"):
+            text = event.message or str(event.value)
+            bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         elif event.kind == "step":
             if not shown:
                 bars.start()

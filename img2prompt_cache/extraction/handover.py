@@ -1,8 +1,11 @@
-"""Parts that are finished but not recorded: how workers that share a folder hand them over without a lock.
+"""What processes that share a pass hand over: its plan, and parts that are finished but not recorded.
+
+The process that holds the cache's lock writes the pass down (`save_pass`); the others read it (`load_pass`)
+instead of listing the source again, so that all of them see the same rows under the same numbers.
 
 A worker computes a job in a folder of its own and renames that folder to the job's name when it is whole, so
 a job is either there with everything or not there, and two workers at the same job do no harm: the second
-finds the name taken and throws its own away. The name holds a digest of everything the parts depend on, so
+finds the name taken and deletes its own folder. The name holds a digest of everything the parts depend on, so
 that what is left of another pass is never taken for this one's.
 """
 
@@ -15,27 +18,115 @@ import shutil
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from img2prompt_cache.cache.manifest import Column, Part, part_file
-from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.extraction.passes import HOME, Pass, image_columns
-from img2prompt_cache.extraction.plan import Job
-from img2prompt_cache.files import hash_file, sync_folder, write_atomically
+import pyarrow as pa
 
+from img2prompt_cache.cache.manifest import Column, Part, part_file
+from img2prompt_cache.cache.manifest_file import load_manifest
+from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.extraction.plan import find_jobs
+from img2prompt_cache.extraction.work import Job, OpenSources, Pass, image_columns
+from img2prompt_cache.files import hash_file, sync_folder, write_atomically
+from img2prompt_cache.sources.base import COLUMNS, Summary
+
+HOME = ".pass"
+"""Folder inside the cache where a shared pass keeps its plan and its finished, not yet recorded parts."""
+PLAN = "plan.arrow"
+_KEY = b"img2prompt-cache"
 _RECORD = "parts.json"
 
 
+def save_pass(work: Pass) -> Path:
+    """Write a pass down for others to join, in one atomic file; the manifest must be saved already.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+    """
+    described = {
+        "first": work.first,
+        "source": work.source,
+        "summary": asdict(work.summary),
+        "listed": work.listed,
+    }
+    table = work.fresh.replace_schema_metadata({_KEY: json.dumps(described).encode()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as file:
+        file.write_table(table)
+    path = _plan_path(work.folder)
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, sink.getvalue())
+    return path
+
+
+def load_pass(folder: Path) -> Pass | None:
+    """Read the pass that is under way in a cache; its rows are mapped, not read into memory.
+
+    Returns
+    -------
+    Pass or None
+        With the jobs that are not recorded yet; None if no pass was written down.
+
+    Raises
+    ------
+    Img2PromptError
+        If what was written down is damaged or does not fit the cache.
+    """
+    path = _plan_path(folder)
+    if not path.exists():
+        return None
+    manifest = load_manifest(folder)
+    try:
+        fresh = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        fresh.validate(full=True)
+        described: dict[str, Any] = json.loads((fresh.schema.metadata or {})[_KEY])
+        first, source = int(described["first"]), int(described["source"])
+        summary = Summary(**{**described["summary"], "notes": tuple(described["summary"]["notes"])})
+        listed = str(described["listed"])
+        left = first + len(fresh) - manifest.rows
+        if tuple(fresh.column_names[:3]) != COLUMNS or not 0 <= left <= len(fresh):
+            raise ValueError("it does not fit the cache")
+        manifest.sources[source]
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise Img2PromptError(
+            f"{path} is not the plan of a pass over this cache ({error}); delete {path.parent} and start the "
+            "pass again"
+        ) from None
+    return Pass(
+        folder=folder,
+        manifest=manifest,
+        fresh=fresh,
+        first=first,
+        source=source,
+        summary=summary,
+        jobs=tuple(find_jobs(folder, manifest, left, source)),
+        listed=listed,
+        sources=OpenSources(manifest.sources),
+    )
+
+
+def _plan_path(folder: Path) -> Path:
+    home = folder / HOME
+    if home.is_symlink():
+        raise Img2PromptError(
+            f"{home} is a link, and what a pass leaves must lie in the cache's folder; delete it"
+        )
+    return home / PLAN
+
+
 def stage(work: Pass, job: Job, compute: Callable[[Path], list[tuple[Column, Part]]]) -> None:
-    """Compute a job and leave it for the pass to adopt.
+    """Compute a job and leave it for the process that records the pass.
 
     Parameters
     ----------
     work : Pass
     job : Job
     compute : callable
-        Writes the parts of the job below the folder it is given, and says what it wrote.
+        Writes the parts of the job below the folder it is given, and returns what it wrote.
     """
     home = staged_path(work, job)
     own = home.with_name(f".{home.name}.{socket.gethostname()}-{os.getpid()}")
@@ -59,7 +150,7 @@ def stage(work: Pass, job: Job, compute: Callable[[Path], list[tuple[Column, Par
 
 
 def is_staged(work: Pass, job: Job) -> bool:
-    """Whether a job lies finished, or needs no worker."""
+    """Whether a job is finished and waits to be recorded, or needs no worker."""
     return not image_columns(job) or (staged_path(work, job) / _RECORD).exists()
 
 
@@ -71,7 +162,7 @@ def adopt(work: Pass, job: Job) -> list[tuple[Column, Part]] | None:
     Returns
     -------
     list of (Column, Part) or None
-        What to record; None if the job does not lie finished.
+        What to record; None if the job is not finished.
 
     Raises
     ------
@@ -113,7 +204,7 @@ def clear(folder: Path) -> None:
 
 
 def staged_path(work: Pass, job: Job) -> Path:
-    """Name the folder of a finished job; it tells by a digest what its parts were computed from."""
+    """Name the folder of a finished job, with a digest of everything its parts were computed from."""
     depends = {
         "columns": [(c.folder, c.shape, c.dtype, c.fingerprint) for c in image_columns(job)],
         "batch_size": work.manifest.batch_size,

@@ -1,50 +1,138 @@
-"""What a pass has to do: which rows are new, which parts are missing, how much room they take."""
+"""What a pass has to do: the rows that are new, the parts that are missing, and the room they take."""
 
 from __future__ import annotations
 
-import hashlib
+import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from img2prompt_cache.cache.manifest import EXTRA_NAME, Column, Manifest, Part
-from img2prompt_cache.cache.parts import read_text
-from img2prompt_cache.cache.reader import ROW_COLUMNS
-from img2prompt_cache.errors import UsageError
-from img2prompt_cache.extraction.work import Slice
+from img2prompt_cache.cache.manifest import Column, Manifest
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.cache.virtual import recall
+from img2prompt_cache.cache.writer import open_manifest
+from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.extraction.listing import digest_of, extra_columns, fresh_rows, is_digest_of
+from img2prompt_cache.extraction.report import Plan
+from img2prompt_cache.extraction.request import ExtractConfig, backbones_of, choose_columns
+from img2prompt_cache.extraction.work import Job, OpenSources, Pass
+from img2prompt_cache.models.loader import Models
+from img2prompt_cache.progress import Callback, ignore, note
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from img2prompt_cache.sources.base import Listing, Source
 
+BATCH_SIZE = 32
 LEAST_PART_ROWS, MOST_PART_ROWS = 1024, 16384
 PARTS = 4096
 _TEXT_BYTES_PER_ROW = 320
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One part to work on.
+def prepare(
+    folder: Path, source: Source, listing: Listing, config: ExtractConfig, tell: Callback = ignore
+) -> tuple[Pass, Models]:
+    """Settle what a pass has to do, with every column that is wanted declared.
 
-    Attributes
+    Parameters
     ----------
-    number, start, stop : int
-        The part and its rows.
-    source : int
-        Which of the manifest's sources its images come from.
-    columns : tuple of Column
-        What it lacks, in the manifest's order.
-    """
+    folder, source, config, tell
+        As for `run_pass`. The cache must be locked.
+    listing : Listing
+        Of the source.
 
-    number: int
-    start: int
-    stop: int
-    source: int
-    columns: tuple[Column, ...]
+    Returns
+    -------
+    Pass
+        Its manifest is not saved yet.
+    Models
+        Those of new columns are loaded.
+    """
+    pa.default_memory_pool().release_unused()  # Arrow would keep what listing took
+    manifest = open_manifest(folder)
+    if manifest is None:
+        backbones, encoder, preset = choose_columns(config)
+        encoders: tuple[str, ...] = (encoder,)
+        if preset is not None:
+            note(tell, f"preset {preset['name']}: {preset['reason']}")
+        manifest = _empty(config, listing, preset)
+    else:
+        backbones = config.backbones or backbones_of(manifest)
+        known = tuple(c.spec for c in manifest.of_kind("targets"))
+        encoders = (config.encoder,) if config.encoder else known
+    manifest, number = _with_source(manifest, source, tell)
+    fresh, listed = _fresh(folder, manifest, listing, number, tell)
+    models = config.make_models()
+    manifest = models.declare(manifest, backbones, encoders, tell)
+    work = Pass(
+        folder=folder,
+        manifest=manifest,
+        fresh=fresh,
+        first=manifest.rows,
+        source=number,
+        summary=listing.summary,
+        jobs=tuple(find_jobs(folder, manifest, len(fresh), number)),
+        listed=listed,
+        sources=OpenSources(manifest.sources, {number: source}),
+    )
+    return work, models
+
+
+def _empty(config: ExtractConfig, listing: Listing, preset: dict[str, str] | None) -> Manifest:
+    return Manifest(
+        part_rows=config.part_rows or choose_part_rows(len(listing.table)),
+        batch_size=config.batch_size or BATCH_SIZE,
+        columns=(Column("rows", "", "rows", (), "text", {}),),
+        preset=preset,
+        extra=extra_columns(listing.table),
+    )
+
+
+def _with_source(manifest: Manifest, source: Source, tell: Callback) -> tuple[Manifest, int]:
+    """Find the source among those of the cache, or add it; give its number."""
+    entry = {**source.settings, "root": str(source.root.resolve())}
+    roots = [known["root"] for known in manifest.sources]
+    number = roots.index(entry["root"]) if entry["root"] in roots else None
+    if number is None:
+        moved = [
+            i
+            for i, root in enumerate(roots)
+            if Path(root).name == source.root.name and not Path(root).exists()
+        ]
+        if len(moved) == 1:
+            number = moved[0]
+            note(tell, f"the source {roots[number]} is taken to have moved to {entry['root']}")
+    if number is None:
+        return replace(manifest, sources=(*manifest.sources, entry)), len(manifest.sources)
+    sources = (*manifest.sources[:number], entry, *manifest.sources[number + 1 :])
+    return replace(manifest, sources=sources), number
+
+
+def _fresh(
+    folder: Path, manifest: Manifest, listing: Listing, number: int, tell: Callback
+) -> tuple[pa.Table, str]:
+    """The rows of the listing that are not cached yet, and its digest unless prompts have changed."""
+    digest = digest_of(listing.table)
+    if not manifest.rows:
+        return listing.table, digest
+    cache = Cache(folder)
+    cache.require_undamaged([manifest.columns[0]])
+    match (recall(folder) or {}).get("listed"):
+        case [known, kept] if known == number and is_digest_of(kept, digest, listing.table):
+            return listing.table[:0], digest
+    parts = manifest.columns[0].parts
+    origin = np.repeat([part.source for part in parts], [part.stop - part.start for part in parts])
+    fresh, changed = fresh_rows(listing.table, cache.table("imgId", "prompt"), origin, number)
+    if changed:
+        note(
+            tell,
+            f"{changed} prompts differ from the cached ones, which stay; make a new cache to take the "
+            "new ones",
+        )
+    return fresh, "" if changed else digest
 
 
 def find_jobs(folder: Path, manifest: Manifest, fresh: int, source: int) -> list[Job]:
@@ -67,13 +155,13 @@ def find_jobs(folder: Path, manifest: Manifest, fresh: int, source: int) -> list
         edges.append((start, min(start + manifest.part_rows, manifest.rows + fresh), source))
     jobs = []
     for number, (start, stop, origin) in enumerate(edges):
-        lacking = tuple(c for c in manifest.columns if not _whole(folder, c, number))
+        lacking = tuple(c for c in manifest.columns if not _has_part(folder, c, number))
         if lacking:
             jobs.append(Job(number, start, stop, origin, lacking))
     return jobs
 
 
-def _whole(folder: Path, column: Column, number: int) -> bool:
+def _has_part(folder: Path, column: Column, number: int) -> bool:
     if number >= len(column.parts):
         return False
     part = column.parts[number]
@@ -81,6 +169,29 @@ def _whole(folder: Path, column: Column, number: int) -> bool:
         return (folder / part.file).stat().st_size == part.bytes
     except OSError:
         return False
+
+
+def choose_part_rows(rows: int) -> int:
+    """Choose how many rows a part of a new cache has: more for a big source, so that there are few files.
+
+    1,024 up to four million rows, then doubled until 4,096 parts are enough, up to 16,384.
+    """
+    size = LEAST_PART_ROWS
+    while size < MOST_PART_ROWS and size * PARTS < rows:
+        size *= 2
+    return size
+
+
+def plan_of(work: Pass) -> Plan:
+    """Say what a pass is going to do."""
+    return Plan(
+        rows=work.first + len(work.fresh),
+        fresh=len(work.fresh),
+        work=sum(job.stop - job.start for job in work.jobs),
+        columns=tuple(dict.fromkeys(column.folder for job in work.jobs for column in job.columns)),
+        bytes=bytes_needed(work.jobs),
+        summary=work.summary,
+    )
 
 
 def bytes_needed(jobs: Iterable[Job]) -> int:
@@ -95,122 +206,17 @@ def bytes_needed(jobs: Iterable[Job]) -> int:
     return total
 
 
-def fresh_rows(
-    table: pa.Table, cached: pa.Table, origin: NDArray[np.int64], source: int
-) -> tuple[pa.Table, int]:
-    """Pick the rows of a listing that are not cached yet.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        The listing.
-    cached : pyarrow.Table
-        `imgId` and `prompt` of every cached row.
-    origin : numpy.ndarray, int64, shape (cached rows,)
-        Which source each came from.
-    source : int
-        Which source was listed.
-
-    Returns
-    -------
-    fresh : pyarrow.Table
-        In the listing's order.
-    changed : int
-        Cached rows whose prompt reads otherwise in the listing now.
+def require_room(folder: Path, plan: Plan) -> None:
+    """Refuse to begin what cannot end.
 
     Raises
     ------
-    UsageError
-        If an imgId is cached already from another source.
+    Img2PromptError
+        If the disk has less room than the new parts take.
     """
-    if not len(cached):
-        return table, 0
-    at = pc.index_in(table["imgId"], value_set=cached["imgId"].cast(table.schema.field("imgId").type))
-    known = at.drop_null().to_numpy()
-    strangers = known[origin[known] != source]
-    if len(strangers):
-        img_id = cached["imgId"][int(strangers[0])].as_py()
-        raise UsageError(
-            f"imgId {img_id!r} is cached already from another source; give this source a cache of its own "
-            "with --cache"
+    free = shutil.disk_usage(folder).free
+    if plan.bytes > free:
+        raise Img2PromptError(
+            f"{folder} needs about {plan.bytes / 1e6:,.1f} MB more, and the disk has {free / 1e6:,.1f} MB "
+            "left; make room or name another folder with `cache`"
         )
-    prompts = table["prompt"].filter(pc.is_valid(at)).fill_null("")
-    changed = pc.sum(pc.not_equal(prompts, cached["prompt"].take(known).cast(prompts.type))).as_py() or 0
-    return table.filter(pc.is_null(at)), changed
-
-
-def digest_of(table: pa.Table) -> str:
-    """Tell listings apart: SHA-256 over what a listing holds, 64 hex digits."""
-    digest = hashlib.sha256(table.schema.to_string().encode())
-    for column in table.columns:
-        for chunk in column.chunks:
-            digest.update(f"{len(chunk)} {chunk.offset}".encode())
-            for buffer in chunk.buffers():
-                if buffer is not None:
-                    digest.update(buffer)
-    return digest.hexdigest()
-
-
-def choose_part_rows(rows: int) -> int:
-    """Choose how many rows a part of a new cache has: more for a big source, so that there are few files.
-
-    1,024 up to four million rows, then doubled until 4,096 parts are enough, up to 16,384.
-    """
-    size = LEAST_PART_ROWS
-    while size < MOST_PART_ROWS and size * PARTS < rows:
-        size *= 2
-    return size
-
-
-def extra_columns(table: pa.Table) -> tuple[str, ...]:
-    """Name the columns of the user's own table that can be kept under their names."""
-    return tuple(
-        name
-        for name in table.column_names
-        if name not in ROW_COLUMNS and EXTRA_NAME.fullmatch(name) is not None
-    )
-
-
-def slice_of(job: Job, fresh: pa.Table, first: int, extra: tuple[str, ...]) -> Slice:
-    """Take the rows of a job out of the rows to be added.
-
-    Parameters
-    ----------
-    job : Job
-        With `start` ≥ `first`.
-    fresh : pyarrow.Table
-        From `fresh_rows`.
-    first : int
-        The row its first row becomes.
-    extra : tuple of str
-        Columns of the user's own that the cache keeps; empty text where this source lacks one.
-    """
-    piece = fresh.slice(job.start - first, job.stop - job.start)
-    text = {name: piece[name].fill_null("").to_pylist() for name in ("imgId", "uri", "prompt")}
-    for name in extra:
-        has = name in piece.column_names
-        text[name] = piece[name].fill_null("").to_pylist() if has else [""] * len(piece)
-    return Slice(job.number, job.start, text)
-
-
-def cached_slice(folder: Path, job: Job, part: Part) -> Slice:
-    """Read the rows of a job back from their part."""
-    return Slice(
-        job.number,
-        job.start,
-        dict(
-            read_text(
-                folder / part.file, ["imgId", "uri", "prompt", "sha256", "status"], job.stop - job.start
-            )
-        ),
-    )
-
-
-def first_occurrences(prompts: pa.ChunkedArray) -> NDArray[np.int64]:
-    """For every row, the first row with the same prompt: int64, shape (rows,)."""
-    chunks = [chunk.indices.to_numpy() for chunk in prompts.dictionary_encode().chunks]
-    codes = np.concatenate([np.empty(0, np.int32), *chunks])
-    first = np.empty(codes.max(initial=-1) + 1, np.int64)
-    first[codes[::-1]] = np.arange(len(codes))[::-1]  # the last to be written is the first there is
-    same: NDArray[np.int64] = first[codes]
-    return same

@@ -1,4 +1,4 @@
-"""Repair: damaged parts are computed anew from the source, and taken only if they come out as they were."""
+"""Repair: damaged parts are computed again from the source, and kept only if they have their old bytes."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from img2prompt_cache.cache.manifest import Column, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.parts import read_text
-from img2prompt_cache.cache.reader import OK, ROW_COLUMNS, Cache, Damage, extra_dataset
+from img2prompt_cache.cache.reader import OK, Cache, Damage
 from img2prompt_cache.cache.virtual import build_view, view_is_current
 from img2prompt_cache.cache.writer import REDO, writing
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.extraction.clock import Clock
-from img2prompt_cache.extraction.plan import Job, first_occurrences, slice_of
-from img2prompt_cache.extraction.redo import Redo, only, patch_part, read_rows
-from img2prompt_cache.extraction.request import ExtractConfig
-from img2prompt_cache.extraction.targets import Earlier, compute_targets
+from img2prompt_cache.extraction.lost_rows import LostRows
+from img2prompt_cache.extraction.recompute import Recompute, keep_only, patch_part, read_rows
+from img2prompt_cache.extraction.targets import CachedTargets, TargetWorker, first_occurrences
+from img2prompt_cache.extraction.work import Job, OpenSources, Slice, slice_of
 from img2prompt_cache.files import hash_file, sync_folder
-from img2prompt_cache.progress import Progress, unseen
+from img2prompt_cache.models.loader import Models
+from img2prompt_cache.progress import Callback, ignore, task
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +47,19 @@ class Repaired:
     left: tuple[Damage, ...]
 
 
-def repair(folder: Path, config: ExtractConfig, progress: Progress = unseen) -> Repaired:
-    """Re-hash every part of a cache and compute anew, from the source, those that are damaged.
+def repair(cache: str | Path | Cache, *, device: str = "auto", tell: Callback = ignore) -> Repaired:
+    """Re-hash every part of a cache and compute those that are damaged again from the source.
 
     The manifest stays as it is: a part is put in place only if its hash is the one recorded.
 
     Parameters
     ----------
-    folder : pathlib.Path
-        The cache.
-    config : ExtractConfig
-        Says which device computes.
-    progress : Progress
-        Shows how many of the damaged parts are done.
+    cache : str, pathlib.Path or Cache
+        The cache, or its folder.
+    device : str
+        Which device computes: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    tell : callable
+        Takes the steps of the task ``"repair"``: damaged parts that were tried.
 
     Returns
     -------
@@ -67,15 +72,16 @@ def repair(folder: Path, config: ExtractConfig, progress: Progress = unseen) -> 
     Img2PromptError
         If it is being written, or its manifest is damaged.
     """
+    folder = cache.folder if isinstance(cache, Cache) else Path(cache)
     load_manifest(folder)  # `writing` would make the folder
     with writing(folder):
         manifest = load_manifest(folder)
         damaged = {damage.file: damage.reason for damage in Cache(folder).verify()}
         left: dict[str, str] = {}
         if damaged:
-            redo = Redo(folder, config.make_models())
-            with progress("repair", len(damaged)) as advance:
-                _Repair(redo, manifest, damaged, advance, left).run()
+            recompute = Recompute(folder, Models(device=device), OpenSources(manifest.sources))
+            with task(tell, "repair", len(damaged)) as advance:
+                _Repair(recompute, manifest, damaged, advance, left).run()
         if not view_is_current(folder):
             build_view(folder, manifest)
     return Repaired(
@@ -88,7 +94,7 @@ def repair(folder: Path, config: ExtractConfig, progress: Progress = unseen) -> 
 class _Repair:
     """The damaged parts of a cache: rows first, since all else is computed from them."""
 
-    redo: Redo
+    recompute: Recompute
     manifest: Manifest
     damaged: dict[str, str]
     advance: Callable[[int], None]
@@ -96,25 +102,24 @@ class _Repair:
 
     def run(self) -> None:
         rows = self.manifest.columns[0]
-        known = {
-            name
-            for number, part in enumerate(rows.parts)
-            if part.file not in self.damaged
-            for name in read_rows(self.redo.folder, self.manifest, number)["imgId"]
-        }
-        for number, part in enumerate(rows.parts):
-            if part.file in self.damaged:
-                with self._attempt([part]):
-                    known.update(self._rows(number, part, known))
+        self._restore_rows()
         for number in range(len(rows.parts)):
             for group in self._groups(number):
                 with self._attempt([column.parts[number] for column in group]):
                     self._images(number, group)
-        for column in self.manifest.of_kind("targets"):
-            for number, part in enumerate(column.parts):
-                if part.file in self.damaged:
-                    with self._attempt([part]):
-                        self._targets(number, column, part)
+        targets = self.manifest.of_kind("targets")
+        if any(part.file in self.damaged for column in targets for part in column.parts):
+            # Targets depend on the prompts of all parts before, so they end where rows are lost.
+            readable = next(
+                (n for n, part in enumerate(rows.parts) if part.file in self.left), len(rows.parts)
+            )
+            worker = TargetWorker(CachedTargets(self.recompute.folder), self._same_prompts(readable))
+            for column in targets:
+                for number, part in enumerate(column.parts):
+                    if part.file in self.damaged:
+                        with self._attempt([part]):
+                            self._require_rows(min(number, readable))
+                            self._targets(number, column, worker)
 
     @contextmanager
     def _attempt(self, parts: list[Part]) -> Iterator[None]:
@@ -124,34 +129,40 @@ class _Repair:
         except Img2PromptError as error:
             self.left.update((part.file, str(error)) for part in parts if part.file not in self.left)
         finally:
-            shutil.rmtree(self.redo.folder / REDO, ignore_errors=True)
+            shutil.rmtree(self.recompute.folder / REDO, ignore_errors=True)
             self.advance(len(parts))
 
-    def _rows(self, number: int, part: Part, known: set[str]) -> list[str]:
-        """Derive the rows of a part from the listing of its source; give their ids."""
-        listed = self.redo.source(self.manifest, part.source).list().table
-        order = {name: row for row, name in enumerate(listed["imgId"].to_pylist())}
-        free = [name for name in order if name not in known]
-        low, high = (
-            order.get(name, end) for name, end in zip(self._beside(number), (-1, len(order)), strict=True)
-        )
-        between = [name for name in free if low < order[name] < high]
-        damaged, size = self.redo.folder / part.file, part.stop - part.start
-        salvaged = _salvage(damaged, ["imgId"], size)
-        why = f"the source has {len(free)} rows that are not in other parts, and this one had {size}"
-        for ids in _candidates([between, free], salvaged.get("imgId", []), size):
+    def _restore_rows(self) -> None:
+        """Derive the damaged parts of `rows` from the listings of their sources."""
+        parts = self.manifest.columns[0].parts
+        whole = (number for number, part in enumerate(parts) if part.file not in self.damaged)
+        known = {name for number in whole for name in self._text(number)["imgId"]}
+        lost: dict[int, LostRows] = {}
+        for number, part in enumerate(parts):
+            if part.file in self.damaged:
+                with self._attempt([part]):
+                    if part.source not in lost:
+                        lost[part.source] = LostRows(self.recompute.sources[part.source].list().table, known)
+                    known.update(self._rows(number, part, lost[part.source]))
+
+    def _rows(self, number: int, part: Part, lost: LostRows) -> list[str]:
+        """Restore one part of `rows`; give its ids."""
+        damaged, size = self.recompute.folder / part.file, part.stop - part.start
+        salvaged = _salvage(damaged, ["imgId"], size).get("imgId", [])
+        why = ""
+        for ids, listed in lost.candidates(size, *self._beside(number), salvaged):
             job = Job(number, part.start, part.stop, part.source, ())
-            rows = slice_of(job, listed.take([order[name] for name in ids]), part.start, self.manifest.extra)
-            made = self.redo.compute(
-                self.manifest, number, [self.manifest.columns[0]], rows, self._place("rows")
-            )
-            path = self._place("rows") / made["rows"].file
-            if self._take(part, path, []):
+            rows = slice_of(job, listed, part.start, self.manifest.extra)
+            place = self._place("rows")
+            made = self.recompute.compute(self.manifest, rows, [self.manifest.columns[0]], place)
+            path = place / made["rows"].file
+            if self._put(part, path, []):
                 return ids
-            names = [*ROW_COLUMNS, *map(extra_dataset, self.manifest.extra)]
+            names = list(self.manifest.row_datasets.values())
             was, now = _salvage(damaged, names, size), read_text(path, names, size)
             changed = [name for name in names if was and was[name] != now[name]]
             why = f"the source has changed since{', in ' if changed else ''}{', '.join(changed)}"
+        why = why or f"the source has {len(lost)} rows that are not in other parts, and this one had {size}"
         raise Img2PromptError(f"{why}; bring it back from a copy, or make a new cache")
 
     def _beside(self, number: int) -> tuple[str, str]:
@@ -161,7 +172,7 @@ class _Repair:
         for side, (other, row) in enumerate(((number - 1, -1), (number + 1, 0))):
             if 0 <= other < len(parts) and parts[other].source == parts[number].source:
                 size = parts[other].stop - parts[other].start
-                found = _salvage(self.redo.folder / parts[other].file, ["imgId"], size)
+                found = _salvage(self.recompute.folder / parts[other].file, ["imgId"], size)
                 names[side] = found["imgId"][row] if found else ""
         return names[0], names[1]
 
@@ -175,7 +186,7 @@ class _Repair:
             if part.file in self.damaged:
                 try:
                     self._require_rows(number)
-                    self.redo.models.backbone(column)
+                    self.recompute.models.backbone(column)
                 except Img2PromptError as error:
                     self.left[part.file] = str(error)
                     self.advance(1)
@@ -186,14 +197,14 @@ class _Repair:
     def _images(self, number: int, columns: list[Column]) -> None:
         """Go through the batches these parts were made in: those of the first pass, then those of retries."""
         first = columns[0].parts[number]
-        text = read_rows(self.redo.folder, self.manifest, number)
+        text = self._text(number)
         late = {row for rows in first.retried for row in rows}
         good = {first.start + i for i, status in enumerate(text["status"]) if status == OK}
         turns = [tuple(sorted(good - late - {*first.missing})), *first.retried]
         made = []
         for turn, rows in enumerate(turns):
-            wanted = only(self.manifest, number, text, rows)
-            made.append(self.redo.compute(self.manifest, number, columns, wanted, self._place(str(turn))))
+            wanted = keep_only(self.manifest, number, text, rows)
+            made.append(self.recompute.compute(self.manifest, wanted, columns, self._place(str(turn))))
         gone = sorted({row for parts in made for part in parts.values() for row in part.missing})
         for column in columns:
             part = column.parts[number]
@@ -201,7 +212,7 @@ class _Repair:
                 (self._place(str(turn)) / parts[column.folder].file, [row - part.start for row in rows])
                 for turn, (parts, rows) in enumerate(zip(made, turns, strict=True))
             ]
-            if self._take(part, base[0], retried):
+            if self._put(part, base[0], retried):
                 continue
             if gone:
                 name = text["imgId"][gone[0] - part.start]
@@ -210,23 +221,17 @@ class _Repair:
                 why = "this machine computes other values than the one it was made on"
             self.left[part.file] = f"{why}; {_ANEW}"
 
-    def _targets(self, number: int, column: Column, part: Part) -> None:
-        prompts: list[str] = []
-        for earlier in range(number + 1):
-            self._require_rows(earlier)
-            prompts += read_rows(self.redo.folder, self.manifest, earlier)["prompt"]
-        made = compute_targets(
-            number,
-            part.start,
-            prompts[part.start :],
-            first_occurrences(pa.chunked_array([pa.array(prompts, pa.large_string())])),
-            column,
-            self.redo.models.encoder(column),
-            Earlier(self.redo.folder),
-            self._place("targets"),
-            Clock(),
-        )
-        if not self._take(part, self._place("targets") / made.file, []):
+    def _same_prompts(self, readable: int) -> NDArray[np.int64]:
+        """For every row of the first `readable` parts, the first row with the same prompt."""
+        texts = [pa.array(self._text(number)["prompt"], pa.large_string()) for number in range(readable)]
+        return first_occurrences(pa.chunked_array(texts, pa.large_string()))
+
+    def _targets(self, number: int, column: Column, worker: TargetWorker) -> None:
+        part = column.parts[number]
+        rows = Slice(number, part.start, self._text(number))
+        encoder = self.recompute.models.encoder(column)
+        made = worker.compute(rows, column, encoder, self._place("targets"))
+        if not self._put(part, self._place("targets") / made.file, []):
             raise Img2PromptError(f"this machine computes other values than the one it was made on; {_ANEW}")
 
     def _require_rows(self, number: int) -> None:
@@ -234,7 +239,7 @@ class _Repair:
         if file in self.left:
             raise Img2PromptError(f"it is computed from {file}, which is damaged")
 
-    def _take(self, part: Part, made: Path, patches: list[tuple[Path, list[int]]]) -> bool:
+    def _put(self, part: Part, made: Path, patches: list[tuple[Path, list[int]]]) -> bool:
         """Put a part in place if it is, byte for byte, the one that the manifest records."""
         if part.retried:
             whole = self._place("whole") / made.name
@@ -242,7 +247,7 @@ class _Repair:
             made = whole
         if hash_file(made) != part.sha256:
             return False
-        target = self.redo.folder / part.file
+        target = self.recompute.folder / part.file
         if target.is_dir() and not target.is_symlink():
             raise Img2PromptError("a folder lies in its place; move it away and repair again")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -250,18 +255,11 @@ class _Repair:
         sync_folder(target.parent)
         return True
 
+    def _text(self, number: int) -> dict[str, list[str]]:
+        return read_rows(self.recompute.folder, self.manifest, number)
+
     def _place(self, name: str) -> Path:
-        return self.redo.folder / REDO / name
-
-
-def _candidates(free: list[list[str]], salvaged: list[str], size: int) -> Iterator[list[str]]:
-    """Guess which ids a part had: the first or last of those that are free, or those its file tells."""
-    tried: list[list[str]] = []
-    ends = [ids for names in free for ids in (names[:size], names[-size:])]
-    for ids in (*ends, salvaged):
-        if len(ids) == size and ids not in tried and {*ids} <= {*free[-1]}:
-            tried.append(ids)
-            yield ids
+        return self.recompute.folder / REDO / name
 
 
 def _salvage(path: Path, names: list[str], size: int) -> Mapping[str, list[str]]:
@@ -272,4 +270,4 @@ def _salvage(path: Path, names: list[str], size: int) -> Mapping[str, list[str]]
         return {}
 
 
-_ANEW = "to have it as it comes out now, delete the file and run extract"
+_ANEW = "to keep the values as they come out now, delete the file and run `extract()`"

@@ -1,9 +1,23 @@
-"""The watcher of a pass: told the plan before it, how it goes, and what came of it."""
+"""What a pass tells: its plan, where its time goes, and what the cache holds at its end."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from itertools import compress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from img2prompt_cache.cache.manifest import Manifest
+from img2prompt_cache.cache.manifest_file import load_manifest
+from img2prompt_cache.cache.parts import read_text
+from img2prompt_cache.cache.reader import FAILED
+from img2prompt_cache.cache.virtual import build_view, recall
 
 if TYPE_CHECKING:
     from img2prompt_cache.sources.base import Summary
@@ -11,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a pass is going to do, shown before the first batch.
+    """What a pass is going to do, told before the first batch.
 
     Attributes
     ----------
@@ -24,7 +38,7 @@ class Plan:
     columns : tuple of str
         Folders of the columns to be written.
     bytes : int
-        Room the new parts take, estimated.
+        Estimated size of the new parts.
     summary : Summary
         Of the source.
     """
@@ -35,6 +49,22 @@ class Plan:
     columns: tuple[str, ...]
     bytes: int
     summary: Summary
+
+    def __str__(self) -> str:
+        found = self.summary
+        lines = [
+            f"source: {found.pairs} pairs, {found.without_prompt} images without prompt, "
+            f"{found.without_image} prompts without image",
+            *(f"  {line}" for line in found.notes),
+        ]
+        if self.work:
+            lines.append(
+                f"plan: {self.work} of {self.rows} rows ({self.fresh} new), {self.bytes / 1e6:,.1f} MB, "
+                f"columns {', '.join(self.columns)}"
+            )
+        else:
+            lines.append(f"nothing to do: {self.rows} rows are cached")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +103,79 @@ class Report:
     stages: dict[str, float]
 
 
-class Watcher(Protocol):
-    """Told how a pass goes."""
+@dataclass(slots=True)
+class Clock:
+    """Seconds of work in each stage of a pass, summed over threads."""
 
-    def note(self, message: str) -> None:
-        """Take a line worth saying."""
+    seconds: dict[str, float] = field(default_factory=dict)
 
-    def plan(self, plan: Plan) -> None:
-        """Take the plan, before the first batch."""
+    def charge(self, stage: str, seconds: float) -> None:
+        """Add seconds to a stage."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
-    def advance(self, rows: int) -> None:
-        """Take notice that `rows` more rows were done."""
+    def add(self, other: Clock) -> None:
+        """Add the seconds of another clock."""
+        for stage, seconds in other.seconds.items():
+            self.charge(stage, seconds)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Charge a stage with the time its block takes."""
+        started = time.perf_counter()
+        yield
+        self.charge(stage, time.perf_counter() - started)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the rows of a cache say, counted part by part so that they are never all in memory."""
+
+    failed: int = 0
+    identical: int = 0
+    without_prompt: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+def count_rows(folder: Path, listed: tuple[int, str]) -> Counts:
+    """Bring `cache.h5` up to date and count the rows of a cache.
+
+    Rows are read only if `cache.h5` does not hold the counts of the manifest as it is now.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The cache, locked.
+    listed : tuple of int and str
+        Number and digest of the listing that the cache holds every row of, to be kept in `cache.h5`.
+    """
+    known = recall(folder) or {}
+    counts = _recorded(known.get("counts"))
+    if counts is None or known.get("listed") != list(listed):
+        manifest = load_manifest(folder)
+        counts = counts or _count(folder, manifest)
+        build_view(folder, manifest, {"listed": listed, "counts": asdict(counts)})
+    return counts
+
+
+def _recorded(counts: Any) -> Counts | None:
+    with suppress(TypeError):
+        return Counts(**counts)
+    return None
+
+
+def _count(folder: Path, manifest: Manifest) -> Counts:
+    failed = without_prompt = 0
+    reasons: Counter[str] = Counter()
+    images = [np.empty(0, np.uint64)]
+    for part in manifest.columns[0].parts:
+        names = ["prompt", "sha256", "status", "reason"]
+        text = read_text(folder / part.file, names, part.stop - part.start)
+        good = [status != FAILED for status in text["status"]]
+        failed += good.count(False)
+        without_prompt += text["prompt"].count("")
+        reasons.update(filter(None, text["reason"]))
+        # 64 bits tell a billion images apart well enough to count them.
+        images.append(np.array([int(sha[:16], 16) for sha in compress(text["sha256"], good)], np.uint64))
+    hashes = np.concatenate(images)
+    identical = len(hashes) - len(np.unique(hashes))
+    return Counts(failed, identical, without_prompt, dict(reasons.most_common()))

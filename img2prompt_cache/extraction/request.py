@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
+from pathlib import Path
 
 from img2prompt_cache.cache.manifest import Manifest
-from img2prompt_cache.errors import unknown
+from img2prompt_cache.cache.writer import open_manifest
+from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.models.backbones.taps import Tap, split_spec
+from img2prompt_cache.models.devices import PRECISIONS
+from img2prompt_cache.models.encoders.prompts import CLEAN_RULES
 from img2prompt_cache.models.loader import Models
 from img2prompt_cache.models.specs import PRESETS
 from img2prompt_cache.models.weights.hub import choose_preset
+
+MAX_PART_ROWS, MAX_BATCH_SIZE = 1 << 20, 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,68 @@ class ExtractConfig:
         return Models(device=self.device, precision=self.precision, clean=self.clean, taps=self.taps)
 
 
+def check_config(config: ExtractConfig, folder: Path) -> None:
+    """Refuse unknown names, even those that would not be used, and what a cache that is there has settled.
+
+    Parameters
+    ----------
+    config : ExtractConfig
+    folder : pathlib.Path
+        The cache; it need not be there.
+
+    Raises
+    ------
+    UsageError
+        Naming the parameter.
+    """
+    known = (
+        ("preset", config.preset, ("auto", *PRESETS)),
+        ("precision", config.precision, PRECISIONS),
+        ("clean", config.clean or "none", tuple(CLEAN_RULES)),
+    )
+    for name, value, valid in known:
+        if value not in valid:
+            raise unknown(f"`{name}`", value, valid, parameter=name)
+    require_within("part_rows", config.part_rows, MAX_PART_ROWS)
+    require_within("batch_size", config.batch_size, MAX_BATCH_SIZE)
+    made = open_manifest(folder)
+    if made is None:
+        return
+    preset = None if config.preset == "auto" else config.preset
+    settled = (
+        ("preset", preset, (made.preset or {}).get("name", preset)),
+        ("part_rows", config.part_rows, made.part_rows),
+        ("batch_size", config.batch_size, made.batch_size),
+    )
+    for name, asked, kept in settled:
+        if asked not in (None, kept):
+            shown = f'"{asked}"' if isinstance(asked, str) else asked
+            raise UsageError(
+                f"`{name}={shown}`: {folder} was made with {kept}, which stays; make a new cache with "
+                "`cache`",
+                parameter=name,
+            )
+
+
+def require_within(name: str, value: int | None, most: int | None = None) -> None:
+    """Refuse a parameter that is no whole number from 1 to `most`; None is fine.
+
+    Raises
+    ------
+    UsageError
+        Naming the parameter.
+    """
+    if value is None:
+        return
+    limits = f"from 1 to {most}" if most else "of at least 1"
+    try:
+        fits = 1 <= operator.index(value) <= (most or value)
+    except TypeError:
+        fits = False
+    if not fits:
+        raise UsageError(f"`{name}` must be a whole number {limits}, not {value!r}", parameter=name)
+
+
 def choose_columns(config: ExtractConfig) -> tuple[tuple[str, ...], str, dict[str, str] | None]:
     """Settle which backbones and which encoder a new cache gets.
 
@@ -65,8 +134,6 @@ def choose_columns(config: ExtractConfig) -> tuple[tuple[str, ...], str, dict[st
     preset : dict or None
         ``{"name", "reason"}`` if a preset had a say.
     """
-    if config.preset not in ("auto", *PRESETS):
-        raise unknown("preset", config.preset, ("auto", *PRESETS))
     if config.backbones and config.encoder:
         return config.backbones, config.encoder, None
     name, reason = config.preset, "asked for"

@@ -1,20 +1,17 @@
-"""Retrying: rows that failed are read once more; what was good stays as it is, bit for bit."""
+"""Retry: rows that failed are read once more; what was good stays as it is, bit for bit."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from img2prompt_cache.cache.manifest import Column, Manifest, Part, part_file, revision_of
 from img2prompt_cache.cache.parts import read_text
 from img2prompt_cache.cache.reader import FAILED, OK, require_whole
 from img2prompt_cache.cache.writer import REDO, commit
-from img2prompt_cache.extraction.redo import Redo, only, patch_part, read_rows
-
-if TYPE_CHECKING:
-    from img2prompt_cache.extraction.report import Watcher
+from img2prompt_cache.extraction.recompute import Recompute, keep_only, patch_part, read_rows
+from img2prompt_cache.progress import Callback, ignore, note
 
 
 def find_retries(folder: Path, manifest: Manifest) -> dict[int, int]:
@@ -42,7 +39,7 @@ def _missing(manifest: Manifest, number: int) -> dict[tuple[int, ...], list[Colu
     return found
 
 
-def retry(manifest: Manifest, redo: Redo, watcher: Watcher) -> Manifest:
+def retry(manifest: Manifest, recompute: Recompute, tell: Callback = ignore) -> Manifest:
     """Read the rows that failed again and fill in those that are good now.
 
     A part that changes is written under a new name and recorded together with the others of its rows; then
@@ -52,8 +49,8 @@ def retry(manifest: Manifest, redo: Redo, watcher: Watcher) -> Manifest:
     ----------
     manifest : Manifest
         Of a locked cache.
-    redo : Redo
-    watcher : Watcher
+    recompute : Recompute
+    tell : callable
         Told how many rows there are, and how many are good now.
 
     Returns
@@ -66,47 +63,49 @@ def retry(manifest: Manifest, redo: Redo, watcher: Watcher) -> Manifest:
     Img2PromptError
         If a part that would be copied from is damaged.
     """
-    found = find_retries(redo.folder, manifest)
+    found = find_retries(recompute.folder, manifest)
     if not found:
-        watcher.note("no row failed, so there is none to try again")
+        note(tell, "no row failed, so there is none to try again")
         return manifest
-    watcher.note(f"trying {sum(found.values())} rows in {len(found)} parts again")
+    note(tell, f"trying {sum(found.values())} rows in {len(found)} parts again")
     for number in found:
         try:
-            revised = _retry(manifest, number, redo)
+            revised = _retry(manifest, number, recompute)
             if revised:
-                manifest = commit(redo.folder, manifest, revised)
+                manifest = commit(recompute.folder, manifest, revised)
         finally:
-            shutil.rmtree(redo.folder / REDO, ignore_errors=True)
-    left = sum(find_retries(redo.folder, manifest).values())
-    watcher.note(f"{sum(found.values()) - left} of them are good now")
+            shutil.rmtree(recompute.folder / REDO, ignore_errors=True)
+    left = sum(find_retries(recompute.folder, manifest).values())
+    note(tell, f"{sum(found.values()) - left} of them are good now")
     return manifest
 
 
-def _retry(manifest: Manifest, number: int, redo: Redo) -> list[tuple[Column, Part]]:
-    redone = redo.folder / REDO
-    text = read_rows(redo.folder, manifest, number)
+def _retry(manifest: Manifest, number: int, recompute: Recompute) -> list[tuple[Column, Part]]:
+    place = recompute.folder / REDO
+    text = read_rows(recompute.folder, manifest, number)
     first = manifest.columns[0].parts[number].start
     failed = [first + i for i, status in enumerate(text["status"]) if status == FAILED]
     revised: dict[str, Part] = {}
     if failed:
         columns = [c for c in manifest.columns if c.kind != "targets" and number < len(c.parts)]
-        rows = only(manifest, number, text, failed, changed=True)
-        done = redo.compute(manifest, number, columns, rows, redone / "failed")
-        status = read_text(redone / "failed" / done["rows"].file, ["status"], len(rows))["status"]
+        rows = keep_only(manifest, number, text, failed, changed=True)
+        done = recompute.compute(manifest, rows, columns, place / "failed")
+        status = read_text(place / "failed" / done["rows"].file, ["status"], len(rows))["status"]
         good = tuple(first + i for i, now in enumerate(status) if now == OK)
         for column in columns if good else ():
-            made = redone / "failed" / done[column.folder].file
-            revised[column.folder] = _revised(redo.folder, number, column.parts[number], column, made, good)
-    for number_of, (missing, columns) in enumerate(_missing(manifest, number).items()):
-        into = redone / f"missing-{number_of}"
-        done = redo.compute(manifest, number, columns, only(manifest, number, text, missing), into)
+            made = place / "failed" / done[column.folder].file
+            revised[column.folder] = _revised(
+                recompute.folder, number, column.parts[number], column, made, good
+            )
+    for group, (missing, columns) in enumerate(_missing(manifest, number).items()):
+        into = place / f"missing-{group}"
+        done = recompute.compute(manifest, keep_only(manifest, number, text, missing), columns, into)
         for column in columns:
             good = tuple(row for row in missing if row not in done[column.folder].missing)
             if good:
                 part = revised.get(column.folder, column.parts[number])
                 made = into / done[column.folder].file
-                revised[column.folder] = _revised(redo.folder, number, part, column, made, good)
+                revised[column.folder] = _revised(recompute.folder, number, part, column, made, good)
     return [(column, revised[column.folder]) for column in manifest.columns if column.folder in revised]
 
 

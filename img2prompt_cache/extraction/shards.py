@@ -11,16 +11,16 @@ from pathlib import Path
 from img2prompt_cache.cache.manifest_file import save_manifest
 from img2prompt_cache.cache.writer import writing
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.extraction.agenda import prepare
-from img2prompt_cache.extraction.clock import Clock
+from img2prompt_cache.extraction.compute import Worker
 from img2prompt_cache.extraction.engines.base import Parts, Staged, adopt_in_order
-from img2prompt_cache.extraction.extract import plan_of, require_room, run
-from img2prompt_cache.extraction.handover import is_staged, stage
-from img2prompt_cache.extraction.passes import Pass, Worker, load_pass, save_pass
-from img2prompt_cache.extraction.plan import Job
-from img2prompt_cache.extraction.report import Plan, Report, Watcher
+from img2prompt_cache.extraction.execute import execute
+from img2prompt_cache.extraction.handover import is_staged, load_pass, save_pass, stage
+from img2prompt_cache.extraction.plan import plan_of, prepare, require_room
+from img2prompt_cache.extraction.report import Clock, Report
 from img2prompt_cache.extraction.request import ExtractConfig, backbones_of
+from img2prompt_cache.extraction.work import Job, Pass
 from img2prompt_cache.models.loader import Models
+from img2prompt_cache.progress import Callback, Event, ignore, task
 from img2prompt_cache.sources.base import Source
 
 
@@ -57,12 +57,14 @@ def parse_shard(text: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise UsageError(f"--shard {text}: write i/n with i from 1 to n, for example 1/8")
+        raise UsageError(
+            f'`shard="{text}"`: write i/n with i from 1 to n, for example 1/8', parameter="shard"
+        )
     return int(found[1]), int(found[2])
 
 
 def extract_shard(
-    folder: Path, source: Source, config: ExtractConfig, watcher: Watcher, shard: tuple[int, int]
+    folder: Path, source: Source, config: ExtractConfig, shard: tuple[int, int], tell: Callback = ignore
 ) -> ShardReport:
     """Compute every n-th part of a pass and leave it for `finish`.
 
@@ -71,17 +73,19 @@ def extract_shard(
 
     Parameters
     ----------
-    folder, source, config, watcher
-        As for `extract`; the same for all shards.
+    folder, source, config
+        As for `run_pass`; the same for all shards.
     shard : tuple of int
         i and n, from `parse_shard`.
+    tell : callable
+        Takes notes, the `Plan` of this shard and the steps of the task ``"extract"``.
 
     Raises
     ------
     UsageError
         If the pass under way is another one.
     Img2PromptError
-        As `extract`.
+        As `run_pass`.
     """
     started = time.perf_counter()
     work = load_pass(folder)
@@ -89,30 +93,33 @@ def extract_shard(
         with writing(folder, wait=True):
             work = load_pass(folder)
             if work is None:
-                work, _ = prepare(folder, source, source.list(), config, watcher)
+                work, _ = prepare(folder, source, source.list(), config, tell)
                 require_room(folder, plan_of(work))
                 save_manifest(folder, work.manifest)
                 if work.jobs:
                     save_pass(work)
     _require_same(work, source, config)
     index, count = shard
-    mine = [job for job in work.jobs[index - 1 :: count] if not is_staged(work, job)]
+    mine = tuple(job for job in work.jobs[index - 1 :: count] if not is_staged(work, job))
     models, clock = config.make_models(), Clock()
     models.load(column for job in mine for column in job.columns if column.kind != "targets")
-    watcher.plan(_plan(work, mine))
-    worker = Worker(work, models)
-    for job in mine:
-        _stage(worker, job, watcher.advance, clock)
+    plan = plan_of(replace(work, jobs=mine))
+    tell(Event("plan", value=plan))
+    if mine:
+        with task(tell, "extract", plan.work) as advance:
+            worker = Worker(models.backbone, work.manifest.batch_size, on_batch=advance, clock=clock)
+            for job in mine:
+                _stage(work, job, worker)
     return ShardReport(
         parts=len(mine),
-        rows=sum(job.stop - job.start for job in mine),
+        rows=plan.work,
         left=sum(not is_staged(work, job) for job in work.jobs),
         seconds=time.perf_counter() - started,
         stages=dict(clock.seconds),
     )
 
 
-def finish(folder: Path, config: ExtractConfig, watcher: Watcher) -> Report:
+def finish(folder: Path, config: ExtractConfig, tell: Callback = ignore) -> Report:
     """Check what the shards of a pass left, record it in order and compute the targets.
 
     Killed anywhere, the same call goes on.
@@ -123,7 +130,8 @@ def finish(folder: Path, config: ExtractConfig, watcher: Watcher) -> Report:
         The cache.
     config : ExtractConfig
         Its device is the target encoder's.
-    watcher : Watcher
+    tell : callable
+        As for `run_pass`.
 
     Raises
     ------
@@ -134,7 +142,7 @@ def finish(folder: Path, config: ExtractConfig, watcher: Watcher) -> Report:
     """
     started = time.perf_counter()
     if load_pass(folder) is None:
-        raise UsageError(f"no shards to finish in {folder}; run `img2prompt-cache extract --shard i/n` first")
+        raise UsageError(f"no shards to finish in {folder}; run `extract()` with `shard` first")
     with writing(folder):
         work = load_pass(folder)
         if work is None:
@@ -143,9 +151,9 @@ def finish(folder: Path, config: ExtractConfig, watcher: Watcher) -> Report:
         if left:
             raise Img2PromptError(
                 f"{len(left)} parts are not computed yet, the first of them {left[0].number}; run the shards "
-                "that have not ended well again, then --finish"
+                "that have not ended well again, then `finish=True`"
             )
-        return run(work, config.make_models(), _Staged(), watcher, started)
+        return execute(work, config.make_models(), _Staged(), tell, started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +174,8 @@ def _require_same(work: Pass, source: Source, config: ExtractConfig) -> None:
     root = work.manifest.sources[work.source]["root"]
     if str(source.root.resolve()) != root:
         raise UsageError(
-            f"a pass over {root} is under way in {work.folder}; end it with `img2prompt-cache extract "
-            "--finish` before another source is taken in"
+            f"a pass over {root} is under way in {work.folder}; end it with `finish=True` "
+            "before another source is taken in"
         )
     wanted = [*config.backbones, *([config.encoder] if config.encoder else [])]
     declared = {column.spec for column in work.manifest.columns}
@@ -175,20 +183,16 @@ def _require_same(work: Pass, source: Source, config: ExtractConfig) -> None:
     if strangers:
         raise UsageError(
             f"the pass under way in {work.folder} does not have {strangers[0]}; every shard names the same "
-            "backbones. End it with `img2prompt-cache extract --finish`, then add the new one"
+            "backbones. End it with `finish=True`, then add the new one"
         )
     encoders = [config.encoder] if config.encoder else []
     backbones = config.backbones or backbones_of(work.manifest)
     if config.make_models().declare(work.manifest, backbones, encoders) != work.manifest:
         raise UsageError(
             f"the pass under way in {work.folder} keeps other columns of its backbones; every shard names "
-            "the same. End it with `img2prompt-cache extract --finish`, then add the new ones"
+            "the same. End it with `finish=True`, then add the new ones"
         )
 
 
-def _plan(work: Pass, mine: list[Job]) -> Plan:
-    return plan_of(replace(work, jobs=tuple(mine)))
-
-
-def _stage(worker: Worker, job: Job, advance: Callable[[int], None], clock: Clock) -> None:
-    stage(worker.work, job, lambda home: worker.compute(job, home, advance, clock))
+def _stage(work: Pass, job: Job, worker: Worker) -> None:
+    stage(work, job, lambda folder: worker.compute_job(work, job, folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,15 +11,28 @@ import numpy as np
 from img2prompt_cache.cache.manifest import Column, Part, part_file
 from img2prompt_cache.cache.parts import PartFile
 from img2prompt_cache.cache.reader import gather, require_whole
-from img2prompt_cache.extraction.clock import Clock
+from img2prompt_cache.extraction.report import Clock
+from img2prompt_cache.extraction.work import Slice
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from img2prompt_cache.models.encoders.base import Encoder
 
 
-class Earlier:
+def first_occurrences(prompts: pa.ChunkedArray) -> NDArray[np.int64]:
+    """For every row, the first row with the same prompt: int64, shape (rows,)."""
+    chunks = [chunk.indices.to_numpy() for chunk in prompts.dictionary_encode().chunks]
+    codes = np.concatenate([np.empty(0, np.int32), *chunks])
+    first = np.empty(codes.max(initial=-1) + 1, np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]  # the last to be written is the first there is
+    same: NDArray[np.int64] = first[codes]
+    return same
+
+
+@dataclass(frozen=True, slots=True)
+class CachedTargets:
     """Reads what a cache holds; each part is checked against its hash before it is first used.
 
     Parameters
@@ -27,9 +41,8 @@ class Earlier:
         The cache's folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._checked: set[str] = set()
+    folder: Path
+    _checked: set[str] = field(default_factory=set, init=False)
 
     def values(self, column: Column, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Read rows of a numeric column: float32, shape (len(rows), *column.shape).
@@ -46,66 +59,63 @@ class Earlier:
         return gather(self.folder, column, rows)
 
 
-def compute_targets(
-    number: int,
-    start: int,
-    prompts: list[str],
-    first: NDArray[np.int64],
-    column: Column,
-    encoder: Encoder,
-    earlier: Earlier,
-    folder: Path,
-    clock: Clock,
-) -> Part:
-    """Encode the prompts of one part.
+@dataclass(frozen=True, slots=True)
+class TargetWorker:
+    """Encodes the prompts of a cache part by part.
 
     A prompt that stood in an earlier part is copied from there, so what a part holds depends on the order of
     rows alone, not on where a pass was interrupted.
 
-    Parameters
+    Attributes
     ----------
-    number, start : int
-        The part and its first row.
-    prompts : list of str
-        Of its rows; empty where there is none, which gives a row of NaN.
+    cached : CachedTargets
+        Reads earlier parts.
     first : numpy.ndarray, int64, shape (rows of the cache,)
-        For every row, the first row with the same prompt.
-    column : Column
-        With every part before this one.
-    encoder : Encoder
-        Of the column.
-    earlier : Earlier
-        Reads them.
-    folder : pathlib.Path
-        Where the part is written: the cache's folder, or another.
+        From `first_occurrences`.
     clock : Clock
         Charged with the time.
-
-    Returns
-    -------
-    Part
-
-    Raises
-    ------
-    Img2PromptError
-        If an earlier part that is copied from is damaged.
     """
-    values = np.full((len(prompts), *column.shape), np.nan, np.float32)
-    source = first[start : start + len(prompts)]
-    here = source >= start
-    has = np.array([bool(prompt.strip()) for prompt in prompts], bool)
-    fresh = np.flatnonzero(has & (source == np.arange(start, start + len(prompts))))
-    with clock.timed(column.spec):
-        if len(fresh):
-            values[fresh] = encoder.encode([prompts[row] for row in fresh])
-    again = np.flatnonzero(has & here)
-    values[again] = values[source[again] - start]
-    before = np.flatnonzero(has & ~here)
-    if len(before):
-        values[before] = earlier.values(column, source[before])
-    name = part_file(column.folder, number)
-    with clock.timed("write"), PartFile(folder / name) as file:
-        file.create("values", values.shape, column.dtype)
-        file.write("values", 0, values)
-        size, sha256 = file.commit()
-    return Part(name, start, start + len(prompts), size, sha256)
+
+    cached: CachedTargets
+    first: NDArray[np.int64]
+    clock: Clock = field(default_factory=Clock)
+
+    def compute(self, rows: Slice, column: Column, encoder: Encoder, folder: Path) -> Part:
+        """Encode the prompts of one part and write them.
+
+        Parameters
+        ----------
+        rows : Slice
+            Those of the part. A row without a prompt gets NaN.
+        column : Column
+            With every part before this one.
+        encoder : Encoder
+            Of the column.
+        folder : pathlib.Path
+            Where the part is written: the cache's folder, or another.
+
+        Raises
+        ------
+        Img2PromptError
+            If an earlier part that is copied from is damaged.
+        """
+        prompts, start, stop = rows.text["prompt"], rows.start, rows.start + len(rows)
+        values = np.full((len(rows), *column.shape), np.nan, np.float32)
+        first = self.first[start:stop]
+        here = first >= start
+        has = np.array([bool(prompt.strip()) for prompt in prompts], bool)
+        fresh = np.flatnonzero(has & (first == np.arange(start, stop)))
+        with self.clock.timed(column.spec):
+            if len(fresh):
+                values[fresh] = encoder.encode([prompts[row] for row in fresh])
+        again = np.flatnonzero(has & here)
+        values[again] = values[first[again] - start]
+        before = np.flatnonzero(has & ~here)
+        if len(before):
+            values[before] = self.cached.values(column, first[before])
+        name = part_file(column.folder, rows.number)
+        with self.clock.timed("write"), PartFile(folder / name) as file:
+            file.create("values", values.shape, column.dtype)
+            file.write("values", 0, values)
+            size, sha256 = file.commit()
+        return Part(name, start, stop, size, sha256)

@@ -1,10 +1,20 @@
-"""Slices: the rows of one part, on their way to being cached."""
+"""What a pass works on: the rows of each part, the jobs that are left, and the sources of the images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from img2prompt_cache.cache.manifest import Column, Manifest, Part
+from img2prompt_cache.cache.parts import read_text
 from img2prompt_cache.cache.reader import OK
+from img2prompt_cache.sources import reopen_source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from img2prompt_cache.sources.base import Source, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +47,121 @@ class Slice:
     def was_good(self, row: int) -> bool:
         """Whether the image of a row could be used when it was cached."""
         return self.known and self.text["status"][row] == OK
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One part to work on.
+
+    Attributes
+    ----------
+    number, start, stop : int
+        The part and its rows.
+    source : int
+        Which of the manifest's sources its images come from.
+    columns : tuple of Column
+        What it lacks, in the manifest's order.
+    """
+
+    number: int
+    start: int
+    stop: int
+    source: int
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSources:
+    """The sources of a cache by their number in the manifest, each opened when it is first asked for.
+
+    Attributes
+    ----------
+    entries : tuple of dict
+        `Manifest.sources`.
+    opened : dict of int to Source
+        Those that are open.
+    """
+
+    entries: tuple[dict[str, str], ...]
+    opened: dict[int, Source] = field(default_factory=dict)
+
+    def __getitem__(self, number: int) -> Source:
+        if number not in self.opened:
+            self.opened[number] = reopen_source(self.entries[number])
+        return self.opened[number]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What everybody who works on a pass must agree on.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+        The cache.
+    manifest : Manifest
+        With every column that is wanted, and the parts that were there when the pass began.
+    fresh : pyarrow.Table
+        Rows to be added: `imgId`, `uri`, `prompt` and the user's own columns.
+    first : int
+        The row that the first of them becomes.
+    source : int
+        Which of the manifest's sources they come from.
+    summary : Summary
+        Of that source.
+    jobs : tuple of Job
+        The parts to be computed, in order.
+    listed : str
+        Digest of what the source listed; empty if some of it differs from what is cached.
+    sources : OpenSources
+        Those of the manifest.
+    """
+
+    folder: Path
+    manifest: Manifest
+    fresh: pa.Table
+    first: int
+    source: int
+    summary: Summary
+    jobs: tuple[Job, ...]
+    listed: str
+    sources: OpenSources
+
+    def rows(self, job: Job) -> Slice:
+        """Give the rows of a job: fresh ones, or cached ones that lack a column."""
+        if job.start < self.first:
+            return cached_slice(self.folder, job, self.manifest.columns[0].parts[job.number])
+        return slice_of(job, self.fresh, self.first, self.manifest.extra)
+
+
+def image_columns(job: Job) -> list[Column]:
+    """Name the columns of a job that a worker computes; targets are left to whoever records the parts."""
+    return [column for column in job.columns if column.kind != "targets"]
+
+
+def slice_of(job: Job, fresh: pa.Table, first: int, extra: tuple[str, ...]) -> Slice:
+    """Take the rows of a job out of the rows to be added.
+
+    Parameters
+    ----------
+    job : Job
+        With `start` ≥ `first`.
+    fresh : pyarrow.Table
+        From `listing.fresh_rows`.
+    first : int
+        The row its first row becomes.
+    extra : tuple of str
+        Columns of the user's own that the cache keeps; empty text where this source lacks one.
+    """
+    piece = fresh.slice(job.start - first, job.stop - job.start)
+    text = {name: piece[name].fill_null("").to_pylist() for name in ("imgId", "uri", "prompt")}
+    for name in extra:
+        has = name in piece.column_names
+        text[name] = piece[name].fill_null("").to_pylist() if has else [""] * len(piece)
+    return Slice(job.number, job.start, text)
+
+
+def cached_slice(folder: Path, job: Job, part: Part) -> Slice:
+    """Read the rows of a job back from their part."""
+    names = ["imgId", "uri", "prompt", "sha256", "status"]
+    return Slice(job.number, job.start, dict(read_text(folder / part.file, names, job.stop - job.start)))

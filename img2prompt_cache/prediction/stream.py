@@ -98,7 +98,7 @@ def predict_images(
             found: dict[str, NDArray[np.float32]] = {}
             bad: dict[str, str] = {}
             for row, image in enumerate(batch.images, batch.first):
-                vector = known.get(image.twin if image.twin >= 0 else row)
+                vector = known.get(image.duplicate_of if image.duplicate_of >= 0 else row)
                 if image.reason or vector is None:
                     bad[ids[row]] = image.reason or "its features are not finite, or too large for float16"
                 else:

@@ -25,7 +25,7 @@ from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.cache.writer import writing
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.extraction.targets import Earlier
+from img2prompt_cache.extraction.targets import CachedTargets
 from kit import Log, Tiny, make_source, paint, parts_of, run_cli
 
 
@@ -197,7 +197,7 @@ def test_a_folder_that_is_read_only(made: Path, open_path: Path) -> None:
 
 
 class Meddling(Log):
-    """A watcher that does something to the source once the first batch is done."""
+    """Does something to the source once the first batch is done."""
 
     def __init__(self, act: object) -> None:
         super().__init__()
@@ -299,7 +299,7 @@ def test_targets_are_not_copied_from_a_part_that_changed(cache: Path, tiny: Tiny
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
-    reads = Earlier(cache)
+    reads = CachedTargets(cache)
     assert reads.values(targets, np.array([9, 22])).shape == (2, 16)
     with pytest.raises(Img2PromptError, match=r"00000\.h5 is damaged: its bytes have changed.*repair"):
         reads.values(targets, np.array([9, 3]))

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from img2prompt_cache.cache.manifest import Column, Part, column_folder
-from img2prompt_cache.extraction.clock import Clock
-from img2prompt_cache.extraction.compute import compute_part
+from img2prompt_cache.extraction.compute import Worker
 from img2prompt_cache.extraction.work import Slice
 from img2prompt_cache.files import hash_file
 from img2prompt_cache.models.backbones import load_backbone
@@ -48,17 +47,9 @@ def compute(
     folder: Path, source: Source, backbones: dict[str, Backbone], batch_size: int = 3, lanes: int = 2
 ) -> list[tuple[Column, Part]]:
     advanced: list[int] = []
-    parts = compute_part(
-        slice_of(source),
-        [ROWS, *map(column, backbones.values())],
-        source,
-        backbones,
-        folder,
-        batch_size=batch_size,
-        on_batch=advanced.append,
-        clock=Clock(),
-        lanes=lanes,
-    )
+    worker = Worker(lambda column: backbones[column.spec], batch_size, lanes, advanced.append)
+    columns = [ROWS, *map(column, backbones.values())]
+    parts = worker.compute(slice_of(source), columns, source, folder)
     assert sum(advanced) == 7
     assert max(advanced) <= batch_size
     return parts
@@ -100,15 +91,7 @@ def test_after_an_error_nothing_has_its_name(
         raise KeyboardInterrupt
 
     columns = [ROWS, *map(column, backbones.values())]
+    worker = Worker(lambda column: backbones[column.spec], 3, on_batch=stop)
     with pytest.raises(KeyboardInterrupt):
-        compute_part(
-            slice_of(source),
-            columns,
-            source,
-            backbones,
-            tmp_path,
-            batch_size=3,
-            on_batch=stop,
-            clock=Clock(),
-        )
+        worker.compute(slice_of(source), columns, source, tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

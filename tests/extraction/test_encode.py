@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from img2prompt_cache.errors import ImageError
-from img2prompt_cache.extraction.clock import Clock
 from img2prompt_cache.extraction.encode import Image, encode_batches
+from img2prompt_cache.extraction.report import Clock
 from img2prompt_cache.extraction.work import Slice
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones import load_backbone
@@ -74,7 +74,7 @@ def read(
         assert batch.first == len(done)
         assert len(batch.images) == min(size, 10 - batch.first)
         done += batch.images
-        good = [i for i, image in enumerate(batch.images) if not image.reason and image.twin < 0]
+        good = [i for i, image in enumerate(batch.images) if not image.reason and image.duplicate_of < 0]
         assert batch.fresh == good
         assert set(batch.features) == (set(backbones) if good else set())
         for backbone in backbones.values() if good else ():
@@ -94,7 +94,7 @@ def test_every_image_is_read_once_and_encoded_or_given_a_reason(
     done = read(folder, backbones, size, lanes)
     assert torch.get_num_threads() == threads
     assert set(folder.read_counts.values()) == {1}
-    assert [image.twin for image in done] == [-1, -1, -1, -1, -1, -1, 0, 3, 0, 0]
+    assert [image.duplicate_of for image in done] == [-1, -1, -1, -1, -1, -1, 0, 3, 0, 0]
     assert [bool(image.reason) for image in done] == [n in (2, 3, 4, 7) for n in range(10)]
     assert (done[2].reason, done[7].reason) == ("empty", done[3].reason)
     assert "No such file" in done[4].reason
@@ -119,7 +119,7 @@ def test_rows_that_are_known_are_checked_against_what_they_were(
     assert [image.reason for image in done] == [
         changed if n in (5, 8) else "failed before" if status[n] == "failed" else "" for n in range(10)
     ]
-    assert [image.twin for image in done] == [-1] * 6 + [0, -1, -1, 0]
+    assert [image.duplicate_of for image in done] == [-1] * 6 + [0, -1, -1, 0]
 
 
 def test_work_is_charged_to_its_stage(folder: Folder, backbones: dict[str, Backbone]) -> None:

@@ -1,34 +1,80 @@
-"""What a pass decides before it begins."""
+"""What a pass decides before it begins, and what it finds where its source changed, moved or is another."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
+import h5py
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from img2prompt_cache.cache.manifest import Column
+from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.cache.virtual import build_view, recall
 from img2prompt_cache.errors import UsageError
-from img2prompt_cache.extraction.plan import (
-    Job,
-    bytes_needed,
-    cached_slice,
-    extra_columns,
-    find_jobs,
-    first_occurrences,
-    fresh_rows,
-    slice_of,
-)
+from img2prompt_cache.extraction import listing, report
+from img2prompt_cache.extraction.plan import bytes_needed, find_jobs
+from img2prompt_cache.extraction.work import Job
+from img2prompt_cache.sources import open_source
+from kit import Log, Tiny, make_source, parts_of, prompt_of, write_prompts
 
 
-def table(ids: list[str], prompts: list[str | None] | None = None, **extra: list[str]) -> pa.Table:
-    columns = {"imgId": ids, "uri": [f"{i}.png" for i in ids], "prompt": prompts or ["p"] * len(ids), **extra}
-    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+def test_prompts_that_changed_are_noted_and_the_cached_ones_stay(
+    tiny: Tiny, tmp_path: Path, log: Log
+) -> None:
+    source = make_source(tmp_path / "images", 6)
+    tiny.extract(source, tmp_path / "cache")
+    before = parts_of(tmp_path / "cache")
+    write_prompts(source, {f"img{n:03d}": "other" if n < 2 else prompt_of(n) for n in range(6)})
+    tiny.extract(source, tmp_path / "cache", log)
+    assert log.notes == [
+        "2 prompts differ from the cached ones, which stay; make a new cache to take the new ones"
+    ]
+    assert parts_of(tmp_path / "cache") == before
+
+
+def test_the_same_id_from_another_source_is_refused(
+    cache: Path, tiny: Tiny, tmp_path: Path, log: Log
+) -> None:
+    before = parts_of(cache)
+    with pytest.raises(UsageError, match="imgId 'img005' is cached already from another source"):
+        tiny.extract(make_source(tmp_path / "others", 3, first=5), cache)
+    assert parts_of(cache) == before
+    tiny.extract(make_source(tmp_path / "more", 3, first=50), cache, log)
+    assert Cache(cache).text("imgId")["imgId"][23:] == ["img050", "img051", "img052"]
+    assert [part.source for part in Cache(cache).manifest.columns[0].parts] == [0, 0, 0, 1]
+    # A later backbone finds every image where it came from.
+    tiny.extract(tmp_path / "more", cache, backbones=(tiny.vit,))
+    late = Cache(cache).manifest.of_kind("features")[1]
+    assert (late.rows, Cache(cache).missing([late])) == (26, set())
+
+
+def test_a_source_that_moved_is_taken_for_the_same(tiny: Tiny, tmp_path: Path, log: Log) -> None:
+    make_source(tmp_path / "here" / "images", 10)
+    tiny.extract(tmp_path / "here" / "images", tmp_path / "cache")
+    (tmp_path / "here").rename(tmp_path / "there")
+    report = tiny.extract(tmp_path / "there" / "images", tmp_path / "cache", log, backbones=(tiny.vit,))
+    assert (report.rows, report.fresh) == (10, 0)
+    assert "is taken to have moved to" in log.notes[0]
+    (entry,) = Cache(tmp_path / "cache").manifest.sources
+    assert entry["root"] == str(tmp_path / "there" / "images")
+    assert Cache(tmp_path / "cache").missing(list(Cache(tmp_path / "cache").manifest.columns)) == set()
+
+
+def test_columns_of_the_users_table_are_kept(tiny: Tiny, tmp_path: Path) -> None:
+    source = make_source(tmp_path / "images", 3)
+    (source / "prompts.csv").write_text(
+        "imgId,prompt,style,a/b\nimg000,a,ink,1\nimg001,b,,2\nimg002,c,oil,3\n", "utf-8"
+    )
+    tiny.extract(source, tmp_path / "cache")
+    assert Cache(tmp_path / "cache").manifest.extra == ("style",)
+    assert Cache(tmp_path / "cache").text("style") == {"style": ["ink", "", "oil"]}
+    with h5py.File(tmp_path / "cache" / "cache.h5") as file:
+        assert file["rows/extra.style"].asstr()[()].tolist() == ["ink", "", "oil"]
+    make_source(tmp_path / "more", 2, first=10)
+    tiny.extract(tmp_path / "more", tmp_path / "cache")
+    assert Cache(tmp_path / "cache").text("style")["style"] == ["ink", "", "oil", "", ""]
 
 
 def test_nothing_is_to_be_done_for_a_whole_cache(made: Path) -> None:
@@ -71,47 +117,39 @@ def test_the_room_is_estimated_from_the_shapes() -> None:
     assert bytes_needed([]) == 0
 
 
-def test_only_rows_that_are_not_cached_are_fresh() -> None:
-    cached = pa.table({"imgId": ["a", "b", "c"], "prompt": ["pa", "", "pc"]})
-    listed = table(["d", "c", "a", "e", "b"], ["pd", "pc", "other", None, None])
-    fresh, changed = fresh_rows(listed, cached, np.array([0, 0, 0]), 0)
-    assert fresh["imgId"].to_pylist() == ["d", "e"]
-    assert changed == 1
-    assert fresh_rows(listed, cached[:0], np.array([], np.int64), 0) == (listed, 0)
-    with pytest.raises(UsageError, match="imgId 'c' is cached already from another source"):
-        fresh_rows(listed, cached, np.array([0, 0, 1]), 0)
+def test_a_cache_that_keeps_the_digest_of_version_0_1_is_not_read_again(
+    cache: Path, pairs: Path, tiny: Tiny, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def old_digest() -> str:
+        return listing._digest_of_buffers(open_source(pairs).list().table)
+
+    known = recall(cache)
+    assert known is not None
+    new = known["listed"][1]
+    build_view(cache, load_manifest(cache), {**known, "listed": [0, old_digest()]})
+    before = parts_of(cache)
+
+    def fail(*arguments: object) -> None:
+        raise AssertionError("the rows of the cache are read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("img2prompt_cache.extraction.plan.fresh_rows", fail)
+        patch.setattr(report, "_count", fail)
+        found = tiny.extract(pairs, cache, log)
+    assert (found.rows, found.fresh, found.failed, found.identical, log.plans[0].work) == (23, 0, 3, 2, 0)
+    assert parts_of(cache) == before
+    # From now on the cache has the digest of today, and needs the other one no more.
+    assert (recall(cache) or {})["listed"] == [0, new]
+    monkeypatch.setattr(listing, "_digest_of_buffers", fail)
+    tiny.extract(pairs, cache)
 
 
-def test_columns_of_the_users_own_are_kept_under_plain_names() -> None:
-    listed = table(["a"], style=["x"], status=["x"], **{"a/b": ["x"], "seed 2": ["x"], "": ["x"], "é": ["x"]})
-    assert extra_columns(listed) == ("style", "seed 2", "é")
-
-
-def test_a_job_gets_its_rows_of_what_is_fresh() -> None:
-    fresh = table([*"abcde"], ["pa", None, "pc", "pd", "pe"], style=["1", "2", "3", "4", "5"])
-    job = Job(7, 11, 13, 0, ())
-    found = slice_of(job, fresh, 10, ("style", "seed"))
-    assert (found.number, found.start, len(found), found.known) == (7, 11, 2, False)
-    assert found.text == {
-        "imgId": ["b", "c"],
-        "uri": ["b.png", "c.png"],
-        "prompt": ["", "pc"],
-        "style": ["2", "3"],
-        "seed": ["", ""],
-    }
-
-
-def test_a_job_gets_its_rows_back_from_the_cache(made: Path) -> None:
-    part = Cache(made).manifest.columns[0].parts[1]
-    found = cached_slice(made, Job(1, 8, 16, 0, ()), part)
-    assert (found.number, found.start, len(found), found.known) == (1, 8, 8, True)
-    everything = Cache(made).text(*found.text)
-    assert found.text == {name: values[8:16] for name, values in everything.items()}
-
-
-@given(st.lists(st.lists(st.sampled_from(["", "a", "b", "é", "a "])), min_size=1))
-def test_first_occurrences_are_where_a_list_has_them(chunks: list[list[str]]) -> None:
-    prompts = [prompt for chunk in chunks for prompt in chunk]
-    found = first_occurrences(pa.chunked_array(chunks, pa.large_string()))
-    assert found.dtype == np.int64
-    assert found.tolist() == [prompts.index(prompt) for prompt in prompts]
+def test_a_listing_that_changed_since_version_0_1_is_compared_row_by_row(tiny: Tiny, tmp_path: Path) -> None:
+    source, folder = make_source(tmp_path / "images", 6), tmp_path / "cache"
+    tiny.extract(source, folder)
+    known = recall(folder) or {}
+    old = listing._digest_of_buffers(open_source(source).list().table)
+    build_view(folder, load_manifest(folder), {**known, "listed": [0, old]})
+    make_source(tmp_path / "more", 1, first=6)
+    (tmp_path / "more" / "img006.png").rename(source / "img006.png")
+    assert tiny.extract(source, folder).fresh == 1

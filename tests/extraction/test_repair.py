@@ -15,8 +15,9 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.cache.writer import writing
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.extraction.repair import Repaired, repair
-from img2prompt_cache.extraction.request import ExtractConfig
+from img2prompt_cache.extraction.targets import TargetWorker
 from img2prompt_cache.models.loader import Models
+from img2prompt_cache.progress import Event
 from kit import Tiny, make_source, paint, parts_of, prompt_of, save_backbone, write_prompts
 
 
@@ -73,7 +74,7 @@ def test_a_damaged_part_comes_back_and_no_other_is_touched(
     name = part(folder, kind, number)
     times = {path: path.stat().st_mtime_ns for path in folder.glob("*/**/*.h5") if path != folder / name}
     damage(folder / name)
-    assert repair(folder, ExtractConfig()) == Repaired((name,), ())
+    assert repair(folder) == Repaired((name,), ())
     assert parts_of(folder) == before
     assert (folder / "cache.json").read_bytes() == manifest
     assert {path: path.stat().st_mtime_ns for path in times} == times
@@ -88,7 +89,7 @@ def test_any_damage_to_any_parts_comes_back(seed: int, folder: Path) -> None:
     for name in names:
         choose.choice(DAMAGES)(folder / name)
     assert {damage.file for damage in Cache(folder).verify()} == {*names}
-    done = repair(folder, ExtractConfig())
+    done = repair(folder)
     assert (sorted(done.parts), done.left) == (sorted(names), ())
     assert parts_of(folder) == before
 
@@ -98,7 +99,7 @@ def test_everything_can_be_gone_but_the_manifest(folder: Path) -> None:
     for kind in ("rows", "features", "targets"):
         shutil.rmtree(folder / kind)
     (folder / "cache.h5").unlink()
-    assert len(repair(folder, ExtractConfig()).parts) == 12
+    assert len(repair(folder).parts) == 12
     assert parts_of(folder) == before
     with h5py.File(folder / "cache.h5") as file:
         assert len(file["rows/imgId"]) == 23
@@ -106,31 +107,23 @@ def test_everything_can_be_gone_but_the_manifest(folder: Path) -> None:
 
 def test_a_whole_cache_loads_no_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Models, "__init__", pytest.fail)
-    assert repair(folder, ExtractConfig()) == Repaired((), ())
+    assert repair(folder) == Repaired((), ())
 
 
 def test_progress_is_told_part_by_part(folder: Path) -> None:
-    from contextlib import contextmanager
-
-    told: list[object] = []
-
-    @contextmanager
-    def progress(what, total):
-        told.append((what, total))
-        yield told.append
-
+    told: list[Event] = []
     for number in range(3):
         (folder / part(folder, "features", number)).unlink()
-    repair(folder, ExtractConfig(), progress)
-    assert told == [("repair", 3), 1, 1, 1]
+    repair(folder, tell=told.append)
+    assert told == [Event("step", "repair", done, 3) for done in range(4)]
 
 
 def test_no_cache_and_a_cache_that_is_being_written(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no cache in"):
-        repair(tmp_path / "none", ExtractConfig())
+        repair(tmp_path / "none")
     assert not (tmp_path / "none").exists()
     with writing(folder), pytest.raises(Img2PromptError, match="is being written by process"):
-        repair(folder, ExtractConfig())
+        repair(folder)
 
 
 @pytest.fixture
@@ -154,7 +147,7 @@ def test_rows_come_back_though_there_are_new_images(own: tuple[Path, Path], tiny
     for number in range(4):
         name = part(folder, "rows", number)
         blind(folder / name)
-        assert repair(folder, ExtractConfig()) == Repaired((name,), ()), number
+        assert repair(folder) == Repaired((name,), ()), number
     assert parts_of(folder) == before
 
 
@@ -173,7 +166,7 @@ def test_rows_cannot_come_back_where_nothing_tells_which_they_were(own: tuple[Pa
     name = part(folder, "rows", 1)
     blind(folder / name)
     before = parts_of(folder)
-    (left,) = repair(folder, ExtractConfig()).left
+    (left,) = repair(folder).left
     assert left.reason == "the source has changed since; bring it back from a copy, or make a new cache"
     assert parts_of(folder) == before
 
@@ -188,7 +181,7 @@ def test_a_rows_part_still_tells_its_ids(own: tuple[Path, Path]) -> None:
     sha256 = Cache(folder).text("sha256")["sha256"][3].encode()
     assert whole.count(sha256) == 1
     (folder / name).write_bytes(whole.replace(sha256, b"0" * 64))
-    assert repair(folder, ExtractConfig()) == Repaired((name,), ())
+    assert repair(folder) == Repaired((name,), ())
     assert parts_of(folder) == before
 
 
@@ -202,7 +195,7 @@ def test_a_source_that_changed_is_told_and_the_cache_left_as_it_is(own: tuple[Pa
     flip(folder / names[1])
     flip(folder / names[2])
     before = parts_of(folder)
-    left = {damage.file: damage.reason for damage in repair(folder, ExtractConfig()).left}
+    left = {damage.file: damage.reason for damage in repair(folder).left}
     assert left[names[0]].startswith("the source has changed since")
     assert "prompt" in left[names[0]]
     assert "sha256" in left[names[0]]
@@ -220,11 +213,11 @@ def test_images_that_changed_or_are_gone_are_counted(own: tuple[Path, Path]) -> 
     for name in names:
         flip(folder / name)
     damaged = (folder / names[1]).read_bytes()
-    done = repair(folder, ExtractConfig())
+    done = repair(folder)
     assert done.parts == (names[0],)
     (left,) = done.left
     assert left.file == names[1]
-    assert left.reason.startswith("2 of its images have changed or are gone, first 'img010'; to have it")
+    assert left.reason.startswith("2 of its images have changed or are gone, first 'img010'; to keep the")
     assert (folder / names[1]).read_bytes() == damaged
 
 
@@ -235,7 +228,7 @@ def test_the_source_can_be_gone(own: tuple[Path, Path]) -> None:
     for name in (*names, rows):
         (folder / name).unlink()
     shutil.rmtree(source)
-    done = repair(folder, ExtractConfig())
+    done = repair(folder)
     assert done.parts == (names[1],)  # prompts are all it takes
     left = {damage.file: damage.reason for damage in done.left}
     assert {*left} == {names[0], rows}
@@ -251,7 +244,7 @@ def test_a_model_that_is_another_now_is_told(tiny: Tiny, tmp_path: Path) -> None
         (tmp_path / "cache" / name).unlink()
     shutil.rmtree(own)
     save_backbone(own, seed=1)
-    done = repair(tmp_path / "cache", ExtractConfig())
+    done = repair(tmp_path / "cache")
     assert done.parts == (other,)
     assert (done.left[0].file, "was made differently: weights" in done.left[0].reason) == (one, True)
 
@@ -260,26 +253,24 @@ def test_a_folder_in_the_place_of_a_part_is_left(folder: Path) -> None:
     name = part(folder, "features", 0)
     (folder / name).unlink()
     (folder / name).mkdir()
-    done = repair(folder, ExtractConfig())
+    done = repair(folder)
     assert done.parts == ()
     assert done.left[0].reason == "a folder lies in its place; move it away and repair again"
 
 
 def test_targets_are_not_computed_from_damaged_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from img2prompt_cache.extraction import repair as module
-
     first, last = part(folder, "targets", 0), part(folder, "targets", 1)
     flip(folder / first)
     (folder / last).unlink()
-    compute = module.compute_targets
+    compute = TargetWorker.compute
 
-    def failing(number, *arguments):
-        if number == 0:
+    def failing(self, rows, *arguments):
+        if rows.number == 0:
             raise Img2PromptError("no")
-        return compute(number, *arguments)
+        return compute(self, rows, *arguments)
 
-    monkeypatch.setattr(module, "compute_targets", failing)
-    left = {damage.file: damage.reason for damage in repair(folder, ExtractConfig()).left}
+    monkeypatch.setattr(TargetWorker, "compute", failing)
+    left = {damage.file: damage.reason for damage in repair(folder).left}
     assert left[first] == "no"
     assert "00000.h5 is damaged: its bytes have changed" in left[last]
 
@@ -298,7 +289,7 @@ def test_a_manifest_from_a_copy_knows_its_parts_and_names_the_newer(
     assert opened.verify() == []
     assert opened.unknown() == sorted(new.keys() - {p.file for c in opened.manifest.columns for p in c.parts})
     assert len(opened.unknown()) == 3 + 4
-    assert repair(folder, ExtractConfig()) == Repaired((), ())
+    assert repair(folder) == Repaired((), ())
     tiny.extract(source, folder)
     tiny.extract(source, folder, backbones=(tiny.vit,))
     assert Cache(folder).unknown() == []
@@ -317,7 +308,7 @@ def test_a_manifest_older_than_a_retry_is_told(own: tuple[Path, Path], tiny: Tin
     opened = Cache(folder)
     assert [damage.file.rpartition("/")[2] for damage in opened.verify()] == ["00003.h5"] * 2
     assert [name.rpartition("/")[2] for name in opened.unknown()] == ["00003-r1.h5"] * 2
-    done = repair(folder, ExtractConfig())
+    done = repair(folder)
     assert (done.parts, len(done.left)) == ((), 2)
 
 
@@ -335,7 +326,7 @@ def test_files_of_strangers_are_named_and_never_touched(
     assert opened.verify() == []
     assert opened.unknown() == sorted([*strange, "targets/link"])
     before = {name: (folder / name).read_bytes() for name in strange}
-    repair(folder, ExtractConfig())
+    repair(folder)
     tiny.extract(pairs, folder, backbones=())
     assert {name: (folder / name).read_bytes() for name in strange} == before
     assert Cache(whole).unknown() == []

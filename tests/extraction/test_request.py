@@ -1,13 +1,16 @@
-"""Which columns a new cache gets."""
+"""What a pass can be asked for, and which columns a new cache gets."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from img2prompt_cache.errors import UsageError
-from img2prompt_cache.extraction.request import ExtractConfig, choose_columns
+from img2prompt_cache.extraction.request import ExtractConfig, check_config, choose_columns, require_within
 from img2prompt_cache.models.specs import PRESETS
 
 
@@ -33,7 +36,43 @@ def test_auto_is_decided_with_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (backbones, encoder) == PRESETS["packaged"]
 
 
-def test_an_unknown_preset_names_the_nearest_even_where_it_has_no_say() -> None:
-    for backbones in ((), ("timm:x",)):
-        with pytest.raises(UsageError, match="unknown preset 'standart'; did you mean standard"):
-            choose_columns(ExtractConfig(preset="standart", backbones=backbones, encoder="st:x"))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "standart"}, "unknown `preset` 'standart'; did you mean standard"),
+        ({"precision": "fp64"}, "unknown `precision` 'fp64'; did you mean"),
+        ({"clean": "lihgt"}, "unknown `clean` 'lihgt'; did you mean light"),
+        ({"part_rows": 0}, "`part_rows` must be a whole number from 1 to 1048576, not 0"),
+        ({"part_rows": 8.5}, "`part_rows` must be a whole number from 1 to 1048576, not 8.5"),
+        ({"batch_size": 65537}, "`batch_size` must be a whole number from 1 to 65536, not 65537"),
+        ({"batch_size": "8"}, "`batch_size` must be a whole number from 1 to 65536, not '8'"),
+    ],
+)
+def test_a_wrong_value_is_told_even_where_it_would_not_be_used(
+    options: dict[str, Any], message: str, made: Path, tmp_path: Path
+) -> None:
+    for folder in (made, tmp_path / "none"):
+        with pytest.raises(UsageError, match=re.escape(message)) as caught:
+            check_config(ExtractConfig(backbones=("timm:x",), encoder="st:x", **options), folder)
+        assert [caught.value.parameter] == [*options]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"part_rows": 9}, "`part_rows=9`: "),
+        ({"batch_size": 5}, "`batch_size=5`: "),
+    ],
+)
+def test_what_a_cache_was_made_with_stays(options: dict[str, Any], message: str, made: Path) -> None:
+    with pytest.raises(UsageError, match=message + ".* was made with .*, which stays; make a new cache"):
+        check_config(ExtractConfig(**options), made)
+    check_config(ExtractConfig(part_rows=8, batch_size=4, preset="packaged"), made)
+
+
+def test_numbers_are_whole_and_at_least_one() -> None:
+    for value in (None, 1, 7, np.int64(3)):
+        require_within("trunk", value)
+    for wrong in (0, -1, 1.0, "2"):
+        with pytest.raises(UsageError, match="`trunk` must be a whole number of at least 1, not"):
+            require_within("trunk", wrong)

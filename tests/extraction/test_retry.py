@@ -15,7 +15,6 @@ import pytest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.repair import repair
-from img2prompt_cache.extraction.request import ExtractConfig
 from img2prompt_cache.models.backbones.taps import choose_taps
 from kit import Log, Tiny, make_source, paint, parts_of
 
@@ -144,7 +143,7 @@ def test_all_kinds_of_columns_are_filled_in_and_can_be_repaired(
     before = parts_of(folder)
     for name in before:
         (folder / name).unlink()
-    assert repair(folder, ExtractConfig()).left == ()
+    assert repair(folder).left == ()
     assert parts_of(folder) == before
 
 

@@ -17,16 +17,15 @@ import pytest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.cache.writer import writing
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.extraction.extract import extract
-from img2prompt_cache.extraction.handover import staged_path
-from img2prompt_cache.extraction.passes import HOME, load_pass
+from img2prompt_cache.extraction.execute import run_pass
+from img2prompt_cache.extraction.handover import HOME, load_pass, staged_path
 from img2prompt_cache.extraction.shards import ShardReport, extract_shard, finish, parse_shard
 from img2prompt_cache.sources import open_source
 from kit import Log, Tiny, make_source, parts_of, write_prompts
 
 
 def shard(tiny: Tiny, source: Path, folder: Path, which: str, **options: Any) -> ShardReport:
-    return extract_shard(folder, open_source(source), tiny.config(**options), Log(), parse_shard(which))
+    return extract_shard(folder, open_source(source), tiny.config(**options), parse_shard(which))
 
 
 def same(one: Path, other: Path) -> bool:
@@ -65,10 +64,10 @@ def test_finish_refuses_while_parts_are_missing_and_goes_on_after_a_crash(
 ) -> None:
     folder = tmp_path / "cache"
     with pytest.raises(UsageError, match="no shards to finish"):
-        finish(folder, tiny.config(), Log())
+        finish(folder, tiny.config())
     shard(tiny, pairs, folder, "1/2")
     with pytest.raises(Img2PromptError, match="1 parts are not computed yet"):
-        finish(folder, tiny.config(), Log())
+        finish(folder, tiny.config())
     shard(tiny, pairs, folder, "2/2")
 
     class Killed(Log):
@@ -82,7 +81,7 @@ def test_finish_refuses_while_parts_are_missing_and_goes_on_after_a_crash(
     part.replace(folder / "rows" / "00000.h5")  # a finish was killed between moving and recording
     with pytest.raises(KeyboardInterrupt):
         finish(folder, tiny.config(), Killed())
-    finish(folder, tiny.config(), Log())
+    finish(folder, tiny.config())
     assert same(folder, made)
 
 
@@ -98,9 +97,9 @@ def test_a_damaged_part_is_found_and_computed_again(
     data[-1] ^= 1
     part.write_bytes(data)
     with pytest.raises(Img2PromptError, match="part 1 was finished but is damaged now"):
-        finish(folder, tiny.config(), Log())
+        finish(folder, tiny.config())
     assert shard(tiny, pairs, folder, "1/1").parts == 1
-    finish(folder, tiny.config(), Log())
+    finish(folder, tiny.config())
     assert same(folder, made)
 
 
@@ -132,7 +131,7 @@ def test_a_new_backbone_and_new_images_come_by_shards_too(pairs: Path, tiny: Tin
     for path in (tmp_path / "more").glob("*.png"):
         shutil.copy(path, source)
     wanted = {"backbones": (tiny.cnn, tiny.vit)}
-    extract(one, open_source(source), tiny.config(**wanted), Log())
+    run_pass(one, open_source(source), tiny.config(**wanted))
     assert shard(tiny, source, two, "1/2", **wanted).left == 2
     assert shard(tiny, source, two, "2/2", **wanted).left == 0
     finish(two, tiny.config(), Log())
@@ -169,7 +168,7 @@ def test_a_damaged_plan_is_told(pairs: Path, tiny: Tiny, tmp_path: Path) -> None
     plan = folder / HOME / "plan.arrow"
     plan.write_bytes(plan.read_bytes()[:-40])
     with pytest.raises(Img2PromptError, match="is not the plan of a pass"):
-        finish(folder, tiny.config(), Log())
+        finish(folder, tiny.config())
 
 
 def test_a_pass_is_not_led_out_of_the_cache_by_a_link(pairs: Path, tiny: Tiny, tmp_path: Path) -> None:
@@ -201,12 +200,8 @@ def test_shards_of_the_command_line_start_together_and_survive_a_kill(tiny: Tiny
         [*command[:3], "extract", "--finish", "--json", "--cache", folder], capture_output=True, check=True
     )
     assert json.loads(done.stdout)["rows"] == 60
-    extract(
-        tmp_path / "one",
-        open_source(source),
-        tiny.config(backbones=(tiny.cnn, tiny.vit), precision="auto"),
-        Log(),
-    )
+    config = tiny.config(backbones=(tiny.cnn, tiny.vit), precision="auto")
+    run_pass(tmp_path / "one", open_source(source), config)
     assert same(folder, tmp_path / "one")
 
 

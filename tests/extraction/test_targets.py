@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import gather
-from img2prompt_cache.extraction.clock import Clock
-from img2prompt_cache.extraction.plan import first_occurrences
-from img2prompt_cache.extraction.targets import Earlier, compute_targets
+from img2prompt_cache.extraction.report import Clock
+from img2prompt_cache.extraction.targets import CachedTargets, TargetWorker, first_occurrences
+from img2prompt_cache.extraction.work import Slice
 from img2prompt_cache.files import hash_file
 from img2prompt_cache.models.encoders.base import Encoder, load_encoder
 from kit import Tiny
@@ -41,15 +43,15 @@ def encoder(tiny: Tiny) -> Encoder:
 
 def compute(folder: Path, encoder: Encoder, rows: int) -> tuple[Column, Clock]:
     column = Column("targets", encoder.spec, "targets/tiny", (encoder.dim,), "float32", {})
-    first = first_occurrences(pa.chunked_array([PROMPTS]))
-    clock, earlier = Clock(), Earlier(folder)
+    worker = TargetWorker(CachedTargets(folder), first_occurrences(pa.chunked_array([PROMPTS])))
     for number, start in enumerate(range(0, len(PROMPTS), rows)):
         prompts = PROMPTS[start : start + rows]
-        part = compute_targets(number, start, prompts, first, column, encoder, earlier, folder, clock)
+        piece = Slice(number, start, {"imgId": prompts, "prompt": prompts})
+        part = worker.compute(piece, column, encoder, folder)
         assert (part.start, part.stop) == (start, start + len(prompts))
         assert part.sha256 == hash_file(folder / part.file)
         column = replace(column, parts=(*column.parts, part))
-    return column, clock
+    return column, worker.clock
 
 
 @pytest.mark.parametrize("rows", [1, 3, 5, 12])
@@ -77,3 +79,11 @@ def test_a_prompt_is_encoded_where_it_stands_first_and_nowhere_else(
     monkeypatch.setattr(Encoder, "encode", watching)
     compute(tmp_path, encoder, 5)
     assert seen == ["a boat", "sea", "night", "two boats", "calm sea"]
+
+
+@given(st.lists(st.lists(st.sampled_from(["", "a", "b", "é", "a "])), min_size=1))
+def test_first_occurrences_are_where_a_list_has_them(chunks: list[list[str]]) -> None:
+    prompts = [prompt for chunk in chunks for prompt in chunk]
+    found = first_occurrences(pa.chunked_array(chunks, pa.large_string()))
+    assert found.dtype == np.int64
+    assert found.tolist() == [prompts.index(prompt) for prompt in prompts]

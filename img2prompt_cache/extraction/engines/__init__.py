@@ -11,7 +11,7 @@ from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.extraction.engines.base import Engine
 
 ENGINES = {"local": "Local", "ray": "Ray"}
-"""Name of an engine, as ``--engine`` takes it, and of its module, to its class there."""
+"""Name of an engine, and of its module, to its class there."""
 
 __all__ = ["ENGINES", "Engine", "make_engine"]
 
@@ -38,9 +38,11 @@ def make_engine(
         If there is no such engine, or it takes no address.
     """
     if name not in ENGINES:
-        raise unknown("--engine", name, ENGINES)
+        raise unknown("`engine`", name, ENGINES, parameter="engine")
     if address is not None and name != "ray":
-        raise UsageError(f"--ray-address means nothing to --engine {name}; add --engine ray")
+        raise UsageError(
+            f'`ray_address` has no meaning for `engine="{name}"`; add `engine="ray"`', parameter="ray_address"
+        )
     options = {"address": address} if name == "ray" else {}
     module = importlib.import_module(f"{__name__}.{name}")
     engine: Engine = getattr(module, ENGINES[name])(device, workers, **options)

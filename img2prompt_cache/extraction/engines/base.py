@@ -9,10 +9,10 @@ from typing import Protocol, TypeAlias
 
 from img2prompt_cache.cache.manifest import Column, Part
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.extraction.clock import Clock
-from img2prompt_cache.extraction.handover import adopt, is_staged, stage
-from img2prompt_cache.extraction.passes import Pass, Worker, load_pass
-from img2prompt_cache.extraction.plan import Job
+from img2prompt_cache.extraction.compute import Worker
+from img2prompt_cache.extraction.handover import adopt, is_staged, load_pass, stage
+from img2prompt_cache.extraction.report import Clock
+from img2prompt_cache.extraction.work import Job, Pass
 from img2prompt_cache.models.loader import Models
 
 Done: TypeAlias = tuple[Job, list[tuple[Column, Part]]]
@@ -60,7 +60,7 @@ class Stager:
     device : str
         For the models.
     lanes : int or None
-        As for `reader.encode_batches`.
+        As for `encode.encode_batches`.
 
     Raises
     ------
@@ -76,13 +76,14 @@ class Stager:
                 "source under the same path"
             )
         self.work = work
-        self._worker = Worker(work, Models(device=device), lanes)
+        self._models, self._lanes = Models(device=device), lanes
         self._jobs = {job.number: job for job in work.jobs}
 
     def run(self, number: int, advance: Callable[[int], None]) -> dict[str, float]:
         """Compute and stage the job of a part; give the seconds of each stage."""
         job, clock = self._jobs[number], Clock()
-        stage(self.work, job, lambda folder: self._worker.compute(job, folder, advance, clock))
+        worker = Worker(self._models.backbone, self.work.manifest.batch_size, self._lanes, advance, clock)
+        stage(self.work, job, lambda folder: worker.compute_job(self.work, job, folder))
         return clock.seconds
 
 

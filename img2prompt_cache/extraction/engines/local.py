@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from img2prompt_cache.extraction.clock import Clock
+from img2prompt_cache.extraction.compute import Worker
 from img2prompt_cache.extraction.encode import cores
 from img2prompt_cache.extraction.engines.base import Parts, adopt_in_order
 from img2prompt_cache.extraction.engines.processes import run_processes
-from img2prompt_cache.extraction.handover import adopt
-from img2prompt_cache.extraction.passes import HOME, Pass, Worker, image_columns, save_pass
+from img2prompt_cache.extraction.handover import HOME, adopt, save_pass
+from img2prompt_cache.extraction.report import Clock
+from img2prompt_cache.extraction.work import Pass, image_columns
 from img2prompt_cache.models.devices import count_gpus
 from img2prompt_cache.models.loader import Models
 
@@ -47,12 +48,12 @@ class Local:
         return self._here(work, models, advance, clock)
 
     def _here(self, work: Pass, models: Models, advance: Callable[[int], None], clock: Clock) -> Parts:
-        worker = Worker(work, models)
+        worker = Worker(models.backbone, work.manifest.batch_size, on_batch=advance, clock=clock)
         shared = (work.folder / HOME).exists()
         for job in work.jobs:
             parts = adopt(work, job) if shared or not image_columns(job) else None
             if parts is None:
-                parts = worker.compute(job, work.folder, advance, clock)
+                parts = worker.compute_job(work, job, work.folder)
             else:
                 advance(job.stop - job.start)
             yield job, parts

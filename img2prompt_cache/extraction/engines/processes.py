@@ -15,7 +15,7 @@ from typing import cast
 
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.engines.base import Staged, Stager
-from img2prompt_cache.extraction.plan import Job
+from img2prompt_cache.extraction.work import Job
 
 ATTEMPTS = 3
 """How often a job is tried by workers that die at it: the kernel may have killed one for memory."""
@@ -78,7 +78,7 @@ def run_processes(
                     if attempt == ATTEMPTS:
                         raise Img2PromptError(
                             f"{ATTEMPTS} workers died at part {number} (exit code {code}); if the system "
-                            "killed them for memory, ask for fewer --workers"
+                            "killed them for memory, ask for fewer `workers`"
                         )
                     advance(-member.rows)
                     queue.appendleft((number, attempt + 1))

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.extraction.clock import Clock
 from img2prompt_cache.extraction.encode import cores
 from img2prompt_cache.extraction.engines.base import Parts, Staged, Stager, adopt_in_order
-from img2prompt_cache.extraction.passes import Pass, save_pass
-from img2prompt_cache.extraction.plan import Job
+from img2prompt_cache.extraction.handover import save_pass
+from img2prompt_cache.extraction.report import Clock
+from img2prompt_cache.extraction.work import Job, Pass
 from img2prompt_cache.models.loader import Models
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _connect(address: str | None) -> Any:
         import ray.data
     except ImportError:
         advice = "install it with `pip install 'img2prompt-cache[ray]'`"
-        raise UsageError(f"--engine ray needs Ray; {advice}") from None
+        raise UsageError(f'`engine="ray"` needs Ray; {advice}', parameter="engine") from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False  # the pass has its own
     logging.getLogger("ray.data").setLevel(logging.ERROR)

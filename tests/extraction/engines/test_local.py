@@ -13,8 +13,8 @@ import pytest
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.extraction.engines import make_engine
 from img2prompt_cache.extraction.engines.local import Local
-from img2prompt_cache.extraction.extract import extract
-from img2prompt_cache.extraction.passes import HOME
+from img2prompt_cache.extraction.execute import run_pass
+from img2prompt_cache.extraction.handover import HOME
 from img2prompt_cache.sources import open_source
 from kit import Log, Tiny, parts_of
 
@@ -34,7 +34,7 @@ class Watching(Log):
 
 
 def run(tiny: Tiny, source: Path, folder: Path, log: Log) -> None:
-    extract(folder, open_source(source), tiny.config(), log, Local("cpu", 2))
+    run_pass(folder, open_source(source), tiny.config(), log, Local("cpu", 2))
 
 
 def kill_one() -> None:
@@ -50,7 +50,7 @@ def test_engines_are_chosen_by_name() -> None:
     assert not make_engine(device="cpu", workers=2).here
     with pytest.raises(UsageError, match="local, ray"):
         make_engine("spark")
-    with pytest.raises(UsageError, match="--ray-address means nothing"):
+    with pytest.raises(UsageError, match="`ray_address` has no meaning"):
         make_engine(address="auto")
 
 
@@ -91,5 +91,5 @@ def test_what_a_worker_fails_with_is_told(pairs: Path, tiny: Tiny, tmp_path: Pat
     shutil.copytree(tiny.cnn.rpartition(":")[2], tmp_path / "cnn")
     config = tiny.config(backbones=(f"timm:local-dir:{tmp_path / 'cnn'}",))
     with pytest.raises(Img2PromptError, match="cnn"):
-        extract(folder, open_source(pairs), config, Spoiling(), Local("cpu", 2))
+        run_pass(folder, open_source(pairs), config, Spoiling(), Local("cpu", 2))
     assert multiprocessing.active_children() == []

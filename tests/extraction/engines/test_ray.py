@@ -11,8 +11,8 @@ import pytest
 
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.engines import make_engine
-from img2prompt_cache.extraction.extract import extract
-from img2prompt_cache.extraction.passes import HOME
+from img2prompt_cache.extraction.execute import run_pass
+from img2prompt_cache.extraction.handover import HOME
 from img2prompt_cache.sources import open_source
 from kit import Log, Tiny, make_source, parts_of
 
@@ -50,7 +50,7 @@ class Killing(Log):
 def test_ray_gives_what_the_local_engine_gives_though_an_actor_is_killed(tiny: Tiny, tmp_path: Path) -> None:
     source, folder = make_source(tmp_path / "images", 60), tmp_path / "cache"
     log = Killing()
-    extract(folder, open_source(source), tiny.config(), log, make_engine("ray", device="cpu", workers=2))
+    run_pass(folder, open_source(source), tiny.config(), log, make_engine("ray", device="cpu", workers=2))
     assert log.killed
     assert log.rows == 60
     tiny.extract(source, tmp_path / "one")
@@ -66,4 +66,4 @@ def test_ray_gives_what_the_local_engine_gives_though_an_actor_is_killed(tiny: T
 def test_a_cluster_that_is_not_there_is_told(tiny: Tiny, pairs: Path, tmp_path: Path) -> None:
     engine = make_engine("ray", address="127.0.0.1:1")
     with pytest.raises(Img2PromptError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
-        extract(tmp_path / "cache", open_source(pairs), tiny.config(), Log(), engine)
+        run_pass(tmp_path / "cache", open_source(pairs), tiny.config(), Log(), engine)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 
-from img2prompt_cache.extraction.clock import Clock
+from img2prompt_cache.extraction.report import Clock
 
 
 def test_seconds_add_up_stage_by_stage() -> None:

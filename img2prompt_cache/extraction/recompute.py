@@ -1,9 +1,9 @@
-"""Rows of a cached part done again: which of them are read, and a part with some of its rows replaced."""
+"""Cached rows computed once more: which of them are read, and parts in which some rows are replaced."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,77 +12,56 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest import Column, Manifest, Part
 from img2prompt_cache.cache.parts import PartFile, read_text
-from img2prompt_cache.cache.reader import FAILED, OK, ROW_COLUMNS, extra_dataset
-from img2prompt_cache.extraction.clock import Clock
-from img2prompt_cache.extraction.compute import compute_part
-from img2prompt_cache.extraction.work import Slice
-from img2prompt_cache.sources import reopen_source
+from img2prompt_cache.cache.reader import FAILED, OK
+from img2prompt_cache.extraction.compute import Worker
+from img2prompt_cache.extraction.work import OpenSources, Slice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from img2prompt_cache.models.loader import Models
-    from img2prompt_cache.sources.base import Source
 
 _BLOCK = 64
 
 
-def _ignore(rows: int) -> None:
-    pass
-
-
-@dataclass(slots=True)
-class Redo:
-    """The pass over single rows of parts that are cached already.
+@dataclass(frozen=True, slots=True)
+class Recompute:
+    """Computes rows of parts that are cached already once more.
 
     Attributes
     ----------
     folder : pathlib.Path
         The cache's folder.
     models : Models
-    sources : dict of int to Source
-        Those that are open already, by their number in the manifest.
-    on_batch : callable
-        Told after each batch how many rows were gone through.
+    sources : OpenSources
+        Those of the manifest.
     """
 
     folder: Path
     models: Models
-    sources: dict[int, Source] = field(default_factory=dict)
-    on_batch: Callable[[int], None] = _ignore
+    sources: OpenSources
 
-    def compute(
-        self, manifest: Manifest, number: int, columns: list[Column], rows: Slice, into: Path
-    ) -> dict[str, Part]:
-        """Compute columns of a part under `into`; give what was written, by the column's folder."""
-        done = compute_part(
-            rows,
-            columns,
-            self.source(manifest, manifest.columns[0].parts[number].source),
-            {column.spec: self.models.backbone(column) for column in columns if column.kind != "rows"},
-            into,
-            batch_size=manifest.batch_size,
-            on_batch=self.on_batch,
-            clock=Clock(),
-        )
+    def compute(self, manifest: Manifest, rows: Slice, columns: list[Column], into: Path) -> dict[str, Part]:
+        """Compute columns of the part that `rows` belong to, below `into`.
+
+        Returns
+        -------
+        dict of str to Part
+            What was written, by the column's folder.
+        """
+        source = self.sources[manifest.columns[0].parts[rows.number].source]
+        done = Worker(self.models.backbone, manifest.batch_size).compute(rows, columns, source, into)
         return {column.folder: part for column, part in done}
-
-    def source(self, manifest: Manifest, number: int) -> Source:
-        """Open one of the manifest's sources, once."""
-        if number not in self.sources:
-            self.sources[number] = reopen_source(manifest.sources[number])
-        return self.sources[number]
 
 
 def read_rows(folder: Path, manifest: Manifest, number: int) -> dict[str, list[str]]:
     """Read everything a part of `rows` says, by the names of `ROW_COLUMNS` and of the user's own columns."""
     part = manifest.columns[0].parts[number]
-    names = {**{name: name for name in ROW_COLUMNS}, **{name: extra_dataset(name) for name in manifest.extra}}
-    found = read_text(folder / part.file, list(names.values()), part.stop - part.start)
-    return {name: found[dataset] for name, dataset in names.items()}
+    found = read_text(folder / part.file, list(manifest.row_datasets.values()), part.stop - part.start)
+    return {name: found[dataset] for name, dataset in manifest.row_datasets.items()}
 
 
-def only(
+def keep_only(
     manifest: Manifest, number: int, text: dict[str, list[str]], rows: Iterable[int], *, changed: bool = False
 ) -> Slice:
     """Take a part's rows, of which only `rows` are read and encoded; the others count as failed.
