@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+import shlex
 from functools import cache
 
 import typer
@@ -12,7 +14,7 @@ OPTIONS = {"backbones": "--backbone", "settings": "--set"}
 """Parameters whose option has another name."""
 
 _PARAMETER = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`\n]+))?`")
-_VERB = re.compile(r"`(?:[a-z_]+\.)?([a-z_]+)\(\)`")
+_CALL = re.compile(r"`((?:[a-z_]+\.)?[a-z_]+\([^`\n]*\))`")
 
 
 def spell(message: str, app: typer.Typer, program: str, command: str = "") -> str:
@@ -21,7 +23,8 @@ def spell(message: str, app: typer.Typer, program: str, command: str = "") -> st
     Parameters
     ----------
     message : str
-        Names parameters as `` `top_k` ``, `` `refit=False` `` or `` `head="mlp"` ``, verbs as `` `fit()` ``.
+        Names parameters as `` `top_k` ``, `` `refit=False` `` or `` `head="mlp"` ``, and verbs as
+        `` `fit()` `` or `` `extract(cache="cache/other", trunk=2)` ``.
     app : typer.Typer
         Its commands and their parameters are those that are known; other words in backticks stay as they are.
     program : str
@@ -33,19 +36,51 @@ def spell(message: str, app: typer.Typer, program: str, command: str = "") -> st
     every = {name: spelled for each in known.values() for name, spelled in each.items()}
     options = {**every, **known.get(command, {}), **OPTIONS}
 
-    def option(found: re.Match[str]) -> str:
+    def parameter(found: re.Match[str]) -> str:
         name, value = found[1], found[2]
-        if name not in options:
+        return _option(options[name], value and value.strip('"')) if name in options else found[0]
+
+    def call(found: re.Match[str]) -> str:
+        parsed = _parse(found[1])
+        if parsed is None or parsed[0] not in known:
             return found[0]
-        spelled = options[name]
-        if value == "False":
-            return spelled.replace("--", "--no-", 1)
-        return spelled if value in (None, "True") else f"{spelled} {value.strip(chr(34))}"
+        verb, arguments, keywords = parsed
+        own = {**every, **known[verb], **OPTIONS}
+        words = [_option(own.get(name, f"--{name}"), value) for name, value in keywords]
+        return f"`{' '.join([program, verb, *map(str.upper, arguments), *words])}`"
 
-    def verb(found: re.Match[str]) -> str:
-        return f"`{program} {found[1]}`" if found[1] in known else found[0]
+    return _CALL.sub(call, _PARAMETER.sub(parameter, message))
 
-    return _VERB.sub(verb, _PARAMETER.sub(option, message))
+
+def _option(spelled: str, value: str | None) -> str:
+    if value == "False":
+        return spelled.replace("--", "--no-", 1)
+    return spelled if value in (None, "True") else f"{spelled} {value}"
+
+
+def _parse(text: str) -> tuple[str, list[str], list[tuple[str, str]]] | None:
+    """Split a call such as ``extract(source, trunk=2)`` into its verb, arguments and keywords.
+
+    A value is a literal, or a name that stands for whatever the user wants there; None for anything else.
+    """
+    try:
+        call = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError):
+        return None
+    if not isinstance(call, ast.Call):
+        return None
+    verb = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    words = []
+    for value in (*call.args, *(keyword.value for keyword in call.keywords)):
+        if isinstance(value, ast.Name):
+            words.append(value.id)
+        elif isinstance(value, ast.Constant):
+            words.append(shlex.quote(str(value.value)))
+        else:
+            return None
+    count = len(call.args)
+    names = [str(keyword.arg) for keyword in call.keywords]
+    return verb, words[:count], list(zip(names, words[count:], strict=True))
 
 
 @cache

@@ -40,7 +40,7 @@ def load_views(cache: Cache, data: Dataset) -> NDArray[np.float16]:
     if chosen is None:
         specs = ", ".join(column.spec for column in data.features)
         raise UsageError(
-            f"views=true takes views of {specs}: run `img2prompt-cache extract --views N` for them all"
+            f"views=true takes views of {specs}: run `extract(views=N)` for them all", parameter="views"
         )
     columns = [column for column in chosen if column]
     cache.require_undamaged(columns)

@@ -42,9 +42,9 @@ def choose_features(cache: Cache, specs: tuple[str, ...]) -> tuple[Column, ...]:
     """
     names = specs or tuple(column.spec for column in cache.manifest.of_kind("features"))
     if not names:
-        raise UsageError(f"{cache.folder} has no features; run `img2prompt-cache extract`")
+        raise UsageError(f"{cache.folder} has no features; run `extract()`")
     if len(set(names)) < len(names):
-        raise UsageError(f"--features names a backbone twice: {', '.join(names)}")
+        raise UsageError(f"`features` names a backbone twice: {', '.join(names)}", parameter="features")
     return tuple(cache.column("features", name) for name in names)
 
 
@@ -69,10 +69,13 @@ def choose_trunk(cache: Cache, specs: tuple[str, ...], blocks: int | None = None
     cached = list(dict.fromkeys(split_spec(column.spec)[0] for column in trunks))
     names = specs or tuple(cached)
     if len(names) > 1:
-        raise UsageError(f"finetune trains one backbone; name one with --features: {', '.join(names)}")
-    extract = f"`img2prompt-cache extract --cache {cache.folder}"
+        raise UsageError(
+            f"finetune trains one backbone; name one with `features`: {', '.join(names)}",
+            parameter="features",
+        )
+    extract = f'`extract(cache="{cache.folder}"'
     if not names:
-        raise UsageError(f"{cache.folder} has no trunk column; run {extract} --trunk {blocks or 'K'}`")
+        raise UsageError(f"{cache.folder} has no trunk column; run {extract}, trunk={blocks or 'K'})`")
     spec, tap = split_spec(names[0])
     if not blocks_of(tap.name):
         spec = cache.column("features", names[0]).spec
@@ -80,14 +83,15 @@ def choose_trunk(cache: Cache, specs: tuple[str, ...], blocks: int | None = None
     if not found:
         others = f"; there is one of {', '.join(cached)}" if cached else ""
         raise UsageError(
-            f"no trunk of {names[0]} is cached{others}; run {extract} --backbone {spec} "
-            f"--trunk {blocks or blocks_of(tap.name) or 'K'}`"
+            f'no trunk of {names[0]} is cached{others}; run {extract}, backbones="{spec}", '
+            f"trunk={blocks or blocks_of(tap.name) or 'K'})`"
         )
     enough = [column for column in found if _behind(column) >= (blocks or 1)]
     if not enough:
         raise UsageError(
-            f"--blocks {blocks}: the trunk of {spec} is cached before its last "
-            f"{max(map(_behind, found))} blocks; run {extract} --backbone {spec} --trunk {blocks}`"
+            f"`blocks={blocks}`: the trunk of {spec} is cached before its last "
+            f'{max(map(_behind, found))} blocks; run {extract}, backbones="{spec}", trunk={blocks})`',
+            parameter="blocks",
         )
     # Of two cut at the same block the one stored in float16 comes first by its name.
     ranked = sorted(enough, key=lambda column: (_behind(column) * (1 if blocks else -1), column.spec))
@@ -116,13 +120,14 @@ def choose_texts(cache: Cache, specs: tuple[str, ...]) -> tuple[tuple[Column, ..
     names = list(specs) or [column.spec for column in towers]
     if len(names) != 1 or (specs and names[0] not in [column.spec for column in towers]):
         raise UsageError(
-            "to compare images with prompts takes one open_clip backbone, named with --features; "
-            f"{cache.folder} has {', '.join(column.spec for column in towers) or 'none'}"
+            "to compare images with prompts takes one open_clip backbone, named with `features`; "
+            f"{cache.folder} has {', '.join(column.spec for column in towers) or 'none'}",
+            parameter="features",
         )
     if cache.manifest.column("targets", names[0]) is None:
         raise UsageError(
-            f"{cache.folder} has no text embeddings of {names[0]}; run `img2prompt-cache extract SOURCE "
-            f"--cache {cache.folder} --encoder {names[0]}` with the source it was made from"
+            f"{cache.folder} has no text embeddings of {names[0]}; run `extract(source, "
+            f'cache="{cache.folder}", encoder="{names[0]}")` with the source it was made from'
         )
     return choose_features(cache, (names[0],)), cache.column("targets", names[0])
 

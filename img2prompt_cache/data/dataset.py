@@ -141,11 +141,12 @@ def _named(cache: Cache, rows: list[int], ids: list[str], only: Collection[str])
     strangers = sorted(wanted - {*ids})
     if strangers:
         raise UsageError(
-            f"--only names {len(strangers)} imgIds that {cache.folder} does not have, first {strangers[0]!r}"
+            f"`only` names {len(strangers)} imgIds that {cache.folder} does not have, first {strangers[0]!r}",
+            parameter="only",
         )
     found = [row for row in rows if ids[row] in wanted]
     if not found:
-        raise UsageError(f"--only names no usable row of {cache.folder}")
+        raise UsageError(f"`only` names no usable row of {cache.folder}", parameter="only")
     return found
 
 
@@ -213,6 +214,6 @@ def _finite(cache: Cache, column: Column, rows: NDArray[np.int64]) -> NDArray[np
     if bad.any():
         raise Img2PromptError(
             f"{column.folder} holds NaN or infinity in {int(bad.sum())} usable rows, first in row "
-            f"{int(rows[bad][0])}; `img2prompt-cache verify` tells whether a part was changed"
+            f"{int(rows[bad][0])}; `verify()` tells whether a part was changed"
         )
     return values

@@ -81,7 +81,7 @@ def find_duplicates(cache: Cache, threshold: float, features: Column, target: Co
         If a part is damaged, or a value is not finite.
     """
     if not 0 < threshold <= 1:
-        raise UsageError(f"--threshold must be above 0 and at most 1, not {threshold}")
+        raise UsageError(f"`threshold` must be above 0 and at most 1, not {threshold}", parameter="threshold")
     # Equal vectors have a cosine of 1 but for rounding.
     threshold = min(threshold, 1 - TIE)
     cache.require_undamaged([cache.manifest.columns[0], features, *([target] if target else [])])
@@ -125,7 +125,7 @@ def first_of_each(one: Rows, other: Rows) -> NDArray[np.bool_]:
     return keep
 
 
-def save_duplicates(path: Path, found: Duplicates, *, overwrite: bool = False) -> None:
+def save_duplicates(out: Path, found: Duplicates, *, overwrite: bool = False) -> None:
     """Write a CSV of `imgId`, `keep` (1 or 0), `prompt_group` and `image_group`, blank where there is none.
 
     Raises
@@ -135,7 +135,7 @@ def save_duplicates(path: Path, found: Duplicates, *, overwrite: bool = False) -
     Img2PromptError
         If it cannot be written.
     """
-    check_free(path, overwrite=overwrite)
+    check_free(out, overwrite=overwrite)
     groups = [
         ["" if group == NONE else group for group in groups.tolist()]
         for groups in (found.prompt_group, found.image_group)
@@ -145,12 +145,14 @@ def save_duplicates(path: Path, found: Duplicates, *, overwrite: bool = False) -
     writer.writerow(HEADER)
     writer.writerows(zip(found.ids, found.keep.astype(int).tolist(), *groups, strict=True))
     try:
-        write_atomically(path, text.getvalue().encode())
+        write_atomically(out, text.getvalue().encode())
     except OSError as error:
-        raise Img2PromptError(f"--out {path} cannot be written: {error.strerror or error}") from None
+        raise Img2PromptError(
+            f'`out="{out}"` cannot be written: {error.strerror or error}', parameter="out"
+        ) from None
 
 
-def check_free(path: Path, *, overwrite: bool) -> None:
+def check_free(out: Path, *, overwrite: bool) -> None:
     """Refuse to replace a file unless asked to, before the work is done.
 
     Raises
@@ -158,8 +160,10 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     UsageError
         If something is there.
     """
-    if os.path.lexists(path) and not overwrite:
-        raise UsageError(f"--out {path} exists; give --overwrite to replace it, or another name")
+    if os.path.lexists(out) and not overwrite:
+        raise UsageError(
+            f'`out="{out}"` exists; give `overwrite=True` to replace it, or another name', parameter="out"
+        )
 
 
 def twins(group: Rows) -> int:
@@ -203,7 +207,7 @@ class _Vectors:
         values: F32 = self._values[rows]
         if not np.isfinite(np.sum(values, dtype=np.float64)):
             raise Img2PromptError(
-                f"{self._folder} holds NaN or infinity in usable rows; `img2prompt-cache verify` tells "
-                "whether a part was changed"
+                f"{self._folder} holds NaN or infinity in usable rows; `verify()` tells whether a part was "
+                "changed"
             )
         return values

@@ -55,7 +55,9 @@ def prompt_groups(
         If an embedding is not finite.
     """
     if not np.isfinite(np.sum(targets, dtype=np.float64)):
-        raise Img2PromptError("targets hold NaN or infinity; run `verify` on the cache, or extract them anew")
+        raise Img2PromptError(
+            "targets hold NaN or infinity; run `verify()` on the cache, or extract them anew"
+        )
     prompt = codes(prompts)
     _, first = np.unique(prompt, return_index=True)
     group = near(unit(targets[first]), threshold)[prompt]

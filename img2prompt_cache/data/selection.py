@@ -25,23 +25,27 @@ def read_selection(path: Path) -> list[str]:
         If it cannot be read, lacks the column, names a row twice or none, or `keep` is neither 0 nor 1.
     """
     if not path.is_file():
-        raise UsageError(f"--only {path}: there is no such file")
+        raise _refusal(path, ": there is no such file")
     table = read_table(path)
     if table.column_names.count(ID) != 1:
-        raise UsageError(f"--only {path} needs one column {ID}; it has {', '.join(table.column_names[:20])}")
+        raise _refusal(path, f" needs one column {ID}; it has {', '.join(table.column_names[:20])}")
     ids = table[ID].to_pylist()
     if not all(ids):
-        raise UsageError(f"--only {path}: row {[bool(name) for name in ids].index(False) + 1} has no {ID}")
+        raise _refusal(path, f": row {[bool(name) for name in ids].index(False) + 1} has no {ID}")
     name, times = Counter(ids).most_common(1)[0]
     if times > 1:
-        raise UsageError(f"--only {path} names {name!r} {times} times")
+        raise _refusal(path, f" names {name!r} {times} times")
     if KEEP not in table.column_names:
         return [str(name) for name in ids]
     keep = table[KEEP].to_pylist()
     if not {*keep} <= {"0", "1"}:
         wrong = next(value for value in keep if value not in ("0", "1"))
-        raise UsageError(f"--only {path}: {KEEP} must be 1 or 0, not {wrong!r}")
+        raise _refusal(path, f": {KEEP} must be 1 or 0, not {wrong!r}")
     found = [name for name, kept in zip(ids, keep, strict=True) if kept == "1"]
     if not found:
-        raise UsageError(f"--only {path} keeps no row")
+        raise _refusal(path, " keeps no row")
     return found
+
+
+def _refusal(path: Path, why: str) -> UsageError:
+    return UsageError(f'`only="{path}"`{why}', parameter="only")

@@ -84,7 +84,7 @@ class TrunkRows:
             whole = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
             raise Img2PromptError(
                 f"{self.column.folder} or its views hold NaN or infinity in row "
-                f"{int(self._rows[~whole][0])}; `img2prompt-cache verify` tells whether a part was changed"
+                f"{int(self._rows[~whole][0])}; `verify()` tells whether a part was changed"
             )
         return values if dtype is None else values.astype(dtype, copy=False)
 

@@ -196,7 +196,7 @@ def accumulate(chunks: Iterable[Rows], folds: int) -> list[Sums]:
         # A float64 sum of float32 values cannot overflow, so it is finite exactly when they all are.
         if not all(np.isfinite(sums.x).all() and np.isfinite(sums.y).all() for sums in by_fold):
             raise Img2PromptError(
-                "features or targets hold NaN or infinity; run `verify` on the cache, or extract them anew"
+                "features or targets hold NaN or infinity; run `verify()` on the cache, or extract them anew"
             )
     return by_fold
 

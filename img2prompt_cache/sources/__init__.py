@@ -55,7 +55,7 @@ FORMATS: dict[str, type[FileSource]] = {
     "metadata": MetadataSource,
     "folder": FolderSource,
 }
-"""Name of a format, as ``--format`` takes it, to its source; in the order of detection."""
+"""Name of a format, as `open_source` and `extract` take it, to its source; in the order of detection."""
 
 
 def open_source(path: Path, options: SourceOptions | None = None) -> Source:
@@ -74,9 +74,9 @@ def open_source(path: Path, options: SourceOptions | None = None) -> Source:
     options = options or SourceOptions()
     root = Path(os.path.abspath(path))  # noqa: PTH100 - a link stays as the user named it
     if options.format not in ("auto", *FORMATS):
-        raise unknown("--format", options.format, FORMATS)
+        raise unknown("`format`", options.format, FORMATS, parameter="format")
     if not root.exists():
-        raise UsageError(f"there is no file or folder {path}")
+        raise UsageError(f"there is no file or folder {path}", parameter="source")
     if options.prompts is not None:
         options = replace(options, prompts=Path(os.path.abspath(options.prompts)))  # noqa: PTH100
     given = {key for key, value in asdict(options).items() if key != "format" and value is not None}
@@ -85,22 +85,22 @@ def open_source(path: Path, options: SourceOptions | None = None) -> Source:
         fitting = ["table"] if options.prompts else _detect(root, given)
         if not fitting and given:
             raise UsageError(
-                f"--{min(given).replace('_', '-')} goes with a table, and {path} holds none; name one with "
-                "--prompts, or leave the option out"
+                f"`{min(given)}` goes with a table, and {path} holds none; name one with `prompts`, or leave "
+                "the option out",
+                parameter=min(given),
             )
         if not fitting:
             raise UsageError(
-                f"{path} is not a source: give a folder of images, a table, a .tar or a parquet file"
+                f"{path} is not a source: give a folder of images, a table, a .tar or a parquet file",
+                parameter="source",
             )
         options = replace(options, format=fitting[0])
         if fitting[1:]:
             others = ", ".join(fitting[1:])
-            notes = (f"read as {fitting[0]}; also looks like {others} (--format chooses)",)
+            notes = (f"read as {fitting[0]}; also looks like {others} (`format` chooses)",)
     source = FORMATS[options.format]
     for key in sorted(given - source.takes):
-        raise UsageError(
-            f"--{key.replace('_', '-')} means nothing to --format {options.format}; leave it out"
-        )
+        raise UsageError(f'`{key}` means nothing to `format="{options.format}"`; leave it out', parameter=key)
     return source(root, options, notes)
 
 
@@ -176,7 +176,8 @@ def find_default(folder: Path) -> Path:
         return folder
     raise UsageError(
         f"nothing to extract in {folder}: there is no images/ with prompts.csv beside it, nor a table of "
-        "prompts, metadata.csv, .tar or parquet files with images. Name a SOURCE"
+        "prompts, metadata.csv, .tar or parquet files with images. Name a `source`",
+        parameter="source",
     )
 
 

@@ -1,7 +1,7 @@
 """Parquet files that hold the images: a struct ``{bytes, path}`` as Hugging Face writes it, or plain bytes.
 
 Also a column of paths, relative to the source. The id is a column of that name (`imgId`, `image_id`, `id`,
-`key`) or the one named with ``--id-column``; without one it is ``<file>/<row>``. A uri is
+`key`) or the one named with `id_column`; without one it is ``<file>/<row>``. A uri is
 ``file.parquet#row``.
 """
 
@@ -99,16 +99,19 @@ class ParquetSource(FileSource):
         image = _image_column(path)
         table = read_table(path)
         names = [column for column in table.column_names if column != image]
-        prompt = pick(names, self.options.prompt_column, PROMPT_COLUMNS, "--prompt-column", path)
+        prompt = pick(names, self.options.prompt_column, PROMPT_COLUMNS, "prompt_column", path)
         known = {column.lower() for column in ID_COLUMNS}
         has_id = self.options.id_column is not None or any(
             column.strip().lower() in known for column in names
         )
         if has_id:
-            column = pick(names, self.options.id_column, ID_COLUMNS, "--id-column", path)
+            column = pick(names, self.options.id_column, ID_COLUMNS, "id_column", path)
             ids = table[column].fill_null("")
             if "" in pa.compute.unique(ids).to_pylist():
-                raise UsageError(f"{path} has a row without {column!r}; fill it, or name another --id-column")
+                raise UsageError(
+                    f"{path} has a row without {column!r}; fill it, or name another `id_column`",
+                    parameter="id_column",
+                )
         else:
             column = ""
             stem = name[: -len(".parquet")]
@@ -131,7 +134,8 @@ def _image_column(path: Path) -> str:
             image = bytes_column(schema)
             if image is None:
                 texts = [str(f.name) for f in schema if pa.types.is_string(f.type)]
-                return pick(texts, None, PATH_COLUMNS, "--format table and --id-column", path)
+                remedy = '`format="table"` and `id_column`'
+                return pick(texts, None, PATH_COLUMNS, "format", path, remedy)
             largest = max(
                 (_group_bytes(metadata.row_group(i), image) for i in range(metadata.num_row_groups)),
                 default=0,

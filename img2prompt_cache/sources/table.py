@@ -1,6 +1,6 @@
 """A folder of images and a table of their prompts; in the competition, ``imgId,prompt`` and ``<imgId>.png``.
 
-The table is the file named with ``--prompts``; else ``prompts.csv|tsv|jsonl|parquet`` in the folder, or
+The table is the file named with `prompts`; else ``prompts.csv|tsv|jsonl|parquet`` in the folder, or
 beside it if the folder is called ``images``; else the first table in the folder, by name, that has an id and
 a prompt column. The images lie in ``images/`` below the folder if there is one, else in the folder itself. An
 id is the name of an image there, with or without its suffix. Rows keep the order of the table; images that
@@ -52,8 +52,9 @@ class TableSource(FileSource):
         tables = [self.options.prompts] if self.options.prompts else find_tables(self.root)
         if not tables:
             raise UsageError(
-                f"{self.root} holds no table with an id and a prompt column; name one with --prompts, and "
-                "its columns with --id-column and --prompt-column"
+                f"{self.root} holds no table with an id and a prompt column; name one with `prompts`, and "
+                "its columns with `id_column` and `prompt_column`",
+                parameter="prompts",
             )
         prompts = read_prompts(tables[0], self.options.id_column, self.options.prompt_column)
         others = [path.name for path in tables[1:]]
@@ -128,7 +129,8 @@ def join(
     if files and not pc.any(matched).as_py():
         raise UsageError(
             f"no row of {path} names an image of {root}: the first id is {prompts.ids[0].as_py()!r}, the "
-            f"first image {found.files[0]!r}. Check --id-column"
+            f"first image {found.files[0]!r}. Check `id_column`",
+            parameter="id_column",
         )
     prompt_lost = pc.sum(pc.and_(pc.invert(matched), pc.is_valid(prompts.prompts))).as_py() or 0
     rows = index.filter(matched)

@@ -66,8 +66,8 @@ def read_prompts(path: Path, id_column: str | None, prompt_column: str | None) -
         If the file cannot be read or a column is not there.
     """
     table = read_table(path)
-    ids = pick(table.column_names, id_column, ID_COLUMNS, "--id-column", path)
-    prompt = pick(table.column_names, prompt_column, PROMPT_COLUMNS, "--prompt-column", path)
+    ids = pick(table.column_names, id_column, ID_COLUMNS, "id_column", path)
+    prompt = pick(table.column_names, prompt_column, PROMPT_COLUMNS, "prompt_column", path)
     extras, notes = short_columns(table, {ids, prompt})
     return Prompts(table[ids].fill_null(""), blank_to_null(table[prompt]), extras, notes)
 
@@ -110,8 +110,30 @@ def read_table(path: Path) -> pa.Table:
     return table
 
 
-def pick(names: Sequence[str], wanted: str | None, known: Sequence[str], option: str, path: Path) -> str:
-    """Choose a column: the one wanted, else the first known one, whatever its case.
+def pick(
+    names: Sequence[str],
+    wanted: str | None,
+    known: Sequence[str],
+    parameter: str,
+    path: Path,
+    remedy: str = "",
+) -> str:
+    """Choose a column: the wanted one; or the first of the known names that there is, ignoring case.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The columns of the table.
+    wanted : str or None
+        The name that the user gave, if any.
+    known : sequence of str
+        Names to look for otherwise, best first.
+    parameter : str
+        The parameter that names the column, for the error.
+    path : pathlib.Path
+        The table, for the error.
+    remedy : str
+        What names the column, where it is more than that parameter.
 
     Raises
     ------
@@ -127,9 +149,14 @@ def pick(names: Sequence[str], wanted: str | None, known: Sequence[str], option:
         return chosen[0]
     told = ", ".join(names[:20]) or "none"
     if chosen:
-        raise UsageError(f"{path} has {len(chosen)} columns {chosen[0]!r}; its columns are {told}")
+        raise UsageError(
+            f"{path} has {len(chosen)} columns {chosen[0]!r}; its columns are {told}", parameter=parameter
+        )
     missing = f"column {wanted!r}" if wanted is not None else f"column named {' or '.join(known[:3])}"
-    raise UsageError(f"{path} has no {missing}; its columns are {told}. Name one with {option}")
+    raise UsageError(
+        f"{path} has no {missing}; its columns are {told}. Name one with {remedy or f'`{parameter}`'}",
+        parameter=parameter,
+    )
 
 
 def has_columns(path: Path, known: Sequence[Sequence[str]]) -> bool:

@@ -19,6 +19,13 @@ from img2prompt_cache.cli.spelling import spell
         ("give `source` again", "give SOURCE again"),
         ("make one with `fit()`", "make one with `img2prompt-cache fit`"),
         ("make one with `ipc.fit()`", "make one with `img2prompt-cache fit`"),
+        ("run `extract(trunk=2)`", "run `img2prompt-cache extract --trunk 2`"),
+        (
+            'run `extract(source, cache="my cache", backbones="timm:a", trunk=K, flip=True)` again',
+            "run `img2prompt-cache extract SOURCE --cache 'my cache' --backbone timm:a --trunk K --flip` "
+            "again",
+        ),
+        ("run `extract(trunk=)` or `fit(cache=open())`", "run `extract(trunk=)` or `fit(cache=open())`"),
         ("the column `imgId` of `cache.h5`, or `other()`", "the column `imgId` of `cache.h5`, or `other()`"),
     ],
 )
@@ -29,3 +36,4 @@ def test_parameters_become_options_and_verbs_commands(message, spelled):
 def test_a_parameter_is_spelled_as_the_command_that_was_run_spells_it():
     assert spell("name a file with `out`", main.app, main.NAME, "predict") == "name a file with --out"
     assert spell("name a file with `out`", main.app, main.NAME, "pack") == "name a file with OUT.h5"
+    assert spell('run `predict(out="x")`', main.app, main.NAME, "pack").endswith(" predict --out x`")

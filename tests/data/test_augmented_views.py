@@ -27,7 +27,7 @@ def test_views_are_read_joined(tiny, pairs, tmp_path):
 def test_views_that_are_not_there_are_asked_for(tmp_path):
     cache = Cache(make_cache(tmp_path / "c", 8))
     data = load_dataset(cache, choose_features(cache, ()), choose_target(cache, None))
-    with pytest.raises(UsageError, match=r"takes views of timm:one, timm:other: run .* --views N"):
+    with pytest.raises(UsageError, match=r"takes views of timm:one, timm:other: run `extract\(views=N\)`"):
         load_views(cache, data)
 
 

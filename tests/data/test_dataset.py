@@ -112,24 +112,24 @@ def test_the_trunk_with_the_fewest_blocks_that_are_enough_is_taken(tuned, tiny, 
 
 def test_trunks_that_are_not_there(tuned, made, tiny):
     cache = Cache(tuned)
-    with pytest.raises(UsageError, match="finetune trains one backbone; name one with --features"):
+    with pytest.raises(UsageError, match="finetune trains one backbone; name one with `features`"):
         choose_trunk(cache, (tiny.vit, tiny.cnn))
     with pytest.raises(
         UsageError, match=rf"no trunk of .*cnn is cached; there is one of {tiny.vit}; run"
     ) as told:
         choose_trunk(cache, (tiny.cnn,))
-    assert f"`img2prompt-cache extract --cache {tuned} --backbone {tiny.cnn} --trunk K`" in str(told.value)
-    with pytest.raises(UsageError, match=r"--blocks 3: .* before its last 2 blocks; run .* --trunk 3`"):
+    assert f'`extract(cache="{tuned}", backbones="{tiny.cnn}", trunk=K)`' in str(told.value)
+    with pytest.raises(UsageError, match=r"`blocks=3`: .* before its last 2 blocks; run .* trunk=3\)`"):
         choose_trunk(cache, (tiny.vit,), 3)
-    with pytest.raises(UsageError, match=r"before its last 2 blocks; run .* --trunk 3`"):
+    with pytest.raises(UsageError, match=r"before its last 2 blocks; run .* trunk=3\)`"):
         choose_trunk(cache, (f"{tiny.vit}#k2",), 3)
-    with pytest.raises(UsageError, match="--trunk 9`"):
+    with pytest.raises(UsageError, match=r"trunk=9\)`"):
         choose_trunk(cache, (f"{tiny.vit}#k9",))
     with pytest.raises(UsageError, match="unknown features column 'timm:none'"):
         choose_trunk(cache, ("timm:none",))
-    with pytest.raises(UsageError, match=r"has no trunk column; run .* --trunk K`"):
+    with pytest.raises(UsageError, match=r"has no trunk column; run .* trunk=K\)`"):
         choose_trunk(Cache(made), ())
-    with pytest.raises(UsageError, match=r"no trunk of .* is cached; run .* --trunk 4`"):
+    with pytest.raises(UsageError, match=r"no trunk of .* is cached; run .* trunk=4\)`"):
         choose_trunk(Cache(made), (tiny.cnn,), 4)
 
 

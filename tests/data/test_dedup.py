@@ -125,7 +125,7 @@ def test_the_file_is_read_back_as_a_selection(cache, tmp_path):
     assert [row["prompt_group"] for row in rows] == ["" if g < 0 else str(g) for g in found.prompt_group]
     assert read_selection(path) == [name for name, kept in zip(found.ids, found.keep, strict=True) if kept]
     before = path.read_bytes()
-    with pytest.raises(UsageError, match=r"--out .*x\.csv exists; give --overwrite"):
+    with pytest.raises(UsageError, match=r"`out=.*x\.csv\"` exists; give `overwrite=True`"):
         save_duplicates(path, found)
     save_duplicates(path, found, overwrite=True)
     assert path.read_bytes() == before
@@ -136,7 +136,7 @@ def test_the_file_is_read_back_as_a_selection(cache, tmp_path):
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.1, float("nan")])
 def test_thresholds_out_of_range(cache, threshold):
-    with pytest.raises(UsageError, match="--threshold must be above 0 and at most 1"):
+    with pytest.raises(UsageError, match="`threshold` must be above 0 and at most 1"):
         find(cache, threshold)
 
 

@@ -63,7 +63,7 @@ def test_several_formats_are_noted(tmp_path: Path) -> None:
     (tmp_path / "prompts.csv").write_text("imgId,prompt\na,x\n")
     source = open_source(tmp_path)
     assert source.settings["format"] == "table"
-    assert source.list().summary.notes[0] == "read as table; also looks like webdataset (--format chooses)"
+    assert source.list().summary.notes[0] == "read as table; also looks like webdataset (`format` chooses)"
     assert open_source(tmp_path, SourceOptions(format="folder")).list().summary.notes == ()
 
 
@@ -151,15 +151,15 @@ def test_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("gone", {}, "no file or folder"),
         ("a.png", {}, "is not a source"),
         ("empty", {}, "holds no images"),
-        (".", {"format": "tabel"}, "unknown --format 'tabel'; did you mean table"),
-        (".", {"format": "folder", "id_column": "x"}, "--id-column means nothing to --format folder"),
+        (".", {"format": "tabel"}, "unknown `format` 'tabel'; did you mean table"),
+        (".", {"format": "folder", "id_column": "x"}, '`id_column` means nothing to `format="folder"`'),
         (
             ".",
             {"format": "webdataset", "prompts": Path("x.csv")},
-            "--prompts means nothing to --format webdataset",
+            '`prompts` means nothing to `format="webdataset"`',
         ),
-        ("empty", {"prompt_column": "x"}, "--prompt-column goes with a table, and .*empty holds none"),
-        (".", {"id_column": "x"}, "--id-column goes with a table"),
+        ("empty", {"prompt_column": "x"}, "`prompt_column` goes with a table, and .*empty holds none"),
+        (".", {"id_column": "x"}, "`id_column` goes with a table"),
     ],
 )
 def test_wrong_use_is_told(tmp_path: Path, path: str, options: dict[str, str], message: str) -> None:

@@ -194,9 +194,9 @@ def test_other_tables_are_noted(tmp_path: Path) -> None:
         ("", "cannot be read as a table"),
         (
             "imgId,words\na,x\n",
-            "no column named prompt or text or caption; its columns are imgId, words.*--prompt-column",
+            "no column named prompt or text or caption; its columns are imgId, words.*`prompt_column`",
         ),
-        ("nr,prompt\na,x\n", "no column named imgId.*--id-column"),
+        ("nr,prompt\na,x\n", "no column named imgId.*`id_column`"),
         ("imgId,prompt,prompt\na,x,y\n", "2 columns 'prompt'"),
         ("imgId,prompt\na,x,y\n", "prompts.csv cannot be read.*quote every prompt"),
         ("imgId,prompt\nq,x\n", "no row of .* names an image.*'q'.*'a.png'"),
