@@ -101,7 +101,7 @@ def telling() -> Iterator[Callback]:
                 note(spelled(event.message))
             elif event.kind == "plan":
                 for line in str(event.value).split("\n"):
-                    note(line)
+                    note(spelled(line))
             else:
                 show(event)
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from img2prompt_cache.cli import main
+from img2prompt_cache.cli import console, main
 from img2prompt_cache.cli.spelling import spell
+from img2prompt_cache.progress import Event
 
 
 @pytest.mark.parametrize(
@@ -37,3 +40,11 @@ def test_a_parameter_is_spelled_as_the_command_that_was_run_spells_it():
     assert spell("name a file with `out`", main.app, main.NAME, "predict") == "name a file with --out"
     assert spell("name a file with `out`", main.app, main.NAME, "pack") == "name a file with OUT.h5"
     assert spell('run `predict(out="x")`', main.app, main.NAME, "pack").endswith(" predict --out x`")
+
+
+def test_notes_and_plans_are_spelled_too(capsys, monkeypatch):
+    monkeypatch.setattr(console, "spelled", partial(spell, app=main.app, program=main.NAME))
+    with console.telling() as tell:
+        tell(Event("note", message="`id_column` was left out"))
+        tell(Event("plan", value="3 rows\nread as table (`format` chooses)"))
+    assert capsys.readouterr().err == "--id-column was left out\n3 rows\nread as table (--format chooses)\n"
