@@ -121,7 +121,7 @@ def test_a_file_larger_than_a_chunk_is_encoded_whole(
 
 def calls(encoder: Encoder) -> list[int]:
     counted: list[int] = []
-    encoder.model[0].register_forward_pre_hook(lambda *_: counted.append(1))
+    encoder.model.model[0].register_forward_pre_hook(lambda *_: counted.append(1))
     return counted
 
 

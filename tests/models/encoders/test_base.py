@@ -75,7 +75,7 @@ def test_each_distinct_prompt_is_encoded_once(tiny: Path) -> None:
         nonlocal seen
         seen += len(inputs[0]["input_ids"])
 
-    handle = encoder.model[0].register_forward_pre_hook(count)
+    handle = encoder.model.model[0].register_forward_pre_hook(count)
     vectors = encoder.encode(["A boat!", "a boat", "a  BOAT", "sea"] * 50, batch_size=3)
     handle.remove()
     assert seen == 2

@@ -345,4 +345,4 @@ def test_an_unreachable_hub_is_told_soon(tmp_path):
         assert one["exit"] == 1
         assert spec in one["error"]
         assert "http://127.0.0.1:9" in one["error"]
-        assert "--preset packaged" in one["error"]
+        assert '`preset="packaged"`' in one["error"]
