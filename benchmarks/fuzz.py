@@ -32,7 +32,7 @@ from PIL import Image, PngImagePlugin
 from img2prompt_cache.errors import ImageError, UsageError
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.sources import open_source
-from img2prompt_cache.sources.metadata import read_prompt
+from img2prompt_cache.sources.embedded.prompts import read_prompt
 
 SLOWEST = 5.0
 GRAPH = {

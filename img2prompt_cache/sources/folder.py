@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from img2prompt_cache.errors import ImageError
 from img2prompt_cache.sources.base import Listing
+from img2prompt_cache.sources.embedded.prompts import read_prompt
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
-from img2prompt_cache.sources.metadata import read_prompt
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
 from img2prompt_cache.sources.reading import MAX_TEXT_BYTES, read_regular
 from img2prompt_cache.sources.scan import Scan, counted, scan
@@ -88,7 +88,7 @@ class SidecarSource(FolderSource):
 
 
 class MetadataSource(FolderSource):
-    """Images that carry their prompt, as the programs that made them wrote it; see `metadata.read_prompt`."""
+    """Images that carry their prompt, as the programs that made them wrote it; see `embedded.find_prompt`."""
 
     @classmethod
     def detects(cls, root: Path) -> bool:

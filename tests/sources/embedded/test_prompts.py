@@ -13,11 +13,18 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from img2prompt_cache.sources import open_source
-from img2prompt_cache.sources.imagetexts import LONGEST_TEXT, MOST_TEXT, read_texts
-from img2prompt_cache.sources.metadata import automatic1111, dream, prompt_in, read_prompt
+from img2prompt_cache.sources.embedded.containers import LONGEST_BLOCK, MOST_BYTES
+from img2prompt_cache.sources.embedded.prompts import prompt_in as found_in
+from img2prompt_cache.sources.embedded.prompts import read_prompt
+from img2prompt_cache.sources.embedded.texts import read_texts
 
 SETTINGS = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
 USER_COMMENT = 0x9286
+
+
+def prompt_in(texts: dict[str, str]) -> str | None:
+    found = found_in(texts)
+    return found.prompt if found else None
 
 
 def png(texts: dict[str, str], *, zipped: bool = False, international: bool = False) -> bytes:
@@ -103,7 +110,7 @@ def test_comfyui_in_webp_exif() -> None:
     ],
 )
 def test_automatic1111(text: str, prompt: str) -> None:
-    assert (automatic1111(text) or "").strip() == prompt.strip()
+    assert (prompt_in({"parameters": text}) or "") == prompt.strip()
 
 
 @pytest.mark.parametrize(
@@ -126,7 +133,6 @@ def test_automatic1111(text: str, prompt: str) -> None:
 )
 def test_other_programs(texts: dict[str, str], prompt: str | None) -> None:
     assert prompt_in(texts) == prompt
-    assert dream("") is None
 
 
 # ComfyUI graphs ------------------------------------------------------------
@@ -402,17 +408,17 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 @pytest.mark.timeout(20)
 def test_hostile_png_chunks() -> None:
-    head, bomb = b"\x89PNG\r\n\x1a\n", zlib.compress(bytes(LONGEST_TEXT + 1))
+    head, bomb = b"\x89PNG\r\n\x1a\n", zlib.compress(bytes(LONGEST_BLOCK + 1))
     good = chunk(b"tEXt", b"parameters\0a cat")
     assert read_prompt(head + chunk(b"zTXt", b"parameters\0\0" + bomb) + good) == "a cat"
     assert read_prompt(head + chunk(b"iTXt", b"parameters\0\1\0") + good) == "a cat"
-    assert read_prompt(head + chunk(b"tEXt", b"x" * (LONGEST_TEXT + 1)) + good) == "a cat"
+    assert read_prompt(head + chunk(b"tEXt", b"x" * (LONGEST_BLOCK + 1)) + good) == "a cat"
     assert read_prompt(head + struct.pack(">I", 2**32 - 1) + b"tEXt" + b"x" * 50) is None
     assert read_prompt(head + chunk(b"aaaa", b"") * 20_000 + good) is None
     assert read_prompt(head + good + chunk(b"tEXt", b"parameters\0a dog")) == "a cat"
-    packed = zlib.compress(bytes(LONGEST_TEXT))
+    packed = zlib.compress(bytes(LONGEST_BLOCK))
     many = b"".join(chunk(b"zTXt", b"%d\0\0" % i + packed) for i in range(1000))
-    assert sum(map(len, read_texts(io.BytesIO(head + many)).values())) <= MOST_TEXT + LONGEST_TEXT
+    assert sum(map(len, read_texts(io.BytesIO(head + many)).values())) <= MOST_BYTES + LONGEST_BLOCK
 
 
 def test_a_directory_that_points_at_itself() -> None:

@@ -1,0 +1,5 @@
+"""Prompts that programs wrote into the image files themselves."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,189 @@
+"""The prompt that a program wrote into its image, found by the place and the form it has.
+
+Only the positive prompt is taken; the negative one and the settings are not part of it. Where an image
+carries several texts, one that states the prompt goes before the graph that it must be found in.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from img2prompt_cache.sources.comfyui import positive_prompt
+from img2prompt_cache.sources.embedded import invokeai
+from img2prompt_cache.sources.embedded.infotext import is_infotext, prompt_of_infotext
+from img2prompt_cache.sources.embedded.stealth import stealth_text
+from img2prompt_cache.sources.embedded.texts import read_texts
+
+_JOB_ID = re.compile(r"\s*\bJob ID:\s*[0-9a-f-]{8,}.*", re.IGNORECASE | re.DOTALL)
+_FLAGS = re.compile(r"\s--[a-z][a-z0-9]*\b.*", re.IGNORECASE | re.DOTALL)
+_FREE_TEXTS = (
+    *("exif:ImageDescription", "exif:XPComment", "exif:XPTitle", "jpeg:comment", "xmp:UserComment"),
+    *("xmp:description", "iptc:caption", "Description", "Comment"),
+)
+"""Places where people and cameras write, too: only a text as generators write it is a prompt there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A prompt, and the program or form it was found by: ``"a1111"``, ``"comfyui"``, ``"novelai"``, …"""
+
+    prompt: str
+    reader: str
+
+
+def read_prompt(image: bytes | Path) -> str | None:
+    """Read the positive prompt that an image file carries; see `find_prompt`."""
+    found = find_prompt(image)
+    return found.prompt if found else None
+
+
+def find_prompt(image: bytes | Path) -> Found | None:
+    """Find the positive prompt that an image file carries.
+
+    Parameters
+    ----------
+    image : bytes or pathlib.Path
+        A PNG, JPEG or WebP file, or where it lies. Pixels are decoded only where the file carries no text and
+        its alpha channel begins with the signature of a hidden one.
+
+    Returns
+    -------
+    Found or None
+        None if there is none, or the file is damaged, of another kind or cannot be read.
+    """
+    try:
+        if isinstance(image, bytes):
+            return _find(io.BytesIO(image))
+        with image.open("rb") as file:
+            return _find(file)
+    except OSError:
+        return None
+
+
+def _find(file: BinaryIO) -> Found | None:
+    texts = read_texts(file)
+    found = prompt_in(texts)
+    if found is None and not texts:
+        file.seek(0)
+        hidden = stealth_text(file)
+        if hidden is not None:
+            found = prompt_in({"parameters": hidden})
+            return found and Found(found.prompt, "stealth")
+    return found
+
+
+def prompt_in(texts: Mapping[str, str]) -> Found | None:
+    """Choose the positive prompt among the texts of an image; None if there is none.
+
+    Parameters
+    ----------
+    texts : mapping of str to str
+        Place to text, see `texts.read_texts`.
+    """
+    for reader, prompt in _candidates(texts):
+        # Half a surrogate pair can stand in JSON, but not in a cache of UTF-8.
+        cleaned = (prompt_of_infotext(prompt) or "").strip().encode(errors="replace").decode()
+        if cleaned:
+            return Found(cleaned, reader)
+    return None
+
+
+def _candidates(texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Give every text that may be a prompt, with the name of its form, best first."""
+    novelai = texts.get("Software", texts.get("exif:Software", "")).startswith("NovelAI")
+    for place, reader in (("parameters", "a1111"), ("exif:UserComment", "a1111")):
+        if place in texts:
+            yield from _stated(texts[place], reader)
+    for place, read in _INVOKEAI.items():
+        value = _json(texts.get(place, ""))
+        if isinstance(value, dict):
+            yield from _text(read(value), "invokeai")
+    if "Dream" in texts:
+        yield from _text(invokeai.dream(texts["Dream"]), "invokeai")
+    if "generation_data" in texts:
+        yield from _stated(texts["generation_data"], "tensorart", plain=False)
+    for place in ("Comment", "exif:Make", "exif:Model"):
+        if place in texts:
+            yield from _stated(texts[place], "novelai" if novelai else "json", plain=False)
+    if novelai:
+        yield from _text(texts.get("Description", texts.get("exif:ImageDescription")), "novelai")
+    if "prompt" in texts:
+        graph = _json(texts["prompt"])
+        if isinstance(graph, dict):
+            yield from _text(positive_prompt(graph), "comfyui")
+        elif graph is None and not texts["prompt"].lstrip().startswith(("{", "[[")):
+            yield from _text(texts["prompt"], "easydiffusion")
+    yield from _text(texts.get("xmp:AIPromptInformation"), "iptc")
+    for place in _FREE_TEXTS:
+        if place in texts:
+            yield from _stated(texts[place], "a1111", plain=is_infotext(texts[place]))
+            yield from _midjourney(texts[place])
+
+
+def _stated(text: str, reader: str, *, plain: bool = True) -> Iterator[tuple[str, str]]:
+    """Read a text that is JSON, or if `plain` an infotext."""
+    value = _json(text) if text.lstrip().startswith("{") else None
+    if isinstance(value, dict):
+        yield from _in_json(value)
+    elif plain and not text.lstrip().startswith('{"'):  # "{red|blue} cat" is a prompt, cut JSON is none
+        yield reader, text
+
+
+def _in_json(value: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Find the prompt in an object as programs write it: by the names they use for it."""
+    for key, reader in (
+        ("sui_image_params", "swarmui"),
+        ("extraMetadata", "civitai"),
+        ("Comment", "novelai"),
+    ):
+        inner = value.get(key)
+        inner = _json(inner) if isinstance(inner, str) else inner
+        if isinstance(inner, dict):
+            yield from _text(inner.get("prompt"), reader)
+    software = str(value.get("software", value.get("version", ""))).lower()
+    reader = "fooocus" if "fooocus" in software else "json"
+    prompt = value.get("prompt")
+    graph = _json(prompt) if isinstance(prompt, str) and prompt.lstrip().startswith("{") else prompt
+    if isinstance(graph, dict):
+        yield from _text(positive_prompt(graph), "comfyui")
+    else:
+        yield from _text(prompt, "fooocus" if reader == "fooocus" or "base_model" in value else reader)
+    if any(isinstance(node, dict) and "class_type" in node for node in value.values()):
+        yield from _text(positive_prompt(value), "comfyui")
+    for key in ("Prompt", "positive_prompt", "positivePrompt"):
+        yield from _text(value.get(key), reader)
+    if "uc" in value:
+        yield from _text(value.get("c"), "drawthings")
+
+
+def _text(value: object, reader: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str) and value.strip():
+        yield reader, value
+
+
+def _midjourney(text: str) -> Iterator[tuple[str, str]]:
+    """Read a description by Midjourney: the prompt, its flags, and the id of the job."""
+    job = _JOB_ID.search(text)
+    flags = _FLAGS.search(text)
+    if job or flags:
+        yield "midjourney", _FLAGS.sub("", _JOB_ID.sub("", text))
+
+
+_INVOKEAI: dict[str, Callable[[Mapping[str, object]], object]] = {
+    "invokeai_metadata": invokeai.metadata,
+    "sd-metadata": invokeai.sd_metadata,
+    "invokeai_graph": invokeai.graph,
+}
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text.strip("\0 \r\n\t"))
+    except (ValueError, RecursionError):
+        return None
