@@ -1,0 +1,179 @@
+"""Formats of sources: which there are, and which one a folder or file has.
+
+`open_source` tells the format of what it is given by asking each of `FORMATS`, in this order; the first that
+knows it is taken, and where others of the first four would do too, the listing notes them:
+
+1. ``imagefolder``: ``metadata.csv|jsonl|parquet`` with `file_name` and a prompt column;
+2. ``table``: ``prompts.csv|tsv|jsonl|parquet``, or another table with an id and a prompt column;
+3. ``webdataset``: ``.tar`` files;
+4. ``parquet``: ``.parquet`` files with a column of image bytes;
+5. ``sidecar``: a ``.txt`` beside an image;
+6. ``metadata``: a prompt inside one of the first images;
+7. ``folder``: images alone.
+
+A table that is named with `prompts` makes it a ``table``; `id_column` and `prompt_column` rule out the
+formats that have no columns. A new source is one module and one line in `FORMATS`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from img2prompt_cache.errors import UsageError, unknown
+from img2prompt_cache.sources.base import Listing, Source, SourceOptions
+from img2prompt_cache.sources.files import FileSource
+from img2prompt_cache.sources.folder import FolderSource, MetadataSource, SidecarSource
+from img2prompt_cache.sources.imagefolder import ImageFolderSource
+from img2prompt_cache.sources.names import IMAGE_SUFFIXES
+from img2prompt_cache.sources.parquet import ParquetSource
+from img2prompt_cache.sources.paths import PathsSource
+from img2prompt_cache.sources.table import TableSource
+from img2prompt_cache.sources.webdataset import WebDatasetSource
+
+FORMATS: dict[str, type[FileSource]] = {
+    "imagefolder": ImageFolderSource,
+    "table": TableSource,
+    "webdataset": WebDatasetSource,
+    "parquet": ParquetSource,
+    "sidecar": SidecarSource,
+    "metadata": MetadataSource,
+    "folder": FolderSource,
+}
+"""Name of a format, as `open_source` and `extract` take it, to its source; in the order of detection."""
+
+
+def open_source(path: Path, options: SourceOptions | None = None) -> Source:
+    """Open a folder or file as a source, telling its format unless `options` names it.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    options : SourceOptions, optional
+
+    Raises
+    ------
+    UsageError
+        If it is not there, of no known format, or an option does not fit the format.
+    """
+    options = options or SourceOptions()
+    root = Path(os.path.abspath(path))  # noqa: PTH100 - a link stays as the user named it
+    if options.format not in ("auto", *FORMATS):
+        raise unknown("`format`", options.format, FORMATS, parameter="format")
+    if not root.exists():
+        raise UsageError(f"there is no file or folder {path}", parameter="source")
+    if options.prompts is not None:
+        options = replace(options, prompts=Path(os.path.abspath(options.prompts)))  # noqa: PTH100
+    given = {key for key, value in asdict(options).items() if key != "format" and value is not None}
+    notes: tuple[str, ...] = ()
+    if options.format == "auto":
+        fitting = ["table"] if options.prompts else _detect(root, given)
+        if not fitting and given:
+            raise UsageError(
+                f"`{min(given)}` goes with a table, and {path} holds none; name one with `prompts`, or leave "
+                "the option out",
+                parameter=min(given),
+            )
+        if not fitting:
+            raise UsageError(
+                f"{path} is not a source: give a folder of images, a table, a .tar or a parquet file",
+                parameter="source",
+            )
+        options = replace(options, format=fitting[0])
+        if fitting[1:]:
+            others = ", ".join(fitting[1:])
+            notes = (f"read as {fitting[0]}; also looks like {others} (`format` chooses)",)
+    source = FORMATS[options.format]
+    for key in sorted(given - source.takes):
+        raise UsageError(f'`{key}` means nothing to `format="{options.format}"`; leave it out', parameter=key)
+    return source(root, options, notes)
+
+
+def reopen_source(entry: Mapping[str, str]) -> Source:
+    """Open a source again from ``{"root": source.root, **source.settings}``.
+
+    Raises
+    ------
+    UsageError
+        As `open_source`.
+    """
+    prompts = entry.get("prompts")
+    options = SourceOptions(
+        format=entry["format"],
+        prompts=Path(prompts) if prompts else None,
+        id_column=entry.get("id_column"),
+        prompt_column=entry.get("prompt_column"),
+    )
+    return open_source(Path(entry["root"]), options)
+
+
+def open_paths(paths: Sequence[Path]) -> Source:
+    """Open what `predict` was given: one source of any format, or a list of images and folders of images.
+
+    Raises
+    ------
+    UsageError
+        If nothing was given, or none of it is there.
+    """
+    if len(paths) == 1 and not paths[0].name.lower().endswith(IMAGE_SUFFIXES):
+        return open_source(paths[0])
+    return PathsSource(paths)
+
+
+def list_images(paths: Sequence[Path]) -> tuple[Source, Listing]:
+    """Open and list what `predict` was given, which needs images and no prompts.
+
+    A folder without a table is listed as images alone: no prompt beside or inside an image is looked for. So
+    is a folder whose table cannot be read or matched with its images; a note says why.
+
+    Raises
+    ------
+    UsageError
+        As `open_paths`, or if there is no image.
+    """
+    source = open_paths(paths)
+    if isinstance(source, FolderSource):
+        source = PathsSource(paths)
+    try:
+        return source, source.list()
+    except UsageError as error:
+        if isinstance(source, PathsSource) or not paths[0].is_dir():
+            raise
+        images = PathsSource(paths, (f"the images are taken without their table: {error}",))
+        try:
+            return images, images.list()
+        except UsageError:
+            raise error from None
+
+
+def find_default(folder: Path) -> Path:
+    """Find what a bare ``extract`` means: ``images/`` in the folder, else the folder if it is a source.
+
+    Raises
+    ------
+    UsageError
+        If neither is there.
+    """
+    if (folder / "images").is_dir():
+        return folder / "images"
+    named = ("imagefolder", "table", "webdataset", "parquet")
+    if any(FORMATS[name].detects(folder) for name in named):
+        return folder
+    raise UsageError(
+        f"nothing to extract in {folder}: there is no images/ with prompts.csv beside it, nor a table of "
+        "prompts, metadata.csv, .tar or parquet files with images. Name a `source`",
+        parameter="source",
+    )
+
+
+def _detect(root: Path, given: set[str]) -> list[str]:
+    """Name the formats that know `root`; those that must look at every image only until one does."""
+    known: list[str] = []
+    for name, source in FORMATS.items():
+        if known and issubclass(source, FolderSource):
+            break
+        if given <= source.takes and source.detects(root):
+            known.append(name)
+    return known
