@@ -123,7 +123,7 @@ def drill(
     same = 0
     for done in (cache, *finished):
         assert Cache(done).verify() == []
-        assert Cache(done).unknown() == []
+        assert Cache(done).unrecorded() == []
         assert not list(done.rglob("*.tmp"))
         assert parts_of(done) == expected, f"{done} differs"
         same += 1

@@ -15,7 +15,7 @@ def verify(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Jso
     from img2prompt_cache.cache.reader import Cache
 
     opened = Cache(cache)
-    damaged, unknown = opened.verify(), opened.unknown()
+    damaged, unknown = opened.verify(), opened.unrecorded()
     say = console.note if json else console.result
     for damage in damaged:
         say(f"{damage.file}: {damage.reason}")

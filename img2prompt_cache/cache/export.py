@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from img2prompt_cache.cache.damage import require_undamaged
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.parts import PartFile, map_values, read_text
-from img2prompt_cache.cache.reader import Cache, require_whole
+from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.progress import Callback, ignore, task
 
@@ -61,7 +62,7 @@ def pack(cache: Cache, out: Path, *, overwrite: bool = False, tell: Callback = i
             if column.spec:
                 file.describe(column.folder, spec=column.spec, fingerprint=json.dumps(column.fingerprint))
             for part in column.parts:
-                require_whole(cache.folder, [part])
+                require_undamaged(cache.folder, [part])
                 rows, source = part.stop - part.start, cache.path(part)
                 for name, values in read_text(source, texts, rows).items():
                     file.write(f"rows/{name}", part.start, np.array(values, object))

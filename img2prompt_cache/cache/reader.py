@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from img2prompt_cache.cache.damage import Damage, damage_of, require_undamaged
 from img2prompt_cache.cache.manifest import KINDS, Column, Kind, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.mapped import MappedColumn
 from img2prompt_cache.cache.parts import read_text
-from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
-from img2prompt_cache.files import hash_file
+from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.tables import Records, html_table
 
 if TYPE_CHECKING:
@@ -25,14 +23,6 @@ if TYPE_CHECKING:
 
 OK, FAILED = "ok", "failed"
 VIEW = "cache.h5"
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """A part that is not what the manifest says it is."""
-
-    file: str
-    reason: str
 
 
 class Cache:
@@ -170,7 +160,8 @@ class Cache:
         Img2PromptError
             If a part is not what the manifest says.
         """
-        return self.mapped(column).load() if rows is None else gather(self.folder, column, rows)
+        mapped = self.mapped(column)
+        return mapped.load() if rows is None else mapped[rows]
 
     def mapped(self, column: Column, dtype: str = "float32") -> MappedColumn:
         """Map a numeric column that need not fit into memory: rows are read when they are asked for."""
@@ -200,7 +191,7 @@ class Cache:
                     damaged.append(Damage(part.file, reason))
         return damaged
 
-    def unknown(self) -> list[str]:
+    def unrecorded(self) -> list[str]:
         """List the files among the parts that the manifest does not record.
 
         They are never read. It may be a file of somebody else, a part that an interrupted pass left and the
@@ -229,56 +220,4 @@ class Cache:
             Naming the first damaged part.
         """
         for column in columns:
-            require_whole(self.folder, column.parts)
-
-
-def damage_of(folder: Path, part: Part) -> str | None:
-    """Say what is wrong with a part's file; None if it is the one that is recorded."""
-    path = folder / part.file
-    try:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            return "it is not a plain file"
-        if status.st_size != part.bytes:
-            return f"{status.st_size} bytes instead of {part.bytes}"
-        return None if hash_file(path) == part.sha256 else "its bytes have changed"
-    except FileNotFoundError:
-        return "it is missing"
-    except OSError as error:
-        return f"it cannot be read: {error.strerror}"
-
-
-def require_whole(folder: Path, parts: Iterable[Part]) -> None:
-    """Refuse parts whose size or hash is not the recorded one.
-
-    Raises
-    ------
-    Img2PromptError
-        Naming the first damaged part.
-    """
-    for part in parts:
-        reason = damage_of(folder, part)
-        if reason:
-            raise Img2PromptError(
-                f"{folder / part.file} is damaged: {reason}. `repair()` computes again what is damaged in "
-                f"{folder}."
-            )
-
-
-def gather(folder: Path, column: Column, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Read rows of a numeric column, part by part.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        The cache's folder.
-    column : Column
-        With the parts these rows lie in.
-    rows : numpy.ndarray, int64, shape (n,)
-        Row numbers in any order, repeats allowed.
-
-    Returns
-    -------
-    numpy.ndarray, float32, shape (n, *column.shape)
-    """
-    return MappedColumn(folder, column)[rows]
+            require_undamaged(self.folder, column.parts)

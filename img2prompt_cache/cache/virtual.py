@@ -14,10 +14,10 @@ from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
 from img2prompt_cache.cache.reader import VIEW
 from img2prompt_cache.files import hash_file, write_atomically
 
-_MADE_FOR, _KNOWN = "manifest", "known"
+_MADE_FOR, _NOTES = "manifest", "known"
 
 
-def build_view(folder: Path, manifest: Manifest, known: dict[str, Any] | None = None) -> Path:
+def build_view(folder: Path, manifest: Manifest, notes: dict[str, Any] | None = None) -> Path:
     """Write `cache.h5`.
 
     It holds `rows/imgId`, `rows/prompt` and the others as UTF-8 strings, and one dataset for each numeric
@@ -29,8 +29,8 @@ def build_view(folder: Path, manifest: Manifest, known: dict[str, Any] | None = 
     folder : pathlib.Path
     manifest : Manifest
         As saved.
-    known : dict, optional
-        Whatever is to be remembered of this state of the cache, as JSON values; `recall` gives it back.
+    notes : dict, optional
+        What to remember of this state of the cache, as JSON values; `read_notes` gives it back.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def build_view(folder: Path, manifest: Manifest, known: dict[str, Any] | None = 
     # Made in memory, since HDF5 crashes the process when it cannot write its own file (a full disk).
     with h5py.File(VIEW, "w", libver="latest", driver="core", backing_store=False) as file:
         file.attrs[_MADE_FOR] = hash_file(folder / MANIFEST)
-        file.attrs[_KNOWN] = json.dumps(known or {})
+        file.attrs[_NOTES] = json.dumps(notes or {})
         for name in manifest.row_datasets.values():
             _virtual(file, f"rows/{name}", rows, name, manifest.rows)
         for column in manifest.columns[1:]:
@@ -58,19 +58,19 @@ def build_view(folder: Path, manifest: Manifest, known: dict[str, Any] | None = 
 
 def view_is_current(folder: Path) -> bool:
     """Say whether `cache.h5` exists and was built for the manifest as it is now."""
-    return recall(folder) is not None
+    return read_notes(folder) is not None
 
 
-def recall(folder: Path) -> dict[str, Any] | None:
-    """Give what `build_view` was to remember; None if `cache.h5` is not that of the manifest as it is now."""
+def read_notes(folder: Path) -> dict[str, Any] | None:
+    """Give the notes in `cache.h5`; None if it was not built for the manifest as it is now."""
     try:
         with h5py.File(folder / VIEW, "r") as file:
             if file.attrs[_MADE_FOR] != hash_file(folder / MANIFEST):
                 return None
-            known = json.loads(file.attrs[_KNOWN])
+            notes = json.loads(file.attrs[_NOTES])
     except (OSError, KeyError, RuntimeError, ValueError, TypeError):  # what h5py raises on damaged bytes
         return None
-    return known if isinstance(known, dict) else None
+    return notes if isinstance(notes, dict) else None
 
 
 def _virtual(file: h5py.File, target: str, column: Column, dataset: str, rows: int) -> None:

@@ -19,8 +19,8 @@ from img2prompt_cache.files import write_atomically
 
 LOCK = ".lock"
 HOLDER = ".writer.json"
-REDO = ".redo"
-"""Where parts are computed again that may yet be turned down."""
+RECOMPUTED = ".redo"
+"""Folder for parts that are computed again, until they are compared with the recorded ones."""
 
 
 @contextmanager
@@ -99,11 +99,11 @@ def _holder(folder: Path) -> str:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what a crash left half written. Whole parts that are not recorded stay: they are replaced."""
-    redo = folder / REDO
-    if redo.is_symlink():
-        redo.unlink()
-    elif redo.exists():
-        shutil.rmtree(redo)
+    recomputed = folder / RECOMPUTED
+    if recomputed.is_symlink():
+        recomputed.unlink()
+    elif recomputed.exists():
+        shutil.rmtree(recomputed)
     for pattern in (".*.tmp", *(f"{kind}/**/.*.tmp" for kind in KINDS)):
         for leftover in folder.glob(pattern):
             if leftover.is_symlink() or not leftover.is_dir():  # a folder may be a run that is being saved

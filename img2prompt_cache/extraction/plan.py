@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from img2prompt_cache.cache.manifest import Column, Manifest
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.cache.virtual import recall
+from img2prompt_cache.cache.virtual import read_notes
 from img2prompt_cache.cache.writer import open_manifest
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.listing import digest_of, extra_columns, fresh_rows, is_digest_of
@@ -120,7 +120,7 @@ def _fresh(
         return listing.table, digest
     cache = Cache(folder)
     cache.require_undamaged([manifest.columns[0]])
-    match (recall(folder) or {}).get("listed"):
+    match (read_notes(folder) or {}).get("listed"):
         case [known, kept] if known == number and is_digest_of(kept, digest, listing.table):
             return listing.table[:0], digest
     parts = manifest.columns[0].parts

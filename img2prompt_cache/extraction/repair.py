@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from img2prompt_cache.cache.damage import Damage
 from img2prompt_cache.cache.manifest import Column, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.parts import read_text
-from img2prompt_cache.cache.reader import OK, Cache, Damage
+from img2prompt_cache.cache.reader import OK, Cache
 from img2prompt_cache.cache.virtual import build_view, view_is_current
-from img2prompt_cache.cache.writer import REDO, writing
+from img2prompt_cache.cache.writer import RECOMPUTED, writing
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.lost_rows import LostRows
 from img2prompt_cache.extraction.recompute import Recompute, keep_only, patch_part, read_rows
@@ -129,7 +130,7 @@ class _Repair:
         except Img2PromptError as error:
             self.left.update((part.file, str(error)) for part in parts if part.file not in self.left)
         finally:
-            shutil.rmtree(self.recompute.folder / REDO, ignore_errors=True)
+            shutil.rmtree(self.recompute.folder / RECOMPUTED, ignore_errors=True)
             self.advance(len(parts))
 
     def _restore_rows(self) -> None:
@@ -259,7 +260,7 @@ class _Repair:
         return read_rows(self.recompute.folder, self.manifest, number)
 
     def _place(self, name: str) -> Path:
-        return self.recompute.folder / REDO / name
+        return self.recompute.folder / RECOMPUTED / name
 
 
 def _salvage(path: Path, names: list[str], size: int) -> Mapping[str, list[str]]:

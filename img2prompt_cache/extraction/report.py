@@ -17,7 +17,7 @@ from img2prompt_cache.cache.manifest import Manifest
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.parts import read_text
 from img2prompt_cache.cache.reader import FAILED
-from img2prompt_cache.cache.virtual import build_view, recall
+from img2prompt_cache.cache.virtual import build_view, read_notes
 
 if TYPE_CHECKING:
     from img2prompt_cache.sources.base import Summary
@@ -148,7 +148,7 @@ def count_rows(folder: Path, listed: tuple[int, str]) -> Counts:
     listed : tuple of int and str
         Number and digest of the listing that the cache holds every row of, to be kept in `cache.h5`.
     """
-    known = recall(folder) or {}
+    known = read_notes(folder) or {}
     counts = _recorded(known.get("counts"))
     if counts is None or known.get("listed") != list(listed):
         manifest = load_manifest(folder)

@@ -6,10 +6,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from img2prompt_cache.cache.damage import require_undamaged
 from img2prompt_cache.cache.manifest import Column, Manifest, Part, part_file, revision_of
 from img2prompt_cache.cache.parts import read_text
-from img2prompt_cache.cache.reader import FAILED, OK, require_whole
-from img2prompt_cache.cache.writer import REDO, commit
+from img2prompt_cache.cache.reader import FAILED, OK
+from img2prompt_cache.cache.writer import RECOMPUTED, commit
 from img2prompt_cache.extraction.recompute import Recompute, keep_only, patch_part, read_rows
 from img2prompt_cache.progress import Callback, ignore, note
 
@@ -74,14 +75,14 @@ def retry(manifest: Manifest, recompute: Recompute, tell: Callback = ignore) -> 
             if revised:
                 manifest = commit(recompute.folder, manifest, revised)
         finally:
-            shutil.rmtree(recompute.folder / REDO, ignore_errors=True)
+            shutil.rmtree(recompute.folder / RECOMPUTED, ignore_errors=True)
     left = sum(find_retries(recompute.folder, manifest).values())
     note(tell, f"{sum(found.values()) - left} of them are good now")
     return manifest
 
 
 def _retry(manifest: Manifest, number: int, recompute: Recompute) -> list[tuple[Column, Part]]:
-    place = recompute.folder / REDO
+    place = recompute.folder / RECOMPUTED
     text = read_rows(recompute.folder, manifest, number)
     first = manifest.columns[0].parts[number].start
     failed = [first + i for i, status in enumerate(text["status"]) if status == FAILED]
@@ -113,7 +114,7 @@ def _revised(
     folder: Path, number: int, part: Part, column: Column, made: Path, good: tuple[int, ...]
 ) -> Part:
     """Write the next revision of a part, with the rows `good` taken from the part just `made`."""
-    require_whole(folder, [part])
+    require_undamaged(folder, [part])
     file = part_file(column.folder, number, revision_of(part.file) + 1)
     size, sha256 = patch_part(folder / part.file, [(made, [row - part.start for row in good])], folder / file)
     missing = tuple(row for row in part.missing if row not in good)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from img2prompt_cache.cache.damage import require_undamaged
 from img2prompt_cache.cache.manifest import Column, Part, part_file
+from img2prompt_cache.cache.mapped import MappedColumn
 from img2prompt_cache.cache.parts import PartFile
-from img2prompt_cache.cache.reader import gather, require_whole
 from img2prompt_cache.extraction.report import Clock
 from img2prompt_cache.extraction.work import Slice
 
@@ -54,9 +55,9 @@ class CachedTargets:
         """
         wanted = np.unique(np.searchsorted([part.stop for part in column.parts], rows, side="right"))
         parts = [column.parts[number] for number in wanted.tolist()]
-        require_whole(self.folder, [part for part in parts if part.file not in self._checked])
+        require_undamaged(self.folder, [part for part in parts if part.file not in self._checked])
         self._checked.update(part.file for part in parts)
-        return gather(self.folder, column, rows)
+        return MappedColumn(self.folder, column)[rows]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from img2prompt_cache.cache.damage import Damage
 from img2prompt_cache.cache.manifest import ROW_COLUMNS
-from img2prompt_cache.cache.reader import FAILED, OK, Cache, Damage
+from img2prompt_cache.cache.reader import FAILED, OK, Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from kit import Tiny, prompt_of
 

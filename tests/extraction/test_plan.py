@@ -11,7 +11,7 @@ import pytest
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.cache.virtual import build_view, recall
+from img2prompt_cache.cache.virtual import build_view, read_notes
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.extraction import listing, report
 from img2prompt_cache.extraction.plan import bytes_needed, find_jobs
@@ -123,7 +123,7 @@ def test_a_cache_that_keeps_the_digest_of_version_0_1_is_not_read_again(
     def old_digest() -> str:
         return listing._digest_of_buffers(open_source(pairs).list().table)
 
-    known = recall(cache)
+    known = read_notes(cache)
     assert known is not None
     new = known["listed"][1]
     build_view(cache, load_manifest(cache), {**known, "listed": [0, old_digest()]})
@@ -139,7 +139,7 @@ def test_a_cache_that_keeps_the_digest_of_version_0_1_is_not_read_again(
     assert (found.rows, found.fresh, found.failed, found.identical, log.plans[0].work) == (23, 0, 3, 2, 0)
     assert parts_of(cache) == before
     # From now on the cache has the digest of today, and needs the other one no more.
-    assert (recall(cache) or {})["listed"] == [0, new]
+    assert (read_notes(cache) or {})["listed"] == [0, new]
     monkeypatch.setattr(listing, "_digest_of_buffers", fail)
     tiny.extract(pairs, cache)
 
@@ -147,7 +147,7 @@ def test_a_cache_that_keeps_the_digest_of_version_0_1_is_not_read_again(
 def test_a_listing_that_changed_since_version_0_1_is_compared_row_by_row(tiny: Tiny, tmp_path: Path) -> None:
     source, folder = make_source(tmp_path / "images", 6), tmp_path / "cache"
     tiny.extract(source, folder)
-    known = recall(folder) or {}
+    known = read_notes(folder) or {}
     old = listing._digest_of_buffers(open_source(source).list().table)
     build_view(folder, load_manifest(folder), {**known, "listed": [0, old]})
     make_source(tmp_path / "more", 1, first=6)

@@ -287,12 +287,14 @@ def test_a_manifest_from_a_copy_knows_its_parts_and_names_the_newer(
     (folder / "cache.json").write_bytes(old)
     opened = Cache(folder)
     assert opened.verify() == []
-    assert opened.unknown() == sorted(new.keys() - {p.file for c in opened.manifest.columns for p in c.parts})
-    assert len(opened.unknown()) == 3 + 4
+    assert opened.unrecorded() == sorted(
+        new.keys() - {p.file for c in opened.manifest.columns for p in c.parts}
+    )
+    assert len(opened.unrecorded()) == 3 + 4
     assert repair(folder) == Repaired((), ())
     tiny.extract(source, folder)
     tiny.extract(source, folder, backbones=(tiny.vit,))
-    assert Cache(folder).unknown() == []
+    assert Cache(folder).unrecorded() == []
     assert parts_of(folder) == new
     assert Cache(folder).manifest.columns == manifest
 
@@ -307,7 +309,7 @@ def test_a_manifest_older_than_a_retry_is_told(own: tuple[Path, Path], tiny: Tin
     (folder / "cache.json").write_bytes(old)
     opened = Cache(folder)
     assert [damage.file.rpartition("/")[2] for damage in opened.verify()] == ["00003.h5"] * 2
-    assert [name.rpartition("/")[2] for name in opened.unknown()] == ["00003-r1.h5"] * 2
+    assert [name.rpartition("/")[2] for name in opened.unrecorded()] == ["00003-r1.h5"] * 2
     done = repair(folder)
     assert (done.parts, len(done.left)) == ((), 2)
 
@@ -324,9 +326,9 @@ def test_files_of_strangers_are_named_and_never_touched(
     (folder / "targets" / "link").symlink_to(outside)
     opened = Cache(folder)
     assert opened.verify() == []
-    assert opened.unknown() == sorted([*strange, "targets/link"])
+    assert opened.unrecorded() == sorted([*strange, "targets/link"])
     before = {name: (folder / name).read_bytes() for name in strange}
     repair(folder)
     tiny.extract(pairs, folder, backbones=())
     assert {name: (folder / name).read_bytes() for name in strange} == before
-    assert Cache(whole).unknown() == []
+    assert Cache(whole).unrecorded() == []

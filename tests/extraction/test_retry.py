@@ -51,7 +51,7 @@ def test_rows_that_are_good_now_are_filled_in_and_the_others_stay(
     assert log.notes == ["trying 4 rows in 2 parts again", "2 of them are good now"]
     assert (report.ok, report.failed, report.fresh) == (22, 2, 0)
     assert Cache(folder).verify() == []
-    assert Cache(folder).unknown() == []
+    assert Cache(folder).unrecorded() == []
     after = parts_of(folder)
     revised = {name.replace("-r1", "") for name in after if "-r1" in name}
     assert revised == {name for name in before if "00000" in name and "targets" not in name}
@@ -163,7 +163,7 @@ def test_a_damaged_part_is_not_copied_from(source: Path, tiny: Tiny, tmp_path: P
     path.write_bytes(path.read_bytes()[:-3] + bytes([data[-3] ^ 1]) + path.read_bytes()[-2:])
     tiny.extract(source, folder, retry_failed=True)
     assert Cache(folder).verify() == []
-    assert Cache(folder).unknown() == []
+    assert Cache(folder).unrecorded() == []
 
 
 DIE = """

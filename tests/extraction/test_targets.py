@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from img2prompt_cache.cache.manifest import Column
-from img2prompt_cache.cache.reader import gather
+from img2prompt_cache.cache.mapped import MappedColumn
 from img2prompt_cache.extraction.report import Clock
 from img2prompt_cache.extraction.targets import CachedTargets, TargetWorker, first_occurrences
 from img2prompt_cache.extraction.work import Slice
@@ -57,7 +57,7 @@ def compute(folder: Path, encoder: Encoder, rows: int) -> tuple[Column, Clock]:
 @pytest.mark.parametrize("rows", [1, 3, 5, 12])
 def test_targets_are_the_encoders_own_wherever_parts_end(rows: int, encoder: Encoder, tmp_path: Path) -> None:
     column, clock = compute(tmp_path, encoder, rows)
-    values = gather(tmp_path, column, np.arange(12))
+    values = MappedColumn(tmp_path, column)[np.arange(12)]
     has = np.array([bool(prompt.strip()) for prompt in PROMPTS])
     np.testing.assert_allclose(values[has], encoder.encode(PROMPTS)[has], atol=1e-6)
     assert np.isnan(values[~has]).all()

@@ -165,4 +165,4 @@ def test_300_hostile_images_in_one_pass(tiny: Tiny, tmp_path: Path) -> None:
     for row, name in enumerate(quiet.text("imgId")["imgId"]):
         np.testing.assert_allclose(features[rows[f"{name}.png"]], others[row], rtol=1e-3, atol=1e-3)
     assert cache.verify() == []
-    assert cache.unknown() == []
+    assert cache.unrecorded() == []

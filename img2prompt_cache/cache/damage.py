@@ -1,0 +1,61 @@
+"""Damaged parts: files that are not the ones the manifest records."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from img2prompt_cache.cache.manifest import Part
+from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.files import hash_file
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A part that is not the one that the manifest records.
+
+    Attributes
+    ----------
+    file : str
+        Path inside the cache folder.
+    reason : str
+        What is wrong with it.
+    """
+
+    file: str
+    reason: str
+
+
+def damage_of(folder: Path, part: Part) -> str | None:
+    """Say what is wrong with a part's file; None if it is the one that is recorded."""
+    path = folder / part.file
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            return "it is not a plain file"
+        if status.st_size != part.bytes:
+            return f"{status.st_size} bytes instead of {part.bytes}"
+        return None if hash_file(path) == part.sha256 else "its bytes have changed"
+    except FileNotFoundError:
+        return "it is missing"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+
+
+def require_undamaged(folder: Path, parts: Iterable[Part]) -> None:
+    """Refuse parts whose size or hash is not the recorded one.
+
+    Raises
+    ------
+    Img2PromptError
+        Naming the first damaged part.
+    """
+    for part in parts:
+        reason = damage_of(folder, part)
+        if reason:
+            raise Img2PromptError(
+                f"{folder / part.file} is damaged: {reason}. `repair()` computes again what is damaged in "
+                f"{folder}."
+            )
