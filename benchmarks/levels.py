@@ -20,7 +20,7 @@ from system import load, save
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.strategies import make_split
-from img2prompt_cache.fitting.evaluate import try_out
+from img2prompt_cache.fitting.evaluate import evaluate_head
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.numerics.bootstrap import interval
 from img2prompt_cache.numerics.metrics import cosine
@@ -34,7 +34,9 @@ def compare(cache: Cache, specs: tuple[str, ...]) -> dict[str, Any]:
     multi = read(cache, *(name for spec in specs for name in (spec, f"{spec}#levels")))
     split = make_split(cache, plain, "group", 0.2, 0, FOLDS)
     held, head = split.validation, make_head("ridge")
-    top, joined = (cosine(try_out(head, data, split).predictions, data.y[held]) for data in (plain, multi))
+    top, joined = (
+        cosine(evaluate_head(head, data, split).predictions, data.y[held]) for data in (plain, multi)
+    )
     return {
         "rows": len(plain.rows),
         "widths": [sum(plain.blocks), sum(multi.blocks)],

@@ -25,7 +25,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.data.strategies import make_split
-from img2prompt_cache.fitting.evaluate import try_out
+from img2prompt_cache.fitting.evaluate import evaluate_head
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.fidelity import falls_short, fidelity
@@ -59,11 +59,11 @@ def compare(exact: Cache, short: Cache, spec: str) -> dict[str, Any]:
     middle = one.X.mean(0)
     split = make_split(exact, one, "group", 0.2, 0, FOLDS)
     held, head = split.validation, make_head("ridge")
-    before = try_out(head, one, split)
+    before = evaluate_head(head, one, split)
     chosen = [{"alpha": each["alpha"]} for each in before.chosen]
     known = cosine(before.predictions, one.y[held])
-    change = cosine(try_out(head, other, split).predictions, one.y[held]) - known
-    fixed = cosine(try_out(head, other, split, chosen).predictions, one.y[held]) - known
+    change = cosine(evaluate_head(head, other, split).predictions, one.y[held]) - known
+    fixed = cosine(evaluate_head(head, other, split, chosen).predictions, one.y[held]) - known
     return {
         "rows": len(one.rows),
         "mean": float(between.mean()),

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--features", default="packaged:efficientnet-lite0")
     parser.add_argument("--blocks", type=int, default=2)
     options = parser.parse_args()
-    sides = {"probe": ("ridge", "--no-optimism"), "tuned": ("finetune", "--blocks", options.blocks)}
+    sides = {"probe": ("ridge", "--no-leakage-gap"), "tuned": ("finetune", "--blocks", options.blocks)}
     for name, (head, *more) in sides.items():
         folder = options.cache / "runs" / name
         if not folder.exists():

@@ -45,7 +45,9 @@ def main() -> None:
     for head in ("mean", *SYSTEMS):
         folder = cache / "runs" / f"seed-{head.removeprefix('seed-')}"
         if not folder.exists():
-            run("fit", "--head", head, "--folds", FOLDS, "--no-optimism", "--cache", cache, "--run", folder)
+            run(
+                "fit", "--head", head, "--folds", FOLDS, "--no-leakage-gap", "--cache", cache, "--run", folder
+            )
         names.append(folder.name)
         if head in SYSTEMS:
             curves[head] = curve(folder)
@@ -54,7 +56,7 @@ def main() -> None:
         folder = cache / "runs" / f"seed-ridge-{system}"
         if not folder.exists():
             run(
-                "fit", "--head", "ridge", "--features", spec, "--folds", FOLDS, "--no-optimism",
+                "fit", "--head", "ridge", "--features", spec, "--folds", FOLDS, "--no-leakage-gap",
                 "--cache", cache, "--run", folder,
             )  # fmt: skip
         names.append(folder.name)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 from unicodedata import category
 
 import typer
@@ -89,11 +89,11 @@ def _cell(value: object) -> str:
 
 
 @contextmanager
-def telling() -> Iterator[Callback]:
-    """Show notes, plans and progress bars on stderr, and stop at the next event once this was asked for."""
+def telling(*, bars: bool = True) -> Iterator[Callback]:
+    """Show notes, plans and, with `bars`, progress on stderr; stop at the next event if that was asked."""
     from img2prompt_cache.progress import listening
 
-    with listening(True) as show:
+    with listening(bars) as show:
 
         def tell(event: Event) -> None:
             stop.check()
@@ -106,34 +106,3 @@ def telling() -> Iterator[Callback]:
                 show(event)
 
         yield tell
-
-
-class Bar(Protocol):
-    """A progress bar."""
-
-    def __call__(self, done: int) -> None:
-        """Move on by `done`."""
-
-
-@contextmanager
-def progress(what: str, total: int) -> Iterator[Bar]:
-    """Show one progress bar with rate and time left, on stderr; one line where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    class Rate(TextColumn):
-        def render(self, task: Any) -> Any:
-            from rich.text import Text
-
-            return Text(f"{task.completed / task.elapsed if task.elapsed else 0:.1f}/s")
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(""),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.advance(task, done)

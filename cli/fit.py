@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json as json_values
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from . import console, ensemble
-
-if TYPE_CHECKING:
-    from img2prompt_cache.runs.run import Run
+from . import console
+from .run_output import members_values, run_line, run_values, source_lines
 
 _MLP = "Settings of linear, mlp, wide-mlp and seed-…"
 _TUNED = "Fine-tuning"
@@ -83,11 +81,12 @@ def fit(
             "--refit/--no-refit", help="Fit the saved head again on all rows, with what was chosen."
         ),
     ] = True,
-    optimism: Annotated[
+    leakage_gap: Annotated[
         bool | None,
         typer.Option(
-            "--optimism/--no-optimism",
-            help="Also score on a random split, to tell how much that flatters. Absent: if fitting is fast.",
+            "--leakage-gap/--no-leakage-gap",
+            help="Also score on a random split, to measure how much higher the score is where near-identical "
+            "rows are on both sides. Absent: if fitting is fast.",
             show_default=False,
         ),
     ] = None,
@@ -177,124 +176,91 @@ def fit(
     json: console.Json = False,
 ) -> None:
     """Fit a head on a cache, score it on a hold-out or by folds, keep it as a run."""
-    from img2prompt_cache.cache.reader import Cache
-    from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.fitting.columns import stands_in
-    from img2prompt_cache.fitting.fit import Choice
-    from img2prompt_cache.fitting.fit import fit as fit_head
-    from img2prompt_cache.heads import make_head
+    from img2prompt_cache.fitting.fit import fit as fit_run
 
-    if holdout is not None and folds is not None:
-        raise UsageError("--holdout holds out a share once, --folds every row once; leave one out")
-    given: dict[str, Any] = {
-        "loss": loss,
-        "optimizer": optimizer,
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "dropout": dropout,
-        "batch_size": batch_size,
-        "hidden": None if hidden is None else _widths(hidden),
-        "epochs": epochs,
-        "max_epochs": max_epochs,
-        "patience": patience,
-        "blocks": blocks,
-        "alpha": None if alpha is None else _numbers("--alpha", alpha),
-        "gain": None if gain is None else _numbers("--gain", gain),
-        "landmarks": landmarks,
-        "k": k,
-        "power": power,
-        "folds": inner_folds,
-        "choose": choose,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    given |= _settings(settings or [], given)
-    choice = Choice(
-        head=head,
-        settings=given,
-        features=() if features is None else read_specs(features),
-        encoder=encoder,
-        split=split,
-        fraction=0.2 if holdout is None else holdout,
-        seed=seed,
-        refit=refit,
-        folds=folds,
-        optimism=optimism,
-        only=only,
-    )
-    opened = Cache(Path(cache))
-    fitted = ensemble.fit_on_runs(
-        context, opened, members=members, teacher=teacher, features=choice.features, settings=given
-    )
-    folder, made = fitted or fit_head(opened, choice, run, overwrite=overwrite)
-    if features is None and (wanted := stands_in(make_head(head), made.features[0].spec)):
-        console.note(f"{head} is made for {wanted}, which is not cached: {made.features[0].spec} stands in")
-    note_straddling(made)
-    if json:
-        console.result_json({**run_values(folder, made), **ensemble.values(made)})
-        return
-    console.result("\n".join([run_line(folder, made), *ensemble.lines(made)]))
-
-
-def note_straddling(made: Run) -> None:
-    """Warn where the user's own split leaks."""
-    straddling, split = made.split["straddling"], made.split["strategy"]
-    if straddling and split != "random":
-        console.note(
-            f"--split {split}: {straddling} of {made.split['groups']} groups of near-identical prompts or "
-            "images have rows on both sides, so the score is too high; --split group keeps them apart"
+    own = _read_settings(settings or [], _shorthands(context))
+    _require_consistent(context, own)
+    with console.telling(bars=False) as tell:
+        made = fit_run(
+            cache,
+            head,
+            settings=own,
+            features=read_names("--features", features),
+            members=read_names("--members", members),
+            teacher=teacher,
+            encoder=encoder,
+            split=split,
+            holdout=holdout,
+            folds=folds,
+            inner_folds=inner_folds,
+            blocks=blocks,
+            only=only,
+            seed=seed,
+            refit=refit,
+            leakage_gap=leakage_gap,
+            run=run,
+            overwrite=overwrite,
+            progress=tell,
         )
+    if json:
+        console.result_json({**run_values(made), **members_values(made)})
+        return
+    console.result("\n".join([run_line(made), *source_lines(made)]))
 
 
-def run_values(folder: Path, made: Run) -> dict[str, Any]:
-    """What is said of a run as JSON values."""
-    return {
-        "run": str(folder),
-        "head": made.head,
-        "features": [use.spec for use in made.features],
-        "metrics": made.metrics,
-        "seconds": round(made.seconds, 3),
-    }
+def _shorthands(context: typer.Context) -> dict[str, Any]:
+    """Give the settings of the head that have an option of their own, as far as they were given."""
+    found = {}
+    for name in _shorthand_names(context):
+        value = context.params[name]
+        if value is not None and name not in _PARAMETERS:
+            found[name] = _READ[name](name, value) if name in _READ else value
+    return found
 
 
-def run_line(folder: Path, made: Run) -> str:
-    """What is said of a run in one line."""
-    metrics, split = made.metrics, made.split
-    inside = metrics["ci95"]
-    ranks = ((1, metrics["r@1"]), (5, metrics["r@5"]), (10, metrics["r@10"]))
-    interval = f" ({inside[0]:.4f} to {inside[1]:.4f})" if inside else ""
-    retrieved = ", ".join(f"R@{k} {share or 0:.3f}" for k, share in ranks)
-    rows = f"{metrics['n']} held-out rows"
-    if made.fold_metrics:
-        rows = f"{metrics['n']} rows in {split['folds']} folds"
-    more = "" if metrics["leakage_gap"] is None else f"; a random split says {metrics['leakage_gap']:+.4f}"
-    return (
-        f"{folder}: cosine {metrics['cosine']:.4f}{interval}, floor {metrics['floor']:.4f}, "
-        f"mse {metrics['mse']:.6f}, {retrieved} on {rows} ({split['strategy']} split{more}); "
-        f"{made.seconds:.1f} s"
-    )
+def _shorthand_names(context: typer.Context) -> set[str]:
+    """Name the options that are settings of the head: they stand in panels of their own."""
+    panels = (_MLP, _TUNED, _OTHER)
+    options = context.command.params
+    return {each.name for each in options if each.name and getattr(each, "rich_help_panel", "") in panels}
 
 
-def read_specs(text: str) -> tuple[str, ...]:
-    """Read the specs of `--features`."""
+def _require_consistent(context: typer.Context, own: Mapping[str, Any]) -> None:
+    """Refuse options that do not go together, also where they repeat a default."""
+    from img2prompt_cache.fitting.options import MADE_OF_RUNS, require_consistent
+
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    given -= {"head", "cache", "json"}
+    head = context.params["head"]
+    if "settings" in MADE_OF_RUNS.get(head, ()):
+        given -= _shorthand_names(context) - _PARAMETERS
+    require_consistent(head, given, own)
+
+
+def read_names(option: str, text: str | None) -> tuple[str, ...]:
+    """Read names with commas between; none where the option is absent."""
     from img2prompt_cache.errors import UsageError
 
-    specs = tuple(spec.strip() for spec in text.split(","))
-    if not all(specs):
-        raise UsageError(f"--features {text!r}: write specs with commas between; leave it out for all")
-    return specs
+    if text is None:
+        return ()
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise UsageError(f"{option} {text!r}: write names with commas between, or leave it out")
+    return names
 
 
-def _settings(pairs: list[str], given: Mapping[str, object]) -> dict[str, Any]:
-    """Read ``NAME=VALUE`` pairs; a value that is no JSON is text."""
+def _read_settings(pairs: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Add settings given as ``NAME=VALUE`` to those with an option; a value that is no JSON is text."""
     from img2prompt_cache.errors import UsageError
 
-    found: dict[str, Any] = {}
+    found = dict(given)
     for pair in pairs:
         name, equals, text = pair.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or not name:
             raise UsageError(f"--set {pair!r}: write NAME=VALUE, e.g. --set lr=0.001")
-        if name in found or name in given:
+        if name in found:
             raise UsageError(f"--set {pair!r}: {name} is given twice")
         try:
             found[name] = json_values.loads(text)
@@ -303,7 +269,7 @@ def _settings(pairs: list[str], given: Mapping[str, object]) -> dict[str, Any]:
     return found
 
 
-def _numbers(option: str, text: str) -> float | list[float]:
+def _numbers(name: str, text: str) -> float | list[float]:
     """Read one number, or one for each backbone."""
     import math
 
@@ -314,17 +280,24 @@ def _numbers(option: str, text: str) -> float | list[float]:
     except ValueError:
         values = [math.nan]
     if not all(map(math.isfinite, values)):
-        raise UsageError(f"{option} {text!r}: write a number, or one for each backbone with commas between")
+        raise UsageError(f"--{name} {text!r}: write a number, or one for each backbone with commas between")
     return values if len(values) > 1 else values[0]
 
 
-def _widths(text: str) -> tuple[int, ...]:
+def _widths(name: str, text: str) -> tuple[int, ...]:
     from img2prompt_cache.errors import UsageError
 
     try:
         widths = [int(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(
-            f"--hidden {text!r}: write whole numbers with commas between, e.g. 1024,512"
+            f"--{name} {text!r}: write whole numbers with commas between, e.g. 1024,512"
         ) from None
     return tuple(width for width in widths if width)
+
+
+_READ: dict[str, Callable[[str, str], Any]] = {"hidden": _widths, "alpha": _numbers, "gain": _numbers}
+"""How the text of an option becomes a setting, where it is several numbers."""
+
+_PARAMETERS = {"inner_folds", "blocks"}
+"""Settings that are parameters of `fit` in Python, too."""

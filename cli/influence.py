@@ -29,23 +29,20 @@ def influence(
     Importance is the setting's own share of the variance (functional ANOVA on a random forest); mean, sd and
     best are those of the scored trials that had the value, or one within the bounds.
     """
-    from img2prompt_cache.tuning.importance import influence as influence_of
-    from img2prompt_cache.tuning.study import FOLDER, reading
+    from img2prompt_cache.tuning.finished import load_study
 
-    inside = Path(cache) / FOLDER / f"{study}.db"
-    file = inside if inside.is_file() and not Path(study).is_file() else Path(study)
-    with reading(file) as found:
-        head, space, trials = found.head, found.space, found.trials
-    table = influence_of(space, trials)
+    found = load_study(study, cache)
+    table = found.influence()
     if out:
         _write(out, table)
     if json:
-        console.result_json({"study": str(file), "head": head, **counts(trials), "settings": values(table)})
+        data = {"study": str(found.file), "head": found.head, **counts(found.trials)}
+        console.result_json({**data, "settings": values(table)})
         return
-    console.result(f"{file}: head {head}, {told(trials)}\n{layout(table)}")
+    console.result(f"{found.file}: head {found.head}, {summary(found.trials)}\n{layout(table)}")
 
 
-def told(trials: list[FinishedTrial]) -> str:
+def summary(trials: list[FinishedTrial]) -> str:
     """Say how many trials ended how."""
     return ", ".join(f"{number} {state}" for state, number in counts(trials)["trials"].items())
 

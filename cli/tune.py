@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import console
-from .fit import note_straddling, read_specs, run_line, run_values
-from .influence import counts, layout, told, values
+from .fit import read_names
+from .influence import counts, layout, summary, values
+from .run_output import run_line, run_values
 
 if TYPE_CHECKING:
     from img2prompt_cache.tuning.study import FinishedTrial
@@ -81,58 +81,50 @@ def tune(
     A trial is scored on grouped inner folds of the training side (one inner hold-out, of 5,000 rows or more);
     the hold-out that scores the run has no say. The same command goes on with a search that was interrupted.
     """
-    from dataclasses import replace
-
-    from img2prompt_cache.cache.reader import Cache
-    from img2prompt_cache.fitting.fit import Choice
-    from img2prompt_cache.fitting.fit import fit as fit_head
-    from img2prompt_cache.tuning.importance import influence
-    from img2prompt_cache.tuning.spaces import find_space
-    from img2prompt_cache.tuning.tune import Search, best, default_file
+    from img2prompt_cache.fitting.fit import fit as fit_run
     from img2prompt_cache.tuning.tune import tune as search
 
-    opened = Cache(Path(cache))
-    choice = Choice(
-        head=head,
-        features=() if features is None else read_specs(features),
-        encoder=encoder,
-        split=split,
-        fraction=holdout,
-        seed=seed,
-    )
-    searched = Search(choice, find_space(head, space), trials, sampler, prune)
-    file = study or default_file(opened, choice, space)
-    with console.progress("trials", trials) as advance:
-        done = search(opened, searched, file, _watch(advance))
-    top = best(done)
-    made = fit_head(opened, replace(choice, settings=top.settings), run) if fit else None
-    if made:
-        note_straddling(made[1])
-    table = influence(searched.space, done)
+    shared: dict[str, Any] = {
+        "features": read_names("--features", features),
+        "encoder": encoder,
+        "split": split,
+        "holdout": holdout,
+        "seed": seed,
+    }
+    with console.telling() as tell:
+        found = search(
+            cache,
+            head,
+            trials=trials,
+            space=space,
+            sampler=sampler,
+            prune=prune,
+            study=study,
+            fit=False,
+            progress=tell,
+            **shared,
+        )
+    top = found.best
+    made = None
+    if fit:
+        with console.telling(bars=False) as tell:
+            made = fit_run(cache, head, settings=top.settings, run=run, progress=tell, **shared)
+    table = found.influence()
     if json:
         console.result_json(
             {
-                "study": str(file),
+                "study": str(found.file),
                 "head": head,
-                **counts(done),
+                **counts(found.trials),
                 "best": {"trial": top.number, "cosine": top.cosine, "settings": top.settings},
                 "influence": values(table),
-                "run": run_values(*made) if made else None,
+                "run": run_values(made) if made else None,
             }
         )
         return
-    lines = [run_line(*made)] if made else []
-    console.result("\n".join([*lines, f"{file}: {told(done)}", _best(done), "", layout(table)]))
-
-
-def _watch(advance: console.Bar) -> Callable[[FinishedTrial], None]:
-    def watch(trial: FinishedTrial) -> None:
-        advance(1)
-        if trial.reason:
-            console.note(f"trial {trial.number} failed: {trial.reason}")
-        console.stop.check()
-
-    return watch
+    lines = [run_line(made)] if made else []
+    told = f"{found.file}: {summary(found.trials)}"
+    console.result("\n".join([*lines, told, _best(found.trials), "", layout(table)]))
 
 
 def _best(trials: list[FinishedTrial]) -> str:

@@ -1,7 +1,6 @@
 from .cache.reader import Cache as Cache
 from .extraction.extract import extract as extract
 from .extraction.request import ExtractConfig as ExtractConfig
-from .fitting.fit import Choice as Choice
 from .fitting.fit import fit as fit
 from .heads import make_head as make_head
 from .models.backbones import load_backbone as load_backbone

@@ -86,11 +86,12 @@ def cache(made: Path, tmp_path: Path) -> Path:
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of made-up features with a run of each of `SETTINGS`; to be read only."""
     from img2prompt_cache.cache.reader import Cache
-    from img2prompt_cache.fitting.fit import Choice, fit
+    from img2prompt_cache.fitting.config import FitConfig
+    from img2prompt_cache.fitting.single import fit_head
 
     folder = make_cache(tmp_path_factory.mktemp("runs") / "cache")
     for head, settings in SETTINGS.items():
-        fit(Cache(folder), Choice(head, settings))
+        fit_head(Cache(folder), FitConfig(head, settings))
     return folder
 
 

@@ -1,2 +1,2 @@
-from .blend import fit_blend as fit_blend
-from .distil import fit_distil as fit_distil
+from .config import FitConfig as FitConfig
+from .single import fit_head as fit_head

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.data.columns import UsedColumn, used_column
-from img2prompt_cache.data.dataset import Dataset, load_dataset
+from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.data.feature_blocks import block_ranges
-from img2prompt_cache.data.groups import prompt_groups
-from img2prompt_cache.data.splits import Split, k_folds
+from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fitting.record import keep_run
-from img2prompt_cache.heads import make_head
+from img2prompt_cache.fitting.evaluate import Evaluation
+from img2prompt_cache.fitting.record import FittedHead, keep_run
+from img2prompt_cache.fitting.run_rows import load_rows
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.numerics.blending import ablation, best_weights, cross_weights, mix, overlaps
 from img2prompt_cache.numerics.metrics import cosine
@@ -25,7 +24,7 @@ from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.held_out import Validation, load_validation
 from img2prompt_cache.runs.leaderboard import compare
 from img2prompt_cache.runs.names import find_runs, reserve_run
-from img2prompt_cache.runs.run import Run, load_run
+from img2prompt_cache.runs.run import Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,61 +32,54 @@ if TYPE_CHECKING:
     from img2prompt_cache.cache.reader import Cache
 
 FOLDS = 5
-"""Grouped folds of the hold-out that weights are found and scored on."""
+"""Grouped folds of the held-out rows, on which weights are found and scored."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Member:
     """A run that may be blended.
 
     Attributes
     ----------
-    folder : pathlib.Path
     run : Run
     held : Validation
-        What it said about the rows it was not fitted on.
+        Its predictions for the rows that it was not fitted on.
     """
 
-    folder: Path
     run: Run
     held: Validation
 
     @property
     def name(self) -> str:
-        """What it is called."""
-        return self.folder.resolve().name
+        """Name of the run."""
+        return self.run.name
 
 
 def fit_blend(
     cache: Cache,
-    folders: Sequence[Path],
+    runs: Sequence[Run],
     folder: Path | None = None,
     *,
     seed: int = 0,
     overwrite: bool = False,
-) -> tuple[Path, Run]:
-    """Blend runs and keep the blend as a run, which needs its members no more.
+) -> Run:
+    """Blend runs and keep the blend as a run, which works without its members.
 
-    The metrics are those of a blend whose weights were found on other grouped folds of the hold-out than the
-    row that is scored; the weights that are kept were found on all of it.
+    The metrics are those of a blend whose weights were found on other grouped folds of the held-out rows than
+    the row that is scored; the weights that are saved were found on all of them.
 
     Parameters
     ----------
     cache : Cache
-        The one the members were fitted on.
-    folders : sequence of pathlib.Path
-        The members, two at least, of one split and target.
+        The one that the members were fitted on.
+    runs : sequence of Run
+        The members: two at least, of one split and target.
     folder : pathlib.Path, optional
         Where the run goes; a readable name in the cache's `runs` if absent.
     seed : int
         Of the folds.
     overwrite : bool
-        Replace the run that is there, once the new one is whole.
-
-    Returns
-    -------
-    folder : pathlib.Path
-    run : Run
+        Replace the run in `folder`, once the new one is complete.
 
     Raises
     ------
@@ -97,32 +89,25 @@ def fit_blend(
         If a member is damaged, or does not fit the cache.
     """
     started = time.perf_counter()
-    members = load_members(cache, folders)
+    members = load_members(cache, runs)
     features = join_features(members)
     specs = [use.spec for use in features]
     with reserve_run(folder, cache.folder, Blend.name, specs, overwrite=overwrite) as place:
-        return place, _fit(cache, members, features, place, seed, started)
+        return keep_run(place, cache, _fit(cache, members, features, seed, started))
 
 
 def _fit(
-    cache: Cache,
-    members: list[Member],
-    features: tuple[UsedColumn, ...],
-    folder: Path,
-    seed: int,
-    started: float,
-) -> Run:
-    first = members[0].run
-    data, split = load_rows(cache, min(members, key=lambda member: sum(member.run.widths)))
+    cache: Cache, members: list[Member], features: tuple[UsedColumn, ...], seed: int, started: float
+) -> FittedHead:
+    smallest = min(members, key=lambda member: sum(member.run.widths))
+    data, split = load_rows(cache, smallest.run, smallest.held, _ADVICE)
     rows = split.validation
-    groups = split.inner_groups(rows)
-    targets = data.y[rows]
+    groups, targets = split.inner_groups(rows), data.y[rows]
     ids = [data.ids[row] for row in rows]
     predictions = [aligned(member, ids, targets) for member in members]
     fold = split.fold[rows] if split.folds > 1 else _folds(groups, seed)
     known = overlaps(predictions, targets)
     weights, by_weights = best_weights(known), cross_weights(known, fold)
-    mixed = mix(predictions, by_weights[fold])
     history = ablation(known, fold, weights)
     place = block_ranges((use.spec, use.width) for use in features)
     records = [
@@ -136,28 +121,23 @@ def _fit(
         }
         for member, record in zip(members, history, strict=True)
     ]
-    heads = [load_head(member.folder, member.run) for member in members]
+    heads = [load_head(member.run.folder, member.run) for member in members]
     widths = tuple(use.width for use in features)
     head = Blend(records, seed=seed).from_fitted(heads, weights, widths, history)
     chosen = [
         {"members": _chosen(records, members, ids[int(np.argmax(fold == number))]), "weights": each.tolist()}
         for number, each in enumerate(by_weights)
     ]
-    return keep_run(
-        folder,
-        cache,
-        head,
-        head,
-        data,
-        split,
-        mixed,
-        chosen,
+    return FittedHead(
+        head=head,
+        evaluation=Evaluation(head, chosen, mix(predictions, by_weights[fold]), rows_per_second=None),
+        data=data,
+        split=split,
         features=features,
-        target=first.target,
-        metrics={"leakage_gap": None},
-        seconds=time.perf_counter() - started,
+        target=members[0].run.target,
         refit=all(member.run.refit for member in members),
         rows=min(member.run.rows for member in members),
+        seconds=time.perf_counter() - started,
     )
 
 
@@ -172,8 +152,8 @@ def _chosen(records: list[dict[str, Any]], members: list[Member], row: str) -> l
     return found
 
 
-def load_members(cache: Cache, folders: Sequence[Path]) -> list[Member]:
-    """Read the runs to blend, and check that they may be.
+def load_members(cache: Cache, runs: Sequence[Run]) -> list[Member]:
+    """Read the predictions of the runs to blend, and check that they may be blended.
 
     Raises
     ------
@@ -183,30 +163,30 @@ def load_members(cache: Cache, folders: Sequence[Path]) -> list[Member]:
     Img2PromptError
         If the validation predictions of one are missing or damaged.
     """
-    if len(folders) < 2:
-        raise UsageError(f"a blend takes two runs or more: --members RUN,RUN{_candidates(cache)}")
-    resolved = [folder.resolve() for folder in folders]
-    twice = next((folder for folder in resolved if resolved.count(folder) > 1), None)
+    if len(runs) < 2:
+        raise _refused(f"a blend takes two runs or more{_candidates(cache)}")
+    folders = [run.folder.resolve() for run in runs]
+    twice = next((run for run, folder in zip(runs, folders, strict=True) if folders.count(folder) > 1), None)
     if twice:
-        raise UsageError(f"--members names {twice.name} twice")
-    runs = [load_run(folder) for folder in folders]
+        raise _refused(f"{twice.name} is named twice")
     first = runs[0]
-    for folder, run in zip(resolved, runs, strict=True):
+    for run in runs:
         if run.head == Blend.name:
             names = ",".join(str(member.get("run")) for member in run.settings.get("members", ()))
-            raise UsageError(f"--members: {folder.name} is a blend itself; name its members instead: {names}")
+            raise _refused(f"{run.name} is a blend itself; name its members instead: {names}")
         for what, one, other in (
             ("target", run.target.fingerprint, first.target.fingerprint),
             ("split", run.split["digest"], first.split["digest"]),
         ):
             if one != other:
-                raise UsageError(
-                    f"--members: {folder.name} was scored on another {what} than {resolved[0].name}; "
-                    f"blend runs of one {what}"
+                raise _refused(
+                    f"{run.name} was scored on another {what} than {first.name}; blend runs of one {what}"
                 )
-    return [
-        Member(folder, run, load_validation(folder, run)) for folder, run in zip(folders, runs, strict=True)
-    ]
+    return [Member(run, load_validation(run.folder, run)) for run in runs]
+
+
+def _refused(why: str) -> UsageError:
+    return UsageError(f"`members`: {why}", parameter="members")
 
 
 def _candidates(cache: Cache) -> str:
@@ -217,75 +197,23 @@ def _candidates(cache: Cache) -> str:
 
 
 def join_features(members: Sequence[Member]) -> tuple[UsedColumn, ...]:
-    """List the columns of all members, each once, in the order they are met.
+    """List the columns of all members, each once, in the order of their first use.
 
     Raises
     ------
     UsageError
-        If two members were fitted on unlike columns of one spec.
+        If two members were fitted on different columns of one spec.
     """
     met: dict[str, tuple[UsedColumn, str]] = {}
     for member in members:
         for use in member.run.features:
             known, name = met.setdefault(use.spec, (use, member.name))
             if known.fingerprint != use.fingerprint:
-                raise UsageError(
-                    f"--members: {member.name} was fitted on another {use.spec} than {name}; "
-                    "fit both on the column that is cached now"
+                raise _refused(
+                    f"{member.name} was fitted on another {use.spec} than {name}; fit both on the column "
+                    "that is cached now"
                 )
     return tuple(use for use, _ in met.values())
-
-
-def load_rows(cache: Cache, member: Member) -> tuple[Dataset, Split]:
-    """Read the rows that a member was fitted on and scored on, and find its split again.
-
-    Raises
-    ------
-    UsageError
-        If the cache lacks a column.
-    Img2PromptError
-        If a column was made otherwise, or the rows are not those that were split.
-    """
-    run = member.run
-    target = used_column(cache, run.target, _ADVICE, "targets")
-    features = tuple(used_column(cache, use, _ADVICE) for use in run.features)
-    only = rows_of(run, member.held)
-    data = load_dataset(cache, features, target, only=only, views=takes_views(run.head, run.settings))
-    return data, split_of(member.folder, run, member.held, data)
-
-
-def takes_views(head: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a head on a trunk trains on its views: then it takes only rows that have them."""
-    return make_head(head).takes == "trunk" and bool(settings.get("views"))
-
-
-def rows_of(run: Run, held: Validation) -> list[str] | None:
-    """Name the rows that a run was fitted on and scored on, where that is kept: by folds each was held out.
-
-    The cache may have grown since, or `fit --only` left some out.
-    """
-    return held.ids if run.fold_metrics else None
-
-
-def split_of(folder: Path, run: Run, said: Validation, data: Dataset) -> Split:
-    """Find the split of a run again, from what it said of held-out rows, in the rows of a dataset.
-
-    Raises
-    ------
-    Img2PromptError
-        If the rows are not those that were split.
-    """
-    fold_of = dict(zip(said.ids, said.fold.tolist(), strict=True))
-    fold = np.array([fold_of.get(name, -1) for name in data.ids], np.int64)
-    groups = prompt_groups(data.y, data.prompts, data.images)
-    split = Split(str(run.split["strategy"]), int(run.split["seed"]), fold, groups)
-    if fold.max() < 0 or split.digest(data.ids, data.prompts, data.images) != run.split["digest"]:
-        raise Img2PromptError(
-            f"the rows that can be used are not those that {folder.resolve().name} was fitted on and scored "
-            "on: the cache has grown, or it was fitted with --only; fit it again as the cache is now, or "
-            "with --folds, where the run keeps which rows they were"
-        )
-    return split
 
 
 def aligned(member: Member, ids: list[str], targets: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -313,7 +241,8 @@ def _folds(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     if count < 2:
         raise UsageError(
             f"the {len(groups)} rows that the members were scored on are one group of near-identical prompts "
-            "or images, so no weights can be scored; fit the members with a larger --holdout"
+            "or images, so no weights can be scored; fit the members with a larger `holdout`",
+            parameter="members",
         )
     return k_folds(groups, min(FOLDS, count), seed)
 

@@ -1,4 +1,4 @@
-"""Distilling: a small mlp on one cheap backbone learns from a run, and is kept as a run."""
+"""Distillation: a small mlp on the features of one cheap backbone learns from a run, and is kept as a run."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from img2prompt_cache.data.columns import UsedColumn, choose_features
 from img2prompt_cache.data.feature_blocks import select_blocks, widths
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fitting.blend import rows_of, split_of
-from img2prompt_cache.fitting.fit import finite
-from img2prompt_cache.fitting.lessons import Lessons, load_lessons, recipe
-from img2prompt_cache.fitting.record import keep_run
+from img2prompt_cache.fitting.config import finite
+from img2prompt_cache.fitting.evaluate import Evaluation, require_finite
+from img2prompt_cache.fitting.record import FittedHead, keep_run
+from img2prompt_cache.fitting.run_rows import ids_of, split_of
+from img2prompt_cache.fitting.teacher import TeacherData, load_teacher_data, teacher_from_run
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.distil import Distil
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.flops import operations
 from img2prompt_cache.models.backbones.taps import split_spec
 from img2prompt_cache.numerics.metrics import mean_cosine
+from img2prompt_cache.progress import Callback, ignore, task
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.names import reserve_run
-from img2prompt_cache.runs.run import Run, load_run
+from img2prompt_cache.runs.run import Run
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from img2prompt_cache.cache.manifest import Column
 
 
 def fit_distil(
     cache: Cache,
-    teacher: Path,
+    teacher: Run,
     folder: Path | None = None,
     *,
     features: tuple[str, ...] = (),
@@ -46,22 +46,21 @@ def fit_distil(
     seed: int = 0,
     refit: bool = True,
     overwrite: bool = False,
-) -> tuple[Path, Run]:
+    tell: Callback = ignore,
+) -> Run:
     """Teach a small mlp what a run knows, and keep it as a run of the same split and target.
 
-    The rows that score the student have no say in what it learns. Of the teacher only the recipe is taken,
-    its heads and their settings, which were chosen without these rows. For each fold it is fitted anew on the
-    rows fitted on: by inner folds of these, so that the student learns from predictions for rows that the
-    teacher has not seen; and on all of them, for images without a prompt. Predictions that were saved with
-    the teacher would not do, not even those by folds: what it said of the training rows it said knowing the
-    targets of the others.
+    The student never learns anything from the rows that score it. Only the heads of the teacher and their
+    settings are used, and these were chosen without those rows. For each fold the teacher is fitted anew on
+    the other rows: by inner folds, so that the student learns from predictions for rows that the teacher has
+    not seen; and on all of them, to predict the images without a prompt. The predictions saved with the
+    teacher cannot be used: those by folds were made by heads that had seen the targets of the scored rows.
 
     Parameters
     ----------
     cache : Cache
-        The one the teacher was fitted on.
-    teacher : pathlib.Path
-        A run.
+        The one that the teacher was fitted on.
+    teacher : Run
     folder : pathlib.Path, optional
         Where the student goes; a readable name in the cache's `runs` if absent.
     features : tuple of str
@@ -71,102 +70,108 @@ def fit_distil(
     seed : int
         Of the student, and of the teacher's folds.
     refit : bool
-        Fit the saved student again on all rows, with what the first one chose.
+        Fit the saved student again on all rows, with the settings that the first one chose.
     overwrite : bool
-        Replace the run that is there, once the new one is whole.
+        Replace the run in `folder`, once the new one is complete.
+    tell : callable
+        Told every fit as a step of the task ``"fit"``.
 
     Returns
     -------
-    folder : pathlib.Path
-    run : Run
-        Its metrics also hold `teacher`, the cosine of the teacher fitted as above, and `plain`, that of the
-        same mlp taught by none.
+    Run
+        Its metrics also hold `teacher`, the cosine of the teacher fitted as above, and `plain`, the cosine of
+        the same mlp without a teacher.
 
     Raises
     ------
     UsageError
         If the teacher cannot teach, a setting or backbone is unknown, or the folder is taken.
     Img2PromptError
-        If the teacher is damaged, or the cache is not the one it was fitted on.
+        If the teacher is damaged, or the cache is not the one that it was fitted on.
     """
-    run = load_run(teacher)
-    if run.fold_metrics and not refit:
-        raise UsageError("--no-refit keeps the head of the training side, but a teacher by folds has several")
-    student = finite(dict(settings or {}))
+    if teacher.fold_metrics and not refit:
+        raise UsageError(
+            "`refit=False` keeps the head of the training side, but a teacher by folds has several",
+            parameter="refit",
+        )
+    student = finite(settings)
     own = {"share": student.pop("share")} if "share" in student else {}
-    head: Any = make_head(Distil.name, **own, teacher=teacher.resolve().name, student=student, seed=seed)
+    head: Any = make_head(Distil.name, **own, teacher=teacher.name, student=student, seed=seed)
     make_head("mlp", **student)
-    recipe(run, -1, seed)
+    teacher_from_run(teacher, -1, seed)
     columns = choose_features(cache, features or cheapest(cache))
     specs = [column.spec for column in columns]
     with reserve_run(folder, cache.folder, Distil.name, specs, overwrite=overwrite) as place:
-        return place, _fit(cache, teacher, run, head, columns, place, refit=refit)
+        return keep_run(place, cache, _fit(cache, teacher, head, columns, refit=refit, tell=tell))
 
 
 def _fit(
-    cache: Cache,
-    teacher: Path,
-    run: Run,
-    head: Distil,
-    columns: tuple[Column, ...],
-    folder: Path,
-    *,
-    refit: bool,
-) -> Run:
+    cache: Cache, run: Run, head: Distil, columns: tuple[Column, ...], *, refit: bool, tell: Callback
+) -> FittedHead:
     started = time.perf_counter()
-    said = load_validation(teacher, run)
-    lessons = load_lessons(cache, run, columns, rows_of(run, said))
+    held = load_validation(run.folder, run)
+    lessons = load_teacher_data(cache, run, columns, ids_of(run, held))
     data = lessons.data
-    split = split_of(teacher, run, said, data)
-    trial = teach(lessons, split, head, run)
-    saved = told = trial.head
-    if refit:
-        # The folds may have chosen differently: the saved head chooses anew, as it does in `fit`.
-        anew = head if split.folds > 1 else clone(head).set_params(**told.chosen)
-        everything = np.arange(len(data.rows))
-        saved, _ = lessons.give(anew, recipe(run, -1, head.seed), split, everything)
-        told = saved if split.folds > 1 else told
-    return keep_run(
-        folder,
-        cache,
-        saved,
-        told,
-        data,
-        split,
-        trial.predictions,
-        trial.chosen,
+    split = split_of(run, held, data)
+    with task(tell, "fit", split.folds + refit) as advance:
+        scores = evaluate_student(lessons, split, head, run, advance)
+        saved = scores.student.head
+        if refit:
+            # The folds may have chosen different settings: the saved head then chooses anew, as in `fit`.
+            anew = head if split.folds > 1 else clone(head).set_params(**saved.chosen)
+            everything = np.arange(len(data.rows))
+            saved, _ = lessons.fit_pair(anew, teacher_from_run(run, -1, head.seed), split, everything)
+            advance(1)
+    return FittedHead(
+        head=saved,
+        evaluation=scores.student,
+        data=data,
+        split=split,
         features=tuple(UsedColumn.of(column) for column in columns),
         target=run.target,
-        metrics={"leakage_gap": None, "teacher": trial.teacher, "plain": trial.plain},
-        seconds=time.perf_counter() - started,
         refit=refit,
-        rows=(len(data.rows) if refit else len(split.train)) + len(lessons.more),
-        rows_per_second=trial.rows_per_second,
+        rows=(len(data.rows) if refit else len(split.train)) + len(lessons.unlabelled),
+        seconds=time.perf_counter() - started,
+        metrics={"teacher": scores.teacher, "plain": scores.plain},
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Taught:
-    """What a student said of held-out rows, fold after fold, as in `trial.Trial`; and how good others are.
+@dataclass(frozen=True, slots=True, eq=False)
+class StudentScores:
+    """A student's predictions for held-out rows, and how good others are on the same rows.
 
     Attributes
     ----------
-    head, chosen, predictions, rows_per_second
-        See `trial.Trial`.
+    student : Evaluation
     teacher, plain : float
-        Mean cosine of the teacher, and of the same mlp taught by none.
+        Mean cosine of the teacher, and of the same mlp without a teacher.
     """
 
-    head: Distil
-    chosen: list[dict[str, Any]]
-    predictions: NDArray[np.float32]
-    rows_per_second: float
+    student: Evaluation
     teacher: float
     plain: float
 
 
-def teach(lessons: Lessons, split: Split, head: Distil, run: Run) -> Taught:
-    """For each fold of a split fit a teacher and a student on the other rows, and predict the fold.
+def evaluate_student(
+    lessons: TeacherData,
+    split: Split,
+    head: Distil,
+    run: Run,
+    advance: Any = lambda fits: None,
+) -> StudentScores:
+    """For each fold of a split, fit a teacher and a student on the other rows and predict the fold.
+
+    Parameters
+    ----------
+    lessons : TeacherData
+    split : Split
+        Of its rows.
+    head : Distil
+        Stays as it is; copies of it are fitted.
+    run : Run
+        The teacher.
+    advance : callable
+        Called with 1 after each fold.
 
     Raises
     ------
@@ -177,7 +182,7 @@ def teach(lessons: Lessons, split: Split, head: Distil, run: Run) -> Taught:
     student, teacher, plain = (np.empty_like(y) for _ in range(3))
     chosen, seconds = [], 0.0
     for number, (train, held) in enumerate(split.sides):
-        learnt, taught_by = lessons.give(head, recipe(run, number, head.seed), split, train)
+        learnt, taught_by = lessons.fit_pair(head, teacher_from_run(run, number, head.seed), split, train)
         began = time.perf_counter()
         student[held] = learnt.predict(X[held])
         seconds += time.perf_counter() - began
@@ -186,14 +191,11 @@ def teach(lessons: Lessons, split: Split, head: Distil, run: Run) -> Taught:
         untaught = clone(head).fit(X[train], y[train], groups=groups, widths=ours)
         plain[held] = untaught.predict(X[held])
         chosen.append(learnt.chosen)
+        advance(1)
     held = split.validation
-    if not np.isfinite(student[held]).all():
-        raise Img2PromptError("distil predicts NaN or infinity with these settings; no run was kept")
-    return Taught(
-        head=learnt,
-        chosen=chosen,
-        predictions=student[held],
-        rows_per_second=len(held) / seconds,
+    require_finite(head.name, student[held])
+    return StudentScores(
+        student=Evaluation(learnt, chosen, student[held], len(held) / seconds),
         teacher=mean_cosine(teacher[held], y[held]),
         plain=mean_cosine(plain[held], y[held]),
     )
@@ -205,7 +207,7 @@ def cheapest(cache: Cache) -> tuple[str, ...]:
     Raises
     ------
     UsageError
-        If there are several and one cannot be loaded, to count them.
+        If there are several, and one cannot be loaded to count its operations.
     """
     specs = [column.spec for column in cache.manifest.of_kind("features")]
     if len(specs) < 2:
@@ -215,8 +217,9 @@ def cheapest(cache: Cache) -> tuple[str, ...]:
         counts = {base: operations(load_backbone(base)) for base in bases}
     except Img2PromptError as error:
         raise UsageError(
-            f"which backbone is the cheapest cannot be told ({error}); name the student's with --features: "
-            f"{', '.join(specs)}"
+            f"the cheapest backbone cannot be determined ({error}); name the student's with `features`: "
+            f"{', '.join(specs)}",
+            parameter="features",
         ) from None
     base = min(bases, key=counts.__getitem__)
     return (base if base in specs else next(spec for spec in specs if split_spec(spec)[0] == base),)

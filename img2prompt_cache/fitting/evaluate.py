@@ -1,8 +1,9 @@
-"""Trials: what a head says of rows that it was not fitted on."""
+"""Evaluation: a head's predictions for rows that it was not fitted on."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,39 +20,49 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.heads.base import Head
 
+    Advance = Callable[[int], None]
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What a head said of held-out rows, fold after fold.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """A head's predictions for held-out rows, over all folds.
 
     Attributes
     ----------
     head : Head
         As fitted for the last fold.
     chosen : list of dict
-        What it chose for each fold.
+        The settings that it chose for each fold.
     predictions : numpy.ndarray, float32, shape (m, t)
         For the rows that are held out, in ascending order.
-    rows_per_second : float
-        Of predicting them.
+    rows_per_second : float or None
+        Speed of predicting them; None where they were not predicted one by one.
     """
 
     head: Head
     chosen: list[dict[str, Any]]
     predictions: NDArray[np.float32]
-    rows_per_second: float
+    rows_per_second: float | None
 
 
-def try_out(head: Head, data: Dataset, split: Split, chosen: list[dict[str, Any]] | None = None) -> Trial:
-    """Fit a head for each fold of a split on the other rows, and predict the fold.
+def evaluate_head(
+    head: Head,
+    data: Dataset,
+    split: Split,
+    chosen: Sequence[Mapping[str, Any]] | None = None,
+    advance: Advance = lambda fits: None,
+) -> Evaluation:
+    """For each fold of a split, fit a head on the other rows and predict the fold.
 
     Parameters
     ----------
     head : Head
         Stays as it is; copies of it are fitted.
     data, split
-    chosen : list of dict, optional
-        Settings for each fold, in place of choosing them.
+    chosen : sequence of mapping, optional
+        Settings for each fold, instead of letting the head choose them.
+    advance : callable
+        Called with 1 after each fold.
 
     Raises
     ------
@@ -66,43 +77,64 @@ def try_out(head: Head, data: Dataset, split: Split, chosen: list[dict[str, Any]
         predictions[held] = fitted.predict(data.X[held])
         seconds += time.perf_counter() - started
         found.append(fitted.chosen)
+        advance(1)
     predictions = predictions[split.validation]
-    if not np.isfinite(predictions).all():
-        raise Img2PromptError(
-            f"head {head.name!r} predicts NaN or infinity with these settings; no run was kept"
-        )
-    return Trial(fitted, found, predictions, len(predictions) / seconds)
+    require_finite(head.name, predictions)
+    return Evaluation(fitted, found, predictions, len(predictions) / seconds)
 
 
-def optimism(head: Head, data: Dataset, split: Split, trial: Trial) -> float | None:
-    """Tell how much higher the same head, with the settings of a trial, scores on a random split as large.
+def measure_leakage_gap(
+    head: Head, data: Dataset, split: Split, evaluation: Evaluation, advance: Advance = lambda fits: None
+) -> float | None:
+    """Measure how much higher the same head scores on a random split of the same size.
+
+    Parameters
+    ----------
+    head : Head
+        Stays as it is.
+    data, split
+    evaluation : Evaluation
+        On `split`. The settings that it chose are used again.
+    advance : callable
+        As for `evaluate_head`.
 
     Returns
     -------
     float or None
-        The difference of the mean cosines; None where the split is random itself.
+        The difference of the mean cosines; None if the split is random itself.
     """
     if split.strategy == "random":
         return None
     share = len(split.validation) / len(split.fold)
     leaking = random_split(len(split.fold), share, split.seed, None if split.folds == 1 else split.folds)
-    flattered = try_out(head, data, leaking, trial.chosen)
-    one, other = (
-        mean_cosine(said.predictions, data.y[division.validation])
-        for said, division in ((flattered, leaking), (trial, split))
+    leaked = evaluate_head(head, data, leaking, evaluation.chosen, advance)
+    return mean_cosine(leaked.predictions, data.y[leaking.validation]) - mean_cosine(
+        evaluation.predictions, data.y[split.validation]
     )
-    return one - other
 
 
-def configured(head: Head, settings: dict[str, Any]) -> Head:
+def configured(head: Head, settings: Mapping[str, Any]) -> Head:
     """Copy a head, not fitted, with some settings changed."""
     copy: Head = clone(head).set_params(**settings)
     return copy
 
 
 def fit_rows(head: Head, data: Dataset, split: Split, rows: NDArray[np.int64]) -> Head:
-    """Fit a head on some rows of a dataset; its inner folds keep groups whole as the split does."""
+    """Fit a head on some rows of a dataset; its inner folds keep the groups of the split whole."""
     more: dict[str, Any] = {} if data.texts is None else {"texts": data.texts[rows]}
     if data.views is not None:
         more["views"] = data.views[rows]
-    return head.fit(data.X[rows], data.y[rows], groups=split.inner_groups(rows), widths=data.blocks, **more)
+    groups = split.inner_groups(rows)
+    return head.fit(data.X[rows], data.y[rows], groups=groups, widths=data.blocks, **more)
+
+
+def require_finite(name: str, predictions: NDArray[np.float32]) -> None:
+    """Check the predictions of a head.
+
+    Raises
+    ------
+    Img2PromptError
+        If one of them is not finite.
+    """
+    if not np.isfinite(predictions).all():
+        raise Img2PromptError(f"head {name!r} predicts NaN or infinity with these settings; no run was kept")

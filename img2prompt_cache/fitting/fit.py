@@ -1,183 +1,186 @@
-"""Fitting: split the rows, fit a head, score it on what was held out, refit on everything, keep the run."""
+"""The verb `fit`: every head, those made of other runs among them, through one entry point."""
 
 from __future__ import annotations
 
-import math
-import time
-from dataclasses import dataclass, replace
+import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.augmented_views import load_views
-from img2prompt_cache.data.columns import UsedColumn, choose_target
-from img2prompt_cache.data.dataset import load_dataset
-from img2prompt_cache.data.selection import read_selection
-from img2prompt_cache.data.strategies import make_split
-from img2prompt_cache.errors import UsageError
-from img2prompt_cache.fitting.columns import choose_columns
-from img2prompt_cache.fitting.evaluate import configured, fit_rows, optimism, try_out
-from img2prompt_cache.fitting.record import keep_run
-from img2prompt_cache.heads import make_head
-from img2prompt_cache.runs.names import reserve_run
-from img2prompt_cache.runs.run import Run
-
-if TYPE_CHECKING:
-    from img2prompt_cache.heads.base import Head
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What `fit` was asked for.
-
-    Attributes
-    ----------
-    head : str
-        Name of the head.
-    settings : dict
-        Settings of the head that differ from its defaults.
-    features : tuple of str
-        Backbones to join; if empty every cached one, or the one that the head is made for. For a head on a
-        trunk, its one backbone.
-    encoder : str or None
-        Target column; the first if absent.
-    split : str
-        ``"group"``, ``"random"`` or a column of the user's own table.
-    fraction : float
-        Share of rows held out.
-    seed : int
-        Of the split and of the head.
-    refit : bool
-        Fit the saved head again on all rows, with what the first fit chose.
-    folds : int or None
-        Hold out every row once, in so many folds, instead of a fraction. The saved head is then fitted on all
-        rows and chooses anew, for the folds may have chosen differently.
-    optimism : bool or None
-        Also score on a random split, to tell by how much that flatters; if None, unless the head is costly.
-    only : pathlib.Path or None
-        A table that names the rows to use, as `dedup` writes it; see `read_selection`.
-    """
-
-    head: str = "mlp"
-    settings: dict[str, Any] | None = None
-    features: tuple[str, ...] = ()
-    encoder: str | None = None
-    split: str = "group"
-    fraction: float = 0.2
-    seed: int = 0
-    refit: bool = True
-    folds: int | None = None
-    optimism: bool | None = None
-    only: Path | None = None
+from img2prompt_cache.fitting.blend import fit_blend
+from img2prompt_cache.fitting.config import HOLDOUT, FitConfig
+from img2prompt_cache.fitting.distil import fit_distil
+from img2prompt_cache.fitting.options import is_made_of_runs, require_consistent, with_shorthands
+from img2prompt_cache.fitting.single import fit_head
+from img2prompt_cache.progress import Callback, listening
+from img2prompt_cache.runs.names import open_run
+from img2prompt_cache.runs.run import AnyRun, Run
 
 
 def fit(
-    cache: Cache, choice: Choice, folder: Path | None = None, *, overwrite: bool = False
-) -> tuple[Path, Run]:
-    """Fit a head on a cache and keep it as a run.
+    cache: str | Path | Cache,
+    head: str = "mlp",
+    *,
+    settings: Mapping[str, Any] | None = None,
+    features: str | Sequence[str] = (),
+    members: AnyRun | Sequence[AnyRun] = (),
+    teacher: AnyRun | None = None,
+    encoder: str | None = None,
+    split: str = "group",
+    holdout: float | None = None,
+    folds: int | None = None,
+    inner_folds: int | None = None,
+    blocks: int | None = None,
+    only: str | Path | None = None,
+    seed: int = 0,
+    refit: bool = True,
+    leakage_gap: bool | None = None,
+    run: str | Path | None = None,
+    overwrite: bool = False,
+    progress: bool | Callback = False,
+) -> Run:
+    """Fit a head on a cache, score it on held-out rows, and keep it as a run.
 
-    The metrics are those of a head fitted on the training side only, or of one for each fold, fitted on the
-    others. Whatever a head chooses (penalty, neighbours, epochs) it chooses by inner folds of that side, so
-    the hold-out has no say in it.
+    The score is that of a head that was fitted on the training side only, or, by folds, of one head for each
+    fold. Training and tuning never use the scored rows: settings that a head chooses itself (a penalty, the
+    number of epochs) are chosen on inner folds of the training side.
 
     Parameters
     ----------
-    cache : Cache
-    choice : Choice
-    folder : pathlib.Path, optional
-        Where the run goes; a readable name in the cache's `runs` if absent.
+    cache : path or Cache
+        A folder that `extract` made.
+    head : str
+        A name from `img2prompt_cache.heads.HEADS`, such as ``"ridge"`` or ``"mlp"``. ``"blend"`` mixes the
+        predictions of other runs, its `members`; ``"distil"`` is a small mlp that learns from a run, its
+        `teacher`.
+    settings : mapping, optional
+        Settings of the head that differ from its defaults, such as ``{"alpha": 0.1}``; see
+        `img2prompt_cache.heads.settings_of`.
+    features : str or sequence of str
+        Backbones whose features are concatenated. If empty: every cached one, or the one that the head is
+        made for.
+    members : sequence of Run, path or str
+        The runs to blend, two or more, of one split: as objects, folders, or names in the cache's `runs`.
+        Only for ``head="blend"``.
+    teacher : Run, path or str, optional
+        The run to learn from. Only for ``head="distil"``.
+    encoder : str, optional
+        Target column; the first one if None.
+    split : str
+        ``"group"``: rows with near-identical prompts or images are never on both sides. ``"random"``, or the
+        name of a column of your own table.
+    holdout : float, optional
+        Share of the rows that is held out; 0.2 if None.
+    folds : int, optional
+        Hold out every row once, in this many folds, instead of a share of the rows. The saved head is then
+        fitted on all rows.
+    inner_folds : int, optional
+        Folds of the rows fitted on, for what the head chooses itself; in place of its setting ``folds``.
+    blocks : int, optional
+        For ``head="finetune"``: how many of the backbone's last blocks are trained; in place of its setting
+        ``blocks``.
+    only : path, optional
+        A table whose column ``imgId`` names the rows to use, as `dedup` writes it.
+    seed : int
+        Of the split and of the head.
+    refit : bool
+        Fit the saved head again on all rows, with the settings that were chosen on the training side.
+    leakage_gap : bool, optional
+        Also score on a random split, to measure how much higher the same head scores where near-identical
+        rows are on both sides. If None: unless fitting the head is slow.
+    run : path, optional
+        Folder of the run; a readable name in the cache's `runs` if None.
     overwrite : bool
-        Replace the run that is there, once the new one is whole.
+        Replace the run in that folder, once the new one is complete.
+    progress : bool or callable
+        False: silent. True: notes and a progress bar. A callable gets every `Event`: a step of the task
+        ``"fit"`` for each fit, and notes.
 
     Returns
     -------
-    folder : pathlib.Path
-    run : Run
+    Run
+        With the scores in `metrics`, saved in `folder`.
 
     Raises
     ------
     UsageError
-        If a name is unknown, the rows are too few to split, the folder is taken, or there are folds and no
-        refit: that would leave a head for each fold, and none for the run.
+        If a name or setting is unknown, parameters contradict each other, the rows are too few to split, or
+        the folder is taken. Its `parameter` is the one to change.
     Img2PromptError
-        If the cache is damaged, a prediction is not finite, or the run cannot be written.
+        If the cache or a run is damaged, a prediction is not finite, or the run cannot be written.
+
+    Examples
+    --------
+    >>> import img2prompt_cache as ipc
+    >>> run = ipc.fit("cache/default", head="ridge", folds=5)
+    >>> run.metrics["n"]
+    60
+    >>> run.metrics["cosine"] > run.metrics["floor"]
+    True
+    >>> knn = ipc.fit("cache/default", head="knn", settings={"k": 3}, folds=5)
+    >>> blend = ipc.fit("cache/default", head="blend", members=[run, knn])
+    >>> blend.folder.name
+    'blend-one+other-01'
     """
-    head = seeded(make_head(choice.head, **finite(choice.settings or {})), choice.seed)
-    if choice.folds is not None and not choice.refit:
-        raise UsageError(
-            "--no-refit keeps the head of the training side, but --folds has several; leave one out"
-        )
-    features, texts = choose_columns(cache, head, choice.features)
-    target = choose_target(cache, choice.encoder)
-    specs = [column.spec for column in features]
-    with reserve_run(folder, cache.folder, choice.head, specs, overwrite=overwrite) as place:
-        return place, _fit(cache, choice, head, features, target, texts, place)
-
-
-def _fit(
-    cache: Cache,
-    choice: Choice,
-    head: Head,
-    features: tuple[Column, ...],
-    target: Column,
-    texts: Column | None,
-    folder: Path,
-) -> Run:
-    started = time.perf_counter()
-    only = None if choice.only is None else read_selection(choice.only)
-    views = bool(head.get_params().get("views"))
-    data = load_dataset(cache, features, target, texts, only=only, views=views)
-    if views and head.takes == "features":  # rows of a trunk bring their own
-        data = replace(data, views=load_views(cache, data))
-    split = make_split(cache, data, choice.split, choice.fraction, choice.seed, choice.folds)
-    trial = try_out(head, data, split)
-    if choice.folds is not None:
-        saved = told = fit_rows(head, data, split, np.arange(len(data.rows)))
-    elif choice.refit:
-        told = trial.head
-        saved = fit_rows(configured(head, told.chosen), data, split, np.arange(len(data.rows)))
-    else:
-        saved = told = trial.head
-    seconds = time.perf_counter() - started
-    wanted = not head.costly if choice.optimism is None else choice.optimism
-    return keep_run(
-        folder,
-        cache,
-        saved,
-        told,
-        data,
-        split,
-        trial.predictions,
-        trial.chosen,
-        features=tuple(UsedColumn.of(column) for column in features),
-        target=UsedColumn.of(target),
-        metrics={"leakage_gap": optimism(head, data, split, trial) if wanted else None},
-        seconds=seconds,
-        refit=choice.refit,
-        rows=len(data.rows) if choice.refit else len(split.train),
-        rows_per_second=trial.rows_per_second,
+    specs, named = _several(features), _several(members)
+    own = with_shorthands(settings, folds=inner_folds, blocks=blocks)
+    given = _given(
+        settings=settings or None,
+        features=specs,
+        members=named,
+        teacher=teacher,
+        encoder=encoder,
+        split=split,
+        holdout=holdout,
+        folds=folds,
+        inner_folds=inner_folds,
+        blocks=blocks,
+        only=only,
+        refit=refit,
+        leakage_gap=leakage_gap,
     )
+    require_consistent(head, given, own)
+    opened = cache if isinstance(cache, Cache) else Cache(Path(cache))
+    folder = None if run is None else Path(run)
+    with listening(progress) as tell:
+        if not is_made_of_runs(head, own):
+            config = FitConfig(
+                head=head,
+                settings=own,
+                features=specs,
+                encoder=encoder,
+                split=split,
+                holdout=HOLDOUT if holdout is None else holdout,
+                seed=seed,
+                refit=refit,
+                folds=folds,
+                leakage_gap=leakage_gap,
+                only=None if only is None else Path(only),
+            )
+            return fit_head(opened, config, folder, overwrite=overwrite, tell=tell)
+        if teacher is None:
+            runs = [open_run(member, opened) for member in named]
+            return fit_blend(opened, runs, folder, seed=seed, overwrite=overwrite)
+        return fit_distil(
+            opened,
+            open_run(teacher, opened),
+            folder,
+            features=specs,
+            settings=own,
+            seed=seed,
+            refit=refit,
+            overwrite=overwrite,
+            tell=tell,
+        )
 
 
-def finite(settings: dict[str, Any]) -> dict[str, Any]:
-    """Check that settings are finite numbers where they are numbers.
-
-    Raises
-    ------
-    UsageError
-        Naming the setting that is not.
-    """
-    for name, value in settings.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"{name} must be a finite number, not {value}")
-    return settings
+def _given(**values: Any) -> set[str]:
+    """Name the parameters of `fit` that differ from their defaults."""
+    parameters = inspect.signature(fit).parameters
+    return {name for name, value in values.items() if value != parameters[name].default}
 
 
-def seeded(head: Head, seed: int) -> Head:
-    """Give the seed to a head that takes one and was not given its own."""
-    if "seed" in head.get_params():
-        head.set_params(seed=seed)
-    return head
+def _several(value: Any) -> tuple[Any, ...]:
+    """Give several values as a tuple, also where there is only one and it stands alone."""
+    return (value,) if isinstance(value, str | Path | Run) else tuple(value)

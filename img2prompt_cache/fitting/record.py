@@ -1,10 +1,11 @@
-"""Records: what was found out by fitting a head, put together and kept as a run."""
+"""The record of a fitted head: its scores and provenance put together, and kept as a run."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.data.dataset import Dataset
 from img2prompt_cache.data.splits import Split, rows_digest
 from img2prompt_cache.environment import library_versions
+from img2prompt_cache.fitting.evaluate import Evaluation
 from img2prompt_cache.fitting.scores import by_fold, floor, score
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.runs.folder import save_run
@@ -21,90 +23,100 @@ from img2prompt_cache.runs.record import Metrics, RunRecord, SplitRecord
 from img2prompt_cache.runs.run import Run
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from img2prompt_cache.heads.base import Head
 
 
-def keep_run(
-    folder: Path,
-    cache: Cache,
-    saved: Head,
-    told: Head,
-    data: Dataset,
-    split: Split,
-    predictions: NDArray[np.float32],
-    chosen: list[dict[str, Any]],
-    *,
-    features: tuple[UsedColumn, ...],
-    target: UsedColumn,
-    metrics: dict[str, Any],
-    seconds: float,
-    refit: bool,
-    rows: int,
-    rows_per_second: float | None = None,
-) -> Run:
-    """Score predictions of held-out rows, and keep them as a run with the head that was fitted.
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedHead:
+    """A head that was fitted and evaluated, with all that a run records.
+
+    Attributes
+    ----------
+    head : Head
+        The one to be saved.
+    evaluation : Evaluation
+        Of the same head on held-out rows.
+    data : Dataset
+        The rows.
+    split : Split
+        How they were divided.
+    features : tuple of UsedColumn
+        What the head was fitted on.
+    target : UsedColumn
+        The embeddings that it predicts.
+    refit : bool
+        Whether the saved head was fitted on all rows.
+    rows : int
+        Rows that the saved head was fitted on.
+    seconds : float
+        Wall time of fitting, without the fits that measure the leakage gap.
+    leakage_gap : float or None
+        None if it was not measured.
+    metrics : dict
+        More metrics, beside those that every run has.
+    """
+
+    head: Head
+    evaluation: Evaluation
+    data: Dataset
+    split: Split
+    features: tuple[UsedColumn, ...]
+    target: UsedColumn
+    refit: bool
+    rows: int
+    seconds: float
+    leakage_gap: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
+    """Score the predictions for held-out rows, and keep them as a run with the head that was fitted.
+
+    Settings and history are those of the head that was evaluated. By folds there is one for each fold, and
+    they may have chosen different settings, so then they are those of the saved head.
 
     Parameters
     ----------
     folder : pathlib.Path
-        Claimed already.
+        Reserved already.
     cache : Cache
-    saved, told : Head
-        The head to be kept, and the one whose settings and history are told: the same, or `saved` is fitted
-        again with what `told` chose.
-    data, split
-        The rows and their division.
-    predictions : numpy.ndarray, float32, shape (m, t)
-        For ``split.validation``.
-    chosen : list of dict
-        What was chosen for each fold.
-    features, target
-        What the head was fitted on.
-    metrics : dict
-        To be told beside those that every run has; `optimism`, None if not tried, is one.
-    seconds, refit, rows, rows_per_second
-        As `Run` has them.
+    fitted : FittedHead
 
     Raises
     ------
     Img2PromptError
         If the run cannot be written.
     """
-    held = split.validation
-    cosines, groups, fold = cosine(predictions, data.y[held]), split.groups[held], split.fold[held]
+    data, split, evaluation = fitted.data, fitted.split, fitted.evaluation
+    rows, predictions = split.validation, evaluation.predictions
+    targets, groups, fold = data.y[rows], split.groups[rows], split.fold[rows]
+    cosines = cosine(predictions, targets)
+    told = fitted.head if split.folds > 1 else evaluation.head
+    scores = {**score(predictions, targets, groups), "floor": floor(data.y, split)}
     record = RunRecord(
         head=told.name,
         settings={**told.get_params(), **told.chosen},
-        features=features,
-        target=target,
+        features=fitted.features,
+        target=fitted.target,
         split=describe_split(split, data),
-        metrics=cast(
-            Metrics, {**score(predictions, data.y[held], groups), "floor": floor(data.y, split), **metrics}
-        ),
-        seconds=seconds,
-        refit=refit,
-        rows=rows,
+        metrics=cast(Metrics, {**scores, "leakage_gap": fitted.leakage_gap, **fitted.metrics}),
+        seconds=fitted.seconds,
+        refit=fitted.refit,
+        rows=fitted.rows,
         cache=str(cache.folder.resolve()),
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        measured=saved.measured,
+        measured=fitted.head.measured,
         versions=library_versions(),
-        parameters=sum(value.size for value in saved.state().values()),
-        predict_rows_per_second=rows_per_second,
-        fold_metrics=by_fold(cosines, fold, chosen) if split.folds > 1 else [],
+        parameters=sum(value.size for value in fitted.head.state().values()),
+        predict_rows_per_second=evaluation.rows_per_second,
+        fold_metrics=by_fold(cosines, fold, evaluation.chosen) if split.folds > 1 else [],
     )
-    ids = [data.ids[row] for row in held]
-    held_out = Validation(ids, groups, predictions, cosines, fold)
-    return Run.of(save_run(folder, record, saved, told.history, held_out), folder)
+    held = Validation([data.ids[row] for row in rows], groups, predictions, cosines, fold)
+    return Run.of(save_run(folder, record, fitted.head, told.history, held), folder)
 
 
 def describe_split(split: Split, data: Dataset) -> SplitRecord:
-    """What a run keeps of its split.
-
-    `digest` is equal for runs whose scores may be compared; `held_digest` is of the held-out rows alone, to
-    find them again in a cache that has grown; `straddling` is the number of groups on both sides.
-    """
+    """Describe a split for the record of a run; see `SplitRecord`."""
     return {
         "strategy": split.strategy,
         "seed": split.seed,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.heads import HEADS, make_head, settings_of, space_of
@@ -16,15 +18,16 @@ STUDENT_PROJECT: Space = {setting: Choices(values) for setting, values in STUDEN
 PRESETS = {"seed": STUDENT_PROJECT}
 
 
-def find_space(head: str, name: str | None = None) -> Space:
+def find_space(head: str, space: str | Path | Mapping[str, Any] | None = None) -> Space:
     """Find the space to search for a head.
 
     Parameters
     ----------
     head : str
         Name of the head.
-    name : str, optional
-        A key of `PRESETS`, or a JSON file, see `ranges.from_json`. The head's own space if absent.
+    space : str, path or mapping, optional
+        A key of `PRESETS`; a JSON file, see `from_json`; or a mapping of settings to ranges, as objects or as
+        in such a file. The head's own space if absent.
 
     Raises
     ------
@@ -32,18 +35,41 @@ def find_space(head: str, name: str | None = None) -> Space:
         If the head has none, the file cannot be read, or the head does not take a setting or a value of it.
     """
     own = space_of(head)
-    if not settings_of(head) or (name is None and not own):
+    if not settings_of(head) or (space is None and not own):
         searched = ", ".join(each for each in HEADS if space_of(each))
-        raise UsageError(f"head {head!r} has nothing to search; these have: {searched}")
-    space = own if name is None else PRESETS[name] if name in PRESETS else _read(Path(name))
-    if "seed" in space:
-        raise UsageError("a search space has no seed: --seed gives it, of the split and the head alike")
-    for setting, each in space.items():
+        raise UsageError(f"head {head!r} has nothing to search; these have: {searched}", parameter="head")
+    found = own if space is None else _find(space)
+    if "seed" in found:
+        raise UsageError(
+            "a search space has no seed: `seed` gives it, of the split and the head alike", parameter="space"
+        )
+    for setting, each in found.items():
         if setting not in settings_of(head):
-            raise unknown(f"setting of head {head!r}", setting, settings_of(head))
+            raise unknown(f"setting of head {head!r}", setting, settings_of(head), parameter="space")
         for value in _ends(each):
             make_head(head, **{setting: value})
-    return space
+    return found
+
+
+def space_name(space: str | Path | Mapping[str, Any] | None) -> str:
+    """Give a short name of a space, for the name of a study's file; empty for a head's own."""
+    if space is None:
+        return ""
+    return "custom" if isinstance(space, Mapping) else Path(space).stem
+
+
+def _find(space: str | Path | Mapping[str, Any]) -> Space:
+    if not isinstance(space, Mapping):
+        return PRESETS[str(space)] if str(space) in PRESETS else _read(Path(space))
+    given = {str(setting): each for setting, each in space.items()}
+    ranges = {setting: each for setting, each in given.items() if isinstance(each, Range)}
+    written = {setting: each for setting, each in given.items() if setting not in ranges}
+    try:
+        data = json.loads(json.dumps(written))  # tuples as lists
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"`space` takes values as in JSON: {error}", parameter="space") from None
+    read = _from_json(data, "`space`") if written or not ranges else {}
+    return {setting: ranges[setting] if setting in ranges else read[setting] for setting in given}
 
 
 def _ends(each: Range) -> tuple[object, ...]:
@@ -56,10 +82,18 @@ def _read(file: Path) -> Space:
         data = json.loads(text)
     except FileNotFoundError:
         raise UsageError(
-            f"--space {file}: there is no such file, and no preset but {', '.join(PRESETS)}"
+            f"`space`: there is no file {file}, and no preset but {', '.join(PRESETS)}", parameter="space"
         ) from None
     except OSError as error:
-        raise UsageError(f"--space {file} cannot be read: {error.strerror or error}") from None
+        why = error.strerror or error
+        raise UsageError(f"`space`: {file} cannot be read: {why}", parameter="space") from None
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"--space {file} is no JSON: {error}") from None
-    return from_json(data, f"--space {file}")
+        raise UsageError(f"`space`: {file} is no JSON: {error}", parameter="space") from None
+    return _from_json(data, f"`space` {file}")
+
+
+def _from_json(data: object, where: str) -> Space:
+    try:
+        return from_json(data, where)
+    except UsageError as error:
+        raise UsageError(str(error), parameter="space") from None

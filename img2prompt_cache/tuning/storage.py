@@ -22,11 +22,11 @@ TABLES = {"alembic_version", "studies", "study_user_attributes", "trials", "tria
 """Some of Optuna's: a file without them is something else."""
 
 ANSWER = 30.0
-"""Seconds to wait for another process that reads or writes the file just now."""
+"""Seconds to wait for another process that is reading or writing the file."""
 
 
 def load_optuna() -> Any:
-    """Import Optuna, and keep its log to itself.
+    """Import Optuna, with its log switched off.
 
     Raises
     ------
@@ -142,15 +142,15 @@ def writable(file: Path) -> Iterator[None]:
 def _require_study(file: Path) -> None:
     """Refuse what is no study before Optuna sees it: triggers and views run code of whoever made them."""
     if not file.exists():
-        raise UsageError(f"there is no study {file}; make one with `img2prompt-cache tune`")
+        raise UsageError(f"there is no study {file}; make one with `tune()`", parameter="study")
     try:
         with closing(_connect(file, "ro")) as connection:
             found = connection.execute("SELECT type, name FROM sqlite_master").fetchall()
     except sqlite3.Error as error:
-        raise UsageError(f"{file} is no study: {error}; name another") from None
+        raise UsageError(f"{file} is no study: {error}; name another", parameter="study") from None
     tables = {name for kind, name in found if kind == "table"}
     if not tables >= TABLES or {kind for kind, _ in found} - {"table", "index"}:
-        raise UsageError(f"{file} is no study made by `img2prompt-cache tune`; name another")
+        raise UsageError(f"{file} is no study made by `tune()`; name another", parameter="study")
 
 
 def _storage(file: Path, mode: str) -> RDBStorage:

@@ -1,4 +1,4 @@
-"""Studies: searches on disk, trial by trial, which can be gone on with at any time."""
+"""Studies: searches on disk, trial by trial, which can be continued at any time."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Study:
 
     @property
     def trials(self) -> list[FinishedTrial]:
-        """Every finished trial, in order; one that was cut off, by Ctrl-C or worse, is none."""
+        """Every finished trial, in order, without those that were cut off, by Ctrl-C for instance."""
         with readable(self._file):
             frozen = self._study.get_trials(deepcopy=False)
             return [self._trial(each) for each in frozen if _is_finished(each)]
@@ -96,7 +96,7 @@ class Study:
         seed : int
             Of what it draws: the same seed after the same trials gives the same settings.
         score : callable
-            From the settings, and where to report scores on the way or None, to the score.
+            From the settings, and a callable for scores on the way or None, to the score.
         prune : bool
             Stop where the best score on the way is below the median of earlier trials at that step.
         """
@@ -109,7 +109,7 @@ class Study:
             trial = self._study.ask({name: _distribution(self.space[name]) for name in sorted(self.space)})
         settings = self._settings(trial.params)
 
-        def report(step: int, cosine: float) -> None:
+        def on_step(step: int, cosine: float) -> None:
             with writable(self._file):
                 trial.report(cosine, step)
                 if trial.should_prune():
@@ -117,11 +117,11 @@ class Study:
 
         cosine, state = None, TrialState.COMPLETE
         try:
-            cosine = score(settings, report if prune else None)
+            cosine = score(settings, on_step if prune else None)
         except TrialPruned:
             state = TrialState.PRUNED
         except UsageError:
-            raise  # of the search itself: the next trial would say the same
+            raise  # it concerns the search itself, so the next trial would fail in the same way
         except Img2PromptError as error:
             state = TrialState.FAIL
             with writable(self._file):
@@ -129,8 +129,8 @@ class Study:
         with writable(self._file):
             return self._trial(self._study.tell(trial, cosine, state))
 
-    def sweep(self) -> None:
-        """Mark as failed what was cut off: nobody else is at work on it."""
+    def fail_abandoned(self) -> None:
+        """Mark trials that were cut off as failed: nobody else is working on them."""
         from optuna.trial import TrialState
 
         with writable(self._file):
@@ -151,7 +151,7 @@ class Study:
         )
 
     def _settings(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Turn what Optuna keeps into settings, looked at again: the file may be anybody's."""
+        """Turn what Optuna keeps into settings, checked again: the file may come from anyone."""
         if {*params} != {*self.space}:
             raise ValueError(f"a trial has the settings {sorted(params)}, not those of its space")
         return {name: _value(self.space[name], params[name]) for name in self.space}
@@ -159,13 +159,13 @@ class Study:
 
 @contextmanager
 def searching(file: Path, identity: dict[str, Any], *, warm_up: int) -> Iterator[Study]:
-    """Make a study, or go on with the one that is there; one search at a time.
+    """Make a study, or continue the one that exists; one search at a time.
 
     Parameters
     ----------
     file : pathlib.Path
     identity : dict
-        JSON values: what is searched, `head` and `space` (see `ranges.to_json`) among them. A study of
+        JSON values: what is searched, `head` and `space` (see `to_json`) among them. A study of
         anything else is refused.
     warm_up : int
         Steps of a trial before it can be pruned.
@@ -175,7 +175,7 @@ def searching(file: Path, identity: dict[str, Any], *, warm_up: int) -> Iterator
     UsageError
         If the file is no study, or one of something else; the message names what differs.
     Img2PromptError
-        If another search is at work on it, or it cannot be read or written.
+        If another process is searching in it, or it cannot be read or written.
     """
     from filelock import FileLock, Timeout
 
@@ -185,7 +185,10 @@ def searching(file: Path, identity: dict[str, Any], *, warm_up: int) -> Iterator
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        raise Img2PromptError(f"another search is at work on {file}; wait for it, or name another") from None
+        raise Img2PromptError(
+            f"another process is searching in {file}; wait for it, or name another with `study`",
+            parameter="study",
+        ) from None
     except OSError as error:
         raise Img2PromptError(f"study {file} cannot be written: {error.strerror or error}") from None
     try:
@@ -196,7 +199,7 @@ def searching(file: Path, identity: dict[str, Any], *, warm_up: int) -> Iterator
         with opened(file, write=True) as found:
             found.pruner = optuna.pruners.MedianPruner(n_startup_trials=START, n_warmup_steps=warm_up)
             study = Study(file, found)
-            study.sweep()
+            study.fail_abandoned()
             yield study
     finally:
         lock.release()
@@ -224,8 +227,10 @@ def _require_same(file: Path, found: object, wanted: object, what: str = "") -> 
     if isinstance(found, dict) and isinstance(wanted, dict):
         for key in {**wanted, **found}:
             _require_same(file, found.get(key), wanted.get(key), f"{what} {key}")
-    told = f"{json.dumps(found)[:200]}, not {json.dumps(wanted)[:200]}"
-    raise UsageError(f"study {file} was made with another{what}: {told}; name another with --study")
+    differs = f"{json.dumps(found)[:200]}, not {json.dumps(wanted)[:200]}"
+    raise UsageError(
+        f"study {file} was made with another{what}: {differs}; name another with `study`", parameter="study"
+    )
 
 
 def _is_finished(trial: FrozenTrial) -> bool:

@@ -17,12 +17,13 @@ def cli(capsys):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     from img2prompt_cache.cache.reader import Cache
-    from img2prompt_cache.fitting.fit import Choice, fit
+    from img2prompt_cache.fitting.config import FitConfig
+    from img2prompt_cache.fitting.single import fit_head
 
     folder = make_cache(tmp_path_factory.mktemp("compare") / "cache")
-    fit(Cache(folder), Choice("mean", split="random"))
+    fit_head(Cache(folder), FitConfig("mean", split="random"))
     for head in ("nearest", "mean"):
-        fit(Cache(folder), Choice(head, features=(ONE, OTHER) if head == "mean" else (ONE,)))
+        fit_head(Cache(folder), FitConfig(head, features=(ONE, OTHER) if head == "mean" else (ONE,)))
     return folder
 
 

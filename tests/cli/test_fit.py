@@ -45,7 +45,7 @@ def test_people_are_told_the_same(cli, folder, tmp_path):
 
 
 def test_folds_are_told(cli, folder, tmp_path):
-    options = ("--folds", "4", "--no-optimism", "--run", tmp_path / "run")
+    options = ("--folds", "4", "--no-leakage-gap", "--run", tmp_path / "run")
     said = cli("fit", "--head", "mean", *options, "--cache", folder)
     assert (said.code, said.err) == (0, "")
     assert " on 60 rows in 4 folds (group split); " in said.out

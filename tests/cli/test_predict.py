@@ -12,7 +12,8 @@ import pytest
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.files import hash_file
-from img2prompt_cache.fitting.fit import Choice, fit
+from img2prompt_cache.fitting.config import FitConfig
+from img2prompt_cache.fitting.single import fit_head
 from kit import paint, prompt_of
 from synthetic import ENCODER, Cli, make_cache
 
@@ -28,7 +29,7 @@ def fitted(tiny, pairs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("predict") / "cache"
     tiny.extract(pairs, folder)
     for head in ("mean", "ridge"):
-        fit(Cache(folder), Choice(head, {"alpha": 0.1} if head == "ridge" else {}, split="random"))
+        fit_head(Cache(folder), FitConfig(head, {"alpha": 0.1} if head == "ridge" else {}, split="random"))
     return folder
 
 

@@ -15,7 +15,8 @@ import torch
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.reader import OK, Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fitting.fit import Choice, fit
+from img2prompt_cache.fitting.config import FitConfig
+from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.images.augment import View, take_view
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones import load_backbone
@@ -215,14 +216,14 @@ def test_a_run_on_levels_predicts_on_new_images_as_on_cached_rows(
     tapped: Path, pairs: Path, tiny: Tiny
 ) -> None:
     names = (f"{tiny.vit}#levels", tiny.cnn, tiny.vit)
-    folder, run = fit(
+    run = fit_head(
         Cache(tapped),
-        Choice("ridge", {"alpha": 0.1}, features=names, split="random"),
+        FitConfig("ridge", {"alpha": 0.1}, features=names, split="random"),
         tapped.parent / "run",
     )
     assert [(use.spec, use.width) for use in run.features] == list(zip(names, (512, 96, 64), strict=True))
-    made = load_run(folder)
-    head, source = load_head(folder, made), open_source(pairs)
+    made = load_run(run.folder)
+    head, source = load_head(run.folder, made), open_source(pairs)
     cached = predict_cached(made.features, head, Cache(tapped), with_prompt=None)
     backbones = load_backbones(made.features)
     assert backbones[names[0]] is backbones[names[2]]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import hash_file
 from img2prompt_cache.fitting.blend import fit_blend
-from img2prompt_cache.fitting.fit import Choice, fit
+from img2prompt_cache.fitting.config import FitConfig
+from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.numerics.blending import best_weights, cross_weights, mix, overlaps
 from img2prompt_cache.numerics.metrics import mean_cosine
 from img2prompt_cache.runs.folder import load_head
@@ -24,9 +26,9 @@ from img2prompt_cache.runs.run import load_run
 from synthetic import ONE, OTHER, Cli, make_cache
 
 MEMBERS = {
-    "ridge": Choice("ridge", {"alpha": 1.0}, features=(ONE,), optimism=False),
-    "knn": Choice("knn", {"k": 3, "power": 2.0}, features=(OTHER, ONE), optimism=False),
-    "mlp": Choice("mlp", {"hidden": [8], "epochs": 3}, optimism=False),
+    "ridge": FitConfig("ridge", {"alpha": 1.0}, features=(ONE,), leakage_gap=False),
+    "knn": FitConfig("knn", {"k": 3, "power": 2.0}, features=(OTHER, ONE), leakage_gap=False),
+    "mlp": FitConfig("mlp", {"hidden": [8], "epochs": 3}, leakage_gap=False),
 }
 
 
@@ -34,10 +36,9 @@ MEMBERS = {
 def made(tmp_path_factory):
     """A cache with three runs on a random split, where heads learn something, and the same by folds."""
     cache = Cache(make_cache(tmp_path_factory.mktemp("ensemble") / "cache", 80, without_prompt=[7]))
-    for name, choice in MEMBERS.items():
+    for name, config in MEMBERS.items():
         for kind, more in (("", {}), ("-folds", {"folds": 3})):
-            told = Choice(**{**{f: getattr(choice, f) for f in Choice.__slots__}, "split": "random", **more})
-            fit(cache, told, cache.folder / "runs" / f"{name}{kind}")
+            fit_head(cache, replace(config, split="random", **more), cache.folder / "runs" / f"{name}{kind}")
     return cache
 
 
@@ -55,6 +56,10 @@ def folders(cache, kind=""):
     return [cache.folder / "runs" / f"{name}{kind}" for name in MEMBERS]
 
 
+def blend(cache, members):
+    return fit_blend(cache, [load_run(member) for member in members])
+
+
 def edit(folder, change):
     data = json.loads((folder / "run.json").read_text())
     change(data)
@@ -62,8 +67,8 @@ def edit(folder, change):
 
 
 def test_scores_are_of_weights_from_the_other_folds_and_those_kept_from_all(cache):
-    folder, run = fit_blend(cache, folders(cache))
-    held = load_validation(folder, run)
+    run = blend(cache, folders(cache))
+    held = load_validation(run.folder, run)
     said = [load_validation(member) for member in folders(cache)]
     data = load_dataset(cache, choose_features(cache, ()), choose_target(cache, None))
     targets = data.y[[data.ids.index(name) for name in held.ids]]
@@ -75,14 +80,14 @@ def test_scores_are_of_weights_from_the_other_folds_and_those_kept_from_all(cach
     assert run.split == load_run(folders(cache)[0]).split
     assert run.metrics["floor"] == pytest.approx(load_run(folders(cache)[0]).metrics["floor"])
     np.testing.assert_allclose(run.settings["weights"], best_weights(known), atol=1e-9)
-    with (folder / "history.csv").open() as file:
+    with (run.folder / "history.csv").open() as file:
         records = list(csv.DictReader(file))
     assert [float(record["weight"]) for record in records] == run.settings["weights"]
     assert [float(r["without"]) for r in records] == [m["without"] for m in run.settings["members"]]
 
 
 def test_it_predicts_without_its_members(cache):
-    folder, run = fit_blend(cache, folders(cache))
+    run = blend(cache, folders(cache))
     assert [use.spec for use in run.features] == [ONE, OTHER]
     X = load_dataset(cache, choose_features(cache, (ONE, OTHER))).X
     inputs = [X[:, :24], X[:, [*range(24, 32), *range(24)]], X]
@@ -91,12 +96,12 @@ def test_it_predicts_without_its_members(cache):
     expected = mix([head.predict(x) for head, x in pairs], np.array(run.settings["weights"]))
     for member in folders(cache):
         shutil.rmtree(member)
-    np.testing.assert_allclose(load_head(folder, load_run(folder)).predict(X), expected, atol=1e-6)
+    np.testing.assert_allclose(load_head(run.folder, load_run(run.folder)).predict(X), expected, atol=1e-6)
 
 
 def test_runs_by_folds_are_blended_fold_by_fold(cache):
-    folder, run = fit_blend(cache, folders(cache, "-folds"))
-    held = load_validation(folder, run)
+    run = blend(cache, folders(cache, "-folds"))
+    held = load_validation(run.folder, run)
     assert run.metrics["n"] == 79
     np.testing.assert_array_equal(held.fold, load_validation(folders(cache, "-folds")[0]).fold)
     assert [fold["n"] for fold in run.fold_metrics] == [(held.fold == k).sum() for k in range(3)]
@@ -106,32 +111,32 @@ def test_runs_by_folds_are_blended_fold_by_fold(cache):
 
 
 def test_rows_in_another_order_are_put_in_order(cache):
-    expected = fit_blend(cache, folders(cache))[1]
+    expected = blend(cache, folders(cache))
     member = folders(cache)[1]
     lines = (member / "validation.csv").read_text().splitlines()
     (member / "validation.csv").write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
     np.save(member / "validation.npy", np.load(member / "validation.npy")[::-1])
-    assert fit_blend(cache, folders(cache))[1].metrics == expected.metrics
+    assert blend(cache, folders(cache)).metrics == expected.metrics
 
 
 def test_runs_that_may_not_be_blended(cache, tmp_path):
     one, two, _ = folders(cache)
     with pytest.raises(UsageError, match=r"two runs or more.*split and target: .*mlp"):
-        fit_blend(cache, [one])
-    with pytest.raises(UsageError, match="names ridge twice"):
-        fit_blend(cache, [one, two, one.parent / "." / "ridge"])
+        blend(cache, [one])
+    with pytest.raises(UsageError, match="`members`: ridge is named twice"):
+        blend(cache, [one, two, one.parent / "." / "ridge"])
     with pytest.raises(UsageError, match="knn-folds was scored on another split than ridge"):
-        fit_blend(cache, [one, folders(cache, "-folds")[1]])
-    blend, _ = fit_blend(cache, [one, two])
+        blend(cache, [one, folders(cache, "-folds")[1]])
+    made = blend(cache, [one, two])
     with pytest.raises(UsageError, match="is a blend itself; name its members instead: ridge,knn"):
-        fit_blend(cache, [one, blend])
+        blend(cache, [one, made.folder])
     edit(two, lambda data: data["target"]["fingerprint"].update(weights="sha256:other"))
     with pytest.raises(UsageError, match="knn was scored on another target than ridge"):
-        fit_blend(cache, [one, two])
+        blend(cache, [one, two])
     edit(two, lambda data: data["target"]["fingerprint"].update(weights="sha256:st:some"))
     edit(two, lambda data: data["features"][1]["fingerprint"].update(weights="sha256:other"))
     with pytest.raises(UsageError, match="knn was fitted on another timm:one than ridge"):
-        fit_blend(cache, [one, two])
+        blend(cache, [one, two])
 
 
 def test_members_that_are_damaged(cache):
@@ -139,16 +144,16 @@ def test_members_that_are_damaged(cache):
     before = (two / "validation.npy").read_bytes()
     (two / "validation.npy").unlink()
     with pytest.raises(Img2PromptError, match=r"validation predictions of .*knn cannot be read"):
-        fit_blend(cache, [one, two])
+        blend(cache, [one, two])
     (two / "validation.npy").write_bytes(before)
     np.save(two / "validation.npy", -np.load(two / "validation.npy"))
     with pytest.raises(Img2PromptError, match="predictions of knn do not fit its hold-out"):
-        fit_blend(cache, [one, two])
+        blend(cache, [one, two])
     (two / "validation.npy").write_bytes(before)
     state = load_file(two / "head.safetensors")
     save_file({**state, "k": state["k"] + 1}, two / "head.safetensors")
     with pytest.raises(Img2PromptError, match="not the file that was saved"):
-        fit_blend(cache, [one, two])
+        blend(cache, [one, two])
     assert not list((cache.folder / "runs").glob("blend*"))
 
 
@@ -161,7 +166,7 @@ def test_members_that_are_damaged(cache):
     ],
 )
 def test_a_tampered_blend(cache, change, words):
-    folder, _ = fit_blend(cache, folders(cache))
+    folder = blend(cache, folders(cache)).folder
     state = load_file(folder / "head.safetensors")
     change(state)
     save_file(state, folder / "head.safetensors")
@@ -174,7 +179,7 @@ def test_a_cache_that_has_changed_since(cache):
     one, two, _ = folders(cache)
     edit(one, lambda data: data["split"].update(strategy="group"))
     with pytest.raises(Img2PromptError, match="are not those that ridge was fitted on"):
-        fit_blend(cache, [one, two])
+        blend(cache, [one, two])
 
 
 def test_the_command_line(cli, cache):
@@ -193,19 +198,19 @@ def test_the_command_line(cli, cache):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--head", "blend"], ("--members RUN,RUN",)),
+        (["--head", "blend"], ("--members", "two runs or more", "mlp")),
         (["--head", "blend", "--members", "ridge,"], ("--members 'ridge,'", "commas")),
         (["--head", "blend", "--members", "ridge,kn"], ("unknown run 'kn'", "knn")),
         (["--head", "ridge", "--members", "ridge,knn"], ("--members goes with --head blend",)),
         (["--head", "blend", "--members", "ridge,knn", "--split", "group"], ("--split does not go",)),
         (["--head", "blend", "--members", "ridge,knn", "--set", "seed=1"], ("--set does not go",)),
         (["--head", "blend", "--members", "ridge,knn", "--teacher", "mlp"], ("--teacher goes with",)),
-        (["--head", "distil"], ("--teacher RUN",)),
-        (["--head", "distil", "--teacher", "ridge,knn"], ("one run",)),
+        (["--head", "distil"], ("learns from one run", "--teacher")),
+        (["--head", "distil", "--teacher", "ridge,knn"], ("unknown run 'ridge,knn'",)),
         (["--head", "distil", "--teacher", "ridge", "--folds", "3"], ("--folds does not go",)),
         (["--head", "distil", "--teacher", "ridge", "--features", ONE, "--set", "rate=1"], ("'rate'",)),
         (["--head", "distil", "--teacher", "ridge", "--features", ONE, "--set", "share=2"], ("0…1",)),
-        (["--head", "distil", "--teacher", "ridge"], ("cheapest cannot be told", "--features")),
+        (["--head", "distil", "--teacher", "ridge"], ("cheapest backbone", "--features")),
     ],
 )
 def test_wrong_choices(cli, made, options, words):

@@ -10,10 +10,12 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fitting.blend import fit_blend, split_of
+from img2prompt_cache.fitting.blend import fit_blend
+from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.distil import cheapest, fit_distil
-from img2prompt_cache.fitting.fit import Choice, fit
-from img2prompt_cache.fitting.lessons import load_lessons, recipe
+from img2prompt_cache.fitting.run_rows import split_of
+from img2prompt_cache.fitting.single import fit_head
+from img2prompt_cache.fitting.teacher import load_teacher_data, teacher_from_run
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.held_out import load_validation
@@ -29,11 +31,11 @@ def cache(tmp_path_factory):
     made = Cache(make_cache(tmp_path_factory.mktemp("distil") / "cache", 80, without_prompt=[7, 8]))
     for kind, folds in (("", None), ("-folds", 3)):
         runs = [
-            fit(
+            fit_head(
                 made,
-                Choice(head, given, (ONE,), folds=folds, optimism=False),
+                FitConfig(head, given, (ONE,), folds=folds, leakage_gap=False),
                 made.folder / "runs" / f"{head}{kind}",
-            )[0]
+            )
             for head, given in (("ridge", {}), ("knn", {"k": 3}))
         ]
         fit_blend(made, runs, made.folder / "runs" / f"blend{kind}")
@@ -42,9 +44,8 @@ def cache(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["", "-folds"])
 def test_a_student_is_scored_on_its_teachers_split(cache, tmp_path, kind):
-    teacher = cache.folder / "runs" / f"blend{kind}"
-    folder, run = fit_distil(cache, teacher, tmp_path / "run", features=(OTHER,), settings=STUDENT)
-    said = load_run(teacher)
+    said = load_run(cache.folder / "runs" / f"blend{kind}")
+    run = fit_distil(cache, said, tmp_path / "run", features=(OTHER,), settings=STUDENT)
     assert run.split == said.split
     assert run.metrics["floor"] == said.metrics["floor"]
     assert run.metrics["n"] == said.metrics["n"]
@@ -53,10 +54,10 @@ def test_a_student_is_scored_on_its_teachers_split(cache, tmp_path, kind):
     assert {"teacher", "plain"} <= {*run.metrics}
     assert run.settings["teacher"] == f"blend{kind}"
     if not kind:
-        plain = fit(cache, Choice("mlp", STUDENT, (OTHER,), optimism=False), tmp_path / "plain")[1]
+        plain = fit_head(cache, FitConfig("mlp", STUDENT, (OTHER,), leakage_gap=False), tmp_path / "plain")
         assert run.metrics["plain"] == pytest.approx(plain.metrics["cosine"], abs=1e-6)
     data = load_dataset(cache, choose_features(cache, (OTHER,)))
-    predicted = load_head(folder, load_run(folder)).predict(data.X)
+    predicted = load_head(run.folder, load_run(run.folder)).predict(data.X)
     np.testing.assert_allclose(np.linalg.norm(predicted, axis=1), 1, atol=1e-5)
 
 
@@ -64,16 +65,16 @@ def test_a_student_is_scored_on_its_teachers_split(cache, tmp_path, kind):
 def test_the_hold_out_has_no_say_in_what_a_student_learns(cache, name):
     folder = cache.folder / "runs" / name
     run = load_run(folder)
-    lessons = load_lessons(cache, run, choose_features(cache, (OTHER,)))
-    split = split_of(folder, run, load_validation(folder, run), lessons.data)
+    lessons = load_teacher_data(cache, run, choose_features(cache, (OTHER,)))
+    split = split_of(run, load_validation(folder, run), lessons.data)
     train, held = next(iter(split.sides))
     spoilt = lessons.data.y.copy()
     spoilt[held] = -spoilt[held][::-1]
     head = make_head("distil", student=STUDENT, share=0.5)
     found = []
     for y in (lessons.data.y, spoilt):
-        told = replace(lessons, data=replace(lessons.data, y=y))
-        student, _ = told.give(head, recipe(run, 0, 0), split, train)
+        each = replace(lessons, data=replace(lessons.data, y=y))
+        student, _ = each.fit_pair(head, teacher_from_run(run, 0, 0), split, train)
         found.append(student.predict(lessons.data.X[:, :8]))
     np.testing.assert_array_equal(*found)
 
@@ -81,18 +82,20 @@ def test_the_hold_out_has_no_say_in_what_a_student_learns(cache, name):
 @pytest.mark.parametrize("name", ["finetune", "blend"])
 def test_a_tuned_tail_teaches(tiny, tuned, tmp_path, name):
     made = Cache(tuned)
-    tail = Choice("finetune", {"alpha": 1.0, "epochs": 2, "lr": 1e-2}, (f"{tiny.vit}#k2",), split="random")
-    teacher, _ = fit(made, tail, tmp_path / "finetune")
+    tail = FitConfig("finetune", {"alpha": 1.0, "epochs": 2, "lr": 1e-2}, (f"{tiny.vit}#k2",), split="random")
+    teacher = fit_head(made, tail, tmp_path / "finetune")
     if name == "blend":
-        ridge, _ = fit(made, Choice("ridge", {"alpha": 1.0}, (tiny.cnn,), split="random"), tmp_path / "ridge")
-        teacher, _ = fit_blend(made, [ridge, teacher], tmp_path / "blend")
-    folder, run = fit_distil(made, teacher, tmp_path / "student", features=(tiny.cnn,), settings=STUDENT)
+        ridge = fit_head(
+            made, FitConfig("ridge", {"alpha": 1.0}, (tiny.cnn,), split="random"), tmp_path / "ridge"
+        )
+        teacher = fit_blend(made, [ridge, teacher], tmp_path / "blend")
+    run = fit_distil(made, teacher, tmp_path / "student", features=(tiny.cnn,), settings=STUDENT)
     assert run.settings["teacher"] == name
     assert [use.spec for use in run.features] == [tiny.cnn]
     if name == "finetune":  # the hold-out's score of a teacher fitted anew with all that was chosen
-        assert run.metrics["teacher"] == pytest.approx(load_run(teacher).metrics["cosine"], abs=1e-5)
+        assert run.metrics["teacher"] == pytest.approx(teacher.metrics["cosine"], abs=1e-5)
     data = load_dataset(made, choose_features(made, (tiny.cnn,)))
-    assert np.isfinite(load_head(folder, load_run(folder)).predict(data.X)).all()
+    assert np.isfinite(load_head(run.folder, load_run(run.folder)).predict(data.X)).all()
 
 
 @pytest.mark.parametrize("head", ["blend", "distil"])
@@ -100,23 +103,23 @@ def test_rows_that_were_chosen_are_found_again_where_the_run_keeps_them(cache, t
     data = load_dataset(cache, choose_features(cache, (ONE,)))
     kept = tmp_path / "kept.csv"
     kept.write_text("\n".join(["imgId", *data.ids[:50]]) + "\n")
-    told = [Choice(each, {}, (ONE,), only=kept, optimism=False) for each in ("ridge", "knn")]
-    whole = [fit(cache, each, tmp_path / each.head)[0] for each in told]
-    folds = [fit(cache, replace(each, folds=3), tmp_path / f"{each.head}-folds")[0] for each in told]
+    told = [FitConfig(each, {}, (ONE,), only=kept, leakage_gap=False) for each in ("ridge", "knn")]
+    whole = [fit_head(cache, each, tmp_path / each.head) for each in told]
+    folds = [fit_head(cache, replace(each, folds=3), tmp_path / f"{each.head}-folds") for each in told]
     make = {
         "blend": fit_blend,
         "distil": lambda c, runs, f: fit_distil(c, runs[0], f, features=(OTHER,), settings=STUDENT),
     }[head]
     with pytest.raises(
-        Img2PromptError, match="fitted with --only; fit it again as the cache is now, or with"
+        Img2PromptError, match="fitted with `only`; fit it again as the cache is now, or with"
     ):
         make(cache, whole, tmp_path / "no")
-    assert make(cache, folds, tmp_path / "yes")[1].metrics["n"] == 50
+    assert make(cache, folds, tmp_path / "yes").metrics["n"] == 50
 
 
 def test_a_blend_teaches_with_weights_found_anew(cache):
     run = load_run(cache.folder / "runs" / "blend-folds")
-    teacher = recipe(run, 1, seed=4)
+    teacher = teacher_from_run(run, 1, seed=4)
     assert (teacher.weights, teacher.seed) == (None, 4)
     chosen = run.fold_metrics[1]["chosen"]["members"]
     assert [m["settings"] for m in teacher.members] == [m["settings"] for m in chosen]
@@ -129,39 +132,37 @@ def test_a_blend_teaches_with_weights_found_anew(cache):
 def test_images_without_prompt_are_learned_from(cache):
     folder = cache.folder / "runs" / "ridge"
     run = load_run(folder)
-    lessons = load_lessons(cache, run, choose_features(cache, (OTHER,)))
-    assert len(lessons.more) == 2
-    split = split_of(folder, run, load_validation(folder, run), lessons.data)
+    lessons = load_teacher_data(cache, run, choose_features(cache, (OTHER,)))
+    assert len(lessons.unlabelled) == 2
+    split = split_of(run, load_validation(folder, run), lessons.data)
     head = make_head("distil", student=STUDENT)
-    alone = replace(lessons, more=lessons.more[:0])
+    alone = replace(lessons, unlabelled=lessons.unlabelled[:0])
     with_them, without = (
-        each.give(head, recipe(run, 0, 0), split, split.train)[0].predict(lessons.data.X[:, :8])
+        each.fit_pair(head, teacher_from_run(run, 0, 0), split, split.train)[0].predict(lessons.data.X[:, :8])
         for each in (lessons, alone)
     )
     assert not np.allclose(with_them, without)
 
 
 def test_teachers_that_cannot_teach(cache, tmp_path):
-    run, _ = fit_distil(
+    run = fit_distil(
         cache,
-        cache.folder / "runs" / "ridge",
+        load_run(cache.folder / "runs" / "ridge"),
         tmp_path / "run",
         features=(OTHER,),
         settings=STUDENT,
         refit=False,
     )
-    with pytest.raises(UsageError, match="taught itself"):
+    with pytest.raises(UsageError, match="run was distilled itself"):
         fit_distil(cache, run, tmp_path / "again", features=(OTHER,))
-    with pytest.raises(UsageError, match="compares images with texts"):
-        recipe(replace(load_run(cache.folder / "runs" / "ridge"), head="clip", settings={}), 0, 0)
-    with pytest.raises(UsageError, match="--no-refit"):
-        fit_distil(cache, cache.folder / "runs" / "blend-folds", features=(OTHER,), refit=False)
-    data = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({**data, "head": "blend", "settings": {"members": [3]}}))
+    with pytest.raises(UsageError, match="ridge has a head that compares images with texts"):
+        teacher_from_run(replace(load_run(cache.folder / "runs" / "ridge"), head="clip", settings={}), 0, 0)
+    with pytest.raises(UsageError, match="`refit=False`"):
+        fit_distil(cache, load_run(cache.folder / "runs" / "blend-folds"), features=(OTHER,), refit=False)
+    data = json.loads((run.folder / "run.json").read_text())
+    (run.folder / "run.json").write_text(json.dumps({**data, "head": "blend", "settings": {"members": [3]}}))
     with pytest.raises(Img2PromptError, match="not what was saved"):
-        fit_distil(cache, run, tmp_path / "again", features=(OTHER,))
-    with pytest.raises(UsageError, match="no run in"):
-        fit_distil(cache, tmp_path / "none", features=(OTHER,))
+        fit_distil(cache, load_run(run.folder), tmp_path / "again", features=(OTHER,))
     assert not (tmp_path / "again").exists()
 
 
@@ -182,5 +183,5 @@ def test_the_command_line(cache, tmp_path, capsys):
     run = load_run(tmp_path / "run")
     assert run.settings["share"] == 0.5
     assert run.settings["student"]["epochs"] == 2
-    assert f"the same mlp taught by none: {run.metrics['plain']:.4f}" in said.out
+    assert f"the same mlp without a teacher: {run.metrics['plain']:.4f}" in said.out
     assert cli("predict", "--run", tmp_path / "run", "--cache", cache.folder, "--json").json["rows"] == 2

@@ -1,297 +1,216 @@
 from __future__ import annotations
 
-import csv
+import inspect
 import json
-import math
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.linear_model import Ridge
 
+from examples import run_examples
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.columns import choose_features, choose_target
-from img2prompt_cache.data.dataset import load_dataset
-from img2prompt_cache.data.strategies import make_split
-from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fitting.fit import Choice, fit, seeded
-from img2prompt_cache.heads import HEADS, make_head
-from img2prompt_cache.heads.nearest import Nearest
-from img2prompt_cache.numerics.bootstrap import interval
-from img2prompt_cache.numerics.metrics import unit
-from img2prompt_cache.runs.folder import load_head
-from img2prompt_cache.runs.held_out import load_validation
-from img2prompt_cache.runs.run import load_run
-from synthetic import ENCODER, ONE, OTHER, make_cache
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.fitting.config import FitConfig
+from img2prompt_cache.fitting.fit import fit
+from img2prompt_cache.fitting.single import fit_head
+from img2prompt_cache.runs.run import Run, load_run
+from synthetic import ENCODER, ONE, OTHER, Cli, make_cache
 
-ON_FEATURES = [name for name in HEADS if make_head(name).takes == "features" and not make_head(name).texts]
-FEW = {"max_epochs": 6, "lr": 1e-2}
-MLP = {"hidden": [16], **FEW}
-QUICK = {
-    "mlp": MLP,
-    "linear": FEW,
-    "wide-mlp": {"expand": 1, **FEW},
-    "seed-tuned-resnet": {"trials": 2, "hidden": (16,)},
-    "blend": {"members": [{"head": "ridge"}, {"head": "nearest", "columns": [[24, 32]]}]},
-    "distil": {"student": MLP},
-}
-BOTH = (ONE, OTHER)
+STUDENT = {"hidden": [8], "epochs": 2}
+NOT_PARAMETERS = {"context", "json"}
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return Cache(make_cache(tmp_path_factory.mktemp("fit") / "cache", without_prompt=[7], failed=[8]))
+    """A cache with a ridge and a knn by three folds."""
+    folder = make_cache(tmp_path_factory.mktemp("fit") / "cache", fold=[str(row % 5) for row in range(60)])
+    for head, settings in (("ridge", {"alpha": 1.0}), ("knn", {"k": 3, "power": 2.0})):
+        fit(folder, head, settings=settings, folds=3, run=folder / "runs" / head)
+    return folder
 
 
 @pytest.fixture
-def data(cache):
-    return load_dataset(cache, choose_features(cache, ()), choose_target(cache, None))
+def cli(capsys):
+    return Cli(capsys)
 
 
-@pytest.mark.parametrize("head", ON_FEATURES)
-def test_the_score_is_of_rows_the_head_never_saw(cache, data, tmp_path, head):
-    folder, run = fit(cache, Choice(head, QUICK.get(head, {}), BOTH, refit=False), tmp_path / "run")
-    held = load_validation(folder)
-    row_of = {name: row for row, name in enumerate(data.ids)}
-    rows = [row_of[name] for name in held.ids]
-    assert not held.fold.any()
-    assert run.rows == len(data.ids) - len(rows)
-    group = np.arange(60)[data.rows] % 20
-    assert not {*group[rows]} & {*np.delete(group, rows)}
-    truth = data.y[rows]
-    np.testing.assert_allclose(np.linalg.norm(held.predictions, axis=1), 1, atol=1e-5)
-    cosines = (held.predictions * truth).sum(axis=1)
-    np.testing.assert_allclose(held.cosine, cosines, atol=1e-6)
-    metrics = run.metrics
-    assert metrics["cosine"] == pytest.approx(cosines.mean(), abs=1e-6)
-    assert metrics["mse"] == pytest.approx(((held.predictions - truth) ** 2).mean(), abs=1e-9)
-    assert metrics["mse"] == pytest.approx(2 * (1 - metrics["cosine"]) / 384, abs=1e-6)
-    nearest = (held.predictions @ truth.T).argmax(axis=1)
-    if head != "mean":
-        assert metrics["r@1"] == pytest.approx((nearest == np.arange(len(rows))).mean())
-    assert metrics["n"] == len(rows)
-    loaded = load_head(folder, load_run(folder))
-    np.testing.assert_array_equal(loaded.predict(data.X[rows]), held.predictions)
+def test_the_examples_of_the_docstring(tmp_path, monkeypatch):
+    make_cache(tmp_path / "cache" / "default")
+    monkeypatch.chdir(tmp_path)
+    run_examples(fit)
 
 
-@pytest.mark.parametrize("head", ON_FEATURES)
-def test_refitting_takes_all_rows_and_what_was_chosen(cache, data, tmp_path, head):
-    settings = QUICK.get(head, {})
-    once, scored = fit(cache, Choice(head, settings, BOTH, refit=False), tmp_path / "once")
-    again, refitted = fit(cache, Choice(head, settings, BOTH), tmp_path / "again")
-    assert refitted.metrics == scored.metrics
-    assert refitted.settings == scored.settings
-    assert refitted.rows == len(data.ids) > scored.rows
-    changed = load_head(again, load_run(again)).predict(data.X) - load_head(once, load_run(once)).predict(
-        data.X
-    )
-    assert np.abs(changed).max() > 1e-4
-    _, third = fit(cache, Choice(head, settings, BOTH), tmp_path / "third")
-    assert third.metrics == refitted.metrics
-    assert (tmp_path / "third" / "head.safetensors").read_bytes() == (again / "head.safetensors").read_bytes()
+def test_a_fit_is_that_of_the_configuration(cache, tmp_path):
+    settings = {"choose": "mse", "folds": 3}
+    options = {"encoder": ENCODER, "split": "fold", "holdout": 0.3, "seed": 2, "leakage_gap": True}
+    options["refit"] = False
+    made = fit(cache, "ridge", settings=settings, features=[ONE], run=tmp_path / "run", **options)
+    config = FitConfig("ridge", settings, (ONE,), **options)
+    wanted = fit_head(Cache(cache), config, tmp_path / "wanted")
+    assert isinstance(made, Run)
+    assert made.folder == tmp_path / "run"
+    assert (made.metrics, made.settings, made.split) == (wanted.metrics, wanted.settings, wanted.split)
+    assert (made.rows, made.refit) == (wanted.rows, False)
+    assert load_run(made.folder) == made
 
 
-def test_a_refitted_ridge_is_scikit_learns_on_all_rows(cache, data, tmp_path):
-    folder, run = fit(cache, Choice("ridge", features=(ONE,)), tmp_path / "run")
-    scale = np.sqrt(data.X[:, :24].var(axis=0, dtype=float).sum())
-    oracle = Ridge(alpha=run.settings["alpha"]).fit(data.X[:, :24].astype(float) / scale, data.y)
-    wanted = unit(oracle.predict(data.X[:, :24].astype(float) / scale))
-    predicted = load_head(folder, load_run(folder)).predict(data.X[:, :24])
-    np.testing.assert_allclose(predicted, wanted, atol=1e-4)
+@pytest.mark.parametrize("given", [str, Path, Cache])
+def test_a_cache_is_a_path_or_an_object(cache, tmp_path, given):
+    made = fit(given(cache), "mean", features=OTHER, run=str(tmp_path / "run"))
+    assert [use.spec for use in made.features] == [OTHER]
 
 
-def test_a_run_says_what_it_was_made_of(cache, tmp_path):
-    folder, _ = fit(cache, Choice("ridge", features=(OTHER, ONE), seed=3), tmp_path / "run")
-    data = json.loads((folder / "run.json").read_text(), parse_constant=pytest.fail)
-    assert [use["spec"] for use in data["features"]] == [OTHER, ONE]
-    assert [use["width"] for use in data["features"]] == [8, 24]
-    assert data["features"][1]["fingerprint"] == {"weights": f"sha256:{ONE}", "precision": "fp32"}
-    assert data["target"]["spec"] == ENCODER
-    assert data["split"]["strategy"] == "group"
-    assert data["split"]["seed"] == data["settings"]["seed"] == 3
-    assert data["cache"] == str(cache.folder)
-    assert {"python", "torch", "numpy"} <= {*data["versions"]}
-    assert 0 < data["seconds"] < 60
-    alone, run = fit(cache, Choice("ridge", features=(ONE,)), tmp_path / "alone")
-    with (alone / "history.csv").open(newline="") as file:
-        history = list(csv.DictReader(file))
-    assert len(history) > 1
-    best = max((record for record in history if record["cosine"]), key=lambda r: float(r["cosine"]))
-    assert float(best["alpha"]) == pytest.approx(run.settings["alpha"])
+def test_settings_with_a_parameter_of_their_own(cache, tmp_path):
+    made = fit(cache, "ridge", inner_folds=3, run=tmp_path / "run")
+    assert made.settings["folds"] == 3
+    with pytest.raises(UsageError, match=r"`settings`: folds is given twice") as caught:
+        fit(cache, "ridge", settings={"folds": 4}, inner_folds=3)
+    assert caught.value.parameter == "settings"
 
 
-def test_a_random_split_leaks_and_a_grouped_one_does_not(cache):
-    _, honest = fit(cache, Choice("nearest", features=(ONE,)))
-    _, leaking = fit(cache, Choice("nearest", features=(ONE,), split="random"))
-    assert leaking.metrics["cosine"] > honest.metrics["cosine"] + 0.2
+def test_only_some_rows(cache, tmp_path):
+    table = tmp_path / "kept.csv"
+    table.write_text("\n".join(["imgId", *(f"i{row:03d}" for row in range(40))]) + "\n")
+    assert fit(cache, "mean", only=str(table), run=tmp_path / "run").rows == 40
 
 
-def test_the_users_own_split(tmp_path):
-    sides = ["validation" if row % 20 < 4 else "train" for row in range(60)]
-    cache = Cache(make_cache(tmp_path / "cache", fold=sides))
-    folder, run = fit(cache, Choice("mean", split="fold"))
-    assert run.split["strategy"] == "fold"
-    assert run.split["straddling"] == 0
-    assert load_validation(folder).ids == [f"i{row:03d}" for row in range(60) if row % 20 < 4]
-    with pytest.raises(UsageError, match=r'`split="fodl"`: .* columns in the cache: fold'):
-        fit(cache, Choice("mean", split="fodl"))
+def test_members_are_runs_folders_or_names(cache, tmp_path):
+    runs = cache / "runs"
+    named = (["ridge", "knn"], [runs / "ridge", str(runs / "knn")], [load_run(runs / "ridge"), "knn"])
+    blends = [fit(cache, "blend", members=members, run=tmp_path / f"{i}") for i, members in enumerate(named)]
+    assert [blend.head for blend in blends] == ["blend"] * 3
+    assert blends[0].metrics == blends[1].metrics == blends[2].metrics
+    assert blends[0].metrics["n"] == 60
 
 
-def test_a_split_of_the_users_own_may_straddle_groups_which_is_told(tmp_path):
-    sides = ["validation" if row < 10 else "train" for row in range(60)]
-    _, run = fit(Cache(make_cache(tmp_path / "cache", fold=sides)), Choice("mean", split="fold"))
-    assert (run.split["straddling"], run.split["groups"]) == (10, 20)
+def test_a_blend_of_heads_that_are_fitted_for_it(cache, tmp_path):
+    members = [{"head": "ridge"}, {"head": "nearest"}]
+    made = fit(cache, "blend", settings={"members": members}, folds=2, run=tmp_path / "run")
+    assert [member["head"] for member in made.settings["members"]] == ["ridge", "nearest"]
+    assert made.split["folds"] == 2
 
 
-def test_labels_of_the_users_own_are_merged_with_groups(tmp_path):
-    # Rows of one group are in two folds, 0 and 1 or 2 and 3, so there are two groups.
-    labels = [str(row % 20 // 10 * 2 + row % 2) if row < 20 else str(row % 20 // 10 * 2) for row in range(60)]
-    cache = Cache(make_cache(tmp_path / "cache", fold=labels))
-    folder, run = fit(cache, Choice("mean", split="fold"))
-    assert (run.split["straddling"], run.split["groups"]) == (0, 2)
-    held = {int(name[1:]) % 20 // 10 for name in load_validation(folder).ids}
-    assert len(held) == 1
-    assert len(load_validation(folder).ids) == 30
-
-
-def test_one_group_can_only_be_split_at_random(tmp_path):
-    cache = Cache(make_cache(tmp_path / "cache", groups=1))
-    with pytest.raises(UsageError, match='use `split="random"`'):
-        fit(cache, Choice("mean"))
-    for head in ON_FEATURES:
-        fit(cache, Choice(head, QUICK.get(head, {}), BOTH, split="random"))
-
-
-@pytest.mark.parametrize("name", ["group", "random"])
-def test_splits_are_drawn_by_the_seed(cache, data, name):
-    draws = [make_split(cache, data, name, 0.2, seed) for seed in (0, 0, 1)]
-    digests = [draw.digest(data.ids, data.prompts, data.images) for draw in draws]
-    assert digests[0] == digests[1] != digests[2]
-    # The groups are those of the prompts in any case, so that intervals can be drawn over them.
-    assert len(np.unique(draws[0].groups)) == 20
+@pytest.mark.parametrize("teacher", ["ridge", "folder", "run"])
+def test_a_teacher_is_a_run_a_folder_or_a_name(cache, tmp_path, teacher):
+    folder = cache / "runs" / "ridge"
+    given = {"ridge": "ridge", "folder": folder, "run": load_run(folder)}[teacher]
+    made = fit(cache, "distil", teacher=given, features=OTHER, settings=STUDENT, run=tmp_path / "run")
+    assert made.settings["teacher"] == "ridge"
+    assert made.settings["student"]["hidden"] == [8]
 
 
 @pytest.mark.parametrize(
-    ("choice", "words"),
+    ("options", "parameter", "words"),
     [
-        (Choice("rigde"), "unknown head 'rigde'; did you mean ridge"),
-        (Choice("ridge", {"lr": 0.1}), "unknown setting of head 'ridge' 'lr'"),
-        (Choice("ridge", {"alpha": math.inf}), "alpha must be a finite number"),
-        (Choice("knn", {"power": math.nan}), "power must be a finite number"),
-        (Choice("ridge", {"folds": 30}), "cannot fill 30 folds"),
-        (Choice("mean", features=("timm:none",)), "did you mean timm:one"),
-        (Choice("mean", encoder="st:none"), "did you mean st:some"),
-        (Choice("mean", fraction=1.0), "between 0 and 1"),
-        (Choice("mean", folds=1), "`folds=1`: at least 2"),
-        (Choice("mean", folds=30), "`folds=30`: there are only 20 groups"),
-        (Choice("mean", folds=3, refit=False), "--no-refit keeps the head of the training side"),
+        ({"holdout": 0.3, "folds": 3}, "holdout", "`holdout` holds out a share once"),
+        ({"folds": 3, "refit": False}, "refit", "`refit=False` keeps"),
+        ({"folds": 1}, "folds", "`folds=1`: at least 2"),
+        ({"holdout": 1.5}, "holdout", "`holdout` must lie between 0 and 1"),
+        ({"split": "none"}, "split", 'split="none"'),
+        ({"members": ["ridge", "knn"]}, "members", '`members` goes with `head="blend"`, not with'),
+        ({"teacher": "ridge"}, "teacher", '`teacher` goes with `head="distil"`'),
+        ({"head": "blend"}, "members", "two runs or more"),
+        ({"head": "blend", "members": "ridge"}, "members", "two runs or more"),
+        ({"head": "blend", "members": ["ridge", "kn"]}, "run", "unknown run 'kn'; did you mean knn"),
+        ({"head": "blend", "members": ["ridge", "knn"], "folds": 3}, "folds", "`folds` does not go with"),
+        ({"head": "blend", "members": ["ridge", "knn"], "settings": {"k": 1}}, "settings", "does not go"),
+        ({"head": "blend", "members": ["ridge", "knn"], "split": "random"}, "split", "does not go with"),
+        ({"head": "distil"}, "teacher", "learns from one run"),
+        ({"head": "distil", "teacher": "none"}, "run", "unknown run 'none'"),
+        ({"head": "distil", "teacher": "ridge", "holdout": 0.5}, "holdout", "does not go with"),
+        ({"head": "distil", "teacher": "ridge", "refit": False}, "refit", "a teacher by folds has several"),
+        ({"settings": {"alpha": float("nan")}}, "settings", "alpha must be a finite number"),
     ],
 )
-def test_wrong_choices_leave_nothing_behind(cache, choice, words):
-    runs = cache.folder / "runs"
-    before = sorted(runs.iterdir()) if runs.is_dir() else []
-    with pytest.raises(UsageError, match=words):
-        fit(cache, choice)
-    assert (sorted(runs.iterdir()) if runs.is_dir() else []) == before
+def test_errors_name_the_parameter(cache, options, parameter, words):
+    before = sorted((cache / "runs").iterdir())
+    with pytest.raises(UsageError, match=words) as caught:
+        fit(cache, **{"head": "ridge", **options})
+    assert caught.value.parameter == parameter
+    assert sorted((cache / "runs").iterdir()) == before
 
 
-def test_a_folder_that_is_taken_or_cannot_be_made_is_found_out_before_the_work(tmp_path):
-    cache = Cache(make_cache(tmp_path / "cache", 20, nan=range(20)))  # fitting it would fail
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(UsageError, match=r"`run` .*file exists"):
-        fit(cache, Choice("mean"), tmp_path / "file")
-    with pytest.raises(Img2PromptError, match="cannot be written"):
-        fit(cache, Choice("mean"), tmp_path / "file" / "run")
+@pytest.mark.parametrize(
+    ("options", "fits"),
+    [
+        ({"leakage_gap": False}, 2),
+        ({"leakage_gap": True}, 3),
+        ({"refit": False, "leakage_gap": False}, 1),
+        ({"split": "random"}, 2),
+        ({"folds": 4, "leakage_gap": True}, 9),
+    ],
+)
+def test_progress_tells_every_fit(cache, tmp_path, options, fits):
+    events = []
+    fit(cache, "mean", run=tmp_path / "run", progress=events.append, **options)
+    steps = [(event.task, event.done, event.total) for event in events if event.kind == "step"]
+    assert steps == [("fit", done, fits) for done in range(fits + 1)]
 
 
-def test_an_old_run_stays_until_the_new_one_is_whole(cache, tmp_path):
-    folder, _ = fit(cache, Choice("mean"), tmp_path / "run")
-    before = (folder / "run.json").read_bytes()
-    with pytest.raises(UsageError):
-        fit(cache, Choice("ridge", {"folds": 30}), folder, overwrite=True)
-    assert (folder / "run.json").read_bytes() == before
-    _, run = fit(cache, Choice("ridge", {"alpha": 1.0}), folder, overwrite=True)
-    assert load_run(folder).head == run.head == "ridge"
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+def test_progress_tells_the_fits_of_a_student(cache, tmp_path):
+    events = []
+    options = {"features": OTHER, "settings": STUDENT, "run": tmp_path / "run"}
+    fit(cache, "distil", teacher="ridge", progress=events.append, **options)
+    assert [(event.task, event.done, event.total) for event in events] == [("fit", n, 4) for n in range(5)]
 
 
-def test_folds_score_every_row_by_a_head_that_never_saw_its_group(cache, data, tmp_path):
-    folder, run = fit(cache, Choice("knn", features=(ONE,), folds=4), tmp_path / "run")
-    held = load_validation(folder, run)
-    assert held.ids == data.ids
-    assert run.metrics["n"] == run.rows == len(data.ids)
-    assert run.split["folds"] == 4
-    group = np.arange(60)[data.rows] % 20
-    X, told = data.X[:, :24], []
-    for number in range(4):
-        inside = held.fold == number
-        assert not {*group[inside]} & {*group[~inside]}
-        head = make_head("knn").fit(X[~inside], data.y[~inside], groups=held.groups[~inside])
-        np.testing.assert_allclose(head.predict(X[inside]), held.predictions[inside], atol=1e-5)
-        told.append(
-            {
-                "cosine": pytest.approx(held.cosine[inside].mean()),
-                "n": inside.sum(),
-                "chosen": head.chosen,
-            }
-        )
-    assert run.fold_metrics == told
-    assert run.metrics["cosine"] == pytest.approx((held.predictions * data.y).sum(axis=1).mean(), abs=1e-6)
-    assert run.metrics["ci95"] == list(interval(held.cosine, held.groups))
+def test_a_callback_can_end_the_call(cache, tmp_path):
+    def stop(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(cache, "mean", run=tmp_path / "run", progress=stop)
+    assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("head", ON_FEATURES)
-def test_after_folds_the_saved_head_chooses_on_all_rows(cache, data, tmp_path, head):
-    settings = QUICK.get(head, {})
-    folder, run = fit(cache, Choice(head, settings, BOTH, folds=3, optimism=False), tmp_path / "run")
-    split = make_split(cache, data, "group", 0.2, 0)
-    made = seeded(make_head(head, **settings), 0)
-    made.fit(data.X, data.y, groups=split.groups, widths=data.blocks)
-    loaded = load_head(folder, load_run(folder))
-    np.testing.assert_array_equal(loaded.predict(data.X), made.predict(data.X))
-    assert run.settings == {**made.get_params(), **made.chosen}
-    assert run.parameters == sum(value.size for value in made.state().values())
-    assert run.metrics["leakage_gap"] is None
+def test_a_split_that_leaks_is_noted(tmp_path):
+    sides = ["val" if row < 10 else "train" for row in range(40)]
+    folder, events = make_cache(tmp_path / "cache", 40, fold=sides), []
+    fit(folder, "mean", split="fold", progress=events.append)
+    notes = [event.message for event in events if event.kind == "note"]
+    assert notes == [
+        '`split="fold"`: 10 of 20 groups of near-identical prompts or images have rows on both sides, so the '
+        'score is too high; `split="group"` keeps them apart'
+    ]
 
 
-def test_folds_at_random_and_by_label(tmp_path):
-    labels = [f"l{row % 20 // 5}" for row in range(60)]
-    cache = Cache(make_cache(tmp_path / "cache", fold=labels))
-    _, leaking = fit(cache, Choice("nearest", features=(ONE,), split="random", folds=5))
-    assert leaking.split["straddling"] > 0
-    assert leaking.metrics["leakage_gap"] is None
-    folder, run = fit(cache, Choice("nearest", features=(ONE,), split="fold", folds=4))
-    held = load_validation(folder)
-    assert run.split["straddling"] == 0
-    assert {(labels[int(name[1:])], number) for name, number in zip(held.ids, held.fold, strict=True)} == {
-        (f"l{label}", held.fold[label * 5]) for label in range(4)
+def test_every_option_is_a_parameter_of_the_same_name():
+    from img2prompt_cache.cli.fit import _MLP, _OTHER, _TUNED
+    from img2prompt_cache.cli.fit import fit as command
+
+    parameters = inspect.signature(command, eval_str=True).parameters
+    panels = {
+        name: each.annotation.__metadata__[0].rich_help_panel
+        for name, each in parameters.items()
+        if hasattr(each.annotation, "__metadata__")
     }
-    assert leaking.metrics["cosine"] > run.metrics["cosine"] + 0.2
-    with pytest.raises(UsageError, match=r"`folds=5`: there are only 4 groups of equal labels"):
-        fit(cache, Choice("mean", split="fold", folds=5))
+    settings = {name for name, panel in panels.items() if panel in (_MLP, _TUNED, _OTHER)}
+    options = {*parameters} - NOT_PARAMETERS - settings
+    assert options - {*inspect.signature(fit).parameters} == set()
+    assert {"alpha", "hidden", "k"} <= settings
 
 
-def test_folds_need_more_than_sides_and_more_than_one_group(tmp_path):
-    sides = ["val" if row % 20 < 4 else "train" for row in range(60)]
-    with pytest.raises(UsageError, match="`folds`: column 'fold' names two sides"):
-        fit(Cache(make_cache(tmp_path / "a", fold=sides)), Choice("mean", split="fold", folds=3))
-    alike = Cache(make_cache(tmp_path / "b", groups=1))
-    with pytest.raises(UsageError, match="`folds=3`: there are only 1 groups of near-identical"):
-        fit(alike, Choice("mean", folds=3))
-    fit(alike, Choice("mean", split="random", folds=3))
-
-
-def test_optimism_is_left_out_where_it_costs_or_nobody_wants_it(cache, monkeypatch):
-    choice = Choice("nearest", features=(ONE,))
-    _, run = fit(cache, choice)
-    assert run.metrics["leakage_gap"] > 0.2
-    assert run.metrics["floor"] == pytest.approx(fit(cache, Choice("mean"))[1].metrics["cosine"], abs=1e-7)
-    assert fit(cache, replace(choice, optimism=False))[1].metrics["leakage_gap"] is None
-    monkeypatch.setattr(Nearest, "costly", True)
-    assert fit(cache, choice)[1].metrics["leakage_gap"] is None
-    assert fit(cache, replace(choice, optimism=True))[1].metrics["leakage_gap"] == run.metrics["leakage_gap"]
-
-
-def test_a_split_of_folds_is_another_contest(cache, data):
-    splits = [make_split(cache, data, "group", 0.2, 0, folds) for folds in (None, 3, 4)]
-    assert len({split.digest(data.ids, data.prompts, data.images) for split in splits}) == 3
+def test_the_command_line_and_python_make_the_same_run(cli, cache, tmp_path):
+    said = cli(
+        *("fit", "--head", "ridge", "--features", ONE, "--inner-folds", "3", "--set", "choose=mse"),
+        *("--split", "fold", "--holdout", "0.3", "--seed", "2", "--leakage-gap"),
+        *("--cache", cache, "--run", tmp_path / "said", "--json"),
+    )
+    assert said.code == 0, said.err
+    made = fit(
+        cache,
+        "ridge",
+        features=ONE,
+        inner_folds=3,
+        settings={"choose": "mse"},
+        split="fold",
+        holdout=0.3,
+        seed=2,
+        leakage_gap=True,
+        run=tmp_path / "made",
+    )
+    assert said.json["metrics"] == json.loads(json.dumps(made.metrics))
+    states = [(tmp_path / name / "head.safetensors").read_bytes() for name in ("said", "made")]
+    assert states[0] == states[1]
+    predictions = [np.load(tmp_path / name / "validation.npy") for name in ("said", "made")]
+    np.testing.assert_array_equal(*predictions)

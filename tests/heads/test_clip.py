@@ -11,7 +11,8 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features, choose_target, choose_texts
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fitting.fit import Choice, fit
+from img2prompt_cache.fitting.config import FitConfig
+from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.heads import nearest as nearest_module
 from img2prompt_cache.heads.clip import Clip
 from img2prompt_cache.numerics.metrics import unit
@@ -87,25 +88,25 @@ def both(tiny: Tiny, pairs, clip, tmp_path_factory):
 def test_from_pictures_to_a_run_and_back(both, clip, tiny, tmp_path):
     cache = Cache(both)
     assert choose_target(cache, None).spec == tiny.encoder  # though the text tower came first
-    folder, run = fit(cache, Choice("clip", split="random"), tmp_path / "run")
+    run = fit_head(cache, FitConfig("clip", split="random"), tmp_path / "run")
     assert ([use.spec for use in run.features], run.target.spec) == ([clip], tiny.encoder)
     assert run.measured == {"search": "exact"}
 
     data = load_dataset(
         cache, choose_features(cache, (clip,)), choose_target(cache, None), choose_texts(cache, ())[1]
     )
-    held = load_validation(folder)
+    held = load_validation(run.folder)
     inside = np.isin(data.ids, held.ids)
     cosine = unit(data.X[inside]) @ data.texts[~inside].T
     np.testing.assert_allclose(held.predictions, data.y[~inside][cosine.argmax(axis=1)], atol=1e-6)
 
-    head = load_head(folder, load_run(folder))
+    head = load_head(run.folder, load_run(run.folder))
     found = predict_cached(run.features, head, cache, with_prompt=True)
     np.testing.assert_array_equal(found.vectors, head.predict(data.X))
 
 
 def test_every_fold_gets_the_texts_of_its_rows(both, tmp_path):
-    _, run = fit(Cache(both), Choice("clip", split="random", folds=3), tmp_path / "run")
+    run = fit_head(Cache(both), FitConfig("clip", split="random", folds=3), tmp_path / "run")
     assert len(run.fold_metrics) == 3
 
 

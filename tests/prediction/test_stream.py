@@ -10,7 +10,8 @@ import torch
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.blend import fit_blend
-from img2prompt_cache.fitting.fit import Choice, fit
+from img2prompt_cache.fitting.config import FitConfig
+from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.models.backbones.taps import choose_taps
 from img2prompt_cache.numerics.blending import mix
 from img2prompt_cache.numerics.metrics import cosine
@@ -23,10 +24,8 @@ from kit import make_source, paint, save_backbone
 
 def fitted(tiny, pairs, folder, precision, head="ridge", **settings):
     tiny.extract(pairs, folder, backbones=(tiny.cnn, tiny.vit), precision=precision)
-    run, _ = fit(
-        Cache(folder), Choice(head, settings, features=(tiny.vit, tiny.cnn), split="random"), folder / "run"
-    )
-    return run
+    config = FitConfig(head, settings, features=(tiny.vit, tiny.cnn), split="random")
+    return fit_head(Cache(folder), config, folder / "run").folder
 
 
 @pytest.fixture(scope="module", params=["fp32", "bf16"])
@@ -92,7 +91,7 @@ def test_order_is_that_of_the_listing_and_identical_images_get_the_same(run, pai
 def test_only_the_backbones_of_the_run_are_loaded(tiny, pairs, tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     tiny.extract(pairs, folder, backbones=(tiny.cnn, tiny.vit))
-    run, _ = fit(Cache(folder), Choice("mean", features=(tiny.cnn,), split="random"))
+    run = fit_head(Cache(folder), FitConfig("mean", features=(tiny.cnn,), split="random")).folder
     built = []
     create = torch.nn.Module.eval
     monkeypatch.setattr(
@@ -134,8 +133,8 @@ def test_a_tuned_tail_predicts_alike_for_images_and_for_their_cached_trunk(
     tiny, tuned, pairs, tmp_path, column, blocks
 ):
     settings = {"blocks": blocks, "alpha": 1.0, "epochs": 2, "lr": 1e-2}
-    choice = Choice("finetune", settings, features=(f"{tiny.vit}{column}",), split="random")
-    run, _ = fit(Cache(tuned), choice, tmp_path / "run")
+    choice = FitConfig("finetune", settings, features=(f"{tiny.vit}{column}",), split="random")
+    run = fit_head(Cache(tuned), choice, tmp_path / "run").folder
     made = load_run(run)
     head = load_head(run, made)
     cached = predict_cached(made.features, head, Cache(tuned), with_prompt=None)
@@ -153,12 +152,12 @@ def test_a_blend_of_tuned_tails_and_others_predicts_alike_for_images_and_for_wha
     """Two trunks of one backbone, and pooled features of two."""
     cache, shared = Cache(tuned), {"alpha": 1.0, "epochs": 2, "lr": 1e-2}
     told = [
-        Choice("finetune", shared, (f"{tiny.vit}#k2",), split="random"),
-        Choice("ridge", {"alpha": 1.0}, (tiny.cnn, tiny.vit), split="random"),
-        Choice("finetune", {**shared, "blocks": 1}, (f"{tiny.vit}#k2-int8",), split="random"),
+        FitConfig("finetune", shared, (f"{tiny.vit}#k2",), split="random"),
+        FitConfig("ridge", {"alpha": 1.0}, (tiny.cnn, tiny.vit), split="random"),
+        FitConfig("finetune", {**shared, "blocks": 1}, (f"{tiny.vit}#k2-int8",), split="random"),
     ]
-    members = [fit(cache, each, tmp_path / f"run{i}")[0] for i, each in enumerate(told)]
-    run, _ = fit_blend(cache, members, tmp_path / "blend")
+    members = [fit_head(cache, each, tmp_path / f"run{i}") for i, each in enumerate(told)]
+    run = fit_blend(cache, members, tmp_path / "blend").folder
     made = load_run(run)
     head = load_head(run, made)
     assert [use.spec for use in made.features] == [
@@ -175,9 +174,8 @@ def test_a_blend_of_tuned_tails_and_others_predicts_alike_for_images_and_for_wha
     assert bad == cached.failed
     np.testing.assert_allclose(np.stack(list(found.values())), cached.vectors, atol=1e-4)
     said = []
-    for member in members:
-        own = load_run(member)
-        said.append(predict_cached(own.features, load_head(member, own), cache, with_prompt=None).vectors)
+    for own in members:
+        said.append(predict_cached(own.features, own.estimator, cache, with_prompt=None).vectors)
     np.testing.assert_allclose(cached.vectors, mix(said, head.weights_), atol=1e-6)
 
 
@@ -188,10 +186,10 @@ def test_members_are_blended_in_any_order_where_an_image_has_no_views(tiny, tmp_
     tiny.extract(images, cache, backbones=(tiny.vit,), taps=choose_taps(trunk=1, views=1))
     opened = Cache(cache)
     settings = {"alpha": 1.0, "epochs": 1, "views": False}
-    tail = fit(opened, Choice("finetune", settings, split="random", folds=2), tmp_path / "tail")[0]
-    ridge = fit(opened, Choice("ridge", {"alpha": 1.0}, split="random", folds=2), tmp_path / "ridge")[0]
+    tail = fit_head(opened, FitConfig("finetune", settings, split="random", folds=2), tmp_path / "tail")
+    ridge = fit_head(opened, FitConfig("ridge", {"alpha": 1.0}, split="random", folds=2), tmp_path / "ridge")
     one, other = (
-        fit_blend(opened, each, tmp_path / f"blend{number}")[1]
+        fit_blend(opened, each, tmp_path / f"blend{number}")
         for number, each in enumerate(([tail, ridge], [ridge, tail]))
     )
     assert one.metrics["n"] == other.metrics["n"]
@@ -202,9 +200,9 @@ def test_a_tuned_tail_needs_the_backbone_and_the_trunk_it_was_cut_from(tiny, pai
     own = save_backbone(tmp_path / "own", "test_vit", seed=3)
     spec, folder = f"timm:local-dir:{own}", tmp_path / "cache"
     tiny.extract(pairs, folder, backbones=(spec,), taps=choose_taps(trunk=1))
-    run, _ = fit(
-        Cache(folder), Choice("finetune", {"alpha": 1.0, "epochs": 1}, split="random"), tmp_path / "run"
-    )
+    run = fit_head(
+        Cache(folder), FitConfig("finetune", {"alpha": 1.0, "epochs": 1}, split="random"), tmp_path / "run"
+    ).folder
     fitted_run = load_run(run)
     head = load_head(run, fitted_run)
     with pytest.raises(UsageError, match="has no trunk column"):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fitting.fit import Choice, fit
+from img2prompt_cache.fitting.config import FitConfig
+from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.runs import breakdown as module
 from img2prompt_cache.runs.breakdown import LENGTHS, by_cluster, by_length, held_out
@@ -24,7 +25,7 @@ from synthetic import ONE, make_cache
 def fitted(tmp_path_factory):
     folder = make_cache(tmp_path_factory.mktemp("breakdown") / "cache", 200, groups=60, failed=[3])
     for head in ("nearest", "mean"):
-        fit(Cache(folder), Choice(head, features=(ONE,), folds=4, optimism=False))
+        fit_head(Cache(folder), FitConfig(head, features=(ONE,), folds=4, leakage_gap=False))
     return folder
 
 

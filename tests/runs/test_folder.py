@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import hash_file
-from img2prompt_cache.fitting.fit import Choice, fit
+from img2prompt_cache.fitting.config import FitConfig
+from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.runs.folder import load_head, reserve, save_run
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.run import load_run
@@ -24,16 +25,16 @@ from synthetic import ONE, OTHER, SETTINGS, edit_run
 @pytest.mark.parametrize("head", SETTINGS)
 def test_a_run_comes_back_as_it_was(fitted, tmp_path, head):
     cache = Cache(fitted)
-    folder, made = fit(cache, Choice(head, SETTINGS[head], refit=False), tmp_path / "run")
-    assert replace(load_run(folder), settings={}) == replace(made, settings={})
-    held = load_validation(folder)
-    loaded = load_head(folder, load_run(folder))
+    made = fit_head(cache, FitConfig(head, SETTINGS[head], refit=False), tmp_path / "run")
+    assert replace(load_run(made.folder), settings={}) == replace(made, settings={})
+    held = load_validation(made.folder)
+    loaded = load_head(made.folder, load_run(made.folder))
     data = np.hstack([cache.values(cache.column("features", spec)) for spec in (ONE, OTHER)])
     rows = [int(name[1:]) for name in held.ids]
     np.testing.assert_array_equal(loaded.predict(data[rows]), held.predictions)
     assert held.cosine.mean() == pytest.approx(made.metrics["cosine"])
     assert len(held.groups) == made.metrics["n"] == len(rows)
-    assert {path.name for path in folder.iterdir()} == {
+    assert {path.name for path in made.folder.iterdir()} == {
         *("run.json", "head.safetensors", "history.csv", "validation.npy", "validation.csv")
     }
 

@@ -7,7 +7,8 @@ import pytest
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fitting.fit import Choice, fit
+from img2prompt_cache.fitting.config import FitConfig
+from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.numerics.bootstrap import interval
 from img2prompt_cache.runs.held_out import cosines_of, load_validation
 from img2prompt_cache.runs.leaderboard import compare
@@ -22,13 +23,13 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def grouped(cache):
-    return [fit(cache, Choice(head))[0] for head in ("mean", "nearest")]
+    return [fit_head(cache, FitConfig(head)).folder for head in ("mean", "nearest")]
 
 
 def test_best_first_and_only_what_was_scored_on_the_same_rows(cache, grouped, tmp_path):
-    leaking, _ = fit(cache, Choice("mean", split="random"), tmp_path / "random")
-    seeded, _ = fit(cache, Choice("mean", seed=1), tmp_path / "seeded")
-    newest, _ = fit(cache, Choice("ridge", {"alpha": 1.0}), tmp_path / "newest")
+    leaking = fit_head(cache, FitConfig("mean", split="random"), tmp_path / "random").folder
+    seeded = fit_head(cache, FitConfig("mean", seed=1), tmp_path / "seeded").folder
+    newest = fit_head(cache, FitConfig("ridge", {"alpha": 1.0}), tmp_path / "newest").folder
     board = compare(cache, [newest, leaking, *grouped, seeded, newest.parent / "." / "newest"])
     scores = [run.metrics["cosine"] for run in board.runs]
     assert scores == sorted(scores, reverse=True)
@@ -40,7 +41,7 @@ def test_best_first_and_only_what_was_scored_on_the_same_rows(cache, grouped, tm
 
 
 def test_another_target_is_another_contest(cache, grouped, tmp_path):
-    other, _ = fit(cache, Choice("mean"), tmp_path / "other")
+    other = fit_head(cache, FitConfig("mean"), tmp_path / "other").folder
     data = json.loads((other / "run.json").read_text())
     data["target"]["fingerprint"]["weights"] = "others"
     (other / "run.json").write_text(json.dumps(data))
@@ -59,7 +60,7 @@ def test_nothing_to_compare(cache, grouped, tmp_path):
 
 
 def test_the_run_compared_against_says_which_contest_it_is(cache, grouped, tmp_path):
-    leaking, _ = fit(cache, Choice("mean", split="random"), tmp_path / "random")
+    leaking = fit_head(cache, FitConfig("mean", split="random"), tmp_path / "random").folder
     board = compare(cache, [leaking, grouped[0]], grouped[1])
     assert {run.folder for run in board.runs} == {*grouped}
     assert [run.folder for run in board.others] == [leaking]
@@ -82,20 +83,22 @@ def test_differences_are_paired_by_row_whatever_the_order(cache, grouped):
 
 
 def test_predictions_of_other_rows_are_no_pair(cache, grouped, tmp_path):
-    folder, run = fit(cache, Choice("ridge", {"alpha": 1.0}), tmp_path / "run")
-    held = load_validation(folder)
-    assert cosines_of(folder, run, held.ids[::-1]).tolist() == held.cosine[::-1].tolist()
-    text = (folder / "validation.csv").read_text()
-    (folder / "validation.csv").write_text(text.replace(held.ids[0], "other"))
+    run = fit_head(cache, FitConfig("ridge", {"alpha": 1.0}), tmp_path / "run")
+    held = load_validation(run.folder)
+    assert cosines_of(run.folder, run, held.ids[::-1]).tolist() == held.cosine[::-1].tolist()
+    text = (run.folder / "validation.csv").read_text()
+    (run.folder / "validation.csv").write_text(text.replace(held.ids[0], "other"))
     with pytest.raises(Img2PromptError, match="are of other rows than its split held out; fit it again"):
-        compare(cache, [folder, *grouped], grouped[0])
-    (folder / "validation.csv").write_text(text.replace("0.", "0.9"))
+        compare(cache, [run.folder, *grouped], grouped[0])
+    (run.folder / "validation.csv").write_text(text.replace("0.", "0.9"))
     with pytest.raises(Img2PromptError, match=r"mean cosine is not the one in run\.json"):
-        compare(cache, [folder, *grouped], grouped[0])
+        compare(cache, [run.folder, *grouped], grouped[0])
 
 
 def test_runs_of_folds_are_a_contest_of_their_own(cache, grouped, tmp_path):
-    folds = [fit(cache, Choice(head, folds=4), tmp_path / head)[0] for head in ("mean", "nearest")]
+    folds = [
+        fit_head(cache, FitConfig(head, folds=4), tmp_path / head).folder for head in ("mean", "nearest")
+    ]
     board = compare(cache, [*grouped, *folds])
     assert {run.folder for run in board.runs} == {*folds}
     assert load_run(folds[0]).split["folds"] == board.split["folds"] == 4

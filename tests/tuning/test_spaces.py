@@ -49,7 +49,7 @@ def test_a_users_own(tmp_path):
         ("mlp", '{"lr": ["fast"]}', r"head 'mlp' takes lr as float, not 'fast'"),
         ("mlp", '{"batch_size": {"uniform": [16, 64]}}', r"takes batch_size as int, not 16\.0"),
         ("mlp", '{"hidden": [512]}', r"head 'mlp' takes hidden as"),
-        ("mlp", '{"seed": [1, 2]}', "a search space has no seed: --seed gives it"),
+        ("mlp", '{"seed": [1, 2]}', "a search space has no seed: `seed` gives it"),
         ("mlp", '{"lr": [NaN]}', "a choice is a finite number"),
         ("mlp", "{", "is no JSON"),
         ("mlp", "[" * 99999, "is no JSON"),
@@ -66,7 +66,7 @@ def test_spaces_that_do_not_fit_are_refused(tmp_path, head, text, words):
 
 
 def test_names_that_are_no_space(tmp_path):
-    with pytest.raises(UsageError, match=r"--space sede: there is no such file, and no preset but seed"):
+    with pytest.raises(UsageError, match="`space`: there is no file sede, and no preset but seed"):
         find_space("mlp", "sede")
     with pytest.raises(UsageError, match=r"cannot be read: Is a directory"):
         find_space("mlp", str(tmp_path))

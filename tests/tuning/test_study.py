@@ -177,7 +177,7 @@ def test_the_order_in_which_a_space_is_written_does_not_matter(tmp_path):
 def test_one_search_at_a_time(file):
     with searching(file, IDENTITY, warm_up=0) as study:
         study.attempt("random", 0, value, prune=False)
-        with pytest.raises(Img2PromptError, match="another search is at work on"):
+        with pytest.raises(Img2PromptError, match="another process is searching in"):
             search(file, 1)
         with reading(file) as other:
             assert len(other.trials) == 1

@@ -1,4 +1,4 @@
-"""Lessons: what a student learns from a teacher that is fitted for it on the same rows."""
+"""The teacher of a student: a run whose heads are fitted anew on the rows that the student learns from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.data.feature_blocks import block_ranges, select_blocks, widths
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fitting.blend import takes_views
+from img2prompt_cache.fitting.run_rows import needs_views
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.distil import Distil
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from img2prompt_cache.data.feature_blocks import Ranges
 
 
-def recipe(run: Run, fold: int, seed: int) -> Blend:
-    """Make of a run an unfitted teacher: its heads, or its one head, with the settings chosen for a fold.
+def teacher_from_run(run: Run, fold: int, seed: int) -> Blend:
+    """Make an unfitted teacher of a run: a blend of its heads, with the settings chosen for a fold.
 
-    How much each head counts is left open: it was found on the rows that are to score the student.
+    The weights of the heads are left open: those of the run were found on the rows that score the student.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ def recipe(run: Run, fold: int, seed: int) -> Blend:
     Raises
     ------
     UsageError
-        If it cannot be fitted anew: a run that was taught itself.
+        If the run cannot be fitted anew: it was distilled itself, or takes texts.
     Img2PromptError
-        If it is not what was saved.
+        If its record is damaged.
     """
     try:
         chosen = run.fold_metrics[fold]["chosen"] if run.fold_metrics and fold >= 0 else {}
@@ -62,38 +62,44 @@ def recipe(run: Run, fold: int, seed: int) -> Blend:
         names = [str(member["head"]) for member in kept]
     except (LookupError, TypeError) as error:
         raise Img2PromptError(
-            f"the teacher's run.json is not what was saved: {error!r}; fit it again"
+            f"run.json of the teacher {run.name} is not what was saved: {error!r}; fit it again"
         ) from None
     if Distil.name in names:
-        raise UsageError("--teacher: it was taught itself; name the run that taught it")
+        raise UsageError(
+            f"`teacher`: {run.name} was distilled itself; name the run that taught it", parameter="teacher"
+        )
     if any(make_head(name).texts for name in names):
-        raise UsageError("--teacher: a head that compares images with texts cannot teach; name another run")
+        raise UsageError(
+            f"`teacher`: {run.name} has a head that compares images with texts, which cannot teach; name "
+            "another run",
+            parameter="teacher",
+        )
     return Blend(kept, seed=seed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lessons:
-    """Rows to teach from.
+class TeacherData:
+    """The rows that a student learns from, with the features of the student and of its teacher.
 
     Attributes
     ----------
     data : Dataset
-        Rows with a prompt; features of the student and the teacher, joined.
-    more : as `data.X`
+        Rows with a prompt; all features, concatenated.
+    unlabelled : as `data.X`
         The same features of rows without a prompt.
-    student, teacher : tuple of (int, int)
-        The ranges [start, stop) of these features that each takes.
+    student, teacher : sequence of (int, int)
+        The ranges [start, stop) of the features that each takes.
     """
 
     data: Dataset
-    more: Any
+    unlabelled: Any
     student: Ranges
     teacher: Ranges
 
-    def give(
+    def fit_pair(
         self, student: Distil, teacher: Blend, split: Split, rows: NDArray[np.int64]
     ) -> tuple[Distil, Blend]:
-        """Fit a teacher on some rows, and a student on the same rows and on what the teacher says.
+        """Fit a teacher on some rows, and a student on the same rows and on what the teacher predicts.
 
         Parameters
         ----------
@@ -101,21 +107,23 @@ class Lessons:
             Stay as they are; copies are fitted.
         split : Split
         rows : numpy.ndarray, int64
-            Of `data`. Nothing of its other rows is looked at.
+            Of `data`. Its other rows are not used in any way.
+
+        Returns
+        -------
+        student : Distil
+        teacher : Blend
         """
-        groups = split.inner_groups(rows)
-        y = self.data.y[rows]
-        seen, taught_on = select_blocks(self.data.X, self.teacher)[rows], widths(self.teacher)
-        predictions, _ = teacher.out_of_fold(seen, y, groups=groups, widths=taught_on)
+        groups, y = split.inner_groups(rows), self.data.y[rows]
+        X, ranges = select_blocks(self.data.X, self.teacher)[rows], widths(self.teacher)
+        predictions, _ = teacher.out_of_fold(X, y, groups=groups, widths=ranges)
         weights = best_weights(overlaps(predictions, y))
         fitted: Blend = clone(teacher).set_params(weights=weights.tolist())
-        fitted.fit(seen, y, groups=groups, widths=taught_on)
+        fitted.fit(X, y, groups=groups, widths=ranges)
         more = None
-        if len(self.more):
-            more = (
-                select_blocks(self.more, self.student),
-                fitted.predict(select_blocks(self.more, self.teacher)),
-            )
+        if len(self.unlabelled):
+            taught = fitted.predict(select_blocks(self.unlabelled, self.teacher))
+            more = select_blocks(self.unlabelled, self.student), taught
         learnt: Distil = clone(student)
         learnt.fit(
             select_blocks(self.data.X, self.student)[rows],
@@ -128,10 +136,10 @@ class Lessons:
         return learnt, fitted
 
 
-def load_lessons(
+def load_teacher_data(
     cache: Cache, run: Run, columns: tuple[Column, ...], only: Sequence[str] | None = None
-) -> Lessons:
-    """Read the rows of a cache that a student on some columns can learn from, and its teacher.
+) -> TeacherData:
+    """Read the rows of a cache that a student can learn from, with its features and its teacher's.
 
     Parameters
     ----------
@@ -139,30 +147,30 @@ def load_lessons(
     run : Run
         The teacher.
     columns : tuple of Column
-        The student's.
+        The student's features.
     only : sequence of str, optional
-        From `ensemble.rows_of`; of images without a prompt all are read.
+        Ids of the rows with a prompt to read, from `ids_of`. All rows without a prompt are read.
 
     Raises
     ------
     UsageError
         If a column of the teacher is not cached.
     Img2PromptError
-        If one is not the one it was fitted on.
+        If one is not the one that it was fitted on.
     """
     target = used_column(cache, run.target, _ADVICE, "targets")
     seen = tuple(used_column(cache, use, _ADVICE) for use in run.features)
     joined = tuple({column.spec: column for column in (*columns, *seen)}.values())
-    members = recipe(run, -1, 0).members
-    views = any(takes_views(member["head"], member["settings"]) for member in members)
+    members = teacher_from_run(run, -1, 0).members
+    views = any(needs_views(member["head"], member["settings"]) for member in members)
     data = load_dataset(cache, joined, target, only=only, views=views)
     try:
-        more = load_dataset(cache, joined, with_prompt=False).X
+        unlabelled = load_dataset(cache, joined, with_prompt=False).X
     except UsageError:  # there are none
-        more = data.X[:0]
+        unlabelled = data.X[:0]
     place = block_ranges((column.spec, math.prod(column.shape)) for column in joined)
     ranges = [[place[column.spec] for column in taken] for taken in (columns, seen)]
-    return Lessons(data, more, *ranges)
+    return TeacherData(data, unlabelled, *ranges)
 
 
 _ADVICE = "A student learns only from a run of this cache as it is: fit the teacher again."

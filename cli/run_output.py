@@ -1,0 +1,67 @@
+"""What the commands print about a run that was fitted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import console
+
+if TYPE_CHECKING:
+    from img2prompt_cache.runs.run import Run
+
+
+def run_values(run: Run) -> dict[str, Any]:
+    """Give a run as JSON values."""
+    return {
+        "run": str(run.folder),
+        "head": run.head,
+        "features": [use.spec for use in run.features],
+        "metrics": run.metrics,
+        "seconds": round(run.seconds, 3),
+    }
+
+
+def members_values(run: Run) -> dict[str, Any]:
+    """Give the members of a blend as JSON values; nothing for other runs."""
+    members = _members(run)
+    return {"members": members} if members else {}
+
+
+def run_line(run: Run) -> str:
+    """Describe a run in one line."""
+    metrics, split = run.metrics, run.split
+    inside = metrics["ci95"]
+    ranks = ((1, metrics["r@1"]), (5, metrics["r@5"]), (10, metrics["r@10"]))
+    interval = f" ({inside[0]:.4f} to {inside[1]:.4f})" if inside else ""
+    retrieved = ", ".join(f"R@{k} {share or 0:.3f}" for k, share in ranks)
+    rows = f"{metrics['n']} held-out rows"
+    if run.fold_metrics:
+        rows = f"{metrics['n']} rows in {split['folds']} folds"
+    more = "" if metrics["leakage_gap"] is None else f"; a random split says {metrics['leakage_gap']:+.4f}"
+    return (
+        f"{run.folder}: cosine {metrics['cosine']:.4f}{interval}, floor {metrics['floor']:.4f}, "
+        f"mse {metrics['mse']:.6f}, {retrieved} on {rows} ({split['strategy']} split{more}); "
+        f"{run.seconds:.1f} s"
+    )
+
+
+def source_lines(run: Run) -> list[str]:
+    """Describe the runs that a run is made of: the members of a blend, or the teacher of a student."""
+    if "plain" in run.metrics:
+        return [
+            f"  taught by {run.settings['teacher']}, cosine {run.metrics['teacher']:.4f} when fitted on "
+            f"the same rows; the same mlp without a teacher: {run.metrics['plain']:.4f}"
+        ]
+    rows = [[each["run"], each["weight"], each["cosine"], each["without"]] for each in _members(run)]
+    return [console.table(["member", "weight", "cosine", "blend without it"], rows)] if rows else []
+
+
+def _members(run: Run) -> list[dict[str, Any]]:
+    if run.head != "blend":
+        return []
+    pairs = zip(run.settings["members"], run.settings["weights"], strict=True)
+    return [
+        {"run": member["run"], "weight": weight, "cosine": member["cosine"], "without": member["without"]}
+        for member, weight in pairs
+        if "run" in member
+    ]

@@ -1,0 +1,94 @@
+"""What a fit was asked for, and the unfitted head that follows from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.heads import make_head
+
+if TYPE_CHECKING:
+    from img2prompt_cache.heads.base import Head
+
+HOLDOUT = 0.2
+"""Share of the rows that is held out where nothing else is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitConfig:
+    """What to fit, on which columns, and how to score it.
+
+    Attributes
+    ----------
+    head : str
+        Name of the head.
+    settings : mapping or None
+        Settings of the head that differ from its defaults.
+    features : tuple of str
+        Backbones whose features are concatenated. If empty: every cached one, or the one that the head is
+        made for. For a head that trains the last blocks of a backbone: that one backbone.
+    encoder : str or None
+        Target column; the first one if None.
+    split : str
+        ``"group"``, ``"random"`` or a column of the user's own table.
+    holdout : float
+        Share of the rows that is held out.
+    seed : int
+        Of the split and of the head.
+    refit : bool
+        Fit the saved head again on all rows, with the settings that the first fit chose.
+    folds : int or None
+        Hold out every row once, in this many folds, instead of a share of the rows. The saved head is then
+        fitted on all rows and chooses its settings anew, because the folds may have chosen different ones.
+    leakage_gap : bool or None
+        Also score on a random split, to measure the leakage gap. If None: unless fitting the head is slow.
+    only : pathlib.Path or None
+        A table that names the rows to use, as `dedup` writes it; see `read_selection`.
+    """
+
+    head: str = "mlp"
+    settings: Mapping[str, Any] | None = None
+    features: tuple[str, ...] = ()
+    encoder: str | None = None
+    split: str = "group"
+    holdout: float = HOLDOUT
+    seed: int = 0
+    refit: bool = True
+    folds: int | None = None
+    leakage_gap: bool | None = None
+    only: Path | None = None
+
+    def make_head(self) -> Head:
+        """Make the unfitted head.
+
+        Raises
+        ------
+        UsageError
+            If there is no such head, or it does not take a setting.
+        """
+        return seeded(make_head(self.head, **finite(self.settings)), self.seed)
+
+
+def finite(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Copy settings, having checked that those that are numbers are finite.
+
+    Raises
+    ------
+    UsageError
+        Naming the setting that is not.
+    """
+    for name, value in (settings or {}).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{name} must be a finite number, not {value}", parameter="settings")
+    return dict(settings or {})
+
+
+def seeded(head: Head, seed: int) -> Head:
+    """Set the seed of a head that has one."""
+    if "seed" in head.get_params():
+        head.set_params(seed=seed)
+    return head

@@ -1,0 +1,78 @@
+"""The parameters of a fit: which of them go together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from img2prompt_cache.errors import UsageError
+
+_ALWAYS = ("seed", "run", "overwrite")
+MADE_OF_RUNS = {
+    "blend": (*_ALWAYS, "members"),
+    "distil": (*_ALWAYS, "teacher", "features", "settings", "refit"),
+}
+"""Heads that are made of runs, with the parameters that they take; all others follow from these runs."""
+
+
+def is_made_of_runs(head: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a head is made of runs: distil, and blend unless its members are given as settings."""
+    return head in MADE_OF_RUNS and not (head == "blend" and "members" in settings)
+
+
+def require_consistent(head: str, given: Collection[str], settings: Mapping[str, Any]) -> None:
+    """Check that the parameters of a fit go together.
+
+    Parameters
+    ----------
+    head : str
+        Name of the head.
+    given : collection of str
+        Names of the parameters that were given, `head` apart.
+    settings : mapping
+        Settings of the head.
+
+    Raises
+    ------
+    UsageError
+        If two contradict each other, one does not go with the head, or one is missing.
+    """
+    for name, only in (("members", "blend"), ("teacher", "distil")):
+        if name in given and head != only:
+            raise UsageError(f'`{name}` goes with `head="{only}"`, not with `head="{head}"`', parameter=name)
+    if "holdout" in given and "folds" in given:
+        raise UsageError(
+            "`holdout` holds out a share once, `folds` every row once; leave one out", parameter="holdout"
+        )
+    if not is_made_of_runs(head, settings):
+        return
+    for name in sorted(given):
+        if name not in MADE_OF_RUNS[head]:
+            raise UsageError(
+                f'`{name}` does not go with `head="{head}"`: it follows from the runs named', parameter=name
+            )
+    if head == "distil" and "teacher" not in given:
+        raise UsageError("distil learns from one run: name it with `teacher`", parameter="teacher")
+
+
+def with_shorthands(settings: Mapping[str, Any] | None, **shorthands: Any) -> dict[str, Any]:
+    """Add settings of a head that have a parameter of their own.
+
+    Parameters
+    ----------
+    settings : mapping or None
+    **shorthands
+        None where it was not given.
+
+    Raises
+    ------
+    UsageError
+        If a setting is given twice.
+    """
+    own = dict(settings or {})
+    for name, value in shorthands.items():
+        if value is not None:
+            if name in own:
+                raise UsageError(f"`settings`: {name} is given twice", parameter="settings")
+            own[name] = value
+    return own

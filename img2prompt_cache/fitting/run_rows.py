@@ -1,0 +1,81 @@
+"""The rows and the split that a run was fitted on, found again in its cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from img2prompt_cache.data.columns import used_column
+from img2prompt_cache.data.dataset import Dataset, load_dataset
+from img2prompt_cache.data.groups import prompt_groups
+from img2prompt_cache.data.splits import Split
+from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.heads import make_head
+from img2prompt_cache.runs.held_out import Validation
+from img2prompt_cache.runs.run import Run
+
+if TYPE_CHECKING:
+    from img2prompt_cache.cache.reader import Cache
+
+
+def load_rows(cache: Cache, run: Run, held: Validation, advice: str) -> tuple[Dataset, Split]:
+    """Read the rows that a run was fitted on and scored on, and find its split again.
+
+    Parameters
+    ----------
+    cache : Cache
+    run : Run
+    held : Validation
+        Its predictions for held-out rows.
+    advice : str
+        What to do where a column is not the one that the run was fitted on.
+
+    Raises
+    ------
+    UsageError
+        If the cache lacks a column.
+    Img2PromptError
+        If a column has changed, or the rows are not those that were split.
+    """
+    target = used_column(cache, run.target, advice, "targets")
+    features = tuple(used_column(cache, use, advice) for use in run.features)
+    only = ids_of(run, held)
+    data = load_dataset(cache, features, target, only=only, views=needs_views(run.head, run.settings))
+    return data, split_of(run, held, data)
+
+
+def needs_views(head: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a head trains on augmented views of a trunk: then it takes only rows that have them."""
+    return make_head(head).takes == "trunk" and bool(settings.get("views"))
+
+
+def ids_of(run: Run, held: Validation) -> list[str] | None:
+    """Give the ids of the rows that a run used, or None where they are not known.
+
+    A run by folds held out every row, so it knows them, even where the cache has grown since or the run was
+    fitted with `only`.
+    """
+    return held.ids if run.fold_metrics else None
+
+
+def split_of(run: Run, held: Validation, data: Dataset) -> Split:
+    """Find the split of a run again, in the rows of a dataset.
+
+    Raises
+    ------
+    Img2PromptError
+        If the rows are not those that were split.
+    """
+    fold_of = dict(zip(held.ids, held.fold.tolist(), strict=True))
+    fold = np.array([fold_of.get(name, -1) for name in data.ids], np.int64)
+    groups = prompt_groups(data.y, data.prompts, data.images)
+    split = Split(str(run.split["strategy"]), int(run.split["seed"]), fold, groups)
+    if fold.max() < 0 or split.digest(data.ids, data.prompts, data.images) != run.split["digest"]:
+        raise Img2PromptError(
+            f"the usable rows of the cache are not those that {run.name} was fitted on and scored on: the "
+            "cache has grown, or the run was fitted with `only`; fit it again as the cache is now, or with "
+            "`folds`, so that the run records its rows"
+        )
+    return split

@@ -1,0 +1,127 @@
+"""One head: fitted on columns of a cache, scored on held-out rows, refitted on all rows, kept as a run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from img2prompt_cache.cache.manifest import Column
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data.augmented_views import load_views
+from img2prompt_cache.data.columns import UsedColumn, choose_target
+from img2prompt_cache.data.dataset import load_dataset
+from img2prompt_cache.data.selection import read_selection
+from img2prompt_cache.data.strategies import make_split
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.fitting.columns import choose_columns, stands_in
+from img2prompt_cache.fitting.config import FitConfig
+from img2prompt_cache.fitting.evaluate import configured, evaluate_head, fit_rows, measure_leakage_gap
+from img2prompt_cache.fitting.record import FittedHead, keep_run
+from img2prompt_cache.heads.base import Head
+from img2prompt_cache.progress import Callback, ignore, note, task
+from img2prompt_cache.runs.names import reserve_run
+from img2prompt_cache.runs.run import Run
+
+
+def fit_head(
+    cache: Cache,
+    config: FitConfig,
+    folder: Path | None = None,
+    *,
+    overwrite: bool = False,
+    tell: Callback = ignore,
+) -> Run:
+    """Fit a head on a cache and keep it as a run; see `fit`.
+
+    Parameters
+    ----------
+    cache : Cache
+    config : FitConfig
+    folder : pathlib.Path, optional
+        Where the run goes; a readable name in the cache's `runs` if absent.
+    overwrite : bool
+        Replace the run in `folder`, once the new one is complete.
+    tell : callable
+        Told every fit as a step of the task ``"fit"``, and notes.
+
+    Raises
+    ------
+    UsageError
+        If a name is unknown, the rows are too few to split, or the folder is taken; or if there are folds and
+        no refit: that would leave a head for each fold, and none for the run.
+    Img2PromptError
+        If the cache is damaged, a prediction is not finite, or the run cannot be written.
+    """
+    head = config.make_head()
+    if config.folds is not None and not config.refit:
+        raise UsageError(
+            "`refit=False` keeps the head of the training side, but with `folds` there are several; leave "
+            "one out",
+            parameter="refit",
+        )
+    features, texts = choose_columns(cache, head, config.features)
+    target = choose_target(cache, config.encoder)
+    specs = [column.spec for column in features]
+    with reserve_run(folder, cache.folder, config.head, specs, overwrite=overwrite) as place:
+        fitted = _fit(cache, config, head, (features, target, texts), tell)
+        run = keep_run(place, cache, fitted)
+    if not config.features and (wanted := stands_in(head, specs[0])):
+        note(tell, f"{config.head} is made for {wanted}, which is not cached: {specs[0]} stands in")
+    _note_straddling(run, tell)
+    return run
+
+
+def _fit(
+    cache: Cache,
+    config: FitConfig,
+    head: Head,
+    columns: tuple[tuple[Column, ...], Column, Column | None],
+    tell: Callback,
+) -> FittedHead:
+    started = time.perf_counter()
+    features, target, texts = columns
+    only = None if config.only is None else read_selection(config.only)
+    views = bool(head.get_params().get("views"))
+    data = load_dataset(cache, features, target, texts, only=only, views=views)
+    if views and head.takes == "features":  # rows of a trunk bring their own
+        data = replace(data, views=load_views(cache, data))
+    split = make_split(cache, data, config.split, config.holdout, config.seed, config.folds)
+    everything = np.arange(len(data.rows))
+    measured = (not head.costly if config.leakage_gap is None else config.leakage_gap) and (
+        split.strategy != "random"
+    )
+    with task(tell, "fit", split.folds * (1 + measured) + config.refit) as advance:
+        evaluation = evaluate_head(head, data, split, advance=advance)
+        saved = evaluation.head
+        if config.refit:
+            chosen = {} if config.folds is not None else saved.chosen
+            saved = fit_rows(configured(head, chosen), data, split, everything)
+            advance(1)
+        seconds = time.perf_counter() - started
+        gap = measure_leakage_gap(head, data, split, evaluation, advance) if measured else None
+    return FittedHead(
+        head=saved,
+        evaluation=evaluation,
+        data=data,
+        split=split,
+        features=tuple(UsedColumn.of(column) for column in features),
+        target=UsedColumn.of(target),
+        refit=config.refit,
+        rows=len(everything) if config.refit else len(split.train),
+        seconds=seconds,
+        leakage_gap=gap,
+    )
+
+
+def _note_straddling(run: Run, tell: Callback) -> None:
+    """Warn where the user's own split leaks."""
+    straddling, split = run.split["straddling"], run.split["strategy"]
+    if straddling and split != "random":
+        note(
+            tell,
+            f'`split="{split}"`: {straddling} of {run.split["groups"]} groups of near-identical prompts or '
+            'images have rows on both sides, so the score is too high; `split="group"` keeps them apart',
+        )
