@@ -129,12 +129,3 @@ def _bars() -> Iterator[Callback]:
     finally:
         if shown:
             bars.stop()
-
-
-# The protocol of before, until every caller takes a `Callback`.
-Progress = Callable[[str, int], Any]
-
-
-def unseen(what: str, total: int) -> Any:
-    """Show nothing."""
-    return task(ignore, what, total)

@@ -72,7 +72,7 @@ class Writer(ABC):
         if not finite.all():
             raise Img2PromptError(
                 f"the prediction of {ids[int(np.argmin(finite))]} is not finite (NaN or infinity), so "
-                f"{self._path} was not written; look at the run that made it with `compare`"
+                f"{self._path} was not written; look at the run that made it with `compare()`"
             )
         with self._reporting():
             self._append(ids, np.ascontiguousarray(vectors, dtype="<f4"), prompts)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import img2prompt_cache as ipc
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.fitting.fit import fit
+from img2prompt_cache.numerics.metrics import cosine
+from synthetic import make_cache
+
+
+@pytest.fixture(scope="module")
+def run(tiny, pairs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predict") / "cache"
+    tiny.extract(pairs, folder)
+    return fit(ipc.Cache(folder), head="ridge", settings={"alpha": 1.0}, split="random")
+
+
+def test_every_way_to_name_images_and_runs_gives_the_same(run, pairs):
+    paths = [pairs / "img001.png", pairs / "img002.png"]
+    once = run.predict(paths, top_k=2)
+    assert once.ids == ["img001", "img002"]
+    assert once.vectors.dtype == np.float32
+    assert once.scores.shape == (2, 2)
+    for how in (
+        ipc.predict(run, list(map(str, paths)), top_k=2),
+        ipc.predict(run.folder, paths, top_k=2),
+        ipc.predict(str(run.folder), paths, top_k=2),
+        ipc.predict(run.name, paths, top_k=2, cache=run.home),
+        ipc.predict(None, paths, top_k=2, cache=str(run.home)),
+        ipc.predict(run, paths, top_k=2, cache=ipc.Cache(run.home)),
+    ):
+        np.testing.assert_array_equal(how.vectors, once.vectors)
+        assert how.prompts == once.prompts
+    alone = run.predict(str(paths[0]))
+    assert alone.ids == ["img001"]
+    assert len(alone.prompts[0]) == 3
+
+
+def test_features_predict_as_the_rows_they_are_of(run):
+    cache = ipc.Cache(run.home)
+    features = np.hstack([cache.values(cache.column("features", use.spec)) for use in run.features])
+    whole = np.isfinite(features).all(axis=1)
+    found = run.predict(features[whole])
+    cached = run.predict(cache)
+    assert found.ids == [str(row) for row in range(whole.sum())]
+    assert found.prompts is None
+    assert cached.ids == [
+        name for name, good in zip(cache.text("imgId")["imgId"], whole, strict=True) if good
+    ]
+    assert (1 - cosine(found.vectors, cached.vectors)).max() < 1e-6
+    listed = run.predict(features[whole][:2].tolist(), top_k=1)
+    np.testing.assert_allclose(listed.vectors, found.vectors[:2], atol=1e-6)
+    assert len(listed.prompts) == 2
+    assert len(run.predict(features[:0])) == 0
+
+
+def test_rows_without_a_prompt_are_what_is_predicted_unless_images_are_named(run):
+    assert run.predict().ids == ["img019"]
+
+
+def test_progress_is_told_to_a_callback(run, pairs):
+    events = []
+    run.predict([pairs / "img001.png"], progress=events.append)
+    steps = [(event.done, event.total) for event in events if event.task == "predict"]
+    assert steps[0] == (0, 1)
+    assert steps[-1] == (1, 1)
+
+
+def test_predictions_are_written_on_the_way(run, pairs, tmp_path):
+    found = run.predict([pairs / "img001.png"], out=tmp_path / "x.npy")
+    assert found.prompts is None
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), found.vectors)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parameter"),
+    [
+        ({"images": np.zeros((2, 3))}, "images"),
+        ({"images": [[1.0, "x"]]}, "images"),
+        ({"images": 3 * [None]}, "images"),
+        ({"top_k": -1}, "top_k"),
+        ({"bank": "none.txt"}, "bank"),
+        ({"out": "x.txt"}, "out"),
+    ],
+)
+def test_an_error_carries_the_parameter_that_is_to_blame(run, pairs, arguments, parameter):
+    with pytest.raises(UsageError, match=f"`{parameter}`") as caught:
+        run.predict(**{"images": pairs / "img001.png", **arguments})
+    assert caught.value.parameter == parameter
+
+
+def test_bad_images_are_left_out_and_alone_are_a_failure(run, pairs):
+    found = run.predict([pairs / "words.png", pairs / "img001.png"])
+    assert found.ids == ["img001"]
+    assert found.failed.keys() == {"words"}
+    with pytest.raises(Img2PromptError, match="none of the 1 images could be used"):
+        run.predict(pairs / "words.png")
+
+
+def test_without_its_cache_a_run_predicts_from_features(tmp_path):
+    import shutil
+
+    cache = make_cache(tmp_path / "cache")
+    made = fit(cache, head="mean")
+    moved = ipc.Run.load(shutil.move(made.folder, tmp_path / "moved"))
+    shutil.rmtree(cache)
+    features = np.zeros((3, sum(moved.widths)))
+    assert len(moved.predict(features)) == 3
+    with pytest.raises(UsageError, match="the cache of the run is gone"):
+        moved.predict(features, top_k=2)
+    with pytest.raises(UsageError, match="the cache of the run is gone"):
+        moved.predict()
