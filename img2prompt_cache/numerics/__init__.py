@@ -1,1 +1,1 @@
-"""Pure functions on arrays."""
+"""Pure functions on arrays: imports numpy, scipy, faiss and errors, nothing else."""

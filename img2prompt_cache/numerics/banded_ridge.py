@@ -1,8 +1,8 @@
-"""Banded ridge: a penalty for each backbone, found from the Gram matrices alone.
+"""Banded ridge regression: one penalty for each backbone, chosen by cross-validation on Gram matrices.
 
-The mean squared error on the folds is a smooth function of the logarithms of the penalties (Dupré la Tour et
-al., 2022, NeuroImage, who search it at random or by its gradient). With one more solve its gradient is exact,
-so a handful of evaluations finds the valley however many backbones there are.
+The cross-validated squared error is a smooth function of the logarithms of the penalties (Dupré la Tour et
+al., 2022, NeuroImage, who minimise it by random search or gradient descent). One more linear solve gives its
+exact gradient, so L-BFGS-B needs only a few evaluations, however many backbones there are.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from img2prompt_cache.numerics.gram import F64, Sums
 
 START = -2.5
-"""Penalty per row the search starts from, as a power of ten."""
+"""Penalty per row from which the search starts, as a power of ten."""
 
 
 def fold_error(by_fold: Sequence[Sums], scale: F64, alpha: F64) -> tuple[float, F64]:
-    """Mean squared error on the rows each fold left out, and its gradient.
+    """Compute the cross-validated mean squared error and its gradient with respect to the penalties.
 
-    With W the solution on the other folds and G, H the moments of the rows left out about the training
-    means, the error is s − 2⟨W, H⟩ + ⟨W, GW⟩, and its derivative by the penalty of a column
-    −2⟨(A⁻¹(GW − H))ᵢ, Wᵢ⟩,
-    where A is the penalised Gram matrix.
+    Let W be the solution on the training folds, A their Gram matrix with the penalties on its diagonal, and
+    G, H and s the second moments (x'x, x'y, y'y) of the held-out rows about the training means. The error is
+    s − 2⟨W, H⟩ + ⟨W, GW⟩, and its derivative with respect to the penalty of column i is
+    −2⟨(A⁻¹(GW − H))ᵢ, Wᵢ⟩.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def fold_error(by_fold: Sequence[Sums], scale: F64, alpha: F64) -> tuple[float, 
     Returns
     -------
     error : float
-        Mean over folds.
+        Mean over the folds.
     gradient : numpy.ndarray, float64, shape (p,)
     """
     total = reduce(add, by_fold)
@@ -62,7 +62,7 @@ def fold_error(by_fold: Sequence[Sums], scale: F64, alpha: F64) -> tuple[float, 
 
 
 def ratios(by_fold: Sequence[Sums], scale: F64, blocks: Sequence[int]) -> F64:
-    """Find how the penalties of the blocks should relate for the least squared error on the folds.
+    """Find the ratios between the blocks' penalties that minimise the cross-validated squared error.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def ratios(by_fold: Sequence[Sums], scale: F64, blocks: Sequence[int]) -> F64:
     Returns
     -------
     numpy.ndarray, float64, shape (len(blocks),)
-        Of geometric mean 1; ones for a single block.
+        One factor for each block, with geometric mean 1.
     """
     if len(blocks) == 1:
         return np.ones(1)

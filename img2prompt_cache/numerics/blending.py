@@ -1,4 +1,4 @@
-"""Blending: non-negative weights of several predictions, so that their mix has the best mean cosine."""
+"""Blending: non-negative weights for several predictions that maximise the mean cosine of their mix."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ if TYPE_CHECKING:
     Fold = NDArray[np.int64]
 
 ROWS = 8192
-"""Rows whose products are taken at a time."""
+"""Rows processed at a time, to bound the memory."""
 
 TIE = 1e-12
-"""Mean cosines closer than this are equal: what is left is the rounding of a sum."""
+"""Mean cosines closer than this count as equal: they differ by rounding only."""
 
 NOTHING = 1e-6
-"""A weight below this share of all is 0."""
+"""A weight below this share of their sum is set to 0."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Overlaps:
-    """All that the cosine of a mix depends on, so that no weight costs a pass over the predictions.
+    """Inner products of the members' predictions with the targets and with each other, for each row.
 
-    With unit predictions p_j and unit target y of one row, the mix Σ w_j p_j has the cosine
-    w·c / √(wᵀGw) with the target, where c_j = p_j·y and G_jk = p_j·p_k.
+    They suffice to compute the cosine of any mix, so trying weights needs no pass over the predictions: for
+    unit predictions p_j and a unit target y, the mix Σ w_j p_j has the cosine w·c / √(wᵀGw) with the target,
+    where c_j = p_j·y and G_jk = p_j·p_k.
 
     Attributes
     ----------
@@ -46,22 +47,22 @@ class Overlaps:
     between: F64
 
     def rows(self, which: NDArray[np.bool_]) -> Overlaps:
-        """Give those of some rows."""
+        """Select rows by a mask of shape (n,)."""
         return Overlaps(self.true[which], self.between[which])
 
     def without(self, member: int) -> Overlaps:
-        """Give those of all members but one."""
+        """Leave out one member, given by its number."""
         keep = np.arange(self.true.shape[1]) != member
         return Overlaps(self.true[:, keep], self.between[:, keep][:, :, keep])
 
 
 def overlaps(predictions: Sequence[F32], targets: F32) -> Overlaps:
-    """Take the products of predictions with each other and with the targets.
+    """Compute the inner products of predictions with each other and with the targets.
 
     Parameters
     ----------
     predictions : sequence of m numpy.ndarray, float32, shape (n, t)
-        Scaled to length 1 here.
+        Of any length; they are scaled to length 1.
     targets : numpy.ndarray, float32, shape (n, t)
     """
     n, m = len(targets), len(predictions)
@@ -74,28 +75,31 @@ def overlaps(predictions: Sequence[F32], targets: F32) -> Overlaps:
 
 
 def cosines(known: Overlaps, weights: F64) -> F64:
-    """Cosine of each row's mix with its target, by weights (m,) or (n, m): shape (n,); 0 if it vanishes."""
+    """Compute the cosine of each row's mix with its target, shape (n,); 0 where the mix is the zero vector.
+
+    `weights` are (m,) for all rows, or (n, m).
+    """
     return _cosines(known, weights)[0]
 
 
 def best_weights(known: Overlaps) -> F64:
-    """Find the weights whose mix has the best mean cosine.
+    """Find the weights that maximise the mean cosine of the mix.
 
-    The mean cosine does not change when all weights are multiplied by a number, so w ≥ 0 is the only bound
-    that the search (L-BFGS-B with the exact gradient) needs, and it ends on that bound for a member that does
-    not help. The mean need not be concave: the search starts from equal weights and from each member alone,
-    so the result is never worse than any of these.
+    Scaling all weights does not change the mean cosine, so w ≥ 0 is the only constraint of the search
+    (L-BFGS-B with the exact gradient), and a member that does not help gets the weight 0. The mean cosine
+    need not be concave: the search starts from equal weights and from each member alone, so the result is
+    never worse than any of these.
 
     Parameters
     ----------
     known : Overlaps
-        Of n ≥ 1 rows and m ≥ 1 members.
+        For n ≥ 1 rows and m ≥ 1 members.
 
     Returns
     -------
     numpy.ndarray, float64, shape (m,)
-        Each ≥ 0, summing to 1. Where several are equally good, those found from equal weights, or else from
-        the first member.
+        Each ≥ 0, summing to 1. Between equally good ones, those found from equal weights, then those from
+        the first member, are preferred.
     """
     m = known.true.shape[1]
     best, highest = np.full(m, 1 / m), -np.inf
@@ -108,7 +112,7 @@ def best_weights(known: Overlaps) -> F64:
 
 
 def cross_weights(known: Overlaps, fold: Fold) -> F64:
-    """Find for each fold the best weights of all other rows: shape (k, m).
+    """Find, for each fold, the best weights on all other folds: shape (k, m).
 
     Parameters
     ----------
@@ -120,12 +124,12 @@ def cross_weights(known: Overlaps, fold: Fold) -> F64:
 
 
 def mix(predictions: Sequence[F32], weights: F64) -> F32:
-    """Mix unit predictions by weights: float32, shape (n, t), unit norm.
+    """Compute the weighted mean of unit predictions, scaled to length 1: float32, shape (n, t).
 
     Parameters
     ----------
     predictions : sequence of m numpy.ndarray, float32, shape (n, t)
-    weights : numpy.ndarray, float64, shape (m,), or (n, m) for each row its own
+    weights : numpy.ndarray, float64, shape (m,), or (n, m) for separate weights in each row
     """
     total = np.zeros(predictions[0].shape)
     for member, each in enumerate(predictions):
@@ -134,12 +138,12 @@ def mix(predictions: Sequence[F32], weights: F64) -> F32:
 
 
 def ablation(known: Overlaps, fold: Fold, weights: F64) -> list[dict[str, float]]:
-    """Tell what each member is good for: one record per member.
+    """Measure what each member contributes: one record per member.
 
     Parameters
     ----------
     known : Overlaps
-        Of predictions for rows that no member was fitted on.
+        Of predictions for rows on which no member was fitted.
     fold : numpy.ndarray, int64, shape (n,)
         Grouped folds of these rows, 0…k−1, k ≥ 2.
     weights : numpy.ndarray, float64, shape (m,)
@@ -148,8 +152,9 @@ def ablation(known: Overlaps, fold: Fold, weights: F64) -> list[dict[str, float]
     Returns
     -------
     list of dict
-        `member`, its number; `weight`; `cosine` of the member alone; `without`, that of a blend of the
-        others, each row mixed by weights found on the other folds. Of one member there are no others.
+        `member`, its number; `weight`; `cosine`, the mean cosine of the member alone; `without`, the mean
+        cosine of a blend of the others, with weights found on the other folds. A single member has no
+        `without`.
     """
     records = [
         {"member": member, "weight": float(weights[member]), "cosine": float(cosines(known, alone).mean())}
@@ -180,16 +185,16 @@ def _climbed(known: Overlaps, start: F64) -> F64:
 
 
 def _loss(weights: F64, known: Overlaps) -> tuple[float, F64]:
-    """Minus the mean cosine of the mix, and its gradient: −mean(c/s − (w·c) Gw/s³) with s = √(wᵀGw)."""
+    """Compute minus the mean cosine, and its gradient −mean(c/s − (w·c) Gw/s³) with s = √(wᵀGw)."""
     found, length, pull = _cosines(known, weights)
-    # A mix that vanishes has no direction, and so no say.
+    # A mix of length 0 has no direction, so it does not contribute to the gradient.
     scale = np.divide(1, length, out=np.zeros_like(length), where=length > 0)
     gradient = (scale[:, None] * known.true - (found * scale**2)[:, None] * pull).mean(axis=0)
     return -float(found.mean()), -gradient
 
 
 def _cosines(known: Overlaps, weights: F64) -> tuple[F64, F64, F64]:
-    """Cosine (n,) of each row's mix, the mix's length (n,), 0 where it vanishes, and Gw (n, m)."""
+    """Compute the cosine (n,) and the length (n,) of each row's mix, and Gw (n, m)."""
     pull = known.between @ weights if weights.ndim == 1 else np.einsum("njk,nk->nj", known.between, weights)
     length = np.sqrt(np.maximum((pull * weights).sum(axis=1), 0))
     length[length < 1e-6 * weights.sum(axis=-1)] = 0  # less is the rounding of float32 predictions

@@ -1,8 +1,8 @@
-"""Intervals of a mean by bootstrap over groups, and of the difference of two means over the same rows.
+"""Bootstrap confidence intervals of a mean, and of the difference of two means over the same rows.
 
-Rows of one group are no independent observations, so whole groups are drawn again, with replacement: the
+Rows of one group are not independent observations, so whole groups are resampled with replacement: the
 cluster bootstrap of C. A. Field and A. H. Welsh, "Bootstrapping clustered data", Journal of the Royal
-Statistical Society B 69 (2007), 369-390. Intervals are those between percentiles.
+Statistical Society B 69 (2007), 369-390. Intervals lie between percentiles of the resampled means.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 DRAWS = 2000
 LEVEL = 0.95
 BLOCK = 2**18
-"""Groups drawn at a time, so that memory does not grow with the number of draws."""
+"""Groups drawn at a time; it bounds the memory, whatever the number of draws."""
 
 
 def resampled_means(values: F64, groups: NDArray[np.int64], draws: int = DRAWS, seed: int = 0) -> F64:
-    """Means of `values` over rows of groups that are drawn again, as many groups as there are.
+    """Compute the mean of `values` for each of many resamples of the groups.
+
+    A resample draws as many groups as there are, with replacement.
 
     Parameters
     ----------
@@ -32,12 +34,13 @@ def resampled_means(values: F64, groups: NDArray[np.int64], draws: int = DRAWS, 
         Group of each row.
     draws : int
     seed : int
-        The same seed draws the same groups, whatever the values.
+        The same seed draws the same groups, whatever the values are.
 
     Returns
     -------
     numpy.ndarray, float64, shape (draws,)
-        A draw in which large groups come often has more rows; each is the mean over its own.
+        Each is the mean over the rows of its resample. Resamples differ in their number of rows, because
+        groups differ in size.
     """
     _, number, size = np.unique(groups, return_inverse=True, return_counts=True)
     total = np.bincount(number, values)
@@ -53,18 +56,18 @@ def resampled_means(values: F64, groups: NDArray[np.int64], draws: int = DRAWS, 
 def interval(
     values: F64, groups: NDArray[np.int64], draws: int = DRAWS, seed: int = 0, level: float = LEVEL
 ) -> tuple[float, float] | None:
-    """Interval of the mean of `values`, groups being drawn again.
+    """Compute a confidence interval of the mean of `values`, resampling groups.
 
     Parameters
     ----------
     values, groups, draws, seed
         See `resampled_means`.
     level : float
-        Share of the resampled means inside.
+        Share of the resampled means inside the interval.
 
     Returns
     -------
-    (low, high), or None where all rows are one group: nothing is known then of how groups differ.
+    (low, high), or None if all rows are one group: how much groups differ is then unknown.
     """
     if len(np.unique(groups)) < 2:
         return None
@@ -76,9 +79,9 @@ def interval(
 def paired(
     one: F64, other: F64, groups: NDArray[np.int64], draws: int = DRAWS, seed: int = 0, level: float = LEVEL
 ) -> tuple[float, tuple[float, float] | None]:
-    """Difference of two means over the same rows, and its interval.
+    """Compute the difference of two means over the same rows, and its confidence interval.
 
-    Both means are taken over the same groups in each draw, so what makes rows hard for both falls out.
+    Each resample uses the same groups for both means, so what makes rows hard for both cancels out.
 
     Parameters
     ----------
@@ -91,7 +94,7 @@ def paired(
     -------
     difference : float
         Mean of `one` minus mean of `other`.
-    (low, high), or None where all rows are one group
+    (low, high), or None if all rows are one group
     """
     difference = one - other
     return float(difference.mean()), interval(difference, groups, draws, seed, level)

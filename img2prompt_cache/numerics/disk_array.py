@@ -1,4 +1,4 @@
-"""A matrix made row by row and read back at will, kept on the disk in the place of memory."""
+"""A matrix that is written once, row by row, and kept in a temporary file instead of memory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def spill(pieces: Iterable[NDArray[np.float32]], width: int) -> NDArray[np.float32]:
-    """Write rows to a nameless temporary file and map it; it is gone once the array is.
+    """Write rows to a temporary file without a name and memory-map it; it disappears with the array.
 
     Parameters
     ----------
     pieces : iterable of numpy.ndarray, float32, shape (m, width)
-        At least one row in all.
+        Rows, in pieces; at least one row in total.
     width : int
 
     Returns
@@ -31,10 +31,11 @@ def spill(pieces: Iterable[NDArray[np.float32]], width: int) -> NDArray[np.float
     Raises
     ------
     Img2PromptError
-        If there is no room for it.
+        If the disk has too little room.
     """
     try:
-        # Written, not assigned to a map: a disk that is full is then an error and not a signal.
+        # Writing to the file, unlike assigning to a memory map, raises an error when the disk is full, where
+        # the map would end the process with a signal.
         with tempfile.TemporaryFile() as file:
             for piece in pieces:
                 file.write(np.ascontiguousarray(piece, np.float32).data)
@@ -42,7 +43,7 @@ def spill(pieces: Iterable[NDArray[np.float32]], width: int) -> NDArray[np.float
             flat = np.memmap(file, np.float32, "r")
     except OSError as error:
         raise Img2PromptError(
-            f"what is worked out cannot be kept in {tempfile.gettempdir()}: {error.strerror}; make room, or "
-            "name another folder by TMPDIR"
+            f"intermediate results cannot be kept in {tempfile.gettempdir()}: {error.strerror}; make room, "
+            "or name another folder by TMPDIR"
         ) from error
     return flat.view(np.ndarray).reshape(-1, width)

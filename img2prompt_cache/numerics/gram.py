@@ -1,10 +1,11 @@
-"""Ridge regression from Gram matrices: all folds and penalties from one streaming pass over the rows.
+"""Ridge regression from Gram matrices: all folds and penalties from a single pass over the rows.
 
-With features x, targets y, weights w and a scale s per column, ridge minimises
-Σ w‖y − b − W'(s∘(x − m))‖² + α‖W‖², where m and b are the weighted means of the rows it is fitted on (Hoerl &
-Kennard, 1970; the objective of scikit-learn's `Ridge`). It needs only sums over rows: of x, y, xx', xy' and
-‖y‖². Those of a training side are the total less the fold's, so each row is read once to fit every fold, and
-its squared error on a fold is a function of the fold's sums too: p² + pt numbers, however many the rows.
+With features x, targets y, weights w and a scale s per column, ridge regression minimises
+Σ w‖y − b − W'(s∘(x − m))‖² + α‖W‖², where m and b are the weighted means of the training rows (Hoerl &
+Kennard, 1970; the objective of scikit-learn's `Ridge`). The solution depends only on the sums of x, y, xx',
+xy' and ‖y‖² over the rows. The sums of the training rows are the total minus those of the held-out fold, so
+one pass serves all folds. The squared error on a fold depends only on its sums, too: p² + pt numbers, however
+many rows there are.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ if TYPE_CHECKING:
     F64 = NDArray[np.float64]
 
 ROWS = 8192
-"""Most rows copied to float64 at a time."""
+"""Largest number of rows copied to float64 at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """A chunk of rows.
+    """A chunk of rows with the fold of each.
 
     Attributes
     ----------
     x, y : numpy.ndarray, float16 or float32, shapes (m, p) and (m, t)
     fold : numpy.ndarray, int64, shape (m,)
     weight : numpy.ndarray, shape (m,), optional
-        How much each row counts, ≥ 0; 1 where absent.
+        Weight of each row, ≥ 0; without it every row has the weight 1.
     """
 
     x: NDArray[Any]
@@ -49,7 +50,7 @@ class Rows:
     weight: F64 | None = None
 
     def of(self, fold: int) -> Iterable[tuple[F32, F32, F64]]:
-        """Give the rows of one fold in float32, with their weights, at most `ROWS` at a time."""
+        """Yield the rows of one fold in float32 with their weights, at most `ROWS` at a time."""
         inside = np.flatnonzero(self.fold == fold)
         for start in range(0, len(inside), ROWS):
             rows = inside[start : start + ROWS]
@@ -63,13 +64,13 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Room:
-    """Where `Sums.add` puts what it works out: memory used again costs less than fresh pages for each piece.
+    """Buffers for the intermediate results of `Sums.add`: reusing memory is faster than allocating it anew.
 
     Attributes
     ----------
     x, y : numpy.ndarray, float64, shapes (`ROWS`, p) and (`ROWS`, t)
     xx, yx : numpy.ndarray, float64, shapes (p, p) and (t, p)
-        The product that is wider than tall is the quicker one.
+        y'x is computed instead of x'y because a product with more columns than rows is faster.
     """
 
     x: F64
@@ -79,20 +80,20 @@ class Room:
 
     @classmethod
     def of(cls, p: int, t: int) -> Room:
-        """Room for p features and t targets."""
+        """Allocate buffers for p features and t targets."""
         return cls(np.empty((ROWS, p)), np.empty((ROWS, t)), np.empty((p, p)), np.empty((t, p)))
 
 
 @dataclass(slots=True, eq=False)
 class Sums:
-    """Weighted sums over rows in float64, with x taken relative to a shift that all sums of one pass share.
+    """Weighted sums over rows in float64; x is measured from a shift that all sums of one pass share.
 
     Attributes
     ----------
     shift : numpy.ndarray, float64, shape (p,)
-        Taken off each x, so that features far from zero lose no digits and constant ones are exactly zero.
+        Subtracted from each x, so that features far from zero lose no digits and constant ones become zero.
     n : float
-        Sum of weights: the number of rows where they have none.
+        Sum of the weights: the number of rows, if these have no weights.
     x, y : numpy.ndarray, float64, shapes (p,) and (t,)
     xx, xy : numpy.ndarray, float64, shapes (p, p) and (p, t)
     yy : float
@@ -109,12 +110,12 @@ class Sums:
 
     @classmethod
     def empty(cls, shift: F64, t: int) -> Sums:
-        """Sums over no rows, for p = len(shift) features and t targets."""
+        """Make sums over no rows, for p = len(shift) features and t targets."""
         p = len(shift)
         return cls(shift, 0.0, np.zeros(p), np.zeros(t), np.zeros((p, p)), np.zeros((p, t)), 0.0)
 
     def add(self, x: NDArray[Any], y: NDArray[Any], weight: F64, room: Room) -> None:
-        """Take in rows x (m, p) with their targets y (m, t) and weights (m,), at most `ROWS`."""
+        """Add at most `ROWS` rows x (m, p) with their targets y (m, t) and weights (m,)."""
         a, b = room.x[: len(x)], room.y[: len(y)]
         np.subtract(x, self.shift, out=a)
         b[:] = y
@@ -141,15 +142,16 @@ class Sums:
 
     @property
     def means(self) -> tuple[F64, F64]:
-        """Mean features (p,), relative to the shift, and mean target (t,)."""
+        """Mean features (p,), measured from the shift, and mean target (t,)."""
         return self.x / self.n, self.y / self.n
 
     def about(self, origin: Sums, scale: F64) -> tuple[F64, F64, float]:
-        """Second moments about the means of `origin`, features scaled.
+        """Compute second moments about the means of `origin`, with scaled features.
 
         Returns
         -------
         gram, cross : numpy.ndarray, float64, shapes (p, p) and (p, t)
+            Sums of xx' and of xy'.
         square : float
             Sum of squares of the targets.
         """
@@ -165,14 +167,14 @@ class Sums:
 
 
 def accumulate(chunks: Iterable[Rows], folds: int) -> list[Sums]:
-    """Sum over each fold's rows, in one pass.
+    """Compute the sums of each fold in one pass over the rows.
 
     Parameters
     ----------
     chunks : iterable of Rows
-        At least one; a few thousand rows a fold are quickest.
+        At least one; chunks with a few thousand rows of each fold are the fastest.
     folds : int
-        How many folds there are; fold numbers are 0…`folds`−1.
+        Number of folds, which are numbered 0…`folds`−1.
 
     Returns
     -------
@@ -185,7 +187,7 @@ def accumulate(chunks: Iterable[Rows], folds: int) -> list[Sums]:
     """
     by_fold: list[Sums] = []
     for chunk in chunks:
-        with np.errstate(invalid="ignore"):  # told below
+        with np.errstate(invalid="ignore"):  # an error is raised below
             if not by_fold:
                 shift = chunk.x[:ROWS].mean(axis=0, dtype=np.float64)
                 t = chunk.y.shape[1]
@@ -202,10 +204,10 @@ def accumulate(chunks: Iterable[Rows], folds: int) -> list[Sums]:
 
 
 def block_scale(sums: Sums, blocks: Sequence[int]) -> F64:
-    """Scale that gives each block of columns a total variance of 1.
+    """Compute the scale that gives each block of columns a total variance of 1.
 
-    A backbone's features then count the same however large its numbers are, and however many it has, while
-    within a block the directions keep their proportions. A constant block is left as it is.
+    The penalty then treats all backbones alike, however large their values are and however many features they
+    have, while the columns within a block keep their relative scales. A constant block is not scaled.
 
     Parameters
     ----------
@@ -224,25 +226,25 @@ def block_scale(sums: Sums, blocks: Sequence[int]) -> F64:
 
 
 def solve(sums: Sums, scale: F64, alpha: float | F64) -> tuple[F32, F32, F32]:
-    """Ridge regression for one penalty.
+    """Solve ridge regression for one penalty.
 
     Parameters
     ----------
     sums : Sums
-        Over the rows to fit.
+        Sums over the training rows.
     scale : numpy.ndarray, float64, shape (p,)
     alpha : float, or numpy.ndarray of shape (p,)
-        Penalty, above 0, on the sum of squares as in scikit-learn's `Ridge`; or one per column.
+        Penalty, above 0, as in scikit-learn's `Ridge`; or one for each column.
 
     Returns
     -------
     mean, coef, intercept : numpy.ndarray, float32, shapes (p,), (p, t), (t,)
-        Predictions are ``(x − mean) @ coef + intercept`` for features as they come: the scale is in `coef`.
+        Predictions are ``(x − mean) @ coef + intercept`` for unscaled features: `coef` includes the scale.
 
     Raises
     ------
     Img2PromptError
-        If the penalty is too small for float64 to tell the solution from others.
+        If the penalty is too small for a unique solution in float64.
     """
     gram, cross, _ = sums.about(sums, scale)
     coef = linalg.cho_solve(factor(gram, alpha), cross, overwrite_b=True) * scale[:, None]
@@ -255,21 +257,21 @@ def solve(sums: Sums, scale: F64, alpha: float | F64) -> tuple[F32, F32, F32]:
 
 
 def factor(gram: F64, alpha: float | F64, *, lower: bool = False) -> tuple[F64, bool]:
-    """Cholesky factor of a Gram matrix (p, p), overwritten, with a penalty on its diagonal.
+    """Compute the Cholesky factor of a Gram matrix (p, p), which is overwritten, plus a penalty.
 
-    As `scipy.linalg.cho_factor` gives it, the other triangle left as it comes.
+    The result is that of `scipy.linalg.cho_factor`: only one of its triangles is meaningful.
 
     Raises
     ------
     Img2PromptError
-        If the penalty is too small for float64 to tell the solution from others.
+        If the penalty is too small for a unique solution in float64.
     """
     gram[np.diag_indices_from(gram)] += alpha
     try:
         found: tuple[F64, bool] = linalg.cho_factor(gram, lower=lower, overwrite_a=True, check_finite=False)
     except linalg.LinAlgError:
         raise Img2PromptError(
-            f"penalty {np.min(alpha):g} is too small for these features, some of which are linear in others; "
-            "raise it"
+            f"penalty {np.min(alpha):g} is too small for these features, some of which are linear "
+            "combinations of others; raise it"
         ) from None
     return found

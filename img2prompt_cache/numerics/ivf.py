@@ -1,7 +1,9 @@
-"""Cells: a partition of many unit vectors, kept as plain arrays, so that a search passes most of them over.
+"""Approximate nearest neighbours by an inverted file (IVF), stored as plain arrays.
 
-An inverted file (Sivic & Zisserman 2003; FAISS calls it IVF): k-means centroids, every vector in the cell of
-the nearest one, a query compared with the vectors of its nearest cells only. What it misses is measured.
+An inverted file (Sivic & Zisserman, 2003; `IndexIVF` of FAISS) partitions the vectors into cells around
+k-means centroids, each vector in the cell of its nearest centroid. A query is compared only with the vectors
+of the cells nearest to it. The share of neighbours that this finds, its recall, is measured on held-out
+vectors.
 """
 
 from __future__ import annotations
@@ -23,20 +25,20 @@ if TYPE_CHECKING:
     F32 = NDArray[np.float32]
 
 AT = 10
-"""Neighbours that recall is taken over."""
+"""Number of nearest neighbours over which recall is measured."""
 
 AIM = 0.995
-"""Share of them that must be found: more than the 0.99 promised, because other queries differ."""
+"""Recall to reach: more than the 0.99 promised, because other queries may differ."""
 
 QUERIES = 500
-"""Vectors held back to measure with."""
+"""Number of held-out vectors on which recall is measured."""
 
 PER_CELL = 48
-"""Vectors a cell that k-means sees: FAISS warns below 39, and more change little."""
+"""Training vectors of k-means for each cell: FAISS warns below 39, and more change little."""
 
 ITERATIONS = 8
 CHUNK = 16384
-"""Vectors in float32 at a time, so that memory does not grow with their number."""
+"""Vectors converted to float32 at a time; it bounds the memory, whatever their number."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,14 +51,14 @@ class Cells:
     cell : numpy.ndarray, int32, shape (n,)
         The cell of each vector.
     probes : int
-        Cells that a search looks into.
+        Number of cells that are searched for each query.
     recall : float
-        Share of the 10 nearest that it then found, of vectors that were held back.
+        Share of the 10 nearest neighbours that were found for held-out vectors.
 
     Raises
     ------
     Img2PromptError
-        If they do not fit each other.
+        If the arrays do not fit each other.
     """
 
     centroids: F32
@@ -65,7 +67,7 @@ class Cells:
     recall: float
 
     def __post_init__(self) -> None:
-        """Check what may come from a file: a cell that is not there would be memory that is not ours."""
+        """Check the arrays, which may come from a file: FAISS reads out of bounds for a cell out of range."""
         count = len(self.centroids)
         whole = (
             (self.centroids.ndim, self.cell.ndim) == (2, 1)
@@ -83,7 +85,7 @@ class Cells:
             )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Give `centroids`, `cell`, `probes` (1,) and `recall` (1,), to be saved beside the vectors."""
+        """Return `centroids`, `cell`, `probes` (1,) and `recall` (1,), to be saved with the vectors."""
         return {
             "centroids": self.centroids,
             "cell": self.cell,
@@ -93,12 +95,12 @@ class Cells:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Take the arrays back.
+        """Make cells from what `arrays` returned.
 
         Raises
         ------
         Img2PromptError
-            If one is missing, or they do not fit each other.
+            If an array is missing, or they do not fit each other.
         """
         try:
             (probes,), (recall,) = arrays["probes"].tolist(), arrays["recall"].tolist()
@@ -108,7 +110,10 @@ class Cells:
 
 
 def hold_back(groups: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Draw vectors to measure recall with: new ones have no twin of their group in the index.
+    """Draw vectors as queries to measure recall, and hold out their whole groups.
+
+    Queries after training are new vectors, whose near-duplicates are not in the index; held-out groups make
+    the measurement as hard.
 
     Parameters
     ----------
@@ -120,7 +125,8 @@ def hold_back(groups: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], 
     drawn : numpy.ndarray, int64, shape (min(500, n // 2),)
         Ascending.
     held : numpy.ndarray, bool, shape (n,)
-        Those and the rest of their groups; those alone where that would be more than half of all.
+        The drawn vectors and the rest of their groups; only the drawn ones, if that would be more than half
+        of all vectors.
     """
     n = len(groups)
     drawn = np.sort(np.random.default_rng(seed).permutation(n)[: min(QUERIES, n // 2)])
@@ -133,18 +139,18 @@ def hold_back(groups: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], 
 def fit_cells(
     vectors: NDArray[Any], queries: F32, held: NDArray[np.bool_], seed: int, aim: float = AIM
 ) -> tuple[Cells, Any]:
-    """Partition vectors into √n cells, and look into as many as it takes to find nearly all neighbours.
+    """Partition vectors into √n cells, and find how many cells to search for the target recall.
 
     Parameters
     ----------
     vectors : numpy.ndarray, float16 or float32, shape (n, d)
         Unit norm; may be memory-mapped.
     queries : numpy.ndarray, float32, shape (m, d)
-        Unit vectors like those that will be searched for.
+        Unit vectors, such as will be searched for later.
     held : numpy.ndarray, bool, shape (n,)
-        Vectors that recall is measured without.
+        Vectors left out when recall is measured.
     seed : int
-        Of k-means.
+        Seed of k-means.
     aim : float
         The recall to reach.
 
@@ -152,7 +158,7 @@ def fit_cells(
     -------
     cells : Cells
     index : faiss.Index
-        As `cell_index` gives it.
+        As `cell_index` builds it.
     """
     count = max(1, round(len(vectors) ** 0.5))
     centroids = _centroids(vectors, count, seed)
@@ -168,12 +174,12 @@ def fit_cells(
         recall = recall_of(distances, found, 1.0 - similarity, true)
         if recall >= aim or index.nprobe == count:
             return replace(cells, probes=index.nprobe, recall=recall), index
-        # Vectors that float16 makes equal can change places at the edge.
+        # Vectors that become equal in float16 can swap places, so a few more cells may be needed.
         index.nprobe = min(count, index.nprobe + 1 + index.nprobe // 10)
 
 
 def cell_index(vectors: NDArray[Any], cells: Cells) -> Any:
-    """Build the FAISS index of vectors whose cells are known: a copy in float16, no training.
+    """Build the FAISS index of vectors whose cells are known; it copies them in float16.
 
     Parameters
     ----------
@@ -184,12 +190,12 @@ def cell_index(vectors: NDArray[Any], cells: Cells) -> Any:
     Returns
     -------
     faiss.IndexIVFScalarQuantizer
-        By inner product; d × 2 + 8 bytes a vector.
+        By inner product; it takes d × 2 + 8 bytes for each vector.
 
     Raises
     ------
     Img2PromptError
-        If the cells are of other vectors.
+        If the cells belong to other vectors.
     """
     import faiss
 
@@ -213,14 +219,16 @@ def cell_index(vectors: NDArray[Any], cells: Cells) -> Any:
 
 
 def recall_of(distances: F32, found: NDArray[np.int64], best: F32, true: NDArray[np.int64]) -> float:
-    """Share of the true neighbours that were found; one as near as the last of them is as good.
+    """Compute the share of the true neighbours that were found.
+
+    Another vector that is as near as the last true neighbour counts as found, too.
 
     Parameters
     ----------
     distances, found : numpy.ndarray, shape (m, k)
-        What a search gave.
+        Result of the search.
     best, true : numpy.ndarray, shape (m, k)
-        What an exact one gives.
+        Distances and rows of an exact search.
     """
     among = (found[:, :, None] == true[:, None, :]).any(axis=2)
     return float((among | (distances <= best[:, -1:] + TIE)).mean())
@@ -239,16 +247,16 @@ def _centroids(vectors: NDArray[Any], count: int, seed: int) -> F32:
 
 
 def _probes(order: NDArray[np.int64], wanted: NDArray[np.int32], aim: float) -> int:
-    """How many cells hold enough of the wanted vectors.
+    """Find how many cells must be searched to reach a share of the true neighbours.
 
     Parameters
     ----------
     order : numpy.ndarray, int64, shape (m, c)
-        Cells of each query, nearest first.
+        All cells for each query, nearest first.
     wanted : numpy.ndarray, int32, shape (m, k)
         Cells of its true neighbours.
     aim : float
-        The share of them that is enough.
+        The share to reach.
     """
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.arange(order.shape[1])[None], axis=1)
@@ -257,7 +265,7 @@ def _probes(order: NDArray[np.int64], wanted: NDArray[np.int32], aim: float) -> 
 
 
 def _exact(vectors: NDArray[Any], queries: F32, known: NDArray[np.bool_]) -> tuple[F32, NDArray[np.int64]]:
-    """The nearest known vectors of each query, best first: cosines and rows, both (m, 10)."""
+    """Find the nearest known vectors of each query, best first: cosines and rows, both (m, 10)."""
     import faiss
 
     best = faiss.ResultHeap(len(queries), min(AT, int(known.sum())), keep_max=True)

@@ -1,7 +1,8 @@
-"""Kernel ridge with an exponential cosine kernel: k(a, b) = exp(Σ g (cos(a, b) − 1)), a gain g per backbone.
+"""Kernel ridge regression with the kernel k(a, b) = exp(Σ g (cos(a, b) − 1)), with one gain g per backbone.
 
-Scaling each backbone's unit vector by √g makes the exponent one inner product, so that a kernel matrix is one
-matrix product. The maths of the exact fit, of the landmarks of a Nyström fit and of choosing the settings.
+If each backbone's unit vector is scaled by √g, the exponent is a single inner product, so a kernel matrix
+takes one matrix product. The module has the exact solution, the Nyström approximation by landmarks (a subset
+of the rows), and the choice of gains and penalty by cross-validation.
 """
 
 from __future__ import annotations
@@ -23,31 +24,31 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 GAINS, ALPHAS = (0.01, 100.0), (1e-4, 100.0)
-"""Range of the gains and of the penalty."""
+"""Ranges of the gains and of the penalty."""
 START_GAIN, START_ALPHA = 3.0, 0.03
-"""Sum of gains and penalty that the search starts from."""
+"""Sum of the gains, and penalty, from which the search starts."""
 JITTER = 1e-4
-"""Added to the kernel of a landmark with itself, 1, so that identical landmarks do no harm."""
+"""Added to the diagonal of the landmarks' kernel matrix, which identical landmarks make singular."""
 PILOTS = 1024
-"""Rows that leverages are estimated from."""
+"""Rows from which leverage scores are estimated."""
 ROWS = 4096
-"""Rows whose kernel values are held at a time."""
+"""Rows whose kernel values are in memory at a time."""
 
 
 def block_units(x: F32, blocks: Sequence[int] | Ints) -> F32:
-    """Scale each block of each row to length 1; zeros stay zeros."""
+    """Scale each block of each row to length 1; a zero vector stays zero."""
     parts = np.split(x, np.cumsum(blocks)[:-1], axis=1)
     return np.hstack([unit(part) for part in parts])
 
 
 def weigh(units: F32, blocks: Sequence[int] | Ints, gains: F64) -> F32:
-    """Scale each block by the root of its gain, so that `kernel` takes inner products."""
+    """Multiply each block by the square root of its gain, as `kernel` expects."""
     weighed: F32 = units * np.repeat(np.sqrt(gains), blocks).astype(np.float32)
     return weighed
 
 
 def kernel(a: F32, b: F32, gains: F64) -> F32:
-    """Kernel values of weighed rows.
+    """Compute the kernel values of rows.
 
     Parameters
     ----------
@@ -65,14 +66,14 @@ def kernel(a: F32, b: F32, gains: F64) -> F32:
 
 
 def fit_exact(rows: F32, y: F64, gains: F64, alpha: float) -> F64:
-    """Dual coefficients (n, t) of kernel ridge: (K + αI)⁻¹ y, as scikit-learn's `KernelRidge`.
+    """Compute the dual coefficients (n, t) of kernel ridge, (K + αI)⁻¹ y, as in scikit-learn's.
 
     Parameters
     ----------
     rows : numpy.ndarray, float32, shape (n, p)
-        Weighed.
+        From `weigh`.
     y : numpy.ndarray, float64, shape (n, t)
-        Targets less their mean.
+        Centred targets.
     gains : numpy.ndarray, float64, shape (blocks,)
     alpha : float
 
@@ -87,9 +88,10 @@ def fit_exact(rows: F32, y: F64, gains: F64, alpha: float) -> F64:
 
 
 def whitener(landmarks: F32, gains: F64) -> F32:
-    """Map (m, m) from kernel values with m landmarks to features whose inner products are Nyström's kernel.
+    """Compute the matrix (m, m) that maps kernel values with m landmarks to Nyström features.
 
-    That is L⁻ᵀ with LL' = K_mm (Williams & Seeger, 2001; any root serves, and Cholesky's is the cheapest).
+    The inner products of Nyström features approximate the kernel (Williams & Seeger, 2001). The matrix is L⁻ᵀ
+    with LL' = K_mm; any root of K_mm would do, and Cholesky's is the cheapest.
     """
     root, _ = factor(kernel(landmarks, landmarks, gains).astype(np.float64), JITTER, lower=True)
     inverse = linalg.solve_triangular(
@@ -100,18 +102,19 @@ def whitener(landmarks: F32, gains: F64) -> F32:
 
 
 def pick_landmarks(rows: F32, gains: F64, alpha: float, count: int, seed: int) -> Ints:
-    """Draw rows by their ridge leverage, estimated from a uniform sample (Musco & Musco, 2017, one level).
+    """Draw rows with probabilities proportional to their ridge leverage scores.
 
-    A row is likelier to be drawn the less the others say about it: near-identical images share one chance.
+    The scores are estimated from a uniform sample (Musco & Musco, 2017, one level). A row has a high score if
+    the other rows predict little of it; near-identical rows share the probability of one.
 
     Parameters
     ----------
     rows : numpy.ndarray, float32, shape (n, p)
-        Weighed.
+        From `weigh`.
     gains : numpy.ndarray, float64, shape (blocks,)
     alpha : float
     count : int
-        How many to draw, at most n.
+        Number of rows to draw, at most n.
     seed : int
 
     Returns
@@ -122,7 +125,7 @@ def pick_landmarks(rows: F32, gains: F64, alpha: float, count: int, seed: int) -
     n = len(rows)
     pilots = rows[np.sort(rng.choice(n, min(PILOTS, n), replace=False))]
     share = len(pilots) / n
-    # What pilots stand for scales with 1/share, so the penalty does with share.
+    # The sample stands for 1/share times as many rows, so the penalty is scaled by share instead.
     root, _ = factor(kernel(pilots, pilots, gains).astype(np.float64), alpha * share, lower=True)
     inverse = linalg.solve_triangular(root, np.eye(len(root)), lower=True).T.astype(np.float32)
     leverage = np.empty(n)
@@ -136,14 +139,14 @@ def pick_landmarks(rows: F32, gains: F64, alpha: float, count: int, seed: int) -
 def fold_cosine(
     cosines: Sequence[F64], y: F64, fold: Ints, gains: F64, alpha: float
 ) -> tuple[float, F64, float]:
-    """Mean over folds of the mean cosine on the rows left out, and its exact gradient.
+    """Compute the mean over folds of the mean cosine on held-out rows, and its exact gradient.
 
-    The gradient by what is predicted goes back through the solve by its adjoint, one more solve a fold.
+    The gradient is propagated back through the linear solve by the adjoint method: one more solve per fold.
 
     Parameters
     ----------
     cosines : sequence of numpy.ndarray, float64, shape (n, n)
-        For each block, the cosines of all rows less 1.
+        For each block, the cosines between all rows, minus 1.
     y : numpy.ndarray, float64, shape (n, t)
         Unit-norm targets.
     fold : numpy.ndarray, int64, shape (n,)
@@ -190,7 +193,7 @@ def search(
     alpha: float | None,
     seen: Callable[[F64, float, float], None],
 ) -> tuple[F64, float]:
-    """Choose a gain for each block, and the penalty, by the cosine on the folds: L-BFGS on their logarithms.
+    """Choose the gains and the penalty by cross-validated cosine, with L-BFGS-B on their logarithms.
 
     Parameters
     ----------
@@ -202,7 +205,7 @@ def search(
         At least two folds.
     blocks : sequence of int
     gains, alpha : optional
-        Given, not to be chosen.
+        Fixed values; None to choose them.
     seen : callable
         Told the gains, the penalty and the score of each evaluation.
 

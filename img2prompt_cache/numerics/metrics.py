@@ -1,4 +1,4 @@
-"""Metrics between predicted and true embeddings: cosine, squared error, retrieval."""
+"""Metrics of predicted embeddings: cosine similarity, squared error, retrieval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TIE = 1e-6
-"""Two scores closer than this are a tie: float32 products of equal vectors differ by less."""
+"""Scores closer than this are equal: rounding in float32 makes products of equal vectors differ by less."""
 
 
 def unit(x: NDArray[Any]) -> NDArray[np.float32]:
@@ -20,7 +20,7 @@ def unit(x: NDArray[Any]) -> NDArray[np.float32]:
     Parameters
     ----------
     x : numpy.ndarray, shape (n, d)
-        Rows of any finite length. A row of zeros has no direction and stays zero.
+        Rows of any finite length; a row of zeros stays zero.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def unit(x: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def cosine(pred: NDArray[Any], true: NDArray[Any]) -> NDArray[np.float64]:
-    """Cosine similarity of each row of `pred` with the same row of `true`; 0 where either is all zeros.
+    """Compute the cosine similarity of each row of `pred` with the same row of `true`.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def cosine(pred: NDArray[Any], true: NDArray[Any]) -> NDArray[np.float64]:
     Returns
     -------
     numpy.ndarray, float64, shape (n,)
-        In −1…1, up to rounding.
+        In −1…1, up to rounding; 0 where either row is zero.
     """
     length = _lengths(pred) * _lengths(true)
     length[length == 0] = 1.0
@@ -52,7 +52,7 @@ def cosine(pred: NDArray[Any], true: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def mean_cosine(pred: NDArray[Any], true: NDArray[Any]) -> float:
-    """Mean over rows of the cosine similarity: the competition's score.
+    """Compute the mean cosine similarity over rows: the score of the competition.
 
     Parameters
     ----------
@@ -62,11 +62,11 @@ def mean_cosine(pred: NDArray[Any], true: NDArray[Any]) -> float:
 
 
 def mse(pred: NDArray[Any], true: NDArray[Any]) -> float:
-    """Mean over all elements of the squared error.
+    """Compute the mean squared error over all elements.
 
-    For unit vectors of width d it is the cosine in other words: ``mse = 2 (1 − cosine) / d``. With d = 384 an
-    MSE of 0.003 is a cosine of 0.424, 0.004 is 0.232 and 0.006 is −0.152. A prediction that is not normalised
-    has no such reading: the zero vector scores 1 / 384 ≈ 0.0026 and says nothing.
+    For unit vectors of width d it is equivalent to the cosine: ``mse = 2 (1 − cosine) / d``. With d = 384 an
+    MSE of 0.003 is a cosine of 0.424, 0.004 is 0.232 and 0.006 is −0.152. For predictions that are not
+    normalised this does not hold: the zero vector has the low error 1 / 384 ≈ 0.0026, but predicts nothing.
 
     Parameters
     ----------
@@ -82,26 +82,26 @@ def retrieval(
     truth_index: NDArray[np.int64],
     ks: Iterable[int] = (1, 5),
 ) -> dict[int, float]:
-    """Share of predictions whose true prompt is among the k nearest of a bank, by cosine.
+    """Compute the share of predictions whose true prompt is among the k nearest prompts of a bank, by cosine.
 
-    A prompt that is exactly as near as the true one counts as nearer, and so does one whose score is not a
-    number: a constant prediction gains nothing from ties.
+    A prompt that is exactly as near as the true one, or whose score is not a number, counts as nearer, so
+    that a constant prediction does not profit from ties.
 
     Parameters
     ----------
     pred : numpy.ndarray, shape (n, d), n ≥ 1
         Predicted embeddings.
     bank : numpy.ndarray, shape (m, d)
-        Embeddings of distinct prompts (the same prompt twice would be a tie with itself).
+        Embeddings of distinct prompts; a duplicate would be a tie with itself.
     truth_index : numpy.ndarray, int64, shape (n,)
-        Row of `bank` that each prediction should find.
+        Row of the true prompt in `bank`, for each prediction.
     ks : iterable of int
-        Ranks to report.
+        Values of k.
 
     Returns
     -------
     dict of int to float
-        For each k the share of predictions, 0…1.
+        For each k, a share of the predictions, 0…1.
     """
     pred, bank = unit(pred), unit(bank)
     rank = np.empty(len(pred), np.int64)

@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine, and averages weighted by distance."""
+"""Nearest neighbours by cosine similarity, and sums weighted by distance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     F32 = NDArray[np.float32]
 
 FLOOR = 1e-6
-"""Cosine distances below this are rounding: the same vector twice."""
+"""Cosine distances below this are rounding errors between equal vectors."""
 
 
 def flat_index(vectors: F32) -> Any:
@@ -41,13 +41,14 @@ def nearest(
     Parameters
     ----------
     index : faiss.Index
-        Over n unit vectors, by inner product. One of cells may miss some, but gives k in any case.
+        Over n unit vectors, by inner product. An inverted file (IVF) may miss some of the nearest, but always
+        returns k vectors.
     queries : numpy.ndarray, float32, shape (m, d)
         Unit vectors.
     k : int
-        Cut to the number of vectors where it is larger.
+        Number of neighbours, at most the number of vectors.
     among : numpy.ndarray, bool, shape (n,), optional
-        Vectors to choose from; all if absent.
+        The vectors to search; all, if absent.
 
     Returns
     -------
@@ -66,27 +67,27 @@ def nearest(
     if not isinstance(index, faiss.IndexIVF):
         similarity, rows = index.search(queries, k, params=faiss.SearchParameters(**options))
         return 1.0 - similarity, rows
-    cells: Any = faiss.SearchParametersIVF  # its keywords are not typed
+    cells: Any = faiss.SearchParametersIVF  # its keyword arguments have no types
     similarity, rows = index.search(queries, k, params=cells(nprobe=index.nprobe, **options))
     short = np.flatnonzero((rows < 0).any(axis=1))
-    if len(short):  # the cells looked into hold fewer than k
+    if len(short):  # the cells searched contain fewer than k vectors
         every = cells(nprobe=index.nlist, **options)
         similarity[short], rows[short] = index.search(queries[short], k, params=every)
     return 1.0 - similarity, rows
 
 
 def inverse_power(distances: F32, power: float) -> NDArray[np.float64]:
-    """Weights proportional to 1/distance**power; the nearest neighbour's is 1.
+    """Compute weights proportional to 1/distance**power; that of the nearest neighbour is 1.
 
-    Taking the weights relative to the nearest keeps them finite. Identical vectors, nearer than
-    `FLOOR`, share nearly all the weight.
+    Distances below `FLOOR` count as `FLOOR`, so identical vectors have finite weights and share nearly all of
+    the total.
 
     Parameters
     ----------
     distances : numpy.ndarray, shape (m, k)
         Ascending along each row.
     power : float
-        0 weighs all neighbours alike.
+        With 0, all neighbours have the same weight.
 
     Returns
     -------
@@ -98,7 +99,7 @@ def inverse_power(distances: F32, power: float) -> NDArray[np.float64]:
 
 
 def weighted_sum(weights: NDArray[np.float64], rows: NDArray[np.int64], values: F32) -> F32:
-    """Sum the values of each query's neighbours, times their weights.
+    """Compute the weighted sum of the values of each query's neighbours.
 
     Parameters
     ----------

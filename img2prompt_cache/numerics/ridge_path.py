@@ -1,7 +1,8 @@
-"""Choosing the ridge penalty: every penalty's solution on every fold from one eigendecomposition a fold.
+"""The ridge penalty: one eigendecomposition for each fold gives the solutions for every penalty.
 
-Squared error comes from the sums alone, for all penalties at once. The cosine needs the rows, so it is
-computed for few penalties, coarse to fine from the best squared error, and on at most `MAX_SCORED` rows.
+The squared error of all penalties follows from the sums of `gram` alone. The cosine needs the rows, so it is
+computed only for a few penalties, from the one with the best squared error on, and on at most `MAX_SCORED`
+rows.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ if TYPE_CHECKING:
     Projected = list[list[tuple[F32, F32, F64]]]
 
 STRIP = 256
-"""Columns of a symmetric product worked out at a time."""
+"""Columns of a symmetric matrix product computed at a time."""
 STEPS = 4
-"""Penalties per decade."""
+"""Number of penalties per decade."""
 DECADES = (-8, 5)
-"""Range of penalties per row, as powers of ten; below, rounding no longer tells dependent features apart."""
+"""Range of penalties per row, as powers of ten; smaller ones drown in rounding."""
 MAX_SCORED = 4096
-"""Rows that the cosine is scored on; beyond these a sample is drawn, so that choosing stays quick."""
+"""Rows on which the cosine is computed; of more rows a sample is drawn, which bounds the time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spectrum:
-    """The ridge solutions of one training side for every α: ``basis @ (cross / (values + α))``.
+    """The ridge solutions of one training set for every penalty α: ``basis @ (cross / (values + α))``.
 
     Attributes
     ----------
@@ -40,11 +41,11 @@ class Spectrum:
     values : numpy.ndarray, float64, shape (p,)
         Eigenvalues of the centred, scaled Gram matrix.
     basis : numpy.ndarray, float32, shape (p, p)
-        Its eigenvectors in columns, their rows times the scale.
+        Its eigenvectors in columns; row i is multiplied by the scale of feature i.
     cross : numpy.ndarray, float64, shape (p, t)
-        The centred, scaled cross matrix in that basis.
+        The centred, scaled cross-product matrix of features and targets, in that basis.
     mse : numpy.ndarray, float64, shape (a,)
-        For each penalty it was made for, the mean squared error on the rows left out.
+        Mean squared error on the held-out rows, for each penalty.
     """
 
     mean: F32
@@ -56,9 +57,10 @@ class Spectrum:
 
 
 def penalties(n: float) -> F64:
-    """Log-spaced penalties for n rows, ascending.
+    """Make a grid of log-spaced penalties for n rows, ascending.
 
-    The range is relative to n, the sum of the eigenvalues of one block's Gram matrix under `block_scale`.
+    Its range is proportional to n, because n is the sum of the eigenvalues of one block's Gram matrix after
+    scaling by `gram.block_scale`.
     """
     low, high = DECADES
     alphas: F64 = n * 10.0 ** (np.arange(low * STEPS, high * STEPS + 1) / STEPS)
@@ -66,16 +68,17 @@ def penalties(n: float) -> F64:
 
 
 def decompose(total: Sums, held: Sums, scale: F64, alphas: F64) -> Spectrum:
-    """Prepare the solutions for every penalty from one eigendecomposition, and their squared errors.
+    """Prepare the solutions for every penalty by one eigendecomposition, and compute their squared errors.
 
-    With d = 1/(λ + α), the coefficients in the eigenbasis are d∘C, so the error on the rows held out, whose
-    moments about the training means are G, H and s in that basis, is s − 2 Σᵢ dᵢ (CH')ᵢᵢ + d'(G∘CC')d.
-    Of the symmetric G∘CC' the strips above its diagonal are worked out, and count twice.
+    Let λ be the eigenvalues of the training Gram matrix, C the cross-product matrix in its eigenbasis, and
+    d = 1/(λ + α). The coefficients in the eigenbasis are d∘C. With the second moments G, H and s of the
+    held-out rows about the training means, in that basis, the error is s − 2 Σᵢ dᵢ (CH')ᵢᵢ + d'(G∘CC')d.
+    G∘CC' is symmetric: only the strips on and above its diagonal are computed, and the latter count twice.
 
     Parameters
     ----------
     total, held : Sums
-        Over all rows, and over those left out.
+        Sums over all rows, and over the held-out rows.
     scale : numpy.ndarray, float64, shape (p,)
     alphas : numpy.ndarray, float64, shape (a,)
     """
@@ -105,23 +108,23 @@ def decompose(total: Sums, held: Sums, scale: F64, alphas: F64) -> Spectrum:
 
 
 def project(chunks: Iterable[Rows], spectra: Sequence[Spectrum], rows: int, seed: int) -> Projected:
-    """Project rows left out, or a sample of them, on the basis of their fold.
+    """Project held-out rows, or a sample of them, onto the eigenbasis of their fold.
 
     Parameters
     ----------
     chunks : iterable of Rows
-        All rows once more.
+        All rows, a second time.
     spectra : sequence of Spectrum
-        For each fold, of the rows outside it.
+        For each fold, the one of its training rows.
     rows : int
-        How many rows there are.
+        Number of rows.
     seed : int
-        Of the sample, drawn where there are more than `MAX_SCORED`.
+        Seed of the sample, which is drawn if there are more than `MAX_SCORED` rows.
 
     Returns
     -------
     list of list of (projected, y, weight)
-        For each fold; shapes (m, p), (m, t) and (m,).
+        For each fold, in chunks of shapes (m, p), (m, t) and (m,).
     """
     rng, share = np.random.default_rng(seed), MAX_SCORED / rows
     found: Projected = [[] for _ in spectra]
@@ -135,11 +138,11 @@ def project(chunks: Iterable[Rows], spectra: Sequence[Spectrum], rows: int, seed
 
 
 def held_cosine(projected: Projected, spectra: Sequence[Spectrum], alpha: float) -> float:
-    """Mean over folds (as `GridSearchCV` takes it) of the weighted mean cosine on the rows left out."""
+    """Compute the mean over folds, as `GridSearchCV` does, of the weighted mean cosine on held-out rows."""
     means = []
     for spectrum, parts in zip(spectra, projected, strict=True):
         if not parts:
-            continue  # a fold so small that the sample missed it
+            continue  # the sample contains no row of this small fold
         coef = (spectrum.cross / (spectrum.values + alpha)[:, None]).astype(np.float32)
         found = [(cosine(z @ coef + spectrum.intercept, y), weight) for z, y, weight in parts]
         values, weights = (np.concatenate(column) for column in zip(*found, strict=True))
@@ -148,31 +151,32 @@ def held_cosine(projected: Projected, spectra: Sequence[Spectrum], alpha: float)
 
 
 def lowest(mse: F64) -> int:
-    """Index of the least squared error, of ascending penalties; of equals, of the strongest."""
+    """Find the index of the smallest squared error; penalties ascend, and of equal errors the last counts."""
     return len(mse) - 1 - int(np.argmin(mse[::-1]))
 
 
 def climb(start: int, count: int, score: Callable[[int], float]) -> tuple[int, dict[int, float]]:
-    """Find the penalty with the best score, coarse to fine.
+    """Find the penalty with the best score by hill climbing, first in coarse steps, then in fine ones.
 
-    Steps of half a decade are taken while they help, then of a quarter: a curve with one top near the start
-    is climbed with five scores. Of equals, the strongest penalty is taken.
+    It moves by half a decade while that raises the score, then by a quarter of a decade. If the score has a
+    single maximum near the start, five scores are enough. Of penalties with equal scores the largest is
+    chosen.
 
     Parameters
     ----------
     start : int
         Index to start from.
     count : int
-        How many penalties there are, ascending.
+        Number of penalties, which ascend.
     score : callable
-        Gives the score of the penalty at an index.
+        Computes the score of the penalty at an index.
 
     Returns
     -------
     best : int
         Index of the best penalty.
     scores : dict of int to float
-        The scores that were asked for.
+        The scores that were computed.
     """
     known: dict[int, float] = {}
     best = start

@@ -1,8 +1,8 @@
-"""The span of the rows: fewer coordinates for features that are wider than there are rows.
+"""Row space: an equivalent, smaller ridge problem where there are more features than rows.
 
-A ridge solution lies in the span of its centred rows, and turning a block of columns by an orthonormal matrix
-changes neither the penalty on it nor the predictions. So a block of p columns and n < p rows can be fitted in
-n coordinates: the same solution, and the same on every fold, with work for n³ in place of p³.
+The coefficients of ridge regression lie in the span of the centred rows, and rotating a block of columns by
+an orthonormal matrix changes neither its penalty nor the predictions. So a block of p columns and n < p rows
+can be fitted in n coordinates: the solution is the same, also on every fold, in O(n³) instead of O(p³).
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 
 def reduce_blocks(X: F32, blocks: Sequence[int]) -> tuple[F32, tuple[int, ...], list[F32 | None], F32]:
-    """Express every block that is wider than there are rows in coordinates of their span.
+    """Express every block with more columns than rows in an orthonormal basis of its row space.
 
     Parameters
     ----------
     X : numpy.ndarray, float32, shape (n, p)
     blocks : sequence of int
-        Widths that sum to p.
+        Widths of the blocks, summing to p.
 
     Returns
     -------
     Z : numpy.ndarray, float32, shape (n, q)
-        The new coordinates, q ≤ p; blocks that are no wider than n stay as they are, less their mean.
+        The new coordinates, q ≤ p. Blocks with at most n columns are only centred.
     widths : tuple of int
-        Of the blocks of `Z`, summing to q.
+        Widths of the blocks of `Z`, summing to q.
     bases : list of (numpy.ndarray, float32, shape (width, new width)) or None
-        Orthonormal columns that lead back, for each block; None for one that stayed.
+        For each block its orthonormal basis, in columns; None for a block that is only centred.
     mean : numpy.ndarray, float32, shape (p,)
-        To be taken off the columns of `X` before `bases` apply; already taken off `Z`. Where no block is
-        wider than there are rows it is zero, and `Z` is `X`.
+        Column means of `X`, which are subtracted before `bases` apply. If no block has more columns than
+        rows, they are zero and `Z` is `X`.
     """
     if len(X) >= max(blocks):
         return X, tuple(blocks), [None] * len(blocks), np.zeros(X.shape[1], np.float32)
@@ -62,7 +62,7 @@ def reduce_blocks(X: F32, blocks: Sequence[int]) -> tuple[F32, tuple[int, ...], 
 
 
 def lead_back(rows: F32, widths: Sequence[int], bases: Sequence[F32 | None]) -> F32:
-    """Lead coefficients, one row a coordinate, back to the columns they stand for: (q, t) to (p, t)."""
+    """Convert coefficients of `Z` (q, t), one row for each coordinate, to coefficients of `X` (p, t)."""
     pieces = np.split(rows, np.cumsum(widths)[:-1])
     return np.concatenate(
         [piece if basis is None else basis @ piece for piece, basis in zip(pieces, bases, strict=True)]

@@ -1,4 +1,4 @@
-"""Connected components: of near vectors, of any edges."""
+"""Connected components of similarity graphs: of vectors with a high cosine, or of given edges."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 BLOCK = 2048
-"""Vectors compared with each other at a time."""
+"""Vectors compared at a time, in blocks of this many by this many."""
 AXES = 64
-"""Directions that vectors are compared along before they are compared as a whole."""
+"""Number of directions along which vectors are first compared."""
 SAMPLE = 4096
-"""Vectors that the directions are found from, evenly spaced."""
+"""Evenly spaced vectors from which the directions are computed."""
 SLACK = 1e-5
-"""More than the rounding of a product of two unit vectors in float32."""
+"""More than the rounding error of an inner product of two unit vectors in float32."""
 FUZZ = 4e-6
-"""More than the rounding of a squared length; the root of one that is next to nothing is off by far more."""
+"""More than the rounding error of a squared length; added before the root, which magnifies small errors."""
 FEW = 1 / 64
-"""Up to this share of a block's pairs are looked at one by one; more are multiplied out together."""
+"""Up to this share of a block's pairs are compared one by one; if there are more, the whole block is."""
 PAIRS = 8192
-"""Pairs looked at one by one at a time."""
+"""Pairs compared one by one at a time."""
 MAX_EDGES = 2**22
-"""Edges kept before they are merged into the labels."""
+"""Number of edges after which they are merged into the labels."""
 
 
 class Vectors(Protocol):
-    """Unit vectors that are read some at a time: an array, or what is like one."""
+    """Unit vectors that are read a few at a time: an array, or an object that can be indexed like one."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Count the vectors."""
 
     def __getitem__(self, rows: slice | Rows, /) -> F32:
-        """Give some of them, shape (n, d)."""
+        """Read some of them, shape (n, d)."""
 
 
 def near(vectors: Vectors, threshold: float) -> Rows:
-    """Label unit vectors by the connected components of the graph that joins those with cosine ≥ threshold.
+    """Label unit vectors by the connected components of the graph with an edge where cosine ≥ threshold.
 
-    Every pair is looked at, but most along a few directions alone. With a_U the coordinates of a in an
-    orthonormal basis of these and a_⊥ what is left of it, the cosine of a and b is at most
-    a_U·b_U + |a_⊥||b_⊥| (Cauchy–Schwarz): where that is below the threshold, so is the cosine. Pairs whose
-    component is known already are passed over. The others are found in blocks and merged into the labels
-    before they are many, so memory stays a few blocks.
+    All pairs are compared, but most of them only along a few directions. Let a_U be the coordinates of a
+    along these orthonormal directions, and a_⊥ the rest of a. By the Cauchy–Schwarz inequality the cosine of
+    a and b is at most a_U·b_U + |a_⊥||b_⊥|, so a pair for which this bound is below the threshold has no
+    edge. Pairs that are known to be in the same component are skipped. The edges are merged into the labels
+    from time to time, so the memory is that of a few blocks.
 
     Parameters
     ----------
     vectors : numpy.ndarray, float32, shape (m, d)
-        Or anything that gives slices and rows of such an array.
+        Or an object whose rows and slices are such arrays.
     threshold : float
 
     Returns
@@ -67,7 +67,7 @@ def near(vectors: Vectors, threshold: float) -> Rows:
     Raises
     ------
     Img2PromptError
-        If there is no room on the disk for the coordinates.
+        If the disk has too little room for the coordinates.
     """
     label = np.arange(len(vectors))
     sketch = _sketch(vectors)
@@ -88,17 +88,18 @@ def near(vectors: Vectors, threshold: float) -> Rows:
 
 
 def components(nodes: int, left: Rows, right: Rows) -> Rows:
-    """Label `nodes` nodes by the connected components of the edges left[i] – right[i]."""
+    """Label nodes 0…`nodes`−1 by the connected components of the edges left[i] – right[i]."""
     graph = coo_array((np.ones(len(left), bool), (left, right)), shape=(nodes, nodes))
     labels: Rows = connected_components(graph, directed=False)[1].astype(np.int64)
     return labels
 
 
 def _sketch(vectors: Vectors) -> F32:
-    """Give vectors whose products are not below the cosines: a_U and |a_⊥|; or the vectors, if these are few.
+    """Compute short vectors (a_U, |a_⊥|) whose inner products bound the cosines from above.
 
-    The directions are those the vectors vary most in, roughly: the range of three powers of their second
-    moments (Halko et al., 2011, SIAM Review). Any others would do, only not leave out as many pairs.
+    If there are few vectors, they are returned themselves. The directions approximate those of the largest
+    variance, by three power iterations (Halko et al., 2011, SIAM Review). Other directions would be correct,
+    too, but would rule out fewer pairs.
     """
     some = vectors[:: -(-len(vectors) // SAMPLE) or 1]
     if len(some) == len(vectors):
@@ -120,7 +121,7 @@ def _coordinates(vectors: Vectors, basis: F32) -> Iterator[F32]:
 def _confirmed(
     vectors: Vectors, start: int, other: int, left: Rows, right: Rows, threshold: float
 ) -> tuple[Rows, Rows]:
-    """Take those pairs of two blocks whose cosine reaches the threshold; numbers are within the blocks."""
+    """Select the pairs of two blocks whose cosine reaches the threshold; numbers count within the blocks."""
     if len(left) > FEW * BLOCK**2:
         scores = vectors[start : start + BLOCK] @ vectors[other : other + BLOCK].T
         keep = scores[left, right] >= threshold

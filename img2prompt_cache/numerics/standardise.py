@@ -1,4 +1,4 @@
-"""Scaling of features by the training rows."""
+"""Standardisation of features: mean and standard deviation of each column."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def standardiser(X: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of each column, float32 (p,); 1 for a column that does not vary."""
+    """Compute the mean and standard deviation of each column, float32 (p,); 1 for a constant column."""
     mean = X.mean(axis=0, dtype=np.float64)
     deviation = X.std(axis=0, dtype=np.float64)
     varies = deviation > np.maximum(1e-6 * np.abs(mean), 1e-12)
