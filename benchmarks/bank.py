@@ -31,7 +31,7 @@ from img2prompt_cache.prediction.bank import Bank
 from img2prompt_cache.runs.held_out import load_validation
 
 QUERIES = 300
-AT = 10
+NEIGHBOURS = 10
 
 
 @dataclass
@@ -118,10 +118,10 @@ def main() -> None:
         print("| queries | recall@10 | nearest cosine | 1 query, median ms | 99th of 100 | exact, ms |")
         print("|---|---|---|---|---|---|")
         for name, vectors in queries.items():
-            true, cosines = exact.search(vectors, AT)
-            found = bank.search(vectors, AT)
-            times = [1000 * seconds(lambda q=q: bank.search(q[None], AT))[0] for q in vectors]
-            slow = [1000 * seconds(lambda q=q: exact.search(q[None], AT))[0] for q in vectors[:20]]
+            true, cosines = exact.search(vectors, NEIGHBOURS)
+            found = bank.search(vectors, NEIGHBOURS)
+            times = [1000 * seconds(lambda q=q: bank.search(q[None], NEIGHBOURS))[0] for q in vectors]
+            slow = [1000 * seconds(lambda q=q: exact.search(q[None], NEIGHBOURS))[0] for q in vectors[:20]]
             row = {
                 "recall@10": recall_of(1 - found[1], found[0], 1 - cosines, true),
                 "nearest": float(np.median(cosines[:, 0])),

@@ -26,8 +26,8 @@ from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.dedup import find_duplicates, twins
 from img2prompt_cache.numerics.metrics import unit
-from img2prompt_cache.numerics.similarity_graph import components, near
-from img2prompt_cache.numerics.standardise import standardiser
+from img2prompt_cache.numerics.similarity_graph import edge_components, similarity_components
+from img2prompt_cache.numerics.standardise import mean_and_scale
 
 TIMES = 3
 
@@ -38,7 +38,7 @@ def ranged(vectors: np.ndarray, threshold: float) -> np.ndarray:
     index.add(vectors)
     limits, _, found = index.range_search(vectors, threshold)
     rows = np.repeat(np.arange(len(vectors)), np.diff(limits).astype(np.int64))
-    return components(len(vectors), rows, found)
+    return edge_components(len(vectors), rows, found)
 
 
 def agree(one: np.ndarray, other: np.ndarray) -> bool:
@@ -72,9 +72,12 @@ def main() -> None:
         feature, target = choose_features(cache, ())[0], choose_target(cache, None)
         seconds, found = best(lambda: find_duplicates(cache, options.threshold, feature, target))  # noqa: B023
         data = load_dataset(cache, (feature,), target)
-        mean, scale = standardiser(data.X)
+        mean, scale = mean_and_scale(data.X)
         sides = [unit(data.y), unit((data.X - mean) / scale)]
-        same = [agree(near(each, options.threshold), ranged(each, options.threshold)) for each in sides]
+        same = [
+            agree(similarity_components(each, options.threshold), ranged(each, options.threshold))
+            for each in sides
+        ]
         figures = {
             "set": folder.name,
             "rows": len(found.ids),
@@ -88,7 +91,7 @@ def main() -> None:
         targets.append(sides[0])
         print("| " + " | ".join(str(value) for value in figures.values()) + " |", flush=True)
     vectors = grow(np.concatenate(targets), options.rows, seed=0)[0]
-    ours, label = best(lambda: near(vectors, options.threshold))
+    ours, label = best(lambda: similarity_components(vectors, options.threshold))
     theirs, other = best(lambda: ranged(vectors, options.threshold))
     grown = {
         "rows": len(vectors),

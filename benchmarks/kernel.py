@@ -21,7 +21,7 @@ from system import save
 from img2prompt_cache.heads import kernel as module
 from img2prompt_cache.heads.kernel import Kernel
 from img2prompt_cache.heads.ridge import Ridge
-from img2prompt_cache.numerics.kernel_ridge import kernel, whitener
+from img2prompt_cache.numerics.kernel_ridge import kernel, nystroem_map
 from img2prompt_cache.numerics.metrics import unit
 
 BLOCKS, T, HELD = (1280, 384), 384, 2000
@@ -54,9 +54,9 @@ def cached(folder: Path) -> tuple[Any, ...]:
 
 def missed(head: Kernel, X: Any) -> float:
     """Share of the rows' kernel values with themselves, 1 each, that the landmarks do not explain."""
-    root, total = whitener(head.rows_, head.gains_), 0.0
+    root, total = nystroem_map(head.rows_, head.gains_), 0.0
     for start in range(0, len(X), HELD):
-        features = kernel(head._weighed(X[start : start + HELD]), head.rows_, head.gains_) @ root
+        features = kernel(head._scaled(X[start : start + HELD]), head.rows_, head.gains_) @ root
         total += float(np.vdot(features, features))
     return 1 - total / len(X)
 

@@ -26,7 +26,7 @@ from img2prompt_cache.numerics.ivf import fit_cells, hold_back, recall_of
 from img2prompt_cache.numerics.neighbours import flat_index, nearest
 
 QUERIES = 500
-AT = 10
+NEIGHBOURS = 10
 LINKS, DEPTH = 32, 80
 """Of HNSW: links of a vector, and how widely its place is looked for."""
 
@@ -51,7 +51,7 @@ def milliseconds(index: Any, queries: Any, batch: int, calls: int) -> float:
     for call in range(calls + 1):
         at = (call * batch) % (len(queries) - batch + 1)
         started = time.perf_counter()
-        nearest(index, queries[at : at + batch], AT)
+        nearest(index, queries[at : at + batch], NEIGHBOURS)
         times.append(1000 * (time.perf_counter() - started))
     return float(np.median(times[1:]))
 
@@ -67,7 +67,7 @@ def measure(vectors: Any, parents: Any, queries: Any, *, graph: bool) -> list[di
             "setting": setting,
             "build_s": build,
             "gigabytes": size / 1e9,
-            "recall@10": 1.0 if true is None else recall_of(*nearest(index, queries, AT), *true),
+            "recall@10": 1.0 if true is None else recall_of(*nearest(index, queries, NEIGHBOURS), *true),
             "ms_1": milliseconds(index, queries, 1, 50),
             "ms_32": milliseconds(index, queries, 32, 9),
             "ms_500": milliseconds(index, queries, QUERIES, 5),
@@ -82,7 +82,7 @@ def measure(vectors: Any, parents: Any, queries: Any, *, graph: bool) -> list[di
     started = time.perf_counter()
     flat = flat_index(vectors)
     note("exact", time.perf_counter() - started, 4 * n * width, None, flat, None)
-    true = nearest(flat, queries, AT)
+    true = nearest(flat, queries, NEIGHBOURS)
     half = vectors.astype(np.float16)
     drawn, held = hold_back(parents, 0)
     started = time.perf_counter()

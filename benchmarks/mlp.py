@@ -32,7 +32,7 @@ from img2prompt_cache.heads.mlp import Mlp
 from img2prompt_cache.heads.neural.network import outputs, start_at
 from img2prompt_cache.heads.neural.training import Pairs, Training
 from img2prompt_cache.numerics.metrics import mean_cosine, unit
-from img2prompt_cache.numerics.standardise import standardiser
+from img2prompt_cache.numerics.standardise import mean_and_scale
 
 Epochs = Iterator[list[np.ndarray]]
 """Predictions for the held-out rows after each epoch, one for each network."""
@@ -67,7 +67,7 @@ def groups(head: Mlp, named: Iterable[tuple[str, torch.Tensor]]) -> list[dict[st
 def loop(head: Mlp, pairs: Pairs, new: np.ndarray, epochs: int, seed: int) -> Epochs:
     """Train as most people write it."""
     torch.manual_seed(seed)
-    mean, scale = standardiser(pairs.X)
+    mean, scale = mean_and_scale(pairs.X)
     inputs, targets = torch.from_numpy((pairs.X - mean) / scale), torch.from_numpy(pairs.y)
     held = torch.from_numpy((new - mean) / scale)
     loader = DataLoader(TensorDataset(inputs, targets), batch_size=head.batch_size, shuffle=True)
@@ -100,7 +100,7 @@ def ours(head: Mlp, pairs: Pairs, new: np.ndarray, epochs: int, seed: int) -> Ep
 def together(head: Mlp, pairs: Pairs, new: np.ndarray, epochs: int, seeds: int) -> Epochs:
     """Train the networks of all seeds as one whose matrices have one more dimension."""
     torch.manual_seed(0)
-    mean, scale = standardiser(pairs.X)
+    mean, scale = mean_and_scale(pairs.X)
     inputs, targets = torch.from_numpy((pairs.X - mean) / scale), torch.from_numpy(pairs.y)
     held = torch.from_numpy((new - mean) / scale)
     networks = [layers(head, inputs, targets) for _ in range(seeds)]

@@ -18,8 +18,8 @@ from img2prompt_cache.data.groups import codes
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import write_atomically
 from img2prompt_cache.numerics.metrics import TIE, unit
-from img2prompt_cache.numerics.similarity_graph import near
-from img2prompt_cache.numerics.standardise import standardiser
+from img2prompt_cache.numerics.similarity_graph import similarity_components
+from img2prompt_cache.numerics.standardise import mean_and_scale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -185,7 +185,7 @@ def _groups(
     name = codes(names)
     _, first = np.unique(name, return_index=True)
     vectors = _Vectors(cache, column, np.array(rows, np.int64)[first], standardised=standardised)
-    return codes(near(vectors, threshold)[name].tolist())
+    return codes(similarity_components(vectors, threshold)[name].tolist())
 
 
 class _Vectors:
@@ -195,7 +195,7 @@ class _Vectors:
         self._values, self._rows, self._folder = cache.mapped(column), rows, column.folder
         self._mean, self._scale = np.zeros(1, np.float32), np.ones(1, np.float32)
         if standardised:
-            self._mean, self._scale = standardiser(self._finite(rows[:: -(-len(rows) // SAMPLE)]))
+            self._mean, self._scale = mean_and_scale(self._finite(rows[:: -(-len(rows) // SAMPLE)]))
 
     def __len__(self) -> int:
         return len(self._rows)

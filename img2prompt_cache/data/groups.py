@@ -9,7 +9,7 @@ import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.numerics.metrics import unit
-from img2prompt_cache.numerics.similarity_graph import components, near
+from img2prompt_cache.numerics.similarity_graph import edge_components, similarity_components
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,7 +60,7 @@ def prompt_groups(
         )
     prompt = codes(prompts)
     _, first = np.unique(prompt, return_index=True)
-    group = near(unit(targets[first]), threshold)[prompt]
+    group = similarity_components(unit(targets[first]), threshold)[prompt]
     if images is not None:
         group = merged(group, codes(images))
     return codes(group.tolist())
@@ -69,7 +69,7 @@ def prompt_groups(
 def merged(one: Rows, other: Rows) -> Rows:
     """Join rows that share a number in either; numbers are from 0."""
     other = one.max(initial=-1) + 1 + other
-    return components(other.max(initial=-1) + 1, one, other)[one]
+    return edge_components(other.max(initial=-1) + 1, one, other)[one]
 
 
 def codes(values: Sequence[Hashable]) -> Rows:

@@ -18,7 +18,7 @@ from img2prompt_cache.fitting.evaluate import Evaluation
 from img2prompt_cache.fitting.record import FittedHead, keep_run
 from img2prompt_cache.fitting.run_rows import load_rows
 from img2prompt_cache.heads.blend import Blend
-from img2prompt_cache.numerics.blending import ablation, best_weights, cross_weights, mix, overlaps
+from img2prompt_cache.numerics.blending import ablation, best_weights, cross_weights, inner_products, mix
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.held_out import Validation, load_validation
@@ -106,7 +106,7 @@ def _fit(
     ids = [data.ids[row] for row in rows]
     predictions = [aligned(member, ids, targets) for member in members]
     fold = split.fold[rows] if split.folds > 1 else _folds(groups, seed)
-    known = overlaps(predictions, targets)
+    known = inner_products(predictions, targets)
     weights, by_weights = best_weights(known), cross_weights(known, fold)
     history = ablation(known, fold, weights)
     place = block_ranges((use.spec, use.width) for use in features)

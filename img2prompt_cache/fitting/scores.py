@@ -8,7 +8,7 @@ import numpy as np
 
 from img2prompt_cache.numerics.bootstrap import interval
 from img2prompt_cache.numerics.metrics import TIE, cosine, mean_cosine, mse, retrieval, unit
-from img2prompt_cache.numerics.similarity_graph import near
+from img2prompt_cache.numerics.similarity_graph import similarity_components
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +37,9 @@ def score(
         `cosine`; `ci95`, its interval, or None where all rows are one group; `mse`; `n`; and `r@1`, `r@5`,
         `r@10`: how often the true prompt is the nearest, or among so many.
     """
-    _, first, truth = np.unique(near(unit(targets), 1 - TIE), return_index=True, return_inverse=True)
+    _, first, truth = np.unique(
+        similarity_components(unit(targets), 1 - TIE), return_index=True, return_inverse=True
+    )
     found = retrieval(predictions, targets[first], truth, RANKS)
     inside = interval(cosine(predictions, targets), groups)
     return {

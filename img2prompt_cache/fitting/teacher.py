@@ -21,7 +21,7 @@ from img2prompt_cache.fitting.run_rows import needs_views
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.distil import Distil
-from img2prompt_cache.numerics.blending import best_weights, mix, overlaps
+from img2prompt_cache.numerics.blending import best_weights, inner_products, mix
 from img2prompt_cache.runs.run import Run
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class TeacherData:
         groups, y = split.inner_groups(rows), self.data.y[rows]
         X, ranges = select_blocks(self.data.X, self.teacher)[rows], widths(self.teacher)
         predictions, _ = teacher.out_of_fold(X, y, groups=groups, widths=ranges)
-        weights = best_weights(overlaps(predictions, y))
+        weights = best_weights(inner_products(predictions, y))
         fitted: Blend = clone(teacher).set_params(weights=weights.tolist())
         fitted.fit(X, y, groups=groups, widths=ranges)
         more = None

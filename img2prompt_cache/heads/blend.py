@@ -15,7 +15,7 @@ from img2prompt_cache.data.trunk_rows import TrunkRows
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import checks, make_head
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.numerics.blending import ablation, best_weights, mix, overlaps
+from img2prompt_cache.numerics.blending import ablation, best_weights, inner_products, mix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,7 +85,7 @@ class Blend(Head):
         weights, tried = self._given(), []
         if weights is None:
             predictions, fold = self.out_of_fold(X, y, groups=groups, widths=widths)
-            known = overlaps(predictions, y)
+            known = inner_products(predictions, y)
             weights = best_weights(known)
             tried = ablation(known, fold, weights)
         heads = self._make()

@@ -14,7 +14,7 @@ from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.space import LogUniform, Space
 from img2prompt_cache.numerics import gram, kernel_ridge
 from img2prompt_cache.numerics.metrics import unit
-from img2prompt_cache.numerics.standardise import standardiser
+from img2prompt_cache.numerics.standardise import mean_and_scale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class Kernel(Head):
     ) -> None:
         gains = self._given(widths)
         self.widths_ = np.array(widths, np.int64)
-        self.mean_, self.scale_ = standardiser(X)
+        self.mean_, self.scale_ = mean_and_scale(X)
         self.tried_: list[dict[str, float]] = []
         if gains is None or self.alpha is None:
             fold = k_folds(groups, self.folds, self.seed)
@@ -91,14 +91,14 @@ class Kernel(Head):
                 widths,
                 gains=gains,
                 alpha=self.alpha,
-                seen=self._note,
+                on_evaluation=self._note,
             )
         else:
             self.alpha_ = self.alpha
         self.gains_ = gains
         if len(X) <= EXACT:
             mean = y.mean(axis=0, dtype=np.float64)
-            self.rows_, self.intercept_ = self._weighed(X), mean.astype(np.float32)
+            self.rows_, self.intercept_ = self._scaled(X), mean.astype(np.float32)
             dual = kernel_ridge.fit_exact(self.rows_, y - mean, gains, self.alpha_)
             self.dual_ = dual.astype(np.float32, order="C")
         else:
@@ -108,7 +108,7 @@ class Kernel(Head):
         pred = np.empty((len(X), self.dual_.shape[1]), np.float32)
         for start in range(0, len(X), kernel_ridge.ROWS):
             rows = slice(start, start + kernel_ridge.ROWS)
-            pred[rows] = kernel_ridge.kernel(self._weighed(X[rows]), self.rows_, self.gains_) @ self.dual_
+            pred[rows] = kernel_ridge.kernel(self._scaled(X[rows]), self.rows_, self.gains_) @ self.dual_
         return unit(pred + self.intercept_)
 
     @property
@@ -123,7 +123,7 @@ class Kernel(Head):
         return {"gain": gain, "alpha": self.alpha_}
 
     def state(self) -> State:
-        """Give the weighed `rows` (m, p) and their `dual` (m, t), with what it takes to weigh new ones."""
+        """Give the scaled `rows` (m, p) and their `dual` (m, t), with what it takes to scale new ones."""
         return {
             "rows": self.rows_,
             "dual": self.dual_,
@@ -175,25 +175,25 @@ class Kernel(Head):
         self.tried_.append({**named, "alpha": alpha, "cosine": cosine})
 
     def _units(self, X: Features) -> F32:
-        return kernel_ridge.block_units((X - self.mean_) / self.scale_, self.widths_)
+        return kernel_ridge.normalise_blocks((X - self.mean_) / self.scale_, self.widths_)
 
-    def _weighed(self, X: Features) -> F32:
-        return kernel_ridge.weigh(self._units(X), self.widths_, self.gains_)
+    def _scaled(self, X: Features) -> F32:
+        return kernel_ridge.scale_blocks(self._units(X), self.widths_, self.gains_)
 
     def _fit_landmarks(self, X: Features, y: Targets) -> None:
         # Leverages of more rows than these would change little: the sample is of the same distribution.
         pool = np.sort(np.random.default_rng(self.seed).permutation(len(X))[: 4 * max(EXACT, self.landmarks)])
-        candidates = self._weighed(X[pool])
+        candidates = self._scaled(X[pool])
         count = min(self.landmarks, len(pool))
-        picked = kernel_ridge.pick_landmarks(candidates, self.gains_, self.alpha_, count, self.seed)
+        picked = kernel_ridge.sample_landmarks(candidates, self.gains_, self.alpha_, count, self.seed)
         self.rows_ = candidates[picked]
         del candidates
-        root = kernel_ridge.whitener(self.rows_, self.gains_)
+        root = kernel_ridge.nystroem_map(self.rows_, self.gains_)
 
         def chunks() -> Iterator[gram.Rows]:
             for start in range(0, len(X), kernel_ridge.ROWS):
                 rows = slice(start, start + kernel_ridge.ROWS)
-                features = kernel_ridge.kernel(self._weighed(X[rows]), self.rows_, self.gains_) @ root
+                features = kernel_ridge.kernel(self._scaled(X[rows]), self.rows_, self.gains_) @ root
                 yield gram.Rows(features, y[rows], np.zeros(len(features), np.int64))
 
         (sums,) = gram.accumulate(chunks(), 1)

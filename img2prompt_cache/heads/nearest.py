@@ -13,7 +13,7 @@ from img2prompt_cache.heads.base import Head
 from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_back
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.neighbours import flat_index, inverse_power, nearest, weighted_sum
-from img2prompt_cache.numerics.standardise import standardiser
+from img2prompt_cache.numerics.standardise import mean_and_scale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +52,7 @@ class Nearest(Head):
         validation: tuple[Features, Targets] | None = None,
     ) -> None:
         self.widths_ = np.array(widths, np.int64)
-        self.mean_, self.scale_ = standardiser(X)
+        self.mean_, self.scale_ = mean_and_scale(X)
         self.vectors_ = np.empty(X.shape, np.float16)
         for start in range(0, len(X), ROWS):
             self.vectors_[start : start + ROWS] = self._vectors(X[start : start + ROWS])
@@ -76,7 +76,7 @@ class Nearest(Head):
         }
 
     def state(self) -> State:
-        """Give the training rows, `vectors` (n, p) float16 and `targets` (n, t), and their standardiser.
+        """Give the training rows, `vectors` (n, p) float16 and `targets` (n, t), and their mean and scale.
 
         Where the search is approximate also its cells: `centroids` (c, p), `cell` (n,), `probes` (1,) and
         `recall` (1,); the index is built of them anew, because one that FAISS wrote cannot be checked.

@@ -16,7 +16,7 @@ from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.space import LogUniform, Space
 from img2prompt_cache.numerics import banded_ridge, gram, ridge_path
 from img2prompt_cache.numerics.metrics import unit
-from img2prompt_cache.numerics.row_space import lead_back, reduce_blocks
+from img2prompt_cache.numerics.row_space import expand_coefficients, reduce_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -113,8 +113,8 @@ class Ridge(Head):
 
         rows = gram.Rows(Z, y, fold, weight)
         self.fit_stream(lambda: [rows], len(Z), reduced)
-        self.coef_: F32 = lead_back(self.coef_, reduced, bases)
-        self.mean_: F32 = mean + lead_back(self.mean_[:, None], reduced, bases)[:, 0]
+        self.coef_: F32 = expand_coefficients(self.coef_, reduced, bases)
+        self.mean_: F32 = mean + expand_coefficients(self.mean_[:, None], reduced, bases)[:, 0]
 
     def fit_stream(self, chunks: Chunks, n: int, widths: tuple[int, ...]) -> Self:
         """Fit on rows that need not fit in memory.
@@ -193,20 +193,20 @@ class Ridge(Head):
     def _chosen(
         self, chunks: Chunks, n: int, by_fold: list[Sums], total: Sums, scale: F64, widths: tuple[int, ...]
     ) -> F64:
-        ratios = banded_ridge.ratios(by_fold, scale, widths)
+        ratios = banded_ridge.penalty_ratios(by_fold, scale, widths)
         alphas = ridge_path.penalties(total.n)
         banded = scale / np.sqrt(np.repeat(ratios, widths))
         spectra = [ridge_path.decompose(total, held, banded, alphas) for held in by_fold]
         mse: F64 = np.mean([each.mse for each in spectra], axis=0)
         if self.choose == "mse":
             self.tried_ = [{"alpha": float(a), "mse": float(e)} for a, e in zip(alphas, mse, strict=True)]
-            best = ridge_path.lowest(mse)
+            best = ridge_path.argmin_error(mse)
             return ratios * float(alphas[best])
         held = ridge_path.project(chunks(), spectra, n, self.seed)
-        best, cosines = ridge_path.climb(
-            ridge_path.lowest(mse),
+        best, cosines = ridge_path.hill_climb(
+            ridge_path.argmin_error(mse),
             len(mse),
-            lambda index: ridge_path.held_cosine(held, spectra, alphas[index]),
+            lambda index: ridge_path.held_out_cosine(held, spectra, alphas[index]),
         )
         self.tried_ = [
             {"alpha": float(alpha), "mse": float(error)}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import linalg, optimize
 
-from img2prompt_cache.numerics.gram import factor
+from img2prompt_cache.numerics.gram import cholesky
 from img2prompt_cache.numerics.ridge_path import DECADES
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ START = -2.5
 """Penalty per row from which the search starts, as a power of ten."""
 
 
-def fold_error(by_fold: Sequence[Sums], scale: F64, alpha: F64) -> tuple[float, F64]:
+def cross_validation_error(by_fold: Sequence[Sums], scale: F64, alpha: F64) -> tuple[float, F64]:
     """Compute the cross-validated mean squared error and its gradient with respect to the penalties.
 
     Let W be the solution on the training folds, A their Gram matrix with the penalties on its diagonal, and
@@ -49,10 +49,10 @@ def fold_error(by_fold: Sequence[Sums], scale: F64, alpha: F64) -> tuple[float, 
     error, gradient = 0.0, np.zeros(len(scale))
     for held in by_fold:
         train = total - held
-        gram, cross, _ = train.about(train, scale)
-        penalised = factor(gram, alpha)
+        gram, cross, _ = train.moments_about(train, scale)
+        penalised = cholesky(gram, alpha)
         coef = linalg.cho_solve(penalised, cross, check_finite=False)
-        gram, cross, square = held.about(train, scale)
+        gram, cross, square = held.moments_about(train, scale)
         product = gram @ coef
         share = 1.0 / (held.n * coef.shape[1] * len(by_fold))
         error += share * (square - 2 * np.vdot(coef, cross) + np.vdot(coef, product))
@@ -61,7 +61,7 @@ def fold_error(by_fold: Sequence[Sums], scale: F64, alpha: F64) -> tuple[float, 
     return float(error), gradient
 
 
-def ratios(by_fold: Sequence[Sums], scale: F64, blocks: Sequence[int]) -> F64:
+def penalty_ratios(by_fold: Sequence[Sums], scale: F64, blocks: Sequence[int]) -> F64:
     """Find the ratios between the blocks' penalties that minimise the cross-validated squared error.
 
     Parameters
@@ -80,11 +80,11 @@ def ratios(by_fold: Sequence[Sums], scale: F64, blocks: Sequence[int]) -> F64:
         return np.ones(1)
     of_column = np.repeat(np.arange(len(blocks)), blocks)
     n = sum(sums.n for sums in by_fold)
-    start = fold_error(by_fold, scale, np.full(len(scale), n * 10**START))[0] or 1.0
+    start = cross_validation_error(by_fold, scale, np.full(len(scale), n * 10**START))[0] or 1.0
 
     def error(log: F64) -> tuple[float, F64]:
         alpha = np.exp(log)
-        value, gradient = fold_error(by_fold, scale, alpha[of_column])
+        value, gradient = cross_validation_error(by_fold, scale, alpha[of_column])
         return value / start, np.bincount(of_column, gradient) * alpha / start
 
     low, high = (np.log(n * 10.0**decade) for decade in DECADES)

@@ -23,12 +23,12 @@ ROWS = 8192
 TIE = 1e-12
 """Mean cosines closer than this count as equal: they differ by rounding only."""
 
-NOTHING = 1e-6
+NEGLIGIBLE = 1e-6
 """A weight below this share of their sum is set to 0."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Overlaps:
+class InnerProducts:
     """Inner products of the members' predictions with the targets and with each other, for each row.
 
     They suffice to compute the cosine of any mix, so trying weights needs no pass over the predictions: for
@@ -46,17 +46,17 @@ class Overlaps:
     true: F64
     between: F64
 
-    def rows(self, which: NDArray[np.bool_]) -> Overlaps:
+    def rows(self, which: NDArray[np.bool_]) -> InnerProducts:
         """Select rows by a mask of shape (n,)."""
-        return Overlaps(self.true[which], self.between[which])
+        return InnerProducts(self.true[which], self.between[which])
 
-    def without(self, member: int) -> Overlaps:
+    def without(self, member: int) -> InnerProducts:
         """Leave out one member, given by its number."""
         keep = np.arange(self.true.shape[1]) != member
-        return Overlaps(self.true[:, keep], self.between[:, keep][:, :, keep])
+        return InnerProducts(self.true[:, keep], self.between[:, keep][:, :, keep])
 
 
-def overlaps(predictions: Sequence[F32], targets: F32) -> Overlaps:
+def inner_products(predictions: Sequence[F32], targets: F32) -> InnerProducts:
     """Compute the inner products of predictions with each other and with the targets.
 
     Parameters
@@ -71,10 +71,10 @@ def overlaps(predictions: Sequence[F32], targets: F32) -> Overlaps:
         rows = slice(start, start + ROWS)
         vectors = np.stack([unit(each[rows]) for each in (*predictions, targets)], axis=1).astype(np.float64)
         products[rows] = vectors @ vectors.transpose(0, 2, 1)
-    return Overlaps(products[:, :m, m].copy(), products[:, :m, :m].copy())
+    return InnerProducts(products[:, :m, m].copy(), products[:, :m, :m].copy())
 
 
-def cosines(known: Overlaps, weights: F64) -> F64:
+def cosines(known: InnerProducts, weights: F64) -> F64:
     """Compute the cosine of each row's mix with its target, shape (n,); 0 where the mix is the zero vector.
 
     `weights` are (m,) for all rows, or (n, m).
@@ -82,7 +82,7 @@ def cosines(known: Overlaps, weights: F64) -> F64:
     return _cosines(known, weights)[0]
 
 
-def best_weights(known: Overlaps) -> F64:
+def best_weights(known: InnerProducts) -> F64:
     """Find the weights that maximise the mean cosine of the mix.
 
     Scaling all weights does not change the mean cosine, so w ≥ 0 is the only constraint of the search
@@ -92,7 +92,7 @@ def best_weights(known: Overlaps) -> F64:
 
     Parameters
     ----------
-    known : Overlaps
+    known : InnerProducts
         For n ≥ 1 rows and m ≥ 1 members.
 
     Returns
@@ -104,19 +104,19 @@ def best_weights(known: Overlaps) -> F64:
     m = known.true.shape[1]
     best, highest = np.full(m, 1 / m), -np.inf
     for start in (best, *np.eye(m)):
-        for weights in (start, _climbed(known, start)):
+        for weights in (start, _maximise(known, start)):
             reached = float(cosines(known, weights).mean())
             if reached > highest + TIE:
                 best, highest = weights, reached
     return best
 
 
-def cross_weights(known: Overlaps, fold: Fold) -> F64:
+def cross_weights(known: InnerProducts, fold: Fold) -> F64:
     """Find, for each fold, the best weights on all other folds: shape (k, m).
 
     Parameters
     ----------
-    known : Overlaps
+    known : InnerProducts
     fold : numpy.ndarray, int64, shape (n,)
         Fold of each row, 0…k−1, k ≥ 2.
     """
@@ -137,12 +137,12 @@ def mix(predictions: Sequence[F32], weights: F64) -> F32:
     return unit(total)
 
 
-def ablation(known: Overlaps, fold: Fold, weights: F64) -> list[dict[str, float]]:
+def ablation(known: InnerProducts, fold: Fold, weights: F64) -> list[dict[str, float]]:
     """Measure what each member contributes: one record per member.
 
     Parameters
     ----------
-    known : Overlaps
+    known : InnerProducts
         Of predictions for rows on which no member was fitted.
     fold : numpy.ndarray, int64, shape (n,)
         Grouped folds of these rows, 0…k−1, k ≥ 2.
@@ -167,7 +167,7 @@ def ablation(known: Overlaps, fold: Fold, weights: F64) -> list[dict[str, float]
     return records
 
 
-def _climbed(known: Overlaps, start: F64) -> F64:
+def _maximise(known: InnerProducts, start: F64) -> F64:
     from scipy.optimize import minimize
 
     found = minimize(
@@ -179,12 +179,12 @@ def _climbed(known: Overlaps, start: F64) -> F64:
         bounds=[(0, None)] * len(start),
         options={"maxiter": 1000, "ftol": 0, "gtol": 1e-9},
     )
-    weights = np.where(found.x < NOTHING * found.x.sum(), 0.0, found.x)
+    weights = np.where(found.x < NEGLIGIBLE * found.x.sum(), 0.0, found.x)
     scaled: F64 = weights / weights.sum()
     return scaled
 
 
-def _loss(weights: F64, known: Overlaps) -> tuple[float, F64]:
+def _loss(weights: F64, known: InnerProducts) -> tuple[float, F64]:
     """Compute minus the mean cosine, and its gradient −mean(c/s − (w·c) Gw/s³) with s = √(wᵀGw)."""
     found, length, pull = _cosines(known, weights)
     # A mix of length 0 has no direction, so it does not contribute to the gradient.
@@ -193,7 +193,7 @@ def _loss(weights: F64, known: Overlaps) -> tuple[float, F64]:
     return -float(found.mean()), -gradient
 
 
-def _cosines(known: Overlaps, weights: F64) -> tuple[F64, F64, F64]:
+def _cosines(known: InnerProducts, weights: F64) -> tuple[F64, F64, F64]:
     """Compute the cosine (n,) and the length (n,) of each row's mix, and Gw (n, m)."""
     pull = known.between @ weights if weights.ndim == 1 else np.einsum("njk,nk->nj", known.between, weights)
     length = np.sqrt(np.maximum((pull * weights).sum(axis=1), 0))

@@ -76,7 +76,7 @@ def interval(
     return float(low), float(high)
 
 
-def paired(
+def paired_difference(
     one: F64, other: F64, groups: NDArray[np.int64], draws: int = DRAWS, seed: int = 0, level: float = LEVEL
 ) -> tuple[float, tuple[float, float] | None]:
     """Compute the difference of two means over the same rows, and its confidence interval.

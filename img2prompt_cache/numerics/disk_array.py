@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def spill(pieces: Iterable[NDArray[np.float32]], width: int) -> NDArray[np.float32]:
+def to_disk(pieces: Iterable[NDArray[np.float32]], width: int) -> NDArray[np.float32]:
     """Write rows to a temporary file without a name and memory-map it; it disappears with the array.
 
     Parameters

@@ -49,7 +49,7 @@ class Rows:
     fold: NDArray[np.int64]
     weight: F64 | None = None
 
-    def of(self, fold: int) -> Iterable[tuple[F32, F32, F64]]:
+    def of_fold(self, fold: int) -> Iterable[tuple[F32, F32, F64]]:
         """Yield the rows of one fold in float32 with their weights, at most `ROWS` at a time."""
         inside = np.flatnonzero(self.fold == fold)
         for start in range(0, len(inside), ROWS):
@@ -63,7 +63,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Room:
+class Buffers:
     """Buffers for the intermediate results of `Sums.add`: reusing memory is faster than allocating it anew.
 
     Attributes
@@ -79,7 +79,7 @@ class Room:
     yx: F64
 
     @classmethod
-    def of(cls, p: int, t: int) -> Room:
+    def of(cls, p: int, t: int) -> Buffers:
         """Allocate buffers for p features and t targets."""
         return cls(np.empty((ROWS, p)), np.empty((ROWS, t)), np.empty((p, p)), np.empty((t, p)))
 
@@ -114,9 +114,9 @@ class Sums:
         p = len(shift)
         return cls(shift, 0.0, np.zeros(p), np.zeros(t), np.zeros((p, p)), np.zeros((p, t)), 0.0)
 
-    def add(self, x: NDArray[Any], y: NDArray[Any], weight: F64, room: Room) -> None:
+    def add(self, x: NDArray[Any], y: NDArray[Any], weight: F64, buffers: Buffers) -> None:
         """Add at most `ROWS` rows x (m, p) with their targets y (m, t) and weights (m,)."""
-        a, b = room.x[: len(x)], room.y[: len(y)]
+        a, b = buffers.x[: len(x)], buffers.y[: len(y)]
         np.subtract(x, self.shift, out=a)
         b[:] = y
         self.n += float(weight.sum())
@@ -126,8 +126,8 @@ class Sums:
             root = np.sqrt(weight)[:, None]
             a *= root
             b *= root
-        self.xx += np.matmul(a.T, a, out=room.xx)
-        self.xy += np.matmul(b.T, a, out=room.yx).T
+        self.xx += np.matmul(a.T, a, out=buffers.xx)
+        self.xy += np.matmul(b.T, a, out=buffers.yx).T
         self.yy += float(np.vdot(b, b))
 
     def __add__(self, other: Sums) -> Sums:
@@ -145,7 +145,7 @@ class Sums:
         """Mean features (p,), measured from the shift, and mean target (t,)."""
         return self.x / self.n, self.y / self.n
 
-    def about(self, origin: Sums, scale: F64) -> tuple[F64, F64, float]:
+    def moments_about(self, origin: Sums, scale: F64) -> tuple[F64, F64, float]:
         """Compute second moments about the means of `origin`, with scaled features.
 
         Returns
@@ -191,10 +191,10 @@ def accumulate(chunks: Iterable[Rows], folds: int) -> list[Sums]:
             if not by_fold:
                 shift = chunk.x[:ROWS].mean(axis=0, dtype=np.float64)
                 t = chunk.y.shape[1]
-                by_fold, room = [Sums.empty(shift, t) for _ in range(folds)], Room.of(len(shift), t)
+                by_fold, buffers = [Sums.empty(shift, t) for _ in range(folds)], Buffers.of(len(shift), t)
             for number, sums in enumerate(by_fold):
-                for x, y, weight in chunk.of(number):
-                    sums.add(x, y, weight, room)
+                for x, y, weight in chunk.of_fold(number):
+                    sums.add(x, y, weight, buffers)
         # A float64 sum of float32 values cannot overflow, so it is finite exactly when they all are.
         if not all(np.isfinite(sums.x).all() and np.isfinite(sums.y).all() for sums in by_fold):
             raise Img2PromptError(
@@ -246,8 +246,8 @@ def solve(sums: Sums, scale: F64, alpha: float | F64) -> tuple[F32, F32, F32]:
     Img2PromptError
         If the penalty is too small for a unique solution in float64.
     """
-    gram, cross, _ = sums.about(sums, scale)
-    coef = linalg.cho_solve(factor(gram, alpha), cross, overwrite_b=True) * scale[:, None]
+    gram, cross, _ = sums.moments_about(sums, scale)
+    coef = linalg.cho_solve(cholesky(gram, alpha), cross, overwrite_b=True) * scale[:, None]
     mean, intercept = sums.means
     return (
         (sums.shift + mean).astype(np.float32),
@@ -256,7 +256,7 @@ def solve(sums: Sums, scale: F64, alpha: float | F64) -> tuple[F32, F32, F32]:
     )
 
 
-def factor(gram: F64, alpha: float | F64, *, lower: bool = False) -> tuple[F64, bool]:
+def cholesky(gram: F64, alpha: float | F64, *, lower: bool = False) -> tuple[F64, bool]:
     """Compute the Cholesky factor of a Gram matrix (p, p), which is overwritten, plus a penalty.
 
     The result is that of `scipy.linalg.cho_factor`: only one of its triangles is meaningful.

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     F32 = NDArray[np.float32]
 
-AT = 10
+NEIGHBOURS = 10
 """Number of nearest neighbours over which recall is measured."""
 
-AIM = 0.995
+TARGET_RECALL = 0.995
 """Recall to reach: more than the 0.99 promised, because other queries may differ."""
 
 QUERIES = 500
@@ -137,7 +137,11 @@ def hold_back(groups: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], 
 
 
 def fit_cells(
-    vectors: NDArray[Any], queries: F32, held: NDArray[np.bool_], seed: int, aim: float = AIM
+    vectors: NDArray[Any],
+    queries: F32,
+    held: NDArray[np.bool_],
+    seed: int,
+    target_recall: float = TARGET_RECALL,
 ) -> tuple[Cells, Any]:
     """Partition vectors into √n cells, and find how many cells to search for the target recall.
 
@@ -151,7 +155,7 @@ def fit_cells(
         Vectors left out when recall is measured.
     seed : int
         Seed of k-means.
-    aim : float
+    target_recall : float
         The recall to reach.
 
     Returns
@@ -167,12 +171,14 @@ def fit_cells(
         np.int32
     )
     similarity, true = _exact(vectors, queries, ~held)
-    cells = Cells(centroids, cell, _probes(nearest(coarse, queries, count)[1], cell[true], aim), 0.0)
+    cells = Cells(
+        centroids, cell, _probes(nearest(coarse, queries, count)[1], cell[true], target_recall), 0.0
+    )
     index = cell_index(vectors, cells)
     while True:
         distances, found = nearest(index, queries, true.shape[1], among=~held)
         recall = recall_of(distances, found, 1.0 - similarity, true)
-        if recall >= aim or index.nprobe == count:
+        if recall >= target_recall or index.nprobe == count:
             return replace(cells, probes=index.nprobe, recall=recall), index
         # Vectors that become equal in float16 can swap places, so a few more cells may be needed.
         index.nprobe = min(count, index.nprobe + 1 + index.nprobe // 10)
@@ -246,7 +252,7 @@ def _centroids(vectors: NDArray[Any], count: int, seed: int) -> F32:
     return np.asarray(means.centroids, np.float32)
 
 
-def _probes(order: NDArray[np.int64], wanted: NDArray[np.int32], aim: float) -> int:
+def _probes(order: NDArray[np.int64], wanted: NDArray[np.int32], target_recall: float) -> int:
     """Find how many cells must be searched to reach a share of the true neighbours.
 
     Parameters
@@ -255,20 +261,20 @@ def _probes(order: NDArray[np.int64], wanted: NDArray[np.int32], aim: float) -> 
         All cells for each query, nearest first.
     wanted : numpy.ndarray, int32, shape (m, k)
         Cells of its true neighbours.
-    aim : float
+    target_recall : float
         The share to reach.
     """
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.arange(order.shape[1])[None], axis=1)
     ranks = np.sort(np.take_along_axis(rank, wanted.astype(np.int64), axis=1), axis=None)
-    return int(ranks[int(np.ceil(aim * len(ranks))) - 1]) + 1
+    return int(ranks[int(np.ceil(target_recall * len(ranks))) - 1]) + 1
 
 
 def _exact(vectors: NDArray[Any], queries: F32, known: NDArray[np.bool_]) -> tuple[F32, NDArray[np.int64]]:
     """Find the nearest known vectors of each query, best first: cosines and rows, both (m, 10)."""
     import faiss
 
-    best = faiss.ResultHeap(len(queries), min(AT, int(known.sum())), keep_max=True)
+    best = faiss.ResultHeap(len(queries), min(NEIGHBOURS, int(known.sum())), keep_max=True)
     for start, chunk in _chunks(vectors):
         rows = np.flatnonzero(known[start : start + len(chunk)])
         if len(rows):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import linalg, optimize
 
-from img2prompt_cache.numerics.gram import factor
+from img2prompt_cache.numerics.gram import cholesky
 from img2prompt_cache.numerics.metrics import unit
 
 if TYPE_CHECKING:
@@ -29,22 +29,22 @@ START_GAIN, START_ALPHA = 3.0, 0.03
 """Sum of the gains, and penalty, from which the search starts."""
 JITTER = 1e-4
 """Added to the diagonal of the landmarks' kernel matrix, which identical landmarks make singular."""
-PILOTS = 1024
+SAMPLE = 1024
 """Rows from which leverage scores are estimated."""
 ROWS = 4096
 """Rows whose kernel values are in memory at a time."""
 
 
-def block_units(x: F32, blocks: Sequence[int] | Ints) -> F32:
+def normalise_blocks(x: F32, blocks: Sequence[int] | Ints) -> F32:
     """Scale each block of each row to length 1; a zero vector stays zero."""
     parts = np.split(x, np.cumsum(blocks)[:-1], axis=1)
     return np.hstack([unit(part) for part in parts])
 
 
-def weigh(units: F32, blocks: Sequence[int] | Ints, gains: F64) -> F32:
+def scale_blocks(units: F32, blocks: Sequence[int] | Ints, gains: F64) -> F32:
     """Multiply each block by the square root of its gain, as `kernel` expects."""
-    weighed: F32 = units * np.repeat(np.sqrt(gains), blocks).astype(np.float32)
-    return weighed
+    scaled: F32 = units * np.repeat(np.sqrt(gains), blocks).astype(np.float32)
+    return scaled
 
 
 def kernel(a: F32, b: F32, gains: F64) -> F32:
@@ -53,7 +53,7 @@ def kernel(a: F32, b: F32, gains: F64) -> F32:
     Parameters
     ----------
     a, b : numpy.ndarray, float32, shapes (n, p) and (m, p)
-        From `weigh`.
+        From `scale_blocks`.
     gains : numpy.ndarray, float64, shape (blocks,)
 
     Returns
@@ -71,7 +71,7 @@ def fit_exact(rows: F32, y: F64, gains: F64, alpha: float) -> F64:
     Parameters
     ----------
     rows : numpy.ndarray, float32, shape (n, p)
-        From `weigh`.
+        From `scale_blocks`.
     y : numpy.ndarray, float64, shape (n, t)
         Centred targets.
     gains : numpy.ndarray, float64, shape (blocks,)
@@ -82,18 +82,18 @@ def fit_exact(rows: F32, y: F64, gains: F64, alpha: float) -> F64:
     Img2PromptError
         If the penalty is too small.
     """
-    penalised = factor(kernel(rows, rows, gains).astype(np.float64), alpha)
+    penalised = cholesky(kernel(rows, rows, gains).astype(np.float64), alpha)
     dual: F64 = linalg.cho_solve(penalised, y, check_finite=False)
     return dual
 
 
-def whitener(landmarks: F32, gains: F64) -> F32:
+def nystroem_map(landmarks: F32, gains: F64) -> F32:
     """Compute the matrix (m, m) that maps kernel values with m landmarks to Nyström features.
 
     The inner products of Nyström features approximate the kernel (Williams & Seeger, 2001). The matrix is L⁻ᵀ
     with LL' = K_mm; any root of K_mm would do, and Cholesky's is the cheapest.
     """
-    root, _ = factor(kernel(landmarks, landmarks, gains).astype(np.float64), JITTER, lower=True)
+    root, _ = cholesky(kernel(landmarks, landmarks, gains).astype(np.float64), JITTER, lower=True)
     inverse = linalg.solve_triangular(
         root, np.eye(len(root)), lower=True, overwrite_b=True, check_finite=False
     )
@@ -101,7 +101,7 @@ def whitener(landmarks: F32, gains: F64) -> F32:
     return found
 
 
-def pick_landmarks(rows: F32, gains: F64, alpha: float, count: int, seed: int) -> Ints:
+def sample_landmarks(rows: F32, gains: F64, alpha: float, count: int, seed: int) -> Ints:
     """Draw rows with probabilities proportional to their ridge leverage scores.
 
     The scores are estimated from a uniform sample (Musco & Musco, 2017, one level). A row has a high score if
@@ -110,7 +110,7 @@ def pick_landmarks(rows: F32, gains: F64, alpha: float, count: int, seed: int) -
     Parameters
     ----------
     rows : numpy.ndarray, float32, shape (n, p)
-        From `weigh`.
+        From `scale_blocks`.
     gains : numpy.ndarray, float64, shape (blocks,)
     alpha : float
     count : int
@@ -123,20 +123,20 @@ def pick_landmarks(rows: F32, gains: F64, alpha: float, count: int, seed: int) -
     """
     rng = np.random.default_rng(seed)
     n = len(rows)
-    pilots = rows[np.sort(rng.choice(n, min(PILOTS, n), replace=False))]
-    share = len(pilots) / n
+    sample = rows[np.sort(rng.choice(n, min(SAMPLE, n), replace=False))]
+    share = len(sample) / n
     # The sample stands for 1/share times as many rows, so the penalty is scaled by share instead.
-    root, _ = factor(kernel(pilots, pilots, gains).astype(np.float64), alpha * share, lower=True)
+    root, _ = cholesky(kernel(sample, sample, gains).astype(np.float64), alpha * share, lower=True)
     inverse = linalg.solve_triangular(root, np.eye(len(root)), lower=True).T.astype(np.float32)
     leverage = np.empty(n)
     for start in range(0, n, ROWS):
-        known = kernel(rows[start : start + ROWS], pilots, gains) @ inverse
+        known = kernel(rows[start : start + ROWS], sample, gains) @ inverse
         leverage[start : start + ROWS] = 1.0 - np.einsum("ij,ij->i", known, known, dtype=np.float64)
     leverage = np.maximum(leverage, 1e-6)
     return np.sort(rng.choice(n, count, replace=False, p=leverage / leverage.sum()))
 
 
-def fold_cosine(
+def cross_validated_cosine(
     cosines: Sequence[F64], y: F64, fold: Ints, gains: F64, alpha: float
 ) -> tuple[float, F64, float]:
     """Compute the mean over folds of the mean cosine on held-out rows, and its exact gradient.
@@ -167,7 +167,7 @@ def fold_cosine(
         inner, outer = np.ix_(train, train), np.ix_(held, train)
         mean = y[train].mean(axis=0)
         between, across = values[inner], values[outer]
-        penalised = factor(between.copy(), alpha)
+        penalised = cholesky(between.copy(), alpha)
         dual = linalg.cho_solve(penalised, y[train] - mean, overwrite_b=True, check_finite=False)
         pred = across @ dual + mean
         length = np.maximum(np.sqrt(np.einsum("ij,ij->i", pred, pred)), 1e-12)[:, None]
@@ -191,14 +191,14 @@ def search(
     *,
     gains: F64 | None,
     alpha: float | None,
-    seen: Callable[[F64, float, float], None],
+    on_evaluation: Callable[[F64, float, float], None],
 ) -> tuple[F64, float]:
     """Choose the gains and the penalty by cross-validated cosine, with L-BFGS-B on their logarithms.
 
     Parameters
     ----------
     units : numpy.ndarray, float32, shape (n, p)
-        From `block_units`.
+        From `normalise_blocks`.
     y : numpy.ndarray, float64, shape (n, t)
         Unit-norm targets.
     fold : numpy.ndarray, int64, shape (n,)
@@ -206,7 +206,7 @@ def search(
     blocks : sequence of int
     gains, alpha : optional
         Fixed values; None to choose them.
-    seen : callable
+    on_evaluation : callable
         Told the gains, the penalty and the score of each evaluation.
 
     Returns
@@ -227,8 +227,8 @@ def search(
 
     def loss(log: F64) -> tuple[float, F64]:
         point = np.exp(log)
-        score, by_gain, by_alpha = fold_cosine(cosines, y, fold, point[:-1], point[-1])
-        seen(point[:-1], float(point[-1]), score)
+        score, by_gain, by_alpha = cross_validated_cosine(cosines, y, fold, point[:-1], point[-1])
+        on_evaluation(point[:-1], float(point[-1]), score)
         return -score, -point * np.append(by_gain, by_alpha)
 
     options = {"maxiter": 15, "ftol": 1e-5}

@@ -31,7 +31,7 @@ MAX_SCORED = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Spectrum:
+class RidgePath:
     """The ridge solutions of one training set for every penalty α: ``basis @ (cross / (values + α))``.
 
     Attributes
@@ -67,7 +67,7 @@ def penalties(n: float) -> F64:
     return alphas
 
 
-def decompose(total: Sums, held: Sums, scale: F64, alphas: F64) -> Spectrum:
+def decompose(total: Sums, held: Sums, scale: F64, alphas: F64) -> RidgePath:
     """Prepare the solutions for every penalty by one eigendecomposition, and compute their squared errors.
 
     Let λ be the eigenvalues of the training Gram matrix, C the cross-product matrix in its eigenbasis, and
@@ -83,10 +83,10 @@ def decompose(total: Sums, held: Sums, scale: F64, alphas: F64) -> Spectrum:
     alphas : numpy.ndarray, float64, shape (a,)
     """
     train = total - held
-    gram, cross, _ = train.about(train, scale)
+    gram, cross, _ = train.moments_about(train, scale)
     values, vectors = np.linalg.eigh(gram)
     values, cross = np.maximum(values, 0.0), vectors.T @ cross
-    gram, other, square = held.about(train, scale)
+    gram, other, square = held.moments_about(train, scale)
     turned = vectors.T @ gram
     weights = 1.0 / (values + alphas[:, None])
     error = square - 2 * weights @ np.einsum("ij,ij->i", cross, vectors.T @ other)
@@ -97,7 +97,7 @@ def decompose(total: Sums, held: Sums, scale: F64, alphas: F64) -> Spectrum:
         pairs[:start] *= 2
         error += np.einsum("ai,ai->a", weights[:, :stop] @ pairs, weights[:, start:stop])
     mean, intercept = train.means
-    return Spectrum(
+    return RidgePath(
         (train.shift + mean).astype(np.float32),
         intercept.astype(np.float32),
         values,
@@ -107,14 +107,14 @@ def decompose(total: Sums, held: Sums, scale: F64, alphas: F64) -> Spectrum:
     )
 
 
-def project(chunks: Iterable[Rows], spectra: Sequence[Spectrum], rows: int, seed: int) -> Projected:
+def project(chunks: Iterable[Rows], paths: Sequence[RidgePath], rows: int, seed: int) -> Projected:
     """Project held-out rows, or a sample of them, onto the eigenbasis of their fold.
 
     Parameters
     ----------
     chunks : iterable of Rows
         All rows, a second time.
-    spectra : sequence of Spectrum
+    paths : sequence of RidgePath
         For each fold, the one of its training rows.
     rows : int
         Number of rows.
@@ -127,35 +127,35 @@ def project(chunks: Iterable[Rows], spectra: Sequence[Spectrum], rows: int, seed
         For each fold, in chunks of shapes (m, p), (m, t) and (m,).
     """
     rng, share = np.random.default_rng(seed), MAX_SCORED / rows
-    found: Projected = [[] for _ in spectra]
+    found: Projected = [[] for _ in paths]
     for chunk in chunks:
         fold = chunk.fold if share >= 1 else np.where(rng.random(len(chunk.fold)) < share, chunk.fold, -1)
-        for number, spectrum in enumerate(spectra):
-            for x, y, weight in replace(chunk, fold=fold).of(number):
-                projected = np.matmul(x - spectrum.mean, spectrum.basis, dtype=np.float32)
+        for number, path in enumerate(paths):
+            for x, y, weight in replace(chunk, fold=fold).of_fold(number):
+                projected = np.matmul(x - path.mean, path.basis, dtype=np.float32)
                 found[number].append((projected, y, weight))
     return found
 
 
-def held_cosine(projected: Projected, spectra: Sequence[Spectrum], alpha: float) -> float:
+def held_out_cosine(projected: Projected, paths: Sequence[RidgePath], alpha: float) -> float:
     """Compute the mean over folds, as `GridSearchCV` does, of the weighted mean cosine on held-out rows."""
     means = []
-    for spectrum, parts in zip(spectra, projected, strict=True):
+    for path, parts in zip(paths, projected, strict=True):
         if not parts:
             continue  # the sample contains no row of this small fold
-        coef = (spectrum.cross / (spectrum.values + alpha)[:, None]).astype(np.float32)
-        found = [(cosine(z @ coef + spectrum.intercept, y), weight) for z, y, weight in parts]
+        coef = (path.cross / (path.values + alpha)[:, None]).astype(np.float32)
+        found = [(cosine(z @ coef + path.intercept, y), weight) for z, y, weight in parts]
         values, weights = (np.concatenate(column) for column in zip(*found, strict=True))
         means.append(np.average(values, weights=weights))
     return float(np.mean(means))
 
 
-def lowest(mse: F64) -> int:
+def argmin_error(mse: F64) -> int:
     """Find the index of the smallest squared error; penalties ascend, and of equal errors the last counts."""
     return len(mse) - 1 - int(np.argmin(mse[::-1]))
 
 
-def climb(start: int, count: int, score: Callable[[int], float]) -> tuple[int, dict[int, float]]:
+def hill_climb(start: int, count: int, score: Callable[[int], float]) -> tuple[int, dict[int, float]]:
     """Find the penalty with the best score by hill climbing, first in coarse steps, then in fine ones.
 
     It moves by half a decade while that raises the score, then by a quarter of a decade. If the score has a

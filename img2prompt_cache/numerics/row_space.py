@@ -61,7 +61,7 @@ def reduce_blocks(X: F32, blocks: Sequence[int]) -> tuple[F32, tuple[int, ...], 
     return np.concatenate(pieces, axis=1), tuple(piece.shape[1] for piece in pieces), bases, mean
 
 
-def lead_back(rows: F32, widths: Sequence[int], bases: Sequence[F32 | None]) -> F32:
+def expand_coefficients(rows: F32, widths: Sequence[int], bases: Sequence[F32 | None]) -> F32:
     """Convert coefficients of `Z` (q, t), one row for each coordinate, to coefficients of `X` (p, t)."""
     pieces = np.split(rows, np.cumsum(widths)[:-1])
     return np.concatenate(

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from img2prompt_cache.numerics.disk_array import spill
+from img2prompt_cache.numerics.disk_array import to_disk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +45,7 @@ class Vectors(Protocol):
         """Read some of them, shape (n, d)."""
 
 
-def near(vectors: Vectors, threshold: float) -> Rows:
+def similarity_components(vectors: Vectors, threshold: float) -> Rows:
     """Label unit vectors by the connected components of the graph with an edge where cosine ≥ threshold.
 
     All pairs are compared, but most of them only along a few directions. Let a_U be the coordinates of a
@@ -87,7 +87,7 @@ def near(vectors: Vectors, threshold: float) -> Rows:
     return label
 
 
-def components(nodes: int, left: Rows, right: Rows) -> Rows:
+def edge_components(nodes: int, left: Rows, right: Rows) -> Rows:
     """Label nodes 0…`nodes`−1 by the connected components of the edges left[i] – right[i]."""
     graph = coo_array((np.ones(len(left), bool), (left, right)), shape=(nodes, nodes))
     labels: Rows = connected_components(graph, directed=False)[1].astype(np.int64)
@@ -107,7 +107,7 @@ def _sketch(vectors: Vectors) -> F32:
     basis = np.random.default_rng(0).normal(size=(some.shape[1], AXES)).astype(np.float32)
     for _ in range(3):
         basis = np.linalg.qr(some.T @ (some @ basis))[0]
-    return spill(_coordinates(vectors, basis), basis.shape[1] + 1)
+    return to_disk(_coordinates(vectors, basis), basis.shape[1] + 1)
 
 
 def _coordinates(vectors: Vectors, basis: F32) -> Iterator[F32]:
@@ -136,4 +136,4 @@ def _confirmed(
 
 def _merge(label: Rows, edges: list[tuple[Rows, Rows]]) -> Rows:
     left, right = (np.concatenate([pair[side] for pair in edges] or [label[:0]]) for side in (0, 1))
-    return components(len(label), label[left], label[right])[label]
+    return edge_components(len(label), label[left], label[right])[label]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def standardiser(X: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def mean_and_scale(X: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Compute the mean and standard deviation of each column, float32 (p,); 1 for a constant column."""
     mean = X.mean(axis=0, dtype=np.float64)
     deviation = X.std(axis=0, dtype=np.float64)

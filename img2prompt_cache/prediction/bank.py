@@ -39,7 +39,7 @@ CHUNK = 1024
 EXACT = 100_000
 """Prompts of a file up to which the search is exact; beyond, it looks into cells (`benchmarks/bank.py`)."""
 
-AIM = 0.998
+TARGET_RECALL = 0.998
 """Recall that the cells are fitted to: predictions are farther from prompts than any sample of prompts is."""
 
 
@@ -266,7 +266,7 @@ def _index(path: Path, vectors: F32, tell: Callback) -> Any:
         # prompt from its neighbours: what is found for mixtures of three is found for prompts, too.
         three = vectors[drawn]
         queries = unit(three + np.roll(three, 1, axis=0) + np.roll(three, 2, axis=0))
-        cells, index = fit_cells(vectors, queries, held, seed=0, aim=AIM)
+        cells, index = fit_cells(vectors, queries, held, seed=0, target_recall=TARGET_RECALL)
         advance(len(vectors))
     with suppress(OSError, SafetensorError):
         _keep(path, lambda temporary: save_file(cells.arrays(), temporary))

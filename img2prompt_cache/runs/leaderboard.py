@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.numerics.bootstrap import paired
+from img2prompt_cache.numerics.bootstrap import paired_difference
 from img2prompt_cache.runs.breakdown import Cell, breakdown
 from img2prompt_cache.runs.held_out import cosines_of, load_validation
 from img2prompt_cache.runs.names import find_runs, open_run, short_name
@@ -241,7 +241,7 @@ def differences(runs: Sequence[Run], reference: Run) -> list[Difference | None]:
             found.append(None)
             continue
         cosines = cosines_of(run.folder, run, held.ids)
-        found.append(Difference(*paired(cosines, held.cosine, held.groups)))
+        found.append(Difference(*paired_difference(cosines, held.cosine, held.groups)))
     return found
 
 

@@ -18,7 +18,7 @@ from img2prompt_cache.files import hash_file
 from img2prompt_cache.fitting.blend import fit_blend
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.single import fit_head
-from img2prompt_cache.numerics.blending import best_weights, cross_weights, mix, overlaps
+from img2prompt_cache.numerics.blending import best_weights, cross_weights, inner_products, mix
 from img2prompt_cache.numerics.metrics import mean_cosine
 from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.held_out import load_validation
@@ -72,7 +72,7 @@ def test_scores_are_of_weights_from_the_other_folds_and_those_kept_from_all(cach
     said = [load_validation(member) for member in folders(cache)]
     data = load_dataset(cache, choose_features(cache, ()), choose_target(cache, None))
     targets = data.y[[data.ids.index(name) for name in held.ids]]
-    known = overlaps([each.predictions for each in said], targets)
+    known = inner_products([each.predictions for each in said], targets)
     fold = k_folds(np.arange(len(held.ids)), 5, 0)  # a random split: each row its own group
     mixed = mix([each.predictions for each in said], cross_weights(known, fold)[fold])
     np.testing.assert_allclose(held.predictions, mixed, atol=1e-6)

@@ -8,7 +8,7 @@ from estimators import BLOCKS, MEMBERS, problem
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import make_head
-from img2prompt_cache.numerics.blending import best_weights, mix, overlaps
+from img2prompt_cache.numerics.blending import best_weights, inner_products, mix
 
 
 def test_weights_come_from_rows_that_no_member_was_fitted_on():
@@ -29,7 +29,7 @@ def test_weights_come_from_rows_that_no_member_was_fitted_on():
         held.append(found)
         made = make_head(member["head"], **given).fit(view, y, groups=groups, widths=widths)
         whole.append(made.predict(view))
-    weights = best_weights(overlaps(held, y))
+    weights = best_weights(inner_products(held, y))
     np.testing.assert_allclose(head.weights_, weights, atol=1e-6)
     np.testing.assert_allclose(head.predict(X), mix(whole, weights), atol=1e-5)
     assert [record["weight"] for record in head.history] == head.weights_.tolist()

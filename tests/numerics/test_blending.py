@@ -14,8 +14,8 @@ from img2prompt_cache.numerics.blending import (
     best_weights,
     cosines,
     cross_weights,
+    inner_products,
     mix,
-    overlaps,
 )
 from img2prompt_cache.numerics.metrics import cosine, mean_cosine, unit
 
@@ -39,7 +39,7 @@ problems = st.tuples(st.integers(0, 10_000), st.integers(2, 4))
 @pytest.mark.parametrize("seed", range(5))
 def test_no_point_of_a_grid_is_better(seed, m):
     predictions, targets = problem(seed, m)
-    weights = best_weights(overlaps(predictions, targets))
+    weights = best_weights(inner_products(predictions, targets))
     grid = [w for w in itertools.product(np.linspace(0, 1, 41), repeat=m) if sum(w) == pytest.approx(1)]
     best = max(grid, key=lambda w: mean_cosine(mix(predictions, np.array(w)), targets))
     found = mean_cosine(mix(predictions, weights), targets)
@@ -51,7 +51,7 @@ def test_no_point_of_a_grid_is_better(seed, m):
 @settings(max_examples=30, deadline=None)
 def test_weights_are_a_mean_never_worse_than_the_best_member(drawn):
     predictions, targets = problem(*drawn)
-    weights = best_weights(overlaps(predictions, targets))
+    weights = best_weights(inner_products(predictions, targets))
     assert (weights >= 0).all()
     assert weights.sum() == pytest.approx(1)
     singles = [mean_cosine(each, targets) for each in predictions]
@@ -62,15 +62,15 @@ def test_weights_are_a_mean_never_worse_than_the_best_member(drawn):
 @settings(max_examples=20, deadline=None)
 def test_the_order_of_members_and_their_scale_do_not_matter(drawn, random):
     predictions, targets = problem(*drawn)
-    weights = best_weights(overlaps(predictions, targets))
+    weights = best_weights(inner_products(predictions, targets))
     order = list(range(len(predictions)))
     random.shuffle(order)
     other = [np.float32(random.uniform(0.01, 100)) * predictions[member] for member in order]
-    np.testing.assert_allclose(best_weights(overlaps(other, targets)), weights[order], atol=1e-4)
+    np.testing.assert_allclose(best_weights(inner_products(other, targets)), weights[order], atol=1e-4)
 
 
 def test_the_gradient_is_exact():
-    known = overlaps(*problem(0, 4))
+    known = inner_products(*problem(0, 4))
     weights = np.array([0.1, 0.5, 0.2, 0.4])
     numeric = approx_fprime(weights, lambda w: _loss(w, known)[0], 1e-7)
     np.testing.assert_allclose(_loss(weights, known)[1], numeric, atol=1e-6)
@@ -78,7 +78,7 @@ def test_the_gradient_is_exact():
 
 def test_cosines_of_overlaps_are_those_of_the_mix():
     predictions, targets = problem(1, 3)
-    known = overlaps(predictions, targets)
+    known = inner_products(predictions, targets)
     each = np.random.default_rng(0).uniform(size=(len(targets), 3))
     for weights in (each[0], each):
         expected = cosine(mix(predictions, weights), targets)
@@ -88,28 +88,28 @@ def test_cosines_of_overlaps_are_those_of_the_mix():
 def test_a_member_that_does_not_help_gets_nothing():
     predictions, targets = problem(2, 2)
     noise = unit(np.random.default_rng(5).normal(size=targets.shape) - targets)
-    assert best_weights(overlaps([predictions[0], noise, predictions[1]], targets))[1] == 0
+    assert best_weights(inner_products([predictions[0], noise, predictions[1]], targets))[1] == 0
 
 
 def test_members_alike_share_and_members_that_cancel_are_survived():
     (one, _), targets = problem(3, 2)
-    np.testing.assert_allclose(best_weights(overlaps([one, one], targets)), 0.5)
-    np.testing.assert_array_equal(best_weights(overlaps([one, -one], targets)), [1, 0])
-    assert best_weights(overlaps([one], targets)) == 1
-    np.testing.assert_array_equal(cosines(overlaps([one, -one], targets), np.array([0.5, 0.5])), 0)
+    np.testing.assert_allclose(best_weights(inner_products([one, one], targets)), 0.5)
+    np.testing.assert_array_equal(best_weights(inner_products([one, -one], targets)), [1, 0])
+    assert best_weights(inner_products([one], targets)) == 1
+    np.testing.assert_array_equal(cosines(inner_products([one, -one], targets), np.array([0.5, 0.5])), 0)
 
 
 def test_each_fold_is_mixed_by_weights_of_the_others():
     predictions, targets = problem(4, 3)
     fold = np.arange(len(targets)) % 4
-    found = cross_weights(overlaps(predictions, targets), fold)
+    found = cross_weights(inner_products(predictions, targets), fold)
     for number in range(4):
         rest = fold != number
-        expected = best_weights(overlaps([each[rest] for each in predictions], targets[rest]))
+        expected = best_weights(inner_products([each[rest] for each in predictions], targets[rest]))
         np.testing.assert_allclose(found[number], expected, atol=1e-6)
     changed = targets.copy()
     changed[fold == 2] = -changed[fold == 2]  # the weights of a fold do not know its targets
-    other = cross_weights(overlaps(predictions, changed), fold)
+    other = cross_weights(inner_products(predictions, changed), fold)
     np.testing.assert_array_equal(other[2], found[2])
     assert not np.allclose(other[1], found[1])
 
@@ -117,13 +117,13 @@ def test_each_fold_is_mixed_by_weights_of_the_others():
 def test_ablation_is_a_blend_of_the_others():
     predictions, targets = problem(5, 3)
     fold = np.arange(len(targets)) % 4
-    known = overlaps(predictions, targets)
+    known = inner_products(predictions, targets)
     weights = best_weights(known)
     records = ablation(known, fold, weights)
     assert [record["member"] for record in records] == [0, 1, 2]
     for record, single in zip(records, predictions, strict=True):
         assert record["cosine"] == pytest.approx(mean_cosine(single, targets), abs=1e-6)
     rest = [predictions[0], predictions[2]]
-    by_fold = cross_weights(overlaps(rest, targets), fold)
+    by_fold = cross_weights(inner_products(rest, targets), fold)
     assert records[1]["without"] == pytest.approx(mean_cosine(mix(rest, by_fold[fold]), targets), abs=1e-6)
-    assert "without" not in ablation(overlaps(predictions[:1], targets), fold, np.ones(1))[0]
+    assert "without" not in ablation(inner_products(predictions[:1], targets), fold, np.ones(1))[0]

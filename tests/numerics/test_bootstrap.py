@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
 from img2prompt_cache.numerics import bootstrap as module
-from img2prompt_cache.numerics.bootstrap import interval, paired, resampled_means
+from img2prompt_cache.numerics.bootstrap import interval, paired_difference, resampled_means
 
 values_and_groups = st.integers(0, 2**32 - 1).flatmap(
     lambda seed: st.tuples(st.just(seed), st.integers(2, 40), st.integers(2, 12))
@@ -102,15 +102,15 @@ def test_memory_is_bounded_by_blocks_that_change_nothing(monkeypatch):
 def test_paired_differences(drawn, shift):
     one, groups = draw(*drawn)
     other = np.random.default_rng(1).normal(size=len(one))
-    difference, (low, high) = paired(one, other, groups, 200)
+    difference, (low, high) = paired_difference(one, other, groups, 200)
     assert difference == pytest.approx(one.mean() - other.mean())
-    turned, (lower, higher) = paired(other, one, groups, 200)
+    turned, (lower, higher) = paired_difference(other, one, groups, 200)
     assert turned == pytest.approx(-difference)
     np.testing.assert_allclose((lower, higher), (-high, -low), atol=1e-9)
     # The same groups are drawn for both, so this is the difference of the means draw by draw.
     means = resampled_means(one, groups, 200) - resampled_means(other, groups, 200)
     np.testing.assert_allclose((low, high), np.quantile(means, [0.025, 0.975]), atol=1e-9)
-    constant, inside = paired(one + shift, one, groups, 200)
+    constant, inside = paired_difference(one + shift, one, groups, 200)
     assert constant == pytest.approx(shift, abs=1e-9)
     np.testing.assert_allclose(inside, shift, atol=1e-9)
 
@@ -121,4 +121,4 @@ def test_pairing_tells_runs_apart_that_intervals_of_their_own_do_not():
     one, other = hard + 0.1 + 0.05 * rng.normal(size=200), hard
     rows = np.arange(200)
     assert interval(one, rows)[0] < interval(other, rows)[1]
-    assert paired(one, other, rows)[1][0] > 0.08
+    assert paired_difference(one, other, rows)[1][0] > 0.08

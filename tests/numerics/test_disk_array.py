@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.numerics.disk_array import spill
+from img2prompt_cache.numerics.disk_array import to_disk
 
 
 def test_rows_come_back_and_leave_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     values = np.random.default_rng(0).normal(size=(23, 5)).astype(np.float32)
-    made = spill((values[start : start + 7] for start in range(0, 23, 7)), 5)
+    made = to_disk((values[start : start + 7] for start in range(0, 23, 7)), 5)
     np.testing.assert_array_equal(made, values)
     np.testing.assert_array_equal(made[[4, 0, 22]], values[[4, 0, 22]])
     with pytest.raises(ValueError, match="read-only"):
@@ -31,4 +31,4 @@ def test_a_full_disk_is_told_with_what_to_do():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "wb"))  # noqa: PTH123, SIM115
         with pytest.raises(Img2PromptError, match=r"No space left on device; make room, or .* TMPDIR"):
-            spill([np.ones((1 << 12, 8), np.float32)], 8)
+            to_disk([np.ones((1 << 12, 8), np.float32)], 8)

@@ -54,7 +54,7 @@ def test_moments_are_those_of_numpy_however_rows_are_chunked_and_weighted(at, fo
     for number, sums in enumerate(by_fold):
         w = weight[fold == number, None]
         a, b = x[fold == number] - mean, y[fold == number] - target
-        gram, cross, square = sums.about(origin, ONES)
+        gram, cross, square = sums.moments_about(origin, ONES)
         assert sums.n == pytest.approx(w.sum())
         np.testing.assert_allclose(gram, a.T @ (w * a), rtol=1e-9, atol=1e-8)
         np.testing.assert_allclose(cross, a.T @ (w * b), rtol=1e-9, atol=1e-8)
@@ -72,7 +72,7 @@ def test_taking_a_fold_from_the_total_leaves_the_sums_of_the_others():
     np.testing.assert_allclose(target, y[fold != 1].mean(axis=0, dtype=float), rtol=1e-6)
     a = x[fold != 1].astype(float)
     a -= a.mean(axis=0)
-    np.testing.assert_allclose(left.about(left, ONES)[0], a.T @ a, rtol=1e-8, atol=1e-7)
+    np.testing.assert_allclose(left.moments_about(left, ONES)[0], a.T @ a, rtol=1e-8, atol=1e-7)
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 1.0, 1e4])
@@ -101,7 +101,7 @@ def test_float16_rows_are_summed_in_full_precision():
     half = x.astype(np.float16)
     sums = whole(half, y)
     exact = half.astype(float) - half.mean(axis=0, dtype=float)
-    np.testing.assert_allclose(sums.about(sums, ONES)[0], exact.T @ exact, rtol=1e-9, atol=1e-6)
+    np.testing.assert_allclose(sums.moments_about(sums, ONES)[0], exact.T @ exact, rtol=1e-9, atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

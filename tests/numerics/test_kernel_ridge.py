@@ -8,14 +8,14 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.numerics.kernel_ridge import (
-    block_units,
+    cross_validated_cosine,
     fit_exact,
-    fold_cosine,
     kernel,
-    pick_landmarks,
+    normalise_blocks,
+    nystroem_map,
+    sample_landmarks,
+    scale_blocks,
     search,
-    weigh,
-    whitener,
 )
 from img2prompt_cache.numerics.metrics import mean_cosine, unit
 
@@ -30,8 +30,8 @@ def problem(n=90, seed=0):
     return x, unit(y).astype(np.float64), np.arange(n) % 3
 
 
-def weighed(x, gains=GAINS):
-    return weigh(block_units(x, BLOCKS), BLOCKS, gains)
+def scaled(x, gains=GAINS):
+    return scale_blocks(normalise_blocks(x, BLOCKS), BLOCKS, gains)
 
 
 def oracle(a, b, gains=GAINS):
@@ -43,32 +43,32 @@ def oracle(a, b, gains=GAINS):
 def test_the_kernel_is_what_its_formula_says():
     x, _, _ = problem()
     x[3] = 0
-    got = kernel(weighed(x), weighed(x[:20]), GAINS)
+    got = kernel(scaled(x), scaled(x[:20]), GAINS)
     np.testing.assert_allclose(got, oracle(x, x[:20]), atol=1e-6)
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 0.3, 50.0])
 def test_the_exact_fit_equals_scikit_learn(alpha):
     x, y, _ = problem()
-    dual = fit_exact(weighed(x), y, GAINS, alpha)
+    dual = fit_exact(scaled(x), y, GAINS, alpha)
     fitted = KernelRidge(alpha=alpha, kernel="precomputed").fit(oracle(x, x), y)
     new = problem(seed=1)[0]
     np.testing.assert_allclose(
-        kernel(weighed(new), weighed(x), GAINS) @ dual, fitted.predict(oracle(new, x)), atol=1e-4
+        kernel(scaled(new), scaled(x), GAINS) @ dual, fitted.predict(oracle(new, x)), atol=1e-4
     )
 
 
 def test_identical_rows_need_a_penalty():
     x, y, _ = problem()
-    rows = np.vstack([weighed(x), weighed(x)])
+    rows = np.vstack([scaled(x), scaled(x)])
     with pytest.raises(Img2PromptError, match="penalty 1e-300 is too small"):
         fit_exact(rows, np.vstack([y, y]), GAINS, 1e-300)
 
 
 def test_all_rows_as_landmarks_give_the_kernel_back():
     x, _, _ = problem()
-    rows = weighed(np.vstack([x, x[:10]]))
-    features = kernel(rows, rows, GAINS) @ whitener(rows, GAINS)
+    rows = scaled(np.vstack([x, x[:10]]))
+    features = kernel(rows, rows, GAINS) @ nystroem_map(rows, GAINS)
     np.testing.assert_allclose(features @ features.T, kernel(rows, rows, GAINS), atol=2e-3)
 
 
@@ -76,21 +76,22 @@ def test_landmarks_are_distinct_rows_and_prefer_the_rare():
     rng = np.random.default_rng(0)
     common = rng.normal(size=13) + 0.01 * rng.normal(size=(900, 13))
     x = np.vstack([common, rng.normal(size=(100, 13))]).astype(np.float32)
-    picked = pick_landmarks(weighed(x), GAINS, 0.1, 150, 0)
+    picked = sample_landmarks(scaled(x), GAINS, 0.1, 150, 0)
     assert len(np.unique(picked)) == 150
-    assert np.array_equal(picked, pick_landmarks(weighed(x), GAINS, 0.1, 150, 0))
+    assert np.array_equal(picked, sample_landmarks(scaled(x), GAINS, 0.1, 150, 0))
     assert np.count_nonzero(picked >= 900) > 70
 
 
 def centred_cosines(x):
     return [
-        (part @ part.T - 1).astype(float) for part in np.split(block_units(x, BLOCKS), [BLOCKS[0]], axis=1)
+        (part @ part.T - 1).astype(float)
+        for part in np.split(normalise_blocks(x, BLOCKS), [BLOCKS[0]], axis=1)
     ]
 
 
 def test_the_score_is_that_of_refitting():
     x, y, fold = problem()
-    score, _, _ = fold_cosine(centred_cosines(x), y, fold, GAINS, 0.3)
+    score, _, _ = cross_validated_cosine(centred_cosines(x), y, fold, GAINS, 0.3)
     values, found = oracle(x, x), []
     for k in range(3):
         train, mean = fold != k, y[fold != k].mean(axis=0)
@@ -105,8 +106,8 @@ def test_the_gradient_is_the_slope_of_the_score():
     x, y, fold = problem()
     cosines = centred_cosines(x)
     at = np.array([*GAINS, 0.3])
-    slope = approx_fprime(at, lambda p: fold_cosine(cosines, y, fold, p[:2], p[2])[0], 1e-6)
-    _, by_gain, by_alpha = fold_cosine(cosines, y, fold, GAINS, 0.3)
+    slope = approx_fprime(at, lambda p: cross_validated_cosine(cosines, y, fold, p[:2], p[2])[0], 1e-6)
+    _, by_gain, by_alpha = cross_validated_cosine(cosines, y, fold, GAINS, 0.3)
     np.testing.assert_allclose([*by_gain, by_alpha], slope, rtol=1e-4, atol=1e-8)
 
 
@@ -114,12 +115,12 @@ def chosen(**given):
     x, y, fold = problem()
     tried = []
     found = search(
-        block_units(x, BLOCKS),
+        normalise_blocks(x, BLOCKS),
         y,
         fold,
         BLOCKS,
         **{"gains": None, "alpha": None, **given},
-        seen=lambda gains, alpha, score: tried.append((score, *gains, alpha)),
+        on_evaluation=lambda gains, alpha, score: tried.append((score, *gains, alpha)),
     )
     return found, tried
 

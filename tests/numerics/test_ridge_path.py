@@ -13,7 +13,14 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from img2prompt_cache.numerics import ridge_path as module
 from img2prompt_cache.numerics.gram import Rows, accumulate
 from img2prompt_cache.numerics.metrics import mean_cosine
-from img2prompt_cache.numerics.ridge_path import climb, decompose, held_cosine, lowest, penalties, project
+from img2prompt_cache.numerics.ridge_path import (
+    argmin_error,
+    decompose,
+    held_out_cosine,
+    hill_climb,
+    penalties,
+    project,
+)
 
 ALPHAS = np.geomspace(1e-2, 1e4, 20)
 
@@ -41,7 +48,7 @@ def scores(x, y, fold, scale, weight=None):
     spectra = spectra_of(chunked(x, y, fold, weight), scale)
     held = project(chunked(x, y, fold, weight), spectra, len(x), 0)
     return (
-        np.array([held_cosine(held, spectra, alpha) for alpha in ALPHAS]),
+        np.array([held_out_cosine(held, spectra, alpha) for alpha in ALPHAS]),
         np.mean([spectrum.mse for spectrum in spectra], axis=0),
     )
 
@@ -90,14 +97,16 @@ def test_a_sample_of_the_rows_scores_about_the_same(monkeypatch):
     sample = project(chunked(x, y, fold, size=501), spectra, len(x), 0)
     drawn = sum(len(y) for parts in sample for _, y, _ in parts)
     assert 900 < drawn < 1100
-    assert held_cosine(sample, spectra, 1.0) == pytest.approx(held_cosine(everything, spectra, 1.0), abs=0.02)
+    assert held_out_cosine(sample, spectra, 1.0) == pytest.approx(
+        held_out_cosine(everything, spectra, 1.0), abs=0.02
+    )
 
 
 def test_a_fold_that_a_sample_missed_is_left_out():
     x, y, fold = problem(60, 6)
     spectra = spectra_of([Rows(x, y, fold)], np.ones(6))
     held = project([Rows(x, y, fold)], spectra, 60, 0)
-    assert held_cosine([held[0], [], []], spectra, 1.0) == held_cosine(held[:1], spectra[:1], 1.0)
+    assert held_out_cosine([held[0], [], []], spectra, 1.0) == held_out_cosine(held[:1], spectra[:1], 1.0)
 
 
 def test_penalties_are_log_spaced_and_grow_with_the_rows():
@@ -109,12 +118,12 @@ def test_penalties_are_log_spaced_and_grow_with_the_rows():
 
 @given(st.integers(0, 52), st.integers(0, 52), st.floats(0.3, 3))
 def test_a_curve_with_one_top_is_climbed_from_anywhere(start, top, power):
-    best, known = climb(start, 53, lambda index: -(abs(index - top) ** power))
+    best, known = hill_climb(start, 53, lambda index: -(abs(index - top) ** power))
     assert best == top
     assert len(known) <= 5 + abs(start - top) // 2 + 1
     assert known[best] == max(known.values())
 
 
 def test_of_equals_the_stronger_penalty_is_taken():
-    assert lowest(np.array([3.0, 1.0, 1.0, 2.0])) == 2
-    assert climb(0, 9, lambda index: 0.5)[0] == 8
+    assert argmin_error(np.array([3.0, 1.0, 1.0, 2.0])) == 2
+    assert hill_climb(0, 9, lambda index: 0.5)[0] == 8

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from img2prompt_cache.numerics.row_space import lead_back, reduce_blocks
+from img2prompt_cache.numerics.row_space import expand_coefficients, reduce_blocks
 
 
 def data(n: int, p: int, t: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +25,7 @@ def test_ridge_in_the_span_is_ridge(blocks: tuple[int, ...]) -> None:
     fold = slice(0, 8)
     want = Ridge(alpha=0.7).fit(X[fold], y[fold])
     got = Ridge(alpha=0.7).fit(Z[fold], y[fold])
-    coef = lead_back(got.coef_.T.astype(np.float32), widths, bases)
+    coef = expand_coefficients(got.coef_.T.astype(np.float32), widths, bases)
     np.testing.assert_allclose(coef, want.coef_.T, atol=1e-4)
     np.testing.assert_allclose((X - mean) @ coef + got.intercept_, want.predict(X), atol=1e-4)
 

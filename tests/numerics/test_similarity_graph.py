@@ -5,7 +5,7 @@ import pytest
 
 from img2prompt_cache.numerics import similarity_graph as module
 from img2prompt_cache.numerics.metrics import unit
-from img2prompt_cache.numerics.similarity_graph import components, near
+from img2prompt_cache.numerics.similarity_graph import edge_components, similarity_components
 
 
 def walk(adjacent):
@@ -32,7 +32,7 @@ def test_near_equals_a_walk_over_the_dense_graph(monkeypatch, block, edges, thre
     monkeypatch.setattr(module, "BLOCK", block)
     monkeypatch.setattr(module, "MAX_EDGES", edges)
     vectors = unit(np.random.default_rng(0).normal(size=(60, 4)))
-    assert same_partition(near(vectors, threshold), walk(vectors @ vectors.T >= threshold))
+    assert same_partition(similarity_components(vectors, threshold), walk(vectors @ vectors.T >= threshold))
 
 
 @pytest.mark.parametrize("axes", [1, 4, 64])
@@ -49,7 +49,7 @@ def test_a_sketch_of_few_directions_loses_no_pair(monkeypatch, axes, few, thresh
     vectors = unit(centres[rng.integers(30, size=300)] + apart * rng.normal(size=(300, 20)))
     cosines = vectors @ vectors.T
     assert np.abs(cosines - threshold).min() > 1e-7  # none that rounding decides
-    found = near(vectors, threshold)
+    found = similarity_components(vectors, threshold)
     assert same_partition(found, walk(cosines >= threshold))
     assert 1 < len(np.unique(found)) < 300
 
@@ -68,7 +68,7 @@ def test_no_pair_is_lost_where_next_to_nothing_is_left_beside_the_directions(mon
     vectors = unit(np.concatenate([crowd, *map(np.stack, lost)]))
     cosines = vectors @ vectors.T
     sure = np.abs(cosines - 0.8) > 1e-6
-    label = near(vectors, 0.8)
+    label = similarity_components(vectors, 0.8)
     joined = label[:, None] == label
     assert joined[sure & (cosines >= 0.8)].all()
     assert len(np.unique(label)) > 1000
@@ -79,15 +79,15 @@ def test_vectors_that_are_all_alike(monkeypatch):
     monkeypatch.setattr(module, "SAMPLE", 10)
     monkeypatch.setattr(module, "MAX_EDGES", 100)
     vectors = np.repeat(unit(np.random.default_rng(0).normal(size=(1, 8))), 200, axis=0)
-    assert not near(vectors, 0.9).any()
+    assert not similarity_components(vectors, 0.9).any()
 
 
 def test_near_of_nothing_and_of_one():
-    assert near(np.zeros((0, 3), np.float32), 0.8).tolist() == []
-    assert near(np.ones((1, 1), np.float32), 0.8).tolist() == [0]
+    assert similarity_components(np.zeros((0, 3), np.float32), 0.8).tolist() == []
+    assert similarity_components(np.ones((1, 1), np.float32), 0.8).tolist() == [0]
 
 
 def test_components_joins_along_edges():
-    label = components(5, np.array([0, 3]), np.array([2, 2]))
+    label = edge_components(5, np.array([0, 3]), np.array([2, 2]))
     assert same_partition(label, np.array([0, 1, 0, 0, 2]))
     assert label.dtype == np.int64

@@ -21,7 +21,7 @@ from img2prompt_cache.data.trunk_rows import TrunkRows, batches
 from img2prompt_cache.heads.neural.schedules import factor
 from img2prompt_cache.models.backbones.rewrites.depthwise import quicken
 from img2prompt_cache.models.devices import choose_device, has_bf16
-from img2prompt_cache.numerics.disk_array import spill
+from img2prompt_cache.numerics.disk_array import to_disk
 from img2prompt_cache.numerics.metrics import unit
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def predict(network: Network, X: Inputs, weights: Weights | None = None) -> Targ
 def pool(network: Network, X: Inputs) -> Features:
     """Compute the pooled features of rows, float32 (n, p), onto the disk."""
     with torch.inference_mode():
-        return spill(
+        return to_disk(
             (
                 network.pool(_on(network, values)).cpu().numpy()
                 for (values,) in batches([X], np.arange(len(X)), ROWS)

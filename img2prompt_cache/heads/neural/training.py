@@ -14,7 +14,7 @@ from img2prompt_cache.heads.neural.losses import AT_FIRST, mixed, parse
 from img2prompt_cache.heads.neural.network import measure_norms, outputs, predict, start_at
 from img2prompt_cache.heads.neural.schedules import factor
 from img2prompt_cache.models.devices import choose_precision
-from img2prompt_cache.numerics.standardise import standardiser
+from img2prompt_cache.numerics.standardise import mean_and_scale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ class Training:
 
     def __init__(self, head: Mlp, pairs: Pairs) -> None:
         X, y = pairs.X, pairs.y
-        self.mean, self.scale = standardiser(X)
+        self.mean, self.scale = mean_and_scale(X)
         device = torch.device("cuda" if torch.cuda.device_count() else "cpu")
         self._inputs = torch.from_numpy((X - self.mean) / self.scale).to(device)
         self._targets = torch.tensor(y, device=device)
