@@ -50,9 +50,9 @@ def fresh_rows(
         return table, 0
     at = pc.index_in(table["imgId"], value_set=cached["imgId"].cast(table.schema.field("imgId").type))
     known = at.drop_null().to_numpy()
-    strangers = known[origin[known] != source]
-    if len(strangers):
-        img_id = cached["imgId"][int(strangers[0])].as_py()
+    taken = known[origin[known] != source]
+    if len(taken):
+        img_id = cached["imgId"][int(taken[0])].as_py()
         raise UsageError(
             f"imgId {img_id!r} is cached already from another source; give this source a cache of its own "
             "with `cache`"
@@ -72,11 +72,11 @@ def extra_columns(table: pa.Table) -> tuple[str, ...]:
 
 
 def digest_of(table: pa.Table) -> str:
-    """Digest the values of a listing, so that two listings can be told apart.
+    """Digest the values of a listing, so that two listings can be compared.
 
     Two tables have the same digest if and only if (but for a collision of SHA-256) they have the same columns
-    in the same order with the same text and nulls, however they are divided into chunks, whatever lies unused
-    in their buffers, and whether their strings have 32-bit or 64-bit offsets.
+    in the same order with the same text and nulls. How they are divided into chunks, what else their buffers
+    hold, and whether their strings have 32-bit or 64-bit offsets make no difference.
 
     Parameters
     ----------

@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 
 import pyarrow as pa
+
+from img2prompt_cache.cache.manifest import Part
+from img2prompt_cache.cache.parts import read_text
+from img2prompt_cache.errors import Img2PromptError
+
+
+def salvage(path: Path, names: list[str], size: int) -> Mapping[str, list[str]]:
+    """Read the text of a damaged part of `rows`; nothing where it cannot be read."""
+    try:
+        return read_text(path, names, size)
+    except Img2PromptError:
+        return {}
+
+
+def find_neighbours(folder: Path, parts: Sequence[Part], number: int) -> tuple[str, str]:
+    """Find the imgIds that enclose a part of `rows`.
+
+    Returns
+    -------
+    before, after : str
+        imgId of the last row of the part before it and of the first row of the part after it; empty where
+        there is none of the same source, or it cannot be read.
+    """
+    found = ["", ""]
+    for side, (other, row) in enumerate(((number - 1, -1), (number + 1, 0))):
+        if 0 <= other < len(parts) and parts[other].source == parts[number].source:
+            part = parts[other]
+            names = salvage(folder / part.file, ["imgId"], part.stop - part.start).get("imgId")
+            found[side] = names[row] if names else ""
+    return found[0], found[1]
 
 
 class LostRows:
@@ -35,17 +66,16 @@ class LostRows:
         """Guess which rows a part held, the likeliest first.
 
         These are, of the rows that no other part holds, the first or last ones between its neighbours, the
-        first or last ones of all, or those that its file still tells.
+        first or last ones of all, or those that can still be read from its file.
 
         Parameters
         ----------
         size : int
             How many rows it held.
         before, after : str
-            imgId of the last row of the part before it and of the first row of the part after it; empty where
-            there is none.
+            From `find_neighbours`.
         salvaged : sequence of str
-            What its file still tells of its imgIds.
+            The imgIds that can still be read from its file.
 
         Yields
         ------

@@ -66,7 +66,7 @@ def keep_only(
 ) -> Slice:
     """Take a part's rows, of which only `rows` are read and encoded; the others count as failed.
 
-    All rows of the part are in the slice, so batches lie as they always do.
+    All rows of the part are in the slice, so batches begin and end where they always do.
 
     Parameters
     ----------

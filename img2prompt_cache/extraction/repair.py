@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from img2prompt_cache.cache.reader import OK, Cache
 from img2prompt_cache.cache.virtual import build_view, view_is_current
 from img2prompt_cache.cache.writer import RECOMPUTED, writing
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.extraction.lost_rows import LostRows
+from img2prompt_cache.extraction.lost_rows import LostRows, find_neighbours, salvage
 from img2prompt_cache.extraction.recompute import Recompute, keep_only, patch_part, read_rows
 from img2prompt_cache.extraction.targets import CachedTargets, TargetWorker, first_occurrences
 from img2prompt_cache.extraction.work import Job, OpenSources, Slice, slice_of
@@ -77,12 +77,12 @@ def repair(cache: str | Path | Cache, *, device: str = "auto", tell: Callback = 
     load_manifest(folder)  # `writing` would make the folder
     with writing(folder):
         manifest = load_manifest(folder)
-        damaged = {damage.file: damage.reason for damage in Cache(folder).verify()}
+        damaged = [damage.file for damage in Cache(folder).verify()]
         left: dict[str, str] = {}
         if damaged:
             recompute = Recompute(folder, Models(device=device), OpenSources(manifest.sources))
             with task(tell, "repair", len(damaged)) as advance:
-                _Repair(recompute, manifest, damaged, advance, left).run()
+                left = _Repair(recompute, manifest, {*damaged}, advance).run()
         if not view_is_current(folder):
             build_view(folder, manifest)
     return Repaired(
@@ -97,11 +97,12 @@ class _Repair:
 
     recompute: Recompute
     manifest: Manifest
-    damaged: dict[str, str]
+    damaged: set[str]
     advance: Callable[[int], None]
-    left: dict[str, str]
+    left: dict[str, str] = field(default_factory=dict)
 
-    def run(self) -> None:
+    def run(self) -> dict[str, str]:
+        """Repair what can be repaired; give the files that are left, and why."""
         rows = self.manifest.columns[0]
         self._restore_rows()
         for number in range(len(rows.parts)):
@@ -121,6 +122,7 @@ class _Repair:
                         with self._attempt([part]):
                             self._require_rows(min(number, readable))
                             self._targets(number, column, worker)
+        return self.left
 
     @contextmanager
     def _attempt(self, parts: list[Part]) -> Iterator[None]:
@@ -149,9 +151,10 @@ class _Repair:
     def _rows(self, number: int, part: Part, lost: LostRows) -> list[str]:
         """Restore one part of `rows`; give its ids."""
         damaged, size = self.recompute.folder / part.file, part.stop - part.start
-        salvaged = _salvage(damaged, ["imgId"], size).get("imgId", [])
+        salvaged = salvage(damaged, ["imgId"], size).get("imgId", [])
+        neighbours = find_neighbours(self.recompute.folder, self.manifest.columns[0].parts, number)
         why = ""
-        for ids, listed in lost.candidates(size, *self._beside(number), salvaged):
+        for ids, listed in lost.candidates(size, *neighbours, salvaged):
             job = Job(number, part.start, part.stop, part.source, ())
             rows = slice_of(job, listed, part.start, self.manifest.extra)
             place = self._place("rows")
@@ -160,22 +163,11 @@ class _Repair:
             if self._put(part, path, []):
                 return ids
             names = list(self.manifest.row_datasets.values())
-            was, now = _salvage(damaged, names, size), read_text(path, names, size)
+            was, now = salvage(damaged, names, size), read_text(path, names, size)
             changed = [name for name in names if was and was[name] != now[name]]
             why = f"the source has changed since{', in ' if changed else ''}{', '.join(changed)}"
         why = why or f"the source has {len(lost)} rows that are not in other parts, and this one had {size}"
         raise Img2PromptError(f"{why}; bring it back from a copy, or make a new cache")
-
-    def _beside(self, number: int) -> tuple[str, str]:
-        """Name the last row of the part before and the first of the part behind; empty if there is none."""
-        parts = self.manifest.columns[0].parts
-        names = ["", ""]
-        for side, (other, row) in enumerate(((number - 1, -1), (number + 1, 0))):
-            if 0 <= other < len(parts) and parts[other].source == parts[number].source:
-                size = parts[other].stop - parts[other].start
-                found = _salvage(self.recompute.folder / parts[other].file, ["imgId"], size)
-                names[side] = found["imgId"][row] if found else ""
-        return names[0], names[1]
 
     def _groups(self, number: int) -> list[list[Column]]:
         """Find the damaged parts of one number that come from images; those of equal history go together."""
@@ -196,7 +188,7 @@ class _Repair:
         return list(groups.values())
 
     def _images(self, number: int, columns: list[Column]) -> None:
-        """Go through the batches these parts were made in: those of the first pass, then those of retries."""
+        """Repeat the computations these parts were made by: that of the first pass, then those of retries."""
         first = columns[0].parts[number]
         text = self._text(number)
         late = {row for rows in first.retried for row in rows}
@@ -261,14 +253,6 @@ class _Repair:
 
     def _place(self, name: str) -> Path:
         return self.recompute.folder / RECOMPUTED / name
-
-
-def _salvage(path: Path, names: list[str], size: int) -> Mapping[str, list[str]]:
-    """Read what a damaged part of `rows` still tells; nothing if it tells nothing."""
-    try:
-        return read_text(path, names, size)
-    except Img2PromptError:
-        return {}
 
 
 _ANEW = "to keep the values as they come out now, delete the file and run `extract()`"

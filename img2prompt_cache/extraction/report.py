@@ -1,4 +1,4 @@
-"""What a pass tells: its plan, where its time goes, and what the cache holds at its end."""
+"""What a pass reports: its plan, where its time goes, and what the cache holds at its end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a pass is going to do, told before the first batch.
+    """What a pass is going to do, reported before the first batch.
 
     Attributes
     ----------
@@ -128,7 +128,7 @@ class Clock:
 
 @dataclass(slots=True)
 class Counts:
-    """What the rows of a cache say, counted part by part so that they are never all in memory."""
+    """Counts over the rows of a cache, made part by part so that they are never all in memory."""
 
     failed: int = 0
     identical: int = 0

@@ -52,7 +52,7 @@ def retry(manifest: Manifest, recompute: Recompute, tell: Callback = ignore) -> 
         Of a locked cache.
     recompute : Recompute
     tell : callable
-        Told how many rows there are, and how many are good now.
+        Takes notes: how many rows there are, and how many are good now.
 
     Returns
     -------

@@ -179,10 +179,10 @@ def _require_same(work: Pass, source: Source, config: ExtractConfig) -> None:
         )
     wanted = [*config.backbones, *([config.encoder] if config.encoder else [])]
     declared = {column.spec for column in work.manifest.columns}
-    strangers = [spec for spec in wanted if spec not in declared]
-    if strangers:
+    unknown = [spec for spec in wanted if spec not in declared]
+    if unknown:
         raise UsageError(
-            f"the pass under way in {work.folder} does not have {strangers[0]}; every shard names the same "
+            f"the pass under way in {work.folder} does not have {unknown[0]}; every shard names the same "
             "backbones. End it with `finish=True`, then add the new one"
         )
     encoders = [config.encoder] if config.encoder else []

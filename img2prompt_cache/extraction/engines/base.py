@@ -39,7 +39,7 @@ class Engine(Protocol):
         models : Models
             For an engine that computes `here`.
         advance : callable
-            Told how many more rows were done.
+            Called with the number of rows that were done.
         clock : Clock
             Charged with the time of each stage, summed over workers.
 

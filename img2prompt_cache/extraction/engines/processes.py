@@ -38,7 +38,7 @@ def run_processes(
         Of each worker.
     jobs : list of Job
     advance : callable
-        Told how many more rows were done.
+        Called with the number of rows that were done.
 
     Yields
     ------
@@ -51,44 +51,52 @@ def run_processes(
         What a worker failed with, or that workers die again and again.
     """
     queue = deque((job.number, 1) for job in jobs)
-    crew: dict[int, _Member] = {}
+    workers: dict[int, _Worker] = {}
     try:
-        while queue or any(member.job for member in crew.values()):
+        while queue or any(worker.job for worker in workers.values()):
             for place, device in enumerate(devices):
-                if queue and place not in crew:
-                    crew[place] = _Member(folder, device, lanes)
-                if queue and crew[place].job is None:
-                    crew[place].give(queue.popleft())
-            places = {member.pipe: place for place, member in crew.items() if member.job}
+                if queue and place not in workers:
+                    workers[place] = _Worker(folder, device, lanes)
+                if queue and workers[place].job is None:
+                    workers[place].send(queue.popleft())
+            places = {worker.pipe: place for place, worker in workers.items() if worker.job}
             for pipe in wait(places):
                 place = places[cast(Connection, pipe)]
-                member = crew[place]
-                number, attempt = member.job or (0, 0)
-                said = member.hear()
-                if isinstance(said, int):
-                    member.rows += said
-                    advance(said)
-                elif isinstance(said, dict):
-                    member.job, member.rows = None, 0
-                    yield number, said
-                elif said is not None:
-                    raise said
+                worker = workers[place]
+                number, attempt = worker.job or (0, 0)
+                message = worker.receive()
+                if isinstance(message, int):
+                    worker.rows += message
+                    advance(message)
+                elif isinstance(message, dict):
+                    worker.job, worker.rows = None, 0
+                    yield number, message
+                elif message is not None:
+                    raise message
                 else:
-                    code = crew.pop(place).end()
+                    code = workers.pop(place).end()
                     if attempt == ATTEMPTS:
                         raise Img2PromptError(
                             f"{ATTEMPTS} workers died at part {number} (exit code {code}); if the system "
                             "killed them for memory, ask for fewer `workers`"
                         )
-                    advance(-member.rows)
+                    advance(-worker.rows)
                     queue.appendleft((number, attempt + 1))
     finally:
-        for member in crew.values():
-            member.end()
+        for worker in workers.values():
+            worker.end()
 
 
-class _Member:
-    """One worker process, seen from the process that leads."""
+class _Worker:
+    """One worker process, seen from the process that started it.
+
+    Attributes
+    ----------
+    job : tuple of int or None
+        The number of the part it is computing, and which attempt this is.
+    rows : int
+        Rows of that part that are done.
+    """
 
     def __init__(self, folder: Path, device: str, lanes: int) -> None:
         self.pipe, theirs = _CONTEXT.Pipe()
@@ -100,22 +108,22 @@ class _Member:
         self._process.start()
         theirs.close()  # so that the pipe ends when the worker does
 
-    def give(self, job: tuple[int, int]) -> None:
-        """Hand over a job: its part's number, and which attempt this is."""
+    def send(self, job: tuple[int, int]) -> None:
+        """Give it a job: its part's number, and which attempt this is."""
         self.job = job
-        with suppress(BrokenPipeError):  # it died; `hear` tells
+        with suppress(BrokenPipeError):  # it died, which `receive` will find
             self.pipe.send(job[0])
 
-    def hear(self) -> int | dict[str, float] | Exception | None:
-        """Take its next word: rows done, the seconds of a finished job, an error; None if it has died."""
+    def receive(self) -> int | dict[str, float] | Exception | None:
+        """Wait for its next message: rows done, the seconds of a finished job, an error; None if it died."""
         try:
-            said: int | dict[str, float] | Exception = self.pipe.recv()
+            message: int | dict[str, float] | Exception = self.pipe.recv()
         except (EOFError, ConnectionResetError):
             return None
-        return said
+        return message
 
     def end(self) -> int | None:
-        """Stop it, whatever it is at; give its exit code."""
+        """Stop it, whatever it is doing; give its exit code."""
         if self.job is not None:
             self._process.terminate()
         self.pipe.close()
@@ -124,11 +132,11 @@ class _Member:
 
 
 def _work(pipe: Connection, folder: Path, device: str, lanes: int) -> None:
-    # Ctrl-C goes to every process of the terminal; the one that leads ends the others.
+    # Ctrl-C goes to every process of the terminal; the one that started the workers ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     stager = None
-    with suppress(EOFError, BrokenPipeError):  # the one that leads has gone
+    with suppress(EOFError, BrokenPipeError):  # the process that started this one has ended
         while True:
             number = pipe.recv()
             try:
