@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_values
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from . import console
+from .parsing import read_names, read_numbers, read_settings, read_widths
 from .run_output import members_values, run_line, run_values, source_lines
 
 _MLP = "Settings of linear, mlp, wide-mlp and seed-…"
@@ -178,7 +178,7 @@ def fit(
     """Fit a head on a cache, score it on a hold-out or by folds, keep it as a run."""
     from img2prompt_cache.fitting.fit import fit as fit_run
 
-    own = _read_settings(settings or [], _shorthands(context))
+    own = read_settings(settings or [], _shorthands(context))
     _require_consistent(context, own)
     with console.telling(bars=False) as tell:
         made = fit_run(
@@ -238,65 +238,11 @@ def _require_consistent(context: typer.Context, own: Mapping[str, Any]) -> None:
     require_consistent(head, given, own)
 
 
-def read_names(option: str, text: str | None) -> tuple[str, ...]:
-    """Read names with commas between; none where the option is absent."""
-    from img2prompt_cache.errors import UsageError
-
-    if text is None:
-        return ()
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names):
-        raise UsageError(f"{option} {text!r}: write names with commas between, or leave it out")
-    return names
-
-
-def _read_settings(pairs: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Add settings given as ``NAME=VALUE`` to those with an option; a value that is no JSON is text."""
-    from img2prompt_cache.errors import UsageError
-
-    found = dict(given)
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals or not name:
-            raise UsageError(f"--set {pair!r}: write NAME=VALUE, e.g. --set lr=0.001")
-        if name in found:
-            raise UsageError(f"--set {pair!r}: {name} is given twice")
-        try:
-            found[name] = json_values.loads(text)
-        except ValueError:
-            found[name] = text
-    return found
-
-
-def _numbers(name: str, text: str) -> float | list[float]:
-    """Read one number, or one for each backbone."""
-    import math
-
-    from img2prompt_cache.errors import UsageError
-
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = [math.nan]
-    if not all(map(math.isfinite, values)):
-        raise UsageError(f"--{name} {text!r}: write a number, or one for each backbone with commas between")
-    return values if len(values) > 1 else values[0]
-
-
-def _widths(name: str, text: str) -> tuple[int, ...]:
-    from img2prompt_cache.errors import UsageError
-
-    try:
-        widths = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"--{name} {text!r}: write whole numbers with commas between, e.g. 1024,512"
-        ) from None
-    return tuple(width for width in widths if width)
-
-
-_READ: dict[str, Callable[[str, str], Any]] = {"hidden": _widths, "alpha": _numbers, "gain": _numbers}
+_READ: dict[str, Callable[[str, str], Any]] = {
+    "hidden": read_widths,
+    "alpha": read_numbers,
+    "gain": read_numbers,
+}
 """How the text of an option becomes a setting, where it is several numbers."""
 
 _PARAMETERS = {"inner_folds", "blocks"}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
-from .fit import read_names
 from .influence import counts, layout, summary, values
+from .parsing import read_names
 from .run_output import run_line, run_values
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def choose_columns(
     cache: Cache, head: Head, specs: tuple[str, ...]
 ) -> tuple[tuple[Column, ...], Column | None]:
-    """Find the columns that a head is fitted on, and that of the prompts' texts, if it takes them.
+    """Find the columns that a head is fitted on, and the embedded texts of the prompts, if it takes them.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def choose_columns(
 
 
 def preferred_features(cache: Cache, head: Head) -> tuple[str, ...]:
-    """Name the backbone that a head of one backbone is made for, or else what may stand in for it.
+    """Name the backbone that a head is made for, or else the best one in its place.
 
     Returns
     -------
@@ -52,12 +52,13 @@ def preferred_features(cache: Cache, head: Head) -> tuple[str, ...]:
     if head.prefers and specs:
         raise UsageError(
             f"head {head.name} takes {' or '.join(head.prefers)}, and none is cached; extract one, or name "
-            f"what is to stand in with --features: {', '.join(specs)}"
+            f"another in its place with `features`: {', '.join(specs)}",
+            parameter="features",
         )
     return ()
 
 
 def stands_in(head: Head, spec: str) -> str:
-    """Say what a backbone stands in for, where a head is made for another one; empty where it does not."""
+    """Name the backbone that a head is made for, if it is not this one; else nothing."""
     wanted, pattern = next(iter(head.prefers.items()), ("", ""))
     return "" if re.search(pattern, spec, re.IGNORECASE) else wanted

@@ -26,10 +26,10 @@ def score(
     Parameters
     ----------
     predictions, targets : numpy.ndarray, float32, shape (n, t)
-        Unit norm. Retrieval is among the distinct targets: prompts that only differ in what the encoder does
-        not see, "A dog" and "a dog", count as one.
+        Unit norm. Retrieval is among the distinct targets: prompts that are the same to the encoder, such as
+        "A dog" and "a dog", count as one.
     groups : numpy.ndarray, int64, shape (n,)
-        What the interval draws again.
+        The bootstrap of the interval resamples whole groups.
 
     Returns
     -------

@@ -64,7 +64,7 @@ class Run(RunRecord):
     @property
     def name(self) -> str:
         """Name of the folder."""
-        return self.folder.name
+        return self.folder.resolve().name
 
     @property
     def home(self) -> Path | None:

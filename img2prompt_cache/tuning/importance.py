@@ -1,4 +1,4 @@
-"""Influence: what each setting of a search did to the score."""
+"""Importance: what each setting of a search did to the score."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 BINS = 4
-"""Values of a range are put together by quartile."""
+"""A range is divided at its quartiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Marginal:
 
 @dataclass(frozen=True, slots=True)
 class Influence:
-    """What one setting did: its share of the variance of the score, None if unknown, and its marginals."""
+    """What one setting did: its share of the variance of the score (None if unknown), and its marginals."""
 
     setting: str
     importance: float | None
@@ -53,7 +53,7 @@ class Influence:
 
 
 def influence(space: Space, trials: Sequence[FinishedTrial]) -> list[Influence]:
-    """Tell what each setting did to the score, the most important first.
+    """Measure what each setting did to the score, the most important first.
 
     Parameters
     ----------
@@ -72,8 +72,8 @@ def influence(space: Space, trials: Sequence[FinishedTrial]) -> list[Influence]:
 def importances(space: Space, trials: Sequence[FinishedTrial]) -> dict[str, float]:
     """Share of each setting alone in the variance of the score over the space, summing to 1.
 
-    By functional ANOVA on a random forest (Hutter, Hoos and Leyton-Brown, 2014, ICML), Optuna's. A setting
-    searched by its logarithm is weighed by its logarithm, so that the space is the one that was drawn from.
+    Functional ANOVA on a random forest (Hutter, Hoos and Leyton-Brown, 2014, ICML), as Optuna computes it. A
+    setting that was searched on a logarithmic scale is weighed on that scale, as it was drawn.
 
     Returns
     -------

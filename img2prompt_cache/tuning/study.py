@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.heads.space import Choices, LogUniform, Range, Space, Whole, from_json
+from img2prompt_cache.heads.space import Space, from_json
+from img2prompt_cache.tuning.distributions import distribution, value_of
 from img2prompt_cache.tuning.storage import load_optuna, make_file, opened, readable, writable
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
-    from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
@@ -106,7 +106,7 @@ class Study:
         with writable(self._file):
             self._study.sampler = _sampler(sampler, seed)
             # In a fixed order, so that the order in which a space is written does not matter.
-            trial = self._study.ask({name: _distribution(self.space[name]) for name in sorted(self.space)})
+            trial = self._study.ask({name: distribution(self.space[name]) for name in sorted(self.space)})
         settings = self._settings(trial.params)
 
         def on_step(step: int, cosine: float) -> None:
@@ -154,7 +154,7 @@ class Study:
         """Turn what Optuna keeps into settings, checked again: the file may come from anyone."""
         if {*params} != {*self.space}:
             raise ValueError(f"a trial has the settings {sorted(params)}, not those of its space")
-        return {name: _value(self.space[name], params[name]) for name in self.space}
+        return {name: value_of(self.space[name], params[name]) for name in self.space}
 
 
 @contextmanager
@@ -244,26 +244,3 @@ def _sampler(name: str, seed: int) -> BaseSampler:
     kinds = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}
     sampler: BaseSampler = kinds[name](seed=seed)
     return sampler
-
-
-def _distribution(each: Range) -> BaseDistribution:
-    from optuna import distributions
-
-    if isinstance(each, Choices):
-        return distributions.CategoricalDistribution([_label(value) for value in each.values])
-    if isinstance(each, Whole):
-        return distributions.IntDistribution(each.low, each.high)
-    return distributions.FloatDistribution(each.low, each.high, log=isinstance(each, LogUniform))
-
-
-def _label(value: Any) -> Any:
-    """What Optuna is given for a choice: it takes no lists."""
-    return json.dumps(value) if isinstance(value, list | tuple) else value
-
-
-def _value(each: Range, kept: Any) -> Any:
-    if isinstance(each, Choices):
-        return {_label(value): value for value in each.values}[kept]
-    if not (isinstance(kept, int | float) and each.low <= kept <= each.high):
-        raise ValueError(f"a trial has the value {kept!r}, which is out of its range")
-    return int(kept) if isinstance(each, Whole) else float(kept)

@@ -91,3 +91,8 @@ def test_numbers_beyond_all_bounds_are_none(run):
     (run / "run.json").write_text(text.replace('"n": ', '"n": 1e999, "m": '))
     with pytest.raises(Img2PromptError, match="n is not a number"):
         load_run(run)
+
+
+def test_the_name_of_a_run_in_the_current_folder(run, monkeypatch):
+    monkeypatch.chdir(run)
+    assert load_run(".").name == run.name
