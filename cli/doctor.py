@@ -15,7 +15,7 @@ def doctor(
     ] = False,
     json: console.Json = False,
 ) -> None:
-    """Say what this machine can do: device, number formats, hub, package index, disk, versions."""
+    """Show what this machine can do: device, number formats, hub, package index, disk, versions."""
     from img2prompt_cache.environment import examine
 
     found = examine(online=not offline)

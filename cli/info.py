@@ -6,7 +6,7 @@ from . import console
 
 
 def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json = False) -> None:
-    """Say what a cache holds."""
+    """Show what a cache holds."""
     from img2prompt_cache.cache.reader import OK, Cache
 
     opened = Cache(cache)

@@ -8,9 +8,9 @@ from . import console
 
 
 def verify(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json = False) -> None:
-    """Re-hash every part of a cache and name what is damaged; exit code 1 if anything is.
+    """Hash every part of a cache again and name what is damaged; exit code 1 if anything is.
 
-    Files among the parts that the cache does not know are named, too; they are never read.
+    Files among the parts that the manifest does not record are named, too; they are never read.
     """
     from img2prompt_cache.cache.reader import Cache
 
@@ -20,7 +20,7 @@ def verify(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Jso
     for damage in damaged:
         say(f"{damage.file}: {damage.reason}")
     for file in unknown:
-        say(f"{file}: the cache does not know it, and does not read it")
+        say(f"{file}: not recorded in the manifest, so it is never read")
     if json:
         console.result_json(
             {"ok": not damaged, "damaged": [damage.file for damage in damaged], "unknown": unknown}
@@ -28,7 +28,7 @@ def verify(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Jso
     else:
         parts = sum(len(column.parts) for column in opened.manifest.columns)
         console.result(
-            f"{cache}: {len(damaged)} of {parts} parts damaged; `img2prompt-cache repair` computes them anew"
+            f"{cache}: {len(damaged)} of {parts} parts damaged; `img2prompt-cache repair` computes them again"
             if damaged
             else f"{cache}: {parts} parts, all whole"
         )

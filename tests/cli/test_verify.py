@@ -35,7 +35,7 @@ def test_every_damaged_part_is_named_and_left_alone(cli, tmp_path):
     told = cli("verify", "--cache", folder)
     assert (told.code, told.err) == (1, "")
     lines = told.out.splitlines()
-    assert lines[-1] == f"{folder}: 3 of 8 parts damaged; `img2prompt-cache repair` computes them anew"
+    assert lines[-1] == f"{folder}: 3 of 8 parts damaged; `img2prompt-cache repair` computes them again"
     assert {line.partition(": ")[2] for line in lines[:-1]} >= {"its bytes have changed", "it is missing"}
     assert changed.exists()
 
@@ -47,6 +47,6 @@ def test_what_the_cache_does_not_know_is_named_and_no_damage(cli, tmp_path):
     assert (said.code, said.json) == (0, {"ok": True, "damaged": [], "unknown": ["rows/00002.h5"]})
     told = cli("verify", "--cache", folder)
     assert told.out.splitlines() == [
-        "rows/00002.h5: the cache does not know it, and does not read it",
+        "rows/00002.h5: not recorded in the manifest, so it is never read",
         f"{folder}: 8 parts, all whole",
     ]
