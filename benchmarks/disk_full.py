@@ -32,7 +32,7 @@ STEPS = 40
 def run(arguments: list[str], said: Path, limit: int | None = None) -> int:
     """Run a pass in a fork, without the check of room; give its exit code."""
     from img2prompt_cache.cli import main
-    from img2prompt_cache.extraction import extract
+    from img2prompt_cache.extraction import execute
 
     pid = os.fork()
     if pid == 0:
@@ -41,7 +41,7 @@ def run(arguments: list[str], said: Path, limit: int | None = None) -> int:
             with said.open("w") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
-            extract.require_room = lambda folder, plan: None  # type: ignore[assignment]
+            execute.require_room = lambda folder, plan: None  # type: ignore[assignment]
             if limit is not None:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
