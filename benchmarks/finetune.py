@@ -28,7 +28,8 @@ from img2prompt_cache.data.columns import choose_target, choose_trunk
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.extraction.encode import cores
 from img2prompt_cache.heads.finetune import Finetune
-from img2prompt_cache.heads.neural.finetuning import Network, Tuning, pool
+from img2prompt_cache.heads.neural.finetuning import Finetuning
+from img2prompt_cache.heads.neural.tail_network import TailNetwork, pool
 from img2prompt_cache.heads.ridge import Ridge
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones import load_backbone
@@ -66,11 +67,9 @@ def extract(data: Path, cache: Path, blocks: int) -> None:
     subprocess.run([*map(str, command), *named, "--trunk", str(blocks)], check=True)
 
 
-def epochs(
-    head: Finetune, ending: Any, probe: Ridge, X: Any, y: np.ndarray, count: int
-) -> tuple[float, float]:
+def epochs(head: Finetune, tail: Any, probe: Ridge, X: Any, y: np.ndarray, count: int) -> tuple[float, float]:
     """Train epochs; give the seconds of the fastest, and the loss of the first."""
-    net, seconds, losses = Tuning(head, ending, probe, X, y), [], []
+    net, seconds, losses = Finetuning(head, tail, probe, X, y), [], []
     for _ in range(count):
         started = time.perf_counter()
         losses.append(net.train())
@@ -87,9 +86,9 @@ def measure(spec: str, cache: Cache, source: Any, options: argparse.Namespace) -
     found = []
     for precision in ("fp32", "bf16"):
         head = Finetune(blocks=options.blocks, views=False, precision=precision)
-        ending = load_tail(trunk, options.blocks)
-        probe = Ridge(alpha=1.0).fit(np.array(pool(Network(ending, y.shape[1]), X)), y)
-        cached, loss = epochs(head, ending, probe, X, y, options.epochs)
+        tail = load_tail(trunk, options.blocks)
+        probe = Ridge(alpha=1.0).fit(np.array(pool(TailNetwork(tail, y.shape[1]), X)), y)
+        cached, loss = epochs(head, tail, probe, X, y, options.epochs)
         files = Files(source, uris, load_backbone(spec, precision=precision), options.blocks)  # type: ignore[arg-type]
         # The column may be cut earlier than that; the images never are.
         straight = load_tail(trunk, options.blocks)

@@ -30,7 +30,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from img2prompt_cache.heads.mlp import Mlp
 from img2prompt_cache.heads.neural.network import outputs, start_at
-from img2prompt_cache.heads.neural.training import Pairs, Training
+from img2prompt_cache.heads.neural.pairs import Pairs
+from img2prompt_cache.heads.neural.schedules import Schedule
+from img2prompt_cache.heads.neural.training import Training
 from img2prompt_cache.numerics.metrics import mean_cosine, unit
 from img2prompt_cache.numerics.standardise import mean_and_scale
 
@@ -90,11 +92,11 @@ def loop(head: Mlp, pairs: Pairs, new: np.ndarray, epochs: int, seed: int) -> Ep
 def ours(head: Mlp, pairs: Pairs, new: np.ndarray, epochs: int, seed: int) -> Epochs:
     """Train as the head does."""
     torch.manual_seed(seed)
-    net = Training(head, pairs)
+    net = Training(head, pairs, Schedule(epochs, head.schedule, head.warmup))
     blank = np.zeros((len(new), pairs.y.shape[1]), np.float32)
-    for epoch in range(1, epochs + 1):
-        net.train(epoch, epochs)
-        yield [net.watch(new, blank)[0]]
+    for _ in range(epochs):
+        net.train()
+        yield [net.evaluate(new, blank)[0]]
 
 
 def together(head: Mlp, pairs: Pairs, new: np.ndarray, epochs: int, seeds: int) -> Epochs:

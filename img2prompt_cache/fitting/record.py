@@ -95,7 +95,7 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
     scores = {**score(predictions, targets, groups), "floor": floor(data.y, split)}
     record = RunRecord(
         head=told.name,
-        settings={**told.get_params(), **told.chosen},
+        settings={**told.settings, **told.chosen},
         features=fitted.features,
         target=fitted.target,
         split=describe_split(split, data),

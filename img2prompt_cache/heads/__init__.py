@@ -65,7 +65,7 @@ def make_head(name: str, **settings: Any) -> Head:
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Give the settings of a head with their defaults.
+    """Give the settings of a head with their defaults; `device` is none, see `Head.settings`.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def settings_of(name: str) -> dict[str, Any]:
         If there is no such head.
     """
     parameters = inspect.signature(_head_class(name)).parameters
-    return {key: parameter.default for key, parameter in parameters.items()}
+    return {key: parameter.default for key, parameter in parameters.items() if key != "device"}
 
 
 def space_of(name: str) -> Space:

@@ -33,6 +33,8 @@ class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     Constructor arguments are the settings, stored under their own names (scikit-learn's rule), so
     `get_params` and `clone` work. Fitted values are attributes that end in an underscore.
 
+    Heads that compute with torch also take `device`. It is not a setting: it says where they compute.
+
     `fit` and `predict` check their arguments, once for all heads. A head computes in `_fit` and `_predict`.
 
     Class attributes
@@ -222,6 +224,21 @@ class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             if on_step and turn < len(held) - 1:
                 on_step(turn, float(np.mean(np.concatenate(cosines))))
         return float(np.mean(np.concatenate(cosines)))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments of the constructor that decide what is computed: all but `device`. A run records them."""
+        return {name: value for name, value in self.get_params().items() if name != "device"}
+
+    def use_device(self, device: str) -> Self:
+        """Fit and predict on a device from now on; a head that does not compute with torch stays on the CPU.
+
+        Parameters
+        ----------
+        device : str
+            ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        """
+        return self.set_params(device=device) if "device" in self.get_params() else self
 
     @property
     def history(self) -> list[dict[str, float]]:

@@ -45,6 +45,8 @@ class Blend(Head):
         Folds to find the weights on.
     seed : int
         Of these folds.
+    device : str
+        Of the members that compute with torch.
     """
 
     name = "blend"
@@ -58,11 +60,13 @@ class Blend(Head):
         weights: Sequence[float] | None = None,
         folds: int = 5,
         seed: int = 0,
+        device: str = "auto",
     ) -> None:
         self.members = members
         self.weights = weights
         self.folds = folds
         self.seed = seed
+        self.device = device
 
     def bind(self, columns: Sequence[Described]) -> Self:
         """Keep the columns for those members that have to be told before `load_state`; see `Head.bind`."""
@@ -150,7 +154,10 @@ class Blend(Head):
     def _predict(self, X: Inputs | FeatureBlocks) -> Targets:
         """Mix the predictions of the members; one of weight 0 is not asked."""
         asked = np.flatnonzero(self.weights_)
-        found = [self.heads_[member].predict(select_blocks(X, self.ranges_[member])) for member in asked]
+        found = [
+            self.heads_[member].use_device(self.device).predict(select_blocks(X, self.ranges_[member]))
+            for member in asked
+        ]
         return mix(found, self.weights_[asked])
 
     @property
@@ -213,7 +220,8 @@ class Blend(Head):
         for member in self.members:
             if not isinstance(member.get("head"), str) or member["head"] == self.name:
                 raise UsageError(f"a blend's member is a head other than a blend, not {member.get('head')!r}")
-        return [make_head(member["head"], **member.get("settings", {})) for member in self.members]
+        heads = [make_head(member["head"], **member.get("settings", {})) for member in self.members]
+        return [head.use_device(self.device) for head in heads]
 
     def _columns(self, widths: tuple[int, ...]) -> list[list[tuple[int, int]]]:
         everything = consecutive_ranges(widths)

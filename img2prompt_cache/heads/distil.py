@@ -34,6 +34,8 @@ class Distil(Head):
         Settings of the mlp that differ from its defaults.
     seed : int
         Of the mlp.
+    device : str
+        Of the mlp.
     """
 
     name = "distil"
@@ -45,11 +47,13 @@ class Distil(Head):
         teacher: str | None = None,
         student: Mapping[str, Any] | None = None,
         seed: int = 0,
+        device: str = "auto",
     ) -> None:
         self.share = share
         self.teacher = teacher
         self.student = student
         self.seed = seed
+        self.device = device
 
     def fit(
         self,
@@ -105,7 +109,7 @@ class Distil(Head):
         self.head_ = self._make().fit(X, y, groups=groups, widths=widths, validation=validation)
 
     def _predict(self, X: Features) -> Targets:
-        return self.head_.predict(X)
+        return self.head_.use_device(self.device).predict(X)
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -128,4 +132,5 @@ class Distil(Head):
         return self
 
     def _make(self) -> Head:
-        return make_head("mlp", **{"seed": self.seed, **(self.student or {})})
+        head = make_head("mlp", **{"seed": self.seed, **(self.student or {})})
+        return head.use_device(self.device)

@@ -1,77 +1,69 @@
-"""The finetune head: a backbone's last blocks, trained from what its trunk said."""
+"""The finetune head: a backbone's last blocks, trained on cached values of the blocks before them."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from sklearn.base import clone
 
-from img2prompt_cache.data.inner_holdouts import inner_holdouts
-from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.data.trunk_rows import TrunkRows
-from img2prompt_cache.errors import DataError, Img2PromptError, UsageError, unknown
+from img2prompt_cache.errors import DataError, UsageError
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.heads.ridge import Ridge
+from img2prompt_cache.heads.neural.epochs import holdouts_for_epochs
+from img2prompt_cache.heads.neural.finetuning import fine_tune
+from img2prompt_cache.heads.neural.settings import check_finetune_settings
+from img2prompt_cache.heads.neural.tail_data import TailData
+from img2prompt_cache.heads.neural.tail_network import TailNetwork, load, predict
 from img2prompt_cache.heads.space import Choices, LogUniform, Space, Uniform
-from img2prompt_cache.numerics.gram import Rows
-from img2prompt_cache.numerics.metrics import mean_cosine, mse
+from img2prompt_cache.models.backbones.tail import load_tail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from img2prompt_cache.heads.base import Groups, OnStep, State, Targets
-    from img2prompt_cache.heads.neural.finetuning import Inputs, Tuning
+    from img2prompt_cache.heads.neural.tail_network import Inputs
     from img2prompt_cache.models.backbones.taps import Described
 
 FEW = 4000
-"""With fewer rows than this, one hold-out tells little, and the epochs are chosen on folds."""
-PRECISIONS = ("auto", "fp32", "bf16")
-MIXES = (0.25, 0.5, 0.75, 1.0)
-"""Weights of the tuned tensors that are tried once the epochs are chosen."""
-CHUNK = 4096
-"""Rows of pooled features taken at a time."""
+"""With fewer rows than this, the epochs are chosen on folds."""
 
 
-class Side(NamedTuple):
-    """Rows to train on, and values and targets to watch, if any."""
-
-    rows: NDArray[np.int64]
-    held: tuple[Inputs, Targets] | None
-
-
+@dataclass(eq=False, repr=False)
 class Finetune(Head):
     """The last blocks of a backbone, fine-tuned from its linear probe on rows of a trunk column.
 
     The probe is ridge on the pooled features that the pre-trained tail makes of the trunk; its solution is
     the output layer that training starts with. Then AdamW on 1 − cosine trains the output layer and the tail.
     Rates are relative: with `lr` 0.001 a step moves a weight by at most about 0.1 % of its tensor's root mean
-    square, and with `pull` 10 it settles at most about a tenth of that away from where it started. Training
-    is judged on rows it never saw, and where it does not help there the head is its probe.
+    square, and with `pull` 10 a weight ends at most about a tenth of that away from its pre-trained value.
+    Training is evaluated on rows it never saw, and where it does not help there the head is its probe.
 
     Parameters
     ----------
     blocks : int, optional
-        How many of the last blocks are trained. All behind the cut if absent; where there are more, the
-        others are run as they are.
+        How many of the last blocks are trained: if absent, all behind the cut of the trunk. Others behind
+        the cut keep their pre-trained weights.
     lr : float
         Relative learning rate of the output layer, at its peak.
     layer_decay : float
         Its factor from the output layer to the last block, and from each block to the one before.
     pull : float
-        Towards the pre-trained weights and the probe, relative to `lr`.
+        Strength, relative to `lr`, of the penalty that keeps the weights close to the pre-trained ones and to
+        the probe.
     ema : float
-        Share of the averaged weights that a step leaves as they are.
+        Decay of the exponential moving average of the weights, which predicts.
     clip : float
         Largest norm of a step's gradient.
     warmup : float
         Share of the steps in which the rate rises, before it falls with half a cosine.
     mixup : float
-        Both parameters of the beta distribution that says how two rows are mixed, values at the cut and
-        targets alike; 0 for none.
+        Both parameters of the beta distribution from which the share is drawn by which two rows are mixed, in
+        their values at the cut and in their targets; 0 for none.
     dropout : float
         Share of the pooled features dropped in training.
     views : bool
@@ -82,8 +74,8 @@ class Finetune(Head):
         probe itself. Where no validation rows are given, a grouped tenth of the rows stands in for them, or,
         of fewer than 4,000 rows, each of three grouped folds; then all rows are fitted as long.
     mix : float, optional
-        Where the weights lie between the probe, 0, and the tuned ones, 1. If absent, chosen with the epochs;
-        1 where these are given.
+        Where the weights lie between the probe, 0, and the fine-tuned ones, 1. If absent, it is chosen with
+        the epochs; 1 where these are given.
     max_epochs, patience : int
         How many epochs the schedule of the rate spans; and how many to wait for an improvement.
     alpha : float, optional
@@ -95,6 +87,9 @@ class Finetune(Head):
         processor or GPU multiplies them in hardware, float32 otherwise.
     seed : int
         Of the folds, the order of rows, their views, mix-up and dropout.
+    device : str
+        Where it trains and predicts: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or ``"auto"``: the first GPU,
+        or the CPU where there is none. Runs do not record it.
     """
 
     name = "finetune"
@@ -109,51 +104,27 @@ class Finetune(Head):
         "batch_size": Choices((32, 64, 128)),
     }
     warm_up = 2
-    epochs_: int
-    mix_: float
-    alpha_: float
 
-    def __init__(
-        self,
-        blocks: int | None = None,
-        lr: float = 1e-3,
-        layer_decay: float = 0.7,
-        pull: float = 10.0,
-        ema: float = 0.99,
-        clip: float = 1.0,
-        warmup: float = 0.1,
-        mixup: float = 0.2,
-        dropout: float = 0.0,
-        views: bool = True,
-        batch_size: int = 64,
-        epochs: int | None = None,
-        mix: float | None = None,
-        max_epochs: int = 10,
-        patience: int = 3,
-        alpha: float | None = None,
-        folds: int = 5,
-        precision: str = "auto",
-        seed: int = 0,
-    ) -> None:
-        self.blocks = blocks
-        self.lr = lr
-        self.layer_decay = layer_decay
-        self.pull = pull
-        self.ema = ema
-        self.clip = clip
-        self.warmup = warmup
-        self.mixup = mixup
-        self.dropout = dropout
-        self.views = views
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.mix = mix
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.alpha = alpha
-        self.folds = folds
-        self.precision = precision
-        self.seed = seed
+    blocks: int | None = None
+    lr: float = 1e-3
+    layer_decay: float = 0.7
+    pull: float = 10.0
+    ema: float = 0.99
+    clip: float = 1.0
+    warmup: float = 0.1
+    mixup: float = 0.2
+    dropout: float = 0.0
+    views: bool = True
+    batch_size: int = 64
+    epochs: int | None = None
+    mix: float | None = None
+    max_epochs: int = 10
+    patience: int = 3
+    alpha: float | None = None
+    folds: int = 5
+    precision: str = "auto"
+    seed: int = 0
+    device: str = "auto"
 
     def bind(self, columns: Sequence[Described]) -> Self:
         """Load the tail behind a trunk column, and check that it is the one the column was cut from.
@@ -165,12 +136,10 @@ class Finetune(Head):
         Img2PromptError
             If the backbone is not what the column was made with.
         """
-        from img2prompt_cache.models.backbones.tail import load_tail
-
         self._check_settings()
         if len(columns) != 1:
             raise UsageError(f"finetune trains one backbone, not {len(columns)}; name one with `features`")
-        self._ending = load_tail(columns[0], self.blocks)
+        self._tail = load_tail(columns[0], self.blocks)
         return self
 
     def _check_and_fit(self, X: Any, *rest: Any, **more: Any) -> Self:
@@ -188,11 +157,11 @@ class Finetune(Head):
         DataError
             If their shape is not that of the trunk.
         """
-        if not hasattr(self, "_ending"):
+        if not hasattr(self, "_tail"):
             raise UsageError("finetune takes rows of a trunk column; `extract()` makes one with `trunk`")
         values: Inputs = X if isinstance(X, TrunkRows) else np.asarray(X, np.float32)
-        if values.shape[1:] != self._ending.shape:
-            raise DataError(f"values {values.shape} do not fit a trunk of shape {self._ending.shape}")
+        if values.shape[1:] != self._tail.shape:
+            raise DataError(f"values {values.shape} do not fit a trunk of shape {self._tail.shape}")
         return values
 
     def _fit(
@@ -204,27 +173,15 @@ class Finetune(Head):
         widths: tuple[int, ...],
         validation: tuple[Inputs, Targets] | None = None,
     ) -> None:
-        self._prepare(X, y, groups)
-        everything = Side(np.arange(len(X)), validation)
-        if self.epochs is not None:
-            self.epochs_, self.mix_ = self.epochs, 1.0 if self.mix is None else self.mix
-            nets, self.history_ = self._run([everything], self.epochs, stop=False)
-        elif validation is not None:
-            nets, self.history_ = self._run([everything], self.max_epochs, stop=True)
-        else:
-            turns = inner_holdouts(
-                groups,
-                self.seed,
-                few=FEW,
-                share=0.1,
-                what="finetune chooses its epochs",
-                instead=", or set --epochs",
-            )
-            inner = [Side(np.flatnonzero(~held), (X[held], y[held])) for held in turns]
-            _, self.history_ = self._run(inner, self.max_epochs, stop=True)
-            nets, _ = self._run([everything], self.epochs_, stop=False)
-        self.network_ = nets[0].settle(self.mix_)
-        del self._pooled, self._X, self._y
+        data = TailData(self, self._tail, X, y, groups)
+        head, history = self, None
+        if self.epochs is None and validation is None:
+            inner = [data.sides(held) for held in holdouts_for_epochs(self, groups, FEW)]
+            choice = fine_tune(self, data.start, inner)
+            head, history = clone(self).set_params(epochs=choice.epochs, mix=choice.mix), choice.history
+        tuned = fine_tune(head, data.start, [replace(data.sides(), held_out=validation)])
+        self.network_, self.alpha_ = tuned.nets[0].settle(tuned.mix), data.alpha
+        self.epochs_, self.mix_, self.history_ = tuned.epochs, tuned.mix, history or tuned.history
 
     def validate(
         self,
@@ -244,19 +201,11 @@ class Finetune(Head):
         if isinstance(X, TrunkRows):
             self.bind((X.column,))
         self._check_settings()
-        self._prepare(self._check_inputs(X), y, groups)
-        sides = [Side(np.flatnonzero(~out), (X[out], y[out])) for out in held]
-        epochs = self.max_epochs if self.epochs is None else self.epochs
-        nets, history = self._run(sides, epochs, stop=self.epochs is None, on_step=on_step)
-        del self._pooled, self._X, self._y
-        if self.epochs is not None:
-            return _watch(nets, sides, 1.0 if self.mix is None else self.mix)["val_cosine"]
-        return max(record["val_cosine"] for record in history if not record["epoch"] or "mix" in record)
+        data = TailData(self, self._tail, self._check_inputs(X), y, groups)
+        return fine_tune(self, data.start, [data.sides(out) for out in held], on_step=on_step).score
 
     def _predict(self, X: Inputs) -> Targets:
-        from img2prompt_cache.heads.neural import finetuning
-
-        return finetuning.predict(self.network_, X)
+        return predict(self.network_.place(self.device), X)
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -270,7 +219,7 @@ class Finetune(Head):
     @property
     def chosen(self) -> dict[str, Any]:
         """The `blocks` that were trained, the probe's `alpha`, the `epochs`, and the `mix` of weights."""
-        blocks = len(self._ending.tail.blocks)
+        blocks = len(self._tail.tail.blocks)
         return {"blocks": blocks, "alpha": self.alpha_, "epochs": self.epochs_, "mix": self.mix_}
 
     def state(self) -> State:
@@ -285,16 +234,12 @@ class Finetune(Head):
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back, once `bind` was called."""
-        from img2prompt_cache.heads.neural import finetuning
-
         self._check_settings()
+        self.n_features_in_ = math.prod(self._tail.shape)
         width = len(checks.take(state, "output.bias", None))
-        self.n_features_in_ = math.prod(self._ending.shape)
-        network = finetuning.Network(self._ending, width, precision=self.precision)
+        network = TailNetwork(self._tail, width, precision=self.precision, device=self.device)
         wanted = network.weights()
-        finetuning.load(
-            network, {key: checks.take(state, key, *value.shape) for key, value in wanted.items()}
-        )
+        load(network, {key: checks.take(state, key, *value.shape) for key, value in wanted.items()})
         self.network_ = network
         self.alpha_ = float(checks.take(state, "alpha", 1)[0])
         self.epochs_ = int(checks.take(state, "epochs", 1)[0])
@@ -302,131 +247,5 @@ class Finetune(Head):
         self.history_ = []
         return self
 
-    def _prepare(self, X: Inputs, y: Targets, groups: Groups) -> None:
-        """Pool the rows, and choose the probe's penalty on them."""
-        from img2prompt_cache.heads.neural import finetuning
-
-        net = finetuning.Network(self._ending, y.shape[1], precision=self.precision)
-        self._pooled, self._X, self._y = finetuning.pool(net, X), X, y
-        fold = None if self.alpha is not None else k_folds(groups, self.folds, self.seed)
-        self.alpha_ = float(self._probe(np.arange(len(X)), self.alpha, fold).alpha_[0])
-
-    def _probe(
-        self, rows: NDArray[np.int64], alpha: float | None, fold: NDArray[np.int64] | None = None
-    ) -> Ridge:
-        """Fit ridge on pooled features of some rows, whose `fold` tells where alpha is to be chosen."""
-        fold = np.zeros(len(rows), np.int64) if fold is None else fold
-
-        def chunks() -> Iterator[Rows]:
-            for start in range(0, len(rows), CHUNK):
-                some = rows[start : start + CHUNK]
-                yield Rows(self._pooled[some], self._y[some], fold[start : start + CHUNK])
-
-        return Ridge(alpha, self.folds, seed=self.seed).fit_stream(
-            chunks, len(rows), (self._pooled.shape[1],)
-        )
-
-    def _run(
-        self, sides: Sequence[Side], epochs: int, *, stop: bool, on_step: OnStep | None = None
-    ) -> tuple[list[Tuning], list[dict[str, float]]]:
-        """Train one network for each side, epoch by epoch together; choose `epochs_` and `mix_` if `stop`.
-
-        Returns
-        -------
-        nets : list of Tuning
-            To be settled; with `stop` they keep what they were after the best epoch.
-        history : list of dict
-            Means over the networks.
-        """
-        import torch
-
-        from img2prompt_cache.heads.neural.finetuning import Tuning
-
-        history: list[dict[str, float]] = []
-        started = time.perf_counter()
-        best, at = -np.inf, 0
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(self.seed)
-            probes = [self._probe(side.rows, self.alpha_) for side in sides]
-            nets = [
-                Tuning(self, self._ending, probe, self._X[side.rows], self._y[side.rows])
-                for side, probe in zip(sides, probes, strict=True)
-            ]
-            for epoch in range(epochs + 1):
-                pairs = zip(nets, sides, probes, strict=True)
-                losses = [net.train() if epoch else self._loss(side, probe) for net, side, probe in pairs]
-                record = {"epoch": epoch, "train_loss": float(np.mean(losses)), **_watch(nets, sides)}
-                if not np.isfinite(list(record.values())).all():
-                    raise Img2PromptError(
-                        f"finetune diverged in epoch {epoch}; lower lr, which is {self.lr:g}"
-                    )
-                history.append({**record, "seconds": time.perf_counter() - started})
-                if on_step:
-                    on_step(epoch, record["val_cosine"])
-                if not stop or not epoch or record["val_cosine"] > best:
-                    # The probe is held against the mixes in the end, so it is none to be better than here.
-                    best, at = record["val_cosine"] if stop and epoch else best, epoch
-                    for net in nets:
-                        net.keep()
-                elif epoch - at >= self.patience:
-                    break
-        if stop:
-            self._choose(nets, sides, at, history)
-        return nets, history
-
-    def _choose(
-        self, nets: Sequence[Tuning], sides: Sequence[Side], epoch: int, history: list[dict[str, float]]
-    ) -> None:
-        """Settle on `epochs_` and `mix_` by the rows held out: those of the best epoch, or the probe."""
-        mixes = MIXES if self.mix is None else (self.mix,)
-        known = {key: history[epoch][key] for key in ("val_cosine", "val_mse")}  # of the weights as they are
-        scores = [known if mix == 1 else _watch(nets, sides, mix) for mix in mixes]
-        tried = [{"epoch": epoch, "mix": mix, **score} for mix, score in zip(mixes, scores, strict=True)]
-        best = max(tried, key=lambda record: record["val_cosine"])
-        better = best["val_cosine"] > history[0]["val_cosine"]
-        self.epochs_, self.mix_ = (epoch, best["mix"]) if better else (0, 0.0)
-        history += tried
-
-    def _loss(self, side: Side, probe: Ridge) -> float:
-        """Mean loss of a probe on the rows it was fitted on."""
-        total = 0.0
-        for start in range(0, len(side.rows), CHUNK):
-            some = side.rows[start : start + CHUNK]
-            total += len(some) * (1 - mean_cosine(probe.predict(self._pooled[some]), self._y[some]))
-        return total / len(side.rows)
-
     def _check_settings(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise unknown("value of finetune's setting 'precision'", self.precision, PRECISIONS)
-        if not 0 <= self.lr <= 1:
-            raise UsageError(f"finetune needs lr of 0 to 1, relative to a tensor's size, not {self.lr}")
-        least = {"pull": 0, "mixup": 0, "batch_size": 1, "max_epochs": 1, "patience": 1}
-        for setting, low in least.items():
-            if not getattr(self, setting) >= low:
-                raise UsageError(f"finetune needs {setting} ≥ {low}, not {getattr(self, setting)}")
-        for setting in ("ema", "dropout", "warmup"):
-            if not 0 <= getattr(self, setting) < 1:
-                raise UsageError(f"finetune needs {setting} of 0 to below 1, not {getattr(self, setting)}")
-        if not 0 < self.layer_decay <= 1:
-            raise UsageError(f"finetune needs layer_decay above 0, at most 1, not {self.layer_decay}")
-        if not self.clip > 0:
-            raise UsageError(f"finetune needs clip > 0, not {self.clip}")
-        for setting, low in {"blocks": 1, "epochs": 0}.items():
-            value = getattr(self, setting)
-            if value is not None and value < low:
-                raise UsageError(f"finetune needs {setting} ≥ {low}, not {value}")
-        if self.mix is not None and not 0 <= self.mix <= 1:
-            raise UsageError(f"finetune needs mix of 0 to 1, not {self.mix}")
-
-
-def _watch(nets: Sequence[Tuning], sides: Sequence[Side], mix: float | None = None) -> dict[str, float]:
-    """Score networks on the rows held out from each, all together; nothing where none were."""
-    held = [
-        (net.predict(side.held[0], mix), side.held[1])
-        for net, side in zip(nets, sides, strict=True)
-        if side.held
-    ]
-    if not held:
-        return {}
-    pred, true = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
-    return {"val_cosine": mean_cosine(pred, true), "val_mse": mse(pred, true)}
+        check_finetune_settings(self)

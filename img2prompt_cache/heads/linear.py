@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from img2prompt_cache.heads.mlp import Mlp
 from img2prompt_cache.heads.space import LogUniform, Space
 
 
-@dataclass(eq=False, repr=False)
 class Linear(Mlp):
     """Linear regression by gradient descent: an `Mlp` without hidden layers.
 

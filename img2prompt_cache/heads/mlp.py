@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self, dataclass_transform
 
 import numpy as np
-import torch
 from sklearn.base import clone
 
-from img2prompt_cache.errors import DataError, UsageError, unknown
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.heads.neural.epochs import inner_sides, train
-from img2prompt_cache.heads.neural.losses import parse
-from img2prompt_cache.heads.neural.network import NORMS, make_network, predict
-from img2prompt_cache.heads.neural.schedules import SCHEDULES
-from img2prompt_cache.heads.neural.training import OPTIMIZERS, PRECISIONS, Pairs
+from img2prompt_cache.heads.neural.epochs import Sides, holdouts_for_epochs
+from img2prompt_cache.heads.neural.network import arrays_of, make_network, predict, restore
+from img2prompt_cache.heads.neural.pairs import Pairs, checked_views, sides_of
+from img2prompt_cache.heads.neural.settings import OPTIMIZERS, check_network_settings, require_layers
+from img2prompt_cache.heads.neural.training import train_networks
 from img2prompt_cache.heads.space import Choices, LogUniform, Space, Uniform
+from img2prompt_cache.models.devices import choose_device
 from img2prompt_cache.numerics.metrics import unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import nn
 
     from img2prompt_cache.heads.base import Features, Groups, OnStep, State, Targets
 
-MAX_LAYERS, MAX_WIDTH = 16, 1 << 16
-LEAST = {
-    **dict.fromkeys(("lr", "weight_decay", "dropout", "expand", "warmup", "ema", "clip"), 0),
-    **dict.fromkeys(("batch_size", "max_epochs", "patience"), 1),
-}
-"""The smallest value of each setting that is a number."""
+FEW = 1000
+"""With fewer rows than this, the epochs are chosen on folds."""
 
 
+@dataclass_transform(eq_default=False)
 @dataclass(eq=False, repr=False)
 class Mlp(Head):
     """A multi-layer perceptron on standardised features, which starts as the mean head.
@@ -92,6 +89,9 @@ class Mlp(Head):
         Where the number of epochs is chosen: how many at most, and how many to wait for an improvement.
     seed : int
         Of the first weights, the order of rows and the dropout.
+    device : str
+        Where it trains and predicts: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or ``"auto"``: the first GPU,
+        or the CPU where there is none. Runs do not record it.
     """
 
     name = "mlp"
@@ -127,6 +127,12 @@ class Mlp(Head):
     max_epochs: int = 100
     patience: int = 15
     seed: int = 0
+    device: str = "auto"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Make the subclass a dataclass too: undecorated, it would keep the defaults of its base."""
+        super().__init_subclass__(**options)
+        dataclass(eq=False, repr=False)(cls)
 
     def fit(
         self,
@@ -164,22 +170,17 @@ class Mlp(Head):
         validation: tuple[Features, Targets] | None = None,
         views: NDArray[np.floating[Any]] | None = None,
     ) -> None:
-        pairs = Pairs(X, y, self._checked(views, X))
-        held = None if validation is None else Pairs(*validation)
-        if self.epochs is not None:
-            course = train(self, [(pairs, held)], self.epochs, stop=False)
-        elif held is not None:
-            course = train(self, [(pairs, held)], self.max_epochs, stop=True)
-        else:
-            sides = inner_sides(pairs, groups, self.seed, self.name)
-            choosing = train(self, sides, self.max_epochs, stop=True)
-            again = clone(self).set_params(epochs=choosing.epochs, drops=choosing.drops)
-            course = replace(
-                train(again, [(pairs, None)], choosing.epochs, stop=False), history=choosing.history
-            )
+        pairs = Pairs(X, y, checked_views(self, views, X))
+        head, history = self, None
+        if self.epochs is None and validation is None:
+            inner = [sides_of(pairs, held) for held in holdouts_for_epochs(self, groups, FEW)]
+            choice, drops = train_networks(self, inner)
+            head, history = clone(self).set_params(epochs=choice.epochs, drops=drops), choice.history
+        course, drops = train_networks(head, [Sides(pairs, validation)])
         (net,) = course.nets
+        net.settle()
         self.mean_, self.scale_, self.network_ = net.mean, net.scale, net.network
-        self.epochs_, self.drops_, self.history_ = course.epochs, course.drops, course.history
+        self.epochs_, self.drops_, self.history_ = course.epochs, drops, history or course.history
 
     def validate(
         self,
@@ -197,15 +198,14 @@ class Mlp(Head):
         """
         self._check_settings()
         pairs = Pairs(X, y)
-        sides = [(pairs.take(~out), pairs.take(out)) for out in held]
-        if self.epochs is not None:
-            course = train(self, sides, self.epochs, stop=False, on_step=on_step)
-            return course.history[-1]["val_cosine"]
-        course = train(self, sides, self.max_epochs, stop=True, on_step=on_step)
-        return max(record["val_cosine"] for record in course.history)
+        sides = [sides_of(pairs, out) for out in held]
+        course, _ = train_networks(self, sides, on_step=on_step)
+        scores = [record["val_cosine"] for record in course.history]
+        return max(scores) if self.epochs is None else scores[-1]
 
     def _predict(self, X: Features) -> Targets:
-        return unit(predict(self.network_, self.mean_, self.scale_, X))
+        network = self.network_.to(choose_device(self.device))
+        return unit(predict(network, self.mean_, self.scale_, X))
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -222,15 +222,10 @@ class Mlp(Head):
 
     def state(self) -> State:
         """Give `mean` (p,), `scale` (p,), `epochs` (1,), `drops` of a plateau, and all of the layers."""
-        layers = {f"layers.{key}": value.numpy() for key, value in _arrays(self.network_).items()}
-        drops = {"drops": np.array(self.drops_, np.int64)} if self.schedule == "plateau" else {}
-        return {
-            "mean": self.mean_,
-            "scale": self.scale_,
-            "epochs": np.array([self.epochs_]),
-            **drops,
-            **layers,
-        }
+        found = {"mean": self.mean_, "scale": self.scale_, "epochs": np.array([self.epochs_])}
+        if self.schedule == "plateau":
+            found["drops"] = np.array(self.drops_, np.int64)
+        return {**found, **arrays_of(self.network_)}
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back."""
@@ -241,72 +236,14 @@ class Mlp(Head):
         self.epochs_ = int(checks.take(state, "epochs", 1)[0])
         self.drops_ = checks.take(state, "drops", None).tolist() if self.schedule == "plateau" else []
         self.history_ = []
-        with torch.device("meta"):  # the settings may be anybody's: nothing is allocated for them
-            last = [
-                key for key in self.make_network(len(self.mean_), 1).state_dict() if key.endswith("bias")
-            ][-1]
-            width = len(checks.take(state, f"layers.{last}", None))
-            self.network_ = self.make_network(len(self.mean_), width)
-        wanted = _arrays(self.network_)
-        layers = {key: checks.take(state, f"layers.{key}", *value.shape) for key, value in wanted.items()}
-        tensors = {key: torch.tensor(value) for key, value in layers.items()}
-        self.network_.load_state_dict(tensors, assign=True)
+        self.network_ = restore(lambda t: self.make_network(len(self.mean_), t), state)
         return self
 
-    def make_network(self, p: int, t: int) -> torch.nn.Module:
-        """Make an untrained network of p features and t outputs.
-
-        Raises
-        ------
-        UsageError
-            If there are too many layers, or one is too wide.
-        """
+    def make_network(self, p: int, t: int) -> nn.Module:
+        """Make an untrained network of p features and t outputs; see `settings.require_layers` for limits."""
         widths = (*([self.expand * p] if self.expand else []), *self.hidden)
-        if len(widths) > MAX_LAYERS or not all(map(_is_width, widths)):
-            raise UsageError(
-                f"{self.name} needs at most {MAX_LAYERS} hidden layers of width 1…{MAX_WIDTH}, "
-                f"not {str(widths)[:100]}"
-            )
+        require_layers(self, widths)
         return make_network(p, widths, t, dropout=self.dropout, norm=self.norm, residual=self.residual)
 
-    def _checked(
-        self, views: NDArray[np.floating[Any]] | None, X: Features
-    ) -> NDArray[np.floating[Any]] | None:
-        if not self.views:
-            return None
-        if views is None:
-            raise UsageError(f"{self.name} with views=true takes views, and there are none")
-        if views.ndim != 3 or (views.shape[0], views.shape[2]) != X.shape:
-            raise DataError(f"views {views.shape} do not fit features {X.shape}")
-        checks.require_finite("views", views)
-        return views
-
     def _check_settings(self) -> None:
-        names = {"optimizer": OPTIMIZERS, "norm": NORMS, "schedule": SCHEDULES, "precision": PRECISIONS}
-        for setting, valid in names.items():
-            if getattr(self, setting) not in valid:
-                raise unknown(f"value of {self.name}'s setting {setting!r}", getattr(self, setting), valid)
-        parse(self.loss)
-        for setting, low in LEAST.items():
-            if not getattr(self, setting) >= low:
-                raise UsageError(f"{self.name} needs {setting} ≥ {low}, not {getattr(self, setting)}")
-        for setting in ("dropout", "ema"):
-            if getattr(self, setting) >= 1:
-                raise UsageError(f"{self.name} needs {setting} < 1, not {getattr(self, setting)}")
-        if self.epochs is not None and self.epochs < 0:
-            raise UsageError(f"{self.name} needs epochs ≥ 0, not {self.epochs}")
-        if self.epochs is not None and self.schedule == "plateau" and self.drops is None:
-            raise UsageError(
-                f"{self.name} finds a plateau on the rows it chooses its epochs on; give drops with epochs"
-            )
-        if self.norm == "batch" and self.batch_size < 4:  # so that no batch is a single row
-            raise UsageError(f"{self.name} needs batch_size ≥ 4 with norm=batch, not {self.batch_size}")
-
-
-def _arrays(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Give what a network predicts with; the norm's count of batches, a number, has no part in that."""
-    return {key: value for key, value in network.state_dict().items() if value.ndim}
-
-
-def _is_width(value: object) -> bool:
-    return isinstance(value, int | np.integer) and 1 <= int(value) <= MAX_WIDTH
+        check_network_settings(self)

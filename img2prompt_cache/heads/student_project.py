@@ -7,7 +7,6 @@ Two things are as everywhere here: features are standardised, and the output sta
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -51,7 +50,6 @@ INNER = 0.2
 """Share of the training rows that the curves, and the choice between trials, are taken on."""
 
 
-@dataclass(eq=False, repr=False)
 class Plain(Mlp):
     """An `Mlp` with nothing that the project did not have."""
 
@@ -74,7 +72,6 @@ class Plain(Mlp):
     epochs: int = 15
 
 
-@dataclass(eq=False, repr=False)
 class StudentResnet50(Plain):
     """Linear regression on ResNet50's pooled feature: 15 epochs of Adam.
 
@@ -101,7 +98,6 @@ class StudentResnet50(Plain):
         self.history_ = watched.history
 
 
-@dataclass(eq=False, repr=False)
 class StudentVit(StudentResnet50):
     """The same on the pooled feature of a ViT."""
 
@@ -122,7 +118,7 @@ class StudentTunedResnet(Head):
         How many draws.
     lr, batch_size, dropout, weight_decay, optimizer
         As for `Mlp`; drawn if absent.
-    hidden, epochs, seed
+    hidden, epochs, seed, device
         As for `Mlp`; exactly so many epochs.
     """
 
@@ -141,6 +137,7 @@ class StudentTunedResnet(Head):
         hidden: Sequence[int] = (512,),
         epochs: int = 20,
         seed: int = 0,
+        device: str = "auto",
     ) -> None:
         self.trials = trials
         self.lr = lr
@@ -151,6 +148,7 @@ class StudentTunedResnet(Head):
         self.hidden = hidden
         self.epochs = epochs
         self.seed = seed
+        self.device = device
 
     def _check_settings(self) -> None:
         if self.optimizer is not None and self.optimizer not in STUDENT_SPACE["optimizer"]:
@@ -181,7 +179,7 @@ class StudentTunedResnet(Head):
         ]
 
     def _predict(self, X: Features) -> Targets:
-        return self.head_.predict(X)
+        return self.head_.use_device(self.device).predict(X)
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -218,7 +216,7 @@ class StudentTunedResnet(Head):
         return [space[i] for i in random.choice(len(space), min(self.trials, len(space)), replace=False)]
 
     def _network(self, **drawn: Any) -> Plain:
-        return Plain(hidden=self.hidden, epochs=self.epochs, seed=self.seed, **drawn)
+        return Plain(hidden=self.hidden, epochs=self.epochs, seed=self.seed, device=self.device, **drawn)
 
 
 _NUMBERS = ("lr", "batch_size", "dropout", "weight_decay", "sgd")

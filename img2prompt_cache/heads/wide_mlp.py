@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from img2prompt_cache.heads.linear import Linear
@@ -11,7 +10,6 @@ from img2prompt_cache.heads.mlp import Mlp
 from img2prompt_cache.heads.space import Choices, Space
 
 
-@dataclass(eq=False, repr=False)
 class WideMlp(Mlp):
     """An `Mlp`, p → 16·p → batch normalisation → ReLU → t: the head that won the Kaggle competition."""
 

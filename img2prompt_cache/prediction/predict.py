@@ -122,7 +122,7 @@ def predict_batches(
         raise UsageError(f"`top_k` must be at least 0, not {top_k}", parameter="top_k")
     home = _home(fitted, cache)
     writer = open_writer(Path(out), fitted.target.width, overwrite=overwrite) if out else None
-    estimator = fitted.estimator
+    estimator = fitted.estimator.use_device(device)
     batches = (
         iter([_from_features(fitted, estimator, rows)])
         if rows is not None

@@ -152,7 +152,7 @@ def _require_searchable(head: Head, space: Space) -> None:
 
 def identify(head: Head, space: Space, data: Dataset, split: Split, target: dict[str, Any]) -> dict[str, Any]:
     """Describe what a study searches; a study of anything else is not continued."""
-    fixed = {name: value for name, value in head.get_params().items() if name not in {*space, "seed"}}
+    fixed = {name: value for name, value in head.settings.items() if name not in {*space, "seed"}}
     return {
         "head": head.name,
         "space": to_json(space),

@@ -170,9 +170,9 @@ def test_any_setting_can_be_set_by_name(cli, folder, tmp_path):
         (["--head", "ridge", "--choose", "cos"], ("'cos'", "did you mean cosine")),
         (["--lr", "nan"], ("lr", "finite")),
         (["--weight-decay=-inf"], ("weight_decay", "finite")),
-        (["--dropout", "1"], ("dropout < 1",)),
-        (["--batch-size", "0"], ("batch_size ≥ 1",)),
-        (["--epochs", "-1"], ("epochs ≥ 0",)),
+        (["--dropout", "1"], ("'dropout' of head 'mlp' must be below 1",)),
+        (["--batch-size", "0"], ("'batch_size' of head 'mlp' must be at least 1",)),
+        (["--epochs", "-1"], ("'epochs'", "at least 0")),
         (["--hidden", "a,b"], ("--hidden 'a,b'", "e.g. 1024,512")),
         (["--hidden=-3"], ("width 1…65536", "not (-3,)")),
         (["--hidden", "1000000000"], ("width 1…65536",)),
@@ -212,7 +212,7 @@ def test_wrong_choices(cli, folder, options, words):
 
 def test_an_mlp_that_diverges_leaves_no_run(cli, folder, tmp_path):
     options = ("--lr", "1e30", "--optimizer", "sgd", "--hidden", "8", "--max-epochs", "3")
-    cli("fit", *options, "--cache", folder, "--run", tmp_path / "run").refused(1, "diverged", "lower lr")
+    cli("fit", *options, "--cache", folder, "--run", tmp_path / "run").refused(1, "diverged", "lower --lr")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -250,7 +250,7 @@ def test_after_folds_the_saved_head_chooses_on_all_rows(cache, data, tmp_path, h
     made.fit(data.X, data.y, groups=split.groups, widths=data.blocks)
     loaded = load_head(run.folder, load_run(run.folder))
     np.testing.assert_array_equal(loaded.predict(data.X), made.predict(data.X))
-    assert run.settings == {**made.get_params(), **made.chosen}
+    assert run.settings == {**made.settings, **made.chosen}
     assert run.parameters == sum(value.size for value in made.state().values())
     assert run.metrics["leakage_gap"] is None
 

@@ -16,10 +16,10 @@ from sklearn.base import clone
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.data.trunk_rows import TrunkRows
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.heads import finetune, make_head
+from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.finetune import Finetune
-from img2prompt_cache.heads.neural import finetuning
-from img2prompt_cache.heads.neural.finetuning import Network, pool
+from img2prompt_cache.heads.neural import finetuning, probe
+from img2prompt_cache.heads.neural.tail_network import TailNetwork, pool
 from img2prompt_cache.heads.ridge import Ridge
 from img2prompt_cache.models.backbones.tail import load_tail
 from img2prompt_cache.numerics.metrics import mean_cosine, unit
@@ -48,7 +48,7 @@ def column(tiny):
 @pytest.fixture(scope="module")
 def teacher(column):
     """What the targets are: a linear map of the features of a tail that is not the pre-trained one."""
-    network = Network(load_tail(column), WIDTH)
+    network = TailNetwork(load_tail(column), WIDTH)
     network.start(
         Ridge(alpha=1.0).fit(
             np.random.default_rng(0).normal(size=(80, network.output.in_features)).astype(np.float32),
@@ -92,7 +92,7 @@ def test_it_beats_its_probe_on_rows_it_has_not_seen_where_the_tail_is_to_blame(f
 def test_untrained_it_predicts_what_ridge_on_the_pooled_features_does(column, teacher, blocks):
     X, y, groups = problem(column, teacher)
     head = quick(epochs=0, blocks=blocks, precision="fp32").fit(X, y, groups=groups)
-    pooled = np.array(pool(Network(load_tail(column), WIDTH), X))
+    pooled = np.array(pool(TailNetwork(load_tail(column), WIDTH), X))
     ridge = Ridge(folds=3).fit(pooled, y, groups=groups)
     assert head.chosen["alpha"] == pytest.approx(ridge.chosen["alpha"])
     np.testing.assert_allclose(head.predict(X), ridge.predict(pooled), atol=1e-4)
@@ -114,7 +114,7 @@ def test_it_is_never_worse_than_its_probe_on_the_rows_it_was_judged_on(column, t
 def test_where_training_does_not_help_the_head_is_its_probe(column, teacher, lr):
     X, _, groups = problem(column, teacher, 200)
     # A linear map of what the untrained tail says: there is nothing to gain.
-    pooled = np.array(pool(Network(load_tail(column), WIDTH), X))
+    pooled = np.array(pool(TailNetwork(load_tail(column), WIDTH), X))
     y = unit((pooled - pooled.mean(axis=0)) @ np.random.default_rng(3).normal(size=(64, WIDTH)))
     head = quick(lr=lr, pull=0.0, mixup=0.0, ema=0.0, mix=1.0).fit(X, y, groups=groups)
     assert (head.chosen["epochs"], head.chosen["mix"]) == (0, 0.0)
@@ -147,6 +147,7 @@ def test_settings_are_scored_as_the_epochs_are_chosen(fitted):
     held = [fold == number for number in range(3)]
     again = clone(head)
     score = again.validate(X, y, held, groups=groups, widths=(1,), on_step=lambda *each: told.append(each))
+    assert not [attribute for attribute in vars(again) if attribute.endswith("_")]
     epochs = [record for record in head.history if "mix" not in record]
     tried = [record["val_cosine"] for record in head.history if "mix" in record]
     assert score == pytest.approx(max(epochs[0]["val_cosine"], *tried), abs=1e-7)
@@ -217,7 +218,7 @@ def test_a_tampered_state_is_refused(fitted, column):
 
 def test_rows_are_read_a_batch_at_a_time_and_memory_does_not_grow_with_them(tiny, monkeypatch):
     column = column_of(tiny.cnn, 2)
-    monkeypatch.setattr(finetune, "CHUNK", 64)
+    monkeypatch.setattr(probe, "CHUNK", 64)
     peaks = {}
     for n in (400, 1600):
         made = Made(column)
@@ -291,35 +292,35 @@ def test_what_it_is_not_fitted_on(column, teacher):
 @pytest.mark.parametrize(
     ("setting", "value", "words"),
     [
-        ("blocks", 0, "blocks ≥ 1"),
-        ("lr", -1.0, "lr of 0 to 1"),
-        ("lr", 1e38, "lr of 0 to 1"),
-        ("lr", float("nan"), "lr of 0 to 1"),
-        ("layer_decay", 0.0, "layer_decay above 0"),
-        ("layer_decay", 1.5, "layer_decay above 0"),
-        ("pull", -1.0, "pull ≥ 0"),
-        ("ema", 1.0, "ema of 0 to below 1"),
-        ("dropout", 1.0, "dropout of 0 to below 1"),
-        ("warmup", -0.1, "warmup of 0 to below 1"),
-        ("clip", 0.0, "clip > 0"),
-        ("mixup", -0.1, "mixup ≥ 0"),
-        ("batch_size", 0, "batch_size ≥ 1"),
-        ("epochs", -1, "epochs ≥ 0"),
-        ("max_epochs", 0, "max_epochs ≥ 1"),
-        ("patience", 0, "patience ≥ 1"),
-        ("mix", 1.1, "mix of 0 to 1"),
-        ("alpha", 0.0, "alpha > 0"),
+        ("blocks", 0, "at least 1, not 0"),
+        ("lr", -1.0, "from 0 to 1"),
+        ("lr", 1e38, "from 0 to 1"),
+        ("lr", float("nan"), "from 0 to 1"),
+        ("layer_decay", 0.0, "above 0 and at most 1"),
+        ("layer_decay", 1.5, "above 0 and at most 1"),
+        ("pull", -1.0, "at least 0"),
+        ("ema", 1.0, "at least 0 and below 1"),
+        ("dropout", 1.0, "at least 0 and below 1"),
+        ("warmup", -0.1, "at least 0 and below 1"),
+        ("clip", 0.0, "above 0"),
+        ("mixup", -0.1, "at least 0"),
+        ("batch_size", 0, "at least 1"),
+        ("epochs", -1, "at least 0"),
+        ("max_epochs", 0, "at least 1"),
+        ("patience", 0, "at least 1"),
+        ("mix", 1.1, "from 0 to 1"),
+        ("alpha", 0.0, "finite and above 0"),
         ("precision", "bf61", "did you mean bf16"),
     ],
 )
 def test_settings_out_of_range(column, teacher, setting, value, words):
     X, y, _ = problem(column, teacher, 6)
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=f"setting '{setting}' of head 'finetune'.*{words}"):
         make_head("finetune", **{setting: value}).fit(X, y)
 
 
 def test_training_that_diverges_is_told(column, teacher, monkeypatch):
     X, y, _ = problem(column, teacher, 20)
     monkeypatch.setattr(finetuning, "cosine_loss", lambda found, wanted: (found * math.inf).sum())
-    with pytest.raises(Img2PromptError, match="finetune diverged in epoch 1; lower lr"):
+    with pytest.raises(Img2PromptError, match="finetune diverged in epoch 1; lower `lr`"):
         quick(epochs=1, alpha=1.0).fit(X, y)

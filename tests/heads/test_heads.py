@@ -175,7 +175,7 @@ def test_settings_are_told_with_their_defaults():
     assert settings_of("ridge") == {"alpha": None, "folds": 5, "choose": "cosine", "seed": 0}
     assert settings_of("nearest") == {}
     for name in HEADS:
-        assert make_head(name).get_params() == settings_of(name)
+        assert make_head(name).settings == settings_of(name)
         assert make_head(name).name == name
 
 

@@ -134,7 +134,7 @@ def test_it_stays_the_mean_head_where_training_does_not_help():
 
 def test_one_group_needs_epochs():
     X, y, _ = problem(8)
-    with pytest.raises(UsageError, match=r"all 8 are one group .* set --epochs"):
+    with pytest.raises(UsageError, match=r"all 8 are one group .* give `epochs`"):
         small().fit(X, y, groups=np.zeros(8, int))
     assert small(epochs=1).fit(X, y, groups=np.zeros(8, int)).chosen == {"epochs": 1}
 
@@ -147,7 +147,7 @@ def test_seeds_differ():
 
 def test_divergence_is_told():
     X, y, _ = problem()
-    with pytest.raises(Img2PromptError, match=r"diverged in epoch \d+; lower lr, which is 1e\+30"):
+    with pytest.raises(Img2PromptError, match=r"diverged in epoch \d+; lower `lr`, which is 1e\+30"):
         small(optimizer="sgd", lr=1e30, epochs=9).fit(X, y)
 
 
@@ -156,20 +156,20 @@ def test_divergence_is_told():
     [
         ({"optimizer": "adm"}, "did you mean adam"),
         ({"loss": "cosin"}, "did you mean cosine"),
-        ({"lr": -1.0}, "lr ≥ 0"),
-        ({"lr": float("nan")}, "lr ≥ 0"),
-        ({"dropout": 1.0}, "dropout < 1"),
-        ({"batch_size": 0}, "batch_size ≥ 1"),
-        ({"epochs": -1}, "epochs ≥ 0"),
-        ({"patience": 0}, "patience ≥ 1"),
+        ({"lr": -1.0}, "'lr' of head 'mlp' must be at least 0"),
+        ({"lr": float("nan")}, "'lr' of head 'mlp' must be at least 0"),
+        ({"dropout": 1.0}, "'dropout' .* below 1"),
+        ({"batch_size": 0}, "'batch_size' .* at least 1"),
+        ({"epochs": -1}, "'epochs' .* at least 0"),
+        ({"patience": 0}, "'patience' .* at least 1"),
         ({"norm": "bach"}, "did you mean batch"),
         ({"schedule": "cosin"}, "did you mean cosine"),
         ({"precision": "bf61"}, "did you mean bf16"),
         ({"loss": "mse:0"}, "weight above 0"),
-        ({"ema": 1.0}, "ema < 1"),
-        ({"clip": -1.0}, "clip ≥ 0"),
-        ({"warmup": -1.0}, "warmup ≥ 0"),
-        ({"norm": "batch", "batch_size": 3}, "batch_size ≥ 4 with norm=batch"),
+        ({"ema": 1.0}, "'ema' .* below 1"),
+        ({"clip": -1.0}, "'clip' .* at least 0"),
+        ({"warmup": -1.0}, "'warmup' .* at least 0"),
+        ({"norm": "batch", "batch_size": 3}, "'batch_size' .* at least 4 with"),
         ({"expand": 10**9}, "width 1…65536"),
         ({"hidden": (16, 0)}, "width 1…65536"),
         ({"hidden": (10**9,)}, "width 1…65536"),
@@ -213,7 +213,7 @@ def test_a_plateau_finds_its_drops_and_a_clone_repeats_them():
     assert again.chosen == head.chosen
     assert np.array_equal(again.predict(X), head.predict(X))
     assert small(**settings).load_state(head.state()).chosen == head.chosen
-    with pytest.raises(UsageError, match="give drops with epochs"):
+    with pytest.raises(UsageError, match="give `drops` with `epochs`"):
         small(schedule="plateau", epochs=3).fit(X, y)
 
 
@@ -246,7 +246,7 @@ def test_views_stand_for_their_rows():
 
 def test_views_that_cannot_be_used_are_refused():
     X, y, _ = problem()
-    with pytest.raises(UsageError, match="views=true takes views, and there are none"):
+    with pytest.raises(UsageError, match="`views=True` needs views"):
         small(views=True).fit(X, y)
     with pytest.raises(ValueError, match="do not fit"):
         small(views=True).fit(X, y, views=X[:, None, 1:])
@@ -265,3 +265,16 @@ def test_a_step_does_not_carry_the_straight_way_further_than_the_targets_lie():
     head = Mlp(hidden=(64,), **step).fit(X, y)
     moved = head.network_(torch.as_tensor((X - head.mean_) / head.scale_)).detach().numpy() - y.mean(axis=0)
     assert 0 < np.sqrt(np.square(moved).mean()) < y.std(axis=0).mean()
+
+
+def test_a_subclass_without_the_decorator_keeps_its_settings():
+    class Small(Mlp):
+        name = "small"
+        hidden: tuple = (4,)
+        lr: float = 1e-2
+        extra: int = 3
+
+    head = Small(epochs=1)
+    assert (head.hidden, head.lr, head.extra) == ((4,), 1e-2, 3)
+    assert clone(head).get_params() == {**Mlp(hidden=(4,), lr=1e-2, epochs=1).get_params(), "extra": 3}
+    assert Mlp().lr == 3e-4

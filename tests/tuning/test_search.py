@@ -189,7 +189,7 @@ def test_where_nothing_could_be_fitted_it_is_told(cache, file):
 
 
 def test_a_setting_out_of_range_ends_the_search(cache, file):
-    with pytest.raises(UsageError, match="dropout < 1"):
+    with pytest.raises(UsageError, match="'dropout' of head 'mlp' must be below 1"):
         run(cache, file, 2, "mlp", space={"dropout": Choices((1.5,))})
 
 

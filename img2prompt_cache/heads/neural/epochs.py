@@ -1,144 +1,217 @@
-"""Networks trained epoch by epoch, together, and the number of epochs that was best."""
+"""The loop over epochs: networks trained together, and the number of epochs that was best."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from img2prompt_cache.data.inner_holdouts import inner_holdouts
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.heads.neural.schedules import flat
-from img2prompt_cache.heads.neural.training import Pairs, Training
-from img2prompt_cache.numerics.metrics import mean_cosine, mse, unit
+from img2prompt_cache.models.devices import choose_device
+from img2prompt_cache.numerics.metrics import mean_cosine, mse
 
 if TYPE_CHECKING:
-    from img2prompt_cache.heads.base import Groups, OnStep
-    from img2prompt_cache.heads.mlp import Mlp
+    from numpy.typing import NDArray
 
-    Sides = tuple[Pairs, Pairs | None]
+    from img2prompt_cache.heads.base import Groups, OnStep, Targets
+    from img2prompt_cache.heads.neural.schedules import Schedule
+    from img2prompt_cache.heads.neural.settings import TrainingSettings
 
-FEW = 1000
-"""With fewer rows than this, one hold-out tells little, and the epochs are chosen on folds."""
+    Evaluator = Callable[[Any, Targets], tuple[Targets, dict[str, float]]]
+
+
+class Trainee(Protocol):
+    """A network in training."""
+
+    def loss(self) -> float:
+        """Give the mean loss on the training rows before the first epoch."""
+
+    def train(self) -> float:
+        """Train on all training rows once; gives the mean loss."""
+
+    def evaluate(self, X: Any, y: Targets) -> tuple[Targets, dict[str, float]]:
+        """Give unit-norm predictions for other rows, and means over these rows to record besides."""
+
+    def keep(self) -> None:
+        """Remember the weights as they are."""
+
+
+Rows = TypeVar("Rows")
+Net = TypeVar("Net", bound=Trainee)
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class Sides(Generic[Rows]):
+    """Rows to train on, and rows held out from them.
+
+    Attributes
+    ----------
+    rows
+        Whatever the network is made from.
+    held_out : pair of arrays, optional
+        Inputs and targets to evaluate the network on.
+    """
+
+    rows: Rows
+    held_out: tuple[Any, Targets] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Course(Generic[Net]):
     """What became of a training.
 
     Attributes
     ----------
-    nets : list of Training
+    nets : list of Trainee
         One for each pair of sides.
     epochs : int
-        How many they were trained for.
-    drops : list of int
-        Epochs after which the learning rate fell, with the schedule ``"plateau"``.
+        The best epoch, whose weights the networks keep; or the last one, if none was to be chosen.
     history : list of dict
         A record for each epoch, from 0; means over the networks.
     """
 
-    nets: list[Training]
+    nets: list[Net]
     epochs: int
-    drops: list[int]
     history: list[dict[str, float]]
 
 
 def train(
-    head: Mlp, sides: Sequence[Sides], epochs: int, *, stop: bool, on_step: OnStep | None = None
-) -> Course:
+    head: TrainingSettings,
+    start: Callable[[Rows], Net],
+    sides: Sequence[Sides[Rows]],
+    *,
+    schedule: Schedule | None = None,
+    untrained_competes: bool = True,
+    on_step: OnStep | None = None,
+) -> Course[Net]:
     """Train one network for each pair of sides, epoch by epoch together.
+
+    They are trained for `head.epochs` epochs. If that is absent, they are stopped once `head.patience` epochs
+    have not improved on the best one, or after `head.max_epochs`, and keep the weights of the epoch that was
+    best on the held-out rows of all.
 
     Parameters
     ----------
-    head : Mlp
-        Gives the settings.
-    sides : sequence of tuple
-        Rows to train on, and those to watch, if any.
-    epochs : int
-        How many; with `stop`, at most.
-    stop : bool
-        Give the networks back as they were after the epoch that was best on the watched rows of all: epoch 0
-        is the mean head they start as.
+    head : TrainingSettings
+    start : callable
+        Makes the network from the rows to train on; random numbers are seeded by then.
+    sides : sequence of Sides
+    schedule : Schedule, optional
+        That of the networks, to look for a plateau in.
+    untrained_competes : bool
+        Whether epoch 0, the networks as they start, can be the best one.
     on_step : callable, optional
-        Called with each epoch and its score; what it raises ends the training.
+        Called with the number of every epoch and its score; what it raises ends the training.
 
     Raises
     ------
     Img2PromptError
-        If a loss is not finite any more.
+        If a loss or a score is not finite any more.
     """
+    stop = head.epochs is None
+    epochs = head.max_epochs if head.epochs is None else head.epochs
     history: list[dict[str, float]] = []
-    drops, best, score = list(head.drops or ()), 0, -np.inf
-    watched = any(held is not None for _, held in sides)
+    best, score = 0, -np.inf
     started = time.perf_counter()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(head.seed)
-        nets = [Training(head, pairs) for pairs, _ in sides]
+    with seeded(head.seed, choose_device(head.device)):
+        nets = [start(side.rows) for side in sides]
         for epoch in range(epochs + 1):
-            span = max(epochs, head.max_epochs)
-            losses = [net.train(epoch, span, drops) if epoch else net.loss() for net in nets]
-            record = {"epoch": epoch, "train_loss": float(np.mean(losses)), **_watch(nets, sides)}
+            losses = [net.train() if epoch else net.loss() for net in nets]
+            scores = evaluate([net.evaluate for net in nets], sides)
+            record = {"epoch": epoch, "train_loss": float(np.mean(losses)), **scores}
             if not np.isfinite(list(record.values())).all():
                 raise Img2PromptError(
-                    f"{head.name} diverged in epoch {epoch}; lower lr, which is {head.lr:g}"
+                    f"{head.name} diverged in epoch {epoch}; lower `lr`, which is {head.lr:g}"
                 )
             history.append({**record, "seconds": time.perf_counter() - started})
             if on_step:
                 on_step(epoch, record["val_cosine"])
-            if watched and record["val_cosine"] > score:
-                best, score = epoch, record["val_cosine"]
-                if stop:
-                    for net in nets:
-                        net.keep()
-            elif stop and epoch - best >= head.patience:
+            if not stop:
+                continue
+            if record["val_cosine"] > score:
+                best = epoch
+                score = record["val_cosine"] if epoch or untrained_competes else -np.inf
+                for net in nets:
+                    net.keep()
+            elif epoch - best >= head.patience:
                 break
-            if (
-                head.schedule == "plateau"
-                and head.drops is None
-                and flat(epoch, best, drops, head.patience // 3)
-            ):
-                drops.append(epoch)
-    for net in nets:
-        net.settle()
-    # Once the rate has fallen for the last time before the best epoch, what came later has no say.
-    settled = best if stop else epochs
-    return Course(nets, settled, [drop for drop in drops if drop < settled], history)
+            if schedule:
+                schedule.observe(epoch, best)
+    return Course(nets, best if stop else epochs, history)
 
 
-def inner_sides(pairs: Pairs, groups: Groups, seed: int, name: str) -> list[Sides]:
-    """Divide rows to choose the number of epochs on: a grouped tenth is held out; of few rows, folds in turn.
+def holdouts_for_epochs(head: TrainingSettings, groups: Groups, few: int) -> list[NDArray[np.bool_]]:
+    """Mark the rows to hold out where the epochs are chosen: a grouped tenth, or each of three folds in turn.
+
+    Parameters
+    ----------
+    head : TrainingSettings
+    groups : numpy.ndarray, int64, shape (n,)
+    few : int
+        With fewer rows than this, one hold-out says little, and there are folds.
 
     Raises
     ------
     UsageError
         If all rows are one group.
     """
-    turns = inner_holdouts(
-        groups, seed, few=FEW, share=0.1, what=f"{name} chooses its epochs", instead=", or set --epochs"
+    return inner_holdouts(
+        groups,
+        head.seed,
+        few=few,
+        share=0.1,
+        what=f"{head.name} chooses its epochs",
+        instead=", or give `epochs`",
     )
-    return [(pairs.take(~held), pairs.take(held)) for held in turns]
 
 
-def _watch(nets: Sequence[Training], sides: Sequence[Sides]) -> dict[str, float]:
-    """Score networks on the rows held out from each, all together; nothing where none were."""
-    seen = [
-        (*net.watch(held.X, held.y), held.y)
-        for net, (_, held) in zip(nets, sides, strict=True)
-        if held is not None
+def evaluate(evaluators: Sequence[Evaluator], sides: Sequence[Sides[Any]]) -> dict[str, float]:
+    """Score networks on the rows held out from each, all together.
+
+    Parameters
+    ----------
+    evaluators : sequence of callable
+        `Trainee.evaluate` of each network.
+    sides : sequence of Sides
+
+    Returns
+    -------
+    dict of str to float
+        Means over all held-out rows; empty where there are none.
+    """
+    found = [
+        (*evaluator(*side.held_out), side.held_out[1])
+        for evaluator, side in zip(evaluators, sides, strict=True)
+        if side.held_out is not None
     ]
-    if not seen:
+    if not found:
         return {}
-    losses = [loss for _, loss, _ in seen]
-    true = np.concatenate([true for _, _, true in seen])
-    with np.errstate(invalid="ignore"):  # of a network that diverged; its callers look
-        pred = unit(np.concatenate([pred for pred, _, _ in seen]))
+    predictions, means, targets = zip(*found, strict=True)
+    counts = [len(rows) for rows in targets]
+    pred, true = np.concatenate(predictions), np.concatenate(targets)
     return {
-        "val_loss": float(np.average(losses, weights=[len(true) for _, _, true in seen])),
+        **{key: float(np.average([each[key] for each in means], weights=counts)) for key in means[0]},
         "val_cosine": mean_cosine(pred, true),
         "val_mse": mse(pred, true),
     }
+
+
+@contextmanager
+def seeded(seed: int, device: str) -> Iterator[None]:
+    """Seed torch's random numbers on the CPU and on one device; leave those of the process as they were.
+
+    `torch.manual_seed` would also seed the devices that are not used here.
+    """
+    gpus = [torch.device(device)] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=gpus, device_type="cuda"):
+        torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
+        yield

@@ -1,171 +1,95 @@
-"""The network of the finetune head, and one in training.
+"""Fine-tuning of a backbone's last blocks.
 
-A linear probe first, then fine-tuning from it (LP-FT; Kumar et al., 2022, ICLR), with weights pulled back to
-where they started (L2-SP; Li et al., 2018, ICML), steps relative to the size of a tensor (Adafactor; Shazeer
-& Stern, 2018, ICML) and smaller the deeper it lies (Clark et al., 2020, ICLR), mix-up at the cut (Verma et
-al., 2019, ICML), and weights between start and end (WiSE-FT; Wortsman et al., 2022, CVPR).
+A linear probe first, then fine-tuning from it (LP-FT; Kumar et al., 2022, ICLR), with a penalty that keeps
+the weights close to where they started (L2-SP; Li et al., 2018, ICML), steps relative to the size of a tensor
+(Adafactor; Shazeer & Stern, 2018, ICML) and smaller the deeper it lies (Clark et al., 2020, ICLR), mix-up at
+the cut (Verma et al., 2019, ICML), and weights between start and end (WiSE-FT; Wortsman et al., 2022, CVPR).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, dropout
+from torch.nn.functional import cosine_similarity
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from img2prompt_cache.data.trunk_rows import TrunkRows, batches
+from img2prompt_cache.heads.neural.epochs import Course, Rows, Sides, evaluate, train
 from img2prompt_cache.heads.neural.schedules import factor
-from img2prompt_cache.models.backbones.rewrites.depthwise import quicken
-from img2prompt_cache.models.devices import choose_device, has_bf16
-from img2prompt_cache.numerics.disk_array import to_disk
-from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.heads.neural.tail_network import TailNetwork, predict, to_device
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from img2prompt_cache.heads.base import Features, Targets
-    from img2prompt_cache.heads.finetune import Finetune
+    from img2prompt_cache.heads.base import OnStep, Targets
+    from img2prompt_cache.heads.neural.settings import FinetuneSettings
+    from img2prompt_cache.heads.neural.tail_network import Inputs, Weights
     from img2prompt_cache.heads.ridge import Ridge
     from img2prompt_cache.models.backbones.tail import TrainableTail
 
-    Inputs = Features | TrunkRows
-    Weights = dict[str, Tensor]
-
-ROWS = 64
-"""Rows that go through the tail at a time where nothing is trained."""
 LEAST = 1e-3
 """Tensors smaller than this in root mean square move as if they were of it: biases that start at zero."""
+MIXES = (0.25, 0.5, 0.75, 1.0)
+"""Weights of the fine-tuned tensors that are tried once the epochs are chosen."""
 
 
-class Network(nn.Module):
-    """Frozen blocks, tuned tail, output layer: values at the cut in, embeddings of any length out.
-
-    Parameters
-    ----------
-    ending : TrainableTail
-    width : int
-        Of the embeddings.
-    share : float
-        Of the pooled features, dropped in training.
-    precision : str
-        ``"auto"``, ``"fp32"`` or ``"bf16"``.
-    """
-
-    def __init__(
-        self, ending: TrainableTail, width: int, share: float = 0.0, precision: str = "fp32"
-    ) -> None:
-        super().__init__()
-        self.middle, self.tail, self.share = ending.middle, ending.fresh(), share
-        # Its first values are the probe's, so no random ones are drawn.
-        self.output: nn.Linear = nn.utils.skip_init(nn.Linear, ending.width, width)  # type: ignore[no-untyped-call]
-        device = choose_device()
-        self.bf16 = precision == "bf16" or (precision == "auto" and has_bf16(device))
-        if device == "cpu":
-            quicken(self.tail)
-        self.to(device).train(mode=False)
-
-    def train(self, mode: bool = True) -> Network:
-        """Switch dropout of the pooled features; batch norm and the like stay as in prediction."""
-        self.training = mode  # the children's own are left as they are
-        return self
-
-    @property
-    def device(self) -> torch.device:
-        """Where it is."""
-        where: torch.device = self.output.weight.device
-        return where
-
-    def pool(self, values: Tensor) -> Tensor:
-        """Give the pooled features, float32 (n, p), of values at the cut."""
-        # Weights stay float32: a step of fine-tuning is smaller than what bfloat16 can tell apart.
-        with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
-            with torch.no_grad():
-                values = self.middle(values)
-            pooled: Tensor = self.tail(values)
-        return pooled.float()
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Give embeddings, float32 (n, t), of values at the cut."""
-        found: Tensor = self.output(dropout(self.pool(values), self.share, self.training))
-        return found
-
-    def start(self, probe: Ridge) -> None:
-        """Take a ridge solution on the pooled features as the output layer."""
-        bias = probe.intercept_ - probe.mean_.astype(np.float64) @ probe.coef_
-        with torch.no_grad():
-            self.output.weight.copy_(torch.from_numpy(probe.coef_.T.copy()))
-            self.output.bias.copy_(torch.from_numpy(bias))
-
-    def weights(self) -> Weights:
-        """Give the tensors that are trained, by name; they are the network's own."""
-        return {name: value for name, value in self.named_parameters() if value.requires_grad}
-
-
-def predict(network: Network, X: Inputs, weights: Weights | None = None) -> Targets:
-    """Predict unit-norm embeddings, float32 (n, t); with other weights than its own, if given."""
-    network.train(mode=False)
-    parts = [np.empty((0, network.output.out_features), np.float32)]
-    with torch.inference_mode():
-        for (values,) in batches([X], np.arange(len(X)), ROWS):
-            parts.append(
-                torch.func.functional_call(network, weights or {}, _on(network, values)).cpu().numpy()
-            )
-    with np.errstate(invalid="ignore"):  # of a network that diverged; its callers look
-        return unit(np.concatenate(parts))
-
-
-def pool(network: Network, X: Inputs) -> Features:
-    """Compute the pooled features of rows, float32 (n, p), onto the disk."""
-    with torch.inference_mode():
-        return to_disk(
-            (
-                network.pool(_on(network, values)).cpu().numpy()
-                for (values,) in batches([X], np.arange(len(X)), ROWS)
-            ),
-            network.output.in_features,
-        )
-
-
-class Tuning:
-    """A network in training.
+class Finetuning:
+    """A tail and its output layer in training.
 
     Parameters
     ----------
-    head : Finetune
-        Gives the settings.
-    ending : TrainableTail
+    head : FinetuneSettings
+    tail : TrainableTail
     probe : Ridge
         Fitted on the pooled features of the rows: where training starts.
     X : numpy.ndarray or TrunkRows, shape (n, …)
         Values at the cut.
     y : numpy.ndarray, float32, shape (n, t)
+    probe_loss : float
+        Mean loss of the probe on the rows; NaN where nobody will ask for it.
     """
 
-    def __init__(self, head: Finetune, ending: TrainableTail, probe: Ridge, X: Inputs, y: Targets) -> None:
+    def __init__(
+        self,
+        head: FinetuneSettings,
+        tail: TrainableTail,
+        probe: Ridge,
+        X: Inputs,
+        y: Targets,
+        probe_loss: float = math.nan,
+    ) -> None:
         self._head, self._X, self._y = head, X, y
+        self._probe_loss = probe_loss
         self._random = np.random.default_rng(head.seed)
         epochs = max(head.max_epochs, head.epochs or 0)
         self._step, self._steps = 0, epochs * -(-len(X) // head.batch_size)
-        self.network = Network(ending, y.shape[1], head.dropout, head.precision)
+        self.network = TailNetwork(
+            tail, y.shape[1], head.dropout, precision=head.precision, device=head.device
+        )
         self.network.start(probe)
         self._weights = self.network.weights()
         self._start = {name: value.detach().clone() for name, value in self._weights.items()}
         self._average = {name: value.clone() for name, value in self._start.items()}
         self._kept = self._average
-        depths = {f"tail.{name}": depth for name, depth in ending.depths().items()}
+        depths = {f"tail.{name}": depth for name, depth in tail.depths().items()}
         self._rates = {name: head.lr * head.layer_decay ** depths.get(name, 0) for name in self._weights}
         self._optimizer = torch.optim.AdamW(
             [
                 {"params": [value], "peak": self._rates[name] * max(_size(value), LEAST)}
                 for name, value in self._weights.items()
             ],
-            weight_decay=0.0,  # the pull is in its place
+            weight_decay=0.0,  # the penalty towards the start is in its place
             fused=True,
         )
+
+    def loss(self) -> float:
+        """Give the mean loss on the training rows before the first epoch: the probe's."""
+        return self._probe_loss
 
     def train(self) -> float:
         """Train on all rows once, in a new order, each as one of its views; gives the mean loss."""
@@ -175,7 +99,7 @@ class Tuning:
             X = X.with_views(self._random.integers(0, X.views + 1, len(X)))
         order = int(self._random.integers(2**32))
         for values, targets in batches([X, self._y], np.arange(len(X)), self._head.batch_size, order):
-            x, y = _on(self.network, values), _on(self.network, targets)
+            x, y = to_device(self.network, values), to_device(self.network, targets)
             if self._head.mixup:
                 # The order is random, so each row meets a random other.
                 weight = float(self._random.beta(self._head.mixup, self._head.mixup))
@@ -188,7 +112,7 @@ class Tuning:
         return float(total) / len(X)
 
     def _move(self) -> None:
-        """Take a step: the optimizer's, then the pull towards the start; and average the weights."""
+        """Take a step: the optimizer's, then one towards the start; and average the weights."""
         head = self._head
         done = (self._step + 1) / (self._steps + 1)
         rate = factor(done, 1, schedule="cosine", warmup=head.warmup)
@@ -197,23 +121,31 @@ class Tuning:
         nn.utils.clip_grad_norm_(self._weights.values(), head.clip)
         self._optimizer.step()
         self._step += 1
-        # As timm warms up its average: the start counts for little after ten steps.
-        keep = min(head.ema, (1 + self._step) / (10 + self._step))
         with torch.no_grad():
             for name, value in self._weights.items():
                 value.lerp_(self._start[name], min(1.0, self._rates[name] * rate * head.pull))
-            torch._foreach_lerp_([*self._average.values()], [*self._weights.values()], 1 - keep)
+        # As timm warms up its average: the start counts for little after ten steps.
+        keep = min(head.ema, (1 + self._step) / (10 + self._step))
+        average = get_ema_multi_avg_fn(keep)  # type: ignore[no-untyped-call]
+        average([*self._average.values()], [*self._weights.values()], self._step)
 
     def predict(self, X: Inputs, mix: float | None = None) -> Targets:
         """Predict with the averaged weights; with `mix` as `settle` would leave them."""
         return predict(self.network, X, self._average if mix is None else self._mixed(mix))
 
+    def evaluate(self, X: Inputs, y: Targets, mix: float | None = None) -> tuple[Targets, dict[str, float]]:
+        """Give predictions for other rows, as `predict`; 1 − `val_cosine` is their loss, so none is added."""
+        return self.predict(X, mix), {}
+
     def keep(self) -> None:
         """Remember the averaged weights as they are."""
         self._kept = {name: value.clone() for name, value in self._average.items()}
 
-    def settle(self, mix: float) -> Network:
-        """Give the network with weights between the start, 0, and those that were kept last, 1."""
+    def settle(self, mix: float) -> TailNetwork:
+        """Give the network with weights between the start, 0, and those that were kept last, 1.
+
+        Where none were kept, those are the averaged weights as they are.
+        """
         with torch.no_grad():
             for name, value in self._mixed(mix).items():
                 self._weights[name].copy_(value)
@@ -223,21 +155,72 @@ class Tuning:
         return {name: torch.lerp(value, self._kept[name], mix) for name, value in self._start.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What became of a fine-tuning.
+
+    Attributes
+    ----------
+    nets : list of Finetuning
+        One for each pair of sides.
+    epochs : int
+        How many they were trained for, or the best epoch; 0 where none was better than the probe.
+    mix : float
+        Where the best weights lie between the probe, 0, and those of that epoch, 1.
+    score : float
+        Mean cosine of these weights on the held-out rows; NaN where there are none.
+    history : list of dict
+        A record for each epoch, from 0, and one for each mix that was tried.
+    """
+
+    nets: list[Finetuning]
+    epochs: int
+    mix: float
+    score: float
+    history: list[dict[str, float]]
+
+
+def fine_tune(
+    head: FinetuneSettings,
+    start: Callable[[Rows], Finetuning],
+    sides: Sequence[Sides[Rows]],
+    *,
+    on_step: OnStep | None = None,
+) -> Tuned:
+    """Fine-tune a network for each pair of sides together; choose the epochs and the mix that are not given.
+
+    Parameters
+    ----------
+    head, start, sides, on_step
+        As `epochs.train` has them.
+    """
+    # The probe is compared with the mixes in the end, so the best epoch is one of training.
+    course = train(head, start, sides, untrained_competes=False, on_step=on_step)
+    if head.epochs is not None:
+        mix = 1.0 if head.mix is None else head.mix
+        score = _evaluate_mix(course, sides, mix).get("val_cosine", math.nan)
+        return Tuned(course.nets, course.epochs, mix, score, course.history)
+    probe = course.history[0]["val_cosine"]
+    mixes = MIXES if head.mix is None else (head.mix,)
+    tried = [{"epoch": course.epochs, "mix": mix, **_evaluate_mix(course, sides, mix)} for mix in mixes]
+    history = [*course.history, *tried]
+    best = max(tried, key=lambda record: record["val_cosine"])
+    if best["val_cosine"] <= probe:
+        return Tuned(course.nets, 0, 0.0, probe, history)
+    return Tuned(course.nets, course.epochs, best["mix"], best["val_cosine"], history)
+
+
+def _evaluate_mix(course: Course[Finetuning], sides: Sequence[Sides[Any]], mix: float) -> dict[str, float]:
+    """Score weights between the probe and the last ones kept on the held-out rows."""
+    if mix == 1:
+        last = course.history[course.epochs]  # of those weights as they are
+        return {key: last[key] for key in ("val_cosine", "val_mse") if key in last}
+    return evaluate([partial(net.evaluate, mix=mix) for net in course.nets], sides)
+
+
 def cosine_loss(found: Tensor, wanted: Tensor) -> Tensor:
     """Mean over rows of 1 − cosine; (n, t) each, of any length."""
     return 1 - cosine_similarity(found, wanted).mean()
-
-
-def load(network: Network, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Put saved arrays into the tensors that are trained; names and shapes are those of `Network.weights`."""
-    with torch.no_grad():
-        # Copied, not assigned: a convolution's weight keeps its layout, and so every sum its order.
-        for name, value in network.weights().items():
-            value.copy_(torch.tensor(tensors[name]))
-
-
-def _on(network: Network, values: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.asarray(values, np.float32)).to(network.device)
 
 
 def _size(value: Tensor) -> float:

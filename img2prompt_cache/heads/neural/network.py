@@ -1,21 +1,26 @@
-"""Networks of the mlp heads: what they are, where they start, what they predict."""
+"""Networks on features: their layers, where they start, what they predict."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
+from img2prompt_cache.heads import checks
+
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from img2prompt_cache.heads.base import Features, Targets
 
-NORMS = ("none", "batch")
 ROWS = 8192
 """Rows predicted at a time."""
+LAYERS = "layers."
+"""What the names of a network's saved arrays begin with."""
 LEVELS = 1 << 16
 """How many values a draw of `Dropout` has."""
 
@@ -114,7 +119,7 @@ def measure_norms(network: nn.Module, inputs: torch.Tensor) -> None:
 
 
 def outputs(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """Give what a network says to standardised inputs (n, p) on its device, without dropout: (n, t)."""
+    """Compute the outputs (n, t) for standardised inputs (n, p) on the network's device, without dropout."""
     network.eval()
     with torch.inference_mode():
         return torch.cat([network(part) for part in torch.split(inputs, ROWS)])
@@ -128,3 +133,38 @@ def predict(network: nn.Module, mean: Features, scale: Features, X: Features) ->
         for part in np.array_split(X, -(-len(X) // ROWS) or 1)
     ]
     return np.concatenate(parts)
+
+
+def arrays_of(network: nn.Module) -> dict[str, NDArray[Any]]:
+    """Give the arrays that a network predicts with, by names that begin with ``layers.``."""
+    return {f"{LAYERS}{key}": value.cpu().numpy() for key, value in _tensors(network).items()}
+
+
+def restore(make: Callable[[int], nn.Module], arrays: Mapping[str, NDArray[Any]]) -> nn.Module:
+    """Make a network of saved arrays.
+
+    Parameters
+    ----------
+    make : callable
+        Makes an untrained network from its number of outputs.
+    arrays : mapping of str to numpy.ndarray
+        As `arrays_of` gave them; others are left alone.
+
+    Raises
+    ------
+    Img2PromptError
+        If an array is missing, or does not fit the network.
+    """
+    with torch.device("meta"):  # the settings may come from a hostile file: nothing is allocated for them
+        last = [key for key in make(1).state_dict() if key.endswith("bias")][-1]
+        network = make(len(checks.take(arrays, f"{LAYERS}{last}", None)))
+    wanted = _tensors(network)
+    found = {key: checks.take(arrays, f"{LAYERS}{key}", *value.shape) for key, value in wanted.items()}
+    tensors = {key: torch.tensor(value) for key, value in found.items()}
+    network.load_state_dict(tensors, assign=True)
+    return network
+
+
+def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    # A norm's count of batches, a number, is not used in prediction.
+    return {key: value for key, value in network.state_dict().items() if value.ndim}

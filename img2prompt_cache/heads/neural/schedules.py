@@ -1,13 +1,44 @@
-"""Schedules of the learning rate: pure functions of where the training stands."""
+"""Schedules of the learning rate."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 SCHEDULES = ("none", "cosine", "plateau")
 DROP = 0.3
 """What a plateau multiplies the rate by."""
+
+
+@dataclass(slots=True)
+class Schedule:
+    """The schedule of one training, shared by all networks that are trained together.
+
+    Attributes
+    ----------
+    span, kind, warmup
+        As `epochs`, `schedule` and `warmup` of `factor`.
+    drops : list of int
+        Epochs after which the rate fell. A plateau that is looked for adds to it.
+    patience : int, optional
+        Look for a plateau: the rate falls when the score has not improved for more epochs than this.
+    """
+
+    span: int
+    kind: str = "none"
+    warmup: float = 0.0
+    drops: list[int] = field(default_factory=list)
+    patience: int | None = None
+
+    def factor(self, position: float) -> float:
+        """What the learning rate is multiplied by; see the function `factor`."""
+        return factor(position, self.span, schedule=self.kind, warmup=self.warmup, drops=self.drops)
+
+    def observe(self, epoch: int, best: int) -> None:
+        """Take note that an epoch is done and which one is the best so far."""
+        if self.patience is not None and flat(epoch, best, self.drops, self.patience):
+            self.drops.append(epoch)
 
 
 def factor(
@@ -44,14 +75,14 @@ def factor(
 
 
 def flat(epoch: int, best: int, drops: Sequence[int], patience: int) -> bool:
-    """Whether the validation score has been flat for more than `patience` epochs, and so the rate drops.
+    """Whether the validation score has not improved for more than `patience` epochs, and so the rate falls.
 
     Parameters
     ----------
     epoch, best : int
         The epoch that is done, and the best one so far.
     drops : sequence of int
-        Epochs after which the rate fell before; waiting begins anew at each.
+        Epochs after which the rate fell before; each starts the count again.
     patience : int
     """
     return epoch - max(best, *drops, 0) > patience

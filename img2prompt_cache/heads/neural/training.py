@@ -1,79 +1,58 @@
-"""A network in training."""
+"""A network on features, in training."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn, optim
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.heads.neural.epochs import Course, Sides, train
 from img2prompt_cache.heads.neural.losses import AT_FIRST, mixed, parse
 from img2prompt_cache.heads.neural.network import measure_norms, outputs, predict, start_at
-from img2prompt_cache.heads.neural.schedules import factor
-from img2prompt_cache.models.devices import choose_precision
+from img2prompt_cache.heads.neural.schedules import Schedule
+from img2prompt_cache.models.devices import choose_device, choose_precision
+from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.standardise import mean_and_scale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from img2prompt_cache.heads.base import Features, Targets
-    from img2prompt_cache.heads.mlp import Mlp
-
-OPTIMIZERS = ("adam", "adamw", "sgd")
-PRECISIONS = ("auto", "fp32", "bf16")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pairs:
-    """Rows to train on.
-
-    Attributes
-    ----------
-    X, y : numpy.ndarray, float32, shapes (n, p) and (n, t)
-    views : numpy.ndarray, float16 or float32, shape (n, v, p), or None
-        Features of augmented views of the same images.
-    """
-
-    X: Features
-    y: Targets
-    views: NDArray[np.floating[Any]] | None = None
-
-    def take(self, rows: NDArray[Any]) -> Pairs:
-        """Give some rows, by number or by a mask."""
-        return Pairs(self.X[rows], self.y[rows], None if self.views is None else self.views[rows])
+    from img2prompt_cache.heads.base import Features, OnStep, Targets
+    from img2prompt_cache.heads.neural.pairs import Pairs
+    from img2prompt_cache.heads.neural.settings import NetworkSettings
 
 
 class Training:
-    """One network in training, on the device there is; untrained, it predicts the mean target.
+    """One network in training on `head.device`; untrained, it predicts the mean target.
 
-    The rows lie on the device as a whole and are permuted by index.
+    All rows are copied to the device; a batch is selected from them by index.
 
     Parameters
     ----------
-    head : Mlp
-        Gives the settings.
+    head : NetworkSettings
     pairs : Pairs
-        With views, each epoch sees for every row one of them or the image itself, drawn alike.
+        Where there are views, each epoch uses for every row one of its views or the image itself, all equally
+        likely.
+    schedule : Schedule
+        Of the learning rate, in epochs.
     """
 
-    def __init__(self, head: Mlp, pairs: Pairs) -> None:
+    def __init__(self, head: NetworkSettings, pairs: Pairs, schedule: Schedule) -> None:
         X, y = pairs.X, pairs.y
         self.mean, self.scale = mean_and_scale(X)
-        device = torch.device("cuda" if torch.cuda.device_count() else "cpu")
+        device = torch.device(choose_device(head.device))
         self._inputs = torch.from_numpy((X - self.mean) / self.scale).to(device)
         self._targets = torch.tensor(y, device=device)
         self._views = None if pairs.views is None else torch.from_numpy(pairs.views).to(device)
-        self._head, self._device = head, device
+        self._head, self._schedule, self._device = head, schedule, device
         self._bf16 = choose_precision(head.precision, device.type) == "bf16"
         self._mix = parse(head.loss)
         if head.norm == "batch" and len(X) < 2:
-            raise UsageError(f"{head.name} with norm=batch takes two rows to train on, not {len(X)}")
+            raise UsageError(f'{head.name} with `norm="batch"` needs two rows to train on, not {len(X)}')
         self._trained = head.make_network(X.shape[1], y.shape[1])
         start_at(self._trained, self._targets.mean(dim=0).cpu())
         self._trained.to(device)
@@ -89,6 +68,7 @@ class Training:
             else None
         )
         self._kept: dict[str, torch.Tensor] = {}
+        self._epochs = 0
 
     @property
     def network(self) -> nn.Module:
@@ -96,16 +76,8 @@ class Training:
         network: nn.Module = self._average.module if self._average else self._trained
         return network
 
-    def train(self, epoch: int, epochs: int, drops: Sequence[int] = ()) -> float:
-        """Train on all rows once, in a new order; gives the mean loss.
-
-        Parameters
-        ----------
-        epoch : int
-            From 1.
-        epochs, drops
-            Of the schedule; see `schedules.factor`.
-        """
+    def train(self) -> float:
+        """Train on all rows once, in a new order; gives the mean loss."""
         head = self._head
         self._trained.train()
         total = torch.zeros((), dtype=torch.float64, device=self._device)
@@ -115,8 +87,7 @@ class Training:
         )
         inputs = self._sampled()
         for step, rows in enumerate(batches):
-            position = epoch - 1 + (step + 0.5) / len(batches)
-            rate = head.lr * factor(position, epochs, schedule=head.schedule, warmup=head.warmup, drops=drops)
+            rate = head.lr * self._schedule.factor(self._epochs + (step + 0.5) / len(batches))
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
@@ -130,30 +101,32 @@ class Training:
             if self._average:
                 self._average.update_parameters(self._trained)
             total += loss.detach() * len(rows)
+        self._epochs += 1
         measure_norms(self.network, self._inputs)
         return float(total) / len(self._inputs)
 
     def loss(self) -> float:
-        """Give the mean loss on the training rows as it is, without dropout."""
+        """Give the mean loss on the training rows now, without dropout."""
         return self._loss_of(outputs(self.network, self._inputs), self._targets)
 
-    def watch(self, X: Features, y: Targets) -> tuple[Targets, float]:
-        """Give predictions for other rows, of any length, and the mean loss on them."""
+    def evaluate(self, X: Features, y: Targets) -> tuple[Targets, dict[str, float]]:
+        """Give unit-norm predictions for other rows, and the mean loss on them, `val_loss`."""
         pred = predict(self.network, self.mean, self.scale, X)
-        return pred, self._loss_of(torch.from_numpy(pred), torch.from_numpy(y))
+        loss = self._loss_of(torch.from_numpy(pred), torch.from_numpy(y))
+        with np.errstate(invalid="ignore"):  # the network may have diverged; the caller checks
+            return unit(pred), {"val_loss": loss}
 
     def keep(self) -> None:
         """Remember the weights as they are."""
         self._kept = {key: value.clone() for key, value in self.network.state_dict().items()}
 
     def settle(self) -> None:
-        """Go back to the weights that were kept, if any were, and off the device."""
+        """Go back to the weights that were kept, if any were."""
         if self._kept:
             self.network.load_state_dict(self._kept)
-        self.network.cpu()
 
     def _sampled(self) -> torch.Tensor:
-        """Draw a view, or the image itself, for each row: standardised features (n, p)."""
+        """Draw a view or the image itself for each row: standardised features (n, p)."""
         if self._views is None:
             return self._inputs
         n, count, _ = self._views.shape
@@ -165,7 +138,7 @@ class Training:
         return inputs
 
     def _loss_of(self, pred: torch.Tensor, true: torch.Tensor) -> float:
-        # In batches as in training: what a contrastive loss says depends on their size.
+        # In batches as in training: the value of a contrastive loss depends on their size.
         parts = zip(*(torch.split(values, self._head.batch_size) for values in (pred, true)), strict=True)
         sharpness = self._sharpness.detach().to(pred.device)
         total = sum(float(mixed(self._mix, p, t, sharpness)) * len(p) for p, t in parts)
@@ -182,3 +155,38 @@ class Training:
             return optim.SGD(groups, head.lr, momentum=0.9, weight_decay=head.weight_decay, fused=True)
         kind = optim.Adam if head.optimizer == "adam" else optim.AdamW
         return kind(groups, head.lr, weight_decay=head.weight_decay, fused=True)
+
+
+def train_networks(
+    head: NetworkSettings, sides: Sequence[Sides[Pairs]], *, on_step: OnStep | None = None
+) -> tuple[Course[Training], list[int]]:
+    """Train a network for each pair of sides together.
+
+    Parameters
+    ----------
+    head, sides, on_step
+        As `epochs.train` has them.
+
+    Returns
+    -------
+    course : Course
+    drops : list of int
+        With the schedule ``"plateau"``, the epochs after which the rate fell.
+    """
+    looks = head.schedule == "plateau" and head.drops is None
+    schedule = Schedule(
+        max(head.epochs or 0, head.max_epochs),
+        head.schedule,
+        head.warmup,
+        [*(head.drops or ())],
+        head.patience // 3 if looks else None,
+    )
+    course = train(
+        head,
+        lambda pairs: Training(head, pairs, schedule),
+        sides,
+        schedule=schedule,
+        on_step=on_step,
+    )
+    # Drops after the best epoch made no difference to its weights.
+    return course, [drop for drop in schedule.drops if drop < course.epochs]

@@ -8,7 +8,9 @@ from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads.mlp import Mlp
 from img2prompt_cache.heads.neural import network
 from img2prompt_cache.heads.neural.losses import AT_FIRST, infonce
-from img2prompt_cache.heads.neural.training import Pairs, Training
+from img2prompt_cache.heads.neural.pairs import Pairs
+from img2prompt_cache.heads.neural.schedules import Schedule
+from img2prompt_cache.heads.neural.training import Training
 from img2prompt_cache.models import devices
 from img2prompt_cache.numerics.metrics import unit
 
@@ -19,12 +21,10 @@ def problem(n=60, p=9, t=5):
     return X, unit(np.tanh(X @ rng.normal(size=(p, t))) + 0.2)
 
 
-def training(**settings):
+def training(span=10, pairs=None, **settings):
     torch.manual_seed(0)
-    return Training(
-        Mlp(**{"hidden": (8,), "batch_size": 16, "lr": 1e-2, "ema": 0.0, "precision": "fp32", **settings}),
-        Pairs(*problem()),
-    )
+    head = Mlp(**{"hidden": (8,), "batch_size": 16, "lr": 1e-2, "ema": 0.0, "precision": "fp32", **settings})
+    return Training(head, pairs or Pairs(*problem()), Schedule(span, head.schedule, head.warmup))
 
 
 def weights(net):
@@ -41,7 +41,7 @@ def test_an_epoch_is_the_loop_that_anybody_would_write(name, kind):
     torch.manual_seed(0)
     copy = training(dropout=0.0)._trained
     torch.manual_seed(1)
-    net.train(1, 10)
+    net.train()
     torch.manual_seed(1)
     optimizer = kind(
         copy.parameters(), 1e-2, weight_decay=0.0, **({"momentum": 0.9} if name == "sgd" else {})
@@ -65,8 +65,8 @@ def test_biases_and_norms_are_not_decayed():
 def test_the_average_is_the_exponential_one():
     net = training(ema=0.8, batch_size=60)
     wanted = None
-    for epoch in range(1, 6):
-        net.train(epoch, 10)
+    for _ in range(5):
+        net.train()
         now = {key: value.double().clone() for key, value in net._trained.state_dict().items()}
         wanted = now if wanted is None else {key: 0.8 * wanted[key] + 0.2 * now[key] for key in now}
     for key, value in weights(net).items():
@@ -78,8 +78,8 @@ def test_the_average_is_the_exponential_one():
 @pytest.mark.parametrize("ema", [0.0, 0.8])
 def test_a_norm_s_statistics_are_those_of_all_rows_without_dropout(ema):
     net = training(ema=ema, norm="batch", dropout=0.5, hidden=(8, 7), lr=0.1)
-    for epoch in (1, 2):
-        net.train(epoch, 10)
+    for _ in range(2):
+        net.train()
     x = net._inputs
     with torch.no_grad():
         for module in net.network.eval():
@@ -98,7 +98,7 @@ def test_a_norm_s_statistics_do_not_depend_on_the_order_of_rows(monkeypatch):
 
 
 def test_the_rate_follows_the_schedule_step_by_step():
-    net = training(schedule="cosine", warmup=1.0, batch_size=15)
+    net = training(span=4, schedule="cosine", warmup=1.0, batch_size=15)
     seen = []
     step = net._optimizer.step
 
@@ -107,8 +107,8 @@ def test_the_rate_follows_the_schedule_step_by_step():
         return step()
 
     net._optimizer.step = watched
-    for epoch in (1, 2):
-        net.train(epoch, 4)
+    for _ in range(2):
+        net.train()
     middle = (np.arange(8) + 0.5) / 4
     wanted = 1e-2 * np.minimum(1, middle) * 0.5 * (1 + np.cos(np.pi * middle / 4))
     np.testing.assert_allclose(seen, np.column_stack([wanted, wanted]), rtol=1e-6)
@@ -117,7 +117,7 @@ def test_the_rate_follows_the_schedule_step_by_step():
 def test_the_gradient_is_clipped():
     net = training(optimizer="sgd", lr=1.0, weight_decay=0.0, clip=1e-3, batch_size=60, dropout=0.0)
     before = weights(net)
-    net.train(1, 1)
+    net.train()
     after = weights(net)
     moved = np.sqrt(sum(float(((after[key] - before[key]) ** 2).sum()) for key in before))
     assert moved == pytest.approx(1e-3, rel=1e-3)
@@ -126,13 +126,13 @@ def test_the_gradient_is_clipped():
 @pytest.mark.parametrize(("rows", "batch"), [(5, 4), (9, 4), (13, 4), (17, 16), (2, 128)])
 def test_no_batch_is_left_with_a_single_row(rows, batch):
     X, y = problem(rows)
-    Training(Mlp(hidden=(4,), norm="batch", batch_size=batch), Pairs(X, y)).train(1, 1)
+    training(hidden=(4,), norm="batch", batch_size=batch, pairs=Pairs(X, y)).train()
 
 
 def test_a_norm_takes_two_rows():
     X, y = problem(1)
     with pytest.raises(UsageError, match="two rows to train on, not 1"):
-        Training(Mlp(norm="batch"), Pairs(X, y))
+        training(norm="batch", pairs=Pairs(X, y))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_bf16_multiplies_coarsely_and_keeps_weights_fine(settings):
     losses = []
     for net in nets:
         torch.manual_seed(1)
-        losses.append([net.train(epoch, 9) for epoch in range(1, 10)])
+        losses.append([net.train() for _ in range(9)])
     assert losses[0] != losses[1]
     np.testing.assert_allclose(losses[1], losses[0], rtol=0.05)
     assert {value.dtype for value in nets[1].network.state_dict().values() if value.ndim} == {torch.float32}
@@ -165,33 +165,33 @@ def test_auto_is_bf16_where_that_is_native(native, same, monkeypatch):
     one, other = (training(precision=name) for name in ("auto", same))
     for net in (one, other):
         torch.manual_seed(1)
-        net.train(1, 1)
+        net.train()
     for key, value in weights(other).items():
         assert torch.equal(weights(one)[key], value)
 
 
-def test_a_contrastive_loss_is_told_by_batches():
+def test_a_contrastive_loss_is_computed_in_batches():
     net = training(loss="infonce", batch_size=20)
     X, y = problem()
-    pred, told = net.watch(X, y)
+    pred, means = net.evaluate(X, y)
+    np.testing.assert_allclose(np.linalg.norm(pred, axis=1), 1, atol=1e-6)
     pairs = zip(torch.as_tensor(pred).split(20), torch.as_tensor(y).split(20), strict=True)
     wanted = np.mean([float(infonce(*pair, torch.tensor(AT_FIRST))) for pair in pairs])
-    assert told == pytest.approx(wanted)
+    assert means == {"val_loss": pytest.approx(wanted)}
     assert net.loss() == pytest.approx(wanted)
 
 
 def test_the_temperature_is_learned():
     net = training(loss="infonce")
     before = float(net._sharpness.detach())
-    net.train(1, 1)
+    net.train()
     assert float(net._sharpness.detach()) != before
 
 
 def test_a_view_or_the_image_is_drawn_for_each_row_and_all_alike():
     X, y = problem(3000)
     views = np.stack([X + 100, X + 200], axis=1).astype(np.float16)
-    torch.manual_seed(0)
-    net = Training(Mlp(hidden=()), Pairs(X, y, views))
+    net = training(hidden=(), pairs=Pairs(X, y, views))
     inputs = net._sampled().numpy() * net.scale + net.mean
     drawn = np.rint((inputs - X) / 100)
     assert (drawn == drawn[:, :1]).all()

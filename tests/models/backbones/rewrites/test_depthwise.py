@@ -99,3 +99,11 @@ def test_parameters_and_their_names_stay() -> None:
     assert all(after[name] is value for name, value in before.items())
     assert model.state_dict().keys() == before.keys()
     assert [type(model["wide"]), type(model["inner"][0])] == [Depthwise, Depthwise]
+
+
+def test_on_another_device_it_is_the_layer_it_was() -> None:
+    _, quick = pair(nn.Conv2d(4, 4, 5, groups=4, padding=2))
+    x = torch.ones(1, 4, 8, 8, device="meta", requires_grad=True)
+    out = quick.to("meta")(x)
+    assert (out.shape, out.device.type) == ((1, 4, 8, 8), "meta")
+    assert "Convolution" in type(out.grad_fn).__name__
