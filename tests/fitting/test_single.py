@@ -82,6 +82,7 @@ def test_refitting_takes_all_rows_and_what_was_chosen(cache, data, tmp_path, hea
     refitted = fit_head(cache, FitConfig(head, settings, BOTH), tmp_path / "again")
     assert refitted.metrics == scored.metrics
     assert refitted.settings == scored.settings
+    assert "device" not in scored.settings
     assert refitted.rows == len(data.ids) > scored.rows
     changed = load_run(refitted.folder).estimator.predict(data.X)
     changed -= load_run(scored.folder).estimator.predict(data.X)
