@@ -21,7 +21,7 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="RUN",
-            help="Run folders, or names in the cache's `runs`. Absent: all.",
+            help="Run folders, or names in the cache's `runs`. Default: all.",
             show_default=False,
         ),
     ] = None,
@@ -30,13 +30,13 @@ def compare(
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Also tell the difference of each run's cosine from this one's, on the same rows.",
+            help="Also show how much each run's cosine differs from this run's, on the same rows.",
         ),
     ] = None,
     by: Annotated[
         str | None,
         typer.Option(
-            help="Also tell the cosine by `length` of the prompt in words, or by `cluster` of prompts."
+            help="Also show the cosine by `length` of the prompt in words, or by `cluster` of prompts."
         ),
     ] = None,
     json: console.Json = False,

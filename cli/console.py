@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 CacheOption = Annotated[
-    str, typer.Option("--cache", metavar="DIR", help="The cache's folder.", show_default=True)
+    str, typer.Option("--cache", metavar="DIR", help="Folder of the cache.", show_default=True)
 ]
 DEFAULT_CACHE = "cache/default"
 CONTROL = ("Cc", "Cs", "Zl", "Zp")

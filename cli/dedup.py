@@ -13,16 +13,19 @@ from . import console
 def dedup(
     cache: console.CacheOption = console.DEFAULT_CACHE,
     threshold: Annotated[
-        float, typer.Option(help="Cosine from which prompts, or images, are near-identical.")
+        float, typer.Option(help="Prompts or images with at least this cosine count as near-identical.")
     ] = 0.9,
     features: Annotated[
         str | None,
-        typer.Option(metavar="SPEC", help="Backbone to compare images by. Absent: the first cached one."),
+        typer.Option(
+            metavar="SPEC", help="Backbone whose features compare images. Default: the first in the cache."
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The CSV to write. Absent: `dedup.csv` in the cache.")
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV file to write. Default: `dedup.csv` in the cache."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     json: console.Json = False,
 ) -> None:
     """Mark near-identical prompts and images of a cache in a CSV that `fit --only` takes.

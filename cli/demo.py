@@ -20,12 +20,10 @@ HEADS = ("mean", "nearest", "knn", "ridge", "mlp")
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the demo is written.")] = Path(
-        "demo"
-    ),
-    count: Annotated[int, typer.Option(min=50, max=5000, help="Scenes to draw.")] = 400,
-    seed: Annotated[int, typer.Option(min=0, help="Of the scenes.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Draw the demo anew where one is.")] = False,
+    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Folder of the demo.")] = Path("demo"),
+    count: Annotated[int, typer.Option(min=50, max=5000, help="Number of scenes to draw.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the scenes.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing demo.")] = False,
     json: console.Json = False,
 ) -> None:
     """Draw scenes with prompts, then extract, fit every head, compare, and predict for scenes held back."""

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from img2prompt_cache.extraction.shards import ShardReport
     from img2prompt_cache.progress import Event
 
-_MORE = "What to keep besides features"
-_MACHINES = "Past one process"
+_MORE = "What to store besides features"
+_MACHINES = "Several processes or machines"
 
 
 def extract(
@@ -23,7 +23,7 @@ def extract(
         Path | None,
         typer.Argument(
             metavar="SOURCE",
-            help="Folder of images, table, tar shards or parquet. Absent: the cache's own source, or "
+            help="Folder of images, table, tar shards or parquet file. Default: the cache's own source, or "
             "`images/` with `prompts.csv` in the current folder.",
             show_default=False,
         ),
@@ -34,36 +34,35 @@ def extract(
     cache: console.CacheOption = console.DEFAULT_CACHE,
     preset: Annotated[
         str,
-        typer.Option(
-            help="Which models a new cache gets: auto, standard (model hub) or packaged (package index)."
-        ),
+        typer.Option(help="Models of a new cache: auto, standard (model hub) or packaged (package index)."),
     ] = "auto",
     backbone: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SPEC", help="A backbone to cache, e.g. `timm:resnet50.a1_in1k`; repeat for several."
+            metavar="SPEC",
+            help="An image encoder to run, e.g. `timm:resnet50.a1_in1k`; repeat the option for several.",
         ),
     ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="The target encoder, e.g. `st:all-MiniLM-L6-v2`, or the text tower of an open_clip model.",
+            help="Text encoder of the targets, e.g. `st:all-MiniLM-L6-v2`, or an open_clip model's text tower.",
         ),
     ] = None,
     format: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="The source's format, where auto does not tell it: imagefolder, table, webdataset, parquet, "
+            help="Format of the source, if auto fails: imagefolder, table, webdataset, parquet, "
             "sidecar, metadata or folder.",
         ),
     ] = "auto",
     id_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The table's column of ids or files.")
+        str | None, typer.Option(metavar="NAME", help="Column of the table with ids or file names.")
     ] = None,
     prompt_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The table's column of prompts.")
+        str | None, typer.Option(metavar="NAME", help="Column of the table with prompts.")
     ] = None,
     clean: Annotated[
         str | None,
@@ -71,59 +70,70 @@ def extract(
     ] = None,
     precision: Annotated[
         str,
-        typer.Option(help="auto, fp32, bf16 or fp16. auto: bf16 where processor and backbone allow it."),
+        typer.Option(help="Number format: auto, fp32, bf16 or fp16. auto: bf16 where possible."),
     ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, max=1 << 16, help="Images encoded together; kept by the cache. 32 if absent."),
+        typer.Option(
+            min=1, max=1 << 16, help="Images encoded together, fixed when the cache is made. Default: 32."
+        ),
     ] = None,
     part_rows: Annotated[
         int | None,
-        typer.Option(min=1, max=1 << 20, help="Rows of a part; kept by the cache. 1024 if absent."),
+        typer.Option(
+            min=1, max=1 << 20, help="Rows in each part file, fixed when the cache is made. Default: 1024."
+        ),
     ] = None,
     trunk: Annotated[
         int | None,
         typer.Option(
             metavar="K",
             min=1,
-            help="Keep what goes into the last K blocks, so that these can be fine-tuned.",
+            help="Also store the input of the last K blocks, so that these blocks can be fine-tuned.",
             rich_help_panel=_MORE,
         ),
     ] = None,
     trunk_dtype: Annotated[
         str,
-        typer.Option(help="float16, or int8 with a scale a channel: half the room.", rich_help_panel=_MORE),
+        typer.Option(
+            help="float16, or int8 with one scale per channel, which takes half the space.",
+            rich_help_panel=_MORE,
+        ),
     ] = "float16",
     levels: Annotated[
         str,
-        typer.Option(help="multi keeps pooled inner levels, too; top does not.", rich_help_panel=_MORE),
+        typer.Option(
+            help="top stores the pooled output only; multi also stores pooled outputs of inner layers.",
+            rich_help_panel=_MORE,
+        ),
     ] = "top",
     views: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             min=1,
-            help="Keep N augmented views of whatever else is named here and of the features.",
+            help="Also store N augmented views of the features, and of what else this command stores.",
             rich_help_panel=_MORE,
         ),
     ] = None,
     flip: Annotated[
-        bool, typer.Option("--flip", help="Mirror half of the views.", rich_help_panel=_MORE)
+        bool, typer.Option("--flip", help="Mirror half of the augmented views.", rich_help_panel=_MORE)
     ] = False,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Try rows that failed again; the others stay as they are."),
+        typer.Option("--retry-failed", help="Try failed images again; other rows stay as they are."),
     ] = False,
     engine: Annotated[
-        str, typer.Option(help="Who computes: local, or ray for a cluster.", rich_help_panel=_MACHINES)
+        str,
+        typer.Option(help="Where to compute: local, or ray for a Ray cluster.", rich_help_panel=_MACHINES),
     ] = "local",
     workers: Annotated[
         int | None,
         typer.Option(
             min=1,
             metavar="N",
-            help="Processes side by side. Absent: one for each GPU, one where there is none.",
+            help="Number of parallel processes. Default: one for each GPU, or one without a GPU.",
             rich_help_panel=_MACHINES,
         ),
     ] = None,
@@ -131,7 +141,7 @@ def extract(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="The cluster: auto, host:port or ray://host:port. Absent: this machine alone.",
+            help="Ray cluster: auto, host:port or ray://host:port. Default: this machine only.",
             rich_help_panel=_MACHINES,
         ),
     ] = None,
@@ -139,22 +149,24 @@ def extract(
         str | None,
         typer.Option(
             metavar="I/N",
-            help="Compute only the I-th of N shares of the pass, for a job array; end with --finish.",
+            help="Compute only share I of N, for a job array; when all are done, run --finish.",
             rich_help_panel=_MACHINES,
         ),
     ] = None,
     finish: Annotated[
         bool,
         typer.Option(
-            "--finish", help="Record what the shards computed, add the targets.", rich_help_panel=_MACHINES
+            "--finish",
+            help="Combine what the shards computed, and add the targets.",
+            rich_help_panel=_MACHINES,
         ),
     ] = False,
     json: console.Json = False,
 ) -> None:
     """Read every image once and cache its features and its prompt's embedding.
 
-    Run it again to go on after an interruption, to take in new images, or, with another `--backbone`, to add
-    a column. Nothing is computed twice.
+    Run it again to continue after an interruption, to add new images, or, with another `--backbone`, to add a
+    column. Nothing is computed twice.
     """
     from img2prompt_cache.extraction.extract import extract as run
     from img2prompt_cache.extraction.shards import ShardReport

@@ -31,54 +31,62 @@ def fit(
         str | None,
         typer.Option(
             metavar="SPEC,SPEC",
-            help="Backbones to join. Absent: every cached one; for seed-… the one it is made for.",
+            help="Backbones whose features are used together. Default: all in the cache; for seed-… its own.",
         ),
     ] = None,
     members: Annotated[
         str | None,
-        typer.Option(metavar="RUN,RUN", help="Blend: runs of one split and target, two or more."),
+        typer.Option(metavar="RUN,RUN", help="For blend: two or more runs of the same split and target."),
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Distil: the run to learn from, a blend for instance.")
+        str | None, typer.Option(metavar="RUN", help="For distil: the run to learn from, such as a blend.")
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Target column. Absent: the first.")
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Text encoder whose embeddings are the targets. Default: the first in the cache.",
+        ),
     ] = None,
     run: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Where the run goes. Absent: a readable name in the cache's `runs`."
+            metavar="DIR", help="Folder of the new run. Default: a readable name in the cache's `runs`."
         ),
     ] = None,
     split: Annotated[
         str,
         typer.Option(
-            help="group: near-identical prompts stay on one side; random; or a column of your table."
+            help="group (near-identical prompts stay on one side), random, or a column of your table."
         ),
     ] = "group",
     holdout: Annotated[
-        float | None, typer.Option(min=0.01, max=0.9, help="Share of the rows held out; 0.2 if absent.")
+        float | None, typer.Option(min=0.01, max=0.9, help="Fraction of the rows to hold out. Default: 0.2.")
     ] = None,
     folds: Annotated[
         int | None,
         typer.Option(
             metavar="K",
-            help="Instead: hold out every row once, in K folds. The saved head is fitted on all rows after.",
+            help="Instead of --holdout: hold out every row once, in K folds. The saved head is fitted on "
+            "all rows.",
         ),
     ] = None,
     only: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Use only rows that this table names by imgId, with keep = 1 where it has that column; "
+            help="Use only the rows whose imgId is in this table (with keep = 1, if it has such a column); "
             "`dedup` writes one.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the split and of the head.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Random seed of the split and of the head.")
+    ] = 0,
     refit: Annotated[
         bool,
         typer.Option(
-            "--refit/--no-refit", help="Fit the saved head again on all rows, with what was chosen."
+            "--refit/--no-refit",
+            help="Fit the saved head again on all rows, with the settings that were chosen.",
         ),
     ] = True,
     leakage_gap: Annotated[
@@ -86,11 +94,11 @@ def fit(
         typer.Option(
             "--leakage-gap/--no-leakage-gap",
             help="Also score on a random split, to measure how much higher the score is where near-identical "
-            "rows are on both sides. Absent: if fitting is fast.",
+            "rows are on both sides. Default: only if fitting is fast.",
             show_default=False,
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     loss: Annotated[
         str | None,
         typer.Option(help="mse, cosine, angular, infonce, or a mix: mse:1,cosine:0.5.", rich_help_panel=_MLP),
@@ -98,10 +106,12 @@ def fit(
     optimizer: Annotated[str | None, typer.Option(help="adam, adamw or sgd.", rich_help_panel=_MLP)] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=_MLP)] = None,
     weight_decay: Annotated[
-        float | None, typer.Option(help="L2 penalty on the weights, as torch takes it.", rich_help_panel=_MLP)
+        float | None,
+        typer.Option(help="L2 penalty on the weights, as torch defines it.", rich_help_panel=_MLP),
     ] = None,
     dropout: Annotated[
-        float | None, typer.Option(help="Share of each layer's inputs dropped.", rich_help_panel=_MLP)
+        float | None,
+        typer.Option(help="Fraction of each layer's inputs that is dropped.", rich_help_panel=_MLP),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Rows in one step of the optimizer.", rich_help_panel=_MLP)
@@ -111,19 +121,26 @@ def fit(
         typer.Option(metavar="N,N", help="Widths of the hidden layers; 0 for none.", rich_help_panel=_MLP),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Exactly so many, no early stopping.", rich_help_panel=_MLP)
+        int | None,
+        typer.Option(
+            help="Train for exactly this many epochs, without early stopping.", rich_help_panel=_MLP
+        ),
     ] = None,
     max_epochs: Annotated[
-        int | None, typer.Option(help="Bound on early stopping.", rich_help_panel=_MLP)
+        int | None,
+        typer.Option(
+            help="Most epochs, if early stopping does not end training before.", rich_help_panel=_MLP
+        ),
     ] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Epochs without improvement.", rich_help_panel=_MLP)
+        int | None,
+        typer.Option(help="Stop after this many epochs without improvement.", rich_help_panel=_MLP),
     ] = None,
     blocks: Annotated[
         int | None,
         typer.Option(
-            help="Finetune: how many of the backbone's last blocks are trained, from its trunk. Absent: "
-            "all that were left off the trunk.",
+            help="For finetune: how many of the backbone's last blocks to train. Default: "
+            "all blocks behind the trunk.",
             rich_help_panel=_TUNED,
         ),
     ] = None,
@@ -131,7 +148,8 @@ def fit(
         str | None,
         typer.Option(
             metavar="X,X",
-            help="Ridge and kernel: the penalty; for ridge also one for each backbone. Absent: chosen.",
+            help="For ridge and kernel: the penalty; for ridge also one per backbone. Default: chosen by "
+            "validation.",
             rich_help_panel=_OTHER,
         ),
     ] = None,
@@ -139,43 +157,58 @@ def fit(
         str | None,
         typer.Option(
             metavar="X,X",
-            help="Kernel: how fast it falls with cosine distance, or one for each backbone. Absent: chosen.",
+            help="For kernel: its decay with cosine distance, or one per backbone. Default: chosen by "
+            "validation.",
             rich_help_panel=_OTHER,
         ),
     ] = None,
     landmarks: Annotated[
         int | None,
-        typer.Option(help="Kernel: how many, beyond 10,000 rows; 4096 if absent.", rich_help_panel=_OTHER),
+        typer.Option(
+            help="For kernel: number of landmarks, used beyond 10,000 rows. Default: 4096.",
+            rich_help_panel=_OTHER,
+        ),
     ] = None,
     k: Annotated[
-        int | None, typer.Option("--k", help="knn: neighbours. Absent: chosen.", rich_help_panel=_OTHER)
+        int | None,
+        typer.Option(
+            "--k",
+            help="For knn: number of neighbours. Default: chosen by validation.",
+            rich_help_panel=_OTHER,
+        ),
     ] = None,
     power: Annotated[
-        float | None, typer.Option(help="knn: weights 1/distance^p. Absent: chosen.", rich_help_panel=_OTHER)
+        float | None,
+        typer.Option(
+            help="For knn: p in the weights 1/distance^p. Default: chosen by validation.",
+            rich_help_panel=_OTHER,
+        ),
     ] = None,
     inner_folds: Annotated[
         int | None,
         typer.Option(
-            help="Grouped folds of the rows fitted on, to choose on; 5 if absent.", rich_help_panel=_OTHER
+            help="Number of grouped folds used to choose settings. Default: 5.", rich_help_panel=_OTHER
         ),
     ] = None,
     choose: Annotated[
         str | None,
-        typer.Option(help="Ridge: choose the penalty by cosine (default) or mse.", rich_help_panel=_OTHER),
+        typer.Option(
+            help="For ridge: choose the penalty by cosine (default) or mse.", rich_help_panel=_OTHER
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Any setting of the head by name, its value as JSON: --set ema=0.99 --set norm=batch. "
+            help="Any setting of the head, with its value as JSON: --set ema=0.99 --set norm=batch. "
             "Repeatable.",
             show_default=False,
         ),
     ] = None,
     json: console.Json = False,
 ) -> None:
-    """Fit a head on a cache, score it on a hold-out or by folds, keep it as a run."""
+    """Fit a head on a cache, score it on held-out rows or by folds, and save it as a run."""
     from img2prompt_cache.fitting.fit import fit as fit_run
 
     own = read_settings(settings or [], _shorthands(context))

@@ -18,14 +18,14 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="PATH",
-            help="Images, folders, any source, a cache, or - for a list of paths on stdin. Absent: the rows "
+            help="Images, folders, any source, a cache, or - for a list of paths on stdin. Default: the rows "
             "of the cache that have no prompt.",
             show_default=False,
         ),
     ] = None,
     run: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="A run folder, or its name in the cache. Absent: the newest."),
+        typer.Option(metavar="DIR", help="A run folder, or its name in the cache. Default: the newest run."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -36,21 +36,24 @@ def predict(
         typer.Option(
             min=0,
             max=1000,
-            help="Nearest prompts for each image. Absent: 3, or none where there is --out and no --bank.",
+            help="Nearest prompts for each image. Default: 3, or none with --out and without --bank.",
         ),
     ] = None,
     bank: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Prompts to choose from: text or a table. Absent: the cache's."),
+        typer.Option(
+            metavar="FILE",
+            help="Prompts to choose from: a text file or a table. Default: those of the cache.",
+        ),
     ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="The cache's folder. Absent: the run's own, or `cache/default` to find the run.",
+            help="Folder of the cache. Default: the run's own, or `cache/default` to find the run.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
     json: console.Json = False,
 ) -> None:

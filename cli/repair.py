@@ -11,7 +11,7 @@ from . import console
 
 def repair(
     cache: console.CacheOption = console.DEFAULT_CACHE,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
     json: console.Json = False,
 ) -> None:
     """Compute the damaged parts of a cache again from its source; exit code 1 if any is left.

