@@ -1,23 +1,40 @@
-"""A folder of images whose prompts, if there are any, lie beside each image or inside it."""
+"""A folder of images without prompts, or whose prompts lie inside the images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
-from img2prompt_cache.errors import ImageError
 from img2prompt_cache.sources.base import Listing
-from img2prompt_cache.sources.embedded.prompts import read_prompt
+from img2prompt_cache.sources.embedded.prompts import Found, find_prompt, read_prompt
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
-from img2prompt_cache.sources.reading import MAX_TEXT_BYTES, read_regular
-from img2prompt_cache.sources.scan import Scan, counted, scan
+from img2prompt_cache.sources.scan import Scan, scan
 
 LOOKED_AT = 64
 """How many images, the first by name, are opened to tell whether they carry prompts."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPrompts:
+    """The prompts of n images.
+
+    Attributes
+    ----------
+    found : sequence of Found or None
+        n of them.
+    without_image : int
+        Prompts without an image.
+    notes : tuple of str
+    """
+
+    found: Sequence[Found | None]
+    without_image: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class FolderSource(FileSource):
@@ -35,56 +52,19 @@ class FolderSource(FileSource):
         found = scan(self.root, self.suffixes)
         images = [name for name in found.files if name.lower().endswith(IMAGE_SUFFIXES)]
         ids = [without_suffix(name) for name in images]
-        prompts, without_image, notes = self.prompts(found, images, ids)
+        read = self.prompts(found, images, ids)
         return make_listing(
             ids,
             images,
-            prompts,
+            [one.prompt if one else None for one in read.found],
             self.root,
-            without_image=without_image,
-            notes=(*self.notes, *notes, *found.notes()),
+            without_image=read.without_image,
+            notes=(*self.notes, *read.notes, *found.notes()),
         )
 
-    def prompts(
-        self, found: Scan, images: Sequence[str], ids: Sequence[str]
-    ) -> tuple[Sequence[str | None], int, tuple[str, ...]]:
-        """Give a prompt or None for each image, the number of prompts without an image, and notes."""
-        return [None] * len(images), 0, ()
-
-
-class SidecarSource(FolderSource):
-    """A text file beside each image: ``cat.png`` and ``cat.txt``."""
-
-    suffixes: ClassVar[Sequence[str]] = (*IMAGE_SUFFIXES, ".txt")
-
-    @classmethod
-    def detects(cls, root: Path) -> bool:
-        """Say whether any image has a text file beside it."""
-        if not root.is_dir():
-            return False
-        names = scan(root, cls.suffixes).files
-        texts = {name[:-4] for name in names if name.lower().endswith(".txt")}
-        return any(without_suffix(name) in texts for name in names if name.lower().endswith(IMAGE_SUFFIXES))
-
-    def prompts(
-        self, found: Scan, images: Sequence[str], ids: Sequence[str]
-    ) -> tuple[Sequence[str | None], int, tuple[str, ...]]:
-        """Read the text beside each image, without the line break at its end."""
-        texts = {name[:-4]: name for name in found.files if name.lower().endswith(".txt")}
-        bad: list[str] = []
-
-        def read(name: str | None) -> str | None:
-            if name is None:
-                return None
-            try:
-                text = read_regular(self.root / name, MAX_TEXT_BYTES).decode("utf-8-sig").rstrip("\r\n")
-            except (ImageError, UnicodeDecodeError):
-                bad.append(name)
-                return None
-            return text if text.strip() else None
-
-        prompts = [read(texts.pop(key, None)) for key in ids]
-        return prompts, len(texts), counted(bad, "text files that cannot be read or are not UTF-8")
+    def prompts(self, found: Scan, images: Sequence[str], ids: Sequence[str]) -> FolderPrompts:
+        """Give what was found for each image."""
+        return FolderPrompts([None] * len(images))
 
 
 class MetadataSource(FolderSource):
@@ -98,8 +78,6 @@ class MetadataSource(FolderSource):
         first = islice(scan(root, IMAGE_SUFFIXES).files, LOOKED_AT)
         return any(read_prompt(root / name) is not None for name in first)
 
-    def prompts(
-        self, found: Scan, images: Sequence[str], ids: Sequence[str]
-    ) -> tuple[Sequence[str | None], int, tuple[str, ...]]:
+    def prompts(self, found: Scan, images: Sequence[str], ids: Sequence[str]) -> FolderPrompts:
         """Read the head of every image."""
-        return [read_prompt(self.root / name) for name in images], 0, ()
+        return FolderPrompts([find_prompt(self.root / name) for name in images])

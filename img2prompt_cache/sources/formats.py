@@ -7,7 +7,7 @@ knows it is taken, and where others of the first four would do too, the listing 
 2. ``table``: ``prompts.csv|tsv|jsonl|parquet``, or another table with an id and a prompt column;
 3. ``webdataset``: ``.tar`` files;
 4. ``parquet``: ``.parquet`` files with a column of image bytes;
-5. ``sidecar``: a ``.txt`` beside an image;
+5. ``sidecar``: a text or JSON beside an image, see `sidecar`;
 6. ``metadata``: a prompt inside one of the first images;
 7. ``folder``: images alone.
 
@@ -25,11 +25,12 @@ from pathlib import Path
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.sources.base import Listing, Source, SourceOptions
 from img2prompt_cache.sources.files import FileSource
-from img2prompt_cache.sources.folder import FolderSource, MetadataSource, SidecarSource
+from img2prompt_cache.sources.folder import FolderSource, MetadataSource
 from img2prompt_cache.sources.imagefolder import ImageFolderSource
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
 from img2prompt_cache.sources.parquet import ParquetSource
 from img2prompt_cache.sources.paths import PathsSource
+from img2prompt_cache.sources.sidecar import SidecarSource
 from img2prompt_cache.sources.table import TableSource
 from img2prompt_cache.sources.webdataset import WebDatasetSource
 

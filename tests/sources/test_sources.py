@@ -37,21 +37,6 @@ def test_folder_of_images_alone(tmp_path: Path) -> None:
     assert source.read("a b/c.JPG") == b"a b/c.JPG"
 
 
-def test_sidecar(tmp_path: Path) -> None:
-    put(tmp_path, "a.png", "sub/b.png", "c.png", "d.png", "e.png", "lost.txt")
-    (tmp_path / "a.txt").write_bytes("\ufeff  two\nlines \r\n\n".encode())
-    (tmp_path / "sub" / "b.txt").write_text("猫")
-    (tmp_path / "c.txt").write_text(" \n")
-    (tmp_path / "d.txt").write_bytes(b"\xff")
-    source = open_source(tmp_path)
-    listing = source.list()
-    assert source.settings == {"format": "sidecar"}
-    assert listing.table["imgId"].to_pylist() == ["a", "c", "d", "e", "sub/b"]
-    assert listing.table["prompt"].to_pylist() == ["  two\nlines ", None, None, None, "猫"]
-    assert (listing.summary.pairs, listing.summary.without_image) == (2, 1)
-    assert "1 text files that cannot be read or are not UTF-8 (first: d.txt)" in listing.summary.notes
-
-
 def test_same_stem_in_a_folder(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "a.jpg")
     with pytest.raises(UsageError, match=r"imgId 'a' is there twice \(a.jpg and a.png\)"):

@@ -1,0 +1,183 @@
+"""The prompt in a text or a JSON record that lies beside an image, by the form it has.
+
+A text may be the prompt itself, the infotext of AUTOMATIC1111's web UI, the block of settings that Easy
+Diffusion writes, or JSON. A record states the prompt under a name that programs use for it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+from img2prompt_cache.sources.embedded.infotext import is_infotext, prompt_of_infotext
+from img2prompt_cache.sources.embedded.prompts import Found, prompt_in
+
+NAMES = ("prompt", "positive_prompt", "positiveprompt", "text", "caption", "txt", "prompts", "captions")
+"""Names of a record's prompt, best first; case is ignored."""
+NESTED = (
+    *("meta", "metadata", "generation", "generation_data", "generationdata", "parameters", "params"),
+    *("reqbody", "request", "image", "sd-metadata", "json"),
+)
+"""Names of a record inside a record that may state the prompt."""
+DEEPEST = 4
+"""Records inside records that are looked into."""
+
+_BLOCK_NUMBER = re.compile(
+    r"^(?:width|height|seed|(?:num_inference_)?steps|guidance[ _]scale) *: *[\d.]+[ \t]*\r?$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BLOCK_PROMPT = re.compile(r"^prompt *: *", re.IGNORECASE | re.MULTILINE)
+_BLOCK_SETTING = re.compile(
+    r"^(?:(?:original|negative)[ _]prompt|prompt[ _]strength|width|height|seed|(?:num_inference_)?steps"
+    r"|guidance[ _]scale|sampler(?:[ _]name)?|clip[ _]skip|(?:seamless )?tiling|upscale[ _](?:by|amount)"
+    r"|latent[ _]upscaler[ _]steps|control[ _](?:alpha|filter[ _]to[ _]apply)"
+    r"|(?:lora|hypernetwork)[ _]\w{1,40}|use[ _][\w ]{1,40}"
+    r"|(?:controlnet|vae|lora|hypernetwork|embedding|stable[ _]diffusion)[ _]models?"
+    r"|num[ _]outputs|output[ _]\w{1,40}|created[ _]at|active[ _]tags|preserve[ _][\w ]{1,40}) *:",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""The lines of Easy Diffusion's block, with the names it shows and the names it uses inside."""
+_BOX = re.compile(r"\s*\d+(?:[ \t]+[-+.\deE]+){4,}\s*")
+"""Labels of object detectors lie beside images, too: on each line a class and four or more coordinates."""
+_EXTRAS = re.compile(r"Postprocess [\w ]{1,40}:")
+"""How the settings of an upscaler begin, which know no prompt."""
+
+
+def decode_text(data: bytes) -> str:
+    """Decode the bytes of a text file: UTF-8, or UTF-16 where a byte order mark says so.
+
+    Raises
+    ------
+    UnicodeDecodeError
+        If they are neither.
+    """
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig")
+
+
+def prompt_of_text(text: str) -> Found | None:
+    """Find the prompt in a text beside an image.
+
+    Returns
+    -------
+    Found or None
+        A plain text as it stands, but for line breaks at its end, found by ``"text"``; else the prompt that
+        an infotext (``"a1111"``), a block of Easy Diffusion (``"easydiffusion"``) or JSON states. None where
+        the text is blank, or states settings or coordinates alone.
+    """
+    if not text.strip() or _EXTRAS.match(text) or all(map(_BOX.fullmatch, text.strip().splitlines())):
+        return None
+    if text.lstrip().startswith("{"):
+        record = _json(text)
+        if isinstance(record, dict):
+            return prompt_of_record(record)
+    if len(_BLOCK_NUMBER.findall(text)) >= 2:
+        return _found(_prompt_of_block(text), "easydiffusion")
+    if is_infotext(text):
+        return _found(prompt_of_infotext(text), "a1111")
+    return Found(text.rstrip("\r\n"), "text")
+
+
+def prompt_of_record(record: Mapping[str, object], depth: int = DEEPEST) -> Found | None:
+    """Find the prompt that a JSON object states, alone or in an object inside it; None if there is none.
+
+    Parameters
+    ----------
+    record : mapping
+        As `json` gives it.
+    depth : int
+        How many more objects inside objects to look into.
+    """
+    named: dict[str, object] = {}
+    for key, value in record.items():
+        named.setdefault(str(key).lower(), value)
+    for name in NAMES:
+        value = named.get(name)
+        prompt = None if isinstance(value, dict) and _is_graph(value) else prompt_of_value(value)
+        if prompt:
+            return _found(prompt, "json")
+    for name in ("parameters", "infotext"):
+        value = named.get(name)
+        if isinstance(value, str) and is_infotext(value):
+            return _found(prompt_of_infotext(value), "a1111")
+    if depth == DEEPEST:
+        found = prompt_in({"parameters": json.dumps(record)})
+        if found:
+            return found
+    for name in NESTED if depth > 1 else ():
+        inner = named.get(name)
+        inner = _json(inner) if isinstance(inner, str) and inner.lstrip().startswith("{") else inner
+        found = prompt_of_record(inner, depth - 1) if isinstance(inner, dict) else None
+        if found:
+            return found
+    return _of_only_image(named.get("images"), depth)
+
+
+def prompt_of_value(value: object, depth: int = DEEPEST) -> str | None:
+    """Find the prompt in a value of a column of prompts.
+
+    Parameters
+    ----------
+    value : object
+        A text, or a text that is JSON; a list, of which the first that is not blank is taken; an object that
+        states the prompt.
+    depth : int
+        How many more values inside values to look into.
+
+    Returns
+    -------
+    str or None
+        None for anything else, and for nothing.
+    """
+    if isinstance(value, str):
+        inner = _json(value) if re.match(r'\s*(?:\{\s*"|\[\s*")', value) else None
+        if isinstance(inner, list) or (isinstance(inner, dict) and _has_name(inner)):
+            value = inner
+        else:
+            return value if value.strip() else None
+    if depth and isinstance(value, list):
+        prompts = (prompt_of_value(one, depth - 1) for one in value)
+        return next((prompt for prompt in prompts if prompt), None)
+    if depth and isinstance(value, Mapping):
+        found = prompt_of_record(value, min(depth, DEEPEST - 1))
+        return found.prompt if found else None
+    return None
+
+
+def _prompt_of_block(text: str) -> str | None:
+    """Give the text of the line ``Prompt:``; in older blocks, what stands before the first setting."""
+    label = _BLOCK_PROMPT.search(text)
+    start = label.end() if label else 0
+    end = _BLOCK_SETTING.search(text, start)
+    return text[start : end.start() if end else None].strip()
+
+
+def _of_only_image(images: object, depth: int) -> Found | None:
+    """Read a record of a model, as Civitai gives it: whose prompt it is is clear for one example alone."""
+    if depth > 1 and isinstance(images, list) and len(images) == 1 and isinstance(images[0], dict):
+        return prompt_of_record(images[0], depth - 1)
+    return None
+
+
+def _is_graph(value: Mapping[str, object]) -> bool:
+    return any(isinstance(node, dict) and "class_type" in node for node in value.values())
+
+
+def _has_name(record: Mapping[str, object]) -> bool:
+    return any(str(name).lower() in NAMES for name in record)
+
+
+def _found(prompt: str | None, reader: str) -> Found | None:
+    if not prompt or not prompt.strip():
+        return None
+    # Half a surrogate pair can stand in JSON, but not in a cache of UTF-8.
+    return Found(prompt.rstrip("\r\n").encode(errors="replace").decode(), reader)
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text.strip("\0\ufeff \r\n\t"))
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,174 @@
+"""Prompts in files beside images: ``cat.png`` and ``cat.txt``, ``cat.caption``, ``cat.json``, …
+
+A text belongs to the image of its name, with or without the image's suffix (``cat.png.json``); or to the
+image of its name in a folder beside that of the texts (``images/cat.png`` and ``captions/cat.txt``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar
+
+from img2prompt_cache.errors import ImageError, UsageError
+from img2prompt_cache.sources.captions import decode_text, prompt_of_text
+from img2prompt_cache.sources.embedded.prompts import Found
+from img2prompt_cache.sources.folder import LOOKED_AT, FolderPrompts, FolderSource
+from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
+from img2prompt_cache.sources.reading import MAX_TEXT_BYTES, read_regular
+from img2prompt_cache.sources.scan import Scan, counted, scan
+
+TEXT_SUFFIXES = (".txt", ".caption", ".prompt")
+"""Of texts, in the order in which they are preferred."""
+RECORD_SUFFIXES = (".json", ".civitai.info")
+"""Of JSON beside an image, which often holds no prompt."""
+_ENDINGS = (*TEXT_SUFFIXES, *RECORD_SUFFIXES)
+CAPTION_FOLDERS = frozenset({"captions", "caption", "texts", "text", "txt", "prompts", "prompt"})
+IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "pictures", "photos"})
+DEEPEST = 8
+"""Folders on the way to a file that may be the one of the texts, or that of the images."""
+
+
+class SidecarSource(FolderSource):
+    """A file beside each image that states its prompt."""
+
+    suffixes: ClassVar[Sequence[str]] = (*IMAGE_SUFFIXES, *TEXT_SUFFIXES, *RECORD_SUFFIXES)
+
+    @classmethod
+    def detects(cls, root: Path) -> bool:
+        """Say whether any image has a text beside it, or one of the first has JSON that states a prompt."""
+        if not root.is_dir():
+            return False
+        files = scan(root, cls.suffixes).files
+        images = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
+        try:
+            pairs, _ = pair(images, files)
+        except UsageError:
+            return True  # two readings: listing says so
+        if any(name.lower().endswith(TEXT_SUFFIXES) for names in pairs.values() for name in names):
+            return True
+        records = (name for image in images for name in pairs.get(image, ()))
+        return any(_states_prompt(root / name) for name in islice(records, LOOKED_AT))
+
+    def prompts(self, found: Scan, images: Sequence[str], ids: Sequence[str]) -> FolderPrompts:
+        """Read what lies beside each image; of several files the first that states a prompt."""
+        pairs, lost = pair(images, found.files)
+        bad: list[str] = []
+        silent: list[str] = []
+        differ: list[str] = []
+        prompts = [self._prompt(pairs.get(image, ()), bad, silent, differ) for image in images]
+        notes = (
+            *counted(bad, "text files that cannot be read or are not UTF-8"),
+            *counted(silent, "JSON files beside images that state no prompt"),
+            *counted(differ, "images with two texts that differ; the .txt, else the .caption, is taken"),
+        )
+        return FolderPrompts(prompts, len(lost), notes)
+
+    def _prompt(
+        self, names: Iterable[str], bad: list[str], silent: list[str], differ: list[str]
+    ) -> Found | None:
+        first: Found | None = None
+        for name in names:
+            text = name.lower().endswith(TEXT_SUFFIXES)
+            if first and not text:
+                break
+            try:
+                found = _read(self.root / name)
+            except (ImageError, UnicodeDecodeError):
+                bad.append(name)
+                continue
+            if first and found and found.prompt.strip() != first.prompt.strip():
+                differ.append(name)
+            elif found is None and not text:
+                silent.append(name)
+            first = first or found
+        return first
+
+
+def pair(images: Sequence[str], files: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Find the texts of each image.
+
+    Parameters
+    ----------
+    images, files : sequences of str
+        Paths below a folder. Of `files`, those that are no texts are passed over.
+
+    Returns
+    -------
+    pairs : dict of str to list of str
+        Image to its texts, the one to prefer first; no image without any.
+    lost : list of str
+        Texts without an image; JSON is not counted, as it may be anything.
+
+    Raises
+    ------
+    UsageError
+        If a text lies in a folder beside two folders with an image of its name.
+    """
+    texts: dict[str, str] = {}
+    for name in files:
+        ending = next((ending for ending in _ENDINGS if name.lower().endswith(ending)), None)
+        if ending:
+            texts[name[: -len(ending)] + ending] = name
+    pairs: dict[str, list[str]] = {}
+    used: set[str] = set()
+    for image in images:
+        keys = (stem + ending for ending in _ENDINGS for stem in (without_suffix(image), image))
+        names = [texts[key] for key in dict.fromkeys(keys) if key in texts]
+        if names:
+            pairs[image] = names
+            used.update(names)
+    plain = (name for name in texts.values() if name.lower().endswith(TEXT_SUFFIXES))
+    lost = [name for name in plain if name not in used]
+    beside = _pair_folders([image for image in images if image not in pairs], lost)
+    pairs.update((image, [name]) for image, name in beside.items())
+    taken = set(beside.values())
+    return pairs, [name for name in lost if name not in taken]
+
+
+def _pair_folders(images: Sequence[str], texts: Iterable[str]) -> dict[str, str]:
+    """Match ``images/a.png`` with ``captions/a.txt``: the same path but for one folder."""
+    wanted: dict[str, list[str]] = {}
+    for name in texts:
+        for folder, rest in _without_a_folder(name):
+            if folder.lower() in CAPTION_FOLDERS:
+                wanted.setdefault(rest.rpartition(".")[0], []).append(name)
+    if not wanted:
+        return {}
+    found: dict[str, list[tuple[bool, str]]] = {}
+    pairs: dict[str, str] = {}
+    for image in images:
+        stem = without_suffix(image)
+        for folder, rest in [*_without_a_folder(stem), ("", stem)]:
+            for name in wanted.get(rest, [])[:2]:
+                found.setdefault(name, []).append((folder.lower() in IMAGE_FOLDERS, image))
+    for name, candidates in found.items():
+        known = [image for likely, image in candidates if likely] or [image for _, image in candidates]
+        if len(known) > 1:
+            raise UsageError(
+                f"{name} may belong to {known[0]} or to {known[1]}; put it beside its image, or name the "
+                "folder of the images `images`"
+            )
+        if known[0] in pairs:
+            raise UsageError(f"{known[0]} may have the prompt of {pairs[known[0]]} or of {name}; keep one")
+        pairs[known[0]] = name
+    return pairs
+
+
+def _without_a_folder(path: str) -> Iterator[tuple[str, str]]:
+    """Give each folder on a path, the outermost first, with the path that is left without it."""
+    parts = path.split("/")
+    for at, folder in enumerate(parts[:-1][:DEEPEST]):
+        yield folder, "/".join((*parts[:at], *parts[at + 1 :]))
+
+
+def _read(path: Path) -> Found | None:
+    return prompt_of_text(decode_text(read_regular(path, MAX_TEXT_BYTES)))
+
+
+def _states_prompt(path: Path) -> bool:
+    try:
+        return _read(path) is not None
+    except (ImageError, UnicodeDecodeError):
+        return False
