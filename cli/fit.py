@@ -99,6 +99,7 @@ def fit(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
     loss: Annotated[
         str | None,
         typer.Option(help="mse, cosine, angular, infonce, or a mix: mse:1,cosine:0.5.", rich_help_panel=_MLP),
@@ -233,6 +234,7 @@ def fit(
             leakage_gap=leakage_gap,
             run=run,
             overwrite=overwrite,
+            device=device,
             progress=tell,
         )
     if json:

@@ -91,6 +91,7 @@ def tune(
             metavar="DIR", help="Folder of the new run. Default: a readable name in the cache's `runs`."
         ),
     ] = None,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
     json: console.Json = False,
 ) -> None:
     """Search the settings of a head, fit the best, and show what each setting did.
@@ -107,6 +108,7 @@ def tune(
         "split": split,
         "holdout": holdout,
         "seed": seed,
+        "device": device,
     }
     with console.telling() as tell:
         found = search(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,19 @@ def run(fitted: Path, tmp_path: Path) -> Path:
     """A copy of the ridge run, inside its own cache."""
     copy = shutil.copytree(fitted, tmp_path / "cache")
     return copy / "runs" / "ridge-one+other-01"
+
+
+@pytest.fixture
+def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What chooses a device is told that there is a GPU: using it fails."""
+    import torch
+
+    from img2prompt_cache.models import devices
+
+    real = torch.cuda.is_available
+
+    def is_available() -> bool:
+        return sys._getframe(1).f_globals["__name__"] == devices.__name__ or real()
+
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: False)

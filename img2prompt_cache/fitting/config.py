@@ -48,6 +48,8 @@ class FitConfig:
         Also score on a random split, to measure the leakage gap. If None: unless fitting the head is slow.
     only : pathlib.Path or None
         A table that names the rows to use, as `dedup` writes it; see `read_selection`.
+    device : str
+        Where the head computes, if it does so with torch; see `Head.use_device`.
     """
 
     head: str = "mlp"
@@ -61,6 +63,7 @@ class FitConfig:
     folds: int | None = None
     leakage_gap: bool | None = None
     only: Path | None = None
+    device: str = "auto"
 
     def make_head(self) -> Head:
         """Make the unfitted head.
@@ -70,7 +73,7 @@ class FitConfig:
         UsageError
             If there is no such head, or it does not take a setting.
         """
-        return seeded(make_head(self.head, **finite(self.settings)), self.seed)
+        return seeded(make_head(self.head, **finite(self.settings)), self.seed).use_device(self.device)
 
 
 def finite(settings: Mapping[str, Any] | None) -> dict[str, Any]:

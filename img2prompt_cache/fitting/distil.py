@@ -46,6 +46,7 @@ def fit_distil(
     seed: int = 0,
     refit: bool = True,
     overwrite: bool = False,
+    device: str = "auto",
     tell: Callback = ignore,
 ) -> Run:
     """Teach a small mlp what a run knows, and keep it as a run of the same split and target.
@@ -73,6 +74,8 @@ def fit_distil(
         Fit the saved student again on all rows, with the settings that the first one chose.
     overwrite : bool
         Replace the run in `folder`, once the new one is complete.
+    device : str
+        Where the student is fitted, and the heads of the teacher that compute with torch.
     tell : callable
         Told every fit as a step of the task ``"fit"``.
 
@@ -97,6 +100,7 @@ def fit_distil(
     student = finite(settings)
     own = {"share": student.pop("share")} if "share" in student else {}
     head: Any = make_head(Distil.name, **own, teacher=teacher.name, student=student, seed=seed)
+    head.use_device(device)
     make_head("mlp", **student)
     teacher_from_run(teacher, -1, seed)
     columns = choose_features(cache, features or cheapest(cache))

@@ -38,6 +38,7 @@ def fit(
     leakage_gap: bool | None = None,
     run: str | Path | None = None,
     overwrite: bool = False,
+    device: str = "auto",
     progress: bool | Callback = False,
 ) -> Run:
     """Fit a head on a cache, score it on held-out rows, and keep it as a run.
@@ -93,6 +94,9 @@ def fit(
         Folder of the run; a readable name in the cache's `runs` if None.
     overwrite : bool
         Replace the run in that folder, once the new one is complete.
+    device : str
+        Where heads that compute with torch are fitted: ``"auto"``, the first GPU or else the CPU, ``"cpu"``,
+        ``"cuda"`` or ``"cuda:N"``. Runs do not record it.
     progress : bool or callable
         False: silent. True: notes and a progress bar. A callable gets every `Event`: a step of the task
         ``"fit"`` for each fit, and notes.
@@ -157,6 +161,7 @@ def fit(
                 folds=folds,
                 leakage_gap=leakage_gap,
                 only=None if only is None else Path(only),
+                device=device,
             )
             return fit_head(opened, config, folder, overwrite=overwrite, tell=tell)
         if teacher is None:
@@ -171,6 +176,7 @@ def fit(
             seed=seed,
             refit=refit,
             overwrite=overwrite,
+            device=device,
             tell=tell,
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from img2prompt_cache.errors import UsageError
 
-_ALWAYS = ("seed", "run", "overwrite")
+_ALWAYS = ("seed", "run", "overwrite", "device")
 MADE_OF_RUNS = {
     "blend": (*_ALWAYS, "members"),
     "distil": (*_ALWAYS, "teacher", "features", "settings", "refit"),

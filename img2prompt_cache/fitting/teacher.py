@@ -114,6 +114,7 @@ class TeacherData:
         student : Distil
         teacher : Blend
         """
+        teacher = clone(teacher).use_device(student.device)
         groups, y = split.inner_groups(rows), self.data.y[rows]
         X, ranges = select_blocks(self.data.X, self.teacher)[rows], widths(self.teacher)
         predictions, _ = teacher.out_of_fold(X, y, groups=groups, widths=ranges)

@@ -157,7 +157,9 @@ def load_head(folder: Path, record: RunRecord) -> Head:
         if hash_file(path) != record.head_sha256:
             raise Img2PromptError(f"{path} is not the file that was saved with this run; fit it again")
         state = load_file(path)
-        head = make_head(record.head, **record.settings).bind(record.features).load_state(state)
+        # Tried on the CPU: the caller may not want to use a GPU.
+        head = make_head(record.head, **record.settings).use_device("cpu")
+        head.bind(record.features).load_state(state)
         row = concatenate([np.zeros((1, *use.shape), np.float32) for use in record.features])
         shape = head.predict(row).shape
     except UsageError as error:
@@ -170,4 +172,4 @@ def load_head(folder: Path, record: RunRecord) -> Head:
         raise Img2PromptError(
             f"{path} predicts {shape[1]} values, not {record.target.width}; fit the run again"
         )
-    return head
+    return head.use_device("auto")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +103,7 @@ def search(cache: Cache, config: TuneConfig, file: Path, tell: Callback = ignore
     held = inner_holdouts(groups, wanted.seed, few=FEW, share=HELD, what="a trial is scored")
 
     def score(settings: Mapping[str, Any], on_step: OnStep | None) -> float:
-        tried = FitConfig(wanted.head, settings, seed=wanted.seed).make_head()
+        tried = replace(wanted, settings=settings).make_head()
         return tried.validate(X, y, held, groups=groups, widths=data.blocks, on_step=on_step)
 
     identity = identify(head, config.space, data, split, _described(UsedColumn.of(target)))

@@ -37,6 +37,7 @@ def tune(
     fit: Literal[True] = ...,
     run: str | Path | None = ...,
     overwrite: bool = ...,
+    device: str = ...,
     progress: bool | Callback = ...,
 ) -> Run: ...
 
@@ -59,6 +60,7 @@ def tune(
     fit: Literal[False],
     run: str | Path | None = ...,
     overwrite: bool = ...,
+    device: str = ...,
     progress: bool | Callback = ...,
 ) -> FinishedStudy: ...
 
@@ -80,6 +82,7 @@ def tune(
     fit: bool = True,
     run: str | Path | None = None,
     overwrite: bool = False,
+    device: str = "auto",
     progress: bool | Callback = False,
 ) -> Run | FinishedStudy:
     """Search the settings of a head, and fit the best as an ordinary run.
@@ -107,7 +110,7 @@ def tune(
     study : path, optional
         The SQLite file that holds the trials. If None: in the cache's `studies`, named after the head, the
         backbones and the space. `load_study` reads it.
-    features, encoder, split, seed, run, overwrite
+    features, encoder, split, seed, run, overwrite, device
         As for `img2prompt_cache.fit`.
     holdout : float
         Share of the rows that is held out from the search.
@@ -149,6 +152,7 @@ def tune(
         split=split,
         holdout=holdout,
         seed=seed,
+        device=device,
     )
     wanted = TuneConfig(config, find_space(head, space), trials, sampler, prune)
     file = default_file(opened, config, space) if study is None else Path(study)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,6 @@ from estimators import MLP, QUICK, problem
 from img2prompt_cache.data.trunk_rows import TrunkRows
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads import HEADS, make_head, settings_of
-from img2prompt_cache.models import devices
 from img2prompt_cache.numerics.metrics import unit
 from trunks import column_of
 
@@ -53,18 +50,6 @@ def fits(tiny):
         return make_head(name, **WITH_TORCH[name]), rows, y, np.arange(12), (column,)
 
     return make
-
-
-@pytest.fixture
-def pretended_gpu(monkeypatch):
-    """What chooses a device is told that there is a GPU: using it fails."""
-    real = torch.cuda.is_available
-
-    def is_available():
-        return sys._getframe(1).f_globals["__name__"] == devices.__name__ or real()
-
-    monkeypatch.setattr(torch.cuda, "is_available", is_available)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: False)
 
 
 @every_head_with_torch
