@@ -47,7 +47,7 @@ def extract(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="Text encoder of the targets, e.g. `st:all-MiniLM-L6-v2`, or an open_clip model's text tower.",
+            help="Text encoder of the targets: `st:all-MiniLM-L6-v2`, or an open_clip text tower.",
         ),
     ] = None,
     format: Annotated[

@@ -53,7 +53,7 @@ def tune(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="SQLite file of the trials; an existing one is continued. Default: in the cache's `studies`, "
+            help="SQLite file of the trials; an existing one is continued. Default: in the cache's studies, "
             "named by "
             "head, backbones and space.",
             show_default=False,

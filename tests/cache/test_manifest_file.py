@@ -185,7 +185,8 @@ JSON = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_any_change_is_refused_or_harmless(data: st.DataObject, tmp_path_factory: Any) -> None:
-    folder = tmp_path_factory.getbasetemp()
+    folder = tmp_path_factory.getbasetemp() / "changed-manifest"
+    folder.mkdir(exist_ok=True)
     manifest = saved()
     for path in data.draw(st.lists(st.sampled_from(list(places(manifest))), min_size=1, max_size=3)):
         at = manifest
