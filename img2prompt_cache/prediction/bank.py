@@ -23,7 +23,8 @@ from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_bac
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.neighbours import nearest
 from img2prompt_cache.progress import Callback, ignore, task
-from img2prompt_cache.sources.tablefile import PROMPT_COLUMNS, TABLE_SUFFIXES, read_table
+from img2prompt_cache.sources.columns import PROMPT_COLUMNS
+from img2prompt_cache.sources.tablefile import TABLE_SUFFIXES, read_table
 from img2prompt_cache.tables import preview
 
 if TYPE_CHECKING:

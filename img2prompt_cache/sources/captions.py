@@ -23,6 +23,9 @@ NESTED = (
 DEEPEST = 4
 """Records inside records that are looked into."""
 
+JSON_START = r'^\s*(?:\{\s*"|\[\s*")'
+"""Matches what may be JSON and not ``{red|blue}`` or ``[cat:dog]``; in the syntax of `re` and of RE2."""
+
 _BLOCK_NUMBER = re.compile(
     r"^(?:width|height|seed|(?:num_inference_)?steps|guidance[ _]scale) *: *[\d.]+[ \t]*\r?$",
     re.IGNORECASE | re.MULTILINE,
@@ -70,7 +73,7 @@ def prompt_of_text(text: str) -> Found | None:
     if not text.strip() or _EXTRAS.match(text) or all(map(_BOX.fullmatch, text.strip().splitlines())):
         return None
     if text.lstrip().startswith("{"):
-        record = _json(text)
+        record = parse_json(text)
         if isinstance(record, dict):
             return prompt_of_record(record)
     if len(_BLOCK_NUMBER.findall(text)) >= 2:
@@ -108,7 +111,7 @@ def prompt_of_record(record: Mapping[str, object], depth: int = DEEPEST) -> Foun
             return found
     for name in NESTED if depth > 1 else ():
         inner = named.get(name)
-        inner = _json(inner) if isinstance(inner, str) and inner.lstrip().startswith("{") else inner
+        inner = parse_json(inner) if isinstance(inner, str) and inner.lstrip().startswith("{") else inner
         found = prompt_of_record(inner, depth - 1) if isinstance(inner, dict) else None
         if found:
             return found
@@ -132,7 +135,7 @@ def prompt_of_value(value: object, depth: int = DEEPEST) -> str | None:
         None for anything else, and for nothing.
     """
     if isinstance(value, str):
-        inner = _json(value) if re.match(r'\s*(?:\{\s*"|\[\s*")', value) else None
+        inner = parse_json(value) if re.match(JSON_START, value) else None
         if isinstance(inner, list) or (isinstance(inner, dict) and _has_name(inner)):
             value = inner
         else:
@@ -176,7 +179,8 @@ def _found(prompt: str | None, reader: str) -> Found | None:
     return Found(prompt.rstrip("\r\n").encode(errors="replace").decode(), reader)
 
 
-def _json(text: str) -> object:
+def parse_json(text: str) -> object:
+    """Parse a text; None if it is no JSON."""
     try:
         return json.loads(text.strip("\0\ufeff \r\n\t"))
     except (ValueError, RecursionError):

@@ -1,7 +1,8 @@
 """Hugging Face's *imagefolder*: ``metadata.csv|jsonl|parquet`` with ``file_name`` and a prompt.
 
-The table lies in the folder, or one in each of its sub-folders (one a split, say); `file_name` is relative to
-the table. An id is the image's path below the folder, without its suffix.
+The tables lie in the folder or in folders below it, one for each split, say (``data/train/metadata.jsonl``);
+`file_name` is relative to the table. So do DiffusionDB's: ``part-000001/part-000001.json``. An id is the
+image's path below the folder, without its suffix.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import pyarrow.compute as pc
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import Listing
+from img2prompt_cache.sources.columns import PROMPT_COLUMNS
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
-from img2prompt_cache.sources.scan import folders_in, scan
+from img2prompt_cache.sources.scan import scan
 from img2prompt_cache.sources.table import join
-from img2prompt_cache.sources.tablefile import PROMPT_COLUMNS, Prompts, column_names, read_prompts
+from img2prompt_cache.sources.tablefile import Prompts, has_columns, read_prompts
+
+NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 class ImageFolderSource(FileSource):
@@ -30,8 +34,7 @@ class ImageFolderSource(FileSource):
     def detects(cls, root: Path) -> bool:
         """Say whether there is such a table with the two columns it needs."""
         tables = _tables(root)
-        names = set(column_names(tables[0])) if tables else set()
-        return "file_name" in names and not names.isdisjoint(PROMPT_COLUMNS)
+        return bool(tables) and has_columns(tables[0], (("file_name",), PROMPT_COLUMNS))
 
     def list(self) -> Listing:
         """List the rows of every table, then the images that none names."""
@@ -47,20 +50,39 @@ class ImageFolderSource(FileSource):
         extras = {name: whole[name].fill_null("") for name in whole.column_names[2:]}
         notes = tuple(dict.fromkeys(note for prompts in read for note in prompts.notes))
         prompts = Prompts(whole["file_name"], whole["prompt"], extras, notes)
-        return join(prompts, scan(self.root, IMAGE_SUFFIXES), "", self.root, tables[0], self.notes)
+        found = scan(self.root, IMAGE_SUFFIXES)
+        listing = join(prompts, found, "", self.root, tables[0], self.notes)
+        if listing is None:
+            raise UsageError(
+                f"no row of {tables[0]} names an image of {self.root}: the first is "
+                f"{prompts.ids[0].as_py()!r}, the first image {found.files[0]!r}"
+            )
+        return listing
 
 
 def _tables(root: Path) -> list[Path]:
-    names = [f"metadata{suffix}" for suffix in (".csv", ".jsonl", ".parquet")]
-    found = [root / name for name in names if (root / name).is_file()]
-    if found or not root.is_dir():
-        return found[:1]
-    folders = folders_in(root)
-    for name in names:
-        found = [root / folder / name for folder in folders if (root / folder / name).is_file()]
-        if found:
-            return found
-    return []
+    """Find the first table of each folder that does not lie below another one with a table."""
+    if not root.is_dir():
+        return []
+    folders: dict[str, str] = {}
+    for name in scan(root, (*NAMES, ".json")).files:
+        folder, _, file = name.rpartition("/")
+        own = folder.rpartition("/")[2] or root.name
+        if file in NAMES or (file == f"{own}.json" and own.startswith("part-")):
+            known = folders.get(folder)
+            rank = NAMES.index(file) if file in NAMES else len(NAMES)
+            if known is None or rank < (NAMES.index(known) if known in NAMES else len(NAMES)):
+                folders[folder] = file
+    outer = [folder for folder in folders if not any(above in folders for above in _above(folder))]
+    return [root / folder / folders[folder] for folder in sorted(outer)]
+
+
+def _above(folder: str) -> list[str]:
+    """Name the folders that a folder lies in, but for itself; the root is empty."""
+    if not folder:
+        return []
+    parts = folder.split("/")
+    return ["/".join(parts[:end]) for end in range(len(parts))]
 
 
 def _as_table(prompts: Prompts, folder: str) -> pa.Table:

@@ -16,23 +16,25 @@ from pathlib import Path
 from typing import ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from img2prompt_cache.errors import ImageError, UsageError
 from img2prompt_cache.sources.base import Listing
+from img2prompt_cache.sources.columns import (
+    IMG2DATASET,
+    PROMPT_COLUMNS,
+    bytes_column,
+    pick,
+    short_columns,
+)
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.reading import MAX_IMAGE_BYTES, UNSAFE_PATH, read_below
 from img2prompt_cache.sources.scan import shards
-from img2prompt_cache.sources.tablefile import (
-    PROMPT_COLUMNS,
-    bytes_column,
-    pick,
-    read_table,
-    short_columns,
-)
+from img2prompt_cache.sources.tablefile import prompts_of, read_table
 
-ID_COLUMNS = ("imgId", "image_id", "id", "key")
+ID_COLUMNS = ("imgId", "image_id", "id", "key", "__key__")
 PATH_COLUMNS = ("image", "file_name", "filename", "image_path", "path", "file")
 LARGEST_GROUP = 2 << 30
 """Bytes of images in a row group; a whole group is read at once."""
@@ -62,8 +64,9 @@ class ParquetSource(FileSource):
         if not names:
             raise UsageError(f"{self.root} holds no .parquet file")
         parts = [self._list_file(name) for name in names]
-        table = pa.concat_tables((part for part, _ in parts), promote_options="default")
-        notes = dict.fromkeys(note for _, some in parts for note in some)
+        without_image = sum(lost for _, _, lost in parts)
+        table = pa.concat_tables((part for part, _, _ in parts), promote_options="default")
+        notes = dict.fromkeys(note for _, some, _ in parts for note in some)
         extras = {name: table[name].fill_null("") for name in table.column_names[3:]}
         return make_listing(
             table["imgId"],
@@ -71,6 +74,7 @@ class ParquetSource(FileSource):
             table["prompt"],
             self.root,
             extras=extras,
+            without_image=without_image,
             notes=(*self.notes, *notes),
         )
 
@@ -94,10 +98,10 @@ class ParquetSource(FileSource):
             )
         return found
 
-    def _list_file(self, name: str) -> tuple[pa.Table, tuple[str, ...]]:
+    def _list_file(self, name: str) -> tuple[pa.Table, tuple[str, ...], int]:
         path = self.folder / name
         image = _image_column(path)
-        table = read_table(path)
+        table = read_table(path, self.options.prompt_column)
         names = [column for column in table.column_names if column != image]
         prompt = pick(names, self.options.prompt_column, PROMPT_COLUMNS, "prompt_column", path)
         known = {column.lower() for column in ID_COLUMNS}
@@ -107,7 +111,7 @@ class ParquetSource(FileSource):
         if has_id:
             column = pick(names, self.options.id_column, ID_COLUMNS, "id_column", path)
             ids = table[column].fill_null("")
-            if "" in pa.compute.unique(ids).to_pylist():
+            if "" in pc.unique(ids).to_pylist():
                 raise UsageError(
                     f"{path} has a row without {column!r}; fill it, or name another `id_column`",
                     parameter="id_column",
@@ -121,10 +125,15 @@ class ParquetSource(FileSource):
         columns = {
             "imgId": ids,
             "uri": [f"{name}#{row}" for row in range(table.num_rows)],
-            "prompt": table[prompt],
+            "prompt": prompts_of(table[prompt]),
             **extras,
         }
-        return pa.table(columns), notes
+        listed = pa.table(columns)
+        if IMG2DATASET.issubset(table.column_names):
+            fetched = pc.equal(table["status"].fill_null(""), "success")
+            lost = listed.filter(pc.invert(fetched))["prompt"]
+            return listed.filter(fetched), notes, len(lost) - lost.null_count
+        return listed, notes, 0
 
 
 def _image_column(path: Path) -> str:

@@ -1,10 +1,10 @@
 """A folder of images and a table of their prompts; in the competition, ``imgId,prompt`` and ``<imgId>.png``.
 
-The table is the file named with `prompts`; else ``prompts.csv|tsv|jsonl|parquet`` in the folder, or
+The table is the file named with `prompts`; else ``prompts.csv|tsv|jsonl|parquet|json`` in the folder, or
 beside it if the folder is called ``images``; else the first table in the folder, by name, that has an id and
-a prompt column. The images lie in ``images/`` below the folder if there is one, else in the folder itself. An
-id is the name of an image there, with or without its suffix. Rows keep the order of the table; images that
-the table does not name follow in code-point order.
+a prompt column; else the only one in its sub-folders. The images lie in ``images/`` below the folder if there
+is one, else anywhere in the folder. Which image an id means, `matching` says. Rows keep the order of the
+table; images that the table does not name follow in code-point order.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ import pyarrow.parquet as pq
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import Listing
+from img2prompt_cache.sources.columns import ID_COLUMNS, IMG2DATASET, PROMPT_COLUMNS, bytes_column
 from img2prompt_cache.sources.files import FileSource
-from img2prompt_cache.sources.listing import first_duplicate, make_listing
-from img2prompt_cache.sources.names import IMAGE_SUFFIXES
-from img2prompt_cache.sources.reading import UNSAFE_PATH
-from img2prompt_cache.sources.scan import Scan, counted, files_in, scan
+from img2prompt_cache.sources.listing import make_listing
+from img2prompt_cache.sources.matching import SUFFIX, match, plain_ids, refuse_rows
+from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
+from img2prompt_cache.sources.scan import Scan, counted, files_in, folders_in, scan
 from img2prompt_cache.sources.tablefile import (
-    ID_COLUMNS,
-    PROMPT_COLUMNS,
+    DOCUMENT_SUFFIX,
     TABLE_SUFFIXES,
     Prompts,
-    bytes_column,
+    column_names,
     has_columns,
     read_prompts,
 )
 
-_SUFFIX = r"(?i)(" + "|".join(suffix.replace(".", r"\.") for suffix in IMAGE_SUFFIXES) + ")$"
+DOCUMENTS = 16
+"""JSON files in a folder, at most, that are opened to see whether one is a table."""
 
 
 class TableSource(FileSource):
@@ -60,9 +61,21 @@ class TableSource(FileSource):
         others = [path.name for path in tables[1:]]
         notes = (*self.notes, *counted(others, f"other tables passed over for {tables[0].name}"))
         below = self.folder / "images"
-        prefix = "images/" if below.is_dir() and not below.is_symlink() else ""
-        found = scan(self.folder / prefix, IMAGE_SUFFIXES)
-        return join(prompts, found, prefix, self.root, tables[0], notes)
+        if below.is_dir() and not below.is_symlink():
+            found = scan(below, IMAGE_SUFFIXES)
+            listing = join(prompts, found, "images/", self.root, tables[0], notes)
+            if listing is not None:
+                return listing
+        found = scan(self.folder, IMAGE_SUFFIXES)
+        listing = join(prompts, found, "", self.root, tables[0], notes)
+        if listing is None:
+            raise UsageError(
+                f"no row of {tables[0]} names an image of {self.root}: the first id is "
+                f"{prompts.ids[0].as_py()!r}, the first image {found.files[0]!r}. Check `id_column`, or name "
+                "the folder that holds the images",
+                parameter="id_column",
+            )
+        return listing
 
 
 def find_tables(root: Path) -> list[Path]:
@@ -76,18 +89,38 @@ def find_tables(root: Path) -> list[Path]:
     if root.is_file():
         return [root] if _is_table(root) else []
     places = [root, root.parent] if root.name == "images" else [root]
-    named = [place / f"prompts{suffix}" for place in places for suffix in TABLE_SUFFIXES]
+    suffixes = (*TABLE_SUFFIXES, DOCUMENT_SUFFIX)
+    named = [place / f"prompts{suffix}" for place in places for suffix in suffixes]
     known = [path for path in named if path.is_file() and _is_table(path)]
-    others = [root / name for name in files_in(root, TABLE_SUFFIXES)]
-    columns = (ID_COLUMNS, PROMPT_COLUMNS)
-    return known + [
-        path for path in others if path not in known and _is_table(path) and has_columns(path, columns)
+    others = [path for path in _fitting(root) if path not in known]
+    if known or others:
+        return known + others
+    inner = [path for folder in folders_in(root) for path in _fitting(root / folder)]
+    return inner if len(inner) == 1 else []
+
+
+def _fitting(folder: Path) -> list[Path]:
+    """Find the tables in a folder that have an id and a prompt column."""
+    shards = {name[:-4] for name in files_in(folder, ".tar")}
+    tables = [
+        folder / name for name in files_in(folder, TABLE_SUFFIXES) if name.rpartition(".")[0] not in shards
     ]
+    needed = (ID_COLUMNS, PROMPT_COLUMNS)
+    fitting = [path for path in tables if _is_table(path) and has_columns(path, needed)]
+    fitting = [path for path in fitting if not IMG2DATASET.issubset(column_names(path))]
+    documents = files_in(folder, DOCUMENT_SUFFIX)
+    if documents:
+        images = {without_suffix(name) for name in files_in(folder, IMAGE_SUFFIXES)}
+        documents = [
+            name for name in documents if without_suffix(name[: -len(DOCUMENT_SUFFIX)]) not in images
+        ]
+    fitting += [folder / name for name in documents[:DOCUMENTS] if has_columns(folder / name, needed)]
+    return fitting
 
 
 def join(
     prompts: Prompts, found: Scan, prefix: str, root: Path, path: Path, notes: tuple[str, ...] = ()
-) -> Listing:
+) -> Listing | None:
     """Match the rows of a table with the images of a folder.
 
     Parameters
@@ -102,70 +135,54 @@ def join(
         The root and the table, for messages.
     notes : tuple of str
 
+    Returns
+    -------
+    Listing or None
+        None if there are images, and no row has one.
+
     Raises
     ------
     UsageError
-        For an id that is empty, there twice, absolute, climbing or leading through a link to a folder; for
-        two images that differ in their suffix alone; if no prompt has an image.
+        For an id that is empty, there twice, climbing, or leading through a link to a folder; for two images
+        that differ in their suffix alone; where a row may mean two images.
     """
-    ids = pc.replace_substring_regex(pc.utf8_trim_whitespace(prompts.ids), r"^(\./)+", "")
-    if prefix:
-        ids = pc.replace_substring_regex(ids, f"^{prefix}", "")
-    _refuse(pc.equal(ids, ""), prompts.ids, path, "has no id")
-    _refuse(pc.match_substring_regex(ids, UNSAFE_PATH), prompts.ids, path, "names a file outside the source")
+    files = pa.array(found.files, pa.string())
+    ids = plain_ids(prompts.ids, files, path, prefix)
     for link in (link for link in found.links if link.endswith("/")):
         what = f"leads through {link}, a link to a folder, which is not followed"
-        _refuse(pc.starts_with(ids, link), prompts.ids, path, what)
-
-    files = pa.array(found.files, pa.string())
-    stems = pc.replace_substring_regex(files, _SUFFIX, "")
-    img_ids = pc.replace_substring_regex(ids, _SUFFIX, "")
-    twice = first_duplicate(img_ids)
-    if twice is not None:
-        raise UsageError(f"{path} has the imgId {twice!r} twice; keep one row for each image")
-
-    index = pc.index_in(img_ids, value_set=stems)
+        refuse_rows(pc.starts_with(ids, link), prompts.ids, path, what)
+    stems = pc.replace_substring_regex(files, SUFFIX, "")
+    index, how = match(ids, stems, path)
     matched = pc.is_valid(index)
-    if files and not pc.any(matched).as_py():
-        raise UsageError(
-            f"no row of {path} names an image of {root}: the first id is {prompts.ids[0].as_py()!r}, the "
-            f"first image {found.files[0]!r}. Check `id_column`",
-            parameter="id_column",
-        )
+    if len(files) and not pc.any(matched).as_py():
+        return None
     prompt_lost = pc.sum(pc.and_(pc.invert(matched), pc.is_valid(prompts.prompts))).as_py() or 0
     rows = index.filter(matched)
     unnamed = np.ones(len(files), bool)
     unnamed[rows.to_numpy()] = False
     left = pa.array(unnamed)
-    more = stems.filter(left)
 
     def stack(first: pa.ChunkedArray, value: str | None) -> pa.ChunkedArray:
-        return pa.chunked_array([*first.filter(matched).chunks, pa.array([value] * len(more), pa.string())])
+        return pa.chunked_array(
+            [*first.filter(matched).chunks, pa.array([value] * int(unnamed.sum()), pa.string())]
+        )
 
-    uris = pa.chunked_array([*files.take(rows).chunks, files.filter(left)], pa.string())
+    uris = pa.chunked_array([files.take(rows), files.filter(left)], pa.string())
     return make_listing(
-        pa.chunked_array([*img_ids.filter(matched).chunks, more], pa.string()),
+        pa.chunked_array([stems.take(rows), stems.filter(left)], pa.string()),
         pc.binary_join_element_wise(prefix, uris, "") if prefix else uris,
         stack(prompts.prompts, None),
         root,
         extras={name: stack(column, "") for name, column in prompts.extras.items()},
         without_image=prompt_lost,
-        notes=(*notes, *prompts.notes, *found.notes()),
+        notes=(*notes, *((how,) if how else ()), *prompts.notes, *found.notes()),
     )
-
-
-def _refuse(bad: pa.ChunkedArray, ids: pa.ChunkedArray, path: Path, what: str) -> None:
-    if pc.any(bad).as_py():
-        row = pc.index(bad, True).as_py()
-        raise UsageError(
-            f"{path}, row {row + 1}: the id {ids[row].as_py()!r} {what}; correct or remove the row"
-        )
 
 
 def _is_table(path: Path) -> bool:
     """Tell a table of prompts from a parquet file that holds the images themselves."""
     if path.suffix.lower() != ".parquet":
-        return path.suffix.lower() in TABLE_SUFFIXES
+        return path.suffix.lower() in (*TABLE_SUFFIXES, DOCUMENT_SUFFIX)
     try:
         return bytes_column(pq.read_schema(path)) is None
     except (pa.ArrowException, OSError):

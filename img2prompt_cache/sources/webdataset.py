@@ -1,13 +1,13 @@
 """Tar shards as webdataset and img2dataset write them: ``<key>.jpg`` with ``<key>.txt`` or ``<key>.json``.
 
 The files of one key follow each other; the key is the name up to the first dot of its last part. The prompt
-is the text file, else `prompt`, `text` or `caption` of the JSON. An id is ``<shard>/<key>``, for a single
-shard the key. Nothing is extracted: a uri names the bytes, ``shard.tar#offset+size``.
+is what the text file states, else the JSON, see `captions`; else the class, if it is no number. An id is
+``<shard>/<key>``, for a single shard the key. Nothing is extracted: a uri names the bytes,
+``shard.tar#offset+size``.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,17 +16,19 @@ from typing import BinaryIO
 
 from img2prompt_cache.errors import ImageError, UsageError
 from img2prompt_cache.sources.base import Listing
+from img2prompt_cache.sources.captions import prompt_of_text
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, is_utf8
 from img2prompt_cache.sources.reading import MAX_TEXT_BYTES, UNSAFE_PATH, read_slice
 from img2prompt_cache.sources.scan import counted, shards
-from img2prompt_cache.sources.tablefile import PROMPT_COLUMNS
 from img2prompt_cache.sources.tarindex import Member, TarDamage, members
 
 _NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
 _URI = re.compile(r"(.+)#(\d{1,18})\+(\d{1,18})", re.DOTALL)
 _UNSAFE = re.compile(UNSAFE_PATH)
+_TEXTS = ("txt", "caption", "prompt", "text", "json", "cls")
+"""Endings of the files that may state a prompt, best first."""
 
 
 @dataclass(slots=True)
@@ -131,15 +133,14 @@ def _add(file: BinaryIO, shard: str, img_id: str, sample: dict[str, Member], row
 
 
 def _prompt(file: BinaryIO, sample: dict[str, Member]) -> str | None:
-    text = _text(file, sample.get("txt"))
-    if text is None:
-        try:
-            fields = json.loads(_text(file, sample.get("json")) or "null")
-        except (ValueError, RecursionError):
-            return None
-        found = (fields.get(name) for name in PROMPT_COLUMNS) if isinstance(fields, dict) else ()
-        text = next((value for value in found if isinstance(value, str) and value.strip()), None)
-    return text.rstrip("\r\n").encode(errors="replace").decode() if text and text.strip() else None
+    for ending in _TEXTS:
+        text = _text(file, sample.get(ending))
+        if text is None or (ending == "cls" and text.strip().lstrip("-").isdigit()):
+            continue
+        found = prompt_of_text(text) if ending != "json" or text.lstrip().startswith("{") else None
+        if found:
+            return found.prompt.encode(errors="replace").decode()
+    return None
 
 
 def _text(file: BinaryIO, member: Member | None) -> str | None:

@@ -82,6 +82,47 @@ def test_a_struct_may_hold_a_path_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("caption", [["one", "1"], [" "]]),
+        ("Text", [{"short": "no", "prompt": "one"}, None]),
+        ("json", [{"prompt": "one", "seed": 3}, {"prompt": None, "seed": 4}]),
+        ("json", ['{"caption": "one"}', "{}"]),
+        ("prompt", ['{"prompt": "one"}', ""]),
+    ],
+)
+def test_captions_as_lists_records_and_json(tmp_path: Path, column: str, values: list[object]) -> None:
+    pq.write_table(pa.table({"image": structs(2), column: values}), tmp_path / "x.parquet")
+    assert open_source(tmp_path).list().table["prompt"].to_pylist() == ["one", None]
+
+
+def test_as_img2dataset_writes_parquet(tmp_path: Path) -> None:
+    columns = {
+        "caption": ["one", "gone", "three"],
+        "key": ["000000000", "000000001", "000000002"],
+        "status": ["success", "failed_to_download", "success"],
+        "error_message": [None, "HTTP Error 404", None],
+        "jpg": [b"1", None, b"3"],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "00000.parquet")
+    source = open_source(tmp_path)
+    listing = source.list()
+    assert listing.table.select(["imgId", "uri", "prompt"]).to_pydict() == {
+        "imgId": ["000000000", "000000002"],
+        "uri": ["00000.parquet#0", "00000.parquet#2"],
+        "prompt": ["one", "three"],
+    }
+    assert listing.summary.without_image == 1
+    assert source.read("00000.parquet#2") == b"3"
+
+
+def test_keys_of_webdatasets_are_ids(tmp_path: Path) -> None:
+    columns = {"__key__": ["a", "b"], "jpg": [b"1", b"2"], "json": [{"prompt": "x"}, {"prompt": "y"}]}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    assert open_source(tmp_path).list().table["imgId"].to_pylist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
     "uri", ["x.parquet#9", "x.parquet", "../x.parquet#0", "gone.parquet#0", "junk.parquet#0"]
 )
 def test_read_refuses_what_is_not_there(tmp_path: Path, uri: str) -> None:

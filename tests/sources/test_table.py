@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from img2prompt_cache.errors import ImageError, UsageError
-from img2prompt_cache.sources import open_source
+from img2prompt_cache.sources import jsonfile, open_source
 from img2prompt_cache.sources.base import SourceOptions
 from img2prompt_cache.sources.tablefile import read_table
 
@@ -187,8 +188,8 @@ def test_other_tables_are_noted(tmp_path: Path) -> None:
         ("imgId,prompt\na,x\n,y\n", "row 2: the id '' has no id"),
         ("imgId,prompt\n../a,x\n", "row 1: the id '../a' names a file outside"),
         ("imgId,prompt\na,x\nsub/../../a,x\n", "row 2.*outside"),
-        ("imgId,prompt\n/etc/passwd,x\n", "outside"),
-        ("imgId,prompt\nC:\\a.png,x\n", "outside"),
+        ("imgId,prompt\n/etc/passwd,x\n", "no row of .* names an image"),
+        ("imgId,prompt\nC:\\b.png,x\n", "no row of .* names an image"),
         ("imgId,prompt\n..\\a.png,x\n", "outside"),
         ("imgId,prompt\n", "has no rows"),
         ("", "cannot be read as a table"),
@@ -199,7 +200,7 @@ def test_other_tables_are_noted(tmp_path: Path) -> None:
         ("nr,prompt\na,x\n", "no column named imgId.*`id_column`"),
         ("imgId,prompt,prompt\na,x,y\n", "2 columns 'prompt'"),
         ("imgId,prompt\na,x,y\n", "prompts.csv cannot be read.*quote every prompt"),
-        ("imgId,prompt\nq,x\n", "no row of .* names an image.*'q'.*'a.png'"),
+        ("imgId,prompt\nq,x\n", "no row of .* names an image.*'q'.*'images/a.png'"),
     ],
 )
 def test_a_wrong_table_is_told(tmp_path: Path, table: str, message: str) -> None:
@@ -284,6 +285,202 @@ def test_order_and_rows_do_not_depend_on_the_file_system(tmp_path: Path) -> None
     assert listings[0]["imgId"].to_pylist() == names[19::-1] + names[20:]
 
 
+@pytest.mark.parametrize("separator", [";", "\t", "|", ","])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_the_header_tells_the_separator(tmp_path: Path, separator: str, ending: str) -> None:
+    text = ending.join(("\ufeffimgId,prompt,n", 'a,"x; y, z | w",1', 'b,"two', 'lines",2', "")).replace(
+        ",", separator
+    )
+    kaggle(tmp_path, text, "a.png", "b.png")
+    wanted = "x; y, z | w".replace(",", separator)
+    assert [row[2] for row in rows(tmp_path)] == [wanted, f"two{ending}lines"]
+    assert open_source(tmp_path).list().table["n"].to_pylist() == ["1", "2"]
+
+
+def test_commas_inside_a_table_of_semicolons_need_no_quotes(tmp_path: Path) -> None:
+    kaggle(tmp_path, "imgId;prompt\na;x, y, z\nb;w\n", "a.png", "b.png")
+    assert [row[2] for row in rows(tmp_path)] == ["x, y, z", "w"]
+
+
+def test_a_spreadsheet_may_state_the_separator(tmp_path: Path) -> None:
+    kaggle(tmp_path, "sep=;\r\nimgId;prompt\r\na;x, y\r\n", "a.png")
+    assert [row[2] for row in rows(tmp_path)] == ["x, y"]
+
+
+def test_a_ragged_table_is_told_with_its_own_separator(tmp_path: Path) -> None:
+    kaggle(tmp_path, "imgId;prompt\na;x; y\n", "a.png")
+    with pytest.raises(UsageError, match="separated by a semicolon: quote every prompt that holds one"):
+        rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("written", "prompt"),
+    [
+        (r'"the \"old\" tram, x"', 'the "old" tram, x'),
+        (r'"\"tram\""', '"tram"'),
+        (r'"the \"old\" tram, \\ x"', r'the "old" tram, \ x'),
+        (r'"the \"old\" tram \(1900\)"', r'the "old" tram \(1900\)'),
+        (r'"a tram \\"', r"a tram \\"),
+        (r'"a tram \""" x"', 'a tram "" x'),
+        (r'"a tram, 5"" wide\"', r'a tram, 5" wide\ '.rstrip()),
+    ],
+)
+def test_quotes_behind_backslashes(tmp_path: Path, written: str, prompt: str) -> None:
+    kaggle(tmp_path, f"imgId,prompt\na,{written}\nb,plain\n", "a.png", "b.png")
+    assert [row[2] for row in rows(tmp_path)] == [prompt, "plain"]
+
+
+DOCUMENTS = [
+    '[{"imgId": "a", "prompt": "one"}, {"imgId": "b", "prompt": "two"}]',
+    '{"a.png": "one", "b.png": "two"}',
+    '{"a.png": {"prompt": "one", "seed": 3}, "b.png": {"prompt": "two"}}',
+    '{"images/a": {"caption": "one", "tags": "x"}, "images/b": {"caption": "two", "tags": "y"}}',
+    '{"a.png": {"p": "one", "se": 3, "c": 12.0}, "b.png": {"p": "two", "se": 3, "c": 12.0}}',
+    '{"version": 1, "rows": [{"image": "a.png", "text": "one"}, {"image": "b.png", "text": "two"}]}',
+    '[{"file": "a.png", "meta": {"prompt": "one"}}, {"file": "b.png", "meta": {"prompt": "two"}}]',
+    '[{"file": "a.png", "caption": ["one", "1"]}, {"file": "b.png", "caption": ["two"]}]',
+]
+
+
+@pytest.mark.parametrize("name", ["prompts.json", "captions.json"])
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_one_document_for_many_images(tmp_path: Path, document: str, name: str) -> None:
+    put(tmp_path, "images/a.png", "images/b.png")
+    (tmp_path / name).write_text(document)
+    source = open_source(tmp_path)
+    assert source.settings == {"format": "table"}
+    assert source.list().table["prompt"].to_pylist() == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    "document", ["{}", "[]", "[1]", '{"prompt": "x", "seed": 3}', '{"prompt": {"text": "x"}}', "[[[", "3"]
+)
+def test_a_document_that_is_no_table(tmp_path: Path, document: str) -> None:
+    put(tmp_path, "images/a.png")
+    (tmp_path / "other.json").write_text(document)
+    assert open_source(tmp_path).settings == {"format": "folder"}
+    (tmp_path / "prompts.json").write_text(document)
+    with pytest.raises(UsageError, match=r"prompts.json is (no table of prompts|not JSON)"):
+        rows(tmp_path)
+
+
+def test_a_document_beside_its_image_is_no_table(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png")
+    for name in "ab":
+        record = {"prompt": name, "images": [{"image": "a.png", "prompt": "other"}]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    assert open_source(tmp_path).settings == {"format": "sidecar"}
+    assert [row[2] for row in rows(tmp_path)] == ["a", "b"]
+
+
+def test_a_document_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "images/a.png")
+    monkeypatch.setattr(jsonfile, "MAX_DOCUMENT_BYTES", 10)
+    (tmp_path / "prompts.json").write_text(DOCUMENTS[0])
+    with pytest.raises(UsageError, match="more than the 10 allowed; write it as JSON Lines"):
+        rows(tmp_path)
+
+
+def test_columns_of_a_table_are_bounded(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.png")
+    lines = "\n".join(json.dumps({"imgId": "a", "prompt": "x", f"c{i}": 1}) for i in range(1001))
+    (tmp_path / "prompts.jsonl").write_text(lines)
+    with pytest.raises(UsageError, match="more than the 1000 columns"):
+        rows(tmp_path)
+
+
+def table(folder: Path, *ids: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.csv").write_text(
+        "image_path,prompt\n" + "".join(f"{name},p{i}\n" for i, name in enumerate(ids))
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ("a", "b"),
+        ("x/a.png", "x/b.png"),
+        ("x\\a.png", "x\\b.png"),
+        (".\\x\\a.png", "x\\b.png"),
+        ("train/x/a", "train/x/b"),
+        ("/kaggle/input/set/train/x/a.png", "/kaggle/input/set/train/x/b.png"),
+        ("D:\\set\\train\\x\\a.png", "D:\\set\\train\\x\\b.png"),
+        ("https://example.org/train/x/a.png", "https://example.org/train/x/b.png"),
+    ],
+)
+def test_paths_are_matched_by_their_ends(tmp_path: Path, ids: tuple[str, str]) -> None:
+    put(table(tmp_path, *ids), "train/x/a.png", "train/x/b.png", "train/x/c.png")
+    assert rows(tmp_path) == [
+        ("train/x/a", "train/x/a.png", "p0"),
+        ("train/x/b", "train/x/b.png", "p1"),
+        ("train/x/c", "train/x/c.png", None),
+    ]
+
+
+def test_how_paths_were_matched_is_told(tmp_path: Path) -> None:
+    put(table(tmp_path, "a", "gone"), "train/a.png")
+    listing = open_source(tmp_path).list()
+    assert listing.summary.notes == ("ids are matched by the ends of their paths: 'a' is 'train/a'",)
+    assert listing.summary.without_image == 1
+
+
+def test_paths_from_the_folder_that_holds_the_images(tmp_path: Path) -> None:
+    put(table(tmp_path, "pics/a.png", "pics/b.png"), "pics/a.png", "pics/b.png")
+    assert rows(tmp_path / "pics", prompts=tmp_path / "train.csv") == [
+        ("a", "a.png", "p0"),
+        ("b", "b.png", "p1"),
+    ]
+
+
+def test_images_may_lie_elsewhere_than_in_images(tmp_path: Path) -> None:
+    put(table(tmp_path, "train/a.png"), "train/a.png", "images/logo.png")
+    assert rows(tmp_path) == [("train/a", "train/a.png", "p0"), ("images/logo", "images/logo.png", None)]
+
+
+def test_a_table_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    put(table(tmp_path / "meta", "a"), "x")
+    put(tmp_path, "pictures/a.png")
+    assert rows(tmp_path) == [("pictures/a", "pictures/a.png", "p0")]
+    table(tmp_path / "more", "a")
+    assert open_source(tmp_path).settings == {"format": "folder"}
+
+
+@pytest.mark.parametrize(
+    ("ids", "images", "message"),
+    [
+        (("0", "1"), ("train/0.png", "test/0.png"), "the id '0' may be test/0 or train/0"),
+        (("train/0", "test/0"), ("0.png",), "the ids 'train/0' and 'test/0' may both be 0"),
+        (("0", "x/0"), ("y/x/0.png",), "may both be y/x/0"),
+        (("train/0.png",), ("test/0.png",), "no row of .* names an image"),
+        (("/in/train/0.png",), ("test/0.png",), "no row of .* names an image"),
+        (("a",), ("x/ba.png",), "no row of .* names an image"),
+    ],
+)
+def test_two_readings_are_refused(
+    tmp_path: Path, ids: tuple[str, ...], images: tuple[str, ...], message: str
+) -> None:
+    put(table(tmp_path, *ids), *images)
+    with pytest.raises(UsageError, match=message):
+        rows(tmp_path)
+
+
+def test_a_path_that_leads_out_is_never_read(tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    put(table(tmp_path / "set", str(tmp_path / "secret.png"), "/x/a.png"), "a.png")
+    assert rows(tmp_path / "set") == [("a", "a.png", "p1")]
+
+
+def test_matching_many_deep_paths_takes_no_time(tmp_path: Path) -> None:
+    deep = "/".join("d" * 100)
+    put(tmp_path, *(f"{deep}/{i}.png" for i in range(20)))
+    table(tmp_path, *("a/" * 100_000 + f"{i}" for i in range(20)), "19")
+    began = time.process_time()
+    assert len([row for row in rows(tmp_path) if row[2]]) == 1
+    assert time.process_time() - began < 5
+
+
 @given(
     st.lists(
         st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), min_size=1), min_size=1, max_size=8
@@ -325,6 +522,71 @@ def test_imagefolder_with_a_table_a_split(tmp_path: Path) -> None:
     assert table["imgId"].to_pylist() == ["test/a", "train/a"]
     assert table["prompt"].to_pylist() == ["test", "train"]
     assert table.select(["x", "y"]).to_pydict() == {"x": ["", "1"], "y": ["1", ""]}
+
+
+def test_imagefolder_with_nested_tables(tmp_path: Path) -> None:
+    put(tmp_path, "data/train/0.png", "data/val/x/0.png", "data/val/x/1.png")
+    for folder, names in (("data/train", ["0.png"]), ("data/val", ["x/0.png", "x/1.png"])):
+        lines = "\n".join(json.dumps({"file_name": name, "Caption": f"{folder} {name}"}) for name in names)
+        (tmp_path / folder / "metadata.jsonl").write_text(lines)
+    put(tmp_path, "data/val/x/metadata.csv")  # below another table: not one of its own
+    source = open_source(tmp_path)
+    assert source.settings == {"format": "imagefolder"}
+    assert rows(tmp_path) == [
+        ("data/train/0", "data/train/0.png", "data/train 0.png"),
+        ("data/val/x/0", "data/val/x/0.png", "data/val x/0.png"),
+        ("data/val/x/1", "data/val/x/1.png", "data/val x/1.png"),
+    ]
+
+
+def diffusiondb(folder: Path, part: str, **prompts: str) -> None:
+    put(folder, *(f"{part}/{name}.png" for name in prompts))
+    document = {f"{name}.png": {"p": text, "se": 1, "c": 7.0, "st": 50} for name, text in prompts.items()}
+    (folder / part / f"{part}.json").write_text(json.dumps(document))
+
+
+def test_diffusiondb_in_parts(tmp_path: Path) -> None:
+    diffusiondb(tmp_path, "part-000001", a="one", b="two")
+    diffusiondb(tmp_path, "part-000002", c="three")
+    names = [("part-000001/a", "one"), ("part-000001/b", "two"), ("part-000002/c", "three")]
+    assert [(name, prompt) for name, _, prompt in rows(tmp_path)] == names
+    (tmp_path / "images").mkdir()
+    for part in ("part-000001", "part-000002"):
+        (tmp_path / part).rename(tmp_path / "images" / part)
+    assert [(name, prompt) for name, _, prompt in rows(tmp_path)] == [(f"images/{n}", p) for n, p in names]
+    assert rows(tmp_path / "images" / "part-000002") == [("c", "c.png", "three")]
+
+
+def test_diffusiondb_with_its_table(tmp_path: Path) -> None:
+    put(tmp_path, "images/part-000001/a.png", "images/part-000002/b.png")
+    columns = {
+        "image_name": ["b.png", "gone.png", "a.png"],
+        "prompt": ["two", "x", "one"],
+        "part_id": [2, 3, 1],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "metadata.parquet")
+    assert rows(tmp_path) == [
+        ("part-000002/b", "images/part-000002/b.png", "two"),
+        ("part-000001/a", "images/part-000001/a.png", "one"),
+    ]
+    assert open_source(tmp_path).list().summary.without_image == 1
+
+
+def test_journeydb(tmp_path: Path) -> None:
+    put(tmp_path, "000/a.jpg", "001/b.jpg")
+    lines = [
+        {"prompt": f"{name} --v 5", "img_path": f"./{folder}/{name}.jpg", "Task2": {"Caption": "other"}}
+        for folder, name in (("001", "b"), ("000", "a"))
+    ]
+    (tmp_path / "train_anno.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert rows(tmp_path) == [("001/b", "001/b.jpg", "b --v 5"), ("000/a", "000/a.jpg", "a --v 5")]
+
+
+def test_lists_and_records_in_a_parquet_table(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png")
+    for prompts in ([["one", "1"], ["two"]], [{"prompt": "one"}, {"prompt": "two"}], ['["one"]', "two"]):
+        pq.write_table(pa.table({"imgId": ["a", "b"], "caption": prompts}), tmp_path / "prompts.parquet")
+        assert [row[2] for row in rows(tmp_path)] == ["one", "two"]
 
 
 def test_imagefolder_needs_its_table_and_columns(tmp_path: Path) -> None:

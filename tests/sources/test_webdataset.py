@@ -8,6 +8,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,6 +96,36 @@ def test_samples(tmp_path: Path) -> None:
         b"6",
         b"7",
     ]
+
+
+@pytest.mark.parametrize(
+    ("ending", "text", "prompt"),
+    [
+        ("caption", "a tram\n", "a tram"),
+        ("prompt", "a tram", "a tram"),
+        ("txt", "a tram\nNegative prompt: blur\nSteps: 20, Sampler: Euler, Seed: 1", "a tram"),
+        ("json", '{"meta": {"prompt": "a tram"}}', "a tram"),
+        ("json", '{"caption": ["a tram", "more"]}', "a tram"),
+        ("json", "a tram", None),
+        ("cls", "a tram", "a tram"),
+        ("cls", "17\n", None),
+        ("seg", "a tram", None),
+    ],
+)
+def test_where_a_sample_states_its_prompt(tmp_path: Path, ending: str, text: str, prompt: str | None) -> None:
+    (tmp_path / "s.tar").write_bytes(tar({"a.png": b"1", f"a.{ending}": text.encode()}))
+    assert open_source(tmp_path).list().table["prompt"].to_pylist() == [prompt]
+
+
+def test_the_tables_of_img2dataset_are_passed_over(tmp_path: Path) -> None:
+    columns = {"caption": ["a", "b"], "key": ["0", "1"], "status": ["success"] * 2, "error_message": ["", ""]}
+    pq.write_table(pa.table(columns), tmp_path / "00000.parquet")
+    (tmp_path / "00000.tar").write_bytes(tar({"0.jpg": b"1", "0.txt": b"a"}))
+    (tmp_path / "more.tar").write_bytes(tar({"1.jpg": b"1", "1.txt": b"b"}))
+    (tmp_path / "more.csv").write_text("key,caption\n1,b\n")
+    source = open_source(tmp_path)
+    assert source.settings == {"format": "webdataset"}
+    assert source.list().table["prompt"].to_pylist() == ["a", "b"]
 
 
 def test_one_key_twice(tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""Reading tables of prompts in JSON: one object a line, or one document for many images.
+
+A document is a list of objects; an object that names a prompt, or an object with one, for each image, as
+DiffusionDB and kohya's scripts write it; or an object with such a list inside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+
+from img2prompt_cache.errors import ImageError, UsageError
+from img2prompt_cache.sources.captions import NAMES, prompt_of_record, prompt_of_value
+from img2prompt_cache.sources.names import IMAGE_SUFFIXES
+from img2prompt_cache.sources.reading import read_regular
+
+MAX_DOCUMENT_BYTES = 64 << 20
+"""Of a document that is read at once: some hundred thousand prompts. JSON Lines have no such bound."""
+MOST_COLUMNS = 1000
+
+Row = Mapping[str, object]
+
+
+def read_lines(path: Path) -> Iterator[Row]:
+    """Give the objects of JSON Lines, one by one.
+
+    Raises
+    ------
+    UsageError
+        For a line that is no JSON object.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                value = _parse(line, f"{path}, line {number},")
+                if not isinstance(value, dict):
+                    raise UsageError(f"{path}, line {number}, is not a JSON object")
+                yield value
+
+
+def read_document(path: Path) -> list[Row]:
+    """Give the rows of a JSON document; the name of an image, where it is a key, as ``file_name``.
+
+    Raises
+    ------
+    UsageError
+        If it is too large, no JSON, or of none of the forms.
+    """
+    try:
+        text = read_regular(path, MAX_DOCUMENT_BYTES).decode("utf-8-sig")
+    except ImageError as error:
+        raise UsageError(f"{path} {error}; write it as JSON Lines, one object a line") from error
+    rows = _rows(_parse(text, str(path)))
+    if rows is None:
+        raise UsageError(
+            f"{path} is no table of prompts: give a list of objects, or an object with a prompt for each "
+            "image"
+        )
+    return rows
+
+
+def table_of(rows: Iterable[Row], path: Path, prompt_column: str | None = None) -> pa.Table:
+    """Make a table whose every column is a string column; nested values are left out but for prompts.
+
+    Parameters
+    ----------
+    rows : iterable of mappings
+    path : pathlib.Path
+        For messages.
+    prompt_column : str, optional
+        A further name of a column of prompts.
+
+    Raises
+    ------
+    UsageError
+        For a text that is none.
+    """
+    # Not pyarrow.json: it turns text that looks like a date into one.
+    columns: dict[str, list[str | None]] = {}
+    nested: set[str] = set()
+    count = 0
+    for row in rows:
+        stated = any(name.lower() in NAMES or name == prompt_column for name in row)
+        if not stated and any(isinstance(value, dict) for value in row.values()):
+            found = prompt_of_record(row)
+            row = {**row, "prompt": found.prompt} if found else row
+        for name, value in row.items():
+            if isinstance(value, dict | list) and (name.lower() in NAMES or name == prompt_column):
+                value = prompt_of_value(value)
+            if isinstance(value, dict | list):
+                nested.add(name)
+                continue
+            column = columns.setdefault(name, [])
+            if len(columns) > MOST_COLUMNS:
+                raise UsageError(f"{path} has more than the {MOST_COLUMNS} columns allowed")
+            column.extend([None] * (count - len(column)))
+            column.append(value if isinstance(value, str | None) else json.dumps(value))
+        count += 1
+    arrays = {
+        name: _strings([*values, *[None] * (count - len(values))], path)
+        for name, values in columns.items()
+        if name not in nested
+    }
+    return pa.table(arrays)
+
+
+def _rows(value: object) -> list[Row] | None:
+    if isinstance(value, list):
+        return value if value and all(isinstance(row, dict) for row in value) else None
+    if not isinstance(value, dict):
+        return None
+    by_image = [_row(name, stated) for name, stated in value.items()]
+    rows = [row for row in by_image if row is not None]
+    if rows and len(rows) == len(by_image):
+        return rows
+    lists = [found for inner in value.values() if isinstance(inner, list) and (found := _rows(inner))]
+    return lists[0] if len(lists) == 1 else None
+
+
+def _row(name: str, stated: object) -> Row | None:
+    """Read what a document states for one image; None if the key is no image, or no prompt is stated."""
+    if isinstance(stated, str):
+        return {"file_name": name, "prompt": stated} if name.lower().endswith(IMAGE_SUFFIXES) else None
+    if not isinstance(stated, dict) or name.lower() in NAMES:
+        return None
+    named = {str(key).lower() for key in stated}
+    if "p" in named and named.isdisjoint(NAMES):  # DiffusionDB: {p, se, c, st, sa}
+        stated = {"prompt" if key == "p" else key: value for key, value in stated.items()}
+    if named.isdisjoint((*NAMES, "p")) and not name.lower().endswith(IMAGE_SUFFIXES):
+        return None
+    return {"file_name": name, **{key: value for key, value in stated.items() if key != "file_name"}}
+
+
+def _parse(text: str, where: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is not JSON: {str(error)[:120]}") from error
+
+
+def _strings(values: list[str | None], path: Path) -> pa.Array:
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{path} holds half of a surrogate pair, which is not text") from error

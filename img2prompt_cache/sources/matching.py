@@ -1,0 +1,148 @@
+"""Which image of a folder each row of a table means.
+
+An id is a path, with or without the suffix of an image. The first rule that any row fits is taken for all:
+
+1. it is the path of the image below the folder;
+2. the path of the image ends in it: ``a`` or ``x/a.png`` for ``train/x/a.png``;
+3. it ends in the path of the image: ``/kaggle/input/set/train/a.png`` for ``train/a.png``. A path of another
+   machine is compared and never opened.
+
+Whole names of folders and files are compared. Where a row could mean two images, or two rows mean one, the
+table is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.sources.listing import first_duplicate
+from img2prompt_cache.sources.names import IMAGE_SUFFIXES
+
+SUFFIX = r"(?i)(" + "|".join(suffix.replace(".", r"\.") for suffix in IMAGE_SUFFIXES) + ")$"
+"""Matches the suffix of an image, in the syntax of RE2."""
+_CLIMBS = r"(^|/)\.\.(/|$)|\x00"
+_TOP = r"^([A-Za-z]:)?/+"
+
+
+def plain_ids(written: pa.ChunkedArray, files: pa.Array, path: Path, prefix: str) -> pa.ChunkedArray:
+    """Spell the ids of a table as paths below a folder are spelled, without suffix.
+
+    Parameters
+    ----------
+    written : pyarrow.ChunkedArray
+        As they stand in the table.
+    files : pyarrow.Array
+        The images; a backslash separates folders unless a name among them holds one.
+    path : pathlib.Path
+        The table, for messages.
+    prefix : str
+        Cut off where an id begins with it.
+
+    Raises
+    ------
+    UsageError
+        For an id that is empty, there twice, or climbs out of the folder.
+    """
+    ids = pc.utf8_trim_whitespace(written)
+    if not (pc.any(pc.match_substring(files, "\\")).as_py() or False):
+        ids = pc.replace_substring(ids, "\\", "/")
+    ids = pc.replace_substring_regex(ids, r"^(\./)+", "")
+    if prefix:
+        ids = pc.replace_substring_regex(ids, f"^{prefix}", "")
+    refuse_rows(pc.equal(ids, ""), written, path, "has no id")
+    refuse_rows(pc.match_substring_regex(ids, _CLIMBS), written, path, "names a file outside the source")
+    ids = pc.replace_substring_regex(pc.replace_substring_regex(ids, _TOP, ""), SUFFIX, "")
+    twice = first_duplicate(ids)
+    if twice is not None:
+        raise UsageError(f"{path} has the imgId {twice!r} twice; keep one row for each image")
+    return ids
+
+
+def refuse_rows(bad: pa.ChunkedArray, written: pa.ChunkedArray, path: Path, what: str) -> None:
+    """Raise `UsageError` for the first row that is bad, if any is."""
+    if pc.any(bad).as_py():
+        row = pc.index(bad, True).as_py()
+        raise UsageError(
+            f"{path}, row {row + 1}: the id {written[row].as_py()!r} {what}; correct or remove the row"
+        )
+
+
+def match(ids: pa.ChunkedArray, stems: pa.Array, path: Path) -> tuple[pa.Array, str]:
+    """Find the image of every row.
+
+    Parameters
+    ----------
+    ids : pyarrow.ChunkedArray
+        n of `plain_ids`.
+    stems : pyarrow.Array
+        Paths of the images, without their suffixes.
+    path : pathlib.Path
+        The table, for messages.
+
+    Returns
+    -------
+    index : pyarrow.Array, int32
+        n places in `stems`; null for a row without an image.
+    how : str
+        What to tell the user about the rule, empty for the first one.
+
+    Raises
+    ------
+    UsageError
+        If two readings are possible.
+    """
+    index = pc.index_in(ids, value_set=stems).combine_chunks()
+    if not len(stems) or index.null_count < len(index):
+        return index, ""
+    names, images = ids.to_pylist(), stems.to_pylist()
+    for rule in (_shorter, _longer):
+        found: dict[int, int] = {}
+        taken: dict[int, int] = {}
+        for row, image in rule(names, images):
+            if row in found:
+                raise UsageError(
+                    f"{path}: the id {names[row]!r} may be {images[found[row]]} or {images[image]}; "
+                    "write the path of each image into the table, or name the folder that holds the images"
+                )
+            if image in taken:
+                raise UsageError(
+                    f"{path}: the ids {names[taken[image]]!r} and {names[row]!r} may both be "
+                    f"{images[image]}; keep one, or name the folder that their paths begin in"
+                )
+            found[row], taken[image] = image, row
+        if found:
+            row, image = next(iter(found.items()))
+            how = f"ids are matched by the ends of their paths: {names[row]!r} is {images[image]!r}"
+            return pa.array([found.get(row) for row in range(len(names))], pa.int32()), how
+    return index, ""
+
+
+def _shorter(ids: list[str], images: list[str]) -> Iterator[tuple[int, int]]:
+    """Give the rows whose id is the end of the path of an image."""
+    rows = {name: row for row, name in enumerate(ids)}
+    for image, path in enumerate(images):
+        for tail in _tails(path):
+            if tail in rows:
+                yield rows[tail], image
+
+
+def _longer(ids: list[str], images: list[str]) -> Iterator[tuple[int, int]]:
+    """Give the rows whose id ends in the path of an image; of several such images the longest path."""
+    known = {path: image for image, path in enumerate(images)}
+    most = max(path.count("/") for path in images) + 1
+    for row, name in enumerate(ids):
+        tail = next((tail for tail in _tails(name, most) if tail in known), None)
+        if tail is not None:
+            yield row, known[tail]
+
+
+def _tails(path: str, most: int = 32) -> Iterator[str]:
+    """Give the ends of a path, the longest first, of at most `most` names."""
+    parts = path.rsplit("/", most)
+    for start in range(max(0, len(parts) - most), len(parts)):
+        yield "/".join(parts[start:])
