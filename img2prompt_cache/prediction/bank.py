@@ -224,7 +224,7 @@ def _read(path: Path) -> list[str]:
         known = next((columns[name] for name in PROMPT_COLUMNS if name in columns), None)
         if known is None:
             raise UsageError(
-                f"`bank` {path} has no column {' or '.join(PROMPT_COLUMNS)}; "
+                f"`bank` {path} has no column {' or '.join(PROMPT_COLUMNS[:3])}; "
                 f"its columns are {', '.join(table.column_names[:20])}",
                 parameter="bank",
             )
