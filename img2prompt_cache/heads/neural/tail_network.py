@@ -68,7 +68,10 @@ class TailNetwork(nn.Module):
         """Move to a device, and multiply in what `precision` means there."""
         where = choose_device(device)
         self.bf16 = choose_precision(self.precision, where) == "bf16"
-        return self.to(where)
+        # Networks of one tail share the frozen blocks, so another network may have moved these.
+        frozen = next(self.middle.parameters(), self.output.weight)
+        here = {frozen.device, self.device} == {torch.device(where)}
+        return self if here else self.to(where)
 
     def train(self, mode: bool = True) -> TailNetwork:
         """Switch dropout of the pooled features; batch norm and the like stay as in prediction."""

@@ -137,3 +137,11 @@ def test_dropout_is_of_the_pooled_features_and_in_training_only(
     assert torch.equal(network(x), network(x))
     network.train()
     assert not torch.equal(network(x), network(x))
+
+
+def test_frozen_blocks_that_another_network_moved_are_moved_back() -> None:
+    network = TailNetwork(trainable_tail(make("timm vit"), 3, 1), WIDTH, device="cpu")
+    assert network.place("cpu") is network
+    network.middle.to("meta")  # stands for another device: its values are lost, so moving back is refused
+    with pytest.raises(NotImplementedError, match="meta tensor"):
+        network.place("cpu")
