@@ -1,4 +1,4 @@
-"""Losses between predicted and true embeddings, and mixes of them."""
+"""Losses between predicted and true embeddings, and weighted sums of them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from img2prompt_cache.errors import UsageError, unknown
 
 LOSSES = ("mse", "cosine", "angular", "infonce")
 SAME = 1e-6
-"""Two targets whose cosine is within this of 1 are one prompt."""
+"""Targets whose cosine is at least 1 minus this belong to the same prompt."""
 SHARPEST, AT_FIRST = math.log(100.0), math.log(1 / 0.07)
-"""Log of the inverse temperature: its bound and where it starts, as in CLIP."""
+"""Log of the inverse temperature: its upper bound and its first value, as in CLIP."""
 
 
 def parse(text: str) -> dict[str, float]:
-    """Read a loss or a weighted mix: ``"mse"``, ``"mse:1,cosine:0.5"``.
+    """Read a loss or a weighted sum: ``"mse"``, ``"mse:1,cosine:0.5"``.
 
     Returns
     -------
@@ -28,20 +28,21 @@ def parse(text: str) -> dict[str, float]:
     Raises
     ------
     UsageError
-        If a loss is unknown or named twice, or a weight is no number above 0.
+        If a loss is unknown or named twice, or a weight is not a number above 0.
     """
     mix: dict[str, float] = {}
     for part in text.split(","):
         name, colon, number = (piece.strip() for piece in part.partition(":"))
         if name not in LOSSES:
-            raise unknown("loss", name, LOSSES)
+            raise unknown("loss", name, LOSSES, parameter="loss")
         try:
             weight = float(number) if colon else 1.0
         except ValueError:
             weight = 0.0
         if name in mix or not 0 < weight < math.inf:
             raise UsageError(
-                f"loss {text!r}: write each loss once, with a weight above 0, e.g. mse:1,cosine:0.5"
+                f"loss {text!r}: write each loss once, with a weight above 0, e.g. mse:1,cosine:0.5",
+                parameter="loss",
             )
         mix[name] = weight
     return mix
@@ -50,7 +51,7 @@ def parse(text: str) -> dict[str, float]:
 def mixed(
     mix: Mapping[str, float], pred: torch.Tensor, true: torch.Tensor, sharpness: torch.Tensor
 ) -> torch.Tensor:
-    """Weighted sum of losses.
+    """Weighted sum of losses between predictions and targets.
 
     Parameters
     ----------
@@ -81,7 +82,7 @@ def angular(pred: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     """Mean angle between rows, in radians: arccos of their cosine.
 
     Computed as 2·atan2(‖u − v‖, ‖u + v‖) of the unit vectors (Kahan, "How Futile are Mindless Assessments of
-    Roundoff", 2006, §12), which is exact where arccos loses half the digits and its slope is infinite: at 0.
+    Roundoff", 2006, §12), which stays exact near 0, where arccos loses half of the digits and its slope is infinite.
     """
     one, other = functional.normalize(pred), functional.normalize(true)
     apart = torch.linalg.vector_norm(one - other, dim=1)
@@ -93,7 +94,7 @@ def infonce(pred: torch.Tensor, true: torch.Tensor, sharpness: torch.Tensor) -> 
     """Cross-entropy of finding each row's own target among those of the batch (InfoNCE).
 
     Logits are cosines times exp(`sharpness`), the inverse temperature, at most 100. Rows of the same prompt
-    are no negatives of each other: a target whose cosine with the row's own is at least 1 − 1e-6 is left out.
+    are not negatives of each other: a target whose cosine with the row's own is at least 1 − 1e-6 is left out.
 
     Parameters
     ----------

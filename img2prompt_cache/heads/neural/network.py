@@ -26,11 +26,12 @@ LEVELS = 1 << 16
 
 
 class Dropout(nn.Dropout):
-    """Dropout that takes no longer than the layer behind it.
+    """Dropout that takes no longer than the layer after it.
 
-    On processors other than Intel's torch draws the values one by one, a double for each: for inputs as wide
-    as features that takes longer than to multiply them by the weights. Here each takes 16 random bits, so
-    that the share dropped is the nearest multiple of 1/65,536; what is kept makes up for just that share.
+    On processors other than Intel's, torch draws the values one by one, a double for each: for inputs as wide
+    as features this takes longer than multiplying them by the weights. Here each value takes 16 random bits,
+    so the share that is dropped is the nearest multiple of 1/65,536, and the values that are kept are scaled
+    up for exactly that share.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -45,10 +46,10 @@ class Dropout(nn.Dropout):
 
 
 class Residual(nn.Module):
-    """Two networks on the same p inputs: the deep one's output and 1/√p of the straight one's, added.
+    """Sum of two networks on the same p inputs: a deep one, and a linear one divided by √p.
 
-    A step of Adam moves every weight alike, and so a linear layer's output by its p inputs' sum: undivided,
-    it would take a far smaller learning rate than the deep network beside it.
+    A step of Adam moves every weight by the same amount, and so the output of a linear layer by the sum of
+    its p inputs. Undivided, the linear network would need a far smaller learning rate than the deep one.
     """
 
     def __init__(self, deep: nn.Module, straight: nn.Module) -> None:
@@ -56,7 +57,7 @@ class Residual(nn.Module):
         self.deep, self.straight = deep, straight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Add what both give."""
+        """Add the outputs of both."""
         found: torch.Tensor = self.deep(x) + self.straight(x) / x.shape[1] ** 0.5
         return found
 
@@ -74,7 +75,7 @@ def make_network(
     norm : str
         ``"batch"`` or ``"none"``.
     residual : bool
-        Add a linear layer straight from the inputs, so that the hidden layers learn what it leaves.
+        Add a linear layer straight from the inputs to the outputs; the hidden layers learn the rest.
     """
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise((p, *hidden)):
@@ -88,7 +89,7 @@ def make_network(
 
 
 def start_at(network: nn.Module, mean: torch.Tensor) -> None:
-    """Make a network predict `mean` (t,) for every input: the floor."""
+    """Make a network predict `mean` (t,) for every input, as the mean head does."""
     parts = [network.deep, network.straight] if isinstance(network, Residual) else [network]
     first, *others = (cast(nn.Linear, cast(nn.Sequential, part)[-1]) for part in parts)
     first.bias.data = mean.clone()
@@ -97,12 +98,12 @@ def start_at(network: nn.Module, mean: torch.Tensor) -> None:
 
 
 def measure_norms(network: nn.Module, inputs: torch.Tensor) -> None:
-    """Take the statistics of each batch norm from all rows, as it is going to predict: without dropout.
+    """Compute the statistics of each batch norm on all rows, without dropout, as they are in prediction.
 
-    Running averages of training are of other values. Dropout makes what a norm sees vary more, by half of the
-    inputs dropped twice as much, and what is divided by that in prediction comes out too small (Li et al.,
-    2019, CVPR); and the weights of a moving average were never trained with (Wu & Johnson, 2021,
-    arXiv:2105.07576).
+    The running averages of training would not fit. Dropout makes the inputs of a norm vary more (with half of
+    the values dropped, twice as much), so values divided by that variance in prediction would be too small
+    (Li et al., 2019, CVPR). And averaged weights are not the weights that the running averages were taken
+    with (Wu & Johnson, 2021, arXiv:2105.07576).
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d)]
     if not norms:
@@ -114,7 +115,7 @@ def measure_norms(network: nn.Module, inputs: torch.Tensor) -> None:
         norm.train()
     with torch.no_grad():
         turns = -(-len(inputs) // ROWS)
-        for turn in range(turns):  # rows from all over: those side by side may be alike
+        for turn in range(turns):  # each batch from all over the rows: neighbours may be alike
             network(inputs[turn::turns])
 
 

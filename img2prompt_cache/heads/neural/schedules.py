@@ -49,14 +49,14 @@ def factor(
     Parameters
     ----------
     position : float
-        Epochs done so far, with the part of the present one that is done.
+        Epochs done so far, with a fraction for the current one.
     epochs : int
         How many the schedule spans.
     schedule : str
         ``"none"``; ``"cosine"``, which falls to 0 as half a wave (Loshchilov and Hutter, "SGDR", 2017, eq. 5
         without restarts); ``"plateau"``, which falls to `DROP` of what it was after each epoch of `drops`.
     warmup : float
-        Over so many epochs, or, below 1, such a share of `epochs`, the rate rises in a straight line.
+        The rate first rises linearly, over this many epochs, or, below 1, over this share of `epochs`.
     drops : sequence of int
         Epochs.
 
