@@ -82,7 +82,8 @@ def angular(pred: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     """Mean angle between rows, in radians: arccos of their cosine.
 
     Computed as 2·atan2(‖u − v‖, ‖u + v‖) of the unit vectors (Kahan, "How Futile are Mindless Assessments of
-    Roundoff", 2006, §12), which stays exact near 0, where arccos loses half of the digits and its slope is infinite.
+    Roundoff", 2006, §12), which stays exact near 0, where arccos loses half of the digits and its slope is
+    infinite.
     """
     one, other = functional.normalize(pred), functional.normalize(true)
     apart = torch.linalg.vector_norm(one - other, dim=1)
@@ -94,7 +95,8 @@ def infonce(pred: torch.Tensor, true: torch.Tensor, sharpness: torch.Tensor) -> 
     """Cross-entropy of finding each row's own target among those of the batch (InfoNCE).
 
     Logits are cosines times exp(`sharpness`), the inverse temperature, at most 100. Rows of the same prompt
-    are not negatives of each other: a target whose cosine with the row's own is at least 1 − 1e-6 is left out.
+    are not negatives of each other: targets whose cosine with the row's own is at least 1 − 1e-6 are left
+    out.
 
     Parameters
     ----------
