@@ -24,7 +24,7 @@ from system import save
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
-from img2prompt_cache.data.dedup import find_duplicates, twins
+from img2prompt_cache.data.dedup import count_duplicates, find_duplicates
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.similarity_graph import edge_components, similarity_components
 from img2prompt_cache.numerics.standardise import mean_and_scale
@@ -81,8 +81,8 @@ def main() -> None:
         figures = {
             "set": folder.name,
             "rows": len(found.ids),
-            "prompts": twins(found.prompt_group),
-            "images": twins(found.image_group),
+            "prompts": count_duplicates(found.prompt_group),
+            "images": count_duplicates(found.image_group),
             "kept": int(found.keep.sum()),
             "seconds": seconds,
             "groups as FAISS's": same,

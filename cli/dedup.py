@@ -34,7 +34,13 @@ def dedup(
     """
     from img2prompt_cache.cache.reader import Cache
     from img2prompt_cache.data.columns import choose_features, choose_target
-    from img2prompt_cache.data.dedup import NAME, check_free, find_duplicates, save_duplicates, twins
+    from img2prompt_cache.data.dedup import (
+        NAME,
+        check_free,
+        count_duplicates,
+        find_duplicates,
+        save_duplicates,
+    )
 
     opened = Cache(Path(cache))
     out = out or opened.folder / NAME
@@ -48,8 +54,8 @@ def dedup(
         "rows": len(found.ids),
         "good": good,
         "kept": int(found.keep.sum()),
-        "similar_prompts": twins(found.prompt_group),
-        "similar_images": twins(found.image_group),
+        "similar_prompts": count_duplicates(found.prompt_group),
+        "similar_images": count_duplicates(found.image_group),
         "identical_images": found.identical,
     }
     if json:

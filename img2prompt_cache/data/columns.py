@@ -1,4 +1,4 @@
-"""Columns: which ones of a cache a head is fitted on, and what is recorded of them."""
+"""Columns of a cache: choosing those that a head is fitted on, and describing them in a run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from img2prompt_cache.models.fingerprints import require_equal
 
 @dataclass(frozen=True, slots=True)
 class UsedColumn:
-    """A column that a run was fitted on: its spec, width, fingerprint, and the revision of its weights.
+    """A column on which a run was fitted: its spec, width, fingerprint, and the revision of the weights.
 
-    `shape` is that of one row; its product is the width.
+    `shape` is the shape of one row, and `width` the number of its values.
     """
 
     spec: str
@@ -33,12 +33,12 @@ class UsedColumn:
 
 
 def choose_features(cache: Cache, specs: tuple[str, ...]) -> tuple[Column, ...]:
-    """Find feature columns: those named, or every one there is.
+    """Find feature columns: those named, or all, if none are named.
 
     Raises
     ------
     UsageError
-        If one is not cached, or not complete, or named twice.
+        If a column is not cached, not complete, or named twice.
     """
     names = specs or tuple(column.spec for column in cache.manifest.of_kind("features"))
     if not names:
@@ -49,21 +49,23 @@ def choose_features(cache: Cache, specs: tuple[str, ...]) -> tuple[Column, ...]:
 
 
 def choose_trunk(cache: Cache, specs: tuple[str, ...], blocks: int | None = None) -> Column:
-    """Find the trunk column to train the last blocks of a backbone from.
+    """Find the trunk column for fine-tuning the last blocks of a backbone.
+
+    A trunk column holds the input of the last blocks of a backbone, cut before the last k of them.
 
     Parameters
     ----------
     cache : Cache
     specs : tuple of str
-        One backbone, or one trunk column; that of which a trunk is cached if empty.
+        One backbone or one trunk column; if empty, the only backbone of which a trunk is cached.
     blocks : int, optional
-        How many blocks are to be trained. The column with the fewest behind its cut that are enough is taken;
-        that with the most if absent.
+        Number of blocks to train. Of the columns with at least so many blocks after the cut, the one with the
+        fewest is chosen. If absent, the one with the most is.
 
     Raises
     ------
     UsageError
-        If there is not one backbone, or no such column of it, or it is not complete.
+        If several backbones are named or cached, or there is no such column, or it is not complete.
     """
     trunks = cache.manifest.of_kind("trunk")
     cached = list(dict.fromkeys(split_spec(column.spec)[0] for column in trunks))
@@ -86,20 +88,20 @@ def choose_trunk(cache: Cache, specs: tuple[str, ...], blocks: int | None = None
             f'no trunk of {names[0]} is cached{others}; run {extract}, backbones="{spec}", '
             f"trunk={blocks or blocks_of(tap.name) or 'K'})`"
         )
-    enough = [column for column in found if _behind(column) >= (blocks or 1)]
+    enough = [column for column in found if _trained_blocks(column) >= (blocks or 1)]
     if not enough:
         raise UsageError(
             f"`blocks={blocks}`: the trunk of {spec} is cached before its last "
-            f'{max(map(_behind, found))} blocks; run {extract}, backbones="{spec}", trunk={blocks})`',
+            f'{max(map(_trained_blocks, found))} blocks; run {extract}, backbones="{spec}", trunk={blocks})`',
             parameter="blocks",
         )
-    # Of two cut at the same block the one stored in float16 comes first by its name.
-    ranked = sorted(enough, key=lambda column: (_behind(column) * (1 if blocks else -1), column.spec))
+    # Of two columns cut at the same block, the one stored in float16 sorts first by its spec.
+    ranked = sorted(enough, key=lambda column: (_trained_blocks(column) * (1 if blocks else -1), column.spec))
     return cache.column("trunk", ranked[0].spec)
 
 
 def choose_target(cache: Cache, spec: str | None) -> Column:
-    """Find the target column: the one named, or the first, text towers last."""
+    """Find the target column: the one named; or the first, text towers of CLIP models coming last."""
     targets = sorted(cache.manifest.of_kind("targets"), key=_is_tower)
     if spec is None and targets:
         spec = targets[0].spec
@@ -107,12 +109,14 @@ def choose_target(cache: Cache, spec: str | None) -> Column:
 
 
 def choose_texts(cache: Cache, specs: tuple[str, ...]) -> tuple[tuple[Column, ...], Column]:
-    """Find the features of an image tower, the one named or the only one, and the column of its text tower.
+    """Find the features of a CLIP model's image tower and the column of its text tower.
+
+    The image tower is the one named in `specs`, or the only one that is cached.
 
     Raises
     ------
     UsageError
-        If there is not one image tower, or nothing of its text tower; the message says how to get it.
+        If there is not exactly one image tower, or its text tower is not cached; the message says what to do.
     """
     towers = [
         c for c in cache.manifest.of_kind("features") if _is_tower(c) and split_spec(c.spec)[1] == Tap()
@@ -133,24 +137,24 @@ def choose_texts(cache: Cache, specs: tuple[str, ...]) -> tuple[tuple[Column, ..
 
 
 def used_column(cache: Cache, used: Described, advice: str, kind: Kind | None = None) -> Column:
-    """Find the column that something was made from, and check that it still is that column.
+    """Find the column from which something was made, and check that its fingerprint is still the same.
 
     Parameters
     ----------
     cache : Cache
     used : Described
-        What is remembered of it.
+        The recorded description of the column.
     advice : str
-        What to do where it is another.
+        For the error message: what to do if the column has changed.
     kind : str, optional
-        Told by its spec if absent, for a column of a backbone.
+        Kind of the column; for a column of a backbone it follows from the spec.
 
     Raises
     ------
     UsageError
-        If it is not cached, or not complete.
+        If the column is not cached, or not complete.
     Img2PromptError
-        If it was made otherwise; the message names what differs.
+        If its fingerprint has changed; the message names what differs.
     """
     column = cache.column(kind or split_spec(used.spec)[1].kind, used.spec)
     require_equal(f"column {column.folder}", used.fingerprint, column.fingerprint, advice)
@@ -161,6 +165,6 @@ def _is_tower(column: Column) -> bool:
     return column.spec.startswith("open_clip:")
 
 
-def _behind(trunk: Column) -> int:
-    """How many blocks lie behind the cut of a trunk column."""
+def _trained_blocks(trunk: Column) -> int:
+    """Number of blocks after the cut of a trunk column."""
     return blocks_of(split_spec(trunk.spec)[1].name)

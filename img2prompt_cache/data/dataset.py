@@ -1,4 +1,4 @@
-"""A dataset: the usable rows of a cache as arrays, features joined."""
+"""A dataset: the usable rows of a cache as arrays, with the features of all backbones side by side."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Rows of a cache with joined features, and targets where they have a prompt.
+    """Rows of a cache with their features and, if they have prompts, their targets.
 
     Attributes
     ----------
     rows : numpy.ndarray, int64, shape (n,)
-        Their numbers in the cache.
+        Row numbers in the cache.
     ids, prompts, images : list of str
         imgId, prompt, and sha256 of the image's bytes, for each row.
     X : numpy.ndarray, float32, shape (n, p); or TrunkRows, shape (n, …); or FeatureBlocks
-        Joined features; of a trunk column its rows, which are read when they are asked for; or both side by
-        side.
+        Features of all backbones, concatenated; or the rows of a trunk column, which are read when they are
+        used; or both.
     y : numpy.ndarray, float32, shape (n, t)
-        Targets; (n, 0) where none were asked for.
+        Targets; (n, 0) if no target was given.
     features : tuple of Column
-        In the order they are joined.
+        The feature columns, in the order of `X`.
     texts : numpy.ndarray or None, float32, shape (n, d)
-        The text tower's embedding of each prompt, where it was asked for.
+        Embedding of each prompt by the text tower of a CLIP model, if it was given.
     views : numpy.ndarray, float16, shape (n, v, p), or None
-        Features of augmented views, joined alike; from `load_views`, where a head asks for them.
+        Features of v augmented views of each image, concatenated like `X`; see `augmented_views.load_views`.
     """
 
     rows: NDArray[np.int64]
@@ -57,7 +57,7 @@ class Dataset:
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Widths of the joined backbones."""
+        """Number of features of each backbone."""
         return tuple(math.prod(column.shape) for column in self.features)
 
 
@@ -71,23 +71,22 @@ def load_dataset(
     only: Collection[str] | None = None,
     views: bool = False,
 ) -> Dataset:
-    """Read the usable rows: good image, every feature there.
+    """Read the usable rows: those whose image could be read and whose features are all cached.
 
     Parameters
     ----------
     cache : Cache
     features, target
-        From `choose_features`, `choose_trunk` or `used_column`; and from `choose_target`. Without a target,
-        `y` is empty.
+        Feature columns from `choose_features`, `choose_trunk` or `used_column`; target column from
+        `choose_target`. Without a target, `y` is empty.
     texts : Column, optional
-        From `choose_texts`.
+        Column of a text tower, from `choose_texts`.
     with_prompt : bool or None
-        True for the rows that have a prompt, False for those that have none, None for all. A target or texts
-        need True.
+        True for rows with a prompt, False for rows without one, None for both. A target or texts need True.
     only : collection of str, optional
-        The imgIds to take, and no others.
+        The imgIds of the rows to read; all usable rows, if absent.
     views : bool
-        Open the augmented views of a trunk, where it has some, and take only the rows that have them.
+        Also open the augmented views of a trunk, if any are cached, and leave out rows without them.
 
     Returns
     -------
@@ -100,8 +99,8 @@ def load_dataset(
     Img2PromptError
         If a part is damaged, or a value is not finite.
     """
-    seen = {column.spec: _views_of(cache, column) if views else None for column in features}
-    read = [*features, *filter(None, seen.values())]
+    trunk_views = {column.spec: _views_of(cache, column) if views else None for column in features}
+    read = [*features, *filter(None, trunk_views.values())]
     columns = [*read, *(column for column in (target, texts) if column)]
     cache.require_undamaged([cache.manifest.columns[0], *columns])
     text = cache.text("imgId", "prompt", "sha256", "status")
@@ -128,7 +127,7 @@ def load_dataset(
         ids=[text["imgId"][row] for row in usable],
         prompts=[text["prompt"][row] for row in usable],
         images=[text["sha256"][row] for row in usable],
-        X=_values(cache, features, rows, seen),
+        X=_values(cache, features, rows, trunk_views),
         y=_finite(cache, target, rows) if target else np.empty((len(rows), 0), np.float32),
         features=features,
         texts=_finite(cache, texts, rows) if texts else None,
@@ -136,12 +135,12 @@ def load_dataset(
 
 
 def _named(cache: Cache, rows: list[int], ids: list[str], only: Collection[str]) -> list[int]:
-    """Take those of `rows` whose imgId is named."""
+    """Select those of `rows` whose imgId is in `only`."""
     wanted = {*only}
-    strangers = sorted(wanted - {*ids})
-    if strangers:
+    absent = sorted(wanted - {*ids})
+    if absent:
         raise UsageError(
-            f"`only` names {len(strangers)} imgIds that {cache.folder} does not have, first {strangers[0]!r}",
+            f"`only` names {len(absent)} imgIds that {cache.folder} does not have, first {absent[0]!r}",
             parameter="only",
         )
     found = [row for row in rows if ids[row] in wanted]
@@ -172,7 +171,7 @@ def load_prompts(cache: Cache, target: Column) -> tuple[list[str], NDArray[np.fl
 
 
 def _views_of(cache: Cache, trunk: Column) -> Column | None:
-    """Find the most views of a trunk column that are cached for every row; None for other columns."""
+    """Find the views of a trunk that are cached for every row, the column with the most; None if none are."""
     if trunk.kind != "trunk":
         return None
     found = [

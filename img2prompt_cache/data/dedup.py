@@ -1,4 +1,4 @@
-"""Deduplication: near-identical prompts and near-identical images of a cache, and which rows to keep."""
+"""Deduplication: find near-identical prompts and images of a cache, and the rows to keep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import OK, Cache
-from img2prompt_cache.data.groups import codes
+from img2prompt_cache.data.groups import factorize
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import write_atomically
 from img2prompt_cache.numerics.metrics import TIE, unit
@@ -31,23 +31,24 @@ NAME = "dedup.csv"
 HEADER = ["imgId", "keep", "prompt_group", "image_group"]
 NONE = -1
 SAMPLE = 16384
-"""Rows that tell the scale of features; evenly spaced, where there are more."""
+"""Rows from which features are standardised: evenly spaced, if there are more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Duplicates:
-    """What was found, for every row of a cache.
+    """Duplicates among the rows of a cache.
 
     Attributes
     ----------
     ids : list of str, length n
     keep : numpy.ndarray, bool, shape (n,)
-        No two rows that are kept share a group; every good row that is not shares one with a row before it
-        that is.
+        Rows to keep. No two of them share a group, and every other row with a readable image shares a group
+        with an earlier row that is kept.
     prompt_group, image_group : numpy.ndarray, int64, shape (n,)
-        Numbered by first rows; −1 where a row has no prompt, or no good image.
+        Group of each row by prompt and by image, numbered in the order of first rows; −1 if the row has no
+        prompt, or no readable image.
     identical : int
-        Good rows whose image has the very bytes of one before.
+        Number of rows whose image has exactly the bytes of an earlier one.
     """
 
     ids: list[str]
@@ -58,31 +59,33 @@ class Duplicates:
 
 
 def find_duplicates(cache: Cache, threshold: float, features: Column, target: Column | None) -> Duplicates:
-    """Group the good rows of a cache by near-identical prompts and by near-identical images.
+    """Group the usable rows of a cache by near-identical prompts and by near-identical images.
 
-    Groups are connected components: rows whose targets, or whose features, have a cosine of at least
-    `threshold`, or whose prompts or images are equal. Features are standardised first, as the nearest head
-    does, so that what all images have in common does not make them alike. Values are read in blocks.
+    Groups are connected components: two prompts belong together if the cosine of their targets is at least
+    `threshold` or they are equal, and two images likewise by their features or bytes. Features are
+    standardised first, as in the nearest head: otherwise what all images have in common would make every two
+    of them similar. Values are read in blocks.
 
     Parameters
     ----------
     cache : Cache
     threshold : float
-        Above 0, at most 1.
+        Smallest cosine of near-identical prompts, or images; above 0, at most 1.
     features : Column
+        Features by which images are compared.
     target : Column or None
-        None where no row has a prompt.
+        Embeddings by which prompts are compared; None if no row has a prompt.
 
     Raises
     ------
     UsageError
-        If the threshold is out of range, or no row is good.
+        If the threshold is out of range, or no row is usable.
     Img2PromptError
         If a part is damaged, or a value is not finite.
     """
     if not 0 < threshold <= 1:
         raise UsageError(f"`threshold` must be above 0 and at most 1, not {threshold}", parameter="threshold")
-    # Equal vectors have a cosine of 1 but for rounding.
+    # The cosine of equal vectors is 1 only up to rounding.
     threshold = min(threshold, 1 - TIE)
     cache.require_undamaged([cache.manifest.columns[0], features, *([target] if target else [])])
     text = cache.text("imgId", "prompt", "sha256", "status")
@@ -99,17 +102,17 @@ def find_duplicates(cache: Cache, threshold: float, features: Column, target: Co
         prompts = [text["prompt"][row] for row in prompted]
         prompt_group[prompted] = _groups(cache, target, prompted, prompts, threshold, standardised=False)
     keep = np.zeros(cache.rows, bool)
-    keep[good] = first_of_each(prompt_group[good], image_group[good])
+    keep[good] = keep_first(prompt_group[good], image_group[good])
     return Duplicates(text["imgId"], keep, prompt_group, image_group, len(images) - len({*images}))
 
 
-def first_of_each(one: Rows, other: Rows) -> NDArray[np.bool_]:
-    """Keep each row that shares neither of its groups with a row kept before it.
+def keep_first(one: Rows, other: Rows) -> NDArray[np.bool_]:
+    """Mark the rows to keep: each that shares neither of its groups with an earlier row that is kept.
 
     Parameters
     ----------
     one, other : numpy.ndarray, int64, shape (n,)
-        −1 for no group, which nothing shares.
+        Group of each row, −1 for none.
 
     Returns
     -------
@@ -117,8 +120,8 @@ def first_of_each(one: Rows, other: Rows) -> NDArray[np.bool_]:
     """
     keep = np.zeros(len(one), bool)
     seen: set[tuple[int, int]] = set()
-    for row, places in enumerate(zip(one.tolist(), other.tolist(), strict=True)):
-        groups = {(side, group) for side, group in enumerate(places) if group != NONE}
+    for row, pair in enumerate(zip(one.tolist(), other.tolist(), strict=True)):
+        groups = {(kind, group) for kind, group in enumerate(pair) if group != NONE}
         keep[row] = not groups & seen
         if keep[row]:
             seen |= groups
@@ -126,12 +129,12 @@ def first_of_each(one: Rows, other: Rows) -> NDArray[np.bool_]:
 
 
 def save_duplicates(out: Path, found: Duplicates, *, overwrite: bool = False) -> None:
-    """Write a CSV of `imgId`, `keep` (1 or 0), `prompt_group` and `image_group`, blank where there is none.
+    """Write a CSV with `imgId`, `keep` (1 or 0), `prompt_group` and `image_group`, empty if there is none.
 
     Raises
     ------
     UsageError
-        If the file is there and is not to be replaced.
+        If the file exists and `overwrite` is False.
     Img2PromptError
         If it cannot be written.
     """
@@ -153,12 +156,12 @@ def save_duplicates(out: Path, found: Duplicates, *, overwrite: bool = False) ->
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
-    """Refuse to replace a file unless asked to, before the work is done.
+    """Refuse early, before the work is done, to replace a file without `overwrite`.
 
     Raises
     ------
     UsageError
-        If something is there.
+        If something exists at that path.
     """
     if os.path.lexists(out) and not overwrite:
         raise UsageError(
@@ -166,8 +169,8 @@ def check_free(out: Path, *, overwrite: bool) -> None:
         )
 
 
-def twins(group: Rows) -> int:
-    """How many rows share their group with a row before them."""
+def count_duplicates(group: Rows) -> int:
+    """Count the rows that share their group with an earlier row."""
     inside = group[group != NONE]
     return len(inside) - len(np.unique(inside))
 
@@ -181,15 +184,15 @@ def _groups(
     *,
     standardised: bool,
 ) -> Rows:
-    """Group rows whose names are equal, or whose values are near: each name is compared once."""
-    name = codes(names)
+    """Group rows whose names are equal or whose values are similar; each distinct name is compared once."""
+    name = factorize(names)
     _, first = np.unique(name, return_index=True)
     vectors = _Vectors(cache, column, np.array(rows, np.int64)[first], standardised=standardised)
-    return codes(similarity_components(vectors, threshold)[name].tolist())
+    return factorize(similarity_components(vectors, threshold)[name].tolist())
 
 
 class _Vectors:
-    """Rows of a column as unit vectors, read when some of them are asked for."""
+    """Rows of a column as unit vectors, read when they are indexed."""
 
     def __init__(self, cache: Cache, column: Column, rows: Rows, *, standardised: bool) -> None:
         self._values, self._rows, self._folder = cache.mapped(column), rows, column.folder

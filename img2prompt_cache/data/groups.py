@@ -1,4 +1,4 @@
-"""Groups: rows that must stay together because their prompts are near-identical or their images identical."""
+"""Groups of rows that a split keeps together: near-identical prompts or identical images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 THRESHOLD = 0.8
-"""Prompts whose embeddings have at least this cosine are near-identical."""
+"""Prompts whose embeddings have at least this cosine count as near-identical."""
 
 
 def prompt_groups(
@@ -28,17 +28,17 @@ def prompt_groups(
 ) -> Rows:
     """Group rows whose prompts are near-identical or whose images are identical.
 
-    Groups are the connected components of the graph that joins two rows when their prompts' embeddings have
-    cosine ≥ `threshold`, when their prompts are equal, or when their images are. Each distinct prompt is
-    compared once with each other one, in blocks: for m of them m²·d/2 multiply-adds, and memory for the edges
-    of a few blocks, however many near-identical pairs there are.
+    Groups are the connected components of a graph with an edge between two rows if the embeddings of their
+    prompts have a cosine ≥ `threshold`, or their prompts are equal, or their images are. All m distinct
+    prompts are compared with each other, in blocks: m²·d/2 multiply-adds at most, and the memory of a few
+    blocks, however many near-identical pairs there are.
 
     Parameters
     ----------
     targets : numpy.ndarray, float32, shape (n, d)
         Embedding of each row's prompt.
     prompts : sequence of hashable, length n
-        Prompts, or anything that is equal where they are.
+        The prompts, or any values that are equal exactly where the prompts are.
     images : sequence of hashable, length n, optional
         Digest of each row's image.
     threshold : float
@@ -58,21 +58,21 @@ def prompt_groups(
         raise Img2PromptError(
             "targets hold NaN or infinity; run `verify()` on the cache, or extract them anew"
         )
-    prompt = codes(prompts)
+    prompt = factorize(prompts)
     _, first = np.unique(prompt, return_index=True)
     group = similarity_components(unit(targets[first]), threshold)[prompt]
     if images is not None:
-        group = merged(group, codes(images))
-    return codes(group.tolist())
+        group = merge_groups(group, factorize(images))
+    return factorize(group.tolist())
 
 
-def merged(one: Rows, other: Rows) -> Rows:
-    """Join rows that share a number in either; numbers are from 0."""
+def merge_groups(one: Rows, other: Rows) -> Rows:
+    """Merge two groupings: rows that share a group in either are in one group. Numbers start at 0."""
     other = one.max(initial=-1) + 1 + other
     return edge_components(other.max(initial=-1) + 1, one, other)[one]
 
 
-def codes(values: Sequence[Hashable]) -> Rows:
-    """Number equal values alike, from 0 in the order they first appear."""
+def factorize(values: Sequence[Hashable]) -> Rows:
+    """Number the distinct values from 0 in the order of first appearance, like `pandas.factorize`."""
     seen: dict[Hashable, int] = {}
     return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int64, len(values))

@@ -1,4 +1,4 @@
-"""Selections: a table that names the rows to use."""
+"""Selections: a table with the imgIds of the rows to use."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ ID, KEEP = "imgId", "keep"
 
 
 def read_selection(path: Path) -> list[str]:
-    """Read the imgIds of a table: those with `keep` = 1 where it has such a column, else all.
+    """Read the imgIds of a table: those with `keep` = 1 if it has a column `keep`, otherwise all.
 
     Parameters
     ----------
     path : pathlib.Path
-        What `dedup` writes, or any table with a column `imgId`.
+        A table that `dedup` wrote, or any other with a column `imgId`.
 
     Raises
     ------
     UsageError
-        If it cannot be read, lacks the column, names a row twice or none, or `keep` is neither 0 nor 1.
+        If it cannot be read, lacks the column, names a row twice, names no row, or `keep` is neither 0 nor 1.
     """
     if not path.is_file():
         raise _refusal(path, ": there is no such file")

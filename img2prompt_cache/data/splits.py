@@ -1,4 +1,4 @@
-"""Splits: divisions of rows in which near-identical prompts never sit on both sides."""
+"""Splits of rows into training and validation, which keep groups of near-identical rows on one side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.data.groups import codes
+from img2prompt_cache.data.groups import factorize
 from img2prompt_cache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """A division of the selected rows: each fold is held out once, and fitted for on all other rows.
+    """A split of rows into folds: each fold is held out once, and a head is fitted on all other rows.
 
     Attributes
     ----------
     strategy : str
         ``"group"``, ``"random"`` or the name of the column it came from.
     seed : int
-        What the shuffle was seeded with.
+        Seed of the shuffle.
     fold : numpy.ndarray, int64, shape (n,)
-        Fold of each row, 0…k−1; −1 for rows that are never held out. A hold-out is one fold.
+        Fold of each row, 0…k−1, or −1 for rows that are never held out. A hold-out is a single fold.
     groups : numpy.ndarray, int64, shape (n,)
-        Group of each row; also to be kept whole by inner folds of the training side.
+        Group of each row. Inner splits of the training rows keep groups together, too.
     """
 
     strategy: str
@@ -43,57 +43,61 @@ class Split:
 
     @property
     def folds(self) -> int:
-        """How many folds there are: 1 for a hold-out."""
+        """Number of folds: 1 for a hold-out."""
         return int(self.fold.max()) + 1
 
     @property
     def train(self) -> Rows:
-        """Numbers of the rows that are never held out, ascending."""
+        """Indices of the rows that are never held out, ascending."""
         return np.flatnonzero(self.fold < 0)
 
     @property
     def validation(self) -> Rows:
-        """Numbers of the rows that are held out, ascending; with `train`, every row once."""
+        """Indices of the rows that are held out, ascending: all rows that are not in `train`."""
         return np.flatnonzero(self.fold >= 0)
 
     @property
     def sides(self) -> Iterator[tuple[Rows, Rows]]:
-        """For each fold the rows to fit on and the rows held out, ascending."""
+        """For each fold, the indices of the training rows and of the held-out rows, ascending."""
         for number in range(self.folds):
             held = self.fold == number
             yield np.flatnonzero(~held), np.flatnonzero(held)
 
     @property
     def straddling(self) -> int:
-        """How many groups are not whole in one fold: 0 unless the split is random or the user's own."""
-        places = np.unique(np.stack([self.groups, self.fold]), axis=1)
-        return int((np.unique(places[0], return_counts=True)[1] > 1).sum())
+        """Number of groups that straddle the split, that is, have rows in more than one fold.
+
+        It is 0 unless the split is random, or a column of the user's names the sides.
+        """
+        pairs = np.unique(np.stack([self.groups, self.fold]), axis=1)
+        return int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
 
     def inner_groups(self, rows: Rows) -> Rows:
-        """Give the groups to keep whole where something is chosen or tuned on some rows.
+        """Return the groups for inner splits of some rows, on which settings are chosen.
 
         Parameters
         ----------
         rows : numpy.ndarray, int64, shape (m,)
-            Numbers of rows.
+            Indices of rows.
 
         Returns
         -------
         numpy.ndarray, int64, shape (m,)
-            Those of the split. In a random split each row is its own group: it shows what leakage does to a
-            score, so choices leak in the same way.
+            The groups of the rows. In a random split each row is its own group: such a split measures the
+            effect of leakage, so settings are chosen with the same leakage.
         """
         return np.arange(len(rows)) if self.strategy == "random" else self.groups[rows]
 
     def digest(self, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> str:
-        """Hash what was held out, fold by fold, and what was not: equal for runs that may be compared.
+        """Hash which rows were held out, fold by fold; runs with equal digests can be compared.
 
-        Ids alone would not do: those of many data sets are 0001, 0002, ….
+        Prompts and images are hashed as well as ids, because different data sets have the same ids 0001,
+        0002, ….
 
         Parameters
         ----------
         ids, prompts, images : sequence of str, length n
-            The imgId, the prompt and the digest of the image of each selected row.
+            The imgId, the prompt and the digest of the image of each row.
 
         Returns
         -------
@@ -106,7 +110,7 @@ class Split:
 
 
 def rows_digest(rows: Rows, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> str:
-    """Hash some rows by what they are, in any order: 64 hex digits; arguments as for `Split.digest`."""
+    """Hash the contents of some rows, in any order, to 64 hex digits; arguments as for `Split.digest`."""
     return _hash(_described(rows, ids, prompts, images))
 
 
@@ -123,9 +127,10 @@ def _hash(value: object) -> str:
 def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str = "group") -> Split:
     """Hold out whole groups for validation.
 
-    Groups are shuffled, and each that still fits goes to the validation side, so that it falls short of
-    `fraction` by less than the smallest group left in training. Where every group is larger than the
-    fraction, the smallest is held out. The division depends on which rows share a group, not on its number.
+    Groups are shuffled and go to the validation side as long as they fit into the fraction, so its size falls
+    short of `fraction` by less than the smallest group left for training. If every group is larger than the
+    fraction, the smallest one is held out. The split depends on which rows share a group, not on the numbers
+    of the groups.
 
     Parameters
     ----------
@@ -133,9 +138,9 @@ def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str =
     fraction : float
         Share of rows to hold out, above 0 and below 1.
     seed : int
-        Of the shuffle.
+        Seed of the shuffle.
     strategy : str
-        Recorded with the split.
+        Name to record with the split.
 
     Raises
     ------
@@ -144,7 +149,7 @@ def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str =
     """
     if not 0 < fraction < 1:
         raise UsageError(f"`holdout` must lie between 0 and 1, not {fraction}", parameter="holdout")
-    groups = codes(groups.tolist())
+    groups = factorize(groups.tolist())
     size = np.bincount(groups)
     if len(groups) < 2:
         raise UsageError(f"cannot hold out rows of {len(groups)}; add pairs")
@@ -170,12 +175,12 @@ _LIKE = ("equal labels or near-identical prompts or images", "near-identical pro
 
 
 def random_split(n: int, fraction: float = 0.2, seed: int = 0, folds: int | None = None) -> Split:
-    """Hold out single rows: what a leaking split would say. Near-identical prompts sit on both sides."""
-    return divide(np.arange(n), "random", fraction, folds, seed)
+    """Split single rows at random; near-identical prompts can be on both sides, so scores are too high."""
+    return split_groups(np.arange(n), "random", fraction, folds, seed)
 
 
-def fold_out(groups: Rows, folds: int, seed: int = 0, strategy: str = "group") -> Split:
-    """Hold out every row once, in folds of whole groups; see `k_folds`.
+def k_fold_split(groups: Rows, folds: int, seed: int = 0, strategy: str = "group") -> Split:
+    """Split rows into folds of whole groups, each held out once; see `k_folds`.
 
     Raises
     ------
@@ -196,15 +201,17 @@ def fold_out(groups: Rows, folds: int, seed: int = 0, strategy: str = "group") -
     return Split(strategy, seed, k_folds(groups, folds, seed), groups)
 
 
-def divide(groups: Rows, strategy: str, fraction: float, folds: int | None, seed: int) -> Split:
-    """Hold out a fraction of the rows; or, where `folds` are given, every row in its turn."""
+def split_groups(groups: Rows, strategy: str, fraction: float, folds: int | None, seed: int) -> Split:
+    """Split whole groups: a hold-out of a fraction of the rows; or folds, if `folds` is given."""
     if folds is None:
         return hold_out(groups, fraction, seed, strategy)
-    return fold_out(groups, folds, seed, strategy)
+    return k_fold_split(groups, folds, seed, strategy)
 
 
 def k_folds(groups: Rows, k: int, seed: int = 0) -> Rows:
-    """Deal whole groups into k folds of about equal size: shuffled, then largest first to the smallest fold.
+    """Assign whole groups to k folds of about equal size.
+
+    Groups are shuffled, then assigned from the largest to the smallest, each to the smallest fold so far.
 
     Parameters
     ----------
@@ -212,7 +219,7 @@ def k_folds(groups: Rows, k: int, seed: int = 0) -> Rows:
     k : int
         Number of folds, at least 2.
     seed : int
-        Of the shuffle.
+        Seed of the shuffle.
 
     Returns
     -------
@@ -224,7 +231,7 @@ def k_folds(groups: Rows, k: int, seed: int = 0) -> Rows:
     UsageError
         If k < 2 or there are fewer groups than folds.
     """
-    groups = codes(groups.tolist())
+    groups = factorize(groups.tolist())
     size = np.bincount(groups)
     if k < 2:
         raise UsageError(f"cannot cross-validate with {k} folds; at least 2 are needed")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.data.groups import codes, merged, prompt_groups
-from img2prompt_cache.data.splits import Split, divide, random_split
+from img2prompt_cache.data.groups import factorize, merge_groups, prompt_groups
+from img2prompt_cache.data.splits import Split, random_split, split_groups
 from img2prompt_cache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,25 +24,31 @@ if TYPE_CHECKING:
 def make_split(
     cache: Cache, data: Dataset, name: str, fraction: float, seed: int, folds: int | None = None
 ) -> Split:
-    """Split a dataset: ``"group"``, ``"random"``, or by a column of the user's own table.
+    """Split a dataset.
 
     Parameters
     ----------
     cache : Cache
-        Where the dataset is from.
+        The cache of the dataset.
     data : Dataset
     name : str
-    fraction, seed, folds
-        As for `divide`.
+        ``"group"`` to keep near-identical prompts and identical images together; ``"random"`` to split single
+        rows; or the name of a column of the user's own table.
+    fraction : float
+        Share of rows to hold out, if `folds` is None.
+    seed : int
+        Seed of the shuffle.
+    folds : int, optional
+        Number of folds, each of which is held out once.
 
     Raises
     ------
     UsageError
-        If the column is not there, a side would be empty, or there are fewer groups than folds.
+        If there is no such column, a side would be empty, or there are fewer groups than folds.
     """
     groups = prompt_groups(data.y, data.prompts, data.images)
     if name == "group":
-        return divide(groups, name, fraction, folds, seed)
+        return split_groups(groups, name, fraction, folds, seed)
     if name == "random":
         return replace(random_split(len(data.rows), fraction, seed, folds), groups=groups)
     if name not in cache.manifest.extra:
@@ -66,7 +72,7 @@ SIDES = {
     "dev": "validation",
     "holdout": "validation",
 }
-"""What a split column may call its two sides, in any case."""
+"""The words by which a column can name the two sides of a split, in upper or lower case."""
 
 
 def column_split(
@@ -77,40 +83,40 @@ def column_split(
     seed: int = 0,
     folds: int | None = None,
 ) -> Split:
-    """Split by a column of the user's.
+    """Split by a column of the user's table.
 
-    Where every value names a side (see `SIDES`), that is the split, and `groups` are kept for inner folds;
-    see `Split.straddling` for what that costs. Otherwise the values are labels: rows of one label stay
-    together, and so do rows of one group, so that labels which share a group count as one.
+    If every value names a side (see `SIDES`), the column is the split, and `groups` serve inner folds only: a
+    group may have rows on both sides (see `Split.straddling`). Otherwise the values are labels: rows with the
+    same label stay together, and so do rows of the same group, so labels that share a group count as one.
 
     Parameters
     ----------
     values : sequence of str, length n
         The column.
     groups : numpy.ndarray, int64, shape (n,)
-        Groups by prompt and image, as `prompt_groups` gives them.
+        Groups by prompt and image, from `prompt_groups`.
     column : str
-        Its name, for messages and as the strategy.
+        Name of the column, for messages and as the strategy.
     fraction, seed
         As for `hold_out`, for labels.
     folds : int, optional
-        Hold out every label once, in so many folds, instead of a fraction of them.
+        Hold out every label once, in so many folds, instead of a fraction of the rows.
 
     Raises
     ------
     UsageError
-        If a value is empty, one side is, or there are fewer than two labels; or if folds are asked for where
-        values name sides, or more of them than there are labels.
+        If a value or a side is empty, or there are fewer than two labels; or if folds are given although the
+        values name sides, or there are fewer labels than folds.
     """
     empty = [row for row, value in enumerate(values) if not value.strip()]
     if empty:
         raise UsageError(f"column {column!r} is empty in {len(empty)} rows, first in row {empty[0]}")
     sides = [SIDES.get(value.strip().lower()) for value in values]
     if None in sides:
-        labels = codes(values)
+        labels = factorize(values)
         if labels.max(initial=0) == 0:
             raise UsageError(f"column {column!r} holds only {values[0]!r}; a split takes two labels")
-        return divide(merged(labels, groups), column, fraction, folds, seed)
+        return split_groups(merge_groups(labels, groups), column, fraction, folds, seed)
     if folds is not None:
         raise UsageError(
             f"`folds`: column {column!r} names two sides, which is one hold-out; leave one out",

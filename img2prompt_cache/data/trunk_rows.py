@@ -1,4 +1,4 @@
-"""Rows of a trunk column, which need not fit into memory."""
+"""Rows of a trunk column, which need not fit into memory, and batches of rows for training."""
 
 from __future__ import annotations
 

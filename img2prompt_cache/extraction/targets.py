@@ -60,7 +60,7 @@ class CachedTargets:
         return MappedColumn(self.folder, column)[rows]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class TargetWorker:
     """Encodes the prompts of a cache part by part.
 

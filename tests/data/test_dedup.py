@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data import dedup
-from img2prompt_cache.data.dedup import find_duplicates, first_of_each, save_duplicates, twins
+from img2prompt_cache.data.dedup import count_duplicates, find_duplicates, keep_first, save_duplicates
 from img2prompt_cache.data.selection import read_selection
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.numerics import similarity_graph
@@ -70,7 +70,7 @@ groups = st.lists(st.tuples(st.integers(-1, 6), st.integers(-1, 6)), max_size=40
 @given(groups)
 def test_what_is_kept_shares_nothing_and_what_is_not_shares_something_with_it(pairs):
     one, other = np.array(pairs, np.int64).reshape(-1, 2).T
-    keep = first_of_each(one, other)
+    keep = keep_first(one, other)
 
     def alike(a, b):
         return (one[a] == one[b] != -1) or (other[a] == other[b] != -1)
@@ -82,7 +82,7 @@ def test_what_is_kept_shares_nothing_and_what_is_not_shares_something_with_it(pa
 @given(st.lists(st.integers(-1, 5), max_size=30))
 def test_twins_have_one_before_them(group):
     wanted = sum(name != -1 and name in group[:row] for row, name in enumerate(group))
-    assert twins(np.array(group, np.int64)) == wanted
+    assert count_duplicates(np.array(group, np.int64)) == wanted
 
 
 def test_identical_bytes_are_one_image_whatever_the_features(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from img2prompt_cache.data.splits import Split, fold_out, hold_out, k_folds, random_split, rows_digest
+from img2prompt_cache.data.splits import Split, hold_out, k_fold_split, k_folds, random_split, rows_digest
 from img2prompt_cache.data.strategies import column_split
 from img2prompt_cache.errors import UsageError
 
@@ -139,7 +139,7 @@ def test_digest_tells_data_sets_apart_whose_ids_are_the_same():
 @given(group_lists, st.integers(2, 6), seeds)
 def test_folds_hold_out_every_row_once(groups, folds, seed):
     assume(len(np.unique(groups)) >= folds)
-    split = fold_out(groups, folds, seed)
+    split = k_fold_split(groups, folds, seed)
     sides = list(split.sides)
     assert len(sides) == split.folds == folds
     assert np.array_equal(np.sort(np.concatenate([held for _, held in sides])), np.arange(len(groups)))
@@ -166,13 +166,18 @@ def test_a_hold_out_is_one_fold():
 def test_digest_of_folds_tells_who_was_where_but_not_in_which_order():
     rows = [[f"{letter}{row}" for row in range(12)] for letter in "ips"]
     groups = np.arange(12) // 2
-    split = fold_out(groups, 3)
+    split = k_fold_split(groups, 3)
     digest = split.digest(*rows)
     renamed = Split("group", 0, (split.fold + 1) % 3, groups)
     assert renamed.digest(*rows) == digest
     turned = Split("group", 0, split.fold[::-1], groups[::-1])
     assert turned.digest(*(column[::-1] for column in rows)) == digest
-    others = [fold_out(groups, 2), fold_out(groups, 3, seed=1), hold_out(groups), random_split(12, folds=3)]
+    others = [
+        k_fold_split(groups, 2),
+        k_fold_split(groups, 3, seed=1),
+        hold_out(groups),
+        random_split(12, folds=3),
+    ]
     assert digest not in {other.digest(*rows) for other in others}
 
 

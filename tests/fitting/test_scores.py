@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from img2prompt_cache.data.splits import fold_out, hold_out
+from img2prompt_cache.data.splits import hold_out, k_fold_split
 from img2prompt_cache.fitting.scores import by_fold, floor, score
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.numerics.bootstrap import interval
@@ -43,7 +43,7 @@ def test_the_interval_draws_groups():
 
 def test_the_floor_is_the_mean_head_on_the_same_rows():
     X, y = np.zeros((40, 1), np.float32), unit(vectors(40, 6) + 0.3)
-    for split in (hold_out(np.arange(40) // 2), fold_out(np.arange(40) // 2, 4)):
+    for split in (hold_out(np.arange(40) // 2), k_fold_split(np.arange(40) // 2, 4)):
         cosines = [
             cosine(make_head("mean").fit(X[train], y[train]).predict(X[held]), y[held])
             for train, held in split.sides
