@@ -8,6 +8,7 @@ from pathlib import Path
 
 LIBRARY = Path(__file__).parents[1] / "img2prompt_cache"
 ARRAYS = {"NDArray", "ndarray", "Tensor"}
+RECORDS = {"dataclass", "NamedTuple"}
 
 
 def trees() -> dict[str, ast.Module]:
@@ -66,13 +67,14 @@ def test_no_record_compares_arrays():
         for node in ast.walk(tree):
             if not isinstance(node, ast.ClassDef):
                 continue
-            decorator = next((d for d in node.decorator_list if "dataclass" in ast.unparse(d)), None)
-            if decorator is None:
+            made_by = [*node.decorator_list, *node.bases]
+            record = next((ast.unparse(b) for b in made_by if RECORDS & set(names(b))), None)
+            if record is None:
                 continue
             fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
             of_arrays = [ast.unparse(f.target) for f in fields if arrays & safe_names(f.annotation)]
             checked += bool(of_arrays)
-            if of_arrays and "eq=False" not in ast.unparse(decorator):
+            if of_arrays and "eq=False" not in record:
                 wrong.append(f"{path}:{node.lineno} {node.name}: {', '.join(of_arrays)}")
-    assert not wrong, "give each eq=False:\n" + "\n".join(wrong)
+    assert not wrong, "make each a dataclass with eq=False:\n" + "\n".join(wrong)
     assert checked > 10

@@ -46,7 +46,7 @@ Rows = TypeVar("Rows")
 Net = TypeVar("Net", bound=Trainee)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sides(Generic[Rows]):
     """Rows to train on, and rows held out from them.
 
