@@ -163,13 +163,16 @@ class Tiny:
         defaults = {"backbones": (self.cnn,), "encoder": self.encoder, "precision": "fp32"}
         return ExtractConfig(**{**defaults, "part_rows": 8, "batch_size": 4, **options})
 
-    def extract(self, source: Path, folder: Path, log: Log | None = None, **options: Any) -> Any:
+    def extract(
+        self, source: Path, folder: Path, log: Log | None = None, *, format: str = "auto", **options: Any
+    ) -> Any:
         """Run a pass; give its report."""
         from img2prompt_cache.extraction.execute import run_pass
         from img2prompt_cache.progress import ignore
-        from img2prompt_cache.sources import open_source
+        from img2prompt_cache.sources import SourceOptions, open_source
 
-        return run_pass(folder, open_source(source), self.config(**options), log or ignore)
+        opened = open_source(source, SourceOptions(format=format))
+        return run_pass(folder, opened, self.config(**options), log or ignore)
 
     def arguments(self, source: Path, folder: Path) -> list[str]:
         """The same pass on the command line, with both backbones."""

@@ -19,6 +19,7 @@ from img2prompt_cache.cache.writer import commit, writing
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.engines import Engine, make_engine
 from img2prompt_cache.extraction.handover import clear
+from img2prompt_cache.extraction.listing import list_pairs
 from img2prompt_cache.extraction.plan import plan_of, prepare, require_room
 from img2prompt_cache.extraction.recompute import Recompute
 from img2prompt_cache.extraction.report import Clock, Counts, Plan, Report, count_rows
@@ -72,7 +73,7 @@ def run_pass(
     """
     started = time.perf_counter()
     engine = engine or make_engine(device=config.device)
-    listing = source.list()
+    listing = list_pairs(source)
     with writing(folder):
         work, models = prepare(folder, source, listing, config, tell)
         if config.retry_failed:

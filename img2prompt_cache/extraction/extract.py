@@ -133,7 +133,8 @@ def extract(
     UsageError
         If a parameter has a wrong value, does not fit another one or the cache, or the source is not there.
     Img2PromptError
-        If the cache is being written or was made differently, no image can be used, a model cannot be
+        If the cache is being written or was made differently, no image has a prompt (unless
+        ``format="folder"``), no image can be used, a model cannot be
         loaded, or the disk has too little room.
 
     Examples

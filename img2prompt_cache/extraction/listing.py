@@ -10,12 +10,33 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from img2prompt_cache.cache.manifest import EXTRA_NAME, ROW_COLUMNS
-from img2prompt_cache.errors import UsageError
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.sources.clues import tell_nothing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from img2prompt_cache.sources.base import Listing, Source
+
 _OF_VALUES = "v2-"
+
+
+def list_pairs(source: Source) -> Listing:
+    """List a source that is to give pairs.
+
+    Raises
+    ------
+    Img2PromptError
+        If no image has a prompt, unless the source was named as images alone.
+    UsageError
+        As `Source.list`.
+    """
+    listing = source.list()
+    format = source.settings.get("format", "")
+    alone = format in ("folder", "paths") and not getattr(source, "detected", False)
+    if listing.summary.pairs or alone:
+        return listing
+    raise Img2PromptError(tell_nothing(source.root, len(listing.table), format))
 
 
 def fresh_rows(

@@ -15,6 +15,7 @@ from img2prompt_cache.extraction.compute import Worker
 from img2prompt_cache.extraction.engines.base import Parts, Staged, adopt_in_order
 from img2prompt_cache.extraction.execute import execute
 from img2prompt_cache.extraction.handover import is_staged, load_pass, save_pass, stage
+from img2prompt_cache.extraction.listing import list_pairs
 from img2prompt_cache.extraction.plan import plan_of, prepare, require_room
 from img2prompt_cache.extraction.report import Clock, Report
 from img2prompt_cache.extraction.request import ExtractConfig, backbones_of
@@ -93,7 +94,7 @@ def extract_shard(
         with writing(folder, wait=True):
             work = load_pass(folder)
             if work is None:
-                work, _ = prepare(folder, source, source.list(), config, tell)
+                work, _ = prepare(folder, source, list_pairs(source), config, tell)
                 require_room(folder, plan_of(work))
                 save_manifest(folder, work.manifest)
                 if work.jobs:

@@ -23,11 +23,14 @@ class FileSource(ABC):
         With `format` set to the name of the source.
     notes : tuple of str
         What was worth saying when the format was chosen.
+    detected : bool
+        Whether the format was told by the files, and not named by the user.
     """
 
     root: Path
     options: SourceOptions
     notes: tuple[str, ...] = ()
+    detected: bool = False
 
     takes: ClassVar[frozenset[str]] = frozenset()
     """The options, `format` aside, that mean something to this source."""

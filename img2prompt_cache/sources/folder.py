@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
+import pyarrow as pa
+
 from img2prompt_cache.sources.base import Listing
 from img2prompt_cache.sources.embedded.prompts import Found, find_prompt, read_prompt
 from img2prompt_cache.sources.files import FileSource
@@ -48,21 +50,27 @@ class FolderSource(FileSource):
         return root.is_dir()
 
     def list(self) -> Listing:
-        """List the images below the folder; an id is the path without its suffix."""
+        """List the images below the folder; an id is the path without its suffix.
+
+        Where there are prompts, the column `found_in` names what each was found by, see `Found`.
+        """
         found = scan(self.root, self.suffixes)
         images = [name for name in found.files if name.lower().endswith(IMAGE_SUFFIXES)]
         ids = [without_suffix(name) for name in images]
-        read = self.prompts(found, images, ids)
+        read = self.prompts(found, images)
+        readers = pa.array([one.reader if one else "" for one in read.found], pa.string())
+        extras = {"found_in": pa.chunked_array([readers])} if any(read.found) else {}
         return make_listing(
             ids,
             images,
             [one.prompt if one else None for one in read.found],
             self.root,
+            extras=extras,
             without_image=read.without_image,
             notes=(*self.notes, *read.notes, *found.notes()),
         )
 
-    def prompts(self, found: Scan, images: Sequence[str], ids: Sequence[str]) -> FolderPrompts:
+    def prompts(self, found: Scan, images: Sequence[str]) -> FolderPrompts:
         """Give what was found for each image."""
         return FolderPrompts([None] * len(images))
 
@@ -78,6 +86,6 @@ class MetadataSource(FolderSource):
         first = islice(scan(root, IMAGE_SUFFIXES).files, LOOKED_AT)
         return any(read_prompt(root / name) is not None for name in first)
 
-    def prompts(self, found: Scan, images: Sequence[str], ids: Sequence[str]) -> FolderPrompts:
+    def prompts(self, found: Scan, images: Sequence[str]) -> FolderPrompts:
         """Read the head of every image."""
         return FolderPrompts([find_prompt(self.root / name) for name in images])

@@ -3,8 +3,10 @@
 `open_source` tells the format of what it is given by asking each of `FORMATS`, in this order; the first that
 knows it is taken, and where others of the first four would do too, the listing notes them:
 
-1. ``imagefolder``: ``metadata.csv|jsonl|parquet`` with `file_name` and a prompt column;
-2. ``table``: ``prompts.csv|tsv|jsonl|parquet``, or another table with an id and a prompt column;
+1. ``imagefolder``: ``metadata.csv|jsonl|parquet`` with `file_name` and a prompt column, or DiffusionDB's
+   ``part-*/part-*.json``, in the folder or below it;
+2. ``table``: ``prompts.csv|tsv|jsonl|parquet|json``, or another table with an id and a prompt column in the
+   folder, or the only one in its sub-folders; not the tables that img2dataset writes beside its shards;
 3. ``webdataset``: ``.tar`` files;
 4. ``parquet``: ``.parquet`` files with a column of image bytes;
 5. ``sidecar``: a text or JSON beside an image, see `sidecar`;
@@ -69,7 +71,8 @@ def open_source(path: Path, options: SourceOptions | None = None) -> Source:
         options = replace(options, prompts=Path(os.path.abspath(options.prompts)))  # noqa: PTH100
     given = {key for key, value in asdict(options).items() if key != "format" and value is not None}
     notes: tuple[str, ...] = ()
-    if options.format == "auto":
+    detected = options.format == "auto"
+    if detected:
         fitting = ["table"] if options.prompts else _detect(root, given)
         if not fitting and given:
             raise UsageError(
@@ -89,7 +92,7 @@ def open_source(path: Path, options: SourceOptions | None = None) -> Source:
     source = FORMATS[options.format]
     for key in sorted(given - source.takes):
         raise UsageError(f'`{key}` means nothing to `format="{options.format}"`; leave it out', parameter=key)
-    return source(root, options, notes)
+    return source(root, options, notes, detected)
 
 
 def reopen_source(entry: Mapping[str, str]) -> Source:

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from img2prompt_cache.errors import ImageError, UsageError
 from img2prompt_cache.sources.captions import decode_text, prompt_of_text
-from img2prompt_cache.sources.embedded.prompts import Found
+from img2prompt_cache.sources.embedded.prompts import Found, read_prompt
 from img2prompt_cache.sources.folder import LOOKED_AT, FolderPrompts, FolderSource
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
 from img2prompt_cache.sources.reading import MAX_TEXT_BYTES, read_regular
@@ -26,6 +26,10 @@ RECORD_SUFFIXES = (".json", ".civitai.info")
 _ENDINGS = (*TEXT_SUFFIXES, *RECORD_SUFFIXES)
 CAPTION_FOLDERS = frozenset({"captions", "caption", "texts", "text", "txt", "prompts", "prompt"})
 IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "pictures", "photos"})
+_INSIDE = (
+    'of the first {1} of {0} images without a prompt beside them carry one inside: `format="metadata"` reads '
+    "it, and leaves out what lies beside"
+)
 DEEPEST = 8
 """Folders on the way to a file that may be the one of the texts, or that of the images."""
 
@@ -51,14 +55,17 @@ class SidecarSource(FolderSource):
         records = (name for image in images for name in pairs.get(image, ()))
         return any(_states_prompt(root / name) for name in islice(records, LOOKED_AT))
 
-    def prompts(self, found: Scan, images: Sequence[str], ids: Sequence[str]) -> FolderPrompts:
+    def prompts(self, found: Scan, images: Sequence[str]) -> FolderPrompts:
         """Read what lies beside each image; of several files the first that states a prompt."""
         pairs, lost = pair(images, found.files)
         bad: list[str] = []
         silent: list[str] = []
         differ: list[str] = []
         prompts = [self._prompt(pairs.get(image, ()), bad, silent, differ) for image in images]
+        alone = [image for image, prompt in zip(images, prompts, strict=True) if prompt is None]
+        inside = [image for image in alone[:LOOKED_AT] if read_prompt(self.root / image)]
         notes = (
+            *counted(inside, _INSIDE.format(len(alone), min(len(alone), LOOKED_AT))),
             *counted(bad, "text files that cannot be read or are not UTF-8"),
             *counted(silent, "JSON files beside images that state no prompt"),
             *counted(differ, "images with two texts that differ; the .txt, else the .caption, is taken"),

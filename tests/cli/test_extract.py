@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from img2prompt_cache.cache.reader import Cache
 from kit import make_source, paint, parts_of
 from synthetic import Cli
 
@@ -44,6 +45,32 @@ def test_json_says_what_was_done(cli, here, pairs, models):
     again = cli("extract", pairs, *models, "--json")
     assert again.json["new"] == 0
     assert "nothing to do: 23 rows are cached" in again.err
+
+
+def test_images_without_a_prompt_are_no_success_unless_asked_for(cli, here, models):
+    (here / "set").mkdir()
+    paint(here / "set" / "a.png", 1)
+    (here / "set" / "words.csv").write_text("nr;words\na;a tram, in fog\n")
+    said = cli("extract", "set", *models)
+    assert said.code == 1
+    assert "has the columns nr, words: name it with --prompts, and its columns with --id-column" in said.err
+    assert "give --format folder" in said.err
+    assert not (here / "cache").exists()
+    assert cli("extract", "set", *models, "--format", "folder").code == 0
+    named = ("--prompts", "set/words.csv", "--id-column", "nr", "--prompt-column", "words")
+    said = cli("extract", "set", *models, *named, "--cache", "other", "--json")
+    assert (said.code, said.json["without_prompt"]) == (0, 0)
+
+
+def test_the_reader_of_each_prompt_is_kept(cli, here, models):
+    (here / "set").mkdir()
+    for number, name in enumerate("abc"):
+        paint(here / "set" / f"{name}.png", number)
+    (here / "set" / "a.txt").write_text("a tram")
+    (here / "set" / "b.json").write_text('{"prompt": "a quay"}')
+    assert cli("extract", "set", *models, "--cache", "cache").code == 0
+    assert Cache(here / "cache").text("found_in") == {"found_in": ["text", "json", ""]}
+    assert cli("extract", "set", *models, "--cache", "cache", "--json").json["new"] == 0
 
 
 def test_bare_extract_finds_images_and_prompts_and_then_its_own_source(cli, here, models):

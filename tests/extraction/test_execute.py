@@ -250,7 +250,7 @@ def test_if_no_image_is_good_the_pass_fails(tiny: Tiny, tmp_path: Path) -> None:
     for number in range(3):
         (source / f"{number}.png").write_bytes(b"" if number else b"x")
     with pytest.raises(Img2PromptError, match="none of the 3 images could be used; 2 of them: empty"):
-        tiny.extract(source, tmp_path / "cache")
+        tiny.extract(source, tmp_path / "cache", format="folder")
 
 
 def test_prompts_are_cleaned_where_asked(made: Path, pairs: Path, tiny: Tiny, tmp_path: Path) -> None:

@@ -142,9 +142,9 @@ def test_300_hostile_images_in_one_pass(tiny: Tiny, tmp_path: Path) -> None:
     (mixed / "folder.png").mkdir()
     (mixed / os.fsdecode(b"\xff\xfe.png")).write_bytes(b"")
     began = time.monotonic()
-    report = tiny.extract(mixed, tmp_path / "cache", part_rows=64, batch_size=8)
+    report = tiny.extract(mixed, tmp_path / "cache", format="folder", part_rows=64, batch_size=8)
     assert time.monotonic() - began < 60
-    tiny.extract(tmp_path / "alone", tmp_path / "quiet", part_rows=64, batch_size=8)
+    tiny.extract(tmp_path / "alone", tmp_path / "quiet", format="folder", part_rows=64, batch_size=8)
     cache, quiet = Cache(tmp_path / "cache"), Cache(tmp_path / "quiet")
     text = cache.text("imgId", "uri", "status", "reason", "sha256")
     rows = {uri: row for row, uri in enumerate(text["uri"])}

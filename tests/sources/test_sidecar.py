@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources import open_source
-from img2prompt_cache.sources.base import Listing
+from img2prompt_cache.sources.base import Listing, SourceOptions
 
 
 def put(folder: Path, **files: str) -> Path:
@@ -118,3 +120,20 @@ def test_two_readings_are_refused(tmp_path: Path) -> None:
 def test_labels_of_detectors_are_no_prompts(tmp_path: Path) -> None:
     put(tmp_path, images__a_png="", labels__a_txt="0 0.5 0.5 0.1 0.1", b_png="", b_txt="0 0.5 0.5 0.1 0.1")
     assert prompts(tmp_path) == {"b": None, "images/a": None}
+
+
+def test_what_found_each_prompt_is_listed(tmp_path: Path) -> None:
+    put(tmp_path, a_png="", a_txt="a tram", b_png="", b_json='{"prompt": "b"}', c_png="")
+    put(tmp_path, d_png="", d_txt="a quay\nSteps: 20, Sampler: Euler, Seed: 3")
+    assert listed(tmp_path).table["found_in"].to_pylist() == ["text", "json", "", "a1111"]
+    assert "found_in" not in open_source(tmp_path, SourceOptions(format="folder")).list().table.column_names
+
+
+def test_prompts_inside_images_without_a_text_are_told(tmp_path: Path) -> None:
+    put(tmp_path, a_png="", a_txt="a tram")
+    inside = PngInfo()
+    inside.add_text("parameters", "a quay\nSteps: 20, Sampler: Euler, Seed: 3")
+    for name in "bc":
+        Image.new("RGB", (2, 2)).save(tmp_path / f"{name}.png", pnginfo=inside)
+    (note,) = listed(tmp_path).summary.notes
+    assert note.startswith("2 of the first 2 of 2 images without a prompt beside them carry one inside")

@@ -1,0 +1,80 @@
+"""What to tell where images were found and not one prompt: what lies beside them and how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.sources.columns import bytes_column
+from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
+from img2prompt_cache.sources.scan import files_in, scan
+from img2prompt_cache.sources.sidecar import TEXT_SUFFIXES
+from img2prompt_cache.sources.tablefile import DOCUMENT_SUFFIX, TABLE_SUFFIXES, column_names
+
+MOST = 3
+"""Files of a kind that are looked into."""
+_SHEETS = (".xlsx", ".xls", ".ods")
+_ARCHIVES = (".tar.gz", ".tgz", ".zip", ".7z", ".rar", ".tar.zst")
+
+
+def tell_nothing(root: Path, images: int, format: str) -> str:
+    """Say that no image has a prompt, what may hold the prompts, and what reads it.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        Of the source.
+    images : int
+        How many there are.
+    format : str
+        As which the source was read.
+    """
+    clues = list(_clues(root.parent if root.is_file() else root, format))
+    found = "; ".join(clues) or "nothing beside them looks like captions"
+    alone = (
+        '. To cache images without prompts, give `format="folder"`'
+        if format in ("imagefolder", "table", "sidecar", "metadata", "folder")
+        else ""
+    )
+    return f'none of the {images} images of {root} has a prompt (read as `format="{format}"`): {found}{alone}'
+
+
+def _clues(folder: Path, format: str) -> Iterator[str]:
+    names = scan(folder, (*TABLE_SUFFIXES, *TEXT_SUFFIXES, *_SHEETS, *_ARCHIVES, ".tar", ".json")).files
+    tables = [folder / name for name in names if name.lower().endswith(TABLE_SUFFIXES)]
+    if not tables:
+        tables = [folder.parent / name for name in files_in(folder.parent, TABLE_SUFFIXES)]
+    yield from map(_table, tables[:MOST])
+    for endings, remedy in (
+        (TEXT_SUFFIXES, "give each the name of its image"),
+        ((".tar",), '`format="webdataset"` reads it'),
+        (_SHEETS, "save it as CSV in UTF-8, and name it with `prompts`"),
+        (_ARCHIVES, "unpack it"),
+    ):
+        ending = [name for name in names if name.lower().endswith(endings)]
+        if endings == TEXT_SUFFIXES and ending:
+            stems = {without_suffix(name) for name in scan(folder, IMAGE_SUFFIXES).files}
+            ending = [name for name in ending if name.rpartition(".")[0] not in stems]
+        if ending and not (endings == (".tar",) and format == "webdataset"):
+            more = f" and {len(ending) - 1} more" if ending[1:] else ""
+            yield f"{ending[0]}{more}: {remedy}"
+    documents = [name for name in names if name.lower().endswith(DOCUMENT_SUFFIX)]
+    if documents:
+        yield f"{len(documents)} JSON files (first: {documents[0]}) state no prompt under a usual name"
+
+
+def _table(path: Path) -> str:
+    try:
+        columns = column_names(path)
+    except UsageError as error:
+        return str(error)
+    if path.suffix.lower() == ".parquet" and bytes_column(pq.read_schema(path)) is not None:
+        return f'{path} holds images: name it as the source, or give `format="parquet"`'
+    told = ", ".join(columns[:20]) or "none"
+    return (
+        f"{path} has the columns {told}: name it with `prompts`, and its columns with `id_column` and "
+        "`prompt_column`"
+    )

@@ -1,0 +1,98 @@
+"""What is told where no image has a prompt."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.extraction.listing import list_pairs
+from img2prompt_cache.sources import open_paths, open_source, reopen_source
+from img2prompt_cache.sources.base import SourceOptions
+
+
+def told(folder: Path, format: str = "auto") -> str:
+    with pytest.raises(Img2PromptError) as error:
+        list_pairs(open_source(folder, SourceOptions(format=format)))
+    assert not isinstance(error.value, UsageError)
+    return str(error.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "up" / "set"
+    folder.mkdir(parents=True)
+    (folder / "a.png").touch()
+    return folder
+
+
+def test_nothing_beside_the_images(folder: Path) -> None:
+    assert told(folder) == (
+        f'none of the 1 images of {folder} has a prompt (read as `format="folder"`): nothing beside them '
+        'looks like captions. To cache images without prompts, give `format="folder"`'
+    )
+
+
+def test_images_alone_are_fine_where_they_were_asked_for(folder: Path) -> None:
+    source = open_source(folder, SourceOptions(format="folder"))
+    assert len(list_pairs(source).table) == 1
+    assert len(list_pairs(reopen_source({"root": str(folder), **source.settings})).table) == 1
+    assert len(list_pairs(open_paths([folder / "a.png"])).table) == 1
+
+
+def test_one_prompt_is_enough(folder: Path) -> None:
+    (folder / "b.png").touch()
+    (folder / "b.txt").write_text("a tram")
+    assert list_pairs(open_source(folder)).summary.pairs == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "clue"),
+    [
+        (
+            "words.csv",
+            "nr;words\na;x\n",
+            "words.csv has the columns nr, words: name it with `prompts`, and its columns with `id_column`",
+        ),
+        ("sub/words.tsv", "nr\twords\n", "sub/words.tsv has the columns nr, words"),
+        ("../words.jsonl", '{"nr": "a", "words": "x"}', "words.jsonl has the columns nr, words"),
+        ("b.txt", "a tram", "b.txt: give each the name of its image"),
+        ("words.xlsx", "", "words.xlsx: save it as CSV in UTF-8, and name it with `prompts`"),
+        ("words.zip", "", "words.zip: unpack it"),
+        ("sub/x/a.tar", "", 'sub/x/a.tar: `format="webdataset"` reads it'),
+        ("a.json", '{"seed": 3}', "1 JSON files (first: a.json) state no prompt under a usual name"),
+    ],
+)
+def test_what_lies_beside_them(folder: Path, name: str, text: str, clue: str) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    assert clue in told(folder)
+
+
+def test_what_is_told_helps(folder: Path) -> None:
+    (folder / "words.csv").write_text("nr;words\na;a tram, in fog\n")
+    assert "nr, words" in told(folder)
+    options = SourceOptions(prompts=folder / "words.csv", id_column="nr", prompt_column="words")
+    assert list_pairs(open_source(folder, options)).table["prompt"].to_pylist() == ["a tram, in fog"]
+
+
+def test_a_table_without_a_prompt(folder: Path) -> None:
+    (folder / "prompts.csv").write_text("imgId,prompt,caption\na, ,x\n")
+    assert "prompts.csv has the columns imgId, prompt, caption" in told(folder)
+
+
+def test_parquet_with_images_below(folder: Path) -> None:
+    (folder / "x" / "y").mkdir(parents=True)
+    pq.write_table(pa.table({"image": [b"1"], "text": ["x"]}), folder / "x" / "y" / "t.parquet")
+    assert "t.parquet holds images: name it as the source" in told(folder)
+
+
+def test_a_damaged_table_is_told(folder: Path) -> None:
+    (folder / "words.parquet").write_bytes(b"junk")
+    assert "words.parquet cannot be read as a table" in told(folder)
+
+
+def test_explicit_formats_without_prompts(folder: Path) -> None:
+    assert 'read as `format="metadata"`' in told(folder, "metadata")
