@@ -24,6 +24,7 @@ SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 BLOCK = 32 << 20
 """Bytes of a row, at most."""
 _HEAD = 1 << 16
+_BOM = "\ufeff"
 _EXCEL = re.compile(r"sep=([,;\t|])\r?\n", re.IGNORECASE)
 
 
@@ -63,7 +64,7 @@ def tell_dialect(path: Path, known: Sequence[Sequence[str]]) -> Dialect:
         head = file.read(_HEAD)
     if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         raise not_utf8(path)
-    text = head.decode("utf-8-sig", errors="replace")
+    text = head.decode(errors="replace").removeprefix(_BOM)
     stated = _EXCEL.match(text)
     if stated:
         return Dialect(stated[1], 1)
@@ -105,7 +106,7 @@ def read_csv(path: Path, dialect: Dialect) -> pa.Table:
 def csv_names(path: Path, dialect: Dialect) -> list[str]:
     """Name the columns, reading no more than the head of a file."""
     with path.open("rb") as file:
-        head = file.read(_HEAD).decode("utf-8-sig", errors="replace")
+        head = file.read(_HEAD).decode(errors="replace").removeprefix(_BOM)
     for _ in range(dialect.skip):
         head = head.partition("\n")[2]
     return _header(head, dialect.separator)
@@ -159,7 +160,9 @@ def _is_regular(path: Path, dialect: Dialect, *, escape: bool) -> bool:
     """Whether every row has as many columns as the first, and nothing follows a quote that closes."""
     limit = csv.field_size_limit(BLOCK)
     try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            if file.read(1) != _BOM:
+                file.seek(0)
             for _ in range(dialect.skip):
                 file.readline()
             rows = csv.reader(

@@ -57,7 +57,8 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 def test_of_two_writers_the_second_is_told_who_the_first_is(tiny: Tiny, tmp_path: Path) -> None:
-    arguments = tiny.arguments(slow_source(tmp_path / "images"), tmp_path / "cache")
+    source = slow_source(tmp_path / "images")
+    arguments = [*tiny.arguments(source, tmp_path / "cache"), "--format", "folder"]
     with start(*arguments) as first:
         wait_for(tmp_path / "cache" / "rows" / "00000.h5", first)
         for command in (arguments, ["repair", "--cache", str(tmp_path / "cache")]):
@@ -91,7 +92,8 @@ main.main()
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_twice_it_leaves_at_once_and_loses_nothing(number: int, tiny: Tiny, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
-    arguments = tiny.arguments(slow_source(tmp_path / "images"), folder)
+    source = slow_source(tmp_path / "images")
+    arguments = [*tiny.arguments(source, folder), "--format", "folder"]
     begun = folder / "rows" / "00001.h5"
     with subprocess.Popen(
         [sys.executable, "-c", STUCK, begun, *arguments], stderr=subprocess.PIPE, text=True

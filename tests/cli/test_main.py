@@ -170,7 +170,18 @@ def test_an_interrupted_pass_says_how_to_go_on_and_does(tiny, tmp_path, number):
     for row in range(2000):
         # What follows the end of a PNG is not read, and makes it another file.
         (images / f"{row:04d}.png").write_bytes(data + b"%d" % row)
-    arguments = ("extract", images, "--cache", tmp_path / "cache", "--part-rows", 4, "--batch-size", 2)
+    arguments = (
+        "extract",
+        images,
+        "--cache",
+        tmp_path / "cache",
+        "--part-rows",
+        4,
+        "--batch-size",
+        2,
+        "--format",
+        "folder",
+    )
     models = ("--backbone", tiny.cnn, "--encoder", tiny.encoder)
     with start(*arguments, *models) as process:
         deadline = time.monotonic() + 90
