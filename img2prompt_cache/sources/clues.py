@@ -49,7 +49,7 @@ def _clues(folder: Path, format: str) -> Iterator[str]:
         tables = [folder.parent / name for name in files_in(folder.parent, TABLE_SUFFIXES)]
     yield from map(_table, tables[:MOST])
     for endings, remedy in (
-        (TEXT_SUFFIXES, "give each the name of its image"),
+        (TEXT_SUFFIXES, "give a text the name of its image, and make a list of prompts a CSV: imgId,prompt"),
         ((".tar",), '`format="webdataset"` reads it'),
         (_SHEETS, "save it as CSV in UTF-8, and name it with `prompts`"),
         (_ARCHIVES, "unpack it"),

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import COLUMNS
+from img2prompt_cache.sources.names import IMAGE_SUFFIXES
 
 ID_COLUMNS = (
     *("imgId", "image_id", "file_name", "filename", "file", "image_path", "image_name", "image", "path"),
@@ -65,6 +66,10 @@ def pick(
     if chosen:
         raise UsageError(
             f"{path} has {len(chosen)} columns {chosen[0]!r}; its columns are {told}", parameter=parameter
+        )
+    if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+        raise UsageError(
+            f"{path} begins with a row of values ({told}); its first row must name the columns: imgId,prompt"
         )
     missing = f"column {wanted!r}" if wanted is not None else f"column named {' or '.join(known[:3])}"
     raise UsageError(

@@ -53,7 +53,9 @@ def read_document(path: Path) -> list[Row]:
         text = read_regular(path, MAX_DOCUMENT_BYTES).decode("utf-8-sig")
     except ImageError as error:
         raise UsageError(f"{path} {error}; write it as JSON Lines, one object a line") from error
-    rows = _rows(_parse(text, str(path)))
+    rows = _rows(
+        _parse(text, str(path)), loose="prompt" in path.stem.lower() or "caption" in path.stem.lower()
+    )
     if rows is None:
         raise UsageError(
             f"{path} is no table of prompts: give a list of objects, or an object with a prompt for each "
@@ -107,29 +109,35 @@ def table_of(rows: Iterable[Row], path: Path, prompt_column: str | None = None) 
     return pa.table(arrays)
 
 
-def _rows(value: object) -> list[Row] | None:
+def _rows(value: object, *, loose: bool) -> list[Row] | None:
+    """Find the rows of a document; if `loose`, any key may be an image, and not only a name with suffix."""
     if isinstance(value, list):
         return value if value and all(isinstance(row, dict) for row in value) else None
     if not isinstance(value, dict):
         return None
-    by_image = [_row(name, stated) for name, stated in value.items()]
+    by_image = [_row(name, stated, loose=loose) for name, stated in value.items()]
     rows = [row for row in by_image if row is not None]
     if rows and len(rows) == len(by_image):
         return rows
-    lists = [found for inner in value.values() if isinstance(inner, list) and (found := _rows(inner))]
+    lists = [
+        found for inner in value.values() if isinstance(inner, list) and (found := _rows(inner, loose=False))
+    ]
     return lists[0] if len(lists) == 1 else None
 
 
-def _row(name: str, stated: object) -> Row | None:
+def _row(name: str, stated: object, *, loose: bool) -> Row | None:
     """Read what a document states for one image; None if the key is no image, or no prompt is stated."""
+    image = name.lower().endswith(IMAGE_SUFFIXES)
+    if name.lower() in NAMES or not (image or loose or (isinstance(stated, dict) and "caption" in stated)):
+        return None
     if isinstance(stated, str):
-        return {"file_name": name, "prompt": stated} if name.lower().endswith(IMAGE_SUFFIXES) else None
-    if not isinstance(stated, dict) or name.lower() in NAMES:
+        return {"file_name": name, "prompt": stated}
+    if not isinstance(stated, dict):
         return None
     named = {str(key).lower() for key in stated}
     if "p" in named and named.isdisjoint(NAMES):  # DiffusionDB: {p, se, c, st, sa}
         stated = {"prompt" if key == "p" else key: value for key, value in stated.items()}
-    if named.isdisjoint((*NAMES, "p")) and not name.lower().endswith(IMAGE_SUFFIXES):
+    elif named.isdisjoint(NAMES) and not image:
         return None
     return {"file_name": name, **{key: value for key, value in stated.items() if key != "file_name"}}
 

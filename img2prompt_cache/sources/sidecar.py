@@ -21,7 +21,7 @@ from img2prompt_cache.sources.scan import Scan, counted, scan
 
 TEXT_SUFFIXES = (".txt", ".caption", ".prompt")
 """Of texts, in the order in which they are preferred."""
-RECORD_SUFFIXES = (".json", ".civitai.info")
+RECORD_SUFFIXES = (".swarm.json", ".json", ".civitai.info")
 """Of JSON beside an image, which often holds no prompt."""
 _ENDINGS = (*TEXT_SUFFIXES, *RECORD_SUFFIXES)
 CAPTION_FOLDERS = frozenset({"captions", "caption", "texts", "text", "txt", "prompts", "prompt"})

@@ -57,7 +57,7 @@ def test_one_prompt_is_enough(folder: Path) -> None:
         ),
         ("sub/words.tsv", "nr\twords\n", "sub/words.tsv has the columns nr, words"),
         ("../words.jsonl", '{"nr": "a", "words": "x"}', "words.jsonl has the columns nr, words"),
-        ("b.txt", "a tram", "b.txt: give each the name of its image"),
+        ("b.txt", "a tram", "b.txt: give a text the name of its image"),
         ("words.xlsx", "", "words.xlsx: save it as CSV in UTF-8, and name it with `prompts`"),
         ("words.zip", "", "words.zip: unpack it"),
         ("sub/x/a.tar", "", 'sub/x/a.tar: `format="webdataset"` reads it'),

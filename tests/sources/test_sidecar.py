@@ -57,11 +57,12 @@ def test_other_endings(tmp_path: Path, ending: str) -> None:
     assert prompts(tmp_path) == {"a": "a tram"}
 
 
-@pytest.mark.parametrize("ending", ["json", "png.json", "civitai.info"])
+@pytest.mark.parametrize("ending", ["json", "png.json", "swarm.json", "civitai.info"])
 def test_records(tmp_path: Path, ending: str) -> None:
     put(tmp_path, a_png="", b_png="", c_png="")
     (tmp_path / f"a.{ending}").write_text('{"seed": 3}')
-    (tmp_path / f"b.{ending}").write_text('{"meta": {"prompt": "a tram"}, "negative_prompt": "blur"}')
+    record = {"sui_image_params": {"prompt": "a tram", "negativeprompt": "blur"}}
+    (tmp_path / f"b.{ending}").write_text(json.dumps(record))
     (tmp_path / "c.json").write_bytes(b"\xff")
     assert prompts(tmp_path) == {"a": None, "b": "a tram", "c": None}
     notes = listed(tmp_path).summary.notes

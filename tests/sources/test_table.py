@@ -197,6 +197,7 @@ def test_other_tables_are_noted(tmp_path: Path) -> None:
             "imgId,words\na,x\n",
             "no column named prompt or text or caption; its columns are imgId, words.*`prompt_column`",
         ),
+        ("a.png,x\nb.png,y\n", r"begins with a row of values \(a.png, x\); its first row must name"),
         ("nr,prompt\na,x\n", "no column named imgId.*`id_column`"),
         ("imgId,prompt,prompt\na,x,y\n", "2 columns 'prompt'"),
         ("imgId,prompt\na,x,y\n", "prompts.csv cannot be read.*quote every prompt"),
@@ -371,6 +372,17 @@ def test_a_document_beside_its_image_is_no_table(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
     assert open_source(tmp_path).settings == {"format": "sidecar"}
     assert [row[2] for row in rows(tmp_path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "document", ['{"a": "one", "b": "two"}', '{"a": {"text": "one"}, "b": {"text": "two"}}']
+)
+def test_keys_need_no_suffix_where_the_name_says_prompts(tmp_path: Path, document: str) -> None:
+    put(tmp_path, "images/a.png", "images/b.png")
+    (tmp_path / "other.json").write_text(document)
+    assert open_source(tmp_path).settings == {"format": "folder"}
+    (tmp_path / "other.json").rename(tmp_path / "my_captions.json")
+    assert [row[2] for row in rows(tmp_path)] == ["one", "two"]
 
 
 def test_a_document_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
