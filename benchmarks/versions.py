@@ -4,13 +4,13 @@
 
 DATA is a folder of images with `prompts.csv`; its first 300 images are taken. PYTHON is the interpreter of an
 environment in which the other version is installed. Both are run as whole processes, in turn: before, after,
-after, before, …. Prints the median of each and of the ratios after / before, and writes `results/versions.json`.
+after, before, …. Prints the median of each and of the ratios after / before, and writes
+`results/versions.json`.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import statistics
 import subprocess
@@ -38,10 +38,12 @@ def first_images(data: Path, folder: Path) -> Path:
 
 
 def seconds(python: str, *arguments: object) -> float:
-    """Run a command line of one version and time it."""
+    """Run a command line of one version, away from any checkout, and time it."""
     command = [python, "-m", "img2prompt_cache.cli", *map(str, arguments)]
     started = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tempfile.gettempdir())
+    if done.returncode:
+        raise SystemExit(done.stderr)
     return time.perf_counter() - started
 
 
