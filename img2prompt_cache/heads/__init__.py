@@ -5,15 +5,14 @@ A new head is one module and one line in `HEADS`.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from img2prompt_cache.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Head
+    from img2prompt_cache.heads.settings import Setting
     from img2prompt_cache.heads.space import Space
 
 HEADS = {
@@ -52,28 +51,39 @@ def make_head(name: str, **settings: Any) -> Head:
         If there is no such head, it has no such setting, or a setting's value is of another type.
     """
     valid = settings_of(name)
-    types = get_type_hints(_head_class(name).__init__)
     for setting, value in settings.items():
         if not valid:
-            raise UsageError(f"head {name!r} has no settings, so no {setting!r}")
+            raise UsageError(f"head {name!r} has no settings, so no {setting!r}", parameter=setting)
         if setting not in valid:
-            raise unknown(f"setting of head {name!r}", setting, valid)
-        if not _is_a(value, types[setting]):
-            raise UsageError(f"head {name!r} takes {setting} as {_named(types[setting])}, not {value!r}")
+            raise unknown(f"setting of head {name!r}", setting, valid, parameter=setting)
+        if not valid[setting].accepts(value):
+            wanted = valid[setting].type
+            raise UsageError(f"head {name!r} takes {setting} as {wanted}, not {value!r}", parameter=setting)
     head: Head = _head_class(name)(**settings)
     return head
 
 
-def settings_of(name: str) -> dict[str, Any]:
-    """Give the settings of a head with their defaults; `device` is none, see `Head.settings`.
+def settings_of(name: str) -> dict[str, Setting]:
+    """List the settings of a head: type, default, description, and the values worth searching.
+
+    Parameters
+    ----------
+    name : str
+        A key of `HEADS`.
+
+    Returns
+    -------
+    dict of str to Setting
+        In the order of the head's constructor.
 
     Raises
     ------
     UsageError
         If there is no such head.
     """
-    parameters = inspect.signature(_head_class(name)).parameters
-    return {key: parameter.default for key, parameter in parameters.items() if key != "device"}
+    from img2prompt_cache.heads.settings import settings_declared
+
+    return {key: each for key, each in settings_declared(_head_class(name)).items() if each.recorded}
 
 
 def space_of(name: str) -> Space:
@@ -84,7 +94,7 @@ def space_of(name: str) -> Space:
     UsageError
         If there is no such head.
     """
-    return _head_class(name).space
+    return {key: each.search for key, each in settings_of(name).items() if each.search is not None}
 
 
 def _head_class(name: str) -> type[Head]:
@@ -93,22 +103,3 @@ def _head_class(name: str) -> type[Head]:
     module, _, attribute = HEADS[name].partition(":")
     found: type[Head] = getattr(import_module(module), attribute)
     return found
-
-
-def _is_a(value: object, kind: Any) -> bool:
-    """Whether a value that came as JSON is of an annotated type: a number is no text, true is no number."""
-    origin = get_origin(kind)
-    if origin is Sequence:
-        (item,) = get_args(kind)
-        return isinstance(value, list | tuple) and all(_is_a(each, item) for each in value)
-    if origin is Mapping:
-        return isinstance(value, dict)
-    if origin is not None:
-        return any(_is_a(value, each) for each in get_args(kind))
-    if kind in (int, float):
-        return isinstance(value, (int, kind)) and not isinstance(value, bool)
-    return isinstance(value, kind)
-
-
-def _named(kind: Any) -> str:
-    return getattr(kind, "__name__", str(kind)).replace("collections.abc.", "").replace("Sequence", "list")

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, dataclass_transform
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
+from img2prompt_cache.cache.manifest import Kind
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads import checks
-from img2prompt_cache.heads.space import Space
+from img2prompt_cache.heads.settings import make_constructor, setting, settings_declared
 from img2prompt_cache.numerics.metrics import cosine, mean_cosine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.cache.manifest import Kind
     from img2prompt_cache.models.backbones.taps import Described
 
     Features = NDArray[np.float32]
@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     OnStep = Callable[[int, float], None]
 
 
+@dataclass_transform(eq_default=False, field_specifiers=(setting,))
 class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """A regressor from cached features to the target embedding.
 
-    Constructor arguments are the settings, stored under their own names (scikit-learn's rule), so
-    `get_params` and `clone` work. Fitted values are attributes that end in an underscore.
+    A head declares its settings as fields, like ``folds: int = setting("Number of folds.", default=5)``.
+    They become the arguments of its constructor, stored under their own names (scikit-learn's rule), so
+    `get_params` and `clone` work; in every subclass, too. Fitted values are attributes that end in an
+    underscore.
 
     Heads that compute with torch also take `device`. It is not a setting: it says where they compute.
 
@@ -51,8 +54,6 @@ class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     prefers : mapping of str to str
         For a head of one backbone: what it is made for, then what may stand in for that, each by name with a
         regular expression that finds it in a column's spec. Empty: the head takes every cached one, joined.
-    space : mapping of str to Range
-        Settings worth searching, and what they may be; empty where there are none.
     warm_up : int
         First steps of `validate` whose score says little about the last one's.
     """
@@ -62,10 +63,14 @@ class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     takes: ClassVar[Kind] = "features"
     costly: ClassVar[bool] = False
     prefers: ClassVar[Mapping[str, str]] = {}
-    space: ClassVar[Space] = {}
     warm_up: ClassVar[int] = 0
 
     n_features_in_: int
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Make the constructor of the settings."""
+        super().__init_subclass__(**options)
+        make_constructor(cls)
 
     def fit(
         self,
@@ -228,7 +233,8 @@ class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     @property
     def settings(self) -> dict[str, Any]:
         """Arguments of the constructor that decide what is computed: all but `device`. A run records them."""
-        return {name: value for name, value in self.get_params().items() if name != "device"}
+        declared = settings_declared(type(self))
+        return {name: value for name, value in self.get_params().items() if declared[name].recorded}
 
     def use_device(self, device: str) -> Self:
         """Fit and predict on a device from now on; a head that does not compute with torch stays on the CPU.

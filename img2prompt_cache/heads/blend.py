@@ -15,6 +15,7 @@ from img2prompt_cache.data.trunk_rows import TrunkRows
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import checks, make_head
 from img2prompt_cache.heads.base import Head
+from img2prompt_cache.heads.settings import DEVICE, setting
 from img2prompt_cache.numerics.blending import ablation, best_weights, inner_products, mix
 
 if TYPE_CHECKING:
@@ -32,45 +33,25 @@ class Blend(Head):
     Where no weights are given, they are those with the best mean cosine on predictions for rows that the
     members were not fitted on, by grouped folds; then each member is fitted on all rows.
 
-    Parameters
-    ----------
-    members : sequence of mapping
-        For each member its `head`, a name; `settings`, arguments of that head's constructor; `columns`, the
-        ranges [start, stop) of the joined features that it takes, one for each of its backbones. Without
-        settings they are the defaults, without columns it takes all. Other entries are kept as they are. A
-        head on a trunk takes one column, where that lies if all are flattened.
-    weights : sequence of float, optional
-        One for each member.
-    folds : int
-        Folds to find the weights on.
-    seed : int
-        Of these folds.
-    device : str
-        Of the members that compute with torch.
+    A member is a mapping with its `head`, a name; `settings`, arguments of that head's constructor; and
+    `columns`, the ranges [start, stop) of the concatenated features that it takes, one for each of its
+    backbones. Without settings they are the defaults, without columns it takes all. Other entries are kept as
+    they are. A head on a trunk takes one column: the range that it would have if all were flattened.
     """
 
     name = "blend"
-    heads_: list[Head]
-    tried_: list[dict[str, float]]
-    _bound: Sequence[Described] = ()
 
-    def __init__(
-        self,
-        members: Sequence[Mapping[str, Any]] = (),
-        weights: Sequence[float] | None = None,
-        folds: int = 5,
-        seed: int = 0,
-        device: str = "auto",
-    ) -> None:
-        self.members = members
-        self.weights = weights
-        self.folds = folds
-        self.seed = seed
-        self.device = device
+    members: Sequence[Mapping[str, Any]] = setting(
+        "For each member its head, settings and columns.", default=()
+    )
+    weights: Sequence[float] | None = setting("One weight for each member; found if absent.", default=None)
+    folds: int = setting("Number of grouped folds to find the weights on.", default=5)
+    seed: int = setting("Seed of the folds.", default=0)
+    device: str = setting(DEVICE, default="auto", recorded=False)
 
     def bind(self, columns: Sequence[Described]) -> Self:
         """Keep the columns for those members that have to be told before `load_state`; see `Head.bind`."""
-        self._bound = columns
+        self._bound: Sequence[Described] = columns
         return self
 
     def _check_inputs(self, X: Any) -> Any:
@@ -117,10 +98,11 @@ class Blend(Head):
         tried : sequence of dict
             The `history`.
         """
-        self.heads_, self.weights_ = list(heads), weights
+        self.heads_: list[Head] = list(heads)
+        self.weights_ = weights
         self.ranges_ = self._columns(widths)
         self.n_features_in_ = sum(widths)
-        self.tried_ = list(tried)
+        self.tried_: list[dict[str, float]] = list(tried)
         return self
 
     def out_of_fold(
@@ -183,14 +165,14 @@ class Blend(Head):
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back; where a member is on a trunk, once `bind` was called."""
-        weights = checks.take(state, "weights", len(self.members))
-        width = int(checks.take(state, "width", 1)[0])
+        weights = checks.saved_array(state, "weights", len(self.members))
+        width = int(checks.saved_array(state, "width", 1)[0])
         if not _are_weights(weights):
             raise Img2PromptError(f"the saved head's 'weights' are {weights.tolist()}; fit it again")
         heads = self._make()
-        by_place = dict(
-            zip(consecutive_ranges(prod(column.shape) for column in self._bound), self._bound, strict=True)
-        )
+        bound: Sequence[Described] = getattr(self, "_bound", ())
+        places = consecutive_ranges(prod(column.shape) for column in bound)
+        by_place = dict(zip(places, bound, strict=True))
         for number, (head, ranges) in enumerate(zip(heads, self._columns((width,)), strict=True)):
             prefix = _prefix(number)
             own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -204,14 +186,15 @@ class Blend(Head):
 
     def _given(self) -> F64 | None:
         if not self.members:
-            raise UsageError("a blend needs `members`: name two runs or more")
+            raise UsageError("a blend needs `members`: name two runs or more", parameter="members")
         if self.weights is None:
             return None
         weights = np.asarray(self.weights, np.float64)
         if weights.shape != (len(self.members),) or not _are_weights(weights):
             raise UsageError(
-                f"blend needs a finite weight ≥ 0 for each of its {len(self.members)} members, "
-                f"not all 0, not {list(self.weights)}"
+                f"setting 'weights' of head 'blend' must be {len(self.members)} finite numbers, one for each "
+                f"member, at least 0 and not all 0, not {list(self.weights)}",
+                parameter="weights",
             )
         scaled: F64 = weights / weights.sum()
         return scaled
@@ -219,7 +202,9 @@ class Blend(Head):
     def _make(self) -> list[Head]:
         for member in self.members:
             if not isinstance(member.get("head"), str) or member["head"] == self.name:
-                raise UsageError(f"a blend's member is a head other than a blend, not {member.get('head')!r}")
+                raise UsageError(
+                    f"a member of a blend must be a head that is no blend itself, not {member.get('head')!r}"
+                )
         heads = [make_head(member["head"], **member.get("settings", {})) for member in self.members]
         return [head.use_device(self.device) for head in heads]
 
@@ -229,7 +214,9 @@ class Blend(Head):
         for ranges in found:
             whole = all(isinstance(edge, int) for each in ranges for edge in each)
             if not (ranges and whole and all(0 <= start < stop <= sum(widths) for start, stop in ranges)):
-                raise UsageError(f"a blend's member takes columns {ranges} of {sum(widths)}")
+                raise UsageError(
+                    f"a member of the blend takes columns {ranges}, but there are {sum(widths)} features"
+                )
         return found
 
 

@@ -1,4 +1,4 @@
-"""What every head asks of its input before it computes."""
+"""What every head asks of its settings, its input and its saved arrays before it computes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,49 @@ import numpy as np
 from sklearn.utils.validation import check_array
 
 from img2prompt_cache.data.feature_blocks import width
-from img2prompt_cache.errors import DataError, Img2PromptError
+from img2prompt_cache.errors import DataError, Img2PromptError, UsageError, unknown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from img2prompt_cache.heads.base import Features, Groups, Head, Targets
+
+
+def require(head: Any, setting: str, fits: bool, wanted: str) -> None:
+    """Check the value of a setting.
+
+    Parameters
+    ----------
+    head : Head
+    setting : str
+    fits : bool
+        Whether the value is in its range.
+    wanted : str
+        The range: ``"at least 0"``.
+
+    Raises
+    ------
+    UsageError
+        Naming the head, the setting and the range, if it is not.
+    """
+    if not fits:
+        value = getattr(head, setting)
+        raise UsageError(
+            f"setting {setting!r} of head {head.name!r} must be {wanted}, not {value}", parameter=setting
+        )
+
+
+def require_one_of(head: Any, setting: str, valid: Sequence[str]) -> None:
+    """Check that the value of a setting is one of some words.
+
+    Raises
+    ------
+    UsageError
+        Naming the nearest valid words, if it is not.
+    """
+    value = getattr(head, setting)
+    if value not in valid:
+        raise unknown(f"value of setting {setting!r} of head {head.name!r}", value, valid, parameter=setting)
 
 
 def features(X: Any, head: Head, what: str = "features") -> Features:
@@ -130,8 +167,8 @@ def require_finite(what: str, values: NDArray[Any]) -> None:
     )
 
 
-def take(state: Mapping[str, NDArray[Any]], name: str, *shape: int | None) -> NDArray[Any]:
-    """Take one array out of a head's saved state.
+def saved_array(state: Mapping[str, NDArray[Any]], name: str, *shape: int | None) -> NDArray[Any]:
+    """Give one array of a head's saved state.
 
     Parameters
     ----------

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads import checks, make_head
 from img2prompt_cache.heads.base import Head
+from img2prompt_cache.heads.settings import DEVICE, setting
 from img2prompt_cache.numerics.metrics import unit
 
 if TYPE_CHECKING:
@@ -23,37 +23,21 @@ class Distil(Head):
 
     Images without a prompt can be learned from too: theirs is the teacher's prediction alone. Fitted without
     a teacher's predictions it is a plain mlp.
-
-    Parameters
-    ----------
-    share : float
-        Of the teacher in a target: that is (1 − share) · true + share · taught, scaled to length 1.
-    teacher : str, optional
-        The run that taught it, for the record.
-    student : mapping, optional
-        Settings of the mlp that differ from its defaults.
-    seed : int
-        Of the mlp.
-    device : str
-        Of the mlp.
     """
 
     name = "distil"
     costly = True
 
-    def __init__(
-        self,
-        share: float = 0.25,
-        teacher: str | None = None,
-        student: Mapping[str, Any] | None = None,
-        seed: int = 0,
-        device: str = "auto",
-    ) -> None:
-        self.share = share
-        self.teacher = teacher
-        self.student = student
-        self.seed = seed
-        self.device = device
+    share: float = setting(
+        "Share of the teacher in a target: (1 - share) * true + share * taught, scaled to length 1.",
+        default=0.25,
+    )
+    teacher: str | None = setting("Name of the run that taught it, for the record.", default=None)
+    student: Mapping[str, Any] | None = setting(
+        "Settings of the mlp that differ from its defaults.", default=None
+    )
+    seed: int = setting("Seed of the mlp.", default=0)
+    device: str = setting(DEVICE, default="auto", recorded=False)
 
     def fit(
         self,
@@ -87,8 +71,7 @@ class Distil(Head):
         return self._check_and_fit(X, y, groups, widths, validation, taught=taught, more=more)
 
     def _check_settings(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise UsageError(f"distil needs a share of 0…1, not {self.share}")
+        checks.require(self, "share", 0 <= self.share <= 1, "from 0 to 1")
 
     def _fit(
         self,

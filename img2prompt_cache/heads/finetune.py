@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -19,7 +19,8 @@ from img2prompt_cache.heads.neural.finetuning import fine_tune
 from img2prompt_cache.heads.neural.settings import check_finetune_settings
 from img2prompt_cache.heads.neural.tail_data import TailData
 from img2prompt_cache.heads.neural.tail_network import TailNetwork, load, predict
-from img2prompt_cache.heads.space import Choices, LogUniform, Space, Uniform
+from img2prompt_cache.heads.settings import DEVICE, setting
+from img2prompt_cache.heads.space import Choices, LogUniform, Uniform
 from img2prompt_cache.models.backbones.tail import load_tail
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ FEW = 4000
 """With fewer rows than this, the epochs are chosen on folds."""
 
 
-@dataclass(eq=False, repr=False)
 class Finetune(Head):
     """The last blocks of a backbone, fine-tuned from its linear probe on rows of a trunk column.
 
@@ -43,88 +43,78 @@ class Finetune(Head):
     square, and with `pull` 10 a weight ends at most about a tenth of that away from its pre-trained value.
     Training is evaluated on rows it never saw, and where it does not help there the head is its probe.
 
-    Parameters
-    ----------
-    blocks : int, optional
-        How many of the last blocks are trained: if absent, all behind the cut of the trunk. Others behind
-        the cut keep their pre-trained weights.
-    lr : float
-        Relative learning rate of the output layer, at its peak.
-    layer_decay : float
-        Its factor from the output layer to the last block, and from each block to the one before.
-    pull : float
-        Strength, relative to `lr`, of the penalty that keeps the weights close to the pre-trained ones and to
-        the probe.
-    ema : float
-        Decay of the exponential moving average of the weights, which predicts.
-    clip : float
-        Largest norm of a step's gradient.
-    warmup : float
-        Share of the steps in which the rate rises, before it falls with half a cosine.
-    mixup : float
-        Both parameters of the beta distribution from which the share is drawn by which two rows are mixed, in
-        their values at the cut and in their targets; 0 for none.
-    dropout : float
-        Share of the pooled features dropped in training.
-    views : bool
-        Train also on augmented views of the trunk, where the cache holds them.
-    batch_size : int
-    epochs : int, optional
-        Exactly so many. If absent, as many as were best by mean cosine on the validation rows, 0 for the
-        probe itself. Where no validation rows are given, a grouped tenth of the rows stands in for them, or,
-        of fewer than 4,000 rows, each of three grouped folds; then all rows are fitted as long.
-    mix : float, optional
-        Where the weights lie between the probe, 0, and the fine-tuned ones, 1. If absent, it is chosen with
-        the epochs; 1 where these are given.
-    max_epochs, patience : int
-        How many epochs the schedule of the rate spans; and how many to wait for an improvement.
-    alpha : float, optional
-        Penalty of the probe; chosen on grouped folds if absent.
-    folds : int
-        Folds to choose the penalty on.
-    precision : str
-        ``"fp32"``, ``"bf16"`` for bfloat16 products of float32 weights, or ``"auto"``: that where the
-        processor or GPU multiplies them in hardware, float32 otherwise.
-    seed : int
-        Of the folds, the order of rows, their views, mix-up and dropout.
-    device : str
-        Where it trains and predicts: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or ``"auto"``: the first GPU,
-        or the CPU where there is none. Runs do not record it.
+    The penalty towards the pre-trained weights and the probe is relative to the learning rate. Rows are
+    mixed in their values at the cut and their targets alike. Blocks behind the cut that are not trained
+    keep their pre-trained weights.
+
+    Where `epochs` is absent, their number is the one that was best by mean cosine on the validation rows, 0
+    for the probe itself. Where no validation rows are given, a grouped tenth of the rows stands in for
+    them, or, of fewer than 4,000 rows, each of three grouped folds; then all rows are fitted for as many
+    epochs. `mix` is chosen with the epochs, and is 1 where these are given.
     """
 
     name = "finetune"
     takes = "trunk"
     costly = True
-    space: ClassVar[Space] = {
-        "lr": LogUniform(1e-4, 1e-2),
-        "layer_decay": Uniform(0.3, 1.0),
-        "pull": LogUniform(1.0, 100.0),
-        "mixup": Uniform(0.0, 1.0),
-        "dropout": Uniform(0.0, 0.5),
-        "batch_size": Choices((32, 64, 128)),
-    }
     warm_up = 2
 
-    blocks: int | None = None
-    lr: float = 1e-3
-    layer_decay: float = 0.7
-    pull: float = 10.0
-    ema: float = 0.99
-    clip: float = 1.0
-    warmup: float = 0.1
-    mixup: float = 0.2
-    dropout: float = 0.0
-    views: bool = True
-    batch_size: int = 64
-    epochs: int | None = None
-    mix: float | None = None
-    max_epochs: int = 10
-    patience: int = 3
-    alpha: float | None = None
-    folds: int = 5
-    precision: str = "auto"
-    seed: int = 0
-    device: str = "auto"
+    blocks: int | None = setting(
+        "Number of last blocks to train; all behind the cut of the trunk if absent.", default=None
+    )
+    lr: float = setting(
+        "Relative learning rate of the output layer, at its peak.",
+        default=1e-3,
+        search=LogUniform(1e-4, 1e-2),
+    )
+    layer_decay: float = setting(
+        "Factor of the learning rate from each layer to the one before, starting at the output layer.",
+        default=0.7,
+        search=Uniform(0.3, 1.0),
+    )
+    pull: float = setting(
+        "Strength of the penalty that keeps weights close to where they start, relative to `lr`.",
+        default=10.0,
+        search=LogUniform(1.0, 100.0),
+    )
+    ema: float = setting(
+        "Decay of the exponential moving average of the weights, which predicts.", default=0.99
+    )
+    clip: float = setting("Largest norm of the gradient.", default=1.0)
+    warmup: float = setting(
+        "Share of the steps in which the learning rate rises, before it falls with half a cosine.",
+        default=0.1,
+    )
+    mixup: float = setting(
+        "Parameter of the beta distribution that two rows are mixed by, values and targets; 0 for none.",
+        default=0.2,
+        search=Uniform(0.0, 1.0),
+    )
+    dropout: float = setting(
+        "Share of the pooled features that is dropped in training.", default=0.0, search=Uniform(0.0, 0.5)
+    )
+    views: bool = setting(
+        "Whether to train on augmented views of the trunk, too, where the cache holds them.", default=True
+    )
+    batch_size: int = setting("Number of rows in a batch.", default=64, search=Choices((32, 64, 128)))
+    epochs: int | None = setting("Number of epochs; chosen by early stopping if absent.", default=None)
+    mix: float | None = setting(
+        "Mean of the probe's weights, 0, and the fine-tuned ones, 1; chosen with `epochs` if absent.",
+        default=None,
+    )
+    max_epochs: int = setting("Number of epochs that the schedule of the learning rate spans.", default=10)
+    patience: int = setting(
+        "Epochs to wait for an improvement, where early stopping chooses their number.", default=3
+    )
+    alpha: float | None = setting("Penalty of the probe; chosen if absent.", default=None)
+    folds: int = setting("Number of grouped folds to choose the penalty on.", default=5)
+    precision: str = setting(
+        'Precision of matrix products in training: "fp32", "bf16", or "auto" for bf16 where it is fast.',
+        default="auto",
+    )
+    seed: int = setting(
+        "Seed of the folds, the order of rows, their views, the mixing and the dropout.", default=0
+    )
+    device: str = setting(DEVICE, default="auto", recorded=False)
 
     def bind(self, columns: Sequence[Described]) -> Self:
         """Load the tail behind a trunk column, and check that it is the one the column was cut from.
@@ -236,14 +226,14 @@ class Finetune(Head):
         """Take the fitted arrays back, once `bind` was called."""
         self._check_settings()
         self.n_features_in_ = math.prod(self._tail.shape)
-        width = len(checks.take(state, "output.bias", None))
+        width = len(checks.saved_array(state, "output.bias", None))
         network = TailNetwork(self._tail, width, precision=self.precision, device=self.device)
         wanted = network.weights()
-        load(network, {key: checks.take(state, key, *value.shape) for key, value in wanted.items()})
+        load(network, {key: checks.saved_array(state, key, *value.shape) for key, value in wanted.items()})
         self.network_ = network
-        self.alpha_ = float(checks.take(state, "alpha", 1)[0])
-        self.epochs_ = int(checks.take(state, "epochs", 1)[0])
-        self.mix_ = float(checks.take(state, "mix", 1)[0])
+        self.alpha_ = float(checks.saved_array(state, "alpha", 1)[0])
+        self.epochs_ = int(checks.saved_array(state, "epochs", 1)[0])
+        self.mix_ = float(checks.saved_array(state, "mix", 1)[0])
         self.history_ = []
         return self
 

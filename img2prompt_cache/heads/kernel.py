@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from img2prompt_cache.data.splits import k_folds
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.heads.space import LogUniform, Space
+from img2prompt_cache.heads.settings import setting
+from img2prompt_cache.heads.space import LogUniform
 from img2prompt_cache.numerics import gram, kernel_ridge
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.standardise import mean_and_scale
@@ -33,40 +34,23 @@ class Kernel(Head):
 
     Fitted exactly to 10,000 rows. Beyond, rows drawn by leverage serve as landmarks, and ridge is fitted on
     the Nyström features in one streaming pass, so that memory does not grow with the rows.
-
-    Parameters
-    ----------
-    gain : float or sequence of float, optional
-        How fast the kernel falls with cosine distance; or one value for each backbone.
-    alpha : float, optional
-        Penalty, as in scikit-learn's `KernelRidge`.
-    landmarks : int
-        How many, beyond 10,000 rows.
-    folds : int
-        Folds to choose the gains and the penalty on.
-    seed : int
-        Of the folds, and of what is drawn.
     """
 
     name = "kernel"
-    space: ClassVar[Space] = {
-        "gain": LogUniform(*kernel_ridge.GAINS),
-        "alpha": LogUniform(*kernel_ridge.ALPHAS),
-    }
 
-    def __init__(
-        self,
-        gain: float | Sequence[float] | None = None,
-        alpha: float | None = None,
-        landmarks: int = 4096,
-        folds: int = 5,
-        seed: int = 0,
-    ) -> None:
-        self.gain = gain
-        self.alpha = alpha
-        self.landmarks = landmarks
-        self.folds = folds
-        self.seed = seed
+    gain: float | Sequence[float] | None = setting(
+        "How fast the kernel falls with cosine distance, or one value per backbone; chosen if absent.",
+        default=None,
+        search=LogUniform(*kernel_ridge.GAINS),
+    )
+    alpha: float | None = setting(
+        "Penalty, as in scikit-learn's `KernelRidge`; chosen if absent.",
+        default=None,
+        search=LogUniform(*kernel_ridge.ALPHAS),
+    )
+    landmarks: int = setting("Number of landmarks where there are more than 10,000 rows.", default=4096)
+    folds: int = setting("Number of grouped folds to choose the gains and the penalty on.", default=5)
+    seed: int = setting("Seed of the folds, of the rows drawn to choose on, and of the landmarks.", default=0)
 
     def _fit(
         self,
@@ -137,16 +121,16 @@ class Kernel(Head):
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back."""
-        self.rows_ = checks.take(state, "rows", None, None)
+        self.rows_ = checks.saved_array(state, "rows", None, None)
         m, width = self.rows_.shape
         self.n_features_in_ = width
-        self.dual_ = checks.take(state, "dual", m, None)
-        self.intercept_ = checks.take(state, "intercept", self.dual_.shape[1])
-        self.mean_ = checks.take(state, "mean", width)
-        self.scale_ = checks.take(state, "scale", width)
-        self.widths_ = checks.take(state, "blocks", None)
-        self.gains_ = checks.take(state, "gain", len(self.widths_))
-        self.alpha_ = float(checks.take(state, "alpha", 1)[0])
+        self.dual_ = checks.saved_array(state, "dual", m, None)
+        self.intercept_ = checks.saved_array(state, "intercept", self.dual_.shape[1])
+        self.mean_ = checks.saved_array(state, "mean", width)
+        self.scale_ = checks.saved_array(state, "scale", width)
+        self.widths_ = checks.saved_array(state, "blocks", None)
+        self.gains_ = checks.saved_array(state, "gain", len(self.widths_))
+        self.alpha_ = float(checks.saved_array(state, "alpha", 1)[0])
         if self.widths_.sum() != width:
             raise Img2PromptError(
                 f"the saved head's 'blocks' sum to {self.widths_.sum()}, not {width}; fit it again"
@@ -155,19 +139,17 @@ class Kernel(Head):
         return self
 
     def _check_settings(self) -> None:
-        if self.landmarks < 1:
-            raise UsageError(f"kernel needs landmarks ≥ 1, not {self.landmarks}")
-        if self.alpha is not None and not 0 < self.alpha < np.inf:
-            raise UsageError(f"kernel needs a finite alpha > 0, not {self.alpha}")
+        checks.require(self, "landmarks", self.landmarks >= 1, "at least 1")
+        fits = self.alpha is None or 0 < self.alpha < np.inf
+        checks.require(self, "alpha", fits, "finite and above 0")
 
     def _given(self, widths: tuple[int, ...]) -> F64 | None:
         if self.gain is None:
             return None
         gains = np.atleast_1d(np.asarray(self.gain, np.float64))
-        if not ((gains > 0) & (gains < np.inf)).all():
-            raise UsageError(f"kernel needs a finite gain > 0, not {self.gain}")
-        if len(gains) not in (1, len(widths)):
-            raise UsageError(f"kernel got {len(gains)} gains for {len(widths)} backbones")
+        checks.require(self, "gain", bool(((gains > 0) & (gains < np.inf)).all()), "finite and above 0")
+        wanted = f"one number, or one for each of {len(widths)} backbones"
+        checks.require(self, "gain", len(gains) in (1, len(widths)), wanted)
         return np.broadcast_to(gains, len(widths)).copy()
 
     def _note(self, gains: F64, alpha: float, cosine: float) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from img2prompt_cache.data.splits import k_folds
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.nearest import Nearest
-from img2prompt_cache.heads.space import Choices, Space, Uniform
+from img2prompt_cache.heads.settings import setting
+from img2prompt_cache.heads.space import Choices, Uniform
 from img2prompt_cache.numerics.metrics import mean_cosine
 from img2prompt_cache.numerics.neighbours import flat_index, inverse_power, nearest, weighted_sum
 
@@ -31,33 +32,22 @@ class Knn(Nearest):
 
     Similarity is that of `Nearest`. Where k or the power is not given, the pair with the best mean cosine on
     grouped folds of the training rows is chosen.
-
-    Parameters
-    ----------
-    k : int, optional
-        Number of neighbours.
-    power : float, optional
-        How fast the weight falls with cosine distance; 0 weighs all alike.
-    folds : int
-        Folds to choose on.
-    seed : int
-        Of the folds.
     """
 
     name = "knn"
-    space: ClassVar[Space] = {"k": Choices(KS), "power": Uniform(0.0, 8.0)}
 
-    def __init__(
-        self, k: int | None = None, power: float | None = None, folds: int = 5, seed: int = 0
-    ) -> None:
-        self.k = k
-        self.power = power
-        self.folds = folds
-        self.seed = seed
+    k: int | None = setting("Number of neighbours; chosen if absent.", default=None, search=Choices(KS))
+    power: float | None = setting(
+        "How fast the weight falls with cosine distance, 0 for equal weights; chosen if absent.",
+        default=None,
+        search=Uniform(0.0, 8.0),
+    )
+    folds: int = setting("Number of grouped folds to choose `k` and `power` on.", default=5)
+    seed: int = setting("Seed of the folds, and of the rows drawn to choose on.", default=0)
 
     def _check_settings(self) -> None:
-        if (self.k is not None and self.k < 1) or (self.power is not None and self.power < 0):
-            raise UsageError(f"knn needs k ≥ 1 and power ≥ 0, not k={self.k} and power={self.power}")
+        checks.require(self, "k", self.k is None or self.k >= 1, "at least 1")
+        checks.require(self, "power", self.power is None or 0 <= self.power < np.inf, "finite and at least 0")
 
     def _fit(
         self,
@@ -95,8 +85,8 @@ class Knn(Nearest):
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back."""
-        self.k_ = int(checks.take(state, "k", 1)[0])
-        self.power_ = float(checks.take(state, "power", 1)[0])
+        self.k_ = int(checks.saved_array(state, "k", 1)[0])
+        self.power_ = float(checks.saved_array(state, "power", 1)[0])
         if self.k_ < 1:
             raise Img2PromptError(f"the saved head's 'k' is {self.k_}, not 1 or more; fit it again")
         self.tried_ = []

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from img2prompt_cache.heads.mlp import Mlp
-from img2prompt_cache.heads.space import LogUniform, Space
+from img2prompt_cache.heads.settings import setting
+from img2prompt_cache.heads.space import LogUniform
 
 
 class Linear(Mlp):
@@ -16,13 +16,9 @@ class Linear(Mlp):
     """
 
     name = "linear"
-    space: ClassVar[Space] = {
-        **{setting: values for setting, values in Mlp.space.items() if setting != "hidden"},
-        "lr": LogUniform(1e-6, 1e-3),
-    }
 
-    hidden: Sequence[int] = ()
+    hidden: Sequence[int] = setting(default=(), search=None)
     loss: str = "cosine"
-    lr: float = 1e-5
+    lr: float = setting(default=1e-5, search=LogUniform(1e-6, 1e-3))
     weight_decay: float = 0.1
     ema: float = 0.98

@@ -48,6 +48,6 @@ class Mean(Head):
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back."""
-        self.mean_ = checks.take(state, "mean", 1, None)
-        self.n_features_in_ = int(checks.take(state, "width", 1)[0])
+        self.mean_ = checks.saved_array(state, "mean", 1, None)
+        self.n_features_in_ = int(checks.saved_array(state, "width", 1)[0])
         return self

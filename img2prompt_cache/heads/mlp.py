@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self, dataclass_transform
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -16,7 +15,8 @@ from img2prompt_cache.heads.neural.network import arrays_of, make_network, predi
 from img2prompt_cache.heads.neural.pairs import Pairs, checked_views, sides_of
 from img2prompt_cache.heads.neural.settings import OPTIMIZERS, check_network_settings, require_layers
 from img2prompt_cache.heads.neural.training import train_networks
-from img2prompt_cache.heads.space import Choices, LogUniform, Space, Uniform
+from img2prompt_cache.heads.settings import DEVICE, setting
+from img2prompt_cache.heads.space import Choices, LogUniform, Uniform
 from img2prompt_cache.models.devices import choose_device
 from img2prompt_cache.numerics.metrics import unit
 
@@ -30,109 +30,88 @@ FEW = 1000
 """With fewer rows than this, the epochs are chosen on folds."""
 
 
-@dataclass_transform(eq_default=False)
-@dataclass(eq=False, repr=False)
 class Mlp(Head):
     """A multi-layer perceptron on standardised features, which starts as the mean head.
 
     Each layer is dropout, then linear, with ReLU between layers. At first the last layer's weights are zero
     and its bias is the mean target.
 
-    Parameters
-    ----------
-    hidden : sequence of int
-        Widths of the hidden layers; none makes it linear.
-    expand : int
-        One more hidden layer in front of those, so many times as wide as the features; 0 for none.
-    dropout : float
-        Share of each layer's inputs dropped in training, the features among them.
-    norm : str
-        ``"batch"``: batch normalisation before each ReLU; or ``"none"``.
-    residual : bool
-        Add a linear layer straight from the features to the output.
-    optimizer : str
-        ``"adam"``, ``"adamw"`` or ``"sgd"`` (momentum 0.9).
-    loss : str
-        ``"mse"``, the mean over all elements; ``"cosine"``, 1 − cosine; ``"angular"``, the angle in radians;
-        ``"infonce"``, finding the row's own prompt among those of the batch, at a learned temperature; or a
-        weighted sum of them, ``"mse:1,cosine:0.5"``.
-    lr : float
-    weight_decay : float
-        On weights; not on biases, nor in the norm.
-    batch_size : int
-        Rows in a batch, at most: batches are made of equal size.
-    schedule : str
-        What becomes of the learning rate: ``"none"``; ``"cosine"``, falling to 0 over `max_epochs` (or
-        `epochs`, where these are more); ``"plateau"``, falling to 0.3 of itself each time the validation
-        cosine has not grown for more than a third of `patience`.
-    drops : sequence of int, optional
-        Of the schedule ``"plateau"``: the epochs after which the rate falls. Found on validation rows if
-        absent.
-    warmup : float
-        The rate rises from 0 over so many epochs; below 1, over such a share of those of the schedule.
-    ema : float
-        Decay of an exponential moving average of the weights, step by step, which is what predicts; 0 for
-        none.
-    clip : float
-        Bound on the norm of the gradient; 0 for none.
-    precision : str
-        What matrices are multiplied in when training, ``"fp32"`` or ``"bf16"``; ``"auto"`` is bfloat16 where
-        the device multiplies that in hardware. Weights are kept, and predictions made, in float32.
-    views : bool
-        Train on augmented views, too: in each epoch one of them, or the image itself, stands for a row.
-    epochs : int, optional
-        Exactly so many. If absent, as many as were best by mean cosine on the validation rows; 0, which is
-        the mean head, where training did not help. Where no validation rows are given, a grouped tenth of the
-        training rows stands in for them, or, of fewer than 1,000 rows, each of three grouped folds; then all
-        rows are fitted as long.
-    max_epochs, patience : int
-        Where the number of epochs is chosen: how many at most, and how many to wait for an improvement.
-    seed : int
-        Of the first weights, the order of rows and the dropout.
-    device : str
-        Where it trains and predicts: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or ``"auto"``: the first GPU,
-        or the CPU where there is none. Runs do not record it.
+    The loss ``"mse"`` is the mean over all elements; ``"cosine"`` is 1 − cosine; ``"angular"`` is the angle
+    in radians; ``"infonce"`` is that of finding the row's own prompt among those of the batch, at a learned
+    temperature. With the schedule ``"cosine"`` the learning rate falls to 0 over `max_epochs` (or `epochs`,
+    where these are more); with ``"plateau"`` it falls to 0.3 of itself each time the validation cosine has
+    not grown for more than a third of `patience`. With `views`, one of the views of a row, or the image
+    itself, stands for it in each epoch. Weights are kept, and predictions made, in float32.
+
+    Where `epochs` is absent, their number is the one that was best by mean cosine on the validation rows:
+    0, which is the mean head, where training did not help. Where no validation rows are given, a grouped
+    tenth of the training rows stands in for them, or, of fewer than 1,000 rows, each of three grouped
+    folds; then all rows are fitted for as many epochs.
     """
 
     name = "mlp"
-    space: ClassVar[Space] = {
-        "lr": LogUniform(1e-5, 1e-2),
-        "batch_size": Choices((32, 64, 128, 256)),
-        "dropout": Uniform(0.0, 0.7),
-        "weight_decay": LogUniform(1e-6, 1.0),
-        "optimizer": Choices(OPTIMIZERS),
-        "hidden": Choices(((), (256,), (512,), (1024,), (512, 512))),
-        "loss": Choices(("mse", "cosine")),
-    }
     warm_up = 5
 
-    hidden: Sequence[int] = (512,)
-    expand: int = 0
-    dropout: float = 0.5
-    norm: str = "none"
-    residual: bool = False
-    optimizer: str = "adam"
-    loss: str = "mse"
-    lr: float = 3e-4
-    weight_decay: float = 1e-4
-    batch_size: int = 128
-    schedule: str = "none"
-    drops: Sequence[int] | None = None
-    warmup: float = 0.0
-    ema: float = 0.99
-    clip: float = 0.0
-    precision: str = "auto"
-    views: bool = False
-    epochs: int | None = None
-    max_epochs: int = 100
-    patience: int = 15
-    seed: int = 0
-    device: str = "auto"
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Make the subclass a dataclass too: undecorated, it would keep the defaults of its base."""
-        super().__init_subclass__(**options)
-        dataclass(eq=False, repr=False)(cls)
+    hidden: Sequence[int] = setting(
+        "Widths of the hidden layers; none makes the network linear.",
+        default=(512,),
+        search=Choices(((), (256,), (512,), (1024,), (512, 512))),
+    )
+    expand: int = setting(
+        "Width of one more hidden layer before those, as a multiple of the features'; 0 for no such layer.",
+        default=0,
+    )
+    dropout: float = setting(
+        "Share of each layer's inputs, the features among them, that is dropped in training.",
+        default=0.5,
+        search=Uniform(0.0, 0.7),
+    )
+    norm: str = setting('"batch" for batch normalisation before each ReLU, or "none".', default="none")
+    residual: bool = setting(
+        "Whether to add a linear layer straight from the features to the output.", default=False
+    )
+    optimizer: str = setting(
+        '"adam", "adamw" or "sgd" (momentum 0.9).', default="adam", search=Choices(OPTIMIZERS)
+    )
+    loss: str = setting(
+        '"mse", "cosine", "angular", "infonce", or a weighted sum, "mse:1,cosine:0.5".',
+        default="mse",
+        search=Choices(("mse", "cosine")),
+    )
+    lr: float = setting("Learning rate.", default=3e-4, search=LogUniform(1e-5, 1e-2))
+    weight_decay: float = setting(
+        "Weight decay; of the weights, not of biases and norms.", default=1e-4, search=LogUniform(1e-6, 1.0)
+    )
+    batch_size: int = setting(
+        "Number of rows in a batch, at most; all batches are of about equal size.",
+        default=128,
+        search=Choices((32, 64, 128, 256)),
+    )
+    schedule: str = setting('How the learning rate falls: "none", "cosine" or "plateau".', default="none")
+    drops: Sequence[int] | None = setting(
+        'Epochs after which the rate of the schedule "plateau" falls; found on validation rows if absent.',
+        default=None,
+    )
+    warmup: float = setting(
+        "Number of epochs in which the learning rate rises from 0; below 1, a share of all epochs.",
+        default=0.0,
+    )
+    ema: float = setting(
+        "Decay of the exponential moving average of the weights, which predicts; 0 for none.", default=0.99
+    )
+    clip: float = setting("Largest norm of the gradient; 0 for no limit.", default=0.0)
+    precision: str = setting(
+        'Precision of matrix products in training: "fp32", "bf16", or "auto" for bf16 where it is fast.',
+        default="auto",
+    )
+    views: bool = setting("Whether to train on augmented views of the images, too.", default=False)
+    epochs: int | None = setting("Number of epochs; chosen by early stopping if absent.", default=None)
+    max_epochs: int = setting("Most epochs, where early stopping chooses their number.", default=100)
+    patience: int = setting(
+        "Epochs to wait for an improvement, where early stopping chooses their number.", default=15
+    )
+    seed: int = setting("Seed of the first weights, the order of rows and the dropout.", default=0)
+    device: str = setting(DEVICE, default="auto", recorded=False)
 
     def fit(
         self,
@@ -230,11 +209,11 @@ class Mlp(Head):
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back."""
         self._check_settings()
-        self.mean_ = checks.take(state, "mean", None)
+        self.mean_ = checks.saved_array(state, "mean", None)
         self.n_features_in_ = len(self.mean_)
-        self.scale_ = checks.take(state, "scale", len(self.mean_))
-        self.epochs_ = int(checks.take(state, "epochs", 1)[0])
-        self.drops_ = checks.take(state, "drops", None).tolist() if self.schedule == "plateau" else []
+        self.scale_ = checks.saved_array(state, "scale", len(self.mean_))
+        self.epochs_ = int(checks.saved_array(state, "epochs", 1)[0])
+        self.drops_ = checks.saved_array(state, "drops", None).tolist() if self.schedule == "plateau" else []
         self.history_ = []
         self.network_ = restore(lambda t: self.make_network(len(self.mean_), t), state)
         return self

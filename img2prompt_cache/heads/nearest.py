@@ -39,8 +39,6 @@ class Nearest(Head):
     """
 
     name = "nearest"
-    cells_: Cells | None
-    vectors_: NDArray[np.float16]
 
     def _fit(
         self,
@@ -53,7 +51,7 @@ class Nearest(Head):
     ) -> None:
         self.widths_ = np.array(widths, np.int64)
         self.mean_, self.scale_ = mean_and_scale(X)
-        self.vectors_ = np.empty(X.shape, np.float16)
+        self.vectors_: NDArray[np.float16] = np.empty(X.shape, np.float16)
         for start in range(0, len(X), ROWS):
             self.vectors_[start : start + ROWS] = self._vectors(X[start : start + ROWS])
         self.targets_ = unit(y)
@@ -92,13 +90,13 @@ class Nearest(Head):
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back."""
-        self.vectors_ = checks.take(state, "vectors", None, None)
+        self.vectors_ = checks.saved_array(state, "vectors", None, None)
         n, width = self.vectors_.shape
         self.n_features_in_ = width
-        self.targets_ = checks.take(state, "targets", n, None)
-        self.mean_ = checks.take(state, "mean", width)
-        self.scale_ = checks.take(state, "scale", width)
-        self.widths_ = checks.take(state, "blocks", None)
+        self.targets_ = checks.saved_array(state, "targets", n, None)
+        self.mean_ = checks.saved_array(state, "mean", width)
+        self.scale_ = checks.saved_array(state, "scale", width)
+        self.widths_ = checks.saved_array(state, "blocks", None)
         if self.widths_.sum() != width:
             raise Img2PromptError(
                 f"the saved head's 'blocks' sum to {self.widths_.sum()}, not {width}; fit it again"
@@ -119,6 +117,13 @@ class Nearest(Head):
         joined: Features = np.hstack([unit(part) for part in parts]) / np.float32(np.sqrt(len(parts)))
         return joined
 
+    def _index(self, cells: Cells | None) -> None:
+        self.cells_: Cells | None = cells
+        if cells is None:
+            self.index_ = flat_index(self.vectors_.astype(np.float32))
+        else:
+            self.index_ = cell_index(self.vectors_, cells)
+
     def _search(self, X: Features, groups: Groups) -> None:
         """Index the vectors for queries such as X: row for row, what each would be asked for by."""
         if len(X) <= EXACT:
@@ -126,10 +131,3 @@ class Nearest(Head):
             return
         drawn, held = hold_back(groups, SEED)
         self.cells_, self.index_ = fit_cells(self.vectors_, self._vectors(X[drawn]), held, SEED)
-
-    def _index(self, cells: Cells | None) -> None:
-        self.cells_ = cells
-        if cells is None:
-            self.index_ = flat_index(self.vectors_.astype(np.float32))
-        else:
-            self.index_ = cell_index(self.vectors_, cells)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from img2prompt_cache.data.splits import k_folds
-from img2prompt_cache.errors import DataError, UsageError, unknown
+from img2prompt_cache.errors import DataError
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.heads.space import LogUniform, Space
+from img2prompt_cache.heads.settings import setting
+from img2prompt_cache.heads.space import LogUniform
 from img2prompt_cache.numerics import banded_ridge, gram, ridge_path
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.row_space import expand_coefficients, reduce_blocks
@@ -35,33 +36,21 @@ class Ridge(Head):
     Each backbone's features are first scaled, as one, to a total variance of 1. Where no penalty is given, it
     is chosen on grouped folds. Where backbones are joined each gets its own: their ratios by squared error,
     then all together by `choose`.
-
-    Parameters
-    ----------
-    alpha : float or sequence of float, optional
-        Penalty on the scaled features, as in scikit-learn's `Ridge`; or one for each backbone.
-    folds : int
-        Folds to choose the penalty on.
-    choose : str
-        What the best penalty is best at: ``"cosine"``, or ``"mse"`` of predictions before normalisation.
-    seed : int
-        Of the folds, and of the sample of rows that cosines are taken on.
     """
 
     name = "ridge"
-    space: ClassVar[Space] = {"alpha": LogUniform(1e-3, 1e5)}
 
-    def __init__(
-        self,
-        alpha: float | Sequence[float] | None = None,
-        folds: int = 5,
-        choose: str = "cosine",
-        seed: int = 0,
-    ) -> None:
-        self.alpha = alpha
-        self.folds = folds
-        self.choose = choose
-        self.seed = seed
+    alpha: float | Sequence[float] | None = setting(
+        "Penalty on the scaled features, as in scikit-learn, or one per backbone; chosen if absent.",
+        default=None,
+        search=LogUniform(1e-3, 1e5),
+    )
+    folds: int = setting("Number of grouped folds to choose the penalty on.", default=5)
+    choose: str = setting(
+        'What the penalty is chosen by: "cosine", or "mse" of predictions before normalisation.',
+        default="cosine",
+    )
+    seed: int = setting("Seed of the folds, and of the rows drawn to compare cosines on.", default=0)
 
     def fit(
         self,
@@ -137,8 +126,7 @@ class Ridge(Head):
             If a value is not finite.
         """
         alpha = self._given(widths)
-        if self.choose not in CHOICES:
-            raise unknown("value of ridge's setting 'choose'", self.choose, CHOICES)
+        checks.require_one_of(self, "choose", CHOICES)
         by_fold = gram.accumulate(chunks(), self.folds if alpha is None else 1)
         total = reduce(add, by_fold)
         scale = gram.block_scale(total, widths)
@@ -172,11 +160,11 @@ class Ridge(Head):
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back."""
-        self.coef_ = checks.take(state, "coef", None, None)
+        self.coef_ = checks.saved_array(state, "coef", None, None)
         self.n_features_in_ = self.coef_.shape[0]
-        self.mean_ = checks.take(state, "mean", self.n_features_in_)
-        self.intercept_ = checks.take(state, "intercept", self.coef_.shape[1])
-        self.alpha_ = checks.take(state, "alpha", None)
+        self.mean_ = checks.saved_array(state, "mean", self.n_features_in_)
+        self.intercept_ = checks.saved_array(state, "intercept", self.coef_.shape[1])
+        self.alpha_ = checks.saved_array(state, "alpha", None)
         self.tried_ = []
         return self
 
@@ -184,10 +172,9 @@ class Ridge(Head):
         if self.alpha is None:
             return None
         alpha = np.atleast_1d(np.asarray(self.alpha, np.float64))
-        if not ((alpha > 0) & (alpha < np.inf)).all():
-            raise UsageError(f"ridge needs a finite alpha > 0, not {self.alpha}")
-        if len(alpha) not in (1, len(widths)):
-            raise UsageError(f"ridge got {len(alpha)} penalties for {len(widths)} backbones")
+        checks.require(self, "alpha", bool(((alpha > 0) & (alpha < np.inf)).all()), "finite and above 0")
+        wanted = f"one number, or one for each of {len(widths)} backbones"
+        checks.require(self, "alpha", len(alpha) in (1, len(widths)), wanted)
         return np.broadcast_to(alpha, len(widths)).copy()
 
     def _chosen(

@@ -14,11 +14,11 @@ import numpy as np
 from sklearn.base import clone
 
 from img2prompt_cache.data.splits import hold_out
-from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.mlp import Mlp
-from img2prompt_cache.heads.space import Choices, Space
+from img2prompt_cache.heads.settings import DEVICE, setting
+from img2prompt_cache.heads.space import Choices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,19 +50,19 @@ INNER = 0.2
 """Share of the training rows that the curves, and the choice between trials, are taken on."""
 
 
-class Plain(Mlp):
+class StudentMlp(Mlp):
     """An `Mlp` with nothing that the project did not have."""
 
-    hidden: Sequence[int] = ()
+    hidden: Sequence[int] = setting(default=(), search=None)
     expand: int = 0
-    dropout: float = 0.3
+    dropout: float = setting(default=0.3, search=Choices(STUDENT_SPACE["dropout"]))
     norm: str = "none"
     residual: bool = False
-    optimizer: str = "adam"
-    loss: str = "mse"
-    lr: float = 1e-4
-    weight_decay: float = 0.0
-    batch_size: int = 32
+    optimizer: str = setting(default="adam", search=Choices(STUDENT_SPACE["optimizer"]))
+    loss: str = setting(default="mse", search=None)
+    lr: float = setting(default=1e-4, search=Choices(STUDENT_SPACE["lr"]))
+    weight_decay: float = setting(default=0.0, search=Choices(STUDENT_SPACE["weight_decay"]))
+    batch_size: int = setting(default=32, search=Choices(STUDENT_SPACE["batch_size"]))
     schedule: str = "none"
     warmup: float = 0.0
     ema: float = 0.0
@@ -72,7 +72,7 @@ class Plain(Mlp):
     epochs: int = 15
 
 
-class StudentResnet50(Plain):
+class StudentResnet50(StudentMlp):
     """Linear regression on ResNet50's pooled feature: 15 epochs of Adam.
 
     The loss curves in `history` are those of a fit without a grouped fifth of the rows, which it watches;
@@ -81,7 +81,6 @@ class StudentResnet50(Plain):
 
     name = "seed-resnet50"
     prefers: ClassVar[Mapping[str, str]] = RESNETS
-    space: ClassVar[Space] = {setting: Choices(values) for setting, values in STUDENT_SPACE.items()}
 
     def _fit(
         self,
@@ -111,52 +110,31 @@ class StudentTunedResnet(Head):
     Settings that are absent are drawn from `STUDENT_SPACE`, no draw twice. Each trial is fitted without a
     grouped fifth of the rows; what had the smallest squared error on these after its last epoch is fitted to
     all rows.
-
-    Parameters
-    ----------
-    trials : int
-        How many draws.
-    lr, batch_size, dropout, weight_decay, optimizer
-        As for `Mlp`; drawn if absent.
-    hidden, epochs, seed, device
-        As for `Mlp`; exactly so many epochs.
     """
 
     name = "seed-tuned-resnet"
     costly: ClassVar[bool] = True
     prefers: ClassVar[Mapping[str, str]] = RESNETS
 
-    def __init__(
-        self,
-        trials: int = 10,
-        lr: float | None = None,
-        batch_size: int | None = None,
-        dropout: float | None = None,
-        weight_decay: float | None = None,
-        optimizer: str | None = None,
-        hidden: Sequence[int] = (512,),
-        epochs: int = 20,
-        seed: int = 0,
-        device: str = "auto",
-    ) -> None:
-        self.trials = trials
-        self.lr = lr
-        self.batch_size = batch_size
-        self.dropout = dropout
-        self.weight_decay = weight_decay
-        self.optimizer = optimizer
-        self.hidden = hidden
-        self.epochs = epochs
-        self.seed = seed
-        self.device = device
+    trials: int = setting("Number of draws.", default=10)
+    lr: float | None = setting("Learning rate; drawn if absent.", default=None)
+    batch_size: int | None = setting("Number of rows in a batch, at most; drawn if absent.", default=None)
+    dropout: float | None = setting(
+        "Share of each layer's inputs that is dropped in training; drawn if absent.", default=None
+    )
+    weight_decay: float | None = setting("Weight decay; drawn if absent.", default=None)
+    optimizer: str | None = setting('"adam" or "sgd" (momentum 0.9); drawn if absent.', default=None)
+    hidden: Sequence[int] = setting(
+        "Widths of the hidden layers; none makes the network linear.", default=(512,)
+    )
+    epochs: int = setting("Number of epochs.", default=20)
+    seed: int = setting("Seed of the draws, and of each network.", default=0)
+    device: str = setting(DEVICE, default="auto", recorded=False)
 
     def _check_settings(self) -> None:
-        if self.optimizer is not None and self.optimizer not in STUDENT_SPACE["optimizer"]:
-            raise unknown(
-                f"value of {self.name}'s setting 'optimizer'", self.optimizer, STUDENT_SPACE["optimizer"]
-            )
-        if self.trials < 1:
-            raise UsageError(f"{self.name} needs trials ≥ 1, not {self.trials}")
+        if self.optimizer is not None:
+            checks.require_one_of(self, "optimizer", STUDENT_SPACE["optimizer"])
+        checks.require(self, "trials", self.trials >= 1, "at least 1")
 
     def _fit(
         self,
@@ -198,7 +176,7 @@ class StudentTunedResnet(Head):
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back."""
-        numbers = {name: checks.take(state, f"drawn.{name}", 1)[0].item() for name in _NUMBERS}
+        numbers = {name: checks.saved_array(state, f"drawn.{name}", 1)[0].item() for name in _NUMBERS}
         sgd = numbers.pop("sgd")
         self.drawn_ = {**numbers, "optimizer": "sgd" if sgd else "adam"}
         self.head_ = self._network(**self.drawn_).load_state(state)
@@ -215,8 +193,8 @@ class StudentTunedResnet(Head):
         random = np.random.default_rng(self.seed)
         return [space[i] for i in random.choice(len(space), min(self.trials, len(space)), replace=False)]
 
-    def _network(self, **drawn: Any) -> Plain:
-        return Plain(hidden=self.hidden, epochs=self.epochs, seed=self.seed, device=self.device, **drawn)
+    def _network(self, **drawn: Any) -> StudentMlp:
+        return StudentMlp(hidden=self.hidden, epochs=self.epochs, seed=self.seed, device=self.device, **drawn)
 
 
 _NUMBERS = ("lr", "batch_size", "dropout", "weight_decay", "sgd")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from img2prompt_cache.heads.linear import Linear
 from img2prompt_cache.heads.mlp import Mlp
-from img2prompt_cache.heads.space import Choices, Space
+from img2prompt_cache.heads.settings import setting
+from img2prompt_cache.heads.space import Choices, LogUniform
 
 
 class WideMlp(Mlp):
@@ -15,13 +15,12 @@ class WideMlp(Mlp):
 
     name = "wide-mlp"
     costly: ClassVar[bool] = True
-    space: ClassVar[Space] = {**Linear.space, "expand": Choices((1, 2, 4, 16))}
 
-    hidden: Sequence[int] = ()
-    expand: int = 16
+    hidden: Sequence[int] = setting(default=(), search=None)
+    expand: int = setting(default=16, search=Choices((1, 2, 4, 16)))
     norm: str = "batch"
     loss: str = "cosine"
-    lr: float = 1e-4
+    lr: float = setting(default=1e-4, search=LogUniform(1e-6, 1e-3))
     weight_decay: float = 0.1
     ema: float = 0.98
     max_epochs: int = 40

@@ -48,15 +48,18 @@ def test_a_member_of_weight_0_is_not_asked():
     ("settings", "words"),
     [
         ({"members": []}, "needs `members`"),
-        ({"members": [{"head": "blend"}]}, "other than a blend"),
+        ({"members": [{"head": "blend"}]}, "no blend itself"),
         ({"members": [{"settings": {}}]}, "not None"),
         ({"members": [{"head": "rigde"}]}, "did you mean ridge"),
         ({"members": [{"head": "mean", "columns": []}]}, r"takes columns \[\]"),
-        ({"members": [{"head": "mean", "columns": [[0, 21]]}]}, r"columns \[\(0, 21\)\] of 20"),
-        ({"members": [{"head": "mean"}], "weights": [1.0, 1.0]}, "weight ≥ 0 for each"),
-        ({"members": [{"head": "mean"}], "weights": [-1.0]}, "weight ≥ 0 for each"),
+        (
+            {"members": [{"head": "mean", "columns": [[0, 21]]}]},
+            r"columns \[\(0, 21\)\], but there are 20 features",
+        ),
+        ({"members": [{"head": "mean"}], "weights": [1.0, 1.0]}, "one for each member, at least 0"),
+        ({"members": [{"head": "mean"}], "weights": [-1.0]}, "one for each member, at least 0"),
         ({"members": [{"head": "mean"}], "weights": [0.0]}, "not all 0"),
-        ({"members": [{"head": "mean"}], "weights": [float("nan")]}, "finite weight"),
+        ({"members": [{"head": "mean"}], "weights": [float("nan")]}, "finite numbers"),
     ],
 )
 def test_wrong_members_and_weights(settings, words):

@@ -33,7 +33,7 @@ def test_without_a_teacher_or_with_no_share_of_it_it_is_a_plain_mlp():
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_a_share_is_one(share):
     X, y, _ = problem()
-    with pytest.raises(UsageError, match="share of 0…1"):
+    with pytest.raises(UsageError, match="'share' of head 'distil' must be from 0 to 1"):
         make_head("distil", share=share).fit(X, y)
 
 

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from estimators import BLOCKS, ON_FEATURES, problem, quick
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import HEADS, checks, make_head, settings_of, space_of
+from img2prompt_cache.heads.space import Choices
 from img2prompt_cache.numerics.metrics import cosine, mean_cosine
 
 every_head = pytest.mark.parametrize("name", ON_FEATURES)
@@ -171,12 +172,11 @@ def test_unknown_names_are_answered_with_near_ones():
         make_head("mean", k=3)
 
 
-def test_settings_are_told_with_their_defaults():
-    assert settings_of("ridge") == {"alpha": None, "folds": 5, "choose": "cosine", "seed": 0}
-    assert settings_of("nearest") == {}
-    for name in HEADS:
-        assert make_head(name).settings == settings_of(name)
-        assert make_head(name).name == name
+@pytest.mark.parametrize("name", HEADS)
+def test_settings_are_the_arguments_of_the_constructor(name):
+    head = make_head(name)
+    assert head.name == name
+    assert head.settings == {setting.name: setting.default for setting in settings_of(name).values()}
 
 
 @every_head
@@ -223,6 +223,10 @@ def test_a_report_can_end_the_scoring(name):
 @every_head
 def test_what_is_worth_searching_is_a_setting(name):
     assert {*space_of(name)} <= {*settings_of(name)} - {"seed"}
+    for setting, searched in space_of(name).items():
+        ends = searched.values if isinstance(searched, Choices) else (searched.low, searched.high)
+        for value in ends:
+            make_head(name, **{setting: value})
 
 
 def test_the_row_of_a_bad_value_is_told_whatever_the_shape():

@@ -86,11 +86,11 @@ def test_wrong_settings_are_refused():
     X, y, groups = problem(40)
     for setting in ("gain", "alpha"):
         for value in (0.0, -1.0, float("nan"), float("inf")):
-            with pytest.raises(UsageError, match=f"kernel needs a finite {setting} > 0"):
+            with pytest.raises(UsageError, match=f"'{setting}' of head 'kernel' must be finite and above 0"):
                 Kernel(**{setting: value}).fit(X, y)
-    with pytest.raises(UsageError, match="landmarks ≥ 1"):
+    with pytest.raises(UsageError, match="'landmarks' of head 'kernel' must be at least 1"):
         Kernel(landmarks=0).fit(X, y)
-    with pytest.raises(UsageError, match="kernel got 3 gains for 2 backbones"):
+    with pytest.raises(UsageError, match="one number, or one for each of 2 backbones"):
         Kernel(gain=(1.0, 2.0, 3.0)).fit(X, y, widths=(6, 6))
     with pytest.raises(UsageError, match=r"1 group .* cannot fill 5 folds"):
         Kernel().fit(X, y, groups=0 * groups)

@@ -265,16 +265,3 @@ def test_a_step_does_not_carry_the_straight_way_further_than_the_targets_lie():
     head = Mlp(hidden=(64,), **step).fit(X, y)
     moved = head.network_(torch.as_tensor((X - head.mean_) / head.scale_)).detach().numpy() - y.mean(axis=0)
     assert 0 < np.sqrt(np.square(moved).mean()) < y.std(axis=0).mean()
-
-
-def test_a_subclass_without_the_decorator_keeps_its_settings():
-    class Small(Mlp):
-        name = "small"
-        hidden: tuple = (4,)
-        lr: float = 1e-2
-        extra: int = 3
-
-    head = Small(epochs=1)
-    assert (head.hidden, head.lr, head.extra) == ((4,), 1e-2, 3)
-    assert clone(head).get_params() == {**Mlp(hidden=(4,), lr=1e-2, epochs=1).get_params(), "extra": 3}
-    assert Mlp().lr == 3e-4

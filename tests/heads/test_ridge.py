@@ -140,13 +140,13 @@ def test_a_given_penalty_is_used_and_none_are_tried():
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_penalty_out_of_range_is_refused(alpha):
     X, y, _ = problem()
-    with pytest.raises(UsageError, match="alpha > 0"):
+    with pytest.raises(UsageError, match="'alpha' of head 'ridge' must be finite and above 0"):
         Ridge(alpha=alpha).fit(X, y)
 
 
 def test_other_wrong_settings_are_refused():
     X, y, groups = problem()
-    with pytest.raises(UsageError, match="ridge got 3 penalties for 2 backbones"):
+    with pytest.raises(UsageError, match="one number, or one for each of 2 backbones"):
         Ridge(alpha=(1.0, 2.0, 3.0)).fit(X, y, widths=(10, 20))
     with pytest.raises(UsageError, match="did you mean cosine"):
         Ridge(choose="cosin").fit(X, y)

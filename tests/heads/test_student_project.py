@@ -102,8 +102,8 @@ def test_other_seeds_draw_otherwise():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"trials": 0}, "trials ≥ 1"),
-        ({"optimizer": "adamw"}, "unknown value of seed-tuned-resnet's setting 'optimizer'"),
+        ({"trials": 0}, "setting 'trials' of head 'seed-tuned-resnet' must be at least 1"),
+        ({"optimizer": "adamw"}, "unknown value of setting 'optimizer' of head 'seed-tuned-resnet'"),
         ({"dropout": 1.0}, "'dropout' .* below 1"),
         ({"hidden": (0,)}, "width 1…65536"),
     ],

@@ -158,9 +158,9 @@ def restore(make: Callable[[int], nn.Module], arrays: Mapping[str, NDArray[Any]]
     """
     with torch.device("meta"):  # the settings may come from a hostile file: nothing is allocated for them
         last = [key for key in make(1).state_dict() if key.endswith("bias")][-1]
-        network = make(len(checks.take(arrays, f"{LAYERS}{last}", None)))
+        network = make(len(checks.saved_array(arrays, f"{LAYERS}{last}", None)))
     wanted = _tensors(network)
-    found = {key: checks.take(arrays, f"{LAYERS}{key}", *value.shape) for key, value in wanted.items()}
+    found = {key: checks.saved_array(arrays, f"{LAYERS}{key}", *value.shape) for key, value in wanted.items()}
     tensors = {key: torch.tensor(value) for key, value in found.items()}
     network.load_state_dict(tensors, assign=True)
     return network

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
-from img2prompt_cache.errors import UsageError, unknown
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.heads.checks import require, require_one_of
 from img2prompt_cache.heads.neural.schedules import SCHEDULES
 from img2prompt_cache.models.devices import PRECISIONS, choose_device
 
@@ -70,43 +71,6 @@ class FinetuneSettings(TrainingSettings, Protocol):
     alpha: float | None
     folds: int
     views: bool
-
-
-def require(head: TrainingSettings, setting: str, fits: bool, wanted: str) -> None:
-    """Check the value of a setting.
-
-    Parameters
-    ----------
-    head : TrainingSettings
-    setting : str
-    fits : bool
-        Whether the value is in its range.
-    wanted : str
-        The range: ``"at least 0"``.
-
-    Raises
-    ------
-    UsageError
-        Naming the head, the setting and the range, if it is not.
-    """
-    if not fits:
-        value = getattr(head, setting)
-        raise UsageError(
-            f"setting {setting!r} of head {head.name!r} must be {wanted}, not {value}", parameter=setting
-        )
-
-
-def require_one_of(head: TrainingSettings, setting: str, valid: Sequence[str]) -> None:
-    """Check that the value of a setting is one of some words.
-
-    Raises
-    ------
-    UsageError
-        Naming the nearest valid words, if it is not.
-    """
-    value = getattr(head, setting)
-    if value not in valid:
-        raise unknown(f"value of setting {setting!r} of head {head.name!r}", value, valid, parameter=setting)
 
 
 def check_network_settings(head: NetworkSettings) -> None:
