@@ -13,8 +13,11 @@ from img2prompt_cache.errors import DataError, Img2PromptError, UsageError, unkn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from sklearn.base import BaseEstimator
 
-    from img2prompt_cache.heads.base import Features, Groups, Head, Targets
+    Features = NDArray[np.float32]
+    Targets = NDArray[np.float32]
+    Groups = NDArray[np.int64]
 
 
 def require(head: Any, setting: str, fits: bool, wanted: str) -> None:
@@ -22,7 +25,7 @@ def require(head: Any, setting: str, fits: bool, wanted: str) -> None:
 
     Parameters
     ----------
-    head : Head
+    head : estimator
     setting : str
     fits : bool
         Whether the value is in its range.
@@ -54,7 +57,7 @@ def require_one_of(head: Any, setting: str, valid: Sequence[str]) -> None:
         raise unknown(f"value of setting {setting!r} of head {head.name!r}", value, valid, parameter=setting)
 
 
-def features(X: Any, head: Head, what: str = "features") -> Features:
+def features(X: Any, head: BaseEstimator, what: str = "features") -> Features:
     """Check features and give them as float32, shape (n, p); without a copy where they are that already.
 
     Messages call them `what`.
@@ -69,7 +72,7 @@ def features(X: Any, head: Head, what: str = "features") -> Features:
     return finite(what, _array(X, head, input_name="X"))
 
 
-def targets(y: Any, head: Head) -> Targets:
+def targets(y: Any, head: BaseEstimator) -> Targets:
     """Check targets and give them as float32, shape (n, t).
 
     Raises
@@ -89,7 +92,7 @@ def targets(y: Any, head: Head) -> Targets:
 
 
 def rows(
-    X: Any, y: Any, groups: Any | None, widths: Sequence[int] | None, head: Head
+    X: Any, y: Any, groups: Any | None, widths: Sequence[int] | None, head: BaseEstimator
 ) -> tuple[Targets, Groups, tuple[int, ...]]:
     """Check the other arguments of `Head.fit` against `X` (n, …), and fill in the absent ones.
 
@@ -118,7 +121,7 @@ def rows(
     return y, groups, widths
 
 
-def same_width(X: Any, head: Head) -> None:
+def same_width(X: Any, head: BaseEstimator) -> None:
     """Check that features have as many columns as those that a head was fitted on.
 
     Raises
@@ -195,7 +198,7 @@ def saved_array(state: Mapping[str, NDArray[Any]], name: str, *shape: int | None
     return array
 
 
-def _array(values: Any, head: Head, **options: Any) -> NDArray[Any]:
+def _array(values: Any, head: BaseEstimator, **options: Any) -> NDArray[Any]:
     """Convert what is like an array; refuse what is sparse, complex or text."""
     try:
         array: NDArray[Any] = check_array(

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from img2prompt_cache.heads import HEADS, settings_of
 from img2prompt_cache.runs.run import load_run
 from synthetic import ENCODER, ONE, OTHER, Cli, make_cache
 
@@ -282,3 +283,22 @@ def test_the_current_folder_is_no_place_for_a_run(cli, folder, tmp_path, monkeyp
     for run in (".", "", str(tmp_path)):
         cli("fit", "--head", "mean", "--cache", folder, "--run", run).refused(2, "is the current folder")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_settings_of_every_head_are_listed(cli, head):
+    said = cli("fit", "--settings", head)
+    assert said.code == 0
+    listed = cli("fit", "--settings", head, "--json").json
+    assert listed["head"] == head
+    assert [each["name"] for each in listed["settings"]] == list(settings_of(head))
+    assert all(each["description"].endswith(".") or each["description"] for each in listed["settings"])
+    if listed["settings"]:
+        assert said.out.split()[:3] == ["setting", "type", "default"]
+        assert len(said.out.splitlines()) == len(listed["settings"]) + 1
+    else:
+        assert said.out == f"{head} has no settings\n"
+
+
+def test_settings_of_an_unknown_head(cli):
+    cli("fit", "--settings", "rigde").refused(2, "unknown head 'rigde'", "ridge")
