@@ -9,6 +9,7 @@ table; images that the table does not name follow in code-point order.
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -95,12 +96,13 @@ def find_tables(root: Path) -> list[Path]:
     others = [path for path in _fitting(root) if path not in known]
     if known or others:
         return known + others
-    inner = [path for folder in folders_in(root) for path in _fitting(root / folder)]
+    below = (path for folder in folders_in(root) for path in _fitting(root / folder, documents=0))
+    inner = list(islice(below, 2))
     return inner if len(inner) == 1 else []
 
 
-def _fitting(folder: Path) -> list[Path]:
-    """Find the tables in a folder that have an id and a prompt column."""
+def _fitting(folder: Path, documents: int = DOCUMENTS) -> list[Path]:
+    """Find the tables in a folder that have an id and a prompt column; of JSON, open so many at most."""
     shards = {name[:-4] for name in files_in(folder, ".tar")}
     tables = [
         folder / name for name in files_in(folder, TABLE_SUFFIXES) if name.rpartition(".")[0] not in shards
@@ -108,13 +110,11 @@ def _fitting(folder: Path) -> list[Path]:
     needed = (ID_COLUMNS, PROMPT_COLUMNS)
     fitting = [path for path in tables if _is_table(path) and has_columns(path, needed)]
     fitting = [path for path in fitting if not IMG2DATASET.issubset(column_names(path))]
-    documents = files_in(folder, DOCUMENT_SUFFIX)
-    if documents:
+    names = files_in(folder, DOCUMENT_SUFFIX) if documents else []
+    if names:
         images = {without_suffix(name) for name in files_in(folder, IMAGE_SUFFIXES)}
-        documents = [
-            name for name in documents if without_suffix(name[: -len(DOCUMENT_SUFFIX)]) not in images
-        ]
-    fitting += [folder / name for name in documents[:DOCUMENTS] if has_columns(folder / name, needed)]
+        names = [name for name in names if without_suffix(name[: -len(DOCUMENT_SUFFIX)]) not in images]
+    fitting += [folder / name for name in names[:documents] if has_columns(folder / name, needed)]
     return fitting
 
 
