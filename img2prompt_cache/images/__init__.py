@@ -1,4 +1,4 @@
-"""Bytes to RGB to the pixels that a backbone sees."""
+"""Images: decoding files to RGB, augmented views, and resizing to the input of a backbone."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Views: an image slightly otherwise, the same way every time."""
+"""Augmented views of an image: random crops with other colours, the same in every pass."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ VIEW_RULES = (
 
 
 class View(NamedTuple):
-    """A view of an image: its number, and whether it may be mirrored."""
+    """Which view of an image: its number, and whether it may be mirrored."""
 
     number: int
     flip: bool = False
 
 
 def take_view(picture: Image.Image, sha256: str, view: View) -> Image.Image:
-    """Take a view of an image; the model's own geometry is applied to it afterwards.
+    """Compute an augmented view of an image; the model's own `Geometry` is applied to it afterwards.
 
     Parameters
     ----------
     picture : PIL.Image.Image
         Mode RGB.
     sha256 : str
-        Of the image's bytes, 64 hex digits: equal images have equal views, whatever pass they are read in.
+        Hash of the image's bytes, 64 hex digits. It seeds the view: equal images have equal views in every
+        pass.
     view : View
 
     Returns

@@ -1,23 +1,24 @@
-"""Images: one safe decode from the bytes of a file to 8-bit RGB.
+"""Decoding: from the bytes of an image file to 8-bit RGB, safe for hostile files.
 
-The rules, which are part of every fingerprint through `DECODE_RULES`:
+The rules are part of every fingerprint, through `DECODE_RULES`:
 
-- Formats are told by their first bytes, never by a file's name: PNG, JPEG, WebP, GIF, and BMP without
-  run-length coding. Anything else is refused (TIFF, SVG, PDF, AVIF…: rare as the output of a generator, and
-  each a large surface for hostile files).
+- The format is determined by the first bytes, never by the file's name: PNG, JPEG, WebP, GIF, or BMP without
+  run-length coding. Others are refused (TIFF, SVG, PDF, AVIF…): generators rarely write them, and each would
+  add a large attack surface.
 - An image above the pixel limit, or above `MAX_SIDE` on one side, is refused before its pixels are decoded.
-- A truncated file is refused, never padded. Every chunk of a PNG that matters must have the right checksum.
-  (Not noticed: a coded stream that is shorter than its image inside an intact container, which leaves black
+- A truncated file is refused, never padded. Every chunk of a PNG that affects pixels must have the right
+  checksum. (Not detected: a compressed stream that ends too early in an intact container, which leaves black
   rows, and damage that libjpeg repairs.)
-- Animated: the first frame.
-- 16-bit samples keep their high byte, grey and colour alike. Palette, 1-bit and grey become RGB. CMYK JPEG is
-  read as Adobe writes it (inverted), then R = (255 − C)(255 − K) / 255 and so on; YCCK likewise.
-- Alpha, however it is stored, is composited over white.
-- The EXIF orientation is applied; unreadable EXIF counts as none. An orientation in XMP is not looked at.
-- Colour profiles and gamma are ignored, as the models' reference preprocessing ignores them.
+- Of an animation, the first frame is used.
+- 16-bit samples keep their high byte, in grey and in colour. Palette, 1-bit and grey images become RGB. A
+  CMYK JPEG is read as Adobe writes it (inverted), then R = (255 − C)(255 − K) / 255 and so on; YCCK likewise.
+- Transparent images, however they store alpha, are composited over white.
+- The EXIF orientation is applied; unreadable EXIF counts as none. An orientation in XMP is ignored.
+- Colour profiles and gamma are ignored, as in the models' reference preprocessing.
 
-Metadata that cannot change a pixel is removed before Pillow sees it, so a broken profile or a text chunk that
-would unpack to gigabytes costs nothing. No global state of Pillow is changed: `decode` is safe in threads.
+Metadata that cannot change a pixel is removed before Pillow reads the file, so a broken profile, or a text
+chunk that would decompress to gigabytes, does no harm. `decode` changes no global state of Pillow and is safe
+in threads.
 """
 
 from __future__ import annotations
@@ -42,22 +43,22 @@ from PIL import (
 from img2prompt_cache.errors import ImageError
 
 DECODE_RULES = "1: first frame, 16-bit high byte, alpha over white, EXIF orientation, no colour management"
-"""Version and gist of the rules above; to be raised whenever a rule changes the pixels of any image."""
+"""Version and summary of the rules above; the version must be raised when pixels of any image change."""
 
 MAX_PIXELS = 1 << 26
-"""Default limit, 8192 × 8192. Decoding takes up to 8 bytes a pixel at its peak: 0.5 GiB at the limit."""
+"""Default limit, 8192 × 8192. Decoding takes up to 8 bytes per pixel: 0.5 GiB at the limit."""
 
 MAX_SIDE = 65_535
-"""Limit of either side; a decoder's row buffers grow with it. JPEG, GIF and WebP cannot exceed it at all."""
+"""Limit of either side, on which a decoder's row buffers depend. JPEG, GIF and WebP cannot exceed it."""
 
 ALLOWED_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_DEPTH = 24  # the offset of the bits per sample, IHDR being the first chunk
+_PNG_DEPTH = 24  # offset of the bits per sample; IHDR is the first chunk
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 _MARKER = re.compile(rb"\xff[\xc0-\xfe]")
-_MAX_PARTS = 1 << 17  # chunks of a PNG, segments of a JPEG; far above honest files, it bounds the time
+_MAX_PARTS = 1 << 17  # chunks of a PNG, segments of a JPEG; far more than real files have, it bounds the time
 
 _OTHER_FORMATS = (
     (0, b"II*\0", "TIFF"),
@@ -97,7 +98,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Returns
     -------
     PIL.Image.Image
-        Mode RGB, 8 bits a channel, fully loaded.
+        Mode RGB, 8 bits per channel, fully loaded.
 
     Raises
     ------
@@ -121,7 +122,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except ImageError:
         raise
     except Exception as error:
-        # Pillow's readers let nearly any exception through on hostile bytes; none of them may end a pass.
+        # Pillow's readers raise nearly any exception on hostile bytes; none of them may end an extraction.
         raise ImageError(_reason(error)) from error
 
 
@@ -147,7 +148,7 @@ def _format(data: bytes) -> str:
 
 
 def _essential_png(data: bytes) -> tuple[bytes, bytes]:
-    """Keep the chunks that make pixels, their checksums verified; give the EXIF apart."""
+    """Keep the chunks that affect pixels, after checking their checksums; return the EXIF separately."""
     if data[12:16] != b"IHDR":
         raise ImageError("damaged: the PNG does not begin with IHDR" if len(data) >= 16 else "truncated")
     kept, exif, view, position = [_PNG], b"", memoryview(data), len(_PNG)
@@ -171,9 +172,10 @@ def _essential_png(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _essential_jpeg(data: bytes) -> tuple[bytes, bytes]:
-    """Drop comments, application segments and junk before the first scan; give the EXIF apart.
+    """Drop comments, application segments and junk before the first scan; return the EXIF separately.
 
-    JFIF and Adobe, which tell the colour space, stay where they are long enough for libjpeg to heed.
+    JFIF and Adobe segments determine the colour space, so they are kept if they are long enough for libjpeg
+    to read them.
     """
     kept, exif, position = [data[:2]], b"", 2
     for _ in range(_MAX_PARTS):
@@ -216,7 +218,7 @@ def _check_size(image: ImageFile.ImageFile, max_pixels: int) -> None:
 
 
 def _eight_bit(image: Image.Image, depth: int) -> Image.Image:
-    """Bring 16-bit grey and the colour that a PNG declares transparent to 8 bits, as Pillow does all else."""
+    """Convert 16-bit grey, and a PNG's transparent colour, to 8 bits; Pillow converts everything else."""
     key = image.info.get("transparency")
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -238,9 +240,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _orientation(exif: bytes) -> int:
-    """Find the orientation tag in the first directory of an EXIF block; 1, upright, where there is none.
+    """Find the orientation tag in the first directory of an EXIF block; 1 (upright) if there is none.
 
-    Pillow's own reader warns about every other fault of the block through the process-wide warnings module.
+    Pillow's own reader issues process-wide warnings about every other fault of the block.
     """
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])

@@ -1,4 +1,4 @@
-"""Geometry: how a decoded image becomes a model's input size.
+"""Geometry: how a decoded image is resized and cropped to the input of a model.
 
 Bit-exact with the evaluation transforms that timm (`timm.data.create_transform`) and open_clip
 (`open_clip.image_transform_v2`) build for a PIL image, up to the point where it becomes a tensor.
@@ -19,7 +19,7 @@ from img2prompt_cache.errors import UsageError, unknown
 Resize = Literal["shortest", "longest", "squash"]
 
 MAX_RESIZED = 1 << 24
-"""Pixels of the largest resized image that is made whole; beyond it only the part in the crop is computed."""
+"""Largest resized image, in pixels, that is computed whole; of larger ones, only the cropped part is."""
 
 _INTERPOLATIONS = tuple(member.name.lower() for member in Image.Resampling)
 
@@ -31,12 +31,12 @@ class Geometry:
     Attributes
     ----------
     resize : {"shortest", "longest", "squash"}
-        Scale, keeping the aspect ratio, until the image just covers `size`; until it just fits into `size`;
-        or to exactly `size`.
+        Resize, keeping the aspect ratio, so that the image just covers `size`, or just fits into it; or
+        resize to exactly `size`.
     size : tuple of int
-        Height and width that the resize aims at, in pixels.
+        Target height and width of the resize, in pixels.
     crop : tuple of int
-        Height and width of the result. Cut from the centre; padded where the resized image is smaller.
+        Height and width of the result. It is cropped from the centre, and padded if the image is smaller.
     interpolation : str
         A filter of `PIL.Image.Resampling`, in lower case.
     fill : tuple of int
@@ -50,7 +50,7 @@ class Geometry:
     fill: tuple[int, int, int] = (0, 0, 0)
 
     def __post_init__(self) -> None:
-        """Refuse what no image could be brought to."""
+        """Refuse values that no image can be resized to."""
         if self.interpolation not in _INTERPOLATIONS:
             raise unknown("interpolation", self.interpolation, _INTERPOLATIONS)
         if min(*self.size, *self.crop) < 1:
@@ -58,18 +58,18 @@ class Geometry:
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> Geometry:
-        """Read a data config as `timm.data.resolve_data_config` gives it.
+        """Read a data config, as `timm.data.resolve_data_config` returns it.
 
         Parameters
         ----------
         config : mapping
-            With `input_size`, `interpolation`, and where they are not the defaults `crop_pct`, `crop_mode`
-            and `mean`.
+            With `input_size` and `interpolation`, and with `crop_pct`, `crop_mode` and `mean` if they are not
+            the defaults.
 
         Raises
         ------
         UsageError
-            If the model does not take RGB images or the interpolation or crop mode is not a fixed, known one.
+            If the model does not take RGB images, or the interpolation or crop mode is random or unknown.
         """
         channels, height, width = config["input_size"]
         if channels != 3:
@@ -92,12 +92,12 @@ class Geometry:
         Parameters
         ----------
         config : open_clip.transform.PreprocessCfg or mapping
-            What is absent from a mapping has open_clip's default.
+            Keys that a mapping lacks have open_clip's defaults.
 
         Raises
         ------
         UsageError
-            If the mode is not RGB, or the resize mode or interpolation is not one that open_clip knows.
+            If the mode is not RGB, or open_clip does not know the resize mode or the interpolation.
         """
         given = asdict(config) if is_dataclass(config) and not isinstance(config, type) else dict(config)
         if given.get("mode", "RGB") != "RGB":
@@ -110,7 +110,7 @@ class Geometry:
             raise unknown("resize mode", resize, _RESIZE_OF_CROP_MODE.values())
         size = _pair(given.get("size", 224))
         if resize == "shortest" and size[0] != size[1]:
-            interpolation = "bicubic"  # open_clip does not hand its setting on for inputs that are not square
+            interpolation = "bicubic"  # open_clip ignores its setting for inputs that are not square
         grey = given.get("fill_color", 0) if resize == "longest" else 0
         return cls(resize, size, size, interpolation, (grey, grey, grey))
 
@@ -120,13 +120,14 @@ class Geometry:
         Parameters
         ----------
         image : PIL.Image.Image
-            Mode RGB, as `images.decode` gives it.
+            Mode RGB, as `decode` returns it.
 
         Returns
         -------
         numpy.ndarray, uint8, shape (height, width, 3)
-            C-contiguous, writable, of the size `crop`. Where the resized image would exceed `MAX_RESIZED`
-            pixels (a very long and thin one) only its cropped part is computed, which may round otherwise.
+            C-contiguous, writable, of the size `crop`. If the resized image would have more than
+            `MAX_RESIZED` pixels, because it is very long and thin, only its cropped part is computed, and
+            pixels may differ by rounding.
         """
         height, width = self._resized(image.height, image.width)
         y, rows, top = _window(height, self.crop[0])
@@ -149,13 +150,13 @@ class Geometry:
         return pixels
 
     def describe(self) -> str:
-        """Say it in one line; two geometries have the same line exactly if they are equal."""
+        """Describe the geometry in one line; two geometries have the same line exactly if they are equal."""
         (height, width), (rows, columns) = self.size, self.crop
         fill = ",".join(map(str, self.fill))
         return f"{self.resize} {height}x{width} {self.interpolation}, crop {rows}x{columns}, fill {fill}"
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the whole resized image, never 0; the rounding is that of the two libraries."""
+        """Compute the size of the whole resized image, at least 1, rounded as timm and open_clip do."""
         if self.resize == "squash":
             return self.size
         if self.resize == "shortest" and self.size[0] == self.size[1]:  # torchvision's Resize(int)
@@ -172,7 +173,7 @@ _OPEN_CLIP_INTERPOLATIONS = ("bicubic", "bilinear")
 
 
 def _window(length: int, crop: int) -> tuple[int, int, int]:
-    """Along one axis: where the crop begins in the image, its length there, where it lies in the result."""
+    """Compute along one axis where the crop starts in the image, its length, and its start in the result."""
     if length < crop:
         return 0, length, (crop - length) // 2
     return round((length - crop) / 2), crop, 0

@@ -1,4 +1,4 @@
-"""Scenes drawn here: pictures with honest prompts for the demo, made without a network."""
+"""Scenes: pictures for the demo, drawn by this package together with matching prompts."""
 
 import lazy_loader
 

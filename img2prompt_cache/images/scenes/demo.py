@@ -13,7 +13,7 @@ from img2prompt_cache.images.scenes.words import Scene, sample_scenes
 
 
 def write_demo(folder: Path, n: int = 400, seed: int = 0, held_out: int = 6) -> None:
-    """Write rendered scenes with their prompts, and a few more whose prompts are kept apart.
+    """Write rendered scenes with their prompts, and a few more whose prompts are in a separate file.
 
     Writes ``images/<imgId>.png`` and ``prompts.csv`` (header ``imgId,prompt``), the layout of the Kaggle
     competition, then ``new/<imgId>.png`` and ``new/truth.csv`` for the held-out scenes. No held-out
@@ -22,18 +22,18 @@ def write_demo(folder: Path, n: int = 400, seed: int = 0, held_out: int = 6) -> 
     Parameters
     ----------
     folder : Path
-        Made if need be; must be empty.
+        Created if necessary; must be empty.
     n : int
-        How many scenes to learn from.
+        Number of scenes to learn from.
     seed : int
         The same seed gives the same files.
     held_out : int
-        How many scenes to keep apart.
+        Number of held-out scenes.
 
     Raises
     ------
     UsageError
-        If `folder` holds something already.
+        If `folder` is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not an empty folder; name one that does not exist yet for the demo")
@@ -44,10 +44,10 @@ def write_demo(folder: Path, n: int = 400, seed: int = 0, held_out: int = 6) -> 
 
 
 def held_out_scenes(scenes: Sequence[Scene], n: int, seed: int) -> list[Scene]:
-    """Draw `n` more scenes, of combinations of subject, place and style that none of `scenes` has."""
+    """Sample `n` more scenes with combinations of subject, place and style that none of `scenes` has."""
     known = {_theme(scene) for scene in scenes}
     fresh: dict[tuple[str, str, str], Scene] = {}
-    # The words allow 1,980 combinations: fifty draws for each scene wanted leave enough new ones.
+    # There are 1,980 combinations: fifty samples for each scene contain enough new ones.
     for scene in sample_scenes(50 * n, seed + 1):
         if _theme(scene) not in known:
             fresh.setdefault(_theme(scene), scene)
@@ -64,7 +64,7 @@ def _write(images: Path, table: Path, scenes: Iterable[Scene], salt: str) -> Non
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["imgId", "prompt"])
         for number, scene in enumerate(scenes):
-            # Names that tell nothing, as in the competition, and in no particular order.
+            # Names without meaning or order, as in the competition.
             name = hashlib.sha256(f"{salt} {number}".encode()).hexdigest()[:9]
             render(scene).save(images / f"{name}.png")
             rows.writerow([name, scene.prompt])

@@ -1,4 +1,4 @@
-"""Grounds: what each place is made of, below its sky or around everything."""
+"""Grounds: the ground or the surroundings of each place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from img2prompt_cache.images.scenes.skies import HORIZON
 
 
 def _hills(pen: Pen, rng: random.Random, top: float, height: float, fill: Colour) -> None:
-    """Draw a chain of hills whose feet cover everything below."""
+    """Draw a chain of hills that covers everything below it."""
     for x in (-0.9, -0.3, 0.35, 0.95):
         pen.oval(
             x + between(rng, -0.15, 0.15),

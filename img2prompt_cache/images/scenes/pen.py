@@ -67,7 +67,7 @@ class Pen:
 def ellipse(
     x: float, y: float, rx: float, ry: float, tilt: float = 0, start: float = 0, end: float = 360
 ) -> list[Point]:
-    """Give 49 points of an ellipse, or of the part between two angles in degrees."""
+    """Compute 49 points of an ellipse, or of the part between two angles in degrees."""
     cos, sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
     points = []
     for step in range(49):
@@ -91,11 +91,11 @@ def mix(first: Colour, second: Colour, share: float) -> Colour:
 
 
 def gradient(pixels: int, top: Colour, middle: Colour, bottom: Colour) -> Image.Image:
-    """Fill an RGB square with three colours from top to bottom."""
+    """Make an RGB square with a gradient of three colours from top to bottom."""
     ramp = Image.linear_gradient("L").resize((pixels, pixels), Image.Resampling.BILINEAR)
     return ImageOps.colorize(ramp, top, bottom, middle)
 
 
 def lit(picture: Image.Image, light: Colour) -> Image.Image:
-    """Show a picture (RGB or RGBA; the result is RGB) in coloured light."""
+    """Light a picture (RGB or RGBA; the result is RGB) with coloured light."""
     return ImageChops.multiply(picture.convert("RGB"), Image.new("RGB", picture.size, light))

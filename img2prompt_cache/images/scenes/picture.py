@@ -1,4 +1,4 @@
-"""From a scene to its picture."""
+"""Rendering: from a scene to its picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from img2prompt_cache.images.scenes.weather import weather
 from img2prompt_cache.images.scenes.words import COLOURS, SUBJECTS, Scene
 
 FINER = 2
-"""Everything is drawn this much larger, then averaged down, which smooths the edges."""
+"""Everything is drawn larger by this factor and then reduced, which smooths the edges."""
 
 SPOTS = {
     1: ((0.5, 0.88, 0.29),),
@@ -24,7 +24,7 @@ SPOTS = {
     4: ((0.3, 0.56, 0.13), (0.7, 0.57, 0.13), (0.27, 0.92, 0.15), (0.73, 0.93, 0.15)),
     5: ((0.33, 0.56, 0.12), (0.67, 0.56, 0.12), (0.17, 0.92, 0.142), (0.5, 0.94, 0.142), (0.83, 0.92, 0.142)),
 }
-"""Where the subjects stand, by their count: middle, foot and half the side of each, back to front.
+"""Where the subjects stand, by their count, from back to front: x of the middle, y of the foot, half the side.
 
 All are shares of the picture's side.
 """
@@ -68,14 +68,14 @@ def render(scene: Scene, size: int = 256) -> Image.Image:
 
 
 def _sprite(scene: Scene, pixels: int) -> Image.Image:
-    """Draw one subject, rounded by light and with an outline that stands off from its own colour."""
+    """Draw one subject with shading and an outline that contrasts with its colour."""
     colour = COLOURS[scene.colour]
     pen = Pen(pixels)
     DRAW[scene.subject](pen, colour)
     inside = pen.image.getchannel("A")
     bright = gradient(pixels, (255, 255, 255), (246, 246, 246), (206, 206, 214))
     body = ImageChops.multiply(pen.image.convert("RGB"), bright)
-    # Night dims the subjects less than the ground, or nobody could tell their colour.
+    # At night the subjects are dimmed less than the ground, so that their colour can be recognised.
     body = lit(body, mix(LIGHT[scene.time], (255, 255, 255), 0.55))
     outline: Colour = (30, 26, 44) if sum(colour) > 230 else (226, 230, 240)
     spread = inside.filter(ImageFilter.GaussianBlur(pixels / 90)).point(lambda value: min(255, value * 6))

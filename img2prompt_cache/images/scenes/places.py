@@ -1,4 +1,4 @@
-"""Where a scene plays: everything behind its subjects."""
+"""Places: everything behind the subjects of a scene."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LIGHT: dict[str, Colour] = {
     "sunset": (255, 204, 170),
     "night": (96, 110, 178),
 }
-"""The colour of the light at each time, white where there is no sky."""
+"""Colour of the light at each time; white where there is no sky."""
 INDOORS: dict[str, tuple[Colour, Colour, Colour]] = {
     "outer space": ((8, 6, 26), (22, 14, 50), (14, 10, 38)),
     "underwater": ((110, 214, 230), (34, 132, 186), (12, 62, 120)),
     "room": ((246, 228, 200), (244, 222, 192), (240, 214, 180)),
 }
-"""What fills the places without a sky: top, middle and bottom."""
+"""Colours of places without a sky: top, middle and bottom."""
 
 
 def backdrop(scene: Scene, pixels: int, rng: random.Random) -> Image.Image:
@@ -35,7 +35,7 @@ def backdrop(scene: Scene, pixels: int, rng: random.Random) -> Image.Image:
         ground = Pen(pixels)
         GROUNDS[scene.place](ground, rng)
         picture.paste(lit(ground.image, LIGHT[scene.time]), mask=ground.image.getchannel("A"))
-        # Lava, windows and lamps shine by themselves; they alone are drawn with so much red.
+        # Lava, windows and lamps emit light; only they are drawn with so much red.
         shining = ground.image.getchannel("R").point(lambda red: 255 if red >= 250 else 0)
         picture.paste(ground.image.convert("RGB"), mask=shining)
         if scene.place == "sea":

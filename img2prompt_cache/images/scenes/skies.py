@@ -1,4 +1,4 @@
-"""Skies: the hour, the clouds, and what shines in them."""
+"""Skies: the time of day, clouds, sun, moon and stars."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SKIES: dict[str, tuple[Colour, Colour, Colour]] = {
     "sunset": ((74, 48, 122), (226, 92, 96), (255, 186, 92)),
     "night": ((8, 12, 42), (22, 30, 78), (54, 66, 124)),
 }
-"""Top, middle and horizon."""
+"""Colours of the sky at each time: top, middle and horizon."""
 
 
 def sky(scene: Scene, pixels: int, rng: random.Random) -> Image.Image:
-    """Draw the sky of a scene: an RGB square of `pixels`, all of it sky."""
+    """Draw the sky of a scene: an RGB square of `pixels`, filled with sky."""
     top, middle, bottom = SKIES[scene.time]
     pen = Pen(pixels)
-    # The horizon colour must be reached at the horizon, not at the foot of the picture.
+    # The gradient must reach the colour of the horizon at the horizon, not at the bottom of the picture.
     pen.image.paste(gradient(pixels, top, mix(middle, bottom, 0.6), bottom))
     if scene.detail == "rainbow":
         plain = pen.image.copy()

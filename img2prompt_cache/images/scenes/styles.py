@@ -1,4 +1,4 @@
-"""Styles: what turns the plain drawing into pixel art, a painting, a print."""
+"""Styles: filters that turn the plain drawing into pixel art, a painting, a print."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Array = NDArray[np.float32]
 
 
 def illustration(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Leave the flat drawing as it is."""
+    """Leave the drawing as it is."""
     del rng
     return picture
 
 
 def pixel_art(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Show 64 large pixels a side, in 24 colours."""
+    """Reduce the picture to 64 × 64 large pixels in 24 colours."""
     del rng
     small = ImageEnhance.Color(picture).enhance(1.25).resize((64, 64), Image.Resampling.BOX)
     few = small.quantize(24, dither=Image.Dither.NONE).convert("RGB")
@@ -29,7 +29,7 @@ def pixel_art(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def watercolor(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Let thin colour bleed over rough white paper."""
+    """Make thin colours flow into each other on rough white paper."""
     size = picture.width
     soft = picture.filter(ImageFilter.MedianFilter(5))
     shift = (_clouds(size, 24, rng), _clouds(size, 24, rng))
@@ -38,7 +38,7 @@ def watercolor(picture: Image.Image, rng: random.Random) -> Image.Image:
     rows = np.clip(rows + (shift[0] - 0.5) * reach, 0, size - 1).astype(np.intp)
     columns = np.clip(columns + (shift[1] - 0.5) * reach, 0, size - 1).astype(np.intp)
     paint = _array(soft)[rows, columns]
-    # Pigment gathers where a wash ends: darker just inside of an edge.
+    # Pigment collects at the border of a wet area, so colours are darker just inside an edge.
     blurred = _array(_image(paint).filter(ImageFilter.GaussianBlur(size / 64)))
     paint = paint + 0.55 * np.minimum(paint - blurred, 0)
     wash = 0.5 + 0.35 * _clouds(size, 6, rng) + 0.1 * _clouds(size, 40, rng)
@@ -49,7 +49,7 @@ def watercolor(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def oil_painting(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Lay brush strokes, broad ones first, and light their ridges."""
+    """Draw brush strokes, broad ones first, and shade their relief."""
     size, scale = picture.width, 2
     vivid = ImageEnhance.Color(picture).enhance(1.3)
     canvas = vivid.filter(ImageFilter.BoxBlur(size / 128)).resize((size * scale, size * scale))
@@ -63,7 +63,7 @@ def oil_painting(picture: Image.Image, rng: random.Random) -> Image.Image:
         down, right = _slopes(_array(grey))
         places = zip(x.tolist(), y.tolist(), (-down[y, x]).tolist(), right[y, x].tolist(), fills, strict=True)
         for u, v, dx, dy, fill in places:
-            # Along the edge rather than across it, so that shapes keep their outline.
+            # Strokes follow edges instead of crossing them, so that shapes keep their outline.
             steep = math.hypot(dx, dy)
             dx, dy = (dx / steep, dy / steep) if steep > 0.4 else (0.9, rng.random() - 0.5)
             reach = wide * size * (0.6 + rng.random())
@@ -89,7 +89,7 @@ def pencil_sketch(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def neon(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Keep the outlines only, as glowing tubes in the dark."""
+    """Keep only the outlines, as glowing tubes on a dark background."""
     del rng
     size = picture.width
     paint = _array(picture.filter(ImageFilter.GaussianBlur(size / 200)))
@@ -103,14 +103,14 @@ def neon(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def low_poly(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Fold the picture into triangles of one colour each."""
+    """Divide the picture into triangles of a single colour each."""
     size, cells, scale = picture.width, 32, 2
     colours = _array(ImageEnhance.Color(picture).enhance(1.25).filter(ImageFilter.GaussianBlur(size / 110)))
     step = size / (cells - 2)
     strength = _edges(picture)
 
     def corner(row: int, column: int) -> tuple[float, float]:
-        # Of a few places the one nearest to an edge, so that triangles follow the shapes.
+        # Of a few random points the one with the strongest edge, so that triangles follow the shapes.
         jitters = [(0.8 * rng.random() - 0.9, 0.8 * rng.random() - 0.9) for _ in range(5)]
         tries = [((column + dx) * step, (row + dy) * step) for dx, dy in jitters]
         last = size - 1
@@ -132,7 +132,7 @@ def low_poly(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def stained_glass(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Set panes of glowing glass in lead."""
+    """Divide the picture into panes of bright glass with lead between them."""
     size, cells = picture.width, 19
     grid = _noise(cells + 2, rng), _noise(cells + 2, rng)
     rows, columns = np.indices((size, size)) * (cells / size)
@@ -201,7 +201,7 @@ def blueprint(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def comic(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Print few strong colours, dots for shade, ink lines and a panel frame."""
+    """Reduce the picture to few strong colours, with halftone dots, ink outlines and a frame."""
     del rng
     size = picture.width
     bold = (
@@ -246,24 +246,24 @@ def _image(values: NDArray[np.floating]) -> Image.Image:
 
 
 def _noise(size: int, rng: random.Random) -> Array:
-    """Give (size, size) independent values in [0, 1]; a hash, because its bytes never change."""
+    """Make (size, size) independent values in [0, 1] from a hash, whose bytes never change."""
     raw = hashlib.shake_256(repr(rng.random()).encode()).digest(size * size)
     return np.frombuffer(raw, np.uint8).reshape(size, size).astype(np.float32) / np.float32(255)
 
 
 def _clouds(size: int, cells: int, rng: random.Random) -> Array:
-    """Give (size, size) smooth values in [0, 1] that change over a `cells`-th of the side."""
+    """Make (size, size) smooth values in [0, 1] that vary over 1/`cells` of the side."""
     coarse = Image.fromarray((_noise(cells, rng) * 255).astype(np.uint8))
     return _array(coarse.resize((size, size), Image.Resampling.BICUBIC)) / np.float32(255)
 
 
 def _slopes(values: Array) -> tuple[Array, Array]:
-    """Give the change downwards and to the right, each of the shape of `values`."""
+    """Compute the differences downwards and to the right, each of the shape of `values`."""
     return np.asarray(np.gradient(values, axis=0)), np.asarray(np.gradient(values, axis=1))
 
 
 def _edges(picture: Image.Image) -> Array:
-    """Give (size, size) strengths in [0, 1] of the edges between colours."""
+    """Compute the strength of the edges between colours, (size, size) values in [0, 1]."""
     size = picture.width
     paint = _array(ImageOps.autocontrast(picture, cutoff=1).filter(ImageFilter.GaussianBlur(size / 300)))
     down, right = _slopes(paint)

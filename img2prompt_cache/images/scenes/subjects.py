@@ -1,4 +1,4 @@
-"""How each subject is drawn, in the colour that the prompt names, standing on y = 1."""
+"""Subjects: a drawing of each, in the colour that the prompt names, standing on y = 1."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def car(pen: Pen, body: Colour) -> None:
 
 
 def robot(pen: Pen, body: Colour) -> None:
-    """A robot that waves."""
+    """A waving robot."""
     grey = shade(STONE, 1.2)
     pen.line([(0, -0.7), (0, -0.9)], 0.05, grey)
     pen.oval(0, -0.92, 0.08, 0.08, (240, 70, 60))
@@ -285,7 +285,7 @@ def ghost(pen: Pen, body: Colour) -> None:
 
 
 def whale(pen: Pen, body: Colour) -> None:
-    """A whale that blows."""
+    """A whale with a water spout."""
     for sign in (-1, 1):
         pen.line(
             [(0.25, -0.2), (0.25, -0.55), (0.25 + 0.2 * sign, -0.78), (0.25 + 0.36 * sign, -0.6)], 0.08, GLASS
@@ -313,7 +313,7 @@ def whale(pen: Pen, body: Colour) -> None:
 
 
 def lighthouse(pen: Pen, body: Colour) -> None:
-    """A striped lighthouse on rocks, lit."""
+    """A striped lighthouse on rocks, with its light on."""
     pen.polygon([(0, -0.62), (-0.95, -0.85), (-0.95, -0.4)], shade(GLOW, 1.3))
     pen.polygon([(0, -0.62), (0.95, -0.85), (0.95, -0.4)], shade(GLOW, 1.3))
     for step in range(5):

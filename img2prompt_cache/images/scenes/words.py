@@ -1,4 +1,4 @@
-"""What a scene is, and how it is put into English."""
+"""Scenes and their prompts: the words, and how they are combined into English sentences."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from img2prompt_cache.errors import unknown
-from img2prompt_cache.images.scenes.chance import deck, pick
+from img2prompt_cache.images.scenes.chance import shuffled_cycle, pick
 
 
 class Subject(NamedTuple):
-    """How a subject is named and where it belongs."""
+    """The plural of a subject, what it does, and whether it flies."""
 
     plural: str
     doing: str
@@ -19,7 +19,7 @@ class Subject(NamedTuple):
 
 
 class Place(NamedTuple):
-    """How a place is named; `sky` tells whether it has an hour and weather."""
+    """The phrases for a place; `sky` says whether it has a time of day and weather."""
 
     scenery: str
     inside: str
@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 
 class Style(NamedTuple):
-    """A style as a tag at the end of a prompt, and as its beginning."""
+    """The phrases for a style: a tag at the end of a prompt, and its beginning."""
 
     tag: str
     of: str
@@ -130,27 +130,28 @@ WORDINGS = 12
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture, described.
+    """The description of one picture.
 
     Attributes
     ----------
     subject, colour, place, style : str
         Keys of `SUBJECTS`, `COLOURS`, `PLACES` and `STYLES`.
     count : int
-        How many subjects, 1 to 5.
+        Number of subjects, 1 to 5.
     time, detail : str
-        Keys of `TIMES` and `DETAILS`; both empty in a place without a sky, `detail` may always be empty.
+        Keys of `TIMES` and `DETAILS`; both are empty in a place without a sky, and `detail` may be empty
+        anywhere.
     wording : int
-        Which way of saying it, 0 to `WORDINGS` - 1. Does not change the picture.
+        Number of the sentence pattern, 0 to `WORDINGS` - 1; it does not change the picture.
     modifiers : tuple of str
-        Said at the end of the prompt; they do not change the picture either.
+        Words at the end of the prompt; they do not change the picture.
     layout : int
-        Seed of everything the prompt does not say: positions, clouds, texture.
+        Seed of everything that the prompt does not mention: positions, clouds, texture.
 
     Raises
     ------
     UsageError
-        For a word that the renderer does not know, or a time where there is no sky.
+        If the renderer does not know a word, or a time is given for a place without a sky.
     """
 
     subject: str
@@ -182,7 +183,7 @@ class Scene:
 
     @property
     def prompt(self) -> str:
-        """The prompt, as somebody would type it."""
+        """The prompt, as a person would type it."""
         sentence, variant = divmod(self.wording, 2)
         subject, place, style = SUBJECTS[self.subject], PLACES[self.place], STYLES[self.style]
         things = f"{self.colour} {subject.plural if self.count > 1 else self.subject}"
@@ -211,27 +212,35 @@ def article(words: str) -> str:
 
 
 def sample_scenes(n: int, seed: int) -> list[Scene]:
-    """Draw `n` scenes in which every word comes up about equally often.
+    """Sample `n` scenes in which every word occurs about equally often.
 
-    About one scene in twelve repeats the words of an earlier one with another layout, as people run one
-    prompt several times. The draw uses only `random.Random.random`, whose sequence Python guarantees.
+    About one scene in twelve repeats the words of an earlier one with another layout, as people use a prompt
+    several times. The sampling uses only `random.Random.random`, whose sequence Python guarantees.
 
     Parameters
     ----------
     n : int
-        How many scenes.
+        Number of scenes.
     seed : int
         The same seed gives the same scenes, on every platform.
 
     Returns
     -------
     list of Scene
-        Of length `n`.
+        `n` scenes.
     """
     rng = random.Random(f"scenes {seed}")  # noqa: S311 (no secret is made here)
-    subjects, places, styles = deck(list(SUBJECTS), rng), deck(list(PLACES), rng), deck(list(STYLES), rng)
-    colours, times, details = deck(list(COLOURS), rng), deck(list(TIMES), rng), deck(list(DETAILS), rng)
-    counts, wordings = deck(range(1, len(NUMBERS) + 1), rng), deck(range(WORDINGS), rng)
+    subjects, places, styles = (
+        shuffled_cycle(list(SUBJECTS), rng),
+        shuffled_cycle(list(PLACES), rng),
+        shuffled_cycle(list(STYLES), rng),
+    )
+    colours, times, details = (
+        shuffled_cycle(list(COLOURS), rng),
+        shuffled_cycle(list(TIMES), rng),
+        shuffled_cycle(list(DETAILS), rng),
+    )
+    counts, wordings = shuffled_cycle(range(1, len(NUMBERS) + 1), rng), shuffled_cycle(range(WORDINGS), rng)
     scenes: list[Scene] = []
     for layout in range(n):
         if rng.random() < layout / n / 6:
