@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from img2prompt_cache.errors import unknown
-from img2prompt_cache.images.scenes.chance import shuffled_cycle, pick
+from img2prompt_cache.images.scenes.chance import pick, shuffled_cycle
 
 
 class Subject(NamedTuple):
