@@ -14,7 +14,6 @@ much data is not marked; its options are checked all the same.
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import shlex
@@ -30,7 +29,6 @@ import typer
 
 from img2prompt_cache.cache.manifest import column_folder
 from img2prompt_cache.cli import main
-from img2prompt_cache.cli.fit import fit as fit_command
 from kit import paint, save_backbone, save_clip, save_encoder, write_prompts
 
 ROOT = Path(__file__).parents[1]
@@ -47,9 +45,6 @@ CLIPPED = (
 """Phrases of earlier pages that new users did not understand; allowed in code, where they are names."""
 FOREIGN = ("--ar",)
 """Options that the text names and that are not ours."""
-# TODO(front door): remove both once the five verbs and the new options are on main.
-UNDER_WAY = {"--settings"}
-FRONT_DOOR = "list_settings" in inspect.signature(fit_command).parameters
 
 
 @dataclass(frozen=True)
@@ -193,8 +188,7 @@ def test_the_examples_of_a_page_run(page, workplace, stand_ins, capsys):
             continue
         text = names.sub(lambda found: stand_ins[found[0]], example.text)
         if example.language == "python":
-            if FRONT_DOOR:
-                exec(compile("\n" * example.line + text, str(page), "exec"), namespace)
+            exec(compile("\n" * example.line + text, str(page), "exec"), namespace)
             continue
         assert example.language == "console", f"{example}: only console and python are run"
         for line in text.splitlines():
@@ -202,8 +196,6 @@ def test_the_examples_of_a_page_run(page, workplace, stand_ins, capsys):
                 continue
             program, *arguments = shlex.split(line[2:], comments=True)
             assert program == "img2prompt-cache", f"{example}: {program} is not run here"
-            if UNDER_WAY & {*arguments} and not FRONT_DOOR:
-                continue
             capsys.readouterr()
             assert main.run(arguments) == 0, f"{example}: {line}\n{capsys.readouterr().err}"
 
@@ -211,15 +203,13 @@ def test_the_examples_of_a_page_run(page, workplace, stand_ins, capsys):
 @pytest.mark.parametrize(("example", "command"), OF_COMMANDS)
 def test_the_options_of_every_command_exist(example, command):
     _, name, *arguments = shlex.split(command)
-    if UNDER_WAY & {*arguments} and not FRONT_DOOR:
-        pytest.skip("the option is on its way")
     known = typer.main.get_command(main.app).commands  # type: ignore[attr-defined]
     known[name].make_context(name, arguments).close()
 
 
 def test_options_named_in_the_text_exist():
     commands = typer.main.get_command(main.app)
-    known = {"--help", *FOREIGN, *(() if FRONT_DOOR else UNDER_WAY)}
+    known = {"--help", *FOREIGN}
     for command in (commands, *commands.commands.values()):  # type: ignore[attr-defined]
         for parameter in command.params:
             known.update(parameter.opts, parameter.secondary_opts)
