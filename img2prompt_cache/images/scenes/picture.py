@@ -24,7 +24,7 @@ SPOTS = {
     4: ((0.3, 0.56, 0.13), (0.7, 0.57, 0.13), (0.27, 0.92, 0.15), (0.73, 0.93, 0.15)),
     5: ((0.33, 0.56, 0.12), (0.67, 0.56, 0.12), (0.17, 0.92, 0.142), (0.5, 0.94, 0.142), (0.83, 0.92, 0.142)),
 }
-"""Where the subjects stand, by their count, from back to front: x of the middle, y of the foot, half the side.
+"""Where the subjects stand, by their count, from back to front: x of the middle, y of the foot, half side.
 
 All are shares of the picture's side.
 """

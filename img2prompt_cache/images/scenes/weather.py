@@ -11,7 +11,7 @@ from img2prompt_cache.images.scenes.pen import Pen
 
 
 def weather(picture: Image.Image, detail: str, rng: random.Random) -> Image.Image:
-    """Draw the weather over an RGB picture; details behind the subjects, such as a rainbow, change nothing."""
+    """Draw the weather over an RGB picture; details behind the subjects, as a rainbow, change nothing."""
     pixels = picture.width
     pen = Pen(pixels)
     opacity = 1.0
