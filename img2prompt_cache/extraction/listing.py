@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from img2prompt_cache.cache.manifest import EXTRA_NAME, ROW_COLUMNS
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.sources.clues import tell_nothing
+from img2prompt_cache.sources.clues import explain_missing_prompts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +36,7 @@ def list_pairs(source: Source) -> Listing:
     alone = format in ("folder", "paths") and not getattr(source, "detected", False)
     if listing.summary.pairs or alone:
         return listing
-    raise Img2PromptError(tell_nothing(source.root, len(listing.table), format))
+    raise Img2PromptError(explain_missing_prompts(source.root, len(listing.table), format))
 
 
 def fresh_rows(

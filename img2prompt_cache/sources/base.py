@@ -1,4 +1,4 @@
-"""What every source gives: a listing of pairs and the bytes of their images."""
+"""The interface of sources: a listing of the pairs, and the bytes of their images."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Protocol
 import pyarrow as pa
 
 COLUMNS = ("imgId", "uri", "prompt")
-"""The first columns of every listing; what follows are columns of the user's own table."""
+"""The first columns of every listing; columns of the user's own table follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a listing found, for the person who asked.
+    """Counts and notes of a listing, to be shown to the user.
 
     Attributes
     ----------
@@ -23,9 +23,9 @@ class Summary:
     without_prompt : int
         Images listed without a prompt.
     without_image : int
-        Prompts whose image is not there; they are not listed.
+        Prompts without an image; they are not listed.
     notes : tuple of str
-        Anything else worth a line: a column left out, a file passed over.
+        Further remarks, one line each: a column left out, a file skipped.
     """
 
     pairs: int
@@ -41,8 +41,8 @@ class Listing:
     Attributes
     ----------
     table : pyarrow.Table
-        String columns `imgId` (unique, never empty), `uri` (what `Source.read` takes; relative to the root),
-        `prompt` (null where there is none), then the short text columns of the user's table, if any.
+        String columns `imgId` (unique, never empty), `uri` (the argument of `Source.read`, relative to the
+        root) and `prompt` (null if there is none), then the short text columns of the user's table, if any.
     summary : Summary
     """
 
@@ -51,47 +51,47 @@ class Listing:
 
 
 class Source(Protocol):
-    """Where pairs come from. Cheap to make and to pickle; `list` does the work."""
+    """A source of pairs. It is cheap to create and to pickle; `list` does the work."""
 
     @property
     def root(self) -> Path:
-        """The folder or file that was named."""
+        """The folder or file of the source."""
 
     @property
     def settings(self) -> dict[str, str]:
-        """What `open_source` takes to make this source again: `format` and the options that were set."""
+        """`format` and the options that were set, from which `reopen_source` makes this source again."""
 
     def list(self) -> Listing:
-        """List every row, in an order that depends on the content alone.
+        """List every row, in an order that depends only on the contents.
 
         Raises
         ------
         UsageError
-            If the source is not there, is empty, lacks a column, or names an imgId twice.
+            If the source does not exist, is empty, lacks a column, or has an imgId twice.
         """
 
     def read(self, uri: str) -> bytes:
-        """Give the raw bytes of one image; safe to call from several threads.
+        """Read the bytes of one image; safe to call from several threads.
 
         Raises
         ------
         ImageError
-            If they cannot be read; the message is the reason stored with the row.
+            If they cannot be read; the message is stored as the reason in the row.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """The options of `extract SOURCE`; every one is optional.
+    """The options of a source; all are optional.
 
     Attributes
     ----------
     format : str
-        ``"auto"`` or a name of the registry.
+        ``"auto"`` or a name in `formats.FORMATS`.
     prompts : pathlib.Path or None
-        The table, where it does not lie in the folder under a known name.
+        The table of prompts, if it is not in the folder under a known name.
     id_column, prompt_column : str or None
-        Its columns, where they have other names than the known ones.
+        Names of its columns, if they are not among the known ones.
     """
 
     format: str = "auto"

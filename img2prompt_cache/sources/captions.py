@@ -1,7 +1,8 @@
-"""The prompt in a text or a JSON record that lies beside an image, by the form it has.
+"""Prompts in texts and JSON records: detecting their form and extracting the prompt.
 
-A text may be the prompt itself, the infotext of AUTOMATIC1111's web UI, the block of settings that Easy
-Diffusion writes, or JSON. A record states the prompt under a name that programs use for it.
+A text may be the prompt itself, the infotext of AUTOMATIC1111's web UI (prompt and settings in one text), the
+block of settings that Easy Diffusion writes, or JSON. A record (a JSON object) has the prompt under one of
+the names that programs use for it.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from img2prompt_cache.sources.embedded.infotext import is_infotext, prompt_of_in
 from img2prompt_cache.sources.embedded.prompts import Found, prompt_in
 
 NAMES = ("prompt", "positive_prompt", "positiveprompt", "text", "caption", "txt", "prompts", "captions")
-"""Names of a record's prompt, best first; case is ignored."""
+"""Names of the prompt in a record, the preferred one first; case is ignored."""
 NESTED = (
     *("meta", "metadata", "generation", "generation_data", "generationdata", "parameters", "params"),
     *("reqbody", "request", "image", "sd-metadata", "json"),
 )
-"""Names of a record inside a record that may state the prompt."""
+"""Names of records inside a record that may contain the prompt."""
 DEEPEST = 4
-"""Records inside records that are looked into."""
+"""Depth of records inside records that are searched."""
 
 JSON_START = r'^\s*(?:\{\s*"|\[\s*")'
-"""Matches what may be JSON and not ``{red|blue}`` or ``[cat:dog]``; in the syntax of `re` and of RE2."""
+"""Matches the start of JSON, but not ``{red|blue}`` or ``[cat:dog]``; in the syntax of `re` and of RE2."""
 
 _BLOCK_NUMBER = re.compile(
     r"^(?:width|height|seed|(?:num_inference_)?steps|guidance[ _]scale) *: *[\d.]+[ \t]*\r?$",
@@ -40,15 +41,15 @@ _BLOCK_SETTING = re.compile(
     r"|num[ _]outputs|output[ _]\w{1,40}|created[ _]at|active[ _]tags|preserve[ _][\w ]{1,40}) *:",
     re.IGNORECASE | re.MULTILINE,
 )
-"""The lines of Easy Diffusion's block, with the names it shows and the names it uses inside."""
+"""The lines of Easy Diffusion's block, with the names in its interface and in its code."""
 _BOX = re.compile(r"\s*\d+(?:[ \t]+[-+.\deE]+){4,}\s*")
-"""Labels of object detectors lie beside images, too: on each line a class and four or more coordinates."""
+"""Labels for object detection are also stored beside images: a class and coordinates on each line."""
 _EXTRAS = re.compile(r"Postprocess [\w ]{1,40}:")
-"""How the settings of an upscaler begin, which know no prompt."""
+"""The start of an upscaler's settings, which contain no prompt."""
 
 
 def decode_text(data: bytes) -> str:
-    """Decode the bytes of a text file: UTF-8, or UTF-16 where a byte order mark says so.
+    """Decode the bytes of a text file: UTF-8, or UTF-16 if it starts with a byte order mark.
 
     Raises
     ------
@@ -66,9 +67,9 @@ def prompt_of_text(text: str) -> Found | None:
     Returns
     -------
     Found or None
-        A plain text as it stands, but for line breaks at its end, found by ``"text"``; else the prompt that
-        an infotext (``"a1111"``), a block of Easy Diffusion (``"easydiffusion"``) or JSON states. None where
-        the text is blank, or states settings or coordinates alone.
+        A plain text without line breaks at its end (reader ``"text"``), or the prompt in an infotext
+        (``"a1111"``), in a block of Easy Diffusion (``"easydiffusion"``) or in JSON. None if the text is
+        blank, or has only settings or coordinates.
     """
     if not text.strip() or _EXTRAS.match(text) or all(map(_BOX.fullmatch, text.strip().splitlines())):
         return None
@@ -84,14 +85,14 @@ def prompt_of_text(text: str) -> Found | None:
 
 
 def prompt_of_record(record: Mapping[str, object], depth: int = DEEPEST) -> Found | None:
-    """Find the prompt that a JSON object states, alone or in an object inside it; None if there is none.
+    """Find the prompt in a JSON object, or in an object inside it; None if there is none.
 
     Parameters
     ----------
     record : mapping
-        As `json` gives it.
+        As `json` returns it.
     depth : int
-        How many more objects inside objects to look into.
+        Depth of objects inside objects to search.
     """
     named: dict[str, object] = {}
     for key, value in record.items():
@@ -124,15 +125,15 @@ def prompt_of_value(value: object, depth: int = DEEPEST) -> str | None:
     Parameters
     ----------
     value : object
-        A text, or a text that is JSON; a list, of which the first that is not blank is taken; an object that
-        states the prompt.
+        A text, which may be JSON; a list, whose first prompt that is not blank is taken; or an object with a
+        prompt.
     depth : int
-        How many more values inside values to look into.
+        Depth of values inside values to search.
 
     Returns
     -------
     str or None
-        None for anything else, and for nothing.
+        None if there is no prompt.
     """
     if isinstance(value, str):
         inner = parse_json(value) if re.match(JSON_START, value) else None
@@ -150,7 +151,7 @@ def prompt_of_value(value: object, depth: int = DEEPEST) -> str | None:
 
 
 def _prompt_of_block(text: str) -> str | None:
-    """Give the text of the line ``Prompt:``; in older blocks, what stands before the first setting."""
+    """Return the text after ``Prompt:``; in older blocks, the text before the first setting."""
     label = _BLOCK_PROMPT.search(text)
     start = label.end() if label else 0
     end = _BLOCK_SETTING.search(text, start)
@@ -158,7 +159,7 @@ def _prompt_of_block(text: str) -> str | None:
 
 
 def _of_only_image(images: object, depth: int) -> Found | None:
-    """Read a record of a model, as Civitai gives it: whose prompt it is is clear for one example alone."""
+    """Read the example image in a model's record by Civitai; of several, it is unclear which one is meant."""
     if depth > 1 and isinstance(images, list) and len(images) == 1 and isinstance(images[0], dict):
         return prompt_of_record(images[0], depth - 1)
     return None
@@ -175,12 +176,12 @@ def _has_name(record: Mapping[str, object]) -> bool:
 def _found(prompt: str | None, reader: str) -> Found | None:
     if not prompt or not prompt.strip():
         return None
-    # Half a surrogate pair can stand in JSON, but not in a cache of UTF-8.
+    # JSON can contain half a surrogate pair, which UTF-8 cannot store.
     return Found(prompt.rstrip("\r\n").encode(errors="replace").decode(), reader)
 
 
 def parse_json(text: str) -> object:
-    """Parse a text; None if it is no JSON."""
+    """Parse a text; None if it is not JSON."""
     try:
         return json.loads(text.strip("\0\ufeff \r\n\t"))
     except (ValueError, RecursionError):

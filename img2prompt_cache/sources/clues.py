@@ -1,4 +1,4 @@
-"""What to tell where images were found and not one prompt: what lies beside them and how it is read."""
+"""The error for images without a single prompt: which files may contain prompts, and how to read them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from img2prompt_cache.sources.sidecar import TEXT_SUFFIXES
 from img2prompt_cache.sources.tablefile import DOCUMENT_SUFFIX, TABLE_SUFFIXES, column_names
 
 MOST = 3
-"""Files of a kind that are looked into."""
+"""Number of tables that are opened."""
 _SHEETS = (".xlsx", ".xls", ".ods")
 _ARCHIVES = (".tar.gz", ".tgz", ".zip", ".7z", ".rar", ".tar.zst")
 
 
-def tell_nothing(root: Path, images: int, format: str) -> str:
-    """Say that no image has a prompt, what may hold the prompts, and what reads it.
+def explain_missing_prompts(root: Path, images: int, format: str) -> str:
+    """Explain that no image has a prompt, which files may contain prompts, and how to read them.
 
     Parameters
     ----------
     root : pathlib.Path
-        Of the source.
+        Root of the source.
     images : int
-        How many there are.
+        Number of images.
     format : str
-        As which the source was read.
+        The format as which the source was read.
     """
     clues = list(_clues(root.parent if root.is_file() else root, format))
     found = "; ".join(clues) or "nothing beside them looks like captions"

@@ -1,4 +1,4 @@
-"""Columns of a table: which holds what, by their names and types."""
+"""Columns of a table: finding ids, prompts and images by the names and types of columns."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ID_COLUMNS = (
 )
 PROMPT_COLUMNS = ("prompt", "text", "caption", "positive_prompt", "txt", "captions", "prompts")
 IMG2DATASET = frozenset({"key", "status", "error_message"})
-"""Columns of the table that img2dataset writes for each shard; it names what was not fetched, too."""
+"""Columns of the table that img2dataset writes for each shard; it also lists images not downloaded."""
 LONGEST_EXTRA = 256
-"""A further column is kept if no value has more characters: enough for a group or a model's name."""
+"""Most characters of a value in other columns that are kept: enough for a group or a model's name."""
 RESERVED = frozenset((*COLUMNS, "sha256", "status", "reason"))
-"""Names that the rows of a cache need for themselves."""
+"""Names of columns that the cache itself uses."""
 
 
-def pick(
+def pick_column(
     names: Sequence[str],
     wanted: str | None,
     known: Sequence[str],
@@ -48,12 +48,12 @@ def pick(
     path : pathlib.Path
         The table, for the error.
     remedy : str
-        What names the column, where it is more than that parameter.
+        What the user can do, if it is more than giving that parameter.
 
     Raises
     ------
     UsageError
-        If it is not there, or there twice.
+        If there is no such column, or there are two.
     """
     if wanted is not None:
         chosen = [name for name in names if name == wanted]
@@ -79,7 +79,7 @@ def pick(
 
 
 def bytes_column(schema: pa.Schema) -> str | None:
-    """Name the column that holds images: a struct with `bytes`, else binary; None if there is none."""
+    """Find the column with images: a struct with `bytes`, or binary; None if there is none."""
 
     def holds(kind: pa.DataType) -> bool:
         if pa.types.is_struct(kind):
@@ -92,12 +92,12 @@ def bytes_column(schema: pa.Schema) -> str | None:
 
 
 def is_binary(kind: pa.DataType) -> bool:
-    """Say whether a type holds bytes of any length."""
+    """Check whether a type is binary of any length."""
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def short_columns(table: pa.Table, taken: set[str]) -> tuple[dict[str, pa.ChunkedArray], tuple[str, ...]]:
-    """Keep the further columns whose values are all short, and say which were left out and why."""
+    """Select the other columns whose values are all short, and note which were left out and why."""
     kept: dict[str, pa.ChunkedArray] = {}
     notes = []
     for name in dict.fromkeys(table.column_names):
@@ -118,5 +118,5 @@ def short_columns(table: pa.Table, taken: set[str]) -> tuple[dict[str, pa.Chunke
 
 
 def plain(name: str) -> str:
-    """Spell the name of a column so that case and white space around it do not matter."""
+    """Normalise the name of a column: lower case, without white space around it."""
     return name.strip().lower()

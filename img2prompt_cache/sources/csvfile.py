@@ -1,7 +1,7 @@
-"""Reading CSV and its kin as programs and spreadsheets write them, every value as text.
+"""Reading CSV and similar files, as programs and spreadsheets write them, with every value as text.
 
-Columns are separated by commas, tabs, semicolons or bars; the header tells which. Quotes inside quotes are
-doubled (RFC 4180); a file that cannot be read so, but with a backslash before them, is read that way.
+Columns are separated by commas, tabs, semicolons or vertical bars, which is detected from the header. Quotes
+inside quotes are doubled (RFC 4180); if a file is only valid with a backslash before them, it is read so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from img2prompt_cache.errors import UsageError
 
 SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 BLOCK = 32 << 20
-"""Bytes of a row, at most."""
+"""Largest size of a row in bytes."""
 _HEAD = 1 << 16
 _BOM = "\ufeff"
 _EXCEL = re.compile(r"sep=([,;\t|])\r?\n", re.IGNORECASE)
@@ -30,7 +30,7 @@ _EXCEL = re.compile(r"sep=([,;\t|])\r?\n", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a file is written.
+    """The separator of a file and the position of its header.
 
     Attributes
     ----------
@@ -43,17 +43,17 @@ class Dialect:
     skip: int = 0
 
 
-def tell_dialect(path: Path, known: Sequence[Sequence[str]]) -> Dialect:
-    """Tell the separator of a file by its header.
+def detect_dialect(path: Path, known: Sequence[Sequence[str]]) -> Dialect:
+    """Detect the separator of a file from its header.
 
-    The one that its suffix stands for, unless the header has a single column with it, or another separator
-    alone makes it a header with one name of each list.
+    It is the usual one for the suffix, unless the header then has a single column, or only another separator
+    yields a header with a name from each list.
 
     Parameters
     ----------
     path : pathlib.Path
     known : sequence of sequences of str
-        Names of columns to look for, a list for each column that is needed.
+        Names of columns to look for: one list for each column that is needed.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def tell_dialect(path: Path, known: Sequence[Sequence[str]]) -> Dialect:
 
 
 def read_csv(path: Path, dialect: Dialect) -> pa.Table:
-    """Read a file; every column is a string column.
+    """Read a file with every column as strings.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def read_csv(path: Path, dialect: Dialect) -> pa.Table:
     convert = pa.csv.ConvertOptions(column_types=types, strings_can_be_null=False)
     return pa.csv.read_csv(
         source,
-        # A row must fit in a block; prompts hold line breaks, so blocks cannot be cut at just any of them.
+        # A row must fit in a block: prompts contain line breaks, so a block cannot end at any of them.
         read_options=pa.csv.ReadOptions(block_size=BLOCK, skip_rows=dialect.skip),
         parse_options=parse,
         convert_options=convert,
@@ -104,7 +104,7 @@ def read_csv(path: Path, dialect: Dialect) -> pa.Table:
 
 
 def csv_names(path: Path, dialect: Dialect) -> list[str]:
-    """Name the columns, reading no more than the head of a file."""
+    """List the names of the columns, reading only the head of a file."""
     with path.open("rb") as file:
         head = file.read(_HEAD).decode(errors="replace").removeprefix(_BOM)
     for _ in range(dialect.skip):
@@ -131,15 +131,15 @@ def _header(text: str, separator: str) -> list[str]:
 
 
 def _escaping(path: Path, dialect: Dialect) -> tuple[bool, Path | BinaryIO]:
-    r"""Tell whether quotes are written ``\"``, and give what to read.
+    r"""Detect whether quotes are written as ``\"``, and return whether to unescape, and what to read.
 
-    Some writers escape the backslash, too, and some do not: a prompt may hold ``\(``. Where a backslash
-    stands before anything else, it stands for itself, and the quotes alone are rewritten.
+    Some writers escape the backslash, too, and others do not: a prompt may contain ``\(``. If a backslash
+    precedes any other character, backslashes are literal, and only the quotes are rewritten.
     """
     if not _holds_quotes(path) or _is_regular(path, dialect, escape=False):
         return False, path
     if not _is_regular(path, dialect, escape=True):
-        return False, path  # the error of the usual reading is the one to tell
+        return False, path  # the usual reading then raises the error
     data = path.read_bytes()
     if all(pair[1] in b'"\\\r\n' for pair in re.finditer(rb"\\(.)", data, re.DOTALL)):
         return True, path
@@ -157,7 +157,7 @@ def _holds_quotes(path: Path) -> bool:
 
 
 def _is_regular(path: Path, dialect: Dialect, *, escape: bool) -> bool:
-    """Whether every row has as many columns as the first, and nothing follows a quote that closes."""
+    """Check that all rows have the same number of columns, and that nothing follows a closing quote."""
     limit = csv.field_size_limit(BLOCK)
     try:
         with path.open(encoding="utf-8", errors="replace", newline="") as file:

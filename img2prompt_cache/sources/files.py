@@ -1,4 +1,4 @@
-"""What every source of this package has in common: a root, its options, and files below a folder."""
+"""The base class of the sources in this package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from img2prompt_cache.sources.reading import read_below
 
 @dataclass(frozen=True)
 class FileSource(ABC):
-    """What every source of this package has in common: a root, its options, and files below a folder.
+    """A source with a root, options, and image files below a folder.
 
     Parameters
     ----------
@@ -22,9 +22,9 @@ class FileSource(ABC):
     options : SourceOptions
         With `format` set to the name of the source.
     notes : tuple of str
-        What was worth saying when the format was chosen.
+        Notes from the detection of the format.
     detected : bool
-        Whether the format was told by the files, and not named by the user.
+        Whether the format was detected, and not given by the user.
     """
 
     root: Path
@@ -33,16 +33,16 @@ class FileSource(ABC):
     detected: bool = False
 
     takes: ClassVar[frozenset[str]] = frozenset()
-    """The options, `format` aside, that mean something to this source."""
+    """The options, except `format`, that this source uses."""
 
     @classmethod
     @abstractmethod
     def detects(cls, root: Path) -> bool:
-        """Say whether a file or folder looks like this source."""
+        """Check whether a file or folder looks like this source."""
 
     @property
     def folder(self) -> Path:
-        """The folder that uris are relative to: the root, or the one the root lies in."""
+        """The folder to which uris are relative: the root, or the folder of the root if that is a file."""
         return self.root.parent if self.root.is_file() else self.root
 
     @property
@@ -55,5 +55,5 @@ class FileSource(ABC):
         """List every row."""
 
     def read(self, uri: str) -> bytes:
-        """Give the bytes of the file `uri`."""
+        """Read the bytes of the file `uri`."""
         return read_below(self.folder, uri)

@@ -1,4 +1,4 @@
-"""A folder of images without prompts, or whose prompts lie inside the images."""
+"""Folders of images without prompts, or with prompts inside the image files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
 from img2prompt_cache.sources.scan import Scan, scan
 
-LOOKED_AT = 64
-"""How many images, the first by name, are opened to tell whether they carry prompts."""
+DETECTION_SAMPLE = 64
+"""Number of images, the first by name, that are opened to detect whether they contain prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class FolderPrompts:
     Attributes
     ----------
     found : sequence of Found or None
-        n of them.
+        The prompt of each image, None if it has none.
     without_image : int
-        Prompts without an image.
+        Number of prompts without an image.
     notes : tuple of str
     """
 
@@ -46,13 +46,13 @@ class FolderSource(FileSource):
 
     @classmethod
     def detects(cls, root: Path) -> bool:
-        """Accept any folder: what no other source wants."""
+        """Accept any folder; this format is asked last."""
         return root.is_dir()
 
     def list(self) -> Listing:
         """List the images below the folder; an id is the path without its suffix.
 
-        Where there are prompts, the column `found_in` names what each was found by, see `Found`.
+        If there are prompts, the column `found_in` says where each was found; see `Found`.
         """
         found = scan(self.root, self.suffixes)
         images = [name for name in found.files if name.lower().endswith(IMAGE_SUFFIXES)]
@@ -71,21 +71,21 @@ class FolderSource(FileSource):
         )
 
     def prompts(self, found: Scan, images: Sequence[str]) -> FolderPrompts:
-        """Give what was found for each image."""
+        """Find the prompt of each image."""
         return FolderPrompts([None] * len(images))
 
 
 class MetadataSource(FolderSource):
-    """Images that carry their prompt, as the programs that made them wrote it; see `embedded.find_prompt`."""
+    """Images that contain their prompt, as their generators wrote it; see `embedded.find_prompt`."""
 
     @classmethod
     def detects(cls, root: Path) -> bool:
-        """Say whether any of the first images carries a prompt."""
+        """Check whether any of the first images contains a prompt."""
         if not root.is_dir():
             return False
-        first = islice(scan(root, IMAGE_SUFFIXES).files, LOOKED_AT)
+        first = islice(scan(root, IMAGE_SUFFIXES).files, DETECTION_SAMPLE)
         return any(read_prompt(root / name) is not None for name in first)
 
     def prompts(self, found: Scan, images: Sequence[str]) -> FolderPrompts:
-        """Read the head of every image."""
+        """Read the prompt from the metadata of every image."""
         return FolderPrompts([find_prompt(self.root / name) for name in images])

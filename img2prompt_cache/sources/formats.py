@@ -1,20 +1,20 @@
-"""Formats of sources: which there are, and which one a folder or file has.
+"""Formats of sources, and which of them a folder or file has.
 
-`open_source` tells the format of what it is given by asking each of `FORMATS`, in this order; the first that
-knows it is taken, and where others of the first four would do too, the listing notes them:
+`open_source` detects the format by asking each of `FORMATS` in order and takes the first that recognises the
+folder or file. If others of the first four recognise it, too, a note in the listing says so:
 
 1. ``imagefolder``: ``metadata.csv|jsonl|parquet`` with `file_name` and a prompt column, or DiffusionDB's
    ``part-*/part-*.json``, in the folder or below it;
 2. ``table``: ``prompts.csv|tsv|jsonl|parquet|json``, or another table with an id and a prompt column in the
-   folder, or the only one in its sub-folders; not the tables that img2dataset writes beside its shards;
+   folder, or the only one in its sub-folders; but not the tables that img2dataset writes beside its shards;
 3. ``webdataset``: ``.tar`` files;
 4. ``parquet``: ``.parquet`` files with a column of image bytes;
 5. ``sidecar``: a text or JSON beside an image, see `sidecar`;
 6. ``metadata``: a prompt inside one of the first images;
 7. ``folder``: images alone.
 
-A table that is named with `prompts` makes it a ``table``; `id_column` and `prompt_column` rule out the
-formats that have no columns. A new source is one module and one line in `FORMATS`.
+If `prompts` names a table, the format is ``table``; `id_column` and `prompt_column` exclude the formats that
+have no columns. A new source is one module and one line in `FORMATS`.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ FORMATS: dict[str, type[FileSource]] = {
     "metadata": MetadataSource,
     "folder": FolderSource,
 }
-"""Name of a format, as `open_source` and `extract` take it, to its source; in the order of detection."""
+"""Sources by the names of their formats, in the order of detection."""
 
 
 def open_source(path: Path, options: SourceOptions | None = None) -> Source:
-    """Open a folder or file as a source, telling its format unless `options` names it.
+    """Open a folder or file as a source; its format is detected unless `options` names it.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def open_source(path: Path, options: SourceOptions | None = None) -> Source:
     Raises
     ------
     UsageError
-        If it is not there, of no known format, or an option does not fit the format.
+        If it does not exist, has no known format, or an option does not fit the format.
     """
     options = options or SourceOptions()
     root = Path(os.path.abspath(path))  # noqa: PTH100 - a link stays as the user named it
@@ -114,12 +114,12 @@ def reopen_source(entry: Mapping[str, str]) -> Source:
 
 
 def open_paths(paths: Sequence[Path]) -> Source:
-    """Open what `predict` was given: one source of any format, or a list of images and folders of images.
+    """Open the images for a prediction: one source of any format, or a list of images and folders of images.
 
     Raises
     ------
     UsageError
-        If nothing was given, or none of it is there.
+        If nothing was given, or none of the files and folders exists.
     """
     if len(paths) == 1 and not paths[0].name.lower().endswith(IMAGE_SUFFIXES):
         return open_source(paths[0])
@@ -127,15 +127,15 @@ def open_paths(paths: Sequence[Path]) -> Source:
 
 
 def list_images(paths: Sequence[Path]) -> tuple[Source, Listing]:
-    """Open and list what `predict` was given, which needs images and no prompts.
+    """Open and list the images for a prediction, which needs no prompts.
 
-    A folder without a table is listed as images alone: no prompt beside or inside an image is looked for. So
-    is a folder whose table cannot be read or matched with its images; a note says why.
+    In a folder without a table, prompts beside or inside the images are not searched for. If a table cannot
+    be read or matched with the images, they are listed without it, and a note says why.
 
     Raises
     ------
     UsageError
-        As `open_paths`, or if there is no image.
+        As `open_paths`; or if there are no images.
     """
     source = open_paths(paths)
     if isinstance(source, FolderSource):
@@ -153,12 +153,12 @@ def list_images(paths: Sequence[Path]) -> tuple[Source, Listing]:
 
 
 def find_default(folder: Path) -> Path:
-    """Find what a bare ``extract`` means: ``images/`` in the folder, else the folder if it is a source.
+    """Find the source of an `extract` without one: ``images/`` in the folder, or the folder itself.
 
     Raises
     ------
     UsageError
-        If neither is there.
+        If there is no folder ``images/``, and the folder is not a source.
     """
     if (folder / "images").is_dir():
         return folder / "images"
@@ -173,7 +173,7 @@ def find_default(folder: Path) -> Path:
 
 
 def _detect(root: Path, given: set[str]) -> list[str]:
-    """Name the formats that know `root`; those that must look at every image only until one does."""
+    """List the formats that recognise `root`; formats that must open images are asked only if none did."""
     known: list[str] = []
     for name, source in FORMATS.items():
         if known and issubclass(source, FolderSource):

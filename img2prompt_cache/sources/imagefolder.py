@@ -1,8 +1,9 @@
 """Hugging Face's *imagefolder*: ``metadata.csv|jsonl|parquet`` with ``file_name`` and a prompt.
 
-The tables lie in the folder or in folders below it, one for each split, say (``data/train/metadata.jsonl``);
-`file_name` is relative to the table. So do DiffusionDB's: ``part-000001/part-000001.json``. An id is the
-image's path below the folder, without its suffix.
+The tables are in the folder or in folders below it, for instance one for each split
+(``data/train/metadata.jsonl``); `file_name` is relative to the table. The JSON tables of DiffusionDB,
+``part-000001/part-000001.json``, are read likewise. An id is the image's path below the folder, without its
+suffix.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from img2prompt_cache.sources.columns import PROMPT_COLUMNS
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
 from img2prompt_cache.sources.scan import scan
-from img2prompt_cache.sources.table import join
+from img2prompt_cache.sources.table import join_images
 from img2prompt_cache.sources.tablefile import Prompts, has_columns, read_prompts
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -32,12 +33,12 @@ class ImageFolderSource(FileSource):
 
     @classmethod
     def detects(cls, root: Path) -> bool:
-        """Say whether there is such a table with the two columns it needs."""
+        """Check whether there is such a table with the two columns."""
         tables = _tables(root)
         return bool(tables) and has_columns(tables[0], (("file_name",), PROMPT_COLUMNS))
 
     def list(self) -> Listing:
-        """List the rows of every table, then the images that none names."""
+        """List the rows of every table, then the images that no table names."""
         tables = _tables(self.root)
         if not tables:
             raise UsageError(f"{self.root} has no metadata.csv, metadata.jsonl or metadata.parquet")
@@ -51,7 +52,7 @@ class ImageFolderSource(FileSource):
         notes = tuple(dict.fromkeys(note for prompts in read for note in prompts.notes))
         prompts = Prompts(whole["file_name"], whole["prompt"], extras, notes)
         found = scan(self.root, IMAGE_SUFFIXES)
-        listing = join(prompts, found, "", self.root, tables[0], self.notes)
+        listing = join_images(prompts, found, "", self.root, tables[0], self.notes)
         if listing is None:
             raise UsageError(
                 f"no row of {tables[0]} names an image of {self.root}: the first is "
@@ -61,7 +62,7 @@ class ImageFolderSource(FileSource):
 
 
 def _tables(root: Path) -> list[Path]:
-    """Find the first table of each folder that does not lie below another one with a table."""
+    """Find the first table of each folder, except folders below another folder with a table."""
     if not root.is_dir():
         return []
     folders: dict[str, str] = {}
@@ -78,7 +79,7 @@ def _tables(root: Path) -> list[Path]:
 
 
 def _above(folder: str) -> list[str]:
-    """Name the folders that a folder lies in, but for itself; the root is empty."""
+    """List the folders above a folder; the root is the empty string."""
     if not folder:
         return []
     parts = folder.split("/")

@@ -1,7 +1,7 @@
-"""Reading tables of prompts in JSON: one object a line, or one document for many images.
+"""Reading tables of prompts in JSON: one object per line, or one document for many images.
 
-A document is a list of objects; an object that names a prompt, or an object with one, for each image, as
-DiffusionDB and kohya's scripts write it; or an object with such a list inside.
+A document is a list of objects; or an object with a prompt, or an object with a prompt, for each image, as
+DiffusionDB and kohya's scripts write it; or an object that contains such a list.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from img2prompt_cache.sources.names import IMAGE_SUFFIXES
 from img2prompt_cache.sources.reading import read_regular
 
 MAX_DOCUMENT_BYTES = 64 << 20
-"""Of a document that is read at once: some hundred thousand prompts. JSON Lines have no such bound."""
+"""Largest document, which is read at once: some hundred thousand prompts. JSON Lines have no limit."""
 MOST_COLUMNS = 1000
 
 Row = Mapping[str, object]
 
 
 def read_lines(path: Path) -> Iterator[Row]:
-    """Give the objects of JSON Lines, one by one.
+    """Read JSON Lines, one object at a time.
 
     Raises
     ------
     UsageError
-        For a line that is no JSON object.
+        If a line is not a JSON object.
     """
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
@@ -42,12 +42,12 @@ def read_lines(path: Path) -> Iterator[Row]:
 
 
 def read_document(path: Path) -> list[Row]:
-    """Give the rows of a JSON document; the name of an image, where it is a key, as ``file_name``.
+    """Read the rows of a JSON document; if images are the keys of an object, they become ``file_name``.
 
     Raises
     ------
     UsageError
-        If it is too large, no JSON, or of none of the forms.
+        If the document is too large, not JSON, or of an unknown form.
     """
     try:
         text = read_regular(path, MAX_DOCUMENT_BYTES).decode("utf-8-sig")
@@ -65,22 +65,22 @@ def read_document(path: Path) -> list[Row]:
 
 
 def table_of(rows: Iterable[Row], path: Path, prompt_column: str | None = None) -> pa.Table:
-    """Make a table whose every column is a string column; nested values are left out but for prompts.
+    """Make a table with every column as strings, without nested values other than prompts.
 
     Parameters
     ----------
     rows : iterable of mappings
     path : pathlib.Path
-        For messages.
+        The file, for messages.
     prompt_column : str, optional
         A further name of a column of prompts.
 
     Raises
     ------
     UsageError
-        For a text that is none.
+        If a value is not valid text, or there are too many columns.
     """
-    # Not pyarrow.json: it turns text that looks like a date into one.
+    # pyarrow.json is not used, because it converts text that looks like a date.
     columns: dict[str, list[str | None]] = {}
     nested: set[str] = set()
     count = 0
@@ -110,7 +110,7 @@ def table_of(rows: Iterable[Row], path: Path, prompt_column: str | None = None) 
 
 
 def _rows(value: object, *, loose: bool) -> list[Row] | None:
-    """Find the rows of a document; if `loose`, any key may be an image, and not only a name with suffix."""
+    """Find the rows of a document; if `loose`, any key may be an image, not only one with a suffix."""
     if isinstance(value, list):
         return value if value and all(isinstance(row, dict) for row in value) else None
     if not isinstance(value, dict):
@@ -126,7 +126,7 @@ def _rows(value: object, *, loose: bool) -> list[Row] | None:
 
 
 def _row(name: str, stated: object, *, loose: bool) -> Row | None:
-    """Read what a document states for one image; None if the key is no image, or no prompt is stated."""
+    """Read the entry of one image in a document; None if the key is not an image, or has no prompt."""
     image = name.lower().endswith(IMAGE_SUFFIXES)
     if name.lower() in NAMES or not (image or loose or (isinstance(stated, dict) and "caption" in stated)):
         return None

@@ -1,4 +1,4 @@
-"""Building a listing: one id a row, a summary, and what must never be."""
+"""Building a listing with its summary, and checking that ids are unique."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ def make_listing(
     without_image: int = 0,
     notes: Sequence[str] = (),
 ) -> Listing:
-    """Put n rows together and count them.
+    """Build a listing of n rows.
 
     Parameters
     ----------
     ids, uris, prompts : strings
-        n each; a prompt may be null, and a blank one becomes so.
+        n values each; a prompt may be null, and a blank one becomes null.
     root : pathlib.Path
-        Where they come from, for the message of an error.
+        Root of the source, for error messages.
     extras : mapping of str to pyarrow.ChunkedArray, optional
         Further columns, n values each.
     without_image : int
-        Prompts that were left out because their image is not there.
+        Number of prompts that were left out because they have no image.
     notes : sequence of str
 
     Raises
     ------
     UsageError
-        If there are no rows, or two have the same id.
+        If there are no rows, or two rows have the same id.
     """
     columns = {"imgId": ids, "uri": uris, "prompt": prompts, **(extras or {})}
     columns = {name: _column(values) for name, values in columns.items()}
@@ -69,5 +69,5 @@ def first_duplicate(values: pa.Array | pa.ChunkedArray) -> str | None:
 
 def _column(values: Strings) -> pa.Array | pa.ChunkedArray:
     column = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, pa.string())
-    # HDF5 cannot keep a NUL inside a string, and no prompt means one.
+    # HDF5 cannot store NUL characters in strings, and prompts do not need them.
     return pc.replace_substring(column, "\0", "")

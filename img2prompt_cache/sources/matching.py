@@ -1,14 +1,14 @@
-"""Which image of a folder each row of a table means.
+"""Matching the rows of a table with the images of a folder.
 
-An id is a path, with or without the suffix of an image. The first rule that any row fits is taken for all:
+An id is a path, with or without the suffix of an image. The first rule that matches any row is used for all:
 
-1. it is the path of the image below the folder;
-2. the path of the image ends in it: ``a`` or ``x/a.png`` for ``train/x/a.png``;
-3. it ends in the path of the image: ``/kaggle/input/set/train/a.png`` for ``train/a.png``. A path of another
-   machine is compared and never opened.
+1. the id is the path of the image below the folder;
+2. the path of the image ends with the id: ``a`` or ``x/a.png`` for ``train/x/a.png``;
+3. the id ends with the path of the image: ``/kaggle/input/set/train/a.png`` for ``train/a.png``. Such a path
+   may come from another machine; it is only compared, never opened.
 
-Whole names of folders and files are compared. Where a row could mean two images, or two rows mean one, the
-table is refused.
+Only whole names of folders and files are compared. A table is refused if a row matches two images, or two
+rows match one image.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ _TOP = r"^([A-Za-z]:)?/+"
 
 
 def plain_ids(written: pa.ChunkedArray, files: pa.Array, path: Path, prefix: str) -> pa.ChunkedArray:
-    """Spell the ids of a table as paths below a folder are spelled, without suffix.
+    """Normalise the ids of a table to paths below a folder, without suffix.
 
     Parameters
     ----------
     written : pyarrow.ChunkedArray
-        As they stand in the table.
+        The ids as they are in the table.
     files : pyarrow.Array
-        The images; a backslash separates folders unless a name among them holds one.
+        Paths of the images. Unless one of them contains a backslash, backslashes in ids separate folders.
     path : pathlib.Path
         The table, for messages.
     prefix : str
-        Cut off where an id begins with it.
+        Removed from ids that start with it.
 
     Raises
     ------
     UsageError
-        For an id that is empty, there twice, or climbs out of the folder.
+        If an id is empty, occurs twice, or leads out of the folder by ``..``.
     """
     ids = pc.utf8_trim_whitespace(written)
     if not (pc.any(pc.match_substring(files, "\\")).as_py() or False):
@@ -64,7 +64,7 @@ def plain_ids(written: pa.ChunkedArray, files: pa.Array, path: Path, prefix: str
 
 
 def refuse_rows(bad: pa.ChunkedArray, written: pa.ChunkedArray, path: Path, what: str) -> None:
-    """Raise `UsageError` for the first row that is bad, if any is."""
+    """Raise `UsageError` for the first row that is marked in `bad`, if any is."""
     if pc.any(bad).as_py():
         row = pc.index(bad, True).as_py()
         raise UsageError(
@@ -78,7 +78,7 @@ def match(ids: pa.ChunkedArray, stems: pa.Array, path: Path) -> tuple[pa.Array, 
     Parameters
     ----------
     ids : pyarrow.ChunkedArray
-        n of `plain_ids`.
+        n ids from `plain_ids`.
     stems : pyarrow.Array
         Paths of the images, without their suffixes.
     path : pathlib.Path
@@ -87,14 +87,14 @@ def match(ids: pa.ChunkedArray, stems: pa.Array, path: Path) -> tuple[pa.Array, 
     Returns
     -------
     index : pyarrow.Array, int32
-        n places in `stems`; null for a row without an image.
+        For each row its index in `stems`; null for a row without an image.
     how : str
-        What to tell the user about the rule, empty for the first one.
+        A note about the rule for the user; empty for the first one.
 
     Raises
     ------
     UsageError
-        If two readings are possible.
+        If the match is ambiguous.
     """
     index = pc.index_in(ids, value_set=stems).combine_chunks()
     if not len(stems) or index.null_count < len(index):
@@ -123,7 +123,7 @@ def match(ids: pa.ChunkedArray, stems: pa.Array, path: Path) -> tuple[pa.Array, 
 
 
 def _shorter(ids: list[str], images: list[str]) -> Iterator[tuple[int, int]]:
-    """Give the rows whose id is the end of the path of an image."""
+    """Yield (row, image) where the id is the end of the path of an image."""
     rows = {name: row for row, name in enumerate(ids)}
     for image, path in enumerate(images):
         for tail in _tails(path):
@@ -132,7 +132,7 @@ def _shorter(ids: list[str], images: list[str]) -> Iterator[tuple[int, int]]:
 
 
 def _longer(ids: list[str], images: list[str]) -> Iterator[tuple[int, int]]:
-    """Give the rows whose id ends in the path of an image; of several such images the longest path."""
+    """Yield (row, image) where the id ends with the path of an image, the longest one of several."""
     known = {path: image for image, path in enumerate(images)}
     most = max(path.count("/") for path in images) + 1
     for row, name in enumerate(ids):
@@ -142,7 +142,7 @@ def _longer(ids: list[str], images: list[str]) -> Iterator[tuple[int, int]]:
 
 
 def _tails(path: str, most: int = 32) -> Iterator[str]:
-    """Give the ends of a path, the longest first, of at most `most` names."""
+    """Yield the ends of a path, of at most `most` names, the longest first."""
     parts = path.rsplit("/", most)
     for start in range(max(0, len(parts) - most), len(parts)):
         yield "/".join(parts[start:])

@@ -1,4 +1,4 @@
-"""Names of files: what they say, and where they lead."""
+"""Names of files: suffixes, encodings and types."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import os
 from pathlib import Path
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-"""What counts as an image when a folder is listed; whether it can be decoded is another question."""
+"""Suffixes of files that are listed as images; not all of them can be decoded."""
 
 
 def without_suffix(name: str) -> str:
-    """Cut the suffix of an image off a path; ``a.png`` → ``a``; any other ending stays: ``v1.5``."""
+    """Remove the suffix of an image from a path: ``a.png`` → ``a``; other endings stay: ``v1.5``."""
     stem, dot, ending = name.rpartition(".")
     return stem if dot and f".{ending.lower()}" in IMAGE_SUFFIXES else name
 
 
 def is_folder(path: str | Path) -> bool:
-    """Say whether a path leads to a folder; False, where pathlib raises, for one too long or closed to us."""
+    """Check whether a path is a folder; False, where pathlib raises, if it is too long or not accessible."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def is_file(path: str | Path) -> bool:
-    """Say whether a path leads to a regular file; False where `is_folder` is."""
+    """Check whether a path is a regular file; False, where pathlib raises, like `is_folder`."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def is_utf8(name: str) -> bool:
-    """Say whether a name is text, and not bytes that Python escaped."""
+    """Check whether a name is valid text; Python escapes bytes that are not UTF-8 by surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -35,10 +35,10 @@ def is_utf8(name: str) -> bool:
 
 
 def printable(name: str) -> str:
-    """Make text of a name that is not UTF-8, for messages."""
+    """Replace what is not UTF-8 in a name, so that it can be shown in messages."""
     return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def is_below(top: str, path: str) -> bool:
-    """Say whether a path lies in the folder `top`; both without links in them."""
+    """Check whether a path is below the folder `top`; both with links resolved."""
     return path.startswith(top.rstrip(os.sep) + os.sep)

@@ -1,7 +1,7 @@
-"""Parquet files that hold the images: a struct ``{bytes, path}`` as Hugging Face writes it, or plain bytes.
+"""Parquet files with images: structs ``{bytes, path}`` as Hugging Face writes them, or plain bytes.
 
-Also a column of paths, relative to the source. The id is a column of that name (`imgId`, `image_id`, `id`,
-`key`) or the one named with `id_column`; without one it is ``<file>/<row>``. A uri is
+The images may also be a column of paths, relative to the source. The id is the column `imgId`, `image_id`,
+`id` or `key`, or the one named with `id_column`; without such a column it is ``<file>/<row>``. A uri is
 ``file.parquet#row``.
 """
 
@@ -25,7 +25,7 @@ from img2prompt_cache.sources.columns import (
     IMG2DATASET,
     PROMPT_COLUMNS,
     bytes_column,
-    pick,
+    pick_column,
     short_columns,
 )
 from img2prompt_cache.sources.files import FileSource
@@ -37,7 +37,7 @@ from img2prompt_cache.sources.tablefile import prompts_of, read_table
 ID_COLUMNS = ("imgId", "image_id", "id", "key", "__key__")
 PATH_COLUMNS = ("image", "file_name", "filename", "image_path", "path", "file")
 LARGEST_GROUP = 2 << 30
-"""Bytes of images in a row group; a whole group is read at once."""
+"""Largest size of the images in a row group, in bytes; a row group is read as a whole."""
 
 _URI = re.compile(r"(.+)#(\d{1,18})", re.DOTALL)
 _lock = threading.Lock()
@@ -50,7 +50,7 @@ class ParquetSource(FileSource):
 
     @classmethod
     def detects(cls, root: Path) -> bool:
-        """Say whether the first parquet file has a column of image bytes."""
+        """Check whether the first parquet file has a column of image bytes."""
         names = shards(root, ".parquet")
         folder = root.parent if root.is_file() else root
         try:
@@ -59,7 +59,7 @@ class ParquetSource(FileSource):
             return False
 
     def list(self) -> Listing:
-        """List every row of every file, in their order; the images stay unread."""
+        """List every row of every file, in order; the images are not read."""
         names = shards(self.root, ".parquet")
         if not names:
             raise UsageError(f"{self.root} holds no .parquet file")
@@ -79,7 +79,7 @@ class ParquetSource(FileSource):
         )
 
     def read(self, uri: str) -> bytes:
-        """Give the bytes in a row, or those of the file that it names."""
+        """Read the bytes in a row, or those of the file that it names."""
         match = _URI.fullmatch(uri)
         if match is None or re.search(UNSAFE_PATH, match[1]):
             raise ImageError("cannot be read: not a row of a parquet file")
@@ -103,13 +103,13 @@ class ParquetSource(FileSource):
         image = _image_column(path)
         table = read_table(path, self.options.prompt_column)
         names = [column for column in table.column_names if column != image]
-        prompt = pick(names, self.options.prompt_column, PROMPT_COLUMNS, "prompt_column", path)
+        prompt = pick_column(names, self.options.prompt_column, PROMPT_COLUMNS, "prompt_column", path)
         known = {column.lower() for column in ID_COLUMNS}
         has_id = self.options.id_column is not None or any(
             column.strip().lower() in known for column in names
         )
         if has_id:
-            column = pick(names, self.options.id_column, ID_COLUMNS, "id_column", path)
+            column = pick_column(names, self.options.id_column, ID_COLUMNS, "id_column", path)
             ids = table[column].fill_null("")
             if "" in pc.unique(ids).to_pylist():
                 raise UsageError(
@@ -144,7 +144,7 @@ def _image_column(path: Path) -> str:
             if image is None:
                 texts = [str(f.name) for f in schema if pa.types.is_string(f.type)]
                 remedy = '`format="table"` and `id_column`'
-                return pick(texts, None, PATH_COLUMNS, "format", path, remedy)
+                return pick_column(texts, None, PATH_COLUMNS, "format", path, remedy)
             largest = max(
                 (_group_bytes(metadata.row_group(i), image) for i in range(metadata.num_row_groups)),
                 default=0,
@@ -165,7 +165,7 @@ def _group_bytes(group: pq.RowGroupMetaData, column: str) -> int:
 
 
 def _value(path: str, row: int) -> dict[str, bytes | str | None] | bytes | str | None:
-    # Under the lock, so that threads which ask for one group do not all read it.
+    # The lock keeps several threads from reading the same row group.
     with _lock:
         column, ends = _layout(path)
         group = bisect.bisect_right(ends, row)

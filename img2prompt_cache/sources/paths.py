@@ -1,4 +1,4 @@
-"""Images named one by one, for prediction: files, and folders whose every image is meant."""
+"""Image files and folders of images named by the user, for prediction."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from img2prompt_cache.sources.names import (
     without_suffix,
 )
 from img2prompt_cache.sources.reading import read_regular
-from img2prompt_cache.sources.scan import counted, scan
+from img2prompt_cache.sources.scan import count_note, scan
 
 
 class PathsSource:
-    """Image files in the order they were named, without prompts; one bad entry does not spoil the others.
+    """Image files in the order in which they were named, without prompts.
 
-    A file that is not there is listed, and `read` says so; a folder that cannot be listed or holds no images
-    is noted; a file that is named twice counts once.
+    A bad entry does not affect the others: a file that does not exist is listed, and `read` raises an error;
+    a folder that cannot be listed or contains no images is noted; a file that is named twice counts once.
 
     Parameters
     ----------
     paths : sequence of pathlib.Path
-        Files and folders; a folder stands for the images below it, in code-point order. Being named by the
-        user, a file may be a link and have any suffix.
+        Files and folders; a folder stands for the images below it, in code-point order. A file may be a link
+        and have any suffix, because the user named it.
     notes : tuple of str
-        What the listing is to say first.
+        Notes to put first in the listing.
 
     Raises
     ------
     UsageError
-        If there is no path, or none is there.
+        If there is no path, or none of them exists.
     """
 
     def __init__(self, paths: Sequence[Path], notes: tuple[str, ...] = ()) -> None:
@@ -57,9 +57,9 @@ class PathsSource:
     def list(self) -> Listing:
         """List the images.
 
-        An id is the stem, where that would not be unique the path without suffix, and at last the whole path.
-        For a single folder it is the path below it, with the suffix only where another image differs in
-        nothing else.
+        An id is the file name without suffix; if that is not unique, the path without suffix; if that is not
+        unique, either, the path. For a single folder it is the path below it, with the suffix only if another
+        image has the same path otherwise.
         """
         uris: list[str] = []
         notes = [*self._notes]
@@ -79,14 +79,16 @@ class PathsSource:
                     notes.append(f"{path} holds no images")
                 uris += [(path / name).relative_to(self.root).as_posix() for name in found.files]
                 notes += found.notes()
-        notes += counted(unreadable, "names that are not UTF-8, passed over")
-        notes += counted([uri for uri, n in Counter(uris).items() if n > 1], "images named twice, taken once")
+        notes += count_note(unreadable, "names that are not UTF-8, skipped")
+        notes += count_note(
+            [uri for uri, n in Counter(uris).items() if n > 1], "images named twice, taken once"
+        )
         uris = list(dict.fromkeys(uris))
         alone = len(self._paths) == 1 and is_folder(self._paths[0])
         return make_listing(_ids(uris, by_path=alone), uris, [None] * len(uris), self.root, notes=notes)
 
     def read(self, uri: str) -> bytes:
-        """Give the bytes of a file."""
+        """Read the bytes of a file."""
         return read_regular(self.root / uri)
 
 

@@ -1,8 +1,8 @@
-"""Reading files that a stranger's table may have named.
+"""Reading files whose names may come from an untrusted table.
 
-A path that is absolute or climbs is refused, and so is one that leads out through a link to a folder; a link
-to an image is followed wherever it leads (see `scan`). Anything but a regular file is refused, because a
-named pipe would block for ever, and so is what is absurdly large.
+A path is refused if it is absolute, contains ``..``, or leads out of the source through a link to a folder; a
+link to an image is followed wherever it leads (see `scan`). Anything but a regular file is refused, because a
+named pipe would block for ever; so are extremely large files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_IMAGE_BYTES = 256 << 20
 MAX_TEXT_BYTES = 1 << 20
 
 UNSAFE_PATH = r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)|\x00"
-"""Matches a path that is absolute or climbs; in the syntax that RE2 (pyarrow) and `re` share."""
+"""Matches a path that is absolute or contains ``..``, in the syntax of both RE2 (pyarrow) and `re`."""
 
 
 def read_regular(path: str | Path, limit: int = MAX_IMAGE_BYTES) -> bytes:
@@ -28,7 +28,7 @@ def read_regular(path: str | Path, limit: int = MAX_IMAGE_BYTES) -> bytes:
     Raises
     ------
     ImageError
-        If it is not there, not a regular file, too large, or cannot be read.
+        If it does not exist, is not a regular file, is too large, or cannot be read.
     """
     try:
         status = os.stat(path)  # noqa: PTH116 - before opening, because opening a named pipe blocks
@@ -48,7 +48,7 @@ def read_slice(path: Path, offset: int, size: int) -> bytes:
     Raises
     ------
     ImageError
-        If there are fewer, they are too many, or the file cannot be read.
+        If the file is shorter, `size` is too large, or the file cannot be read.
     """
     if size > MAX_IMAGE_BYTES:
         raise ImageError(f"cannot be read: {size} bytes are more than the {MAX_IMAGE_BYTES} allowed")
@@ -64,7 +64,7 @@ def read_slice(path: Path, offset: int, size: int) -> bytes:
 
 
 def read_below(folder: Path, uri: str) -> bytes:
-    """Read a file below `folder`; the file itself may be a link, the folders on the way may not lead out.
+    """Read a file below `folder`; the file may be a link, but its folder must be below `folder`.
 
     Raises
     ------

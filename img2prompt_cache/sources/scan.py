@@ -1,15 +1,16 @@
-"""Finding files below a folder without being led astray by links.
+"""Finding files below a folder, safely in the presence of links.
 
-The folder is the user's, but what is in it may come from a stranger's archive:
+The user trusts the folder, but its contents may come from an untrusted archive:
 
-- A link to an image is followed wherever it leads: snapshots of the model hub, DVC and git-annex are made of
-  such links, and whatever they lead to is kept only if it decodes as an image.
-- A link to a text is followed only below the folder: any file reads as text, and prompts are passed on.
+- A link to an image is followed wherever it leads: the model hub's cache, DVC and git-annex consist of such
+  links, and the file is used only if it decodes as an image.
+- A link to a text is followed only below the folder, because any file can be read as text and its contents
+  would become prompts.
 - A link to a folder is never followed; see `reading` for a table that names a path through one.
-- Anything but a regular file is passed over (a named pipe would block for ever), and so is a name that is not
+- Anything but a regular file is skipped (a named pipe would block for ever), and so is a name that is not
   UTF-8, because it cannot be stored with its row.
 
-What was passed over is told, and what to do about it.
+Notes say what was skipped and what to do about it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Scan:
     files : list of str
         Paths relative to the folder, POSIX, in code-point order.
     links : list of str
-        Links passed over: to a folder (these end in ``/``), to nothing, or to a text out of the folder.
+        Links that were skipped: to a folder (these end in ``/``), to nothing, or to a text outside.
     unreadable : list of str
         Folders that could not be opened, and names that are not UTF-8 (escaped).
     """
@@ -42,29 +43,29 @@ class Scan:
     unreadable: list[str] = field(default_factory=list)
 
     def notes(self) -> tuple[str, ...]:
-        """Say what was passed over, one line a kind."""
+        """Describe what was skipped, one line for each kind."""
         return (
-            *counted([link for link in self.links if link.endswith("/")], f"links to folders, {_REMEDY}"),
-            *counted(
+            *count_note([link for link in self.links if link.endswith("/")], f"links to folders, {_REMEDY}"),
+            *count_note(
                 [link for link in self.links if not link.endswith("/")],
                 f"links to nothing, or to a text outside, {_REMEDY}",
             ),
-            *counted(self.unreadable, "names that cannot be read or are not UTF-8, passed over"),
+            *count_note(self.unreadable, "names that cannot be read or are not UTF-8, skipped"),
         )
 
 
-_REMEDY = "passed over; name what a link leads to, or a copy made with `cp -rL`"
+_REMEDY = "skipped; name what a link leads to, or a copy made with `cp -rL`"
 
 
-def counted(names: list[str], what: str) -> tuple[str, ...]:
-    """Make one note out of many names: how many, what, and the first of them; none for no names."""
+def count_note(names: list[str], what: str) -> tuple[str, ...]:
+    """Make one note about many names: their number, what they are, and the first; no note for no names."""
     return (f"{len(names)} {what} (first: {min(names)})",) if names else ()
 
 
 def scan(folder: Path, suffixes: Iterable[str]) -> Scan:
     """Find every regular file below `folder` whose lower-cased name ends in one of `suffixes`.
 
-    Hidden names (``.x``) are passed over silently. No file is opened, nor looked up unless it is a link.
+    Hidden names (``.x``) are skipped silently. No file is opened, and only links are resolved.
 
     Raises
     ------
@@ -109,13 +110,13 @@ def scan(folder: Path, suffixes: Iterable[str]) -> Scan:
 
 
 def shards(root: Path, suffix: str) -> list[str]:
-    """Name the files that end in `suffix` in a folder, else in its sub-folders; or the file itself.
+    """List the files that end in `suffix` in a folder or, if there are none, in its sub-folders.
 
     Returns
     -------
     list of str
-        Relative to the folder (to the file's own folder), POSIX, in code-point order. Links are followed:
-        the model hub's cache is made of them, and a shard gives nothing away but images.
+        Relative to the folder, POSIX, in code-point order; if `root` is a file, its name. Links are followed:
+        the model hub's cache consists of them, and only images are read from a shard.
     """
     if root.is_file():
         return [root.name] if root.name.lower().endswith(suffix) else []
@@ -125,9 +126,9 @@ def shards(root: Path, suffix: str) -> list[str]:
 
 
 def files_in(folder: Path, suffix: str | tuple[str, ...]) -> list[str]:
-    """Name the files right in a folder that end in `suffix`; hidden ones left out.
+    """List the files directly in a folder that end in `suffix`, except hidden ones.
 
-    Of the others, a million images maybe, only the name is looked at.
+    Of other files, of which there may be a million, only the name is read.
 
     Returns
     -------
@@ -143,7 +144,7 @@ def files_in(folder: Path, suffix: str | tuple[str, ...]) -> list[str]:
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Name the folders right in a folder; hidden ones left out.
+    """List the folders directly in a folder, except hidden ones.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Prompts in files beside images: ``cat.png`` and ``cat.txt``, ``cat.caption``, ``cat.json``, …
 
-A text belongs to the image of its name, with or without the image's suffix (``cat.png.json``); or to the
-image of its name in a folder beside that of the texts (``images/cat.png`` and ``captions/cat.txt``).
+A text belongs to the image with the same name, with or without the image's suffix (``cat.png.json``); or to
+the image with the same name in a sibling folder (``images/cat.png`` and ``captions/cat.txt``).
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import ClassVar
 from img2prompt_cache.errors import ImageError, UsageError
 from img2prompt_cache.sources.captions import decode_text, prompt_of_text
 from img2prompt_cache.sources.embedded.prompts import Found, read_prompt
-from img2prompt_cache.sources.folder import LOOKED_AT, FolderPrompts, FolderSource
+from img2prompt_cache.sources.folder import DETECTION_SAMPLE, FolderPrompts, FolderSource
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
 from img2prompt_cache.sources.reading import MAX_TEXT_BYTES, read_regular
-from img2prompt_cache.sources.scan import Scan, counted, scan
+from img2prompt_cache.sources.scan import Scan, count_note, scan
 
 TEXT_SUFFIXES = (".txt", ".caption", ".prompt")
-"""Of texts, in the order in which they are preferred."""
+"""Suffixes of texts, the preferred one first."""
 RECORD_SUFFIXES = (".swarm.json", ".json", ".civitai.info")
-"""Of JSON beside an image, which often holds no prompt."""
+"""Suffixes of JSON files beside images, which often contain no prompt."""
 _ENDINGS = (*TEXT_SUFFIXES, *RECORD_SUFFIXES)
 CAPTION_FOLDERS = frozenset({"captions", "caption", "texts", "text", "txt", "prompts", "prompt"})
 IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "pictures", "photos"})
@@ -31,17 +31,17 @@ _INSIDE = (
     "it, and leaves out what lies beside"
 )
 DEEPEST = 8
-"""Folders on the way to a file that may be the one of the texts, or that of the images."""
+"""Number of folders in a path that are compared with `CAPTION_FOLDERS` and `IMAGE_FOLDERS`."""
 
 
 class SidecarSource(FolderSource):
-    """A file beside each image that states its prompt."""
+    """Images with their prompts in files beside them."""
 
     suffixes: ClassVar[Sequence[str]] = (*IMAGE_SUFFIXES, *TEXT_SUFFIXES, *RECORD_SUFFIXES)
 
     @classmethod
     def detects(cls, root: Path) -> bool:
-        """Say whether any image has a text beside it, or one of the first has JSON that states a prompt."""
+        """Check whether any image has a text beside it, or one of the first has JSON with a prompt."""
         if not root.is_dir():
             return False
         files = scan(root, cls.suffixes).files
@@ -49,26 +49,26 @@ class SidecarSource(FolderSource):
         try:
             pairs, _ = pair(images, files)
         except UsageError:
-            return True  # two readings: listing says so
+            return True  # ambiguous; `list` raises the error
         if any(name.lower().endswith(TEXT_SUFFIXES) for names in pairs.values() for name in names):
             return True
         records = (name for image in images for name in pairs.get(image, ()))
-        return any(_states_prompt(root / name) for name in islice(records, LOOKED_AT))
+        return any(_states_prompt(root / name) for name in islice(records, DETECTION_SAMPLE))
 
     def prompts(self, found: Scan, images: Sequence[str]) -> FolderPrompts:
-        """Read what lies beside each image; of several files the first that states a prompt."""
+        """Read the files beside each image; of several, the first that contains a prompt counts."""
         pairs, lost = pair(images, found.files)
         bad: list[str] = []
         silent: list[str] = []
         differ: list[str] = []
         prompts = [self._prompt(pairs.get(image, ()), bad, silent, differ) for image in images]
         alone = [image for image, prompt in zip(images, prompts, strict=True) if prompt is None]
-        inside = [image for image in alone[:LOOKED_AT] if read_prompt(self.root / image)]
+        inside = [image for image in alone[:DETECTION_SAMPLE] if read_prompt(self.root / image)]
         notes = (
-            *counted(inside, _INSIDE.format(len(alone), min(len(alone), LOOKED_AT))),
-            *counted(bad, "text files that cannot be read or are not UTF-8"),
-            *counted(silent, "JSON files beside images that state no prompt"),
-            *counted(differ, "images with two texts that differ; the .txt, else the .caption, is taken"),
+            *count_note(inside, _INSIDE.format(len(alone), min(len(alone), DETECTION_SAMPLE))),
+            *count_note(bad, "text files that cannot be read or are not UTF-8"),
+            *count_note(silent, "JSON files beside images that state no prompt"),
+            *count_note(differ, "images with two texts that differ; the .txt, else the .caption, is taken"),
         )
         return FolderPrompts(prompts, len(lost), notes)
 
@@ -99,19 +99,19 @@ def pair(images: Sequence[str], files: Iterable[str]) -> tuple[dict[str, list[st
     Parameters
     ----------
     images, files : sequences of str
-        Paths below a folder. Of `files`, those that are no texts are passed over.
+        Paths below a folder. Of `files`, only texts and JSON are used.
 
     Returns
     -------
     pairs : dict of str to list of str
-        Image to its texts, the one to prefer first; no image without any.
+        The texts of each image, the preferred one first; only images that have some.
     lost : list of str
-        Texts without an image; JSON is not counted, as it may be anything.
+        Texts without an image, but not JSON, which may be anything.
 
     Raises
     ------
     UsageError
-        If a text lies in a folder beside two folders with an image of its name.
+        If an image with the name of a text is in two sibling folders.
     """
     texts: dict[str, str] = {}
     for name in files:
@@ -135,7 +135,7 @@ def pair(images: Sequence[str], files: Iterable[str]) -> tuple[dict[str, list[st
 
 
 def _pair_folders(images: Sequence[str], texts: Iterable[str]) -> dict[str, str]:
-    """Match ``images/a.png`` with ``captions/a.txt``: the same path but for one folder."""
+    """Match ``images/a.png`` with ``captions/a.txt``: paths that differ in one folder."""
     wanted: dict[str, list[str]] = {}
     for name in texts:
         for folder, rest in _without_a_folder(name):
@@ -164,7 +164,7 @@ def _pair_folders(images: Sequence[str], texts: Iterable[str]) -> dict[str, str]
 
 
 def _without_a_folder(path: str) -> Iterator[tuple[str, str]]:
-    """Give each folder on a path, the outermost first, with the path that is left without it."""
+    """Yield each folder of a path, the outermost first, with the path without that folder."""
     parts = path.split("/")
     for at, folder in enumerate(parts[:-1][:DEEPEST]):
         yield folder, "/".join((*parts[:at], *parts[at + 1 :]))

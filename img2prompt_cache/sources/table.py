@@ -1,10 +1,10 @@
 """A folder of images and a table of their prompts; in the competition, ``imgId,prompt`` and ``<imgId>.png``.
 
-The table is the file named with `prompts`; else ``prompts.csv|tsv|jsonl|parquet|json`` in the folder, or
-beside it if the folder is called ``images``; else the first table in the folder, by name, that has an id and
-a prompt column; else the only one in its sub-folders. The images lie in ``images/`` below the folder if there
-is one, else anywhere in the folder. Which image an id means, `matching` says. Rows keep the order of the
-table; images that the table does not name follow in code-point order.
+The table is the file named with `prompts`; otherwise ``prompts.csv|tsv|jsonl|parquet|json`` in the folder, or
+beside it if the folder is called ``images``; otherwise the first table in the folder, by name, with an id and
+a prompt column; otherwise the only one in its sub-folders. The images are in ``images/`` below the folder, if
+it exists, or anywhere in the folder. `matching` finds the image of each id. Rows keep the order of the table;
+images that the table does not name follow in code-point order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.matching import SUFFIX, match, plain_ids, refuse_rows
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
-from img2prompt_cache.sources.scan import Scan, counted, files_in, folders_in, scan
+from img2prompt_cache.sources.scan import Scan, count_note, files_in, folders_in, scan
 from img2prompt_cache.sources.tablefile import (
     DOCUMENT_SUFFIX,
     TABLE_SUFFIXES,
@@ -36,7 +36,7 @@ from img2prompt_cache.sources.tablefile import (
 )
 
 DOCUMENTS = 16
-"""JSON files in a folder, at most, that are opened to see whether one is a table."""
+"""Largest number of JSON files in a folder that are opened to find a table."""
 
 
 class TableSource(FileSource):
@@ -46,7 +46,7 @@ class TableSource(FileSource):
 
     @classmethod
     def detects(cls, root: Path) -> bool:
-        """Say whether `root` is a table, or a folder where one is found."""
+        """Check whether `root` is a table, or a folder for which one is found."""
         return bool(find_tables(root))
 
     def list(self) -> Listing:
@@ -60,15 +60,15 @@ class TableSource(FileSource):
             )
         prompts = read_prompts(tables[0], self.options.id_column, self.options.prompt_column)
         others = [path.name for path in tables[1:]]
-        notes = (*self.notes, *counted(others, f"other tables passed over for {tables[0].name}"))
+        notes = (*self.notes, *count_note(others, f"other tables skipped for {tables[0].name}"))
         below = self.folder / "images"
         if below.is_dir() and not below.is_symlink():
             found = scan(below, IMAGE_SUFFIXES)
-            listing = join(prompts, found, "images/", self.root, tables[0], notes)
+            listing = join_images(prompts, found, "images/", self.root, tables[0], notes)
             if listing is not None:
                 return listing
         found = scan(self.folder, IMAGE_SUFFIXES)
-        listing = join(prompts, found, "", self.root, tables[0], notes)
+        listing = join_images(prompts, found, "", self.root, tables[0], notes)
         if listing is None:
             raise UsageError(
                 f"no row of {tables[0]} names an image of {self.root}: the first id is "
@@ -80,7 +80,7 @@ class TableSource(FileSource):
 
 
 def find_tables(root: Path) -> list[Path]:
-    """Find every table that could go with a folder, the one to take first.
+    """Find every table that could belong to a folder, the preferred one first.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def find_tables(root: Path) -> list[Path]:
 
 
 def _fitting(folder: Path, documents: int = DOCUMENTS) -> list[Path]:
-    """Find the tables in a folder that have an id and a prompt column; of JSON, open so many at most."""
+    """Find the tables in a folder with an id and a prompt column; open at most `documents` JSON files."""
     shards = {name[:-4] for name in files_in(folder, ".tar")}
     tables = [
         folder / name for name in files_in(folder, TABLE_SUFFIXES) if name.rpartition(".")[0] not in shards
@@ -118,7 +118,7 @@ def _fitting(folder: Path, documents: int = DOCUMENTS) -> list[Path]:
     return fitting
 
 
-def join(
+def join_images(
     prompts: Prompts, found: Scan, prefix: str, root: Path, path: Path, notes: tuple[str, ...] = ()
 ) -> Listing | None:
     """Match the rows of a table with the images of a folder.
@@ -130,7 +130,7 @@ def join(
     found : Scan
         The images of a folder.
     prefix : str
-        The way from the root to that folder, empty or ending in ``/``; ids may start with it.
+        Path from the root to that folder, empty or ending in ``/``; ids may start with it.
     root, path : pathlib.Path
         The root and the table, for messages.
     notes : tuple of str
@@ -138,13 +138,13 @@ def join(
     Returns
     -------
     Listing or None
-        None if there are images, and no row has one.
+        None if there are images, but no row matches one.
 
     Raises
     ------
     UsageError
-        For an id that is empty, there twice, climbing, or leading through a link to a folder; for two images
-        that differ in their suffix alone; where a row may mean two images.
+        If an id is empty, occurs twice, contains ``..``, or leads through a link to a folder; if two images
+        differ only in their suffix; or if a row matches two images.
     """
     files = pa.array(found.files, pa.string())
     ids = plain_ids(prompts.ids, files, path, prefix)
@@ -180,7 +180,7 @@ def join(
 
 
 def _is_table(path: Path) -> bool:
-    """Tell a table of prompts from a parquet file that holds the images themselves."""
+    """Check whether a file is a table of prompts, and not a parquet file with images."""
     if path.suffix.lower() != ".parquet":
         return path.suffix.lower() in (*TABLE_SUFFIXES, DOCUMENT_SUFFIX)
     try:

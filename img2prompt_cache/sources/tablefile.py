@@ -1,6 +1,6 @@
-"""Reading a table of prompts: CSV and its kin, JSON or parquet, every value as text.
+"""Reading a table of prompts: CSV and similar files, JSON or parquet, with every value as text.
 
-Nothing is guessed from the values: ``00123`` stays an id and ``NA`` a prompt.
+Types are not guessed from the values: ``00123`` stays an id and ``NA`` a prompt.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from img2prompt_cache.sources.columns import (
     ID_COLUMNS,
     PROMPT_COLUMNS,
     is_binary,
-    pick,
+    pick_column,
     plain,
     short_columns,
 )
-from img2prompt_cache.sources.csvfile import SEPARATORS, csv_names, not_utf8, read_csv, tell_dialect
+from img2prompt_cache.sources.csvfile import SEPARATORS, csv_names, detect_dialect, not_utf8, read_csv
 from img2prompt_cache.sources.jsonfile import read_document, read_lines, table_of
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 DOCUMENT_SUFFIX = ".json"
-"""A document may be a table, but also anything else."""
+"""Suffix of JSON documents, which may be a table, but also anything else."""
 _KNOWN = (ID_COLUMNS, PROMPT_COLUMNS)
 _BATCH = 1024
 _RECORDS = frozenset(NESTED) - {"image"}
@@ -41,9 +41,9 @@ class Prompts:
     Attributes
     ----------
     ids, prompts : pyarrow.ChunkedArray
-        Strings, n each. An id is as written; a blank prompt is null.
+        Strings, n values each. Ids are unchanged; a blank prompt is null.
     extras : dict of str to pyarrow.ChunkedArray
-        The short further columns, as text.
+        The other columns, if they are short, as text.
     notes : tuple of str
         Which columns were left out.
     """
@@ -61,22 +61,22 @@ def read_prompts(path: Path, id_column: str | None, prompt_column: str | None) -
     ----------
     path : pathlib.Path
     id_column, prompt_column : str or None
-        Their names; if None, the first of `ID_COLUMNS` and `PROMPT_COLUMNS` that is there.
+        Their names; if None, the first of `ID_COLUMNS` and `PROMPT_COLUMNS` that the table has.
 
     Raises
     ------
     UsageError
-        If the file cannot be read or a column is not there.
+        If the file cannot be read or a column is missing.
     """
     table = read_table(path, prompt_column)
-    ids = pick(table.column_names, id_column, ID_COLUMNS, "id_column", path)
-    prompt = pick(table.column_names, prompt_column, PROMPT_COLUMNS, "prompt_column", path)
+    ids = pick_column(table.column_names, id_column, ID_COLUMNS, "id_column", path)
+    prompt = pick_column(table.column_names, prompt_column, PROMPT_COLUMNS, "prompt_column", path)
     extras, notes = short_columns(table, {ids, prompt})
     return Prompts(table[ids].fill_null(""), prompts_of(table[prompt]), extras, notes)
 
 
 def column_names(path: Path) -> list[str]:
-    """Name the columns of a table, reading no more than its head.
+    """List the names of the columns of a table, reading only its head.
 
     Raises
     ------
@@ -91,26 +91,26 @@ def column_names(path: Path) -> list[str]:
             return list(next(read_lines(path), {}))
         if suffix == DOCUMENT_SUFFIX:
             return [str(name) for name in table_of(read_document(path)[:1], path).column_names]
-        return csv_names(path, tell_dialect(path, _KNOWN))
+        return csv_names(path, detect_dialect(path, _KNOWN))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
 
 
 def read_table(path: Path, prompt_column: str | None = None) -> pa.Table:
-    """Read a table whose every column is a string column; nested and binary columns are left out.
+    """Read a table with every column as strings, without nested and binary columns.
 
-    Of a column of prompts, lists and records are read, too: see `captions.prompt_of_value`.
+    In columns of prompts, lists and records are read, too: see `captions.prompt_of_value`.
 
     Parameters
     ----------
     path : pathlib.Path
     prompt_column : str, optional
-        The column of prompts, where it has another name than those of `PROMPT_COLUMNS`.
+        The column of prompts, if its name is not in `PROMPT_COLUMNS`.
 
     Raises
     ------
     UsageError
-        If the file is missing, damaged, ragged or not UTF-8.
+        If the file is missing, damaged or not UTF-8, or rows differ in their number of columns.
     """
     suffix = path.suffix.lower()
     try:
@@ -121,7 +121,7 @@ def read_table(path: Path, prompt_column: str | None = None) -> pa.Table:
         elif suffix == DOCUMENT_SUFFIX:
             table = table_of(read_document(path), path, prompt_column)
         else:
-            table = read_csv(path, tell_dialect(path, _KNOWN))
+            table = read_csv(path, detect_dialect(path, _KNOWN))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
     if not table.num_rows:
@@ -130,7 +130,7 @@ def read_table(path: Path, prompt_column: str | None = None) -> pa.Table:
 
 
 def has_columns(path: Path, known: Sequence[Sequence[str]]) -> bool:
-    """Say whether a table can be read and has one column of each list."""
+    """Check whether a table can be read and has a column from each list of names."""
     try:
         names = {plain(name) for name in column_names(path)}
     except UsageError:
@@ -139,7 +139,7 @@ def has_columns(path: Path, known: Sequence[Sequence[str]]) -> bool:
 
 
 def prompts_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Take prompts out of texts that are JSON, and make blank ones null."""
+    """Extract prompts from texts that are JSON, and make blank ones null."""
     if pc.any(pc.match_substring_regex(column, JSON_START)).as_py():
         texts = [_text(value) for value in column.to_pylist()]
         column = pa.chunked_array([pa.array(texts, pa.string())])
@@ -147,7 +147,7 @@ def prompts_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Make an empty or white-space prompt null; every other one stays as it was given."""
+    """Make prompts that are empty or only white space null; others do not change."""
     blank = pc.equal(pc.utf8_trim_whitespace(column), "")
     return pc.if_else(blank, pa.scalar(None, pa.string()), column)
 
@@ -170,7 +170,7 @@ def _read_parquet(path: Path, prompt_column: str | None) -> pa.Table:
 
 
 def _stated(file: pq.ParquetFile, name: str) -> pa.ChunkedArray:
-    """Read the prompts that lists, records or JSON state."""
+    """Read a column of prompts that are lists, records or JSON."""
     parts = [
         pa.array(
             [
@@ -197,6 +197,6 @@ def _unreadable(path: Path, error: Exception) -> UsageError:
         return not_utf8(path)
     hint = ""
     if "columns, got" in reason:
-        separator = SEPARATORS[tell_dialect(path, _KNOWN).separator]
+        separator = SEPARATORS[detect_dialect(path, _KNOWN).separator]
         hint = f"; columns are separated by a {separator}: quote every prompt that holds one or a line break"
     return UsageError(f"{path} cannot be read as a table: {reason}{hint}")

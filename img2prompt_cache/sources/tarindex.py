@@ -1,9 +1,9 @@
-"""Where the files of a tar archive lie, read from its headers alone.
+"""The positions of files in a tar archive, read from its headers.
 
-`tarfile` is made to extract; on hostile archives it has looped and stalled (CVE-2019-20907, CVE-2024-6232,
-CVE-2025-8194), and it takes several times as long. This reader knows regular files, GNU long names and PAX
-paths and sizes (POSIX.1-2017 pax, "ustar Interchange Format"), checks every header's sum, only ever moves
-forward, and skips everything else.
+Python's `tarfile` has looped or stalled on hostile archives (CVE-2019-20907, CVE-2024-6232, CVE-2025-8194),
+and takes several times as long. This reader handles regular files, GNU long names and PAX paths and sizes
+(POSIX.1-2017 pax, "ustar Interchange Format"), and skips everything else. It checks the checksum of every
+header and only moves forward.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import BinaryIO, NamedTuple
 
 BLOCK = 512
 LONGEST_HEADER = 1 << 20
-"""Bytes of a PAX header or long name: the names of files take no more."""
+"""Largest PAX header or long name in bytes; names of files are shorter."""
 
 _DIGITS = re.compile(rb"[0-9]{1,20}")
 
 
 class TarDamage(Exception):
-    """The archive ends early or a header is not one; the files given before are whole."""
+    """The archive ends early or a header is invalid; the files yielded before are complete."""
 
 
 class Member(NamedTuple):
-    """A regular file: its name as stored, the offset of its bytes, and how many there are."""
+    """A regular file: its name as stored, the offset of its bytes, and their number."""
 
     name: str
     offset: int
@@ -33,7 +33,7 @@ class Member(NamedTuple):
 
 
 def members(file: BinaryIO) -> Iterator[Member]:
-    """Give every regular file of an uncompressed archive, in its order.
+    """Yield every regular file of an uncompressed archive, in order.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
     Raises
     ------
     TarDamage
-        Where the archive cannot be read further.
+        At the first place where the archive cannot be read.
     """
     end = file.seek(0, os.SEEK_END)
     position = 0
@@ -89,7 +89,7 @@ def _read(file: BinaryIO, offset: int, size: int) -> bytes:
 
 
 def _number(field: bytes) -> int | None:
-    """Octal digits, or base 256 where the first bit is set; None if neither or negative."""
+    """Parse octal digits, or base 256 if the first bit is set; None if invalid or negative."""
     if field[:1] == b"\x80":
         return int.from_bytes(field[1:], "big")
     try:
@@ -109,7 +109,7 @@ def _ustar_name(header: bytes) -> bytes:
 
 
 def _pax(data: bytes) -> dict[bytes, bytes]:
-    """Parse records ``length key=value\\n``; what follows a damaged one is not looked at."""
+    """Parse records ``length key=value\\n``, up to the first damaged one."""
     fields: dict[bytes, bytes] = {}
     position = 0
     while position < len(data):

@@ -1,9 +1,9 @@
 """Tar shards as webdataset and img2dataset write them: ``<key>.jpg`` with ``<key>.txt`` or ``<key>.json``.
 
-The files of one key follow each other; the key is the name up to the first dot of its last part. The prompt
-is what the text file states, else the JSON, see `captions`; else the class, if it is no number. An id is
-``<shard>/<key>``, for a single shard the key. Nothing is extracted: a uri names the bytes,
-``shard.tar#offset+size``.
+The files of one key follow each other; the key is the path up to the first dot of the file name. The prompt
+is read from the text file, or from the JSON (see `captions`), or is the class, unless that is a number. An id
+is ``<shard>/<key>``, or the key if there is a single shard. Nothing is unpacked: a uri is the position of the
+bytes, ``shard.tar#offset+size``.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, is_utf8
 from img2prompt_cache.sources.reading import MAX_TEXT_BYTES, UNSAFE_PATH, read_slice
-from img2prompt_cache.sources.scan import counted, shards
+from img2prompt_cache.sources.scan import count_note, shards
 from img2prompt_cache.sources.tarindex import Member, TarDamage, members
 
 _NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
 _URI = re.compile(r"(.+)#(\d{1,18})\+(\d{1,18})", re.DOTALL)
 _UNSAFE = re.compile(UNSAFE_PATH)
 _TEXTS = ("txt", "caption", "prompt", "text", "json", "cls")
-"""Endings of the files that may state a prompt, best first."""
+"""Endings of the files that may contain the prompt, the preferred one first."""
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class WebDatasetSource(FileSource):
 
     @classmethod
     def detects(cls, root: Path) -> bool:
-        """Say whether `root` is a tar file, or a folder that holds some."""
+        """Check whether `root` is a tar file, or a folder with tar files."""
         return bool(shards(root, ".tar"))
 
     def list(self) -> Listing:
@@ -60,15 +60,15 @@ class WebDatasetSource(FileSource):
             _read_shard(self.folder / name, name, prefix, rows)
         notes = (
             *self.notes,
-            *counted(rows.damaged, "damaged shards, listed as far as they can be read"),
-            *counted(rows.unsafe, "members with unsafe names, passed over"),
+            *count_note(rows.damaged, "damaged shards, listed as far as they can be read"),
+            *count_note(rows.unsafe, "members with unsafe names, skipped"),
         )
         return make_listing(
             rows.ids, rows.uris, rows.prompts, self.root, without_image=rows.without_image, notes=notes
         )
 
     def read(self, uri: str) -> bytes:
-        """Give the bytes at an offset of a shard."""
+        """Read the bytes at an offset of a shard."""
         match = _URI.fullmatch(uri)
         if match is None or _UNSAFE.search(match[1]):
             raise ImageError("cannot be read: not a place in a shard")
@@ -94,7 +94,7 @@ def _read_shard(path: Path, name: str, prefix: str, rows: _Rows) -> None:
 
 
 def _samples(found: Iterator[Member], rows: _Rows) -> Iterator[tuple[str, dict[str, Member]]]:
-    """Put the members of one key together, by ending; on damage the last key is given first."""
+    """Group consecutive members by key, each by its ending; damage is raised after the last key."""
     key, sample = "", dict[str, Member]()
     damage: TarDamage | None = None
     while True:

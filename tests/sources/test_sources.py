@@ -68,11 +68,11 @@ def test_links_pipes_and_odd_names(tmp_path: Path) -> None:
     source = open_source(folder)
     listing = source.list()
     assert listing.table["imgId"].to_pylist() == ["a", "inside", "out", "sub/b"]
-    remedy = "passed over; name what a link leads to, or a copy made with `cp -rL`"
+    remedy = "skipped; name what a link leads to, or a copy made with `cp -rL`"
     assert listing.summary.notes == (
         f"2 links to folders, {remedy} (first: folder/)",
         f"3 links to nothing, or to a text outside, {remedy} (first: gone.png)",
-        "1 names that cannot be read or are not UTF-8, passed over (first: bad\ufffd.png)",
+        "1 names that cannot be read or are not UTF-8, skipped (first: bad\ufffd.png)",
     )
     assert source.read("inside.png") == b"sub/b.png"
     assert source.read("out.png") == b"secret.png"
@@ -255,7 +255,7 @@ def test_one_bad_path_does_not_spoil_the_others(tmp_path: Path) -> None:
             source.read(uri)
     holds_none, odd = listing.summary.notes
     assert holds_none == f"{tmp_path / 'none'} holds no images"
-    assert odd.startswith("1 names that are not UTF-8, passed over")
+    assert odd.startswith("1 names that are not UTF-8, skipped")
 
 
 def test_an_image_named_twice_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
