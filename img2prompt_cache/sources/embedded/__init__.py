@@ -1,4 +1,4 @@
-"""Prompts that programs wrote into the image files themselves."""
+"""Prompts embedded in image files, as the programs that generated the images write them."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""Image files as containers: the blocks that hold text, read without decoding a pixel.
+"""Image files as containers: the blocks with text, read without decoding pixels.
 
-Pillow reads the texts behind the pixels of a PNG only by decoding them, and warns about damaged EXIF; here
-every length is checked against a limit, and damage ends the reading.
+Pillow must decode the pixels of a PNG to read texts stored after them, and warns about damaged EXIF. Here
+every length is checked against a limit, and reading stops at damage.
 
 PNG: W3C PNG 3rd edition, 11.3.3 (tEXt, zTXt, iTXt, eXIf). JPEG: EXIF and XMP in APP1, Photoshop's resources
 in APP13, comments in COM. WebP: the EXIF and XMP chunks of a RIFF container.
@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 LONGEST_BLOCK = 8 << 20
-"""Bytes of one block, as it lies in the file."""
+"""Largest block in bytes, as stored."""
 MOST_BYTES = 4 * LONGEST_BLOCK
-"""Bytes of all blocks of a file together."""
+"""Largest sum of the sizes of a file's blocks."""
 MOST_BLOCKS = 10_000
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -39,7 +39,7 @@ def read_blocks(file: BinaryIO) -> Iterator[Block]:
     Yields
     ------
     tuple of (str, bytes)
-        Nothing for a file of another kind, and nothing after damage or once `MOST_BYTES` are reached.
+        Nothing for other kinds of files, and nothing after damage or after `MOST_BYTES`.
     """
     head = file.read(12)
     if head.startswith(_PNG):

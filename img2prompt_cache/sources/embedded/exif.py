@@ -15,11 +15,11 @@ TEXT_TAGS = {
     0x9C9C: "XPComment",
     USER_COMMENT: "UserComment",
 }
-"""Tags that are read, from the first directory and from the EXIF directory alike."""
+"""Tags that are read, both in the first directory and in the EXIF directory."""
 
 _WIDE = ("XPTitle", "XPComment")
 _LABELLED = re.compile(rb"(prompt|workflow): ?(?=\{)", re.IGNORECASE)
-"""What ComfyUI writes into Make, Model and other tags of a WebP."""
+"""The labels that ComfyUI writes into Make, Model and other tags of a WebP."""
 
 
 def exif_texts(data: bytes) -> dict[str, str]:
@@ -28,13 +28,13 @@ def exif_texts(data: bytes) -> dict[str, str]:
     Parameters
     ----------
     data : bytes
-        From the byte order mark of the TIFF header on.
+        Starting with the byte order mark of the TIFF header.
 
     Returns
     -------
     dict of str to str
-        Name of the tag to text; ``"prompt"`` and ``"workflow"`` for the graphs that ComfyUI labels so. Empty
-        for damaged blocks, and without what lies outside the block.
+        The text of each tag, by its name; ``"prompt"`` and ``"workflow"`` for graphs with these labels by
+        ComfyUI. Empty for damaged blocks, and without values outside the block.
     """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     if order is None:
@@ -54,7 +54,7 @@ def exif_texts(data: bytes) -> dict[str, str]:
                 ).strip("\0")
                 if text:
                     texts[name] = text
-    # Looked for in the whole block: some writers change one text and leave the offset of the next as it was.
+    # The whole block is searched: some writers change one text, but not the offset of the next.
     for label in _LABELLED.finditer(data):
         text = decode(data[label.end() :].partition(b"\0")[0])
         texts.setdefault(label[1].decode().lower(), text)
@@ -62,7 +62,7 @@ def exif_texts(data: bytes) -> dict[str, str]:
 
 
 def decode(data: bytes) -> str:
-    """Decode UTF-8 or, where it is none, Latin-1, which is hardly ever valid UTF-8 by chance."""
+    """Decode UTF-8 or, if it is invalid, Latin-1, which is hardly ever valid UTF-8 by chance."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -70,10 +70,10 @@ def decode(data: bytes) -> str:
 
 
 def decode_comment(data: bytes) -> str:
-    """Decode a user comment: 8 bytes that name the encoding, then text; many writers leave out the 8 bytes.
+    """Decode a user comment: 8 bytes that name the encoding, which many writers omit, then the text.
 
-    EXIF 2.3, 4.6.5; the byte order of UTF-16 is left open there, and piexif writes big-endian whatever the
-    order of the file is.
+    See EXIF 2.3, 4.6.5. It does not specify the byte order of UTF-16, and piexif always writes big-endian,
+    whatever the byte order of the file is.
     """
     code, text = data[:8], data[8:]
     if code == b"UNICODE\0":
@@ -90,7 +90,7 @@ def decode_comment(data: bytes) -> str:
 
 
 def _looks_wide(data: bytes) -> bool:
-    """Whether a text is UTF-16: it begins with a byte order mark, or many of its bytes are zero."""
+    """Check whether a text is UTF-16: it starts with a byte order mark, or many of its bytes are zero."""
     if data[:2] in (b"\xfe\xff", b"\xff\xfe"):
         return True
     data = data.rstrip(b"\0")

@@ -1,4 +1,4 @@
-"""Infotexts: how AUTOMATIC1111's web UI and its many successors write prompt and settings as text."""
+"""Infotexts: prompt and settings in one text, as written by AUTOMATIC1111's web UI and its successors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _END_OF_PROMPT = re.compile(
     r"^(?:Negative prompt:|Steps: *\d)|(?:Negative prompt:.*)?Steps: *\d+, (?:Sampler|CFG scale|Seed|Size):",
     re.MULTILINE,
 )
-"""The first line of the settings; or, where a tool dropped line breaks, settings on the prompt's line."""
+"""The first line of the settings, or settings in the line of the prompt if a tool removed line breaks."""
 
 _SETTINGS = re.compile(
     r"(?:Postprocess|Upscaler?|GFPGAN|CodeFormer|Denoising|Sampler|Steps|Seed|Size|Model|Version)\b"
@@ -28,16 +28,16 @@ _PLACEHOLDERS = {
     ),
     *("created with gimp", "olympus digital camera", "processed with vsco", "lead technologies inc"),
 }
-"""Texts that stand where a prompt might, written by cameras, phones and savers that know no prompt."""
+"""Texts in the place of a prompt, written by cameras, phones and programs that do not know prompts."""
 
 
 def prompt_of_infotext(text: str) -> str | None:
-    """Give the prompt of an infotext: what stands before ``Negative prompt:`` and the settings.
+    """Return the prompt of an infotext: the text before ``Negative prompt:`` and the settings.
 
     Returns
     -------
     str or None
-        None where there is no prompt: settings alone, such as an upscaler's, or a placeholder.
+        None if there is no prompt, but only settings, such as an upscaler's, or a placeholder.
     """
     if _SETTINGS.match(text):
         return None
@@ -50,5 +50,5 @@ def prompt_of_infotext(text: str) -> str | None:
 
 
 def is_infotext(text: str) -> bool:
-    """Whether a text has the settings or the negative prompt that only a generator writes."""
+    """Check whether a text has settings or a negative prompt as generators write them."""
     return _END_OF_PROMPT.search(text) is not None

@@ -1,4 +1,4 @@
-"""What InvokeAI wrote into its images, version 1 to 5."""
+"""Prompts in images by InvokeAI, versions 1 to 5."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Mapping
 _DREAM = re.compile(r'\s*"((?:[^"\\]|\\.)*)"')
 _BRACKETS = re.compile(r"\[[^\[\]]*\]")
 _MOST_STEPS = 200
-"""Edges followed from the conditioning to a text; a graph nests no deeper."""
+"""Largest number of edges between the conditioning and its text in a graph."""
 _TEXT_FIELDS = ("prompt", "value", "text", "string")
 _PASSED_ON = ("item", "collection", "conditioning")
 
 
 def metadata(value: Mapping[str, object]) -> object:
-    """Give ``positive_prompt`` of `invokeai_metadata`, version 3 and later."""
+    """Return ``positive_prompt`` of `invokeai_metadata`, version 3 and later."""
     return value.get("positive_prompt")
 
 
 def sd_metadata(value: Mapping[str, object]) -> object:
-    """Give the prompt of `sd-metadata`, version 2; words in square brackets were its negative prompt."""
+    """Return the prompt of `sd-metadata`, version 2, without the negative prompt in square brackets."""
     image = value.get("image")
     prompt = image.get("prompt") if isinstance(image, dict) else None
     if isinstance(prompt, list):
@@ -29,7 +29,7 @@ def sd_metadata(value: Mapping[str, object]) -> object:
 
 
 def dream(text: str) -> str | None:
-    """Give the prompt of `Dream`, the command line of version 1 and 2: the text in quotes."""
+    """Return the prompt of `Dream`, the command line of versions 1 and 2: the text in quotes."""
     quoted = _DREAM.match(text)
     if quoted is None:
         return None
@@ -37,7 +37,7 @@ def dream(text: str) -> str | None:
 
 
 def graph(value: Mapping[str, object]) -> str | None:
-    """Give the prompt of `invokeai_graph`: the text of the node that leads to ``positive_conditioning``."""
+    """Return the prompt of `invokeai_graph`: the text that is linked to ``positive_conditioning``."""
     nodes, edges = value.get("nodes"), value.get("edges")
     if not isinstance(nodes, dict) or not isinstance(edges, list):
         return None

@@ -1,7 +1,7 @@
-"""The prompt that a program wrote into its image, found by the place and the form it has.
+"""Finding the prompt in an image file by its place in the file and its form.
 
-Only the positive prompt is taken; the negative one and the settings are not part of it. Where an image
-carries several texts, one that states the prompt goes before the graph that it must be found in.
+Only the positive prompt is read, without the negative prompt and the settings. If an image contains several
+texts, a prompt in plain text is preferred to a graph from which it must be extracted.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ _FREE_TEXTS = (
     *("exif:ImageDescription", "exif:XPComment", "exif:XPTitle", "jpeg:comment", "xmp:UserComment"),
     *("xmp:description", "iptc:caption", "Description", "Comment"),
 )
-"""Places where people and cameras write, too: only a text as generators write it is a prompt there."""
+"""Places where people and cameras write, too: only a text in a generator's form is a prompt there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A prompt, and the program or form it was found by: ``"a1111"``, ``"comfyui"``, ``"novelai"``, …"""
+    """A prompt, and the program or form that it was read as: ``"a1111"``, ``"comfyui"``, ``"novelai"``, …"""
 
     prompt: str
     reader: str
 
 
 def read_prompt(image: bytes | Path) -> str | None:
-    """Read the positive prompt that an image file carries; see `find_prompt`."""
+    """Read the positive prompt in an image file; see `find_prompt`."""
     found = find_prompt(image)
     return found.prompt if found else None
 
 
 def find_prompt(image: bytes | Path) -> Found | None:
-    """Find the positive prompt that an image file carries.
+    """Find the positive prompt in an image file.
 
     Parameters
     ----------
     image : bytes or pathlib.Path
-        A PNG, JPEG or WebP file, or where it lies. Pixels are decoded only where the file carries no text and
-        its alpha channel begins with the signature of a hidden one.
+        A PNG, JPEG or WebP file, or its path. Pixels are decoded only if the file contains no text and its
+        alpha channel starts with the signature of a hidden one.
 
     Returns
     -------
     Found or None
-        None if there is none, or the file is damaged, of another kind or cannot be read.
+        None if there is none, or the file is damaged, of another kind, or cannot be read.
     """
     try:
         if isinstance(image, bytes):
@@ -84,10 +84,10 @@ def prompt_in(texts: Mapping[str, str]) -> Found | None:
     Parameters
     ----------
     texts : mapping of str to str
-        Place to text, see `texts.read_texts`.
+        The text at each place; see `texts.read_texts`.
     """
     for reader, prompt in _candidates(texts):
-        # Half a surrogate pair can stand in JSON, but not in a cache of UTF-8.
+        # JSON can contain half a surrogate pair, which UTF-8 cannot store.
         cleaned = (prompt_of_infotext(prompt) or "").strip().encode(errors="replace").decode()
         if cleaned:
             return Found(cleaned, reader)
@@ -95,7 +95,7 @@ def prompt_in(texts: Mapping[str, str]) -> Found | None:
 
 
 def _candidates(texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Give every text that may be a prompt, with the name of its form, best first."""
+    """Yield (reader, text) for every text that may be a prompt, the best one first."""
     novelai = texts.get("Software", texts.get("exif:Software", "")).startswith("NovelAI")
     for place, reader in (("parameters", "a1111"), ("exif:UserComment", "a1111")):
         if place in texts:
@@ -127,16 +127,16 @@ def _candidates(texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _stated(text: str, reader: str, *, plain: bool = True) -> Iterator[tuple[str, str]]:
-    """Read a text that is JSON, or if `plain` an infotext."""
+    """Read a text that is JSON or, if `plain`, an infotext."""
     value = _json(text) if text.lstrip().startswith("{") else None
     if isinstance(value, dict):
         yield from _in_json(value)
-    elif plain and not text.lstrip().startswith('{"'):  # "{red|blue} cat" is a prompt, cut JSON is none
+    elif plain and not text.lstrip().startswith('{"'):  # "{red|blue} cat" is a prompt, truncated JSON is not
         yield reader, text
 
 
 def _in_json(value: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """Find the prompt in an object as programs write it: by the names they use for it."""
+    """Find the prompt in a JSON object by the names that programs use for it."""
     for key, reader in (
         ("sui_image_params", "swarmui"),
         ("extraMetadata", "civitai"),

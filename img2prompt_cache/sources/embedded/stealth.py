@@ -1,4 +1,4 @@
-"""Prompts hidden in the lowest bit of each pixel's alpha ("stealth pnginfo"), column by column."""
+"""Prompts hidden in the lowest bit of the alpha channel ("stealth pnginfo"), column by column."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import BinaryIO
 from img2prompt_cache.sources.embedded.exif import decode
 
 SIGNATURES = {b"stealth_pnginfo": False, b"stealth_pngcomp": True}
-"""The first 15 bytes, and whether what follows is packed with gzip."""
+"""The first 15 bytes, and whether the rest is compressed with gzip."""
 BITS = 15 * 8
 LONGEST = 1 << 20
-"""Bytes of a hidden text, unpacked."""
+"""Largest hidden text in bytes, decompressed."""
 MOST_PIXELS = 1 << 26
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -23,7 +23,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 def stealth_text(file: BinaryIO) -> str | None:
     """Read the text that is hidden in the pixels of a PNG.
 
-    Only the rows that the signature lies in are unpacked unless it is there.
+    Unless there is a signature, only the rows that could contain it are decompressed.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def stealth_text(file: BinaryIO) -> str | None:
     Returns
     -------
     str or None
-        None where nothing is hidden, and for an image without alpha.
+        None if there is no hidden text, or the image has no alpha channel.
     """
     if not _signed(file):
         return None
@@ -63,9 +63,9 @@ def stealth_text(file: BinaryIO) -> str | None:
 
 
 def _signed(file: BinaryIO) -> bool:
-    """Whether the alpha of the first column spells a signature; only the first rows of the PNG are read.
+    """Check whether the alpha of the first column spells a signature; only the first rows are read.
 
-    Where the image is lower than the signature is long, what there is of it must fit.
+    If the image has fewer rows than the signature has bits, its start is compared.
     """
     head = file.read(33)
     if len(head) < 33 or head[:8] != _PNG or head[12:16] != b"IHDR":
@@ -81,7 +81,7 @@ def _signed(file: BinaryIO) -> bool:
     bits, above = [], 0
     for at in range(0, row * rows, row):
         kind, value = raw[at], raw[at + 4]
-        # Nothing lies to the left of the first pixel: Up and Paeth add what is above, Average half of it.
+        # The first pixel has no left neighbour: Up and Paeth add the value above it, Average half of that.
         above = (value + {2: above, 3: above // 2, 4: above}.get(kind, 0)) % 256
         bits.append(above & 1)
     return any(bits == _bits(signature)[: len(bits)] for signature in SIGNATURES)
@@ -92,7 +92,7 @@ def _bits(data: bytes) -> list[int]:
 
 
 def _unpack_rows(file: BinaryIO, size: int) -> bytes:
-    """Unpack the first bytes of the image data."""
+    """Decompress the first bytes of the image data."""
     unpacker = zlib.decompressobj()
     found = b""
     while len(found) < size:

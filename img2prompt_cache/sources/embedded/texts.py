@@ -1,4 +1,4 @@
-"""The texts an image file carries, by the place they stand in."""
+"""The texts in an image file, by their place."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def read_texts(file: BinaryIO) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Of each place the first text: the keyword of a PNG's text; ``"exif:UserComment"``, …;
+        The first text at each place: the keyword of a PNG's text; ``"exif:UserComment"``, …;
         ``"xmp:description"``, …; ``"iptc:caption"``; ``"jpeg:comment"``; ``"prompt"`` and ``"workflow"`` also
-        for ComfyUI's graphs in EXIF. Empty for anything else, and without what is damaged or too long.
+        for ComfyUI's graphs in EXIF. Empty for other files, and without texts that are damaged or too long.
     """
     texts: dict[str, str] = {}
     unpacked = 0
     for kind, data in read_blocks(file):
         for place, text in _texts(kind, data):
             unpacked += len(text)
-            if unpacked > MOST_BYTES:  # small blocks, too, unpack to gigabytes
+            if unpacked > MOST_BYTES:  # small blocks can decompress to gigabytes
                 return texts
             texts.setdefault(place, text)
     return texts

@@ -1,4 +1,4 @@
-"""The texts of an XMP packet and of IPTC records: what Draw Things, Midjourney and IPTC's AI fields write."""
+"""Texts in XMP packets and IPTC records, as Draw Things, Midjourney and IPTC's AI fields store them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ NAMES = {
     "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}AIPromptInformation": "AIPromptInformation",
     "{http://ns.adobe.com/xap/1.0/}CreatorTool": "CreatorTool",
 }
-"""Properties that are read."""
+"""Properties that are read, and their short names."""
 
 _CAPTION = (2, 120)
-"""Record and data set of IPTC-IIM's caption."""
+"""Record and data set number of the caption in IPTC-IIM."""
 
 
 def xmp_texts(data: bytes) -> dict[str, str]:
-    """Read the texts of an XMP packet (ISO 16684-1): properties as elements, lists of them or attributes.
+    """Read the texts of an XMP packet (ISO 16684-1), where properties are elements, lists or attributes.
 
     Returns
     -------
     dict of str to str
-        Name of a property to the first text it holds. Empty for a packet that is damaged or has a document
-        type.
+        The first text of each property. Empty for a packet that is damaged or has a document type.
     """
-    if b"<!" in data:  # a document type could make gigabytes of a few entities; XMP has none
+    if b"<!" in data:  # a document type can define entities that expand to gigabytes; XMP has none
         return {}
     try:
         root = ElementTree.fromstring(data.strip(b"\0 \r\n\t"))  # noqa: S314 - without a document type
@@ -45,7 +44,7 @@ def xmp_texts(data: bytes) -> dict[str, str]:
 
 
 def iptc_caption(data: bytes) -> str | None:
-    """Read the caption of the IPTC-IIM records in Photoshop's image resources; None where there is none."""
+    """Read the caption of the IPTC-IIM records in Photoshop's image resources; None if there is none."""
     at = 0
     while data[at : at + 4] == b"8BIM" and at + 12 <= len(data):
         (kind,) = struct.unpack(">H", data[at + 4 : at + 6])
