@@ -49,7 +49,7 @@ def cached(folder: Path) -> tuple[Any, ...]:
     data = load_dataset(cache, choose_features(cache, ()), choose_target(cache, None))
     split = make_split(cache, data, "group", 0.2, 0)
     train, held = split.train, split.validation
-    return data.X[train], data.y[train], split.groups[train], data.X[held], data.y[held], data.blocks
+    return data.X[train], data.y[train], split.groups[train], data.X[held], data.y[held], data.widths
 
 
 def missed(head: Kernel, X: Any) -> float:

@@ -40,7 +40,7 @@ def real_rows(folders: list[Path], width: int) -> Any:
         if sum(column.shape[0] for column in features) != width:
             features = tuple(column for column in features if column.shape[0] == width)[:1]
         data = load_dataset(cache, features, with_prompt=None)
-        head = Nearest().fit(data.X, np.ones((len(data.X), 1), np.float32), widths=data.blocks)
+        head = Nearest().fit(data.X, np.ones((len(data.X), 1), np.float32), widths=data.widths)
         found.append(head.vectors_.astype(np.float32))
     return np.random.default_rng(0).permutation(np.concatenate(found))
 

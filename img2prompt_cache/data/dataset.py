@@ -56,7 +56,7 @@ class Dataset:
     views: NDArray[np.float16] | None = None
 
     @property
-    def blocks(self) -> tuple[int, ...]:
+    def widths(self) -> tuple[int, ...]:
         """Number of features of each backbone."""
         return tuple(math.prod(column.shape) for column in self.features)
 

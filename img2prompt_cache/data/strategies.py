@@ -110,12 +110,16 @@ def column_split(
     """
     empty = [row for row, value in enumerate(values) if not value.strip()]
     if empty:
-        raise UsageError(f"column {column!r} is empty in {len(empty)} rows, first in row {empty[0]}")
+        raise UsageError(
+            f"column {column!r} is empty in {len(empty)} rows, first in row {empty[0]}", parameter="split"
+        )
     sides = [SIDES.get(value.strip().lower()) for value in values]
     if None in sides:
         labels = factorize(values)
         if labels.max(initial=0) == 0:
-            raise UsageError(f"column {column!r} holds only {values[0]!r}; a split takes two labels")
+            raise UsageError(
+                f"column {column!r} holds only {values[0]!r}; a split takes two labels", parameter="split"
+            )
         return split_groups(merge_groups(labels, groups), column, fraction, folds, seed)
     if folds is not None:
         raise UsageError(
@@ -125,5 +129,8 @@ def column_split(
     inside = np.array([side == "validation" for side in sides], bool)
     if inside.all() or not inside.any():
         missing = "training" if inside.all() else "validation"
-        raise UsageError(f"column {column!r} leaves no rows for {missing}; it holds only {sorted({*values})}")
+        raise UsageError(
+            f"column {column!r} leaves no rows for {missing}; it holds only {sorted({*values})}",
+            parameter="split",
+        )
     return Split(column, seed, np.where(inside, 0, -1), groups)

@@ -125,7 +125,7 @@ def fit_rows(head: Head, data: Dataset, split: Split, rows: NDArray[np.int64]) -
     if data.views is not None:
         more["views"] = data.views[rows]
     groups = split.inner_groups(rows)
-    return head.fit(data.X[rows], data.y[rows], groups=groups, widths=data.blocks, **more)
+    return head.fit(data.X[rows], data.y[rows], groups=groups, widths=data.widths, **more)
 
 
 def require_finite(name: str, predictions: NDArray[np.float32]) -> None:

@@ -61,7 +61,7 @@ def cross_validation_error(by_fold: Sequence[Sums], scale: F64, alpha: F64) -> t
     return float(error), gradient
 
 
-def penalty_ratios(by_fold: Sequence[Sums], scale: F64, blocks: Sequence[int]) -> F64:
+def penalty_ratios(by_fold: Sequence[Sums], scale: F64, widths: Sequence[int]) -> F64:
     """Find the ratios between the blocks' penalties that minimise the cross-validated squared error.
 
     Parameters
@@ -69,16 +69,17 @@ def penalty_ratios(by_fold: Sequence[Sums], scale: F64, blocks: Sequence[int]) -
     by_fold : sequence of Sums
     scale : numpy.ndarray, float64, shape (p,)
         From `gram.block_scale`.
-    blocks : sequence of int
+    widths : sequence of int
+        Number of columns of each of the b blocks.
 
     Returns
     -------
-    numpy.ndarray, float64, shape (len(blocks),)
+    numpy.ndarray, float64, shape (b,)
         One factor for each block, with geometric mean 1.
     """
-    if len(blocks) == 1:
+    if len(widths) == 1:
         return np.ones(1)
-    of_column = np.repeat(np.arange(len(blocks)), blocks)
+    of_column = np.repeat(np.arange(len(widths)), widths)
     n = sum(sums.n for sums in by_fold)
     start = cross_validation_error(by_fold, scale, np.full(len(scale), n * 10**START))[0] or 1.0
 
@@ -90,10 +91,10 @@ def penalty_ratios(by_fold: Sequence[Sums], scale: F64, blocks: Sequence[int]) -
     low, high = (np.log(n * 10.0**decade) for decade in DECADES)
     found = optimize.minimize(
         error,
-        np.full(len(blocks), np.log(n * 10**START)),
+        np.full(len(widths), np.log(n * 10**START)),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(low, high)] * len(blocks),
+        bounds=[(low, high)] * len(widths),
         options={"maxiter": 10, "ftol": 1e-5},
     )
     relative: F64 = np.exp(found.x - found.x.mean())

@@ -203,7 +203,7 @@ def accumulate(chunks: Iterable[Rows], folds: int) -> list[Sums]:
     return by_fold
 
 
-def block_scale(sums: Sums, blocks: Sequence[int]) -> F64:
+def block_scale(sums: Sums, widths: Sequence[int]) -> F64:
     """Compute the scale that gives each block of columns a total variance of 1.
 
     The penalty then treats all backbones alike, however large their values are and however many features they
@@ -212,7 +212,7 @@ def block_scale(sums: Sums, blocks: Sequence[int]) -> F64:
     Parameters
     ----------
     sums : Sums
-    blocks : sequence of int
+    widths : sequence of int
         Widths that sum to p.
 
     Returns
@@ -220,9 +220,9 @@ def block_scale(sums: Sums, blocks: Sequence[int]) -> F64:
     numpy.ndarray, float64, shape (p,)
     """
     variance = np.diagonal(sums.xx) / sums.n - (sums.x / sums.n) ** 2
-    edges = np.cumsum(blocks)[:-1]
+    edges = np.cumsum(widths)[:-1]
     total = np.array([max(block.sum(), 0.0) for block in np.split(variance, edges)])
-    return np.repeat(1.0 / np.sqrt(np.where(total > 0, total, 1.0)), blocks)
+    return np.repeat(1.0 / np.sqrt(np.where(total > 0, total, 1.0)), widths)
 
 
 def solve(sums: Sums, scale: F64, alpha: float | F64) -> tuple[F32, F32, F32]:

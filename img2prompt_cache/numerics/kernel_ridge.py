@@ -2,7 +2,7 @@
 
 If each backbone's unit vector is scaled by √g, the exponent is a single inner product, so a kernel matrix
 takes one matrix product. The module has the exact solution, the Nyström approximation by landmarks (a subset
-of the rows), and the choice of gains and penalty by cross-validation.
+of the rows), and the choice of gains and penalty by cross-validation. In shapes, b is the number of backbones.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ ROWS = 4096
 """Rows whose kernel values are in memory at a time."""
 
 
-def normalise_blocks(x: F32, blocks: Sequence[int] | Ints) -> F32:
+def normalise_blocks(x: F32, widths: Sequence[int] | Ints) -> F32:
     """Scale each block of each row to length 1; a zero vector stays zero."""
-    parts = np.split(x, np.cumsum(blocks)[:-1], axis=1)
+    parts = np.split(x, np.cumsum(widths)[:-1], axis=1)
     return np.hstack([unit(part) for part in parts])
 
 
-def scale_blocks(units: F32, blocks: Sequence[int] | Ints, gains: F64) -> F32:
+def scale_blocks(units: F32, widths: Sequence[int] | Ints, gains: F64) -> F32:
     """Multiply each block by the square root of its gain, as `kernel` expects."""
-    scaled: F32 = units * np.repeat(np.sqrt(gains), blocks).astype(np.float32)
+    scaled: F32 = units * np.repeat(np.sqrt(gains), widths).astype(np.float32)
     return scaled
 
 
@@ -54,7 +54,7 @@ def kernel(a: F32, b: F32, gains: F64) -> F32:
     ----------
     a, b : numpy.ndarray, float32, shapes (n, p) and (m, p)
         From `scale_blocks`.
-    gains : numpy.ndarray, float64, shape (blocks,)
+    gains : numpy.ndarray, float64, shape (b,)
 
     Returns
     -------
@@ -74,7 +74,7 @@ def fit_exact(rows: F32, y: F64, gains: F64, alpha: float) -> F64:
         From `scale_blocks`.
     y : numpy.ndarray, float64, shape (n, t)
         Centred targets.
-    gains : numpy.ndarray, float64, shape (blocks,)
+    gains : numpy.ndarray, float64, shape (b,)
     alpha : float
 
     Raises
@@ -111,7 +111,7 @@ def sample_landmarks(rows: F32, gains: F64, alpha: float, count: int, seed: int)
     ----------
     rows : numpy.ndarray, float32, shape (n, p)
         From `scale_blocks`.
-    gains : numpy.ndarray, float64, shape (blocks,)
+    gains : numpy.ndarray, float64, shape (b,)
     alpha : float
     count : int
         Number of rows to draw, at most n.
@@ -156,7 +156,7 @@ def cross_validated_cosine(
     Returns
     -------
     score : float
-    by_gain : numpy.ndarray, float64, shape (blocks,)
+    by_gain : numpy.ndarray, float64, shape (b,)
     by_alpha : float
     """
     values = np.exp(sum(gain * each for gain, each in zip(gains, cosines, strict=True)))
@@ -187,7 +187,7 @@ def search(
     units: F32,
     y: F64,
     fold: Ints,
-    blocks: Sequence[int],
+    widths: Sequence[int],
     *,
     gains: F64 | None,
     alpha: float | None,
@@ -203,7 +203,8 @@ def search(
         Unit-norm targets.
     fold : numpy.ndarray, int64, shape (n,)
         At least two folds.
-    blocks : sequence of int
+    widths : sequence of int
+        Number of columns of each of the b blocks.
     gains, alpha : optional
         Fixed values; None to choose them.
     on_evaluation : callable
@@ -211,13 +212,13 @@ def search(
 
     Returns
     -------
-    gains : numpy.ndarray, float64, shape (blocks,)
+    gains : numpy.ndarray, float64, shape (b,)
     alpha : float
     """
-    parts = np.split(units, np.cumsum(blocks)[:-1], axis=1)
+    parts = np.split(units, np.cumsum(widths)[:-1], axis=1)
     cosines = [(part @ part.T - 1.0).astype(np.float64) for part in parts]
-    start = np.log([*np.full(len(blocks), START_GAIN / len(blocks)), START_ALPHA])
-    bounds = [(np.log(low), np.log(high)) for low, high in [GAINS] * len(blocks) + [ALPHAS]]
+    start = np.log([*np.full(len(widths), START_GAIN / len(widths)), START_ALPHA])
+    bounds = [(np.log(low), np.log(high)) for low, high in [GAINS] * len(widths) + [ALPHAS]]
     if gains is not None:
         start[:-1] = np.log(gains)
         bounds[:-1] = [(value, value) for value in start[:-1]]

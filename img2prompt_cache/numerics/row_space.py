@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     F32 = NDArray[np.float32]
 
 
-def reduce_blocks(X: F32, blocks: Sequence[int]) -> tuple[F32, tuple[int, ...], list[F32 | None], F32]:
+def reduce_blocks(X: F32, widths: Sequence[int]) -> tuple[F32, tuple[int, ...], list[F32 | None], F32]:
     """Express every block with more columns than rows in an orthonormal basis of its row space.
 
     Parameters
     ----------
     X : numpy.ndarray, float32, shape (n, p)
-    blocks : sequence of int
+    widths : sequence of int
         Widths of the blocks, summing to p.
 
     Returns
@@ -41,12 +41,12 @@ def reduce_blocks(X: F32, blocks: Sequence[int]) -> tuple[F32, tuple[int, ...], 
         Column means of `X`, which are subtracted before `bases` apply. If no block has more columns than
         rows, they are zero and `Z` is `X`.
     """
-    if len(X) >= max(blocks):
-        return X, tuple(blocks), [None] * len(blocks), np.zeros(X.shape[1], np.float32)
+    if len(X) >= max(widths):
+        return X, tuple(widths), [None] * len(widths), np.zeros(X.shape[1], np.float32)
     mean = X.mean(axis=0, dtype=np.float64).astype(np.float32)
     pieces: list[F32] = []
     bases: list[F32 | None] = []
-    edges = np.cumsum([0, *blocks])
+    edges = np.cumsum([0, *widths])
     for left, right in pairwise(edges):
         centred = X[:, left:right] - mean[left:right]
         basis = None

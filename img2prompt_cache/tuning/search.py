@@ -104,7 +104,7 @@ def search(cache: Cache, config: TuneConfig, file: Path, tell: Callback = ignore
 
     def score(settings: Mapping[str, Any], on_step: OnStep | None) -> float:
         tried = replace(wanted, settings=settings).make_head()
-        return tried.validate(X, y, held, groups=groups, widths=data.blocks, on_step=on_step)
+        return tried.validate(X, y, held, groups=groups, widths=data.widths, on_step=on_step)
 
     identity = identify(head, config.space, data, split, _described(UsedColumn.of(target)))
     with (

@@ -21,7 +21,7 @@ def test_rows_are_those_that_can_be_used_and_features_are_joined_in_the_order_na
     features = choose_features(cache, (OTHER, ONE))
     data = load_dataset(cache, features, choose_target(cache, None))
     assert data.rows.tolist() == [row for row in range(40) if row not in (3, 20, 5, 39)]
-    assert data.blocks == (8, 24)
+    assert data.widths == (8, 24)
     wanted = [np.concatenate([read(cache.folder, c, part) for part in range(3)]) for c in features]
     np.testing.assert_array_equal(data.X, np.hstack(wanted)[data.rows].astype(np.float32))
     target = cache.column("targets", ENCODER)
@@ -86,7 +86,7 @@ def test_rows_of_a_trunk_are_read_when_they_are_asked_for(tuned, tiny):
     trunk = choose_trunk(cache, (tiny.vit,))
     data = load_dataset(cache, (trunk,), choose_target(cache, None), views=True)
     whole = cache.values(trunk)
-    assert data.blocks == (5 * 64,)
+    assert data.widths == (5 * 64,)
     assert data.X.shape == (len(data.rows), 5, 64)
     assert data.X.views == 2
     np.testing.assert_array_equal(np.asarray(data.X[3:9]), whole[data.rows[3:9]])

@@ -248,7 +248,7 @@ def test_after_folds_the_saved_head_chooses_on_all_rows(cache, data, tmp_path, h
     run = fit_head(cache, FitConfig(head, settings, BOTH, folds=3, leakage_gap=False), tmp_path / "run")
     split = make_split(cache, data, "group", 0.2, 0)
     made = seeded(make_head(head, **settings), 0)
-    made.fit(data.X, data.y, groups=split.groups, widths=data.blocks)
+    made.fit(data.X, data.y, groups=split.groups, widths=data.widths)
     loaded = load_head(run.folder, load_run(run.folder))
     np.testing.assert_array_equal(loaded.predict(data.X), made.predict(data.X))
     assert run.settings == {**made.settings, **made.chosen}

@@ -71,14 +71,14 @@ def test_a_trial_is_scored_on_grouped_folds_of_the_training_side(cache, file, he
         made = make_head(head, **trial.settings, **({"seed": 0} if head != "nearest" else {}))
         if head == "mlp":  # its folds are trained together, which the tests of the head look at
             held = [fold == number for number in range(3)]
-            wanted = made.validate(data.X[rows], data.y[rows], held, groups=groups, widths=data.blocks)
+            wanted = made.validate(data.X[rows], data.y[rows], held, groups=groups, widths=data.widths)
         else:
             cosines = []
             for number in range(3):
                 ours, theirs = rows[fold != number], rows[fold == number]
                 assert not {*split.groups[ours]} & {*split.groups[theirs]}
-                clone(made).fit(data.X[ours], data.y[ours], groups=split.groups[ours], widths=data.blocks)
-                fitted = clone(made).fit(data.X[ours], data.y[ours], widths=data.blocks)
+                clone(made).fit(data.X[ours], data.y[ours], groups=split.groups[ours], widths=data.widths)
+                fitted = clone(made).fit(data.X[ours], data.y[ours], widths=data.widths)
                 cosines.extend(cosine(fitted.predict(data.X[theirs]), data.y[theirs]))
             wanted = np.mean(cosines)
         assert trial.cosine == pytest.approx(wanted, abs=1e-7)
