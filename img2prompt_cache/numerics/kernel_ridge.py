@@ -2,7 +2,7 @@
 
 If each backbone's unit vector is scaled by √g, the exponent is a single inner product, so a kernel matrix
 takes one matrix product. The module has the exact solution, the Nyström approximation by landmarks (a subset
-of the rows), and the choice of gains and penalty by cross-validation. In shapes, b is the number of backbones.
+of the rows), and the choice of gains and penalty by cross-validation. In shapes, b is the number of blocks.
 """
 
 from __future__ import annotations
