@@ -4,13 +4,14 @@
 
 DATA is a folder of images with `prompts.csv`; its first 300 images are taken. PYTHON is the interpreter of an
 environment in which the other version is installed. Both are run as whole processes, in turn: before, after,
-after, before, …. Prints the median of each and of the ratios after / before, and writes
-`results/versions.json`.
+after, before, …. Prints the median of processor time and of the ratios after / before, of processor time,
+which other work on the machine disturbs less, and of wall time. Writes `results/versions.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
 import subprocess
@@ -37,14 +38,19 @@ def first_images(data: Path, folder: Path) -> Path:
     return folder
 
 
-def seconds(python: str, *arguments: object) -> float:
-    """Run a command line of one version, away from any checkout, and time it."""
+def measure(python: str, *arguments: object) -> tuple[float, float]:
+    """Run a command line of one version, away from any checkout: seconds of wall and of processor time."""
     command = [python, "-m", "img2prompt_cache.cli", *map(str, arguments)]
-    started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tempfile.gettempdir())
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return time.perf_counter() - started
+    with tempfile.TemporaryFile("w+") as said:
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdout=said, stderr=said, cwd=tempfile.gettempdir())
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(said.read())
+    return wall, usage.ru_utime + usage.ru_stime
 
 
 def main() -> None:
@@ -61,7 +67,7 @@ def main() -> None:
         work = Path(place)
         source = first_images(options.data, work / "source")
         for name, python in versions.items():  # weights are fetched, modules compiled
-            seconds(python, "extract", source, "--preset", "packaged", "--cache", work / f"fit-{name}")
+            measure(python, "extract", source, "--preset", "packaged", "--cache", work / f"fit-{name}")
         tasks = {
             "help": lambda name, number: ("--help",),
             "extract": lambda name, number: (
@@ -79,19 +85,20 @@ def main() -> None:
                 ),
             ),
         }
-        print("| task | before, s | after, s | after / before, median of rounds | min to max |")
-        print(f"|{'---|' * 5}")
+        print("| task | processor time before, s | after, s | after / before | min to max | wall |")
+        print(f"|{'---|' * 6}")
         for task, arguments in tasks.items():
-            taken: dict[str, list[float]] = {name: [] for name in versions}
+            taken: dict[str, list[tuple[float, float]]] = {name: [] for name in versions}
             for number in range(options.rounds):
                 for name in sorted(versions, reverse=number % 2 == 0):
-                    taken[name].append(seconds(versions[name], *arguments(name, number)))
-            ratios = [after / before for before, after in zip(taken["before"], taken["after"], strict=True)]
-            figures[task] = {**taken, "ratios": ratios}
-            before, after = (statistics.median(taken[name]) for name in versions)
+                    taken[name].append(measure(versions[name], *arguments(name, number)))
+            pairs = list(zip(taken["before"], taken["after"], strict=True))
+            wall, cpu = ([after[i] / before[i] for before, after in pairs] for i in (0, 1))
+            figures[task] = {**taken, "wall_ratios": wall, "cpu_ratios": cpu}
+            before, after = (statistics.median(each[1] for each in taken[name]) for name in versions)
             print(
-                f"| {task} | {before:.2f} | {after:.2f} | "
-                f"{statistics.median(ratios):.3f} | {min(ratios):.3f} to {max(ratios):.3f} |",
+                f"| {task} | {before:.2f} | {after:.2f} | {statistics.median(cpu):.3f} | "
+                f"{min(cpu):.3f} to {max(cpu):.3f} | {statistics.median(wall):.3f} |",
                 flush=True,
             )
     print(save("versions", figures))
