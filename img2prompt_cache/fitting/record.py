@@ -91,11 +91,11 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
     rows, predictions = split.validation, evaluation.predictions
     targets, groups, fold = data.y[rows], split.groups[rows], split.fold[rows]
     cosines = cosine(predictions, targets)
-    told = fitted.head if split.folds > 1 else evaluation.head
+    reported = fitted.head if split.folds > 1 else evaluation.head
     scores = {**score(predictions, targets, groups), "floor": floor(data.y, split)}
     record = RunRecord(
-        head=told.name,
-        settings={**told.settings, **told.chosen},
+        head=reported.name,
+        settings={**reported.settings, **reported.chosen},
         features=fitted.features,
         target=fitted.target,
         split=describe_split(split, data),
@@ -112,7 +112,7 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
         fold_metrics=by_fold(cosines, fold, evaluation.chosen) if split.folds > 1 else [],
     )
     held = Validation([data.ids[row] for row in rows], groups, predictions, cosines, fold)
-    return Run.of(save_run(folder, record, fitted.head, told.history, held), folder)
+    return Run.of(save_run(folder, record, fitted.head, reported.history, held), folder)
 
 
 def describe_split(split: Split, data: Dataset) -> SplitRecord:

@@ -165,7 +165,7 @@ class Run(RunRecord):
         return f"Run({str(self.folder)!r}, head={self.head!r}, {score}, n={self.metrics['n']})"
 
     def _repr_html_(self) -> str:
-        told: dict[str, Any] = {
+        shown: dict[str, Any] = {
             "folder": self.folder,
             "head": self.head,
             "features": " + ".join(column.spec for column in self.features),
@@ -173,7 +173,7 @@ class Run(RunRecord):
             **self.metrics,
             "seconds": self.seconds,
         }
-        return html_table(["", ""], [list(item) for item in told.items()])
+        return html_table(["", ""], [list(item) for item in shown.items()])
 
 
 AnyRun: TypeAlias = Run | str | Path
