@@ -50,7 +50,7 @@ class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     texts : bool
         Whether `fit` also takes `texts`, the embedding of each prompt by the text tower of the one backbone.
     costly : bool
-        Whether fitting is so slow that the leakage gap, which takes a second fit, is only measured on request.
+        Whether fitting is slow, so that the leakage gap, a second fit, is measured only if asked for.
     prefers : mapping of str to str
         For a head of one backbone: what it is made for, then what may stand in for that, each by name with a
         regular expression that finds it in a column's spec. Empty: the head takes every cached one, joined.
