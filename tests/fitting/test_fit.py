@@ -17,7 +17,7 @@ from img2prompt_cache.runs.run import Run, load_run
 from synthetic import ENCODER, ONE, OTHER, Cli, make_cache
 
 STUDENT = {"hidden": [8], "epochs": 2}
-NOT_PARAMETERS = {"context", "json"}
+NOT_PARAMETERS = {"context", "json", "show_settings"}
 
 
 @pytest.fixture(scope="module")
