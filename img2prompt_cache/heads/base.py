@@ -1,19 +1,18 @@
-"""What every head is: a scikit-learn estimator whose predictions are unit vectors."""
+"""What every head is: a regressor that can be scored, saved and read back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin, clone
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import clone
 
 from img2prompt_cache.cache.manifest import Kind
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.heads import checks
-from img2prompt_cache.heads.settings import make_constructor, setting, settings_declared
-from img2prompt_cache.numerics.metrics import cosine, mean_cosine
+from img2prompt_cache.heads.estimator import VectorRegressor
+from img2prompt_cache.heads.settings import settings_declared
+from img2prompt_cache.numerics.metrics import cosine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,35 +26,27 @@ if TYPE_CHECKING:
     OnStep = Callable[[int, float], None]
 
 
-@dataclass_transform(eq_default=False, field_specifiers=(setting,))
-class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class Head(VectorRegressor):
     """A regressor from cached features to the target embedding.
 
-    A head declares its settings as fields, like ``folds: int = setting("Number of folds.", default=5)``.
-    They become the arguments of its constructor, stored under their own names (scikit-learn's rule), so
-    `get_params` and `clone` work; in every subclass, too. Fitted values are attributes that end in an
-    underscore.
-
     Heads that compute with torch also take `device`. It is not a setting: it says where they compute.
-
-    `fit` and `predict` check their arguments, once for all heads. A head computes in `_fit` and `_predict`.
 
     Class attributes
     ----------------
     name : str
-        What `fit --head` calls it.
+        What `fit` and the command line call it.
     takes : str
-        The kind of columns it is fitted on: ``"features"`` of any number of backbones, joined; or one
-        ``"trunk"``, whose rows it gets as `trunkrows.TrunkRows` in the place of an array.
+        The kind of columns it is fitted on: ``"features"`` of any number of backbones, side by side; or one
+        ``"trunk"``, whose rows it gets as `TrunkRows` in the place of an array.
     texts : bool
         Whether `fit` also takes `texts`, the embedding of each prompt by the text tower of the one backbone.
     costly : bool
         Whether fitting is slow, so that the leakage gap, a second fit, is measured only if asked for.
     prefers : mapping of str to str
-        For a head of one backbone: what it is made for, then what may stand in for that, each by name with a
-        regular expression that finds it in a column's spec. Empty: the head takes every cached one, joined.
+        For a head of one backbone: the backbone it is made for, then those that may take its place, each by
+        name with a regular expression that finds it in a column's spec. A head without takes all backbones.
     warm_up : int
-        First steps of `validate` whose score says little about the last one's.
+        Number of first steps of `validate` whose scores say little about that of the last step.
     """
 
     name: ClassVar[str]
@@ -65,131 +56,9 @@ class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     prefers: ClassVar[Mapping[str, str]] = {}
     warm_up: ClassVar[int] = 0
 
-    n_features_in_: int
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Make the constructor of the settings."""
-        super().__init_subclass__(**options)
-        make_constructor(cls)
-
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        groups: Groups | None = None,
-        widths: Sequence[int] | None = None,
-        validation: tuple[Any, Any] | None = None,
-    ) -> Self:
-        """Fit the head.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, p)
-            Features of one or more backbones, concatenated: one row per pair. Computed with as float32.
-        y : array-like, shape (n, t)
-            Unit-norm targets.
-        groups : array-like of int, shape (n,), optional
-            Rows of one group are never on both sides of an inner split. Each row is its own group if absent.
-        widths : sequence of int, optional
-            Number of features of each backbone, summing to p. All are of one backbone if absent.
-        validation : pair of array-like, optional
-            Features and targets watched for early stopping; heads that do not stop early ignore it.
-
-        Raises
-        ------
-        DataError
-            If the arrays do not fit each other, have no rows, or hold a value that is not finite in float32.
-        UsageError
-            If a setting is out of range.
-        TypeError
-            If an array is sparse, or an element is no number.
-        """
-        return self._check_and_fit(X, y, groups, widths, validation)
-
-    def predict(self, X: Any) -> Targets:
-        """Predict embeddings.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, p)
-            Features as in `fit`.
-
-        Returns
-        -------
-        numpy.ndarray, float32, shape (n, t)
-            Of unit norm.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If the head is not fitted.
-        DataError
-            If the number of features is not that of `fit`, or a value is not finite in float32.
-        """
-        check_is_fitted(self)
-        X = self._check_inputs(X)
-        checks.same_width(X, self)
-        return self._predict(X)
-
-    def score(self, X: Any, y: Any) -> float:
-        """Mean cosine similarity between `predict(X)` and `y`."""
-        return mean_cosine(self.predict(X), checks.targets(y, self))
-
-    def _check_and_fit(
-        self,
-        X: Any,
-        y: Any,
-        groups: Groups | None,
-        widths: Sequence[int] | None,
-        validation: tuple[Any, Any] | None,
-        **more: Any,
-    ) -> Self:
-        """Check the arguments of `fit`, then fit; `more` are those that only this head takes."""
-        self._check_settings()
-        X = self._check_inputs(X)
-        y, groups, widths = checks.rows(X, y, groups, widths, self)
-        if validation is not None:
-            held = self._check_inputs(validation[0])
-            validation = held, checks.rows(held, validation[1], None, None, self)[0]
-        self._fit(X, y, groups=groups, widths=widths, validation=validation, **more)
-        self.n_features_in_ = sum(widths)
-        return self
-
-    def _check_settings(self) -> None:
-        """Check the settings that can be checked without data.
-
-        Raises
-        ------
-        UsageError
-            Naming the setting that is out of range.
-        """
-
-    def _check_inputs(self, X: Any) -> Any:
-        """Check features, and convert them to what `_fit` and `_predict` compute with."""
-        return checks.features(X, self)
-
-    def _fit(
-        self,
-        X: Any,
-        y: Targets,
-        *,
-        groups: Groups,
-        widths: tuple[int, ...],
-        validation: tuple[Any, Targets] | None,
-    ) -> None:
-        """Fit to checked arguments of `fit`, none of them absent but `validation`."""
-        raise NotImplementedError
-
-    def _predict(self, X: Any) -> Targets:
-        """Predict from checked features."""
-        raise NotImplementedError
-
     def __sklearn_tags__(self) -> Any:
-        """Tell scikit-learn that targets are matrices, and whether features are."""
+        """Tell scikit-learn also whether features are matrices."""
         tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        tags.target_tags.single_output = False
         tags.input_tags.two_d_array = self.takes == "features"
         return tags
 
@@ -203,16 +72,16 @@ class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         widths: tuple[int, ...],
         on_step: OnStep | None = None,
     ) -> float:
-        """Score these settings: mean cosine on rows held out in turns, by clones fitted on the rest.
+        """Score the settings: mean cosine on rows that clones of the head were not fitted on.
 
         Parameters
         ----------
         X, y, groups, widths
             As for `fit`.
         held : sequence of numpy.ndarray, bool, shape (n,)
-            Marks the rows held out, in each turn.
+            Each marks the rows that one clone is not fitted on but scored on.
         on_step : callable, optional
-            Called with the number of a step, from 0, and the score so far; what it raises ends the work.
+            Called with the number of a step, from 0, and the score so far. An exception ends the work.
 
         Raises
         ------
@@ -261,13 +130,13 @@ class Head(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def measured(self) -> dict[str, Any]:
-        """What fitting found out about itself, for `run.json`: JSON values, such as an index's recall."""
+        """What fitting measured, for `run.json`: JSON values, such as the recall of an index."""
         return {}
 
     def bind(self, columns: Sequence[Described]) -> Self:
-        """Get ready for rows of these columns, before `load_state`; fitting does so by itself.
+        """Load what the head needs beside its arrays to predict from these columns, before `load_state`.
 
-        Most heads know all they need from their arrays.
+        `fit` does so by itself. Most heads need nothing.
         """
         return self
 

@@ -55,7 +55,7 @@ class Blend(Head):
         return self
 
     def _check_inputs(self, X: Any) -> Any:
-        """Check features; rows of a trunk column, are checked when they are read."""
+        """Check features; rows of a trunk column are checked when they are read."""
         return X if isinstance(X, TrunkRows | FeatureBlocks) else checks.features(X, self)
 
     def _fit(

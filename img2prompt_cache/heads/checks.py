@@ -72,8 +72,10 @@ def features(X: Any, head: BaseEstimator, what: str = "features") -> Features:
     return finite(what, _array(X, head, input_name="X"))
 
 
-def targets(y: Any, head: BaseEstimator) -> Targets:
+def targets(y: Any, head: BaseEstimator, what: str = "targets") -> Targets:
     """Check targets and give them as float32, shape (n, t).
+
+    Messages call them `what`.
 
     Raises
     ------
@@ -88,7 +90,7 @@ def targets(y: Any, head: BaseEstimator) -> Targets:
             f"y has shape {array.shape}, but each target is a vector: give a matrix with as many rows as X, "
             "or y.reshape(-1, 1) if each target is a number"
         )
-    return finite("targets", array)
+    return finite(what, array)
 
 
 def rows(
@@ -116,9 +118,39 @@ def rows(
         raise DataError("there are no pairs to fit a head on: 0 samples")
     groups = np.arange(len(X)) if groups is None else np.asarray(groups)
     widths = (width(X),) if widths is None else tuple(widths)
-    if groups.shape != (len(X),) or sum(widths) != width(X):
+    if groups.shape != (len(X),) or sum(widths) != width(X) or min(widths) < 1:
         raise DataError(f"groups {groups.shape} and widths {widths} do not fit features {X.shape}")
     return y, groups, widths
+
+
+def more_rows(
+    X: Any, y: Any, like: tuple[Any, Targets], head: BaseEstimator, what: str = "targets"
+) -> Targets:
+    """Check the targets of checked features `X`, and that both are as wide as others; give the targets.
+
+    Parameters
+    ----------
+    X : shape (m, …)
+    y : array-like, shape (m, t)
+    like : pair of (features, targets), shapes (n, …) and (n, t)
+        The rows that the head is fitted on.
+    head : Head
+    what : str
+        Messages call the targets so.
+
+    Raises
+    ------
+    DataError, TypeError
+        If they do not fit each other or the others, or a target is not finite.
+    """
+    checked = targets(y, head, what)
+    fitted, true = like
+    if len(X) != len(checked) or X.shape[1:] != fitted.shape[1:] or checked.shape[1:] != true.shape[1:]:
+        raise DataError(
+            f"features {X.shape} and {what} {checked.shape} do not fit each other, or not the features "
+            f"{fitted.shape} and targets {true.shape} that the head is fitted on"
+        )
+    return checked
 
 
 def same_width(X: Any, head: BaseEstimator) -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Clip(Nearest):
     """Predict the target of the training prompt with the highest CLIP text-image cosine.
 
-    Nothing is learned: the training rows only say which prompts there are to choose from. Prompts are kept
-    once each, in float16, and searched as `Nearest` searches images.
+    Nothing is learned: the training rows are only the prompts to choose from. Each prompt is kept once, in
+    float16, and searched as `Nearest` searches images.
     """
 
     name = "clip"
@@ -48,7 +48,7 @@ class Clip(Nearest):
         Raises
         ------
         UsageError
-            If there are none, or they have another width than the features: one image tower is compared.
+            If there are none, or they are not of the same shape as the features.
         """
         return self._check_and_fit(X, y, groups, widths, validation, texts=texts)
 

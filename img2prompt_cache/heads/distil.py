@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.heads.base import Features, Groups, State, Targets
 
+PREDICTIONS = "the teacher's predictions"
+
 
 class Distil(Head):
     """An mlp whose targets are a mix of the true ones and of what a teacher predicts.
@@ -57,14 +59,14 @@ class Distil(Head):
         X, y, groups, widths, validation
             As for every head.
         taught : array-like, shape (n, t), optional
-            What the teacher predicts for these rows, not having been fitted on them.
+            Predictions of a teacher that was not fitted on these rows.
         more : pair of array-like, shapes (m, p) and (m, t), optional
-            Features of rows without a target, and what the teacher predicts for them.
+            Features of rows without a target, and the teacher's predictions for them.
 
         Raises
         ------
         UsageError
-            If the share is not 0…1, or the mlp refuses its settings.
+            If a setting is out of range.
         DataError
             If an array cannot be used.
         """
@@ -84,11 +86,15 @@ class Distil(Head):
         taught: Any | None = None,
         more: tuple[Any, Any] | None = None,
     ) -> None:
+        true = y
         if taught is not None:
-            y = unit((1 - self.share) * y + self.share * checks.finite("the teacher's predictions", taught))
+            taught = checks.more_rows(X, taught, (X, true), self, PREDICTIONS)
+            y = unit((1 - self.share) * true + self.share * taught)
         if more is not None and self.share:
-            X, y = np.concatenate([X, more[0]]), np.concatenate([y, more[1]])
-            groups = np.concatenate([groups, groups.max() + 1 + np.arange(len(more[0]))])
+            others = checks.features(more[0], self)
+            predicted = checks.more_rows(others, more[1], (X, true), self, PREDICTIONS)
+            X, y = np.concatenate([X, others]), np.concatenate([y, predicted])
+            groups = np.concatenate([groups, groups.max() + 1 + np.arange(len(others))])
         self.head_ = self._make().fit(X, y, groups=groups, widths=widths, validation=validation)
 
     def _predict(self, X: Features) -> Targets:

@@ -37,7 +37,7 @@ class Mean(Head):
         return np.repeat(self.mean_, len(X), axis=0)
 
     def __sklearn_tags__(self) -> Any:
-        """Tell scikit-learn that the head predicts poorly on purpose."""
+        """Tell scikit-learn that a constant scores poorly, as it should."""
         tags = super().__sklearn_tags__()
         tags.regressor_tags.poor_score = True
         return tags

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Features, Groups, State, Targets
 
 EXACT = 50_000
-"""Rows up to which the search is exact; beyond, it looks into cells (`benchmarks/knn.py`)."""
+"""Rows up to which the search is exact; beyond, it is an inverted file (`benchmarks/knn.py`)."""
 
 SEED = 0
-"""Of the cells: the head has none to set."""
+"""Seed of the cells; the head has no setting for it."""
 
 ROWS = 4096
 """Rows searched at a time, so that memory does not grow with the number of queries."""
@@ -35,7 +35,7 @@ class Nearest(Head):
 
     Each column is standardised by the training rows, then each backbone's part of a row is scaled to length
     1, so that similarity is the mean over backbones of their cosines. Training rows are kept in float16.
-    Beyond 50,000 of them the search is approximate, as good as `cells` makes it: `measured` tells.
+    Beyond 50,000 of them the search is approximate; `measured` gives its recall.
     """
 
     name = "nearest"
@@ -62,7 +62,7 @@ class Nearest(Head):
 
     @property
     def measured(self) -> dict[str, Any]:
-        """What the search is: exact, or so many cells looked into, with the recall on held-back rows."""
+        """The kind of search: exact, or of the nearest cells, with its recall on rows that were held back."""
         if self.cells_ is None:
             return {"search": "exact"}
         cells = self.cells_
@@ -125,7 +125,7 @@ class Nearest(Head):
             self.index_ = cell_index(self.vectors_, cells)
 
     def _search(self, X: Features, groups: Groups) -> None:
-        """Index the vectors for queries such as X: row for row, what each would be asked for by."""
+        """Build the index of the vectors; row i of `X` is a query that should find vector i."""
         if len(X) <= EXACT:
             self._index(None)
             return

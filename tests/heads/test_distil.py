@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from estimators import problem
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.errors import DataError, Img2PromptError, UsageError
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.numerics.metrics import unit
 
@@ -41,3 +41,17 @@ def test_what_a_teacher_says_is_finite():
     X, y, _ = problem()
     with pytest.raises(Img2PromptError, match="the teacher's predictions hold NaN"):
         make_head("distil", student=STUDENT).fit(X, y, taught=np.full_like(y, np.nan))
+
+
+@pytest.mark.parametrize("kind", [np.asarray, np.ndarray.tolist])
+def test_predictions_of_a_teacher_must_fit_the_rows(kind):
+    X, y, _ = problem(30)
+    head = make_head("distil", student=STUDENT)
+    for wrong in (y[1:], y[:, 1:]):
+        with pytest.raises(DataError, match=r"the teacher's predictions \(.*\) do not fit"):
+            head.fit(X, y, taught=kind(wrong))
+    for wrong in ((X[:, 1:], y), (X, y[1:]), (X, y[:, 1:])):
+        with pytest.raises(DataError, match=r"the teacher's predictions \(.*\) do not fit"):
+            head.fit(X, y, more=tuple(map(kind, wrong)))
+    with pytest.raises(DataError, match=r"the teacher's predictions hold NaN"):
+        head.fit(X, y, more=(X, np.full_like(y, np.nan)))

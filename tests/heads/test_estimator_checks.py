@@ -126,6 +126,14 @@ def test_targets_that_are_no_matrix_are_answered_with_what_to_do(name):
             quick(name).fit(X, targets)
 
 
+@every_head
+def test_validation_rows_must_fit_the_training_rows(name):
+    X, y, _ = problem(30)
+    for wrong in ((X[:, 1:], y), (X, y[:, 1:]), (X[1:], y), (X, y[:, 0])):
+        with pytest.raises(DataError, match=r"do not fit|y has shape"):
+            quick(name).fit(X, y, validation=wrong)
+
+
 def test_a_data_error_is_a_value_error_and_one_of_ours():
     X, y, _ = problem(30)
     for wrong in ((X[1:], y), (X[:, 0], y), (X[:0], y[:0]), (X * np.nan, y), (X + 1j, y), (X, None)):

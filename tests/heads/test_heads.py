@@ -131,7 +131,7 @@ def test_no_queries_give_no_predictions(name):
 @every_head
 def test_shapes_that_do_not_fit_each_other_are_a_mistake_of_the_caller(name):
     X, y, groups = problem()
-    for wrong in ({"y": y[1:]}, {"groups": groups[1:]}, {"widths": (12, 7)}):
+    for wrong in ({"y": y[1:]}, {"groups": groups[1:]}, {"widths": (12, 7)}, {"widths": (25, -5)}):
         with pytest.raises(ValueError, match=r"do not fit|same number of rows"):
             quick(name).fit(**{"X": X, "y": y, **wrong})
 
