@@ -1,0 +1,5 @@
+"""The positive prompt of a graph that ComfyUI ran."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
