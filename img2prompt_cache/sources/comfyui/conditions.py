@@ -31,7 +31,7 @@ class Conditions:
         ----------
         link : tuple of str and int
         meaning : str
-            `kinds.POSITIVE` or `kinds.NEGATIVE`: which is wanted of a node that carries both and does not tell.
+            `kinds.POSITIVE` or `kinds.NEGATIVE`: which is wanted of a node that carries both.
         """
         name, output = link
         return self.found.at(self.graph, (name, output, meaning), lambda: self._read(link, meaning))
@@ -46,11 +46,18 @@ class Conditions:
         source = kinds.known_source(node, output) or kinds.told_source(node, output)
         if source in (kinds.POSITIVE, kinds.NEGATIVE):
             meaning = source
-        links = {key: link for key, link in self.graph.links(name) if kinds.is_negative(key) == (meaning == kinds.NEGATIVE)}
-        for keys in self._ways(node, meaning, links):
+        links = {
+            key: link
+            for key, link in self.graph.links(name)
+            if kinds.is_negative(key) == (meaning == kinds.NEGATIVE)
+        }
+        ways = [] if kinds.KEEPS_SHOWN.search(node.kind) else self._ways(node, meaning, links)
+        for keys in ways:
             texts = self._all(node, keys, meaning)
             if texts is None or texts:
                 return texts
+        if any(self.graph.link(node.inputs[key]) is not None for keys in ways for key in keys):
+            return self._text(self.texts.written(name))
         text = self.texts.at(link, kinds.NEGATIVE if meaning == kinds.NEGATIVE else "")
         if text is None or text.strip():
             return None if text is None else (text.strip(),)
@@ -59,10 +66,12 @@ class Conditions:
 
     def _ways(self, node: Node, meaning: str, links: dict[str, Link]) -> list[list[str]]:
         """Group the inputs that may lead on, those that are nearest to what is wanted first."""
-        pipes = [key for key, value in node.inputs.items() if kinds.PIPE.search(key) and self.graph.link(value)]
+        pipes = [
+            key for key, value in node.inputs.items() if kinds.PIPE.search(key) and self.graph.link(value)
+        ]
         if meaning == kinds.NEGATIVE:
             stated = [key for key, value in node.inputs.items() if kinds.is_negative(key) and _holds(value)]
-            return [stated, pipes] if stated or pipes else [[key for key in self._conditioning(node)]]
+            return [stated, pipes] if stated or pipes else [self._conditioning(node)]
         stated = [key for key, value in node.inputs.items() if kinds.is_positive(key) and _holds(value)]
         base = [key for key in stated if not kinds.is_refiner(key)] or stated
         populated = [key for key in base if "populated" in key]
@@ -81,9 +90,8 @@ class Conditions:
         ]
         if _AVERAGES.search(node.kind):
             share = node.inputs.get("conditioning_to_strength")
-            weights = {1: "conditioning_from", 0: "conditioning_to"}
-            none = weights.get(share) if isinstance(share, int | float) else None  # type: ignore[call-overload]
-            return [key for key in keys if key != none]
+            without = "conditioning_from" if share == 1 else "conditioning_to" if share == 0 else None
+            return [key for key in keys if key != without]
         return keys
 
     def _all(self, node: Node, keys: list[str], meaning: str) -> Prompt:
@@ -92,7 +100,7 @@ class Conditions:
             value = node.inputs[key]
             link = self.graph.link(value)
             if link is None:
-                texts: Prompt = (value.strip(),) if isinstance(value, str) and value.strip() else ()
+                texts = self._text(value)
             else:
                 # Behind an input for one thing both meanings are that thing; a pipe still carries both.
                 texts = self.at(link, meaning if kinds.PIPE.search(key) else kinds.POSITIVE)
@@ -118,7 +126,7 @@ class Conditions:
 
     def _text(self, value: object) -> Prompt:
         text = self.texts.of(value)
-        return None if text is None else (text,) if text.strip() else ()
+        return None if text is None else (text.strip(),) if text.strip() else ()
 
 
 def _holds(value: object) -> bool:

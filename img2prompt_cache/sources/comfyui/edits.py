@@ -72,6 +72,11 @@ def may_come_from(text: str, template: str) -> bool:
     return True
 
 
+def has_lines(text: str) -> bool:
+    """Tell whether a text has several lines that are not blank."""
+    return sum(bool(line.strip()) for line in text.splitlines()) > 1
+
+
 def first_keyframe(text: str) -> str:
     """Give the positive text of the first keyframe of a schedule, or the text if it is none."""
     frame = _KEYFRAME.search(text)
@@ -97,7 +102,12 @@ def changed(kind: str, inputs: Mapping[str, object], text: str | None) -> str | 
     if kind == "StringTrim":
         return text.lstrip() if mode == "left" else text.rstrip() if mode == "right" else text.strip()
     if kind == "CaseConverter":
-        changes = {"uppercase": text.upper, "lowercase": text.lower, "capitalize": text.capitalize, "title case": text.title}
+        changes = {
+            "uppercase": text.upper,
+            "lowercase": text.lower,
+            "capitalize": text.capitalize,
+            "title case": text.title,
+        }
         return changes.get(mode, str)() if mode in changes else text
     if kind == "StringSubstring":
         start, end = inputs.get("start"), inputs.get("end")

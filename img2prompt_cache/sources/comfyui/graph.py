@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 Link = tuple[str, int]
 """A node's id and the index of one of its outputs."""
 
+MOST_NODES = 50_000
+"""Nodes of a graph, the first ones; real graphs have hundreds."""
 LONGEST_CHAIN = 100
 """Nodes from a sampler to its text; real graphs nest no deeper, a hostile one is cut here."""
 LONGEST_NAME = 200
 """Characters of a kind or of an input's name; nothing is told from longer ones."""
-MOST_WORK = 2_000_000
+MOST_WORK = 1_000_000
 """Inputs looked at and characters written, over the whole reading of a graph."""
-VISIT = 20
+VISIT = 50
 """What looking at a node costs beside its inputs."""
 
 
@@ -86,7 +89,7 @@ def api_nodes(graph: object) -> dict[str, Node]:
     """Read the nodes of the API format: id to ``{"class_type", "inputs"}``; whatever is none is left out."""
     nodes: dict[str, Node] = {}
     if isinstance(graph, Mapping):
-        for name, node in graph.items():
+        for name, node in islice(graph.items(), MOST_NODES):
             inputs = node.get("inputs") if isinstance(node, Mapping) else None
             if isinstance(inputs, dict):
                 nodes[str(name)] = Node(str(node.get("class_type", ""))[:LONGEST_NAME], _short(inputs))

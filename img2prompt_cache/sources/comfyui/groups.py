@@ -12,8 +12,8 @@ _PREFIXES = ("workflow>", "workflow/")
 def definition(workflow: Mapping[str, object], kind: str) -> dict[str, object] | None:
     """Give the inside of a group node.
 
-    Inputs that nothing inside is linked to are the group's own, in the order of the nodes; outputs that nothing
-    inside takes, too.
+    Inputs that nothing inside is linked to are the group's own, in the order of the nodes; so are outputs
+    that nothing inside takes.
 
     Parameters
     ----------
@@ -59,6 +59,22 @@ def definition(workflow: Mapping[str, object], kind: str) -> dict[str, object] |
                 links.append(_link(len(links), at, slot, OUTPUT, told))
                 told += 1
     return {"nodes": nodes, "links": links}
+
+
+def with_values(inside: Mapping[str, object], held: object) -> Mapping[str, object]:
+    """Give the inside of a group node the values that the group holds: those of its nodes, one by one.
+
+    Where their number is another, some are hidden or linked; none is taken then, nor those of the definition.
+    """
+    nodes = [node for node in _list(inside.get("nodes")) if isinstance(node, dict)]
+    own = [_list(node.get("widgets_values")) for node in nodes]
+    values = _list(held)
+    fits = len(values) == sum(map(len, own))
+    filled, at = [], 0
+    for node, before in zip(nodes, own, strict=True):
+        filled.append({**node, "widgets_values": values[at : at + len(before)] if fits else []})
+        at += len(before)
+    return {**inside, "nodes": filled}
 
 
 def _link(name: int, origin: object, slot: object, target: object, into: object) -> dict[str, object]:

@@ -22,7 +22,14 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "Text String Truncate": _FOUR_TEXTS,
     "Bus Node": ("", "", "", "", *_PAIR),
     # SDXL Prompt Styler, Easy-Use, Comfyroll
-    "SDXLPromptStylerAdvanced": ("text_positive_g", "text_positive_l", POSITIVE, NEGATIVE, NEGATIVE, NEGATIVE),
+    "SDXLPromptStylerAdvanced": (
+        "text_positive_g",
+        "text_positive_l",
+        POSITIVE,
+        NEGATIVE,
+        NEGATIVE,
+        NEGATIVE,
+    ),
     "easy stylesSelector": _PAIR,
     "easy loraPromptApply": ("", "", *_PAIR),
     "easy fullLoader": ("", "", "", "", *_PAIR),
@@ -83,7 +90,19 @@ _IS_POSITIVE = re.compile(r"(?<![a-z])(?:pos(?![a-z])|positive)|conditioning\+",
 
 _RUNS = re.compile(r"sampler|detailer|upscale|refine|generat", re.IGNORECASE)
 _RUN_INPUTS = frozenset(
-    ("seed", "noise_seed", "steps", "cfg", "denoise", "sampler_name", "guider", "noise", "sigmas", "sampler", "upscaler")
+    (
+        "seed",
+        "noise_seed",
+        "steps",
+        "cfg",
+        "denoise",
+        "sampler_name",
+        "guider",
+        "noise",
+        "sigmas",
+        "sampler",
+        "upscaler",
+    )
 )
 
 OTHER = re.compile(
@@ -108,8 +127,10 @@ PIPE = re.compile(
 """Inputs that carry many things together, conditioning among them."""
 _REFINER = re.compile(r"refiner|_r$|additive", re.IGNORECASE)
 
-_PIPE_KIND = re.compile(r"(?:to|from|edit|basic|any|out|in)[ _]?\w*pipe|pipe[ _]?(?:in|out|edit|to|from)|\bcontext\b|\bbus\b",
-                        re.IGNORECASE)
+_PIPE_KIND = re.compile(
+    r"(?:to|from|edit|basic|any|out|in)[ _]?\w*pipe|pipe[ _]?(?:in|out|edit|to|from)|\bcontext\b|\bbus\b",
+    re.IGNORECASE,
+)
 
 ZEROED = re.compile(r"Zero ?Out|NegativeConditioningPlaceholder|EmptyConditioning", re.IGNORECASE)
 """Conditioning without a text."""
@@ -120,15 +141,31 @@ KEEPS_SHOWN = re.compile(r"^ShowText\|pysssss|^easy showAnything")
 """Those of them that write what they showed into the workflow before the image is saved."""
 
 _WRITES = re.compile(
-    r"ollama|llm|gpt|gemini|claude|openai|anthropic|deepseek|chat|llama|llava|mistral|groq|grok|qwen|griptape|florence|"
-    r"caption|interrogat|tagger|moondream|blip|minicpm|internvl|text ?generat|generate ?text|super ?prompt|img2txt|"
-    r"prompt ?(?:enhanc|expan|upsampl|refin|improv|rewrit)|enhance ?prompt|image ?(?:2|to) ?(?:text|prompt)|describe",
+    r"ollama|llm|gpt|gemini|claude|openai|anthropic|deepseek|chat|llama|llava|mistral|groq|grok|qwen|griptape|"
+    r"florence|caption|interrogat|tagger|moondream|blip|minicpm|internvl|text ?generat|generate ?text|"
+    r"super ?prompt|img2txt|prompt ?(?:enhanc|expan|upsampl|refin|improv|rewrit)|enhance ?prompt|"
+    r"image ?(?:2|to) ?(?:text|prompt)|describe",
     re.IGNORECASE,
 )
 _ENCODES = re.compile(r"encode|conditioning|chatglm|embed", re.IGNORECASE)
 
+PICKS = re.compile(
+    r"(?:random|load|cycle|next) ?line|line ?(?:from|picker)|prompt ?(?:line|list)|text ?(?:list|cycler)|"
+    r"string ?selector",
+    re.IGNORECASE,
+)
+"""Nodes that take one line of a text each time they run; which, is not in the file."""
+
+PICKS = re.compile(
+    r"(?:random|load|cycle|next) ?line|line ?(?:from|picker)|prompt ?(?:line|list)|text ?(?:list|cycler)|"
+    r"string ?selector",
+    re.IGNORECASE,
+)
+"""Nodes that take one line of a text each time they run; which one is not in the file."""
+
 NO_PICTURES = re.compile(
-    r"segment|\bsam\b|SAM|dino|clipseg|detect|florence|caption|tagger|interrogat|overlay|watermark|mask|draw|text ?(?:on|panel)",
+    r"segment|\bsam\d?\b|dino|clipseg|detect|florence|caption|tagger|interrogat|overlay|watermark|mask|"
+    r"\bdraw|text ?(?:on|panel)",
     re.IGNORECASE,
 )
 """Nodes that take a picture and a text, and do not make the picture after the text."""
@@ -136,7 +173,12 @@ NO_PICTURES = re.compile(
 
 def writes(node: Node) -> bool:
     """Tell whether a node writes a text by a model: what leads to it is an instruction, not the prompt."""
-    return _WRITES.search(node.kind) is not None and _ENCODES.search(node.kind) is None
+    return _WRITES.search(node.kind) is not None and not encodes(node)
+
+
+def encodes(node: Node) -> bool:
+    """Tell whether a node makes conditioning of a text."""
+    return _ENCODES.search(node.kind) is not None
 
 
 def is_negative(name: str) -> bool:
@@ -173,7 +215,7 @@ def known_source(node: Node, output: int) -> str:
 
 
 def told_source(node: Node, output: int) -> str:
-    """Name the input, or the meaning, of an output as the workflow, else the inputs tell; empty if they do not."""
+    """Name the input, or the meaning, of an output as the workflow or the inputs tell it, else nothing."""
     if node.outputs:
         name = node.outputs[output] if 0 <= output < len(node.outputs) else ""
         return name if name in node.inputs else _meaning(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -17,14 +18,19 @@ _PICTURE = re.compile(
     r"video|animation|upscaled?_image|current_image|any_?\w*|input_?\w*|value|on_true|on_false|anything|source|stage_c)$",
     re.IGNORECASE,
 )
-_REFERENCE = re.compile(r"^(?:start_|end_|ref\w*_|style_|control_?|pose_|depth_|face_?)images?|_ref$|^image_ref|negative", re.IGNORECASE)
+_REFERENCE = re.compile(
+    r"^(?:start_|end_|ref\w*_|style_|control_?|pose_|depth_|face_?)images?|_ref$|^image_ref|negative",
+    re.IGNORECASE,
+)
 _LATENT = re.compile(r"^(?:pixels|samples\w*|latent\w*)$", re.IGNORECASE)
 _GUIDES = re.compile(
     r"^(?:guider|(?:base_|optional_)?positive\w*|pos|conditioning|cond1?|\w*embeds?|upscaler|base_sampler|full_sampler_opt|"
     r"(?:\w+_)?pipe(?:_opt)?|sdxl_tuple)$",
     re.IGNORECASE,
 )
-_PROMPTS = re.compile(r"^(?:prompt|prompt_text|text|text_prompt|positive_prompt|user_prompt|description)$", re.IGNORECASE)
+_PROMPTS = re.compile(
+    r"^(?:prompt|prompt_text|text|text_prompt|positive_prompt|user_prompt|description)$", re.IGNORECASE
+)
 
 
 @dataclass(slots=True)
@@ -33,18 +39,19 @@ class Pictures:
 
     Attributes
     ----------
-    makers : list of str
+    makers : deque of str
         Nodes that make a picture after a prompt, those that made it from noise first, those that changed it
         later behind them.
     """
 
     graph: Graph
     conditions: Conditions
-    makers: list[str] = field(default_factory=list)
+    makers: deque[str] = field(default_factory=deque)
     leaves: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def walk(self, end: str) -> None:
         """Collect the makers above a node; every node is walked once over all calls."""
+        self.makers.clear()
         stack: list[tuple[str, list[str], Iterator[str]]] = []
         self._enter(end, stack)
         while stack:
@@ -54,10 +61,10 @@ class Pictures:
                 self._enter(following, stack)
                 continue
             stack.pop()
-            self._leave(name, above)
+            self._leave(name, above, taken=bool(stack))
 
     def prompt(self) -> Prompt:
-        """Give the texts of the first maker that has one, of those walked so far; None if they are not in the file."""
+        """Give the texts of the first maker that has one; None if they are not in the file."""
         for name in self.makers:
             texts = self.of(name)
             if texts is None or texts:
@@ -65,8 +72,11 @@ class Pictures:
         return ()
 
     def of(self, name: str) -> Prompt:
-        """Give the texts that a maker was given; none of its output is asked for."""
-        return self.conditions.at((name, -1))
+        """Give the texts that a maker was given."""
+        if _is_guided(self.graph, self.graph.nodes[name]):
+            return self.conditions.at((name, -1))
+        text = self.conditions.texts.written(name)
+        return None if text is None else (text,) if text.strip() else ()
 
     def _enter(self, name: str, stack: list[tuple[str, list[str], Iterator[str]]]) -> None:
         if name not in self.leaves and self.graph.visit(name):
@@ -74,26 +84,27 @@ class Pictures:
             above = self._above(name)
             stack.append((name, above, iter(above)))
 
-    def _leave(self, name: str, above: list[str]) -> None:
+    def _leave(self, name: str, above: list[str], *, taken: bool) -> None:
         leaves = tuple(dict.fromkeys(leaf for link in above for leaf in self.leaves.get(link, ())))[:2]
         node = self.graph.nodes[name]
-        if not self._makes(node):
+        if not self._makes(node, taken=taken):
             self.leaves[name] = leaves
         elif len(leaves) > 1 and self.of(leaves[0]) != self.of(leaves[1]):
             # Parts of a picture, each after a prompt of its own: what joins them has the prompt of the whole.
-            self.makers.insert(0, name)
+            self.makers.appendleft(name)
             self.leaves[name] = (name,)
         else:
             self.makers.append(name)
             self.leaves[name] = leaves[:1] or (name,)
 
-    def _makes(self, node: Node) -> bool:
+    def _makes(self, node: Node, *, taken: bool = True) -> bool:
+        """Tell whether a node makes a picture after a prompt; `taken`: whether another takes its picture."""
         if kinds.is_pipe(node) or switches.is_switch(node):
             return False
-        held = [key for key, value in node.inputs.items() if self.graph.link(value) is not None or _is_text(value)]
-        if any(_GUIDES.search(key) for key in held):
+        if _is_guided(self.graph, node):
             return kinds.runs(node)
-        return any(_PROMPTS.search(key) for key in held) and not kinds.NO_PICTURES.search(node.kind)
+        pictures = not kinds.NO_PICTURES.search(node.kind) and not kinds.encodes(node)
+        return taken and pictures and _holds(self.graph, node, _PROMPTS)
 
     def _above(self, name: str) -> list[str]:
         """Give the nodes whose picture or latent a node takes over."""
@@ -103,7 +114,9 @@ class Pictures:
             options, sure = switches.chosen(self.graph, name)
             chosen = [links[key][0] for key in options if key in links]
             return chosen[:1] if sure else chosen
-        hands_on = any(kinds.is_positive(key) for key in links) and not kinds.runs(node) and not kinds.is_pipe(node)
+        hands_on = (
+            any(kinds.is_positive(key) for key in links) and not kinds.runs(node) and not kinds.is_pipe(node)
+        )
         wanted = _LATENT if hands_on else _PICTURE
         found = [link[0] for key, link in links.items() if wanted.search(key) and not _REFERENCE.search(key)]
         pipes = [link[0] for key, link in links.items() if kinds.PIPE.search(key)]
@@ -111,21 +124,23 @@ class Pictures:
             return found
         if pipes or self._makes(node):
             return pipes
-        return [link[0] for key, link in links.items() if not kinds.OTHER.search(key) or key.startswith("mask")]
+        return [
+            link[0] for key, link in links.items() if not kinds.OTHER.search(key) or key.startswith("mask")
+        ]
 
 
 def ends(graph: Graph) -> list[list[str]]:
-    """Name the nodes that a walk may start from: those that save, those that show, those that nothing is linked to.
+    """Name the nodes to start from: those that save, those that show, those that nothing is linked to.
 
     A graph that is all cycles has only the last: all of its nodes.
     """
     used = {link[0] for name in graph.nodes for _, link in graph.links(name)}
     saves, shows, others = [], [], []
     for name, node in graph.nodes.items():
-        pictures = any(_PICTURE.search(key) for key, _ in graph.links(name))
-        if pictures and (_SAVES.search(node.kind) or str(node.inputs.get("image_output", "")).startswith("Save")):
+        saved = _SAVES.search(node.kind) or str(node.inputs.get("image_output", "")).startswith("Save")
+        if saved and _takes_pictures(graph, name):
             saves.append(name)
-        elif pictures and _PREVIEWS.search(node.kind):
+        elif _PREVIEWS.search(node.kind) and _takes_pictures(graph, name):
             shows.append(name)
         elif name not in used:
             others.append(name)
@@ -139,5 +154,18 @@ def joined(prompt: Prompt) -> str | None:
     return edits.together(list(prompt)) or None if prompt else None
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+def _takes_pictures(graph: Graph, name: str) -> bool:
+    return any(_PICTURE.search(key) for key, _ in graph.links(name))
+
+
+def _is_guided(graph: Graph, node: Node) -> bool:
+    return _holds(graph, node, _GUIDES)
+
+
+def _holds(graph: Graph, node: Node, names: re.Pattern[str]) -> bool:
+    """Tell whether one of the inputs of these names is linked, or a text."""
+    return any(
+        names.search(key) is not None
+        and (graph.link(value) is not None or (isinstance(value, str) and bool(value.strip())))
+        for key, value in node.inputs.items()
+    )

@@ -1,8 +1,8 @@
 """The positive prompt of a graph: from the picture that was saved to what made it, to the text it was given.
 
-The graph is evaluated as ComfyUI runs it: an output of a node is made of certain of its inputs, of a switch the
-one that is selected, of a node that joins texts all of them. Of several samplers the one decides that made the
-picture from noise; later ones, which refine it or repaint a part, count only where it has no text.
+The graph is evaluated as ComfyUI runs it: an output of a node is made of certain of its inputs, of a switch
+the one that is selected, of a node that joins texts all of them. Of several samplers the one decides that
+made the picture from noise; later ones, which refine it or repaint a part, count only where it has no text.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _anywhere(graph: Graph, walked: Pictures, level: list[str]) -> Prompt:
         level = [name for name in dict.fromkeys(level) if name not in seen]
         seen.update(level)
         for name in level:
-            if _is_guided(graph.nodes[name]) and graph.left > 0:
+            if _is_sampled(graph.nodes[name]) and graph.left > 0:
                 prompt = walked.of(name)
                 if prompt is None or prompt:
                     return prompt
@@ -77,7 +77,7 @@ def _anywhere(graph: Graph, walked: Pictures, level: list[str]) -> Prompt:
     return ()
 
 
-def _is_guided(node: Node) -> bool:
+def _is_sampled(node: Node) -> bool:
     return any(key == "guider" or kinds.is_positive(key) for key in node.inputs) and not kinds.writes(node)
 
 

@@ -6,18 +6,42 @@ import re
 
 from img2prompt_cache.sources.comfyui.graph import Graph, Node
 
-_SWITCH = re.compile(r"switch|if ?else|conditional ?branch|mux(?:er)?\d*$|ternary|\bif\b|choose|selector$", re.IGNORECASE)
+_SWITCH = re.compile(
+    r"switch|if ?else|conditional ?branch|mux(?:er)?\d*$|ternary|\bif\b|choose|selector$", re.IGNORECASE
+)
 _NO_SWITCH = re.compile(r"invers|style|lora|font|model|string ?selector|number|\bfrom\b", re.IGNORECASE)
 _FIRST = re.compile(r"any ?switch|context switch|first|fallback", re.IGNORECASE)
 _SELECTORS = (
-    "select", "switch", "boolean", "boolean_number", "bool", "condition", "cond", "index", "Input", "input_selector",
-    "selector", "selected", "selection", "choice", "which", "input", "value", "sel", "flag", "enabled",
-)  # fmt: skip
+    *(
+        "select",
+        "switch",
+        "boolean",
+        "boolean_number",
+        "bool",
+        "condition",
+        "cond",
+        "index",
+        "Input",
+        "input",
+    ),
+    *(
+        "input_selector",
+        "selector",
+        "selected",
+        "selection",
+        "choice",
+        "which",
+        "value",
+        "sel",
+        "flag",
+        "enabled",
+    ),
+)
 _YES = re.compile(r"(?:^|_)(?:on_|if_)?(?:true|yes|tt_value|on)$|^tt_", re.IGNORECASE)
 _NO = re.compile(r"(?:^|_)(?:on_|if_)?(?:false|no|ff_value|off|else)$|^ff_", re.IGNORECASE)
 _NUMBER = re.compile(r"(\d+)$")
 _LETTER = re.compile(r"(?:^|_|\d)([a-h])$", re.IGNORECASE)
-_SCALARS = ("value", "boolean", "bool", "int", "number", "Number", "Value", "a")
+_SCALARS = ("value", "boolean", "bool", "int", "number", "Number", "Value")
 _LONGEST_WAY = 20
 _LONGEST_CHOICE = 40
 
@@ -38,13 +62,17 @@ def chosen(graph: Graph, name: str) -> tuple[list[str], bool]:
         Whether it is known that the first one ran; if not, any of them may have.
     """
     node = graph.nodes[name]
-    keys = [key for key, value in node.inputs.items() if isinstance(value, str) or graph.link(value) is not None]
+    keys = [
+        key for key, value in node.inputs.items() if isinstance(value, str) or graph.link(value) is not None
+    ]
     if _FIRST.search(node.kind):
         return [key for key in keys if graph.link(node.inputs[key]) is not None], True
     selector = next((key for key in _SELECTORS if key in node.inputs and _may_select(graph, node, key)), None)
     if selector is None:
         selector = next((key for key, value in node.inputs.items() if isinstance(value, bool | int)), None)
-    options = [key for key in keys if key != selector and _is_option(key)] or [key for key in keys if key != selector]
+    options = [key for key in keys if key != selector and _is_option(key)] or [
+        key for key in keys if key != selector
+    ]
     choice = scalar(graph, node.inputs[selector]) if selector is not None else None
     if choice is None:
         return options, len(options) == 1

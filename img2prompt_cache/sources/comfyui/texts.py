@@ -10,18 +10,34 @@ from img2prompt_cache.sources.comfyui.graph import Graph, Link, Node
 from img2prompt_cache.sources.comfyui.reading import Found
 
 _ONE = (
-    "populated_text", "text", "string", "value", "prompt", "positive_prompt", "user_prompt", "prompt_text", "str", "source",
-    "wildcard_text", "wildcard_prompt", "main_prompt", "text_input", "input", "anything", "any", "any_value", "multiline_text",
-    "input_text", "input_string", "text_positive",
-)  # fmt: skip
+    *("populated_text", "text", "string", "value", "prompt", "positive_prompt", "user_prompt", "prompt_text"),
+    *("str", "source", "wildcard_text", "wildcard_prompt", "main_prompt", "text_input", "input", "anything"),
+    *("any", "any_value", "multiline_text", "input_text", "input_string", "text_positive"),
+)
 """Inputs that hold the text of a node, the first that is there."""
 _MANY = (
-    "t5xxl", "text_g", "text_l", "clip_l", "clip_g", "llama", "bert", "mt5xl", "qwen25_7b", "gemma", "byt5", "prompt_g", "prompt_l",
-    "text_positive_g", "text_positive_l", "text_pos_g", "text_pos_l",
-)  # fmt: skip
+    *(
+        "t5xxl",
+        "text_g",
+        "text_l",
+        "clip_l",
+        "clip_g",
+        "llama",
+        "bert",
+        "mt5xl",
+        "qwen25_7b",
+        "gemma",
+        "byt5",
+    ),
+    *("prompt_g", "prompt_l", "text_positive_g", "text_positive_l", "text_pos_g", "text_pos_l"),
+)
 """Inputs that hold the text of a node for one encoder each."""
-_BEFORE = re.compile(r"^(?:pre_text|prepend_(?:text|positive)|prefix(?:_text)?|text_prefix|pre_text_g)$", re.IGNORECASE)
-_AFTER = re.compile(r"^(?:app_text|append_text|suffix(?:_text)?|text_suffix|postfix|app_text_g)$", re.IGNORECASE)
+_BEFORE = re.compile(
+    r"^(?:pre_text|prepend_(?:text|positive)|prefix(?:_text)?|text_prefix|pre_text_g)$", re.IGNORECASE
+)
+_AFTER = re.compile(
+    r"^(?:app_text|append_text|suffix(?:_text)?|text_suffix|postfix|app_text_g)$", re.IGNORECASE
+)
 
 _JOINS = re.compile(r"concat|join|append|combin|merge|string ?function", re.IGNORECASE)
 _REPLACES = re.compile(r"replace", re.IGNORECASE)
@@ -31,11 +47,22 @@ _PART = re.compile(
     re.IGNORECASE,
 )
 _SERIES = re.compile(r"^(?:text|string|str|prompt|input)s?_?(?:\d{1,4}|[a-h])?$", re.IGNORECASE)
-_OLD = re.compile(r"^(?:find|old|search|from|target|pattern|regex_pattern|substring)\w{0,8}?_?(\d?)$", re.IGNORECASE)
-_NEW = ("replace{}", "new{}", "replacement{}", "replace_with{}", "to{}", "replace_{}", "new_{}", "replacement_{}")
+_OLD = re.compile(
+    r"^(?:find|old|search|from|target|pattern|regex_pattern|substring)\w{0,8}?_?(\d?)$", re.IGNORECASE
+)
+_NEW = (
+    "replace{}",
+    "new{}",
+    "replacement{}",
+    "replace_with{}",
+    "to{}",
+    "replace_{}",
+    "new_{}",
+    "replacement_{}",
+)
 
-_UNCONNECTED = "undefined"
-"""What some nodes of pythongosssss' keep where nothing is connected."""
+_PLACEHOLDERS = frozenset(("undefined", "Positive", "Negative"))
+"""What nodes of pythongosssss' and Easy-Use keep where nothing is connected or written."""
 
 
 @dataclass(slots=True)
@@ -65,9 +92,15 @@ class Texts:
     def of(self, value: object) -> str | None:
         """Give the text of an input: its value, or what it is linked to; empty if it is none."""
         if isinstance(value, str):
-            return "" if value == _UNCONNECTED else value
+            return "" if value in _PLACEHOLDERS else value
         link = self.graph.link(value)
         return "" if link is None else self.at(link)
+
+    def written(self, name: str) -> str | None:
+        """Give the text that a node itself holds or is linked to, whatever its outputs are."""
+        node = self.graph.nodes[name]
+        held = {key: node.inputs[key] for key in (*_ONE, *_MANY) if key in node.inputs}
+        return self._chosen(Node(node.kind, held), -1, "")
 
     def _read(self, link: Link, meaning: str) -> str | None:
         name, output = link
@@ -84,7 +117,7 @@ class Texts:
         return text
 
     def _shown(self, name: str, node: Node) -> str | None:
-        """Give what a node showed in this run, else what leads to it; what it kept itself is of the run before."""
+        """Give what a node showed in this run, else what leads to it; its own input is of the run before."""
         if name in self.graph.shown:
             return self.graph.shown[name]
         link = next((link for key, link in self.graph.links(name) if not kinds.OTHER.search(key)), None)
@@ -98,7 +131,9 @@ class Texts:
                     last = node.inputs.get("text_0")
                     for _, link in self.graph.links(name):
                         shown = self.graph.shown.get(name, "")
-                        self.beside.setdefault(link, []).append((shown, last if isinstance(last, str) else None))
+                        self.beside.setdefault(link, []).append(
+                            (shown, last if isinstance(last, str) else None)
+                        )
         return self.beside
 
     def _made(self, name: str, output: int, meaning: str) -> str | None:
@@ -117,7 +152,11 @@ class Texts:
                 return self._joined(node)
             source = kinds.told_source(node, output) or meaning
         text = self._chosen(node, output, source)
-        return edits.first_keyframe(text) if text and "Schedule" in node.kind else edits.changed(node.kind, node.inputs, text)
+        if text and kinds.PICKS.search(node.kind) and edits.has_lines(text):
+            return None
+        if text and "Schedule" in node.kind:
+            return edits.first_keyframe(text)
+        return edits.changed(node.kind, node.inputs, text)
 
     def _switched(self, name: str) -> str | None:
         options, sure = switches.chosen(self.graph, name)
@@ -151,7 +190,9 @@ class Texts:
             if match:
                 new = next((name for form in _NEW if (name := form.format(match[1])) in node.inputs), None)
                 pairs.append((key, new))
-        text = self._chosen(node, 0, "", without={name for pair in pairs for name in pair if name is not None})
+        text = self._chosen(
+            node, 0, "", without={name for pair in pairs for name in pair if name is not None}
+        )
         for key, new in pairs[:16]:
             old, other = self.of(node.inputs[key]), self.of(node.inputs.get(new)) if new else ""
             if text is None or old is None or other is None:
@@ -162,11 +203,17 @@ class Texts:
 
     def _joined(self, node: Node) -> str | None:
         between = next((node.inputs[key] for key in _BETWEEN if key in node.inputs), " ")
+        if "linebreak_addition" in node.inputs:  # of WAS's node before it had a delimiter
+            between = "\n" if node.inputs["linebreak_addition"] == "true" else ""
         if isinstance(between, list):
             between = self.of(between)
         parts = []
         for key, value in node.inputs.items():
-            if key not in _BETWEEN and not kinds.is_negative(key) and (_PART.search(key) or kinds.is_positive(key)):
+            if (
+                key not in _BETWEEN
+                and not kinds.is_negative(key)
+                and (_PART.search(key) or kinds.is_positive(key))
+            ):
                 part = self.of(value)
                 if part is None:
                     return None

@@ -28,10 +28,25 @@ STRINGS: dict[str, tuple[str, ...]] = {
     "SDXLPromptStylerAdvanced": ("text_positive_g", "text_positive_l", "text_negative"),
     "Efficient Loader": (*_LOADER, "positive", "negative"),
     "Eff. Loader SDXL": ("base_ckpt_name", "refiner_ckpt_name", "vae_name", "positive", "negative"),
-    "easy fullLoader": ("ckpt_name", "config_name", "vae_name", "lora_name", "resolution", "positive", "negative"),
+    "easy fullLoader": (
+        "ckpt_name",
+        "config_name",
+        "vae_name",
+        "lora_name",
+        "resolution",
+        "positive",
+        "negative",
+    ),
     "easy a1111Loader": _EASY,
     "easy comfyLoader": _EASY,
     "easy fluxLoader": _EASY,
+    "easy cascadeLoader": ("stage_c", "stage_b", "vae_name", "clip_name", "lora_name", *_EASY[3:]),
+    "easy stableDiffusion3API": ("positive", "negative"),
+    "easy wildcards": ("text",),
+    "Power Prompt (rgthree)": ("prompt",),
+    "Power Prompt - Simple (rgthree)": ("prompt",),
+    "BNK_CLIPTextEncodeAdvanced": ("text",),
+    "DPRandomGenerator": ("text",),
     "Text Concatenate": ("delimiter", "clean_whitespace", "text_a", "text_b", "text_c", "text_d"),
     "Text Find and Replace": ("find", "replace"),
     "StringFunction|pysssss": ("action", "tidy_tags", "text_a", "text_b", "text_c"),
@@ -42,12 +57,14 @@ STRINGS: dict[str, tuple[str, ...]] = {
     "SDXL Power Prompt - Positive (rgthree)": ("prompt_g", "prompt_l"),
     "WanVideoTextEncode": ("positive_prompt", "negative_prompt"),
     "WanVideoTextEncodeCached": ("model_name", "precision", "positive_prompt", "negative_prompt"),
+    "RegionalConditioningSimple //Inspire": ("set_cond_area", "prompt"),
+    "RegionalConditioningColorMask //Inspire": ("mask_color", "set_cond_area", "prompt"),
     "KSampler": ("sampler_name", "scheduler"),
 }
 """Names of the values that are strings, in their order, where the node itself does not tell them."""
 
 _CONTROLS = frozenset(("fixed", "increment", "decrement", "randomize"))
-_WRITES_TEXT = re.compile(r"text|prompt|string|encode|positive", re.IGNORECASE)
+_HOLDS_TEXT = re.compile(r"text|prompt|string|encode|positive|chatglm|\bcond", re.IGNORECASE)
 
 
 def values(kind: str, held: object, inputs: object) -> dict[str, object]:
@@ -80,9 +97,11 @@ def values(kind: str, held: object, inputs: object) -> dict[str, object]:
         return {} if selector is None else {"select": selector}
     strings = [value for value in plain if isinstance(value, str)]
     known = STRINGS.get(kind)
-    if known is None:
-        known = ("positive",) if kind == "easy positive" else ("text",) if _WRITES_TEXT.search(kind) else ()
-    return dict(zip(known, strings, strict=False))
+    if known is None and len(strings) == 1 and _HOLDS_TEXT.search(kind):
+        known = ("positive",) if kind == "easy positive" else ("text",)
+    elif known and known[0] == "delimiter" and strings[:1] in (["true"], ["false"]):
+        known = ("linebreak_addition",)
+    return dict(zip(known or (), strings, strict=False))
 
 
 def shown_text(held: object) -> str | None:

@@ -1,7 +1,7 @@
 """The workflow: the graph as the user drew it, of which the API format is made when it runs.
 
-Nodes are linked by the ids of links and hold their values in lists. Some never run: muted and bypassed ones, and
-those that only lay out links. A subgraph stands as one node, its inside is defined apart.
+Nodes are linked by the ids of links and hold their values in lists. Some never run: muted and bypassed ones,
+and those that only lay out links. A subgraph stands as one node, its inside is defined apart.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from img2prompt_cache.sources.comfyui import groups, kinds, widgets
 from img2prompt_cache.sources.comfyui.graph import LONGEST_NAME, Node
 
-MOST_NODES = 10_000
-"""Nodes of a workflow with its subgraphs written out, which may stand in one another."""
+MOST_NODES = 30_000
+"""Nodes and links of a workflow with its subgraphs written out, which may stand in one another."""
 DEEPEST = 8
 """Subgraphs inside one another."""
 LONGEST_WAY = 500
 """Nodes that only hand a link on, one after the other."""
+MOST_HOPS = 300_000
+"""Links that are followed over a whole workflow, and inputs looked at on the way."""
 
 _MUTED, _BYPASSED = 2, 4
 _VIRTUAL = frozenset(("Reroute", "PrimitiveNode", "Note", "MarkdownNote", "GetNode", "SetNode"))
@@ -47,6 +49,8 @@ class Workflow:
     """A workflow with its subgraphs written out."""
 
     scopes: list[Scope]
+    left: int = MOST_HOPS
+    """Hops from node to node that may still be made."""
 
     @classmethod
     def of(cls, value: object) -> Workflow:
@@ -55,10 +59,13 @@ class Workflow:
         if not isinstance(value, Mapping) or not isinstance(value.get("nodes"), list):
             return cls(scopes)
         defined = _definitions(value)
+        grouped: dict[str, Drawn | None] = {}
         waiting: list[tuple[str, Drawn, Scope | None, str, int]] = [("", value, None, "", 0)]
         left = MOST_NODES
         while waiting:
             prefix, drawn, outer, instance, depth = waiting.pop(0)
+            if outer is not None and _kind(outer.nodes[instance]) in grouped:
+                drawn = groups.with_values(drawn, outer.nodes[instance].get("widgets_values"))
             scope = _scope(prefix, drawn, outer)
             left -= len(scope.nodes) + len(scope.links)
             if left < 0:
@@ -68,7 +75,9 @@ class Workflow:
                 outer.inner[instance] = scope
             for name, node in scope.nodes.items():
                 kind = _kind(node)
-                inside = defined.get(kind) or groups.definition(value, kind)
+                if kind not in defined and kind not in grouped:
+                    grouped[kind] = groups.definition(value, kind)
+                inside = defined.get(kind) or grouped.get(kind)
                 if inside is not None and depth < DEEPEST:
                     waiting.append((f"{prefix}{name}:", inside, scope, name, depth + 1))
         return cls(scopes)
@@ -81,7 +90,10 @@ class Workflow:
         }
 
     def shown(self) -> dict[str, str]:
-        """Give what nodes showed in this run, by the id of the node; they find themselves outside subgraphs only."""
+        """Give what nodes showed in this run, by the id of the node.
+
+        Inside a subgraph they do not find themselves, and what stands there is of an earlier run.
+        """
         found: dict[str, str] = {}
         for name, scope, node in self._all():
             if scope.outer is None and kinds.KEEPS_SHOWN.search(_kind(node)):
@@ -109,46 +121,49 @@ class Workflow:
         inputs = widgets.values(_kind(node), node.get("widgets_values"), node.get("inputs"))
         for one in _dicts(node.get("inputs")):
             link = one.get("link")
-            value = None if link is None else _origin(scope, str(link))
+            value = None if link is None else self._origin(scope, str(link))
             if value is not None:
                 inputs[str(one.get("name"))] = value
         return {key: value for key, value in inputs.items() if len(key) <= LONGEST_NAME}
 
-
-def _origin(scope: Scope, link: str) -> object:
-    """Follow a link to the node that runs, as ``[id, output]``, or to the value of a primitive; None if to none."""
-    for _ in range(LONGEST_WAY):
-        origin, slot = scope.links.get(link, ("", 0))
-        following: object = None
-        if origin == groups.INPUT and scope.outer is not None:
-            name = scope.prefix.rstrip(":").rpartition(":")[2]
-            scope, held = scope.outer, scope.outer.nodes[name]
-            taken = _dicts(held.get("inputs"))
-            following = taken[slot].get("link") if slot < len(taken) else None
-            if following is None and slot < len(taken):
-                named = widgets.values("", held.get("widgets_values"), held.get("inputs"))
-                return named.get(str(taken[slot].get("name")))
-        elif origin in scope.nodes:
-            node = scope.nodes[origin]
-            kind = _kind(node)
-            if node.get("mode") == _MUTED:
+    def _origin(self, scope: Scope, link: str) -> object:
+        """Follow a link to the node that runs, as ``[id, output]``, or to a value; None if it ends."""
+        for _ in range(LONGEST_WAY):
+            origin, slot = scope.links.get(link, ("", 0))
+            self.left -= _breadth(scope.nodes.get(origin))
+            if self.left < 0:
                 return None
-            if origin in scope.inner and node.get("mode") != _BYPASSED:
-                scope = scope.inner[origin]
-                following = scope.returns.get(slot)
-            elif kind == "PrimitiveNode":
-                held_values = node.get("widgets_values")
-                return held_values[0] if isinstance(held_values, list) and held_values else None
-            elif kind == "GetNode":
-                scope, following = _set(scope, node)
-            elif kind in ("Reroute", "SetNode") or node.get("mode") == _BYPASSED:
-                following = _handed_on(node, slot)
-            else:
-                return [scope.prefix + origin, slot]
-        if following is None:
-            return None
-        link = str(following)
-    return None
+            following: object = None
+            if origin == groups.INPUT and scope.outer is not None:
+                name = scope.prefix.rstrip(":").rpartition(":")[2]
+                scope = scope.outer
+                held = scope.nodes[name]
+                taken = _dicts(held.get("inputs"))
+                following = taken[slot].get("link") if slot < len(taken) else None
+                if following is None and slot < len(taken):
+                    named = widgets.values("", held.get("widgets_values"), held.get("inputs"))
+                    return named.get(str(taken[slot].get("name")))
+            elif origin in scope.nodes:
+                node = scope.nodes[origin]
+                kind = _kind(node)
+                if node.get("mode") == _MUTED:
+                    return None
+                if origin in scope.inner and node.get("mode") != _BYPASSED:
+                    scope = scope.inner[origin]
+                    following = scope.returns.get(slot)
+                elif kind == "PrimitiveNode":
+                    held_values = node.get("widgets_values")
+                    return held_values[0] if isinstance(held_values, list) and held_values else None
+                elif kind == "GetNode":
+                    scope, following = _set(scope, node)
+                elif kind in ("Reroute", "SetNode") or node.get("mode") == _BYPASSED:
+                    following = _handed_on(node, slot)
+                else:
+                    return [scope.prefix + origin, slot]
+            if following is None:
+                return None
+            link = str(following)
+        return None
 
 
 def _handed_on(node: Drawn, slot: int) -> object:
@@ -196,6 +211,11 @@ def _definitions(workflow: Drawn) -> dict[str, Drawn]:
     defined = workflow.get("definitions")
     subgraphs = defined.get("subgraphs") if isinstance(defined, Mapping) else None
     return {str(one.get("id")): one for one in _dicts(subgraphs)}
+
+
+def _breadth(node: Drawn | None) -> int:
+    inputs = node.get("inputs") if node is not None else None
+    return 1 + len(inputs) if isinstance(inputs, list) else 1
 
 
 def _kind(node: Drawn) -> str:

@@ -113,10 +113,10 @@ def _candidates(texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             yield from _stated(texts[place], "novelai" if novelai else "json", plain=False)
     if novelai:
         yield from _text(texts.get("Description", texts.get("exif:ImageDescription")), "novelai")
-    if "prompt" in texts:
-        graph = _json(texts["prompt"])
-        if isinstance(graph, dict):
-            yield from _text(positive_prompt(graph), "comfyui")
+    if "prompt" in texts or "workflow" in texts:
+        graph = _json(texts.get("prompt", ""))
+        if isinstance(graph, dict) or "prompt" not in texts:
+            yield from _text(positive_prompt(graph, _json(texts.get("workflow", ""))), "comfyui")
         elif graph is None and not texts["prompt"].lstrip().startswith(("{", "[[")):
             yield from _text(texts["prompt"], "easydiffusion")
     yield from _text(texts.get("xmp:AIPromptInformation"), "iptc")
@@ -151,7 +151,7 @@ def _in_json(value: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     prompt = value.get("prompt")
     graph = _json(prompt) if isinstance(prompt, str) and prompt.lstrip().startswith("{") else prompt
     if isinstance(graph, dict):
-        yield from _text(positive_prompt(graph), "comfyui")
+        yield from _text(positive_prompt(graph, value.get("workflow")), "comfyui")
     else:
         yield from _text(prompt, "fooocus" if reader == "fooocus" or "base_model" in value else reader)
     if any(isinstance(node, dict) and "class_type" in node for node in value.values()):

@@ -242,13 +242,13 @@ GRAPHS = {
         ),
         "a cat",
     ),
-    "the last of two samplers": (
+    "the first of two samplers": (
         changed(
             n8=node("VAEDecode", samples=["30", 0]),
             n30=sampler(positive=["31", 0], latent_image=["3", 0]),
             n31=text("a cat, refined"),
         ),
-        "a cat, refined",
+        "a cat",
     ),
     "the last sampler has no text": (
         changed(
