@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_values
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from . import console
 from .parsing import read_names, read_numbers, read_settings, read_widths
 from .run_output import members_values, run_line, run_values, source_lines
+from .settings_table import list_settings
 
 _MLP = "Settings of linear, mlp, wide-mlp and seed-…"
 _TUNED = "Fine-tuning"
@@ -221,7 +221,7 @@ def fit(
 ) -> None:
     """Fit a head on a cache, score it on held-out rows or by folds, and save it as a run."""
     if show_settings is not None:
-        _list_settings(show_settings, json)
+        list_settings(show_settings, json)
         return
     from img2prompt_cache.fitting.fit import fit as fit_run
 
@@ -254,40 +254,6 @@ def fit(
         console.result_json({**run_values(made), **members_values(made)})
         return
     console.result("\n".join([run_line(made), *source_lines(made)]))
-
-
-def _list_settings(head: str, json: bool) -> None:
-    """Show what can be set of a head; `--set`, `tune` and the documentation know the same settings."""
-    from img2prompt_cache.heads import settings_of, space_of
-    from img2prompt_cache.heads.space import to_json
-
-    listed, searched = settings_of(head), to_json(space_of(head))
-    if json:
-        records = [
-            {
-                "name": each.name,
-                "type": each.type,
-                "default": each.default,
-                "search": searched.get(each.name),
-                "description": each.description,
-            }
-            for each in listed.values()
-        ]
-        console.result_json({"head": head, "settings": records})
-    elif listed:
-        rows = [
-            [
-                each.name,
-                each.type,
-                json_values.dumps(each.default),
-                json_values.dumps(searched[each.name]) if each.name in searched else None,
-                each.description,
-            ]
-            for each in listed.values()
-        ]
-        console.result(console.table(["setting", "type", "default", "searched by tune", "meaning"], rows))
-    else:
-        console.result(f"{head} has no settings")
 
 
 def _shorthands(context: typer.Context) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def tune(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What to search: seed, the seed's random search, or a JSON file, as in "
+            help="What to search: seed (the random search of the student project) or a JSON file, as in "
             '{"lr": {"log": [1e-5, 1e-2]}, "dropout": {"uniform": [0, 0.5]}, "k": {"int": [1, 99]}, '
             '"hidden": [[512], [512, 512]]}. Default: the head\'s own space.',
             show_default=False,
@@ -53,9 +53,8 @@ def tune(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="SQLite file of the trials; an existing one is continued. Default: in the cache's studies, "
-            "named by "
-            "head, backbones and space.",
+            help="SQLite file of the trials; an existing one is continued. Default: in the cache's "
+            "`studies`, named after the head, the backbones and the space.",
             show_default=False,
         ),
     ] = None,
@@ -96,8 +95,9 @@ def tune(
 ) -> None:
     """Search the settings of a head, fit the best, and show what each setting did.
 
-    A trial is scored on grouped inner folds of the training side (one inner hold-out, of 5,000 rows or more);
-    the hold-out that scores the run has no say. The same command goes on with a search that was interrupted.
+    A trial is scored on grouped inner folds of the training side, or on one inner hold-out where there are
+    5,000 rows or more. The search never uses the rows that score the run. The same command continues a search
+    that was interrupted.
     """
     from img2prompt_cache.fitting.fit import fit as fit_run
     from img2prompt_cache.tuning.tune import tune as search

@@ -86,7 +86,7 @@ def finite(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     """
     for name, value in (settings or {}).items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"{name} must be a finite number, not {value}", parameter="settings")
+            raise UsageError(f"{name} must be a finite number, not {value}", parameter=name)
     return dict(settings or {})
 
 

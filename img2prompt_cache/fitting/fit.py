@@ -11,7 +11,12 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.fitting.blend import fit_blend
 from img2prompt_cache.fitting.config import HOLDOUT, FitConfig
 from img2prompt_cache.fitting.distil import fit_distil
-from img2prompt_cache.fitting.options import is_made_of_runs, require_consistent, with_shorthands
+from img2prompt_cache.fitting.options import (
+    is_made_of_runs,
+    require_consistent,
+    require_valid,
+    with_shorthands,
+)
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.progress import Callback, listening
 from img2prompt_cache.runs.names import open_run
@@ -145,6 +150,7 @@ def fit(
         leakage_gap=leakage_gap,
     )
     require_consistent(head, given, own)
+    require_valid(seed, device)
     opened = cache if isinstance(cache, Cache) else Cache(Path(cache))
     folder = None if run is None else Path(run)
     with listening(progress) as tell:

@@ -6,6 +6,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.models.devices import choose_device
+
+LARGEST_SEED = 2**32 - 1
 
 _ALWAYS = ("seed", "run", "overwrite", "device")
 MADE_OF_RUNS = {
@@ -53,6 +56,20 @@ def require_consistent(head: str, given: Collection[str], settings: Mapping[str,
             )
     if head == "distil" and "teacher" not in given:
         raise UsageError("distil learns from one run: name it with `teacher`", parameter="teacher")
+
+
+def require_valid(seed: int, device: str) -> None:
+    """Check what every head is given, also where it has no use for it.
+
+    Raises
+    ------
+    UsageError
+        If the seed is out of range, or this machine does not have the device.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"`seed` must be from 0 to {LARGEST_SEED}, not {seed}", parameter="seed")
+    if device != "auto":
+        choose_device(device)
 
 
 def with_shorthands(settings: Mapping[str, Any] | None, **shorthands: Any) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def space_of(name: str) -> Space:
 
 def _head_class(name: str) -> type[Head]:
     if name not in HEADS:
-        raise unknown("head", name, HEADS)
+        raise unknown("head", name, HEADS, parameter="head")
     module, _, attribute = HEADS[name].partition(":")
     found: type[Head] = getattr(import_module(module), attribute)
     return found

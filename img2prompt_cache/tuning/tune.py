@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting.config import HOLDOUT, FitConfig
+from img2prompt_cache.fitting.options import require_valid
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.progress import Callback, listening
 from img2prompt_cache.runs.run import Run
@@ -144,6 +146,9 @@ def tune(
     >>> study.best.settings["k"] == run.settings["k"]
     True
     """
+    if trials < 1:
+        raise UsageError(f"`trials` must be at least 1, not {trials}", parameter="trials")
+    require_valid(seed, device)
     opened = cache if isinstance(cache, Cache) else Cache(Path(cache))
     config = FitConfig(
         head=head,

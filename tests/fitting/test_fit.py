@@ -119,7 +119,11 @@ def test_a_teacher_is_a_run_a_folder_or_a_name(cache, tmp_path, teacher):
         ({"head": "distil", "teacher": "none"}, "run", "unknown run 'none'"),
         ({"head": "distil", "teacher": "ridge", "holdout": 0.5}, "holdout", "does not go with"),
         ({"head": "distil", "teacher": "ridge", "refit": False}, "refit", "a teacher by folds has several"),
-        ({"settings": {"alpha": float("nan")}}, "settings", "alpha must be a finite number"),
+        ({"seed": -1}, "seed", "`seed` must be from 0 to 4294967295, not -1"),
+        ({"device": "gpu"}, "device", "unknown device 'gpu'"),
+        ({"head": "blend", "members": ["ridge", "knn"], "device": "gpu"}, "device", "unknown device"),
+        ({"head": "rigde"}, "head", "unknown head 'rigde'; did you mean ridge"),
+        ({"settings": {"alpha": float("nan")}}, "alpha", "alpha must be a finite number"),
     ],
 )
 def test_errors_name_the_parameter(cache, options, parameter, words):
