@@ -26,7 +26,7 @@ def demo(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing demo.")] = False,
     json: console.Json = False,
 ) -> None:
-    """Draw scenes with prompts, then extract, fit every head, compare, and predict for scenes held back."""
+    """Draw scenes with prompts, extract, fit five heads, compare them, and predict for held-out scenes."""
     from img2prompt_cache.errors import UsageError
     from img2prompt_cache.images.scenes import write_demo
 

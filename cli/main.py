@@ -67,7 +67,7 @@ def _options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Cache frozen image features once, then predict prompt embeddings with fast heads.
+    """Run image encoders once, cache their features, and predict prompt embeddings with fast heads.
 
     extract SOURCE, then fit, then predict; `demo` shows all of it on pictures it draws itself.
     """

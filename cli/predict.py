@@ -64,7 +64,9 @@ def predict(
     from img2prompt_cache.runs.names import open_run
 
     if top_k == 0 and not out:
-        raise UsageError("`top_k=0` without `out` leaves nothing to give; name a file with `out`")
+        raise UsageError(
+            "`top_k=0` without `out` leaves nothing to show; name a file with `out`", parameter="top_k"
+        )
     fitted = open_run(run, cache or console.DEFAULT_CACHE)
     predictions: list[dict[str, Any]] = []
     bad: dict[str, str] = {}

@@ -91,6 +91,7 @@ def tune(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     json: console.Json = False,
 ) -> None:
     """Search the settings of a head, fit the best, and show what each setting did.
@@ -120,6 +121,8 @@ def tune(
             prune=prune,
             study=study,
             fit=False,
+            run=run,
+            overwrite=overwrite,
             progress=tell,
             **shared,
         )
@@ -127,7 +130,9 @@ def tune(
     made = None
     if fit:
         with console.telling(bars=False) as tell:
-            made = fit_run(cache, head, settings=top.settings, run=run, progress=tell, **shared)
+            made = fit_run(
+                cache, head, settings=top.settings, run=run, overwrite=overwrite, progress=tell, **shared
+            )
     table = found.influence()
     if json:
         console.result_json(

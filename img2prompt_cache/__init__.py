@@ -1,4 +1,4 @@
-"""Cache frozen image features once, then predict prompt embeddings with fast heads."""
+"""Run image encoders once, cache their features, and predict prompt embeddings with fast heads."""
 
 import lazy_loader
 

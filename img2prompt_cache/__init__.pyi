@@ -1,12 +1,12 @@
 from .cache.reader import Cache as Cache
+from .errors import Img2PromptError as Img2PromptError
+from .errors import UsageError as UsageError
 from .extraction.extract import extract as extract
-from .extraction.request import ExtractConfig as ExtractConfig
 from .fitting.fit import fit as fit
 from .heads import make_head as make_head
 from .models.backbones import load_backbone as load_backbone
 from .models.encoders.base import load_encoder as load_encoder
 from .prediction.predictions import Predictions as Predictions
-from .runs.folder import load_head as load_head
 from .runs.leaderboard import Leaderboard as Leaderboard
 from .runs.leaderboard import compare as compare
 from .runs.predict import predict as predict

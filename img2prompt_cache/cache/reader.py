@@ -85,7 +85,8 @@ class Cache:
             names = [c.spec for c in self.manifest.of_kind(kind)]
             if not names:
                 raise UsageError(f"{self.folder} has no {kind} column; `extract()` adds one")
-            raise unknown(f"{kind} column", spec, names)
+            parameter = "encoder" if kind == "targets" else "features"
+            raise unknown(f"{kind} column", spec, names, parameter=parameter)
         if column.rows < self.rows:
             raise UsageError(
                 f"{spec} is cached for {column.rows} of {self.rows} rows; run `extract()` to finish it"

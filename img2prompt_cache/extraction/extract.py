@@ -170,7 +170,9 @@ def extract(
     shared = finish or shard is not None
     if shared and (engine != "local" or workers or retry_failed or (finish and shard is not None)):
         raise UsageError(
-            "`shard` and `finish` go alone: without each other, `engine`, `workers` and `retry_failed`"
+            "`shard` and `finish` cannot be combined with each other, or with `engine`, `workers` or "
+            "`retry_failed`",
+            parameter="shard",
         )
     with listening(progress) as tell:
         report: Report | ShardReport
@@ -189,6 +191,10 @@ def _open(source: str | Path | Source | None, options: SourceOptions, folder: Pa
     """Open what was named, the last source of the cache, or the default one in the current folder."""
     if isinstance(source, str | os.PathLike):
         return open_source(Path(source), options)
+    if isinstance(source, Cache):
+        raise UsageError(
+            "`source` takes a path or a source, not a Cache; give that as `cache`", parameter="source"
+        )
     if source is not None:
         if options != SourceOptions():
             raise UsageError(

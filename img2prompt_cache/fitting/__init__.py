@@ -1,4 +1,4 @@
-"""A head fitted, scored on held-out rows, and kept as a run."""
+"""Fit a head, score it on held-out rows, and save it as a run."""
 
 import lazy_loader
 

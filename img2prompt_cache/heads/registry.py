@@ -98,6 +98,8 @@ def space_of(name: str) -> Space:
 
 
 def _head_class(name: str) -> type[Head]:
+    if not isinstance(name, str):
+        raise UsageError(f"`head` takes the name of a head, not a {type(name).__name__}", parameter="head")
     if name not in HEADS:
         raise unknown("head", name, HEADS, parameter="head")
     module, _, attribute = HEADS[name].partition(":")

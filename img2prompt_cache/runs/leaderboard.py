@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.numerics.bootstrap import paired_difference
@@ -41,7 +42,7 @@ class Leaderboard:
     Attributes
     ----------
     split : SplitRecord
-        Of all of them.
+        The split that all runs share.
     runs : list of Run
         By mean cosine, highest first.
     others : list of Run
@@ -147,7 +148,7 @@ def compare(
     against: AnyRun | None = None,
     by: str | None = None,
 ) -> Leaderboard:
-    """Put runs in order, those only that may be compared: of one split and one target.
+    """Rank the runs that share one split and one target, best first.
 
     Parameters
     ----------
@@ -157,8 +158,8 @@ def compare(
         In any order; one that is named twice counts once. Every run of the cache if None; of these, damaged
         ones are left out.
     against : Run, str or pathlib.Path, optional
-        A run to hold the others against, row by row. It is in any case among them, and its split counts; that
-        of the newest run if None.
+        A run to compare the others with, row by row. It is always included, and only runs on its split are
+        ranked; if None, those on the split of the newest run.
     by : {"length", "cluster"}, optional
         Also give the mean cosine by length of the prompt in words, or by cluster of prompts.
 
@@ -188,7 +189,8 @@ def compare(
         found, unreadable = _readable(folder, rows=bool(against or by))
     distinct = {run.folder.resolve(): run for run in [*found, *([reference] if reference else [])]}
     if not distinct:
-        raise UsageError("there is no run to compare; make one with `fit()`")
+        load_manifest(folder)  # says so where there is no cache at all
+        raise UsageError(f"{folder} has no run to compare; make one with `fit()`")
     wanted = reference or max(distinct.values(), key=lambda run: run.created)
     alike = sorted(
         (run for run in distinct.values() if _key(run) == _key(wanted)),

@@ -104,6 +104,10 @@ def open_run(run: AnyRun | None, cache: str | Path | Cache) -> Run:
     """
     if isinstance(run, Run):
         return run
+    if run is not None and not isinstance(run, str | Path):
+        raise UsageError(
+            f"`run` takes a Run, a folder or a name, not a {type(run).__name__}", parameter="run"
+        )
     folder = cache.folder if isinstance(cache, Cache) else Path(cache)
     if run is not None:
         return load_run(resolve_run(str(run), folder))

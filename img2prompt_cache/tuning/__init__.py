@@ -1,4 +1,4 @@
-"""Settings of heads searched, and what each setting did."""
+"""Search the settings of a head, and measure what each setting did."""
 
 import lazy_loader
 

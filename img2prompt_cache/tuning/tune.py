@@ -13,6 +13,7 @@ from img2prompt_cache.fitting.config import HOLDOUT, FitConfig
 from img2prompt_cache.fitting.options import require_valid
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.progress import Callback, listening
+from img2prompt_cache.runs.folder import reserve
 from img2prompt_cache.runs.run import Run
 from img2prompt_cache.tuning.finished import FinishedStudy
 from img2prompt_cache.tuning.search import TuneConfig, default_file, search
@@ -161,6 +162,11 @@ def tune(
     )
     wanted = TuneConfig(config, find_space(head, space), trials, sampler, prune)
     file = default_file(opened, config, space) if study is None else Path(study)
+    if trials < 1:
+        raise UsageError(f"`trials` must be at least 1, not {trials}", parameter="trials")
+    if run is not None:
+        with reserve(Path(run), overwrite=overwrite):
+            pass  # a folder that is taken is found out before the search, not after it
     with listening(progress) as tell:
         found = search(opened, wanted, file, tell)
         if not fit:
