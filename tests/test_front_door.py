@@ -12,6 +12,7 @@ import pytest
 import img2prompt_cache as ipc
 from img2prompt_cache.cli import main
 from img2prompt_cache.cli.spelling import OPTIONS
+from synthetic import make_cache
 
 LIBRARY = Path(__file__).parents[1] / "img2prompt_cache"
 COMMANDS = {command.callback.__name__: command.callback for command in main.app.registered_commands}
@@ -68,8 +69,8 @@ def texts(path: Path) -> list[tuple[int, str]]:
 
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-OTHER_PROGRAMS = {"models/weights/wheels.py", "environment.py"}
-"""They run pip, whose options are its own."""
+OTHER_PROGRAMS = {"models/weights/wheels.py", "environment.py", "sources/comfyui/edits.py"}
+"""They run pip, whose options are its own, or read a syntax of prompts that looks like an option."""
 
 
 def test_no_message_of_the_library_names_a_flag():
@@ -103,3 +104,22 @@ def test_parameters_that_messages_name_are_spelled_as_options():
                 strange = {*names} - known - {*OPTIONS} - OF_PYTHON_ALONE
                 found += [f"{path.relative_to(LIBRARY)}:{node.lineno}: {name}" for name in strange]
     assert not found, "\n".join(found)
+
+
+def test_arguments_of_a_wrong_type_are_told_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cache = ipc.Cache(make_cache(tmp_path / "cache"))
+    for call, parameter in (
+        (lambda: ipc.fit(cache, ipc.make_head("ridge")), "head"),
+        (lambda: ipc.fit(cache, "rigde"), "head"),
+        (lambda: ipc.fit(cache, "mean", encoder="x"), "encoder"),
+        (lambda: ipc.fit(cache, "mean", features="x"), "features"),
+        (lambda: ipc.tune(cache, "knn", trials=0), "trials"),
+        (lambda: ipc.extract(cache), "source"),
+        (lambda: ipc.predict(cache), "run"),
+    ):
+        with pytest.raises(ipc.UsageError) as caught:
+            call()
+        assert caught.value.parameter == parameter
+    with pytest.raises(ipc.UsageError, match="no cache in"):
+        ipc.compare("nope")

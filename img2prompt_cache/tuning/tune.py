@@ -162,8 +162,6 @@ def tune(
     )
     wanted = TuneConfig(config, find_space(head, space), trials, sampler, prune)
     file = default_file(opened, config, space) if study is None else Path(study)
-    if trials < 1:
-        raise UsageError(f"`trials` must be at least 1, not {trials}", parameter="trials")
     if run is not None:
         with reserve(Path(run), overwrite=overwrite):
             pass  # a folder that is taken is found out before the search, not after it

@@ -51,7 +51,7 @@ def test_another_target_is_another_contest(cache, grouped, tmp_path):
 
 
 def test_nothing_to_compare(cache, grouped, tmp_path):
-    with pytest.raises(UsageError, match="there is no run to compare; make one"):
+    with pytest.raises(UsageError, match="no cache in"):
         compare(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")

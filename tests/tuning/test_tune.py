@@ -109,3 +109,12 @@ def test_every_option_is_a_parameter_of_the_same_name():
     from img2prompt_cache.cli.tune import tune as command
 
     assert {*inspect.signature(command).parameters} - {*inspect.signature(tune).parameters} == {"json"}
+
+
+def test_a_folder_that_is_taken_is_found_out_before_the_search(cache, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"`run` .*exists") as caught:
+        tune(cache, "knn", trials=2, study=tmp_path / "study.db", run=tmp_path / "run")
+    assert caught.value.parameter == "run"
+    assert not (tmp_path / "study.db").exists()
