@@ -18,6 +18,8 @@ _PICTURE = re.compile(
     r"video|animation|upscaled?_image|current_image|any_?\w*|input_?\w*|value|on_true|on_false|anything|source|stage_c)$",
     re.IGNORECASE,
 )
+_TAKEN = re.compile(r"^(?:\w*images?\w*|pixels|samples\w*|latents?|frames?|video)$", re.IGNORECASE)
+"""Inputs of nodes that save or show pictures."""
 _REFERENCE = re.compile(
     r"^(?:start_|end_|ref\w*_|style_|control_?|pose_|depth_|face_?)images?|_ref$|^image_ref|negative",
     re.IGNORECASE,
@@ -28,6 +30,7 @@ _GUIDES = re.compile(
     r"(?:\w+_)?pipe(?:_opt)?|sdxl_tuple)$",
     re.IGNORECASE,
 )
+_LOADS = re.compile(r"load ?(?:image|video|latent)|(?:image|video|latent) ?load", re.IGNORECASE)
 _PROMPTS = re.compile(
     r"^(?:prompt|prompt_text|text|text_prompt|positive_prompt|user_prompt|description)$", re.IGNORECASE
 )
@@ -40,18 +43,24 @@ class Pictures:
     Attributes
     ----------
     makers : deque of str
-        Nodes that make a picture after a prompt, those that made it from noise first, those that changed it
-        later behind them.
+        Nodes above the last end that make a picture after a prompt: first those that made it from noise,
+        behind them those that changed it later.
+    loaded : bool
+        Whether a picture above the last end was loaded from a file.
     """
 
     graph: Graph
     conditions: Conditions
     makers: deque[str] = field(default_factory=deque)
+    loaded: bool = False
     leaves: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    passed: set[str] = field(default_factory=set)
+    """Nodes that were looked at apart from the way of the picture."""
 
     def walk(self, end: str) -> None:
         """Collect the makers above a node; every node is walked once over all calls."""
         self.makers.clear()
+        self.loaded = False
         stack: list[tuple[str, list[str], Iterator[str]]] = []
         self._enter(end, stack)
         while stack:
@@ -81,6 +90,7 @@ class Pictures:
     def _enter(self, name: str, stack: list[tuple[str, list[str], Iterator[str]]]) -> None:
         if name not in self.leaves and self.graph.visit(name):
             self.leaves[name] = ()
+            self.loaded = self.loaded or _LOADS.search(self.graph.nodes[name].kind) is not None
             above = self._above(name)
             stack.append((name, above, iter(above)))
 
@@ -137,8 +147,8 @@ def ends(graph: Graph) -> list[list[str]]:
     used = {link[0] for name in graph.nodes for _, link in graph.links(name)}
     saves, shows, others = [], [], []
     for name, node in graph.nodes.items():
-        saved = _SAVES.search(node.kind) or str(node.inputs.get("image_output", "")).startswith("Save")
-        if saved and _takes_pictures(graph, name):
+        kept = str(node.inputs.get("image_output", "")).startswith("Save")
+        if kept or (_SAVES.search(node.kind) and _takes_pictures(graph, name)):
             saves.append(name)
         elif _PREVIEWS.search(node.kind) and _takes_pictures(graph, name):
             shows.append(name)
@@ -155,7 +165,7 @@ def joined(prompt: Prompt) -> str | None:
 
 
 def _takes_pictures(graph: Graph, name: str) -> bool:
-    return any(_PICTURE.search(key) for key, _ in graph.links(name))
+    return any(_TAKEN.search(key) for key, _ in graph.links(name))
 
 
 def _is_guided(graph: Graph, node: Node) -> bool:

@@ -54,17 +54,23 @@ def _prompt(graph: Graph) -> Prompt:
     walked = Pictures(graph, Conditions(graph, Texts(graph)))
     groups = pictures.ends(graph)
     for group in groups:
+        made = False
         for end in group:
             walked.walk(end)
             prompt = walked.prompt()
             if prompt is None or prompt:
                 return prompt
-    return _anywhere(graph, walked, [end for group in groups for end in group])
+            # A picture that was loaded and saved has no prompt, whatever others were made beside it.
+            made = made or bool(walked.makers) or (walked.loaded and group is groups[0])
+        prompt = _anywhere(graph, walked, group)
+        if prompt is None or prompt or made:
+            return prompt
+    return ()
 
 
 def _anywhere(graph: Graph, walked: Pictures, level: list[str]) -> Prompt:
     """Take the nearest node upwards that has a positive input, where the way of the picture gives no text."""
-    seen: set[str] = set()
+    seen = walked.passed
     while level:
         level = [name for name in dict.fromkeys(level) if name not in seen]
         seen.update(level)

@@ -22,7 +22,8 @@ MOST_HOPS = 300_000
 """Links that are followed over a whole workflow, and inputs looked at on the way."""
 
 _MUTED, _BYPASSED = 2, 4
-_VIRTUAL = frozenset(("Reroute", "PrimitiveNode", "Note", "MarkdownNote", "GetNode", "SetNode"))
+_SETS, _GETS = ("SetNode", "easy setNode"), ("GetNode", "easy getNode")
+_VIRTUAL = frozenset(("Reroute", "PrimitiveNode", "Note", "MarkdownNote", *_SETS, *_GETS))
 
 Drawn = Mapping[str, object]
 """A node as the workflow keeps it."""
@@ -154,9 +155,9 @@ class Workflow:
                 elif kind == "PrimitiveNode":
                     held_values = node.get("widgets_values")
                     return held_values[0] if isinstance(held_values, list) and held_values else None
-                elif kind == "GetNode":
+                elif kind in _GETS:
                     scope, following = _set(scope, node)
-                elif kind in ("Reroute", "SetNode") or node.get("mode") == _BYPASSED:
+                elif kind in ("Reroute", *_SETS) or node.get("mode") == _BYPASSED:
                     following = _handed_on(node, slot)
                 else:
                     return [scope.prefix + origin, slot]
@@ -169,7 +170,7 @@ class Workflow:
 def _handed_on(node: Drawn, slot: int) -> object:
     """Give the link of the input that a bypassed node, or a reroute, hands on: one of the output's type."""
     inputs, outputs = _dicts(node.get("inputs")), _dicts(node.get("outputs"))
-    if _kind(node) in ("Reroute", "SetNode"):
+    if _kind(node) in ("Reroute", *_SETS):
         return inputs[0].get("link") if inputs else None
     kind = outputs[slot].get("type") if slot < len(outputs) else None
     first = inputs[slot : slot + 1]
@@ -203,7 +204,7 @@ def _scope(prefix: str, drawn: Drawn, outer: Scope | None) -> Scope:
             links[str(name)] = (str(origin), slot)
             if str(target) == groups.OUTPUT and isinstance(into, int):
                 returns[into] = str(name)
-    sets = {_first(node): node for node in nodes.values() if _kind(node) == "SetNode"}
+    sets = {_first(node): node for node in nodes.values() if _kind(node) in _SETS}
     return Scope(prefix, nodes, links, returns, outer, sets=sets)
 
 

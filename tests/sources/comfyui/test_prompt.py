@@ -157,6 +157,12 @@ TEXTS: dict[str, Graph] = {
         c=node("StringConcatenate", string_a=FIRST, string_b=SECOND, delimiter=["d", 0]),
         **strings(d=", "),
     ),
+    "a value that stands before a link": worded(
+        "c",
+        0,
+        c=node("StringConcatenate", string_b=SECOND, delimiter=", ", string_a=["a", 0]),
+        **strings(a=FIRST),
+    ),
     "StringFunction appends": worded(
         "c",
         0,
@@ -235,6 +241,10 @@ TEXTS: dict[str, Graph] = {
     "CaseConverter": worded("c", 0, c=node("CaseConverter", string=WORDS.upper(), mode="lowercase")),
     "StringSubstring": worded("c", 0, c=node("StringSubstring", string=f"xx{WORDS}yy", start=2, end=-2)),
     # Constants and nodes that hand on.
+    "an unknown name of the text": worded("c", 0, c=node("DF_Text_Box", Text=WORDS)),
+    "a default that a service may change": worded(
+        "c", 0, c=node("ComfyUIDeployExternalText", input_id="words", default_value=WORDS)
+    ),
     "KJNodes StringConstant": worded("c", 0, c=node("StringConstant", string=WORDS)),
     "Crystools": worded("c", 0, c=node("Primitive string multiline [Crystools]", string=WORDS)),
     "ReroutePrimitive": worded(
@@ -370,6 +380,9 @@ CONDITIONS: dict[str, Graph] = {
             weight_interpretation="A1111",
             clip=["model", 1],
         ),
+    ),
+    "smZ with two texts": conditioned(
+        "e", 0, e=node("smZ CLIPTextEncode", text=OTHER, text_g=FIRST, text_l=SECOND, with_SDXL=True)
     ),
     "smZ": conditioned(
         "e",
@@ -899,6 +912,16 @@ def shown(name: str, *texts: str) -> dict[str, object]:
 
 def test_shown_text_is_of_this_run() -> None:
     assert positive_prompt(asked(), shown("show", WORDS)) == WORDS
+    easy = {"show": node("easy showAnything", anything=["llm", 0], text=OTHER)}
+    box = {"id": "show", "type": "easy showAnything", "widgets_values": [[WORDS]]}
+    assert positive_prompt({**asked(), **easy}, {"nodes": [box]}) == WORDS
+    loader = {
+        "k": node("easy kSampler", pipe=["l", 0], image_output="Save"),
+        "l": node("easy a1111Loader", positive=["show", 0], negative=NEGATIVE),
+        "llm": node("OllamaGenerate", prompt="Write one sentence about a heron."),
+        **easy,
+    }
+    assert positive_prompt(loader, {"nodes": [box]}) == WORDS
 
 
 def test_shown_text_is_not_of_the_run_before() -> None:
@@ -927,6 +950,20 @@ def test_text_shown_beside() -> None:
 
 
 NOT_IN_THE_FILE: dict[str, Graph] = {
+    "a saved picture that was loaded": {
+        "save": node("SaveImage", images=["c", 0]),
+        "c": node("Canny", image=["load", 0], low_threshold=0.4),
+        "load": node("LoadImage", image="x.png"),
+        "show": node("PreviewImage", images=["decode", 0]),
+        **{name: BASE[name] for name in ("model", "latent", "negative", "positive", "sampler", "decode")},
+    },
+    "an empty prompt, and another in a picture that is shown": graph(
+        positive=text(""),
+        show=node("PreviewImage", images=["d", 0]),
+        d=node("VAEDecode", samples=["s", 0], vae=["model", 2]),
+        s=sampler(positive=["o", 0]),
+        o=text(OTHER),
+    ),
     "a caption of a picture": worded(
         "c", 0, c=node("WD14Tagger|pysssss", image=["load", 0]), load=node("LoadImage", image="x.png")
     ),
