@@ -33,8 +33,10 @@ class Conditions:
         meaning : str
             `kinds.POSITIVE` or `kinds.NEGATIVE`: which is wanted of a node that carries both.
         """
-        name, output = link
-        return self.found.at(self.graph, (name, output, meaning), lambda: self._read(link, meaning))
+        place = (*link, meaning)
+        if self.found.begin(self.graph, place):
+            self.found.finish(self.graph, place, self._read(link, meaning))
+        return self.found.get(place)
 
     def _read(self, link: Link, meaning: str) -> Prompt:
         name, output = link

@@ -52,12 +52,15 @@ class Graph:
     nodes : dict of str to Node
     shown : dict of str to str
         Id of a node that shows text to what it showed in this run, where the workflow keeps it.
+    depth : int
+        Nodes between the one that is read now and where the reading began.
     left : int
         Work that may still be done, see `MOST_WORK`.
     """
 
     nodes: dict[str, Node]
     shown: dict[str, str] = field(default_factory=dict)
+    depth: int = 0
     left: int = MOST_WORK
 
     def link(self, value: object) -> Link | None:

@@ -47,7 +47,10 @@ def positive_prompt(graph: object, workflow: object | None = None) -> str | None
         drawn = Workflow.of(graph) if not drawn.scopes else drawn
         nodes = drawn.ran()
     read = Graph(with_outputs(nodes, drawn.output_names()), drawn.shown())
-    return pictures.joined(_prompt(read)) if nodes else None
+    try:
+        return pictures.joined(_prompt(read)) if nodes else None
+    except RecursionError:  # the caller left less of the stack than the longest chain takes
+        return None
 
 
 def _prompt(graph: Graph) -> Prompt:

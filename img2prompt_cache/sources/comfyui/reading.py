@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -15,22 +14,24 @@ Place = tuple[str, int, str]
 
 @dataclass(slots=True)
 class Found(Generic[Value]):
-    """Values by place; a place that is asked for while it is being read, or too deep, gives `nothing`."""
+    """Values by place; a place that is being read, or is too far, or costs too much, gives `nothing`."""
 
     nothing: Value
     known: dict[Place, Value] = field(default_factory=dict)
-    open: set[Place] = field(default_factory=set)
 
-    def at(self, graph: Graph, place: Place, read: Callable[[], Value]) -> Value:
-        """Read a place once."""
-        if place in self.known:
-            return self.known[place]
-        if place in self.open or len(self.open) > LONGEST_CHAIN or not graph.visit(place[0]):
-            return self.nothing
-        self.open.add(place)
-        try:
-            value = read()
-        finally:
-            self.open.discard(place)
+    def begin(self, graph: Graph, place: Place) -> bool:
+        """Tell whether a place is to be read now; `finish` is to follow."""
+        if place in self.known or graph.depth >= LONGEST_CHAIN or not graph.visit(place[0]):
+            return False
+        self.known[place] = self.nothing
+        graph.depth += 1
+        return True
+
+    def finish(self, graph: Graph, place: Place, value: Value) -> None:
+        """Keep what was read."""
         self.known[place] = value
-        return value
+        graph.depth -= 1
+
+    def get(self, place: Place) -> Value:
+        """Give what was read, as far as it is."""
+        return self.known.get(place, self.nothing)

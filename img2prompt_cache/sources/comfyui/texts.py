@@ -35,8 +35,10 @@ class Texts:
         meaning : str, optional
             `kinds.NEGATIVE` for the negative one where nothing tells which the output is.
         """
-        name, output = link
-        return self.found.at(self.graph, (name, output, meaning), lambda: self._read(link, meaning))
+        place = (*link, meaning)
+        if self.found.begin(self.graph, place):
+            self.found.finish(self.graph, place, self._read(link, meaning))
+        return self.found.get(place)
 
     def of(self, value: object) -> str | None:
         """Give the text of an input: its value, or what it is linked to; empty if it is none."""

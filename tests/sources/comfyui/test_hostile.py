@@ -1,6 +1,8 @@
 """Graphs and workflows of strangers: no crash, little time, little memory."""
 
+import inspect
 import json
+import sys
 import time
 import tracemalloc
 from typing import Any
@@ -139,6 +141,33 @@ HOSTILE: dict[str, object] = {
     "reroutes in a ring": handed_round("Reroute"),
     "get and set in a ring": handed_round("SetNode"),
 }
+
+
+def long_ways(size: int) -> dict[str, Any]:
+    """Give a chain of conditioning that ends in a chain of texts that ends in a chain of switches."""
+    ways = {
+        **{f"c{at}": node("C", positive=[f"c{at + 1}", 0]) for at in range(size)},
+        f"c{size}": node("CLIPTextEncode", text=["t0", 0], clip=["m", 0]),
+        **{f"t{at}": node("Concat", string_a=[f"t{at + 1}", 0], positive_b="") for at in range(size)},
+        f"t{size}": node("Styler", positive_text=["w0", 0]),
+        **{f"w{at}": node("ImpactSwitch", select=1, input1=[f"w{at + 1}", 0]) for at in range(size)},
+        f"w{size}": node("Text", text="a heron"),
+    }
+    return {**ways, "s": sampler("c0", 0)}
+
+
+def test_long_ways_are_followed_and_end() -> None:
+    assert positive_prompt(long_ways(30)) == "a heron"
+    joined = {str(at): node("Concat", text_a=[str(at + 1), 0]) for at in range(500)}
+    assert positive_prompt({**joined, "500": node("Text", text="a heron"), "s": sampler()}) is None
+
+
+def test_little_is_left_of_the_stack() -> None:
+    def deeper(left: int) -> str | None:
+        return deeper(left - 1) if left else positive_prompt(long_ways(30))
+
+    assert deeper(10) == "a heron"
+    assert deeper(sys.getrecursionlimit() - len(inspect.stack()) - 100) is None
 
 
 @pytest.mark.timeout(60)
