@@ -38,9 +38,9 @@ def test_shards_and_finish(cli, made, pairs, tiny, tmp_path):
     ("options", "words"),
     [
         (["--shard", "3/2"], ["write i/n"]),
-        (["--shard", "1/2", "--finish"], ["go alone"]),
-        (["--shard", "1/2", "--workers", "2"], ["go alone"]),
-        (["--finish", "--engine", "ray"], ["go alone"]),
+        (["--shard", "1/2", "--finish"], ["cannot be combined"]),
+        (["--shard", "1/2", "--workers", "2"], ["cannot be combined"]),
+        (["--finish", "--engine", "ray"], ["cannot be combined"]),
         (["--engine", "rai"], ["ray"]),
         (["--ray-address", "auto"], ["add --engine ray"]),
     ],

@@ -145,7 +145,7 @@ def test_shards_and_finish(made: Path, pairs: Path, options: dict[str, Any], tmp
     "wrong", [{"shard": "1/2"}, {"engine": "local", "workers": 2}, {"retry_failed": True}]
 )
 def test_finish_goes_alone(wrong: dict[str, Any], cache: Path) -> None:
-    with pytest.raises(UsageError, match="`shard` and `finish` go alone"):
+    with pytest.raises(UsageError, match="`shard` and `finish` cannot be combined"):
         extract(cache=cache, finish=True, **wrong)
 
 
