@@ -18,7 +18,7 @@ LONGEST_CHAIN = 100
 """Nodes from a sampler to its text; real graphs nest no deeper, a hostile one is cut here."""
 LONGEST_NAME = 200
 """Characters of a kind or of an input's name; nothing is told from longer ones."""
-MOST_WORK = 1_000_000
+MOST_WORK = 500_000
 """Inputs looked at and characters written, over the whole reading of a graph."""
 VISIT = 50
 """What looking at a node costs beside its inputs."""
