@@ -27,6 +27,8 @@ from img2prompt_cache.errors import Img2PromptError, UsageError, check
 from img2prompt_cache.files import write_atomically
 
 NAME = "cache.json"
+DEFAULT_CACHE = Path("cache/default")
+"""The cache that is meant where none is named."""
 
 _ITEM_BYTES = {"float16": 2, "float32": 4, "int8": 1}
 _MOST = 1 << 40

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from img2prompt_cache.cache.manifest_file import load_manifest
+from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE, load_manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.numerics.bootstrap import paired_difference
@@ -20,8 +20,6 @@ from img2prompt_cache.tables import Records, html_table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DEFAULT_CACHE = Path("cache/default")
 
 
 @dataclass(frozen=True, slots=True)

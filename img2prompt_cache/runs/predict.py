@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.prediction.predict import Images
 from img2prompt_cache.prediction.predictions import Predictions
 from img2prompt_cache.progress import Callback
 from img2prompt_cache.runs.names import open_run
 from img2prompt_cache.runs.run import AnyRun
-
-DEFAULT_CACHE = Path("cache/default")
 
 
 def predict(
