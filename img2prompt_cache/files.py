@@ -1,33 +1,31 @@
-"""Files and folders: written as a whole or not at all, hashed, locked, and tidied up after a crash."""
+"""Files and folders: written as a whole or not at all, flushed to disk, hashed."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
-import secrets
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-STALE_SECONDS = 86_400.0
-"""Age up to which a leftover is never removed: its maker may still be running."""
+from img2prompt_cache.locks import lock, remove_leftovers, temporary_name
 
 _NAME = 40
 """Characters of a file's name kept in its temporary name; a file system allows 255 bytes."""
+_ATTEMPTS = 100
 
 
 class Replacement:
     """A new file or folder made beside the one that it replaces, so that a path never holds half of one.
 
-    It has a random hidden name in the same folder, ``.NAME.0f3a9c21.tmp``, that nobody else uses: it is made
-    only if nothing of that name is there, so a link is never followed. `commit` flushes it to disk and
-    renames it. Used as a context manager, it is removed when the block ends without `commit`. A process that
-    is killed leaves it behind; whatever ends in ``.tmp`` may be deleted once nobody writes there.
+    It has a random hidden name in the same folder, ``.NAME.1c0d0f3a9c21.tmp``, that nobody else uses: it is
+    made only if nothing of that name is there, so a link is never followed. `commit` flushes it to disk and
+    renames it; of several writers, the last one's stays, whole. Used as a context manager, it is removed when
+    the block ends without `commit`. A process that is killed leaves it behind; it is locked for as long as
+    its process lives, and the next one that makes a replacement in the same folder removes what is not.
 
     Parameters
     ----------
@@ -35,6 +33,8 @@ class Replacement:
         What it replaces, or where there is nothing yet; its folder must exist.
     folder : bool
         Make a folder instead of a file.
+    tidy : bool
+        Remove what killed processes left in that folder; False where the caller has done so.
 
     Attributes
     ----------
@@ -47,15 +47,13 @@ class Replacement:
         If it cannot be made.
     """
 
-    def __init__(self, final: Path, *, folder: bool = False) -> None:
+    def __init__(self, final: Path, *, folder: bool = False, tidy: bool = True) -> None:
         self.final = final
         with suppress(FileNotFoundError):
             final.lstat()  # a name that is too long is refused now, not when all is written
-        self.temporary = final.with_name(f".{final.name[:_NAME]}.{secrets.token_hex(4)}.tmp")
-        if folder:
-            self.temporary.mkdir()
-        else:
-            self.temporary.open("xb").close()
+        if tidy:
+            remove_leftovers(final.parent)
+        self.temporary, self._lock = _make_temporary(final, folder=folder)
 
     def flush(self) -> None:
         """Flush it to disk. `commit` does so, too; of several that belong together, flush all first."""
@@ -78,6 +76,7 @@ class Replacement:
             self._swap()
         else:
             self.temporary.replace(self.final)
+        self._release()
         sync_folder(self.final.parent)
 
     def _swap(self) -> None:
@@ -106,6 +105,30 @@ class Replacement:
             shutil.rmtree(self.temporary, ignore_errors=True)
         else:
             self.temporary.unlink(missing_ok=True)
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _make_temporary(final: Path, *, folder: bool) -> tuple[Path, int | None]:
+    """Make an empty file or folder for `final`, and lock it where that can be done."""
+    for _ in range(_ATTEMPTS):
+        temporary = final.with_name(temporary_name(final.name[:_NAME]))
+        if folder:
+            temporary.mkdir()
+        else:
+            temporary.open("xb").close()
+        try:
+            # Shared, because HDF5 locks so what it reads, and this one may have its final name by then.
+            return temporary, lock(temporary, shared=True)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # taken for a leftover in the moment before it was locked
+        except OSError:
+            return temporary, None
+    raise BlockingIOError(errno.EAGAIN, "temporary files are removed as soon as they are made")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -147,73 +170,3 @@ def hash_file(path: Path) -> str:
     """Hash a file's bytes with SHA-256: 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def lock_folder(folder: Path) -> int:
-    """Lock a folder itself, with a lock of the operating system that ends with its process.
-
-    It leaves nothing in the folder, so an empty one stays empty. Windows has no such locks, nor has every
-    network drive.
-
-    Returns
-    -------
-    int
-        A file descriptor: the folder is locked until it is given to `os.close`, or the process ends.
-
-    Raises
-    ------
-    BlockingIOError
-        If it is locked already, or another folder has taken its place meanwhile.
-    OSError
-        If it is no folder, or folders cannot be locked here.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        raise OSError(errno.ENOTSUP, "folders cannot be locked here") from None
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(lock), folder.stat()):
-            raise BlockingIOError(errno.EAGAIN, "another folder has taken its place")
-    except OSError:
-        os.close(lock)
-        raise
-    return lock
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder of one's own while the block runs, where folders can be locked."""
-    try:
-        lock = lock_folder(folder)
-    except OSError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-def remove_abandoned(folder: Path, pattern: str) -> None:
-    """Remove folders that a killed process left in another one.
-
-    Only those that are older than `STALE_SECONDS` and that nobody has locked; none at all where folders
-    cannot be locked.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Where to look.
-    pattern : str
-        Names of such folders, as `Path.glob` takes them.
-    """
-    for left in folder.glob(pattern):
-        with suppress(OSError):
-            if time.time() - left.lstat().st_mtime > STALE_SECONDS:
-                lock = lock_folder(left)
-                try:
-                    shutil.rmtree(left, ignore_errors=True)
-                finally:
-                    os.close(lock)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever happens; folders locked by one process."""
+"""Files that are whole or not there, whatever happens."""
 
 from __future__ import annotations
 
@@ -11,18 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from img2prompt_cache import files
-from img2prompt_cache.files import (
-    STALE_SECONDS,
-    Replacement,
-    lock_folder,
-    locked,
-    remove_abandoned,
-    sync,
-    write_atomically,
-)
+from img2prompt_cache import locks
+from img2prompt_cache.files import Replacement, sync, write_atomically
+from img2prompt_cache.locks import temporary_name
 
-needs_locks = pytest.mark.skipif(os.name != "posix", reason="folders cannot be locked")
+TAKEN = temporary_name("a")
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -79,13 +72,13 @@ def test_a_temporary_file_has_the_rights_of_any_new_file(tmp_path: Path) -> None
 def test_a_temporary_name_that_is_taken_is_left_alone(
     folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files.secrets, "token_hex", lambda size: "0badcafe")
+    monkeypatch.setattr(locks.secrets, "token_hex", lambda size: TAKEN[-12:-4])
     (tmp_path / "victim").write_text("mine")
-    (tmp_path / ".a.0badcafe.tmp").symlink_to(tmp_path / "victim")
+    (tmp_path / TAKEN).symlink_to(tmp_path / "victim")
     with pytest.raises(FileExistsError):
         Replacement(tmp_path / "a", folder=folder)
     assert (tmp_path / "victim").read_text() == "mine"
-    assert (tmp_path / ".a.0badcafe.tmp").is_symlink()
+    assert (tmp_path / TAKEN).is_symlink()
 
 
 @pytest.mark.parametrize("letter", ["a", "船"])
@@ -178,7 +171,9 @@ with Replacement(Path(sys.argv[1])) as new:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-def test_a_killed_process_leaves_the_old_file_and_a_leftover_that_tells_what_it_was(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_the_old_file_and_a_leftover_that_the_next_one_removes(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "data.csv"
     path.write_text("old")
     with subprocess.Popen([sys.executable, "-c", KILLED, path], stdout=subprocess.PIPE, text=True) as process:
@@ -187,47 +182,6 @@ def test_a_killed_process_leaves_the_old_file_and_a_leftover_that_tells_what_it_
         process.send_signal(signal.SIGKILL)
     assert path.read_text() == "old"
     (leftover,) = set(tmp_path.iterdir()) - {path}
-    assert leftover.match(".data.csv.????????.tmp")
-    write_atomically(path, b"new")  # is in nobody's way
-    assert path.read_text() == "new"
-
-
-@needs_locks
-def test_a_folder_is_locked_by_one(tmp_path: Path) -> None:
-    lock = lock_folder(tmp_path)
-    with pytest.raises(BlockingIOError):
-        lock_folder(tmp_path)
-    os.close(lock)
-    os.close(lock_folder(tmp_path))
-    assert list(tmp_path.iterdir()) == []
-
-
-@needs_locks
-def test_only_a_folder_is_locked(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "link").symlink_to(tmp_path)
-    for name in ("file", "link", "gone"):
-        with pytest.raises(OSError):
-            lock_folder(tmp_path / name)
-
-
-@needs_locks
-def test_what_is_locked_young_or_of_another_name_is_not_removed(tmp_path: Path) -> None:
-    for name in (".fetch-old", ".fetch-locked", ".fetch-young", "models"):
-        (tmp_path / name / "inner").mkdir(parents=True)
-        age(tmp_path / name, 10 if name == ".fetch-young" else STALE_SECONDS + 10)
-    (tmp_path / ".fetch-link").symlink_to(tmp_path / "models")
-    os.utime(tmp_path / ".fetch-link", (0, 0), follow_symlinks=False)
-    with locked(tmp_path / ".fetch-locked"):
-        remove_abandoned(tmp_path, ".fetch-*")
-    assert {path.name for path in tmp_path.iterdir()} == {
-        *(".fetch-locked", ".fetch-young", ".fetch-link", "models")
-    }
-    assert (tmp_path / "models" / "inner").is_dir()
-    remove_abandoned(tmp_path, ".fetch-*")
-    assert not (tmp_path / ".fetch-locked").exists()
-
-
-def age(folder: Path, seconds: float) -> None:
-    then = folder.stat().st_mtime - seconds
-    os.utime(folder, (then, then))
+    assert leftover.match(".data.csv.????????????.tmp")
+    write_atomically(tmp_path / "other.csv", b"new")
+    assert contents(tmp_path) == {"data.csv": "old", "other.csv": "new"}

@@ -52,7 +52,7 @@ def pack(cache: Cache, out: Path, *, overwrite: bool = False, tell: Callback = i
     _require_free(cache, out, overwrite)
     manifest = cache.manifest
     total = sum(len(column.parts) for column in manifest.columns)
-    with task(tell, "pack", total) as advance, PartFile(out) as file:
+    with task(tell, "pack", total) as advance, PartFile(out, tidy=True) as file:
         for column in manifest.columns:
             texts = list(manifest.row_datasets.values()) if column.kind == "rows" else []
             for name in texts:

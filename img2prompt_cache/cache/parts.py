@@ -29,11 +29,18 @@ class PartFile:
     """One part being written; nothing has its final name until `commit`.
 
     Used as a context manager: leaving it without `commit` removes the temporary file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file; its folder is made if it is not there.
+    tidy : bool
+        As for `Replacement`. A cache is tidied up once, by whoever locks it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, tidy: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._new = Replacement(path)
+        self._new = Replacement(path, tidy=tidy)
         with ExitStack() as undo:
             undo.callback(self._new.discard)
             # HDF5 crashes the process when it cannot write its own file (a full disk); Python raises OSError.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -14,8 +15,9 @@ import numpy as np
 
 from img2prompt_cache.data.feature_blocks import concatenate
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.files import Replacement, hash_file, lock_folder
+from img2prompt_cache.files import Replacement, hash_file
 from img2prompt_cache.heads import make_head
+from img2prompt_cache.locks import lock_folder
 from img2prompt_cache.runs.held_out import VALIDATION, VALIDATION_ROWS, Validation, save_validation
 from img2prompt_cache.runs.record import RunRecord
 from img2prompt_cache.runs.run_file import INFO, save_record
@@ -57,6 +59,19 @@ def reserve(folder: Path, *, overwrite: bool = False) -> Iterator[None]:
             os.close(lock)
 
 
+def remove_empty(runs: Path) -> None:
+    """Remove the empty folders of runs that were killed: those that nobody holds."""
+    with suppress(OSError):
+        for path in [*runs.iterdir()]:
+            with suppress(OSError):
+                if path.is_dir() and not any(path.iterdir()):
+                    held = lock_folder(path)
+                    try:
+                        path.rmdir()
+                    finally:
+                        os.close(held)
+
+
 def _take(folder: Path, *, overwrite: bool) -> int | None:
     """Give the folder's lock; None where a run is to be replaced, or folders cannot be locked."""
     try:
@@ -70,7 +85,11 @@ def _take(folder: Path, *, overwrite: bool) -> int | None:
     try:
         lock = lock_folder(folder)
     except BlockingIOError:
-        pass  # somebody else has taken it
+        time.sleep(0.01 * made)
+        if made and not folder.exists():  # taken for a leftover in the moment before it was locked
+            return _take(folder, overwrite=overwrite)
+    except FileNotFoundError:
+        return _take(folder, overwrite=overwrite)
     except OSError:
         if made:
             return None

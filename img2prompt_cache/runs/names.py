@@ -10,7 +10,7 @@ from pathlib import Path
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
-from img2prompt_cache.runs.folder import reserve
+from img2prompt_cache.runs.folder import remove_empty, reserve
 from img2prompt_cache.runs.run import AnyRun, Run, load_run
 from img2prompt_cache.runs.run_file import INFO
 
@@ -28,6 +28,7 @@ def reserve_run(
     UsageError, Img2PromptError
         As `reserve`.
     """
+    remove_empty(cache / FOLDER)
     with ExitStack() as stack:
         if folder is None:
             folder = new_folder(cache, head, specs, stack)

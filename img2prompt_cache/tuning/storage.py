@@ -166,6 +166,10 @@ def _storage(file: Path, mode: str) -> RDBStorage:
 
 def _connect(file: Path, mode: str) -> sqlite3.Connection:
     address = f"{file.absolute().as_uri()}?mode={mode}"
+    if (
+        mode == "rwc"
+    ):  # one's own temporary file, locked as a whole; on NFS, SQLite's locks would clash with that
+        address += "&nolock=1"
     connection = sqlite3.connect(address, uri=True, timeout=ANSWER, check_same_thread=False)
     connection.execute("PRAGMA trusted_schema = OFF")
     return connection

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -13,6 +15,7 @@ import pytest
 from img2prompt_cache.cache.export import pack
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.locks import temporary_name
 from img2prompt_cache.models.backbones.taps import choose_taps
 from img2prompt_cache.progress import Event
 from kit import Tiny
@@ -99,3 +102,30 @@ def test_a_disk_with_too_little_room(cache: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(Img2PromptError, match="and the disk has 0 MB left"):
         packed(cache, tmp_path / "all.h5")
     assert not (tmp_path / "all.h5").exists()
+
+
+PACKS = """
+import sys
+from pathlib import Path
+from img2prompt_cache.cache.export import pack
+from img2prompt_cache.cache.reader import Cache
+for _ in range(15):
+    pack(Cache(sys.argv[1]), Path(sys.argv[2]), overwrite=True)
+"""
+
+
+def test_of_two_processes_that_write_one_file_each_writes_it_whole(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "all.h5"
+    packed(made, out)
+    whole = out.read_bytes()
+    writers = [subprocess.Popen([sys.executable, "-c", PACKS, made, out]) for _ in range(2)]
+    while any(writer.poll() is None for writer in writers):
+        assert out.read_bytes() == whole
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_what_a_killed_process_left_beside_it_is_removed(made: Path, tmp_path: Path) -> None:
+    (tmp_path / temporary_name("all.h5")).touch()
+    packed(made, tmp_path / "other.h5")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.h5"]

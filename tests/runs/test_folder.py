@@ -16,7 +16,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import hash_file
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.single import fit_head
-from img2prompt_cache.runs.folder import load_head, reserve, save_run
+from img2prompt_cache.runs.folder import load_head, remove_empty, reserve, save_run
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.run import load_run
 from synthetic import ONE, OTHER, SETTINGS, edit_run
@@ -127,6 +127,18 @@ with reserve(Path(sys.argv[1])):
     with reserve(run):
         assert list(run.iterdir()) == []
     assert not run.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked")
+def test_empty_folders_of_runs_go_unless_somebody_holds_them(tmp_path):
+    for name in ("killed", "made"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "made" / "run.json").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "killed")
+    remove_empty(tmp_path / "none")
+    with reserve(tmp_path / "held"):
+        remove_empty(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {"held", "link", "made"}
 
 
 def test_where_folders_cannot_be_locked_an_empty_one_is_not_taken(tmp_path, monkeypatch):

