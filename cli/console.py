@@ -67,6 +67,14 @@ def clean(text: str) -> str:
     )
 
 
+def crowded(folder: str) -> str:
+    """Warn of a column with more parts than many readers can open."""
+    return (
+        f"{folder} has more parts than many HDF5 readers may open at once, and those show what is left out "
+        "as empty; `img2prompt-cache extract` joins parts, and docs/cache.md has a check for other readers"
+    )
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Lay out rows in aligned columns; numbers to the right, None as a dash."""
     cells = [list(header), *[[_cell(value) for value in row] for row in rows]]

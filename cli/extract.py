@@ -82,7 +82,10 @@ def extract(
     part_rows: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1 << 20, help="Rows in each part file, fixed when the cache is made. Default: 1024."
+            min=1,
+            max=1 << 20,
+            help="Rows in each part file, fixed when the cache is made; doubled where there would be more "
+            "than 256 parts. Default: 1024.",
         ),
     ] = None,
     trunk: Annotated[

@@ -13,7 +13,13 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
     ok = opened.text("status")["status"].count(OK)
     if json:
         console.result_json(
-            {"rows": opened.rows, "ok": ok, "failed": opened.rows - ok, "columns": opened.columns}
+            {
+                "rows": opened.rows,
+                "ok": ok,
+                "failed": opened.rows - ok,
+                "columns": opened.columns,
+                "crowded": opened.crowded(),
+            }
         )
         return
     preset = opened.manifest.preset
@@ -25,6 +31,7 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
         f"{folder} lacks {count} images that could not be read again; `extract --retry-failed` tries them"
         for folder, count in opened.manifest.missing.items()
     ]
+    lines += map(console.crowded, opened.crowded())
     rows = [
         [each["kind"], each["name"], " × ".join(map(str, each["shape"])), each["dtype"], each["bytes"]]
         for each in opened.columns

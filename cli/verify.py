@@ -21,9 +21,16 @@ def verify(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Jso
         say(f"{damage.file}: {damage.reason}")
     for file in unknown:
         say(f"{file}: not recorded in the manifest, so it is never read")
+    for folder in opened.crowded():
+        say(console.crowded(folder))
     if json:
         console.result_json(
-            {"ok": not damaged, "damaged": [damage.file for damage in damaged], "unknown": unknown}
+            {
+                "ok": not damaged,
+                "damaged": [damage.file for damage in damaged],
+                "unknown": unknown,
+                "crowded": opened.crowded(),
+            }
         )
     else:
         parts = sum(len(column.parts) for column in opened.manifest.columns)

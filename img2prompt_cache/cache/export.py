@@ -13,6 +13,7 @@ import numpy as np
 from img2prompt_cache.cache.damage import require_undamaged
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.parts import PartFile, map_values, read_text
+from img2prompt_cache.cache.quantise import NO_CODE
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.progress import Callback, ignore, task
@@ -25,7 +26,8 @@ def pack(cache: Cache, out: Path, *, overwrite: bool = False, tell: Callback = i
 
     It holds the datasets of `cache.h5` under the same paths, contiguous: ``rows/imgId`` and the others as
     UTF-8 strings, ``features/timm-resnet50.a1_in1k`` (rows, 2048), … with `spec` and `fingerprint` (JSON) as
-    attributes. Rows that a column does not have, or whose image could not be used, are NaN.
+    attributes. Rows that a column does not have, or whose image could not be used, are NaN; in int8,
+    the former are -128.
 
     Parameters
     ----------
@@ -72,10 +74,10 @@ def pack(cache: Cache, out: Path, *, overwrite: bool = False, tell: Callback = i
                         file.write(_path(column, name), part.start + block.start, mapped[block])
                 advance(1)
             for name, (shape, dtype) in column.datasets.items():
-                if dtype.startswith("float"):
-                    for block in _blocks(*_gap(cache, column, shape)):
-                        nothing = np.full((block.stop - block.start, *shape), np.nan, dtype)
-                        file.write(_path(column, name), column.rows + block.start, nothing)
+                empty = np.nan if dtype.startswith("float") else NO_CODE
+                for block in _blocks(*_gap(cache, column, shape)):
+                    nothing = np.full((block.stop - block.start, *shape), empty, dtype)
+                    file.write(_path(column, name), column.rows + block.start, nothing)
         return file.commit()[0]
 
 

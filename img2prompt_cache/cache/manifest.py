@@ -11,6 +11,12 @@ from img2prompt_cache.errors import UsageError
 
 SCHEMA = 1
 
+MANY_PARTS = 256
+"""Parts of a column, from which on they are made larger or joined: HDF5 opens all of them to read `cache.h5`,
+and what it may not open it shows as empty, without an error. Many systems let a program open 1,024 files.
+"""
+MOST_PART_ROWS = 1 << 24
+
 ROW_COLUMNS = ("imgId", "uri", "prompt", "sha256", "status", "reason")
 """Texts that every cache keeps for each row."""
 
@@ -118,7 +124,7 @@ class Manifest:
     Attributes
     ----------
     part_rows : int
-        Rows of a full part.
+        Rows of a full part; more in a cache that would have more than `MANY_PARTS` of them.
     batch_size : int
         Rows encoded together. Kept, because a resumed pass equals an uninterrupted one only with the same.
     columns : tuple of Column

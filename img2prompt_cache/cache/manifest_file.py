@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, cast
 from img2prompt_cache.cache.manifest import (
     EXTRA_NAME,
     KINDS,
+    MOST_PART_ROWS,
     SCHEMA,
     Column,
     Kind,
@@ -138,7 +139,7 @@ def _manifest(data: _Json) -> Manifest:
     extra = data.get("extra", [])
     check(all(EXTRA_NAME.fullmatch(name) for name in extra), f"{extra!r} are not names of columns")
     manifest = Manifest(
-        part_rows=_integer(data["part_rows"], 1, 1 << 24),
+        part_rows=_integer(data["part_rows"], 1, MOST_PART_ROWS),
         batch_size=_integer(data["batch_size"], 1, 1 << 20),
         columns=columns,
         sources=tuple(_texts(item) for item in data.get("sources", ())),
@@ -148,7 +149,7 @@ def _manifest(data: _Json) -> Manifest:
     check(data["rows"] == manifest.rows, "the number of rows does not match its parts")
     for part in columns[0].parts:
         check(part.source < len(manifest.sources), f"{part.file} names a source that is not there")
-        check(part.stop - part.start <= manifest.part_rows, f"{part.file} has too many rows")
+        check(part.stop - part.start <= MOST_PART_ROWS, f"{part.file} has too many rows")
     return manifest
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import numpy as np
 
@@ -20,6 +23,9 @@ MOST_PARTS = 256
 """Parts of a column whose maps stay open, at most; each map holds a file descriptor."""
 SHARE = 8
 """A column takes at most one file descriptor in so many: a fit may read several, some of them with views."""
+
+ALL = 2
+"""All columns together keep at most one file descriptor in so many."""
 
 READERS = 2
 SCATTERED = 8
@@ -47,6 +53,8 @@ class MappedColumn:
         self._starts = np.array([part.start for part in column.parts], np.int64)
         self._most = _most_parts(len(column.datasets))
         self._maps: dict[int, list[Values]] = {}
+        with _LOCK:
+            _LIVE.add(self)
         self._offsets: dict[int, dict[str, int]] = {}
 
     def __len__(self) -> int:
@@ -135,7 +143,7 @@ class MappedColumn:
         maps = self._maps.get(number)
         if maps is None:
             maps = self._open(self.column, number)
-            if len(self._maps) < self._most:
+            if len(self._maps) < self._most and _kept_maps() < _most_maps(ALL):
                 self._maps[number] = maps
         return maps
 
@@ -197,13 +205,26 @@ def _as_slice(index: NDArray[np.int64]) -> NDArray[np.int64] | slice:
     return index
 
 
+_LIVE: WeakSet[MappedColumn] = WeakSet()
+_LOCK = Lock()
+
+
+def _kept_maps() -> int:
+    """Count the maps that stay open, of all columns in use."""
+    with _LOCK:
+        return sum(len(column._maps) * len(column.column.datasets) for column in _LIVE)
+
+
 def _most_parts(maps: int) -> int:
     """Say of how many parts, with so many maps each, the maps may stay open."""
+    return int(max(1, min(MOST_PARTS, _most_maps(SHARE) // maps)))
+
+
+def _most_maps(share: int) -> float:
+    """Say how many maps one file descriptor in `share` allows."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
-        return MOST_PARTS
+        return math.inf
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return MOST_PARTS
-    return max(1, min(MOST_PARTS, limit // SHARE // maps))
+    return math.inf if limit == resource.RLIM_INFINITY else limit // share

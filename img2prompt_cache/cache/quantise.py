@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+NO_CODE = -128
+"""An int8 number that no value has."""
+
+
 def quantise(values: NDArray[np.float16], lead: int = 1) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
     """Quantise values to int8.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.cache.damage import Damage, damage_of, require_undamaged
-from img2prompt_cache.cache.manifest import KINDS, Column, Kind, Manifest, Part
+from img2prompt_cache.cache.manifest import KINDS, MANY_PARTS, Column, Kind, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.mapped import MappedColumn
 from img2prompt_cache.cache.parts import read_text
@@ -191,6 +191,14 @@ class Cache:
                 if reason:
                     damaged.append(Damage(part.file, reason))
         return damaged
+
+    def crowded(self) -> list[str]:
+        """Name the columns that have more than `MANY_PARTS` parts, by their folders.
+
+        Only caches that version 0.1 made, or that are not finished, have any. This library reads them; other
+        readers of `cache.h5` may silently find parts of them empty.
+        """
+        return [column.folder for column in self.manifest.columns if len(column.parts) > MANY_PARTS]
 
     def unrecorded(self) -> list[str]:
         """List the files among the parts that the manifest does not record.

@@ -11,6 +11,7 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest import Column, Manifest
 from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
+from img2prompt_cache.cache.quantise import NO_CODE
 from img2prompt_cache.cache.reader import VIEW
 from img2prompt_cache.files import hash_file, write_atomically
 
@@ -21,8 +22,9 @@ def build_view(folder: Path, manifest: Manifest, notes: dict[str, Any] | None = 
     """Write `cache.h5`.
 
     It holds `rows/imgId`, `rows/prompt` and the others as UTF-8 strings, and one dataset for each numeric
-    column under the name of its folder, e.g. ``features/timm-resnet50.a1_in1k`` (rows, 2048). Rows that a
-    column does not have yet are NaN. Beside an int8 column lies its scale, with ``.scale`` after the name.
+    column under the name of its folder, e.g. ``features/timm-resnet50.a1_in1k`` (rows, 2048). Beside an int8
+    column lies its scale, with ``.scale`` after the name. Rows that a column does not have yet, and those of
+    parts that a reader cannot open, are NaN, -128 in int8, and empty text.
 
     Parameters
     ----------
@@ -80,5 +82,5 @@ def _virtual(file: h5py.File, target: str, column: Column, dataset: str, rows: i
     for part in column.parts:
         shape = (part.stop - part.start, *each)
         layout[part.start : part.stop] = h5py.VirtualSource(part.file, dataset, shape, dtype=dtype)
-    fill = np.nan if kind.startswith("float") else None
+    fill = np.nan if kind.startswith("float") else NO_CODE if kind == "int8" else None
     file.create_virtual_dataset(target, layout, fillvalue=fill)

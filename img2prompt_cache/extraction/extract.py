@@ -92,8 +92,8 @@ def extract(
     batch_size : int, optional
         Images encoded together, 1 to 65,536. A cache keeps the one it was made with; 32 for a new cache.
     part_rows : int, optional
-        Rows of a part, 1 to 1,048,576. A cache keeps the one it was made with; 1,024 for a new cache, and up
-        to 16,384 for one of more than four million rows.
+        Rows of a part, 1 to 1,048,576. A cache keeps the one it was made with; 1,024 for a new cache. Where
+        that would make more than 256 parts, it is doubled as often as needed.
     trunk : int, optional
         Also keep the activations before the last `trunk` blocks of each backbone, so that these blocks can be
         fine-tuned.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from img2prompt_cache.cache.manifest import Column, Manifest
+from img2prompt_cache.cache.manifest import MANY_PARTS, MOST_PART_ROWS, Column, Manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.cache.virtual import read_notes
 from img2prompt_cache.cache.writer import open_manifest
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from img2prompt_cache.sources.base import Listing, Source
 
 BATCH_SIZE = 32
-LEAST_PART_ROWS, MOST_PART_ROWS = 1024, 16384
-PARTS = 4096
+PART_ROWS = 1024
 _TEXT_BYTES_PER_ROW = 320
 
 
@@ -83,7 +82,7 @@ def prepare(
 
 def _empty(config: ExtractConfig, listing: Listing, preset: dict[str, str] | None) -> Manifest:
     return Manifest(
-        part_rows=config.part_rows or choose_part_rows(len(listing.table)),
+        part_rows=config.part_rows or choose_part_rows(len(listing.table), PART_ROWS),
         batch_size=config.batch_size or BATCH_SIZE,
         columns=(Column("rows", "", "rows", (), "text", {}),),
         preset=preset,
@@ -151,8 +150,10 @@ def find_jobs(folder: Path, manifest: Manifest, fresh: int, source: int) -> list
     """
     rows = manifest.columns[0]
     edges = [(part.start, part.stop, part.source) for part in rows.parts]
-    for start in range(manifest.rows, manifest.rows + fresh, manifest.part_rows):
-        edges.append((start, min(start + manifest.part_rows, manifest.rows + fresh), source))
+    stop = manifest.rows + fresh  # the same wherever a pass was interrupted
+    size = choose_part_rows(stop, manifest.part_rows)
+    for start in range(manifest.rows, stop, size):
+        edges.append((start, min(start + size, stop), source))
     jobs = []
     for number, (start, stop, origin) in enumerate(edges):
         lacking = tuple(c for c in manifest.columns if not _has_part(folder, c, number))
@@ -171,13 +172,10 @@ def _has_part(folder: Path, column: Column, number: int) -> bool:
         return False
 
 
-def choose_part_rows(rows: int) -> int:
-    """Choose how many rows a part of a new cache has: more for a big source, so that there are few files.
-
-    1,024 up to four million rows, then doubled until 4,096 parts are enough, up to 16,384.
-    """
-    size = LEAST_PART_ROWS
-    while size < MOST_PART_ROWS and size * PARTS < rows:
+def choose_part_rows(rows: int, least: int) -> int:
+    """Choose how many rows a part has: `least`, doubled until `MANY_PARTS` parts hold all rows of a cache."""
+    size = least
+    while size * MANY_PARTS < rows and size < MOST_PART_ROWS:
         size *= 2
     return size
 

@@ -139,7 +139,7 @@ HOSTILE = [
     (("rows",), 23),
     (("rows",), "24"),
     (("part_rows",), 0),
-    (("part_rows",), 7),
+    (("columns", 0, "parts", 0, "stop"), (1 << 24) + 1),
     (("part_rows",), 1 << 60),
     (("batch_size",), 0),
     (("batch_size",), None),

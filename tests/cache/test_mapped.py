@@ -108,10 +108,10 @@ def test_few_maps_stay_open(columns: dict[str, MappedColumn], monkeypatch: pytes
 def test_several_columns_of_many_parts_leave_files_to_others(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     values = np.zeros((200, 2, 2), np.float16)
-    columns = [write(tmp_path, "trunk", f"many{i}", values, "int8", part=2) for i in range(4)]
+    columns = [write(tmp_path, "trunk", f"many{i}", values, "int8", part=5) for i in range(10)]
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = sum(1 for _ in Path("/proc/self/fd").iterdir()) if Path("/proc/self/fd").is_dir() else 100
-    resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 200, limits[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 80, limits[1]))
     try:
         mapped_columns = [MappedColumn(tmp_path, column) for column in columns]
         for column in mapped_columns:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from img2prompt_cache.cache.manifest import ROW_COLUMNS
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.cache.virtual import build_view
 from kit import Tiny
+from synthetic import make_cache
 
 
 def test_the_view_holds_every_column(made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -67,3 +70,63 @@ def test_a_damaged_view_is_built_anew(cache: Path) -> None:
     with h5py.File(cache / "cache.h5") as file:
         assert file["rows/imgId"].asstr()[()].tolist() == Cache(cache).text("imgId")["imgId"]
     assert not list(cache.glob(".*.tmp"))
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "cache.md"
+READ = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+import h5py
+import numpy as np
+from img2prompt_cache.cache.reader import Cache
+
+{check}
+
+cache = Cache(sys.argv[1])
+for column in cache.manifest.columns[1:]:
+    assert not np.isnan(cache.values(column)).any()
+assert "" not in cache.text("status")["status"]
+with h5py.File(cache.folder / "cache.h5") as file:
+    print(np.isnan(file["features/timm-one"][:]).any(), b"" in file["rows/status"][:])
+    require_readable(file, "features/timm-one")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit of open files")
+def test_more_parts_than_a_reader_may_open_are_found_by_the_documented_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    folder = make_cache(tmp_path / "cache", 150, part_rows=1)
+    build_view(folder, Cache(folder).manifest)
+    check = re.search(r"def require_readable.*?\n\n\n", PAGE.read_text(), re.DOTALL)
+    assert check is not None
+    script = READ.format(check=f"import resource\nfrom pathlib import Path\n{check[0]}")
+
+    def read() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", script, folder]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    found = read()
+    assert found.stdout == "True True\n"  # what HDF5 does without a word
+    assert "OSError: 150 parts cannot be open at once" in found.stderr
+    folder = make_cache(tmp_path / "other", 150, part_rows=8)
+    build_view(folder, Cache(folder).manifest)
+    found = read()
+    assert (found.stdout, found.stderr) == ("False False\n", "")
+    (folder / "features" / "timm-one" / "00001.h5").unlink()
+    script = script.replace("cache.values(column)", "0.0")
+    found = read()
+    assert found.stdout == "True False\n"
+    assert "parts are missing: ['features/timm-one/00001.h5']" in found.stderr
+
+
+def test_codes_that_cannot_be_read_are_told_from_zeros(tuned: Path, tiny: Tiny, tmp_path: Path) -> None:
+    folder = shutil.copytree(tuned, tmp_path / "cache")
+    (column,) = [each for each in Cache(folder).manifest.columns if each.dtype == "int8"][:1]
+    (folder / column.parts[1].file).unlink()
+    with h5py.File(folder / "cache.h5") as file:
+        codes, scale = file[column.folder][()], file[f"{column.folder}.scale"][()]
+    assert (codes[8:16] == -128).all()
+    assert np.isnan(scale[8:16]).all()
+    assert not (codes[:8] == -128).any()

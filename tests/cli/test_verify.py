@@ -14,7 +14,7 @@ def test_a_whole_cache(cli, tmp_path):
     folder = make_cache(tmp_path / "cache", 20)
     said = cli("verify", "--cache", folder, "--json")
     assert (said.code, said.err) == (0, "")
-    assert said.json == {"ok": True, "damaged": [], "unknown": []}
+    assert said.json == {"ok": True, "damaged": [], "unknown": [], "crowded": []}
     assert cli("verify", "--cache", folder).out == f"{folder}: 8 parts, all whole\n"
 
 
@@ -28,7 +28,7 @@ def test_every_damaged_part_is_named_and_left_alone(cli, tmp_path):
     names = {str(path.relative_to(folder)) for path in (changed, cut, gone)}
     said = cli("verify", "--cache", folder, "--json")
     assert said.code == 1
-    assert list(said.json) == ["ok", "damaged", "unknown"]
+    assert list(said.json) == ["ok", "damaged", "unknown", "crowded"]
     assert said.json["ok"] is False
     assert {*said.json["damaged"]} == names
     assert {line.partition(":")[0] for line in said.err.splitlines()} == names
@@ -44,9 +44,22 @@ def test_what_the_cache_does_not_know_is_named_and_no_damage(cli, tmp_path):
     folder = make_cache(tmp_path / "cache", 20)
     (folder / "rows" / "00002.h5").write_bytes(b"a stranger's")
     said = cli("verify", "--cache", folder, "--json")
-    assert (said.code, said.json) == (0, {"ok": True, "damaged": [], "unknown": ["rows/00002.h5"]})
+    assert (said.code, said.json["ok"], said.json["unknown"]) == (0, True, ["rows/00002.h5"])
     told = cli("verify", "--cache", folder)
     assert told.out.splitlines() == [
         "rows/00002.h5: not recorded in the manifest, so it is never read",
         f"{folder}: 8 parts, all whole",
     ]
+
+
+def test_columns_of_more_parts_than_readers_can_open_are_warned_of(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("img2prompt_cache.cache.reader.MANY_PARTS", 2)
+    folder = make_cache(tmp_path / "cache", 20, part_rows=8)
+    columns = ["rows", "features/timm-one", "features/timm-other", "targets/st-some"]
+    said = cli("verify", "--cache", folder, "--json")
+    assert (said.code, said.json["crowded"]) == (0, columns)
+    for command in ("verify", "info"):
+        said = cli(command, "--cache", folder)
+        warnings = [line for line in said.out.splitlines() if "has more parts than" in line]
+        assert [line.partition(" ")[0] for line in warnings] == columns
+        assert "`img2prompt-cache extract` joins parts" in warnings[0]

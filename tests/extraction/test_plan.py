@@ -14,7 +14,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.cache.virtual import build_view, read_notes
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.extraction import listing, report
-from img2prompt_cache.extraction.plan import bytes_needed, find_jobs
+from img2prompt_cache.extraction.plan import bytes_needed, choose_part_rows, find_jobs
 from img2prompt_cache.extraction.work import Job
 from img2prompt_cache.sources import open_source
 from kit import Log, Tiny, make_source, parts_of, prompt_of, write_prompts
@@ -153,3 +153,18 @@ def test_a_listing_that_changed_since_version_0_1_is_compared_row_by_row(tiny: T
     make_source(tmp_path / "more", 1, first=6)
     (tmp_path / "more" / "img006.png").rename(source / "img006.png")
     assert tiny.extract(source, folder).fresh == 1
+
+
+def test_parts_grow_so_that_a_column_has_few_of_them(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rows, size in ((1, 1024), (262_144, 1024), (262_145, 2048), (10**6, 4096), (10**8, 524_288)):
+        assert choose_part_rows(rows, 1024) == size
+        assert -(-rows // size) <= 256
+    assert choose_part_rows(1100, 1) == 8
+    monkeypatch.setattr("img2prompt_cache.extraction.plan.MANY_PARTS", 4)
+    tiny.extract(make_source(tmp_path / "images", 5), tmp_path / "cache", part_rows=1)
+    edges = [(part.start, part.stop) for part in Cache(tmp_path / "cache").manifest.columns[0].parts]
+    assert edges == [(0, 2), (2, 4), (4, 5)]
+    report = tiny.extract(tmp_path / "images", tmp_path / "cache", part_rows=1)
+    assert report.fresh == 0
