@@ -8,8 +8,10 @@ from . import console
 def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json = False) -> None:
     """Show what a cache holds."""
     from img2prompt_cache.cache.reader import OK, Cache
+    from img2prompt_cache.cache.writer import find_writer
 
     opened = Cache(cache)
+    writer = find_writer(opened.folder)
     ok = opened.text("status")["status"].count(OK)
     if json:
         console.result_json(
@@ -19,10 +21,13 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
                 "failed": opened.rows - ok,
                 "columns": opened.columns,
                 "crowded": opened.crowded(),
+                "writer": writer,
             }
         )
         return
     preset = opened.manifest.preset
+    if writer:
+        console.note(f"{writer} is writing this cache")
     lines = [f"{cache}: {opened.rows} rows, {ok} ok, {opened.rows - ok} failed"]
     if preset:
         lines.append(f"preset {preset['name']}: {preset['reason']}")

@@ -13,14 +13,19 @@ def verify(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Jso
     Files among the parts that the manifest does not record are named, too; they are never read.
     """
     from img2prompt_cache.cache.reader import Cache
+    from img2prompt_cache.cache.writer import find_writer
 
     opened = Cache(cache)
-    damaged, unknown = opened.verify(), opened.unrecorded()
+    damaged = opened.verify()
+    writer = find_writer(opened.folder)
+    unknown = [] if writer else opened.unrecorded()
     say = console.note if json else console.result
     for damage in damaged:
         say(f"{damage.file}: {damage.reason}")
     for file in unknown:
         say(f"{file}: not recorded in the manifest, so it is never read")
+    if writer:
+        console.note(f"{writer} is writing this cache: what it has not recorded yet was not looked at")
     for folder in opened.crowded():
         say(console.crowded(folder))
     if json:
@@ -30,6 +35,7 @@ def verify(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Jso
                 "damaged": [damage.file for damage in damaged],
                 "unknown": unknown,
                 "crowded": opened.crowded(),
+                "writer": writer,
             }
         )
     else:

@@ -14,6 +14,7 @@ from img2prompt_cache.cache.manifest import KINDS, MANY_PARTS, Column, Kind, Man
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.mapped import MappedColumn
 from img2prompt_cache.cache.parts import read_text
+from img2prompt_cache.cache.writer import find_writer
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.tables import Records, html_table
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 OK, FAILED = "ok", "failed"
 VIEW = "cache.h5"
+_FINISH = "run `extract()` to finish it"
 
 
 class Cache:
@@ -88,8 +90,10 @@ class Cache:
             parameter = "encoder" if kind == "targets" else "features"
             raise unknown(f"{kind} column", spec, names, parameter=parameter)
         if column.rows < self.rows:
+            writer = find_writer(self.folder)
             raise UsageError(
-                f"{spec} is cached for {column.rows} of {self.rows} rows; run `extract()` to finish it"
+                f"{spec} is cached for {column.rows} of {self.rows} rows; "
+                + (f"{writer} is writing this cache: wait for it to end" if writer else _FINISH)
             )
         return column
 
@@ -184,13 +188,21 @@ class Cache:
         list of Damage
             What is missing, of another size or of another hash; empty if the cache is whole.
         """
-        damaged = []
-        for column in self.manifest.columns:
-            for part in column.parts:
+        manifest, whole = self.manifest, set[Part]()
+        while True:
+            damaged = {}
+            for part in (part for column in manifest.columns for part in column.parts if part not in whole):
                 reason = damage_of(self.folder, part)
                 if reason:
-                    damaged.append(Damage(part.file, reason))
-        return damaged
+                    damaged[part] = Damage(part.file, reason)
+                else:
+                    whole.add(part)
+            if not damaged:
+                return []
+            manifest = load_manifest(self.folder)
+            if damaged.keys() <= {part for column in manifest.columns for part in column.parts}:
+                return list(damaged.values())
+            # A writer has put others in the place of some since: these are to be hashed instead.
 
     def crowded(self) -> list[str]:
         """Name the columns that have more than `MANY_PARTS` parts, by their folders.

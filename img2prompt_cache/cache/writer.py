@@ -16,9 +16,12 @@ from img2prompt_cache.cache.manifest import KINDS, Column, Manifest, Part
 from img2prompt_cache.cache.manifest_file import NAME, load_manifest, save_manifest
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import write_atomically
+from img2prompt_cache.locks import lock as lock_file
 
 LOCK = ".lock"
 HOLDER = ".writer.json"
+_PATIENCE = 0.5
+"""Seconds that a writer waits for the lock: `find_writer` holds it for a moment, too."""
 RECOMPUTED = ".redo"
 """Folder for parts that are computed again, until they are compared with the recorded ones."""
 
@@ -46,7 +49,7 @@ def writing(folder: Path, *, wait: bool = False) -> Iterator[None]:
     _claim(folder)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=-1 if wait else 0)
+        lock.acquire(timeout=-1 if wait else _PATIENCE)
     except Timeout:
         raise Img2PromptError(f"{folder} is being written by {_holder(folder)}; wait for it to end") from None
     except OSError as error:
@@ -64,6 +67,23 @@ def writing(folder: Path, *, wait: bool = False) -> Iterator[None]:
         with suppress(OSError):
             (folder / HOLDER).unlink(missing_ok=True)
         lock.release()
+
+
+def find_writer(folder: Path) -> str | None:
+    """Name the process that is writing a cache now: ``"process 812 on host since 2026-11-27T20:11:05"``.
+
+    Returns
+    -------
+    str or None
+        None if there is none, or where the system cannot tell.
+    """
+    try:
+        os.close(lock_file(folder / LOCK, shared=True))
+    except BlockingIOError:
+        return _holder(folder)
+    except OSError:
+        pass
+    return None
 
 
 def _claim(folder: Path) -> None:

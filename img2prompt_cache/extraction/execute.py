@@ -119,15 +119,20 @@ def _record(work: Pass, models: Models, engine: Engine, advance: Callable[[int],
     manifest, folder = work.manifest, work.folder
     targets = TargetWorker(CachedTargets(folder), _same_prompts(work), clock)
     with closing(engine.parts(work, models, advance, clock)) as finished:
-        for job, parts in finished:
-            if parts:
-                _require_some(work, job, parts)
-                manifest = commit(folder, manifest, parts)
+        for job in work.jobs:
+            # Recorded together, so that whoever reads meanwhile finds rows with every column. The targets
+            # are made first, since they take less time: this is what a pass loses that is killed in between.
+            made = []
             for column in job.columns:
                 if column.kind == "targets":
                     current = manifest.column("targets", column.spec) or column
-                    part = targets.compute(work.rows(job), current, models.encoder(column), folder)
-                    manifest = commit(folder, manifest, [(current, part)])
+                    made.append(
+                        (current, targets.compute(work.rows(job), current, models.encoder(column), folder))
+                    )
+            _, parts = next(finished)
+            if parts:
+                _require_some(work, job, parts)
+            manifest = commit(folder, manifest, [*parts, *made])
 
 
 def _require_some(work: Pass, job: Job, parts: list[tuple[Column, Part]]) -> None:

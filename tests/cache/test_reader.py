@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from img2prompt_cache.cache.damage import Damage
 from img2prompt_cache.cache.manifest import ROW_COLUMNS
 from img2prompt_cache.cache.reader import FAILED, OK, Cache
+from img2prompt_cache.cache.writer import commit, writing
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from kit import Tiny, prompt_of
 
@@ -129,6 +132,22 @@ def test_a_column_that_is_not_there_or_not_whole_is_refused(cache: Path, tiny: T
     (cache / "cache.json").write_text(json.dumps(data))
     with pytest.raises(UsageError, match=r"cached for 16 of 23 rows; run .* to finish it"):
         Cache(cache).column("features", tiny.cnn)
+    told = r"16 of 23 rows; process \d+ on .* since .* is writing this cache: wait for it to end"
+    with writing(cache), pytest.raises(UsageError, match=told):
+        Cache(cache).column("features", tiny.cnn)
+
+
+def test_parts_that_a_writer_replaces_meanwhile_are_no_damage(cache: Path) -> None:
+    opened = Cache(cache)
+    rows = opened.manifest.columns[0]
+    old = rows.parts[1]
+    new = replace(old, file="rows/00001-r1.h5")
+    shutil.copy(cache / old.file, cache / new.file)
+    commit(cache, opened.manifest, [(rows, new)])
+    assert not (cache / old.file).exists()
+    assert opened.verify() == []
+    (cache / new.file).write_bytes(b"x")
+    assert [damage.file for damage in opened.verify()] == ["rows/00001-r1.h5"]
 
 
 def test_a_whole_cache_has_no_damage(made: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from img2prompt_cache.cache.manifest import Column, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.cache.writer import commit, open_manifest, writing
+from img2prompt_cache.cache.writer import commit, find_writer, open_manifest, writing
 from img2prompt_cache.errors import Img2PromptError, UsageError
 
 HOLD = """
@@ -33,6 +33,7 @@ def test_a_second_writer_is_told_who_holds_the_lock_until_the_holder_is_killed(t
     ) as holder:
         assert holder.stdout.readline() == "held\n"
         told = rf"is being written by process {holder.pid} on {socket.gethostname()} since 20.*; wait for it"
+        assert f"process {holder.pid} on" in str(find_writer(tmp_path))
         for _ in range(2):
             with pytest.raises(Img2PromptError, match=told), writing(tmp_path):
                 pass
@@ -41,6 +42,9 @@ def test_a_second_writer_is_told_who_holds_the_lock_until_the_holder_is_killed(t
             pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
+    assert (tmp_path / ".writer.json").exists()
+    assert find_writer(tmp_path) is None
+    assert find_writer(tmp_path / "none") is None
     with writing(tmp_path):
         assert f'"pid": {os.getpid()}' in (tmp_path / ".writer.json").read_text()
     assert not (tmp_path / ".writer.json").exists()

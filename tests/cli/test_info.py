@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from img2prompt_cache.cache.writer import writing
 from synthetic import ENCODER, ONE, OTHER, Cli, make_cache
 
 
@@ -18,7 +19,7 @@ def folder(tmp_path):
 def test_json_is_what_scripts_rely_on(cli, folder):
     said = cli("info", "--cache", folder, "--json")
     assert (said.code, said.err) == (0, "")
-    assert list(said.json) == ["rows", "ok", "failed", "columns", "crowded"]
+    assert list(said.json) == ["rows", "ok", "failed", "columns", "crowded", "writer"]
     assert [said.json[name] for name in ("rows", "ok", "failed")] == [20, 18, 2]
     columns = said.json["columns"]
     assert all(list(column) == ["name", "kind", "shape", "dtype", "bytes"] for column in columns)
@@ -43,3 +44,10 @@ def test_people_see_a_table(cli, folder):
 def test_rows_that_are_not_there(cli, folder):
     (folder / "rows" / "00001.h5").unlink()
     cli("info", "--cache", folder).refused(1, "rows/00001.h5")
+
+
+def test_a_running_writer_is_named(cli, folder):
+    with writing(folder):
+        said = cli("info", "--cache", folder)
+        assert "is writing this cache" in said.err
+        assert cli("info", "--cache", folder, "--json").json["writer"].startswith("process ")

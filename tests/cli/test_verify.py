@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from img2prompt_cache.cache.writer import writing
 from synthetic import Cli, make_cache
 
 
@@ -14,7 +15,7 @@ def test_a_whole_cache(cli, tmp_path):
     folder = make_cache(tmp_path / "cache", 20)
     said = cli("verify", "--cache", folder, "--json")
     assert (said.code, said.err) == (0, "")
-    assert said.json == {"ok": True, "damaged": [], "unknown": [], "crowded": []}
+    assert said.json == {"ok": True, "damaged": [], "unknown": [], "crowded": [], "writer": None}
     assert cli("verify", "--cache", folder).out == f"{folder}: 8 parts, all whole\n"
 
 
@@ -28,7 +29,7 @@ def test_every_damaged_part_is_named_and_left_alone(cli, tmp_path):
     names = {str(path.relative_to(folder)) for path in (changed, cut, gone)}
     said = cli("verify", "--cache", folder, "--json")
     assert said.code == 1
-    assert list(said.json) == ["ok", "damaged", "unknown", "crowded"]
+    assert list(said.json) == ["ok", "damaged", "unknown", "crowded", "writer"]
     assert said.json["ok"] is False
     assert {*said.json["damaged"]} == names
     assert {line.partition(":")[0] for line in said.err.splitlines()} == names
@@ -63,3 +64,13 @@ def test_columns_of_more_parts_than_readers_can_open_are_warned_of(cli, tmp_path
         warnings = [line for line in said.out.splitlines() if "has more parts than" in line]
         assert [line.partition(" ")[0] for line in warnings] == columns
         assert "`img2prompt-cache extract` joins parts" in warnings[0]
+
+
+def test_what_a_running_writer_has_not_recorded_yet_is_not_taken_for_a_strangers(cli, tmp_path):
+    folder = make_cache(tmp_path / "cache", 20)
+    (folder / "rows" / "00002.h5").write_bytes(b"a part to be recorded")
+    with writing(folder):
+        said = cli("verify", "--cache", folder, "--json")
+    assert (said.code, said.json["unknown"]) == (0, [])
+    assert said.json["writer"].startswith("process ")
+    assert "is writing this cache: what it has not recorded yet was not looked at" in said.err

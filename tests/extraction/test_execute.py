@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 import torch
 
+from img2prompt_cache.cache import writer
+from img2prompt_cache.cache.manifest import Column, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.extraction import execute
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.base import Backbone
@@ -124,6 +127,21 @@ def test_a_pass_tells_what_it_will_do_and_what_it_did(
     assert "empty" in report.reasons
     assert set(report.stages) == {"read", "decode", "write", tiny.cnn, tiny.encoder}
     assert all(seconds > 0 for seconds in report.stages.values())
+
+
+def test_whoever_reads_meanwhile_finds_rows_that_have_every_column(
+    pairs: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def commit(folder: Path, manifest: Manifest, parts: list[tuple[Column, Part]]) -> Manifest:
+        saved = writer.commit(folder, manifest, parts)
+        seen.append({column.rows for column in load_manifest(folder).columns})
+        return saved
+
+    monkeypatch.setattr(execute, "commit", commit)
+    tiny.extract(pairs, tmp_path / "cache")
+    assert seen == [{8}, {16}, {23}]
 
 
 def test_a_whole_cache_is_left_as_it_is(
