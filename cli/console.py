@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
-from unicodedata import category
 
 import typer
+
+from img2prompt_cache.tables import printable, shorten
 
 if TYPE_CHECKING:
     from img2prompt_cache.progress import Callback, Event
@@ -21,7 +22,8 @@ CacheOption = Annotated[
     str, typer.Option("--cache", metavar="DIR", help="Folder of the cache.", show_default=True)
 ]
 DEFAULT_CACHE = "cache/default"
-CONTROL = ("Cc", "Cs", "Zl", "Zp")
+LONGEST = 2000
+"""Characters of a line that are shown; the whole text is in `--json` and in files."""
 NUMBER = re.compile(r"-?\d+(\.\d+)?|–")
 
 
@@ -60,11 +62,8 @@ def note(message: str) -> None:
 
 
 def clean(text: str) -> str:
-    """Make text from anywhere fit for one line of a terminal: no escape sequence, no line break, no bell."""
-    return "".join(
-        character.encode("unicode_escape").decode() if category(character) in CONTROL else character
-        for character in text
-    )
+    """Make text from anywhere fit for one line of a terminal; see `tables.printable`. Long ones are cut."""
+    return shorten(printable(shorten(text, LONGEST)), LONGEST)
 
 
 def crowded(folder: str) -> str:
@@ -93,7 +92,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return "–"
-    return f"{value:.4f}" if isinstance(value, float) else clean(str(value))
+    return f"{value:.4f}" if isinstance(value, float) else shorten(clean(str(value)))
 
 
 @contextmanager

@@ -1,10 +1,12 @@
-"""Tables: records that a person reads in a notebook, and pandas where it is installed."""
+"""Tables and cells: text from anywhere made fit for a terminal, a notebook, a data frame or a spreadsheet."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 from img2prompt_cache.errors import Img2PromptError
 
@@ -15,7 +17,12 @@ SHOWN_ROWS = 60
 """Rows that a notebook shows of a long table."""
 
 SHOWN_CHARACTERS = 200
-"""Characters that a notebook shows of a long text."""
+"""Characters that a notebook or a table shows of a long text."""
+
+_CONTROL = ("Cc", "Cs", "Zl", "Zp")
+_BIDIRECTIONAL = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
 class Records(list[dict[str, Any]]):
@@ -72,9 +79,39 @@ def shorten(text: str, most: int = SHOWN_CHARACTERS) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def printable(text: str) -> str:
+    """Escape what would change how a line is shown: control characters, line breaks, bidirectional marks.
+
+    So a name or a prompt cannot send escape sequences to a terminal, forge a line, or show its characters in
+    another order than they have.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if category(character) in _CONTROL or character in _BIDIRECTIONAL
+        else character
+        for character in text
+    )
+
+
+def guard_cell(text: str) -> str:
+    """Write an apostrophe before a cell that a spreadsheet would compute as a formula.
+
+    These are texts that begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return and are no numbers.
+    Texts that look as if they were guarded already get one more, so that `bare_cell` gives back every text.
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def bare_cell(cell: str) -> str:
+    """Give the text of a cell that `guard_cell` made."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
 def preview(items: Iterable[object], total: int, most: int = 3) -> str:
     """List the first of many items: ``"a, b, c, … (1,000)"``."""
-    shown = [shorten(str(item), 40) for item, _ in zip(items, range(most), strict=False)]
+    shown = [shorten(printable(str(item)), 40) for item, _ in zip(items, range(most), strict=False)]
     return ", ".join(shown) + (f", … ({total:,})" if total > most else "")
 
 

@@ -20,6 +20,7 @@ from img2prompt_cache.files import write_atomically
 from img2prompt_cache.numerics.metrics import TIE, unit
 from img2prompt_cache.numerics.similarity_graph import similarity_components
 from img2prompt_cache.numerics.standardise import mean_and_scale
+from img2prompt_cache.tables import guard_cell
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,7 +147,7 @@ def save_duplicates(out: Path, found: Duplicates, *, overwrite: bool = False) ->
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
-    writer.writerows(zip(found.ids, found.keep.astype(int).tolist(), *groups, strict=True))
+    writer.writerows(zip(map(guard_cell, found.ids), found.keep.astype(int).tolist(), *groups, strict=True))
     try:
         write_atomically(out, text.getvalue().encode())
     except OSError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.tablefile import read_table
+from img2prompt_cache.tables import bare_cell
 
 ID, KEEP = "imgId", "keep"
 
@@ -36,12 +37,12 @@ def read_selection(path: Path) -> list[str]:
     if times > 1:
         raise _refusal(path, f" names {name!r} {times} times")
     if KEEP not in table.column_names:
-        return [str(name) for name in ids]
+        return [bare_cell(str(name)) for name in ids]
     keep = table[KEEP].to_pylist()
     if not {*keep} <= {"0", "1"}:
         wrong = next(value for value in keep if value not in ("0", "1"))
         raise _refusal(path, f": {KEEP} must be 1 or 0, not {wrong!r}")
-    found = [name for name, kept in zip(ids, keep, strict=True) if kept == "1"]
+    found = [bare_cell(name) for name, kept in zip(ids, keep, strict=True) if kept == "1"]
     if not found:
         raise _refusal(path, " keeps no row")
     return found

@@ -13,6 +13,7 @@ import numpy as np
 from img2prompt_cache.errors import Img2PromptError, check
 from img2prompt_cache.runs.record import RunRecord
 from img2prompt_cache.runs.run_file import INFO
+from img2prompt_cache.tables import bare_cell, guard_cell
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +39,7 @@ def save_validation(folder: Path, held: Validation) -> None:
     with (folder / VALIDATION_ROWS).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["imgId", "group", "cosine", "fold"])
-        writer.writerows(zip(held.ids, *columns, strict=True))
+        writer.writerows(zip(map(guard_cell, held.ids), *columns, strict=True))
 
 
 def load_validation(folder: Path, record: RunRecord | None = None) -> Validation:
@@ -100,7 +101,7 @@ def _read_validation(folder: Path) -> Validation:
         f"{len(rows)} ids for predictions of shape {predictions.shape}",
     )
     held = Validation(
-        ids=[row["imgId"] for row in rows],
+        ids=[bare_cell(row["imgId"]) for row in rows],
         groups=np.array([int(row["group"]) for row in rows], np.int64),
         predictions=predictions.astype(np.float32),
         cosine=np.array([float(row["cosine"]) for row in rows]),

@@ -17,7 +17,7 @@ class CsvWriter(Writer):
 
     def _append(self, ids: Sequence[str], vectors: Vectors, prompts: Prompts | None) -> None:
         for name, values in zip(ids, shortest(vectors), strict=True):
-            field = quoted(name)
+            field = quoted(f"{name}_")
             # A quoted name takes the number in before its closing quote.
-            start, end = (field[:-1], '"') if field is not name else (name, "")
-            self._file.write("".join([f"{start}_{i}{end},{value}\n" for i, value in enumerate(values)]))
+            start, end = (field[:-1], '"') if field.startswith('"') else (field, "")
+            self._file.write("".join([f"{start}{i}{end},{value}\n" for i, value in enumerate(values)]))

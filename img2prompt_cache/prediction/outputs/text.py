@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 from img2prompt_cache.prediction.outputs.base import Vectors
+from img2prompt_cache.tables import guard_cell
 
 
 def quoted(field: str) -> str:
-    """Quote a CSV field where it must be."""
+    """Guard a CSV field against being computed as a formula, and quote it where it must be."""
+    field = guard_cell(field)
     # csv.writer would leave a lone carriage return bare on Python 3.11.
     return '"' + field.replace('"', '""') + '"' if re.search('[",\r\n]', field) else field
 

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.prediction.outputs import WRITERS, open_writer
+from img2prompt_cache.tables import bare_cell
 
 DIM = 5
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
@@ -44,7 +45,7 @@ def read(path: Path) -> tuple[list[str], np.ndarray]:
         with path.with_suffix(".ids.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         assert [row["row"] for row in rows] == [str(i) for i in range(len(rows))]
-        return [row["imgId"] for row in rows], np.load(path, allow_pickle=False)
+        return [bare_cell(row["imgId"]) for row in rows], np.load(path, allow_pickle=False)
     if path.suffix == ".csv":
         with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.reader(file))
@@ -52,7 +53,7 @@ def read(path: Path) -> tuple[list[str], np.ndarray]:
         names, numbers = zip(*(line[0].rsplit("_", 1) for line in lines), strict=True) if lines else ((), ())
         assert list(numbers) == [str(i) for i in range(DIM)] * (len(lines) // DIM)
         values = np.array([np.float32(line[1]) for line in lines], np.float32)
-        return list(names[::DIM]), values.reshape(-1, DIM)
+        return [bare_cell(f"{name}_")[:-1] for name in names[::DIM]], values.reshape(-1, DIM)
     if path.suffix == ".parquet":
         table = pq.read_table(path)
         values = np.array(table["embedding"].to_pylist(), np.float32)
