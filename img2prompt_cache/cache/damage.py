@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from img2prompt_cache.cache.manifest import Part
+from img2prompt_cache.cache.identity import BYTES, recorded_identity
+from img2prompt_cache.cache.manifest import Column, Part
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.files import hash_file
 
@@ -28,7 +29,7 @@ class Damage:
     reason: str
 
 
-def damage_of(folder: Path, part: Part) -> str | None:
+def damage_of(folder: Path, column: Column, part: Part) -> str | None:
     """Say what is wrong with a part's file; None if it is the one that is recorded."""
     path = folder / part.file
     try:
@@ -37,15 +38,18 @@ def damage_of(folder: Path, part: Part) -> str | None:
             return "it is not a plain file"
         if status.st_size != part.bytes:
             return f"{status.st_size} bytes instead of {part.bytes}"
-        return None if hash_file(path) == part.sha256 else "its bytes have changed"
+        if hash_file(path) != part.sha256:
+            return "its bytes have changed"
+        with path.open("rb") as file:
+            return recorded_identity(column, part).differs(file.read(BYTES)) or None
     except FileNotFoundError:
         return "it is missing"
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
 
 
-def require_undamaged(folder: Path, parts: Iterable[Part]) -> None:
-    """Refuse parts whose size or hash is not the recorded one.
+def require_undamaged(folder: Path, column: Column, parts: Iterable[Part]) -> None:
+    """Refuse parts of a column whose size or hash is not the recorded one, or that are other parts.
 
     Raises
     ------
@@ -53,7 +57,7 @@ def require_undamaged(folder: Path, parts: Iterable[Part]) -> None:
         Naming the first damaged part.
     """
     for part in parts:
-        reason = damage_of(folder, part)
+        reason = damage_of(folder, column, part)
         if reason:
             raise Img2PromptError(
                 f"{folder / part.file} is damaged: {reason}. `repair()` computes again what is damaged in "

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from img2prompt_cache.cache.damage import require_undamaged
+from img2prompt_cache.cache.identity import recorded_identity
 from img2prompt_cache.cache.manifest import Column
-from img2prompt_cache.cache.parts import PartFile, map_values, read_text
+from img2prompt_cache.cache.parts import PartFile, map_values, read_rows_part
 from img2prompt_cache.cache.quantise import NO_CODE
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
@@ -64,12 +65,13 @@ def pack(cache: Cache, out: Path, *, overwrite: bool = False, tell: Callback = i
             if column.spec:
                 file.describe(column.folder, spec=column.spec, fingerprint=json.dumps(column.fingerprint))
             for part in column.parts:
-                require_undamaged(cache.folder, [part])
+                require_undamaged(cache.folder, column, [part])
                 rows, source = part.stop - part.start, cache.path(part)
-                for name, values in read_text(source, texts, rows).items():
+                for name, values in read_rows_part(cache.folder, column, part, texts).items():
                     file.write(f"rows/{name}", part.start, np.array(values, object))
                 for name, (shape, dtype) in column.datasets.items():
-                    mapped = map_values(source, name, (rows, *shape), dtype)
+                    identity = recorded_identity(column, part)
+                    mapped = map_values(source, name, (rows, *shape), dtype, identity)
                     for block in _blocks(rows, mapped.nbytes):
                         file.write(_path(column, name), part.start + block.start, mapped[block])
                 advance(1)

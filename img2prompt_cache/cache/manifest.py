@@ -9,7 +9,10 @@ from typing import Literal, get_args
 
 from img2prompt_cache.errors import UsageError
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of the manifest. Manifests of schema 1 are read, and written again as schema 2."""
+PART_SCHEMA = 2
+"""Of new parts. Those of schema 1 do not say inside what they are."""
 
 MANY_PARTS = 256
 """Parts of a column, from which on they are made larger or joined: HDF5 opens all of them to read `cache.h5`,
@@ -49,6 +52,10 @@ class Part:
     retried : tuple of tuple of int
         Rows that failed at first and were filled in later, one group for each time: what is encoded together
         decides the last bit of a value, so computing the part again goes through the same groups.
+    schema : int
+        2 if the file says inside what it is; 1 for parts of version 0.1.
+    joins : tuple of int
+        Where it was joined of smaller parts: the first rows of all of these but the first. Batches end there.
     """
 
     file: str
@@ -59,6 +66,8 @@ class Part:
     missing: tuple[int, ...] = ()
     source: int = 0
     retried: tuple[tuple[int, ...], ...] = ()
+    schema: int = 1
+    joins: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +93,10 @@ class Column:
         The commit that weights from a hub were resolved to; they are asked for at it ever after.
     parts : tuple of Part
         Without gaps, in order.
+    cache : str
+        Identifier of the cache that it is a column of, which its parts carry: 32 hex digits of the digest of
+        what the cache was first made from. The same input gives the same cache, and so the same identifier.
+        Empty for a cache of version 0.1 that no pass has gone over since.
     """
 
     kind: Kind
@@ -94,6 +107,7 @@ class Column:
     fingerprint: dict[str, str]
     revision: str = ""
     parts: tuple[Part, ...] = ()
+    cache: str = ""
 
     @property
     def rows(self) -> int:
@@ -161,6 +175,12 @@ class Manifest:
         counts = {c.folder: sum(len(part.missing) for part in c.parts) for c in self.columns}
         return {folder: count for folder, count in counts.items() if count}
 
+    def identified(self, cache: str) -> Manifest:
+        """Give an identifier to a cache that has none."""
+        if self.columns[0].cache:
+            return self
+        return replace(self, columns=tuple(replace(column, cache=cache) for column in self.columns))
+
     def column(self, kind: Kind, spec: str = "") -> Column | None:
         """Find a column."""
         return next((c for c in self.columns if c.kind == kind and c.spec == spec), None)
@@ -171,6 +191,7 @@ class Manifest:
 
     def with_column(self, column: Column) -> Manifest:
         """Add a column, or put it in the place of the one of its kind and spec."""
+        column = replace(column, cache=self.columns[0].cache)
         if self.column(column.kind, column.spec) is None:
             if any(c.folder == column.folder for c in self.columns):
                 raise UsageError(f"{column.spec} would share the folder {column.folder} with another spec")

@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import asdict, fields
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -14,6 +15,7 @@ from img2prompt_cache.cache.manifest import (
     EXTRA_NAME,
     KINDS,
     MOST_PART_ROWS,
+    PART_SCHEMA,
     SCHEMA,
     Column,
     Kind,
@@ -135,6 +137,7 @@ def _manifest(data: _Json) -> Manifest:
             [(part.start, part.stop) for part in column.parts] == edges[: len(column.parts)],
             f"{column.folder} does not follow the parts of rows",
         )
+    check(len({c.cache for c in columns}) == 1, "columns of different caches")
     preset = data.get("preset")
     extra = data.get("extra", [])
     check(all(EXTRA_NAME.fullmatch(name) for name in extra), f"{extra!r} are not names of columns")
@@ -182,6 +185,7 @@ def _column(data: _Json) -> Column:
         fingerprint=_texts(data["fingerprint"]),
         revision=str(data.get("revision", "")),
         parts=parts,
+        cache=_identifier(data.get("cache", "")),
     )
 
 
@@ -200,7 +204,20 @@ def _part(data: _Json, folder: str, number: int) -> Part:
         missing=_rows(data.get("missing", ()), start, stop),
         source=_integer(data.get("source", 0), 0, 1 << 20),
         retried=tuple(_rows(group, start, stop) for group in data.get("retried", ())),
+        schema=_integer(data.get("schema", 1), 1, PART_SCHEMA),
+        joins=_joins(data.get("joins", ()), start, stop),
     )
+
+
+def _joins(values: list[object], start: int, stop: int) -> tuple[int, ...]:
+    rows = _rows(values, start + 1, stop)
+    check(all(a < b for a, b in pairwise(rows)), f"{rows!r} are not in order")
+    return rows
+
+
+def _identifier(value: object) -> str:
+    check(isinstance(value, str) and re.fullmatch("[0-9a-f]{0,64}", value) is not None, f"{value!r} is no id")
+    return cast(str, value)
 
 
 def _rows(values: list[object], start: int, stop: int) -> tuple[int, ...]:

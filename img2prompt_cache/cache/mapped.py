@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 import numpy as np
 
+from img2prompt_cache.cache.identity import recorded_identity
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.parts import Loader, Values, locate, map_at
 from img2prompt_cache.cache.quantise import restore
@@ -128,14 +129,14 @@ class MappedColumn:
 
     def _load(self, number: int, out: Values, loader: Loader) -> None:
         part, datasets = self.column.parts[number], self.column.datasets
-        place = out[part.start : part.stop]
+        place, identity = out[part.start : part.stop], recorded_identity(self.column, part)
         if len(datasets) == 1 and self.column.dtype == self.dtype:
-            loader.read(self.folder / part.file, "values", place)
+            loader.read(self.folder / part.file, "values", place, identity)
             return
         found = []
         for name, (shape, dtype) in datasets.items():
             found.append(np.empty((len(place), *shape), dtype))
-            loader.read(self.folder / part.file, name, found[-1])
+            loader.read(self.folder / part.file, name, found[-1], identity)
         place[:] = found[0] if len(found) == 1 else restore(*found)
 
     def _map(self, number: int) -> list[Values]:
@@ -153,7 +154,7 @@ class MappedColumn:
         for name, (shape, dtype) in column.datasets.items():
             stored = (self.folder / part.file, name, (part.stop - part.start, *shape), dtype)
             if name not in known:
-                known[name] = locate(*stored)
+                known[name] = locate(*stored, recorded_identity(column, part))
             maps.append(map_at(*stored, known[name]))
         self._offsets[number] = known  # asking HDF5 takes four times as long as mapping
         return maps

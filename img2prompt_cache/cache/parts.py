@@ -18,11 +18,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from img2prompt_cache.cache.identity import BYTES, Identity, recorded_identity
+from img2prompt_cache.cache.manifest import Column, Part
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.files import Replacement, hash_file
 
 Values: TypeAlias = NDArray[Any]
 """Numbers of a dataset; only the manifest says of which dtype."""
+
+_STRING = np.dtype([("bytes", "<u4"), ("heap", "<u8"), ("index", "<u4")])
+"""What HDF5 keeps in the place of a string of any length."""
 
 
 class PartFile:
@@ -34,18 +39,21 @@ class PartFile:
     ----------
     path : pathlib.Path
         The file; its folder is made if it is not there.
+    identity : Identity, optional
+        What the part is. A file without it is no part of a cache, or one of schema 1.
     tidy : bool
         As for `Replacement`. A cache is tidied up once, by whoever locks it.
     """
 
-    def __init__(self, path: Path, *, tidy: bool = False) -> None:
+    def __init__(self, path: Path, identity: Identity | None = None, *, tidy: bool = False) -> None:
+        self._block = identity.block() if identity else b""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._new = Replacement(path, tidy=tidy)
         with ExitStack() as undo:
             undo.callback(self._new.discard)
             # HDF5 crashes the process when it cannot write its own file (a full disk); Python raises OSError.
             self._raw = undo.enter_context(self._new.temporary.open("r+b"))
-            self._file: h5py.File | None = h5py.File(self._raw, "w")
+            self._file: h5py.File | None = h5py.File(self._raw, "w", userblock_size=len(self._block))
             undo.pop_all()  # `__exit__` does it from now on
 
     @property
@@ -90,6 +98,8 @@ class PartFile:
         """
         self._open.close()
         self._file = None
+        self._raw.seek(0)
+        self._raw.write(self._block)
         self._raw.close()
         sha256, size = hash_file(self._new.temporary), self._new.temporary.stat().st_size
         self._new.commit()
@@ -111,7 +121,9 @@ class PartFile:
         self._new.discard()
 
 
-def map_values(path: Path, name: str, shape: tuple[int, ...], dtype: str) -> Values:
+def map_values(
+    path: Path, name: str, shape: tuple[int, ...], dtype: str, identity: Identity | None = None
+) -> Values:
     """Memory-map a numeric dataset of a part, read-only.
 
     Parameters
@@ -120,7 +132,7 @@ def map_values(path: Path, name: str, shape: tuple[int, ...], dtype: str) -> Val
         The part.
     name : str
         The dataset in it.
-    shape, dtype
+    shape, dtype, identity
         What the manifest says it is; anything else is refused.
 
     Returns
@@ -134,7 +146,7 @@ def map_values(path: Path, name: str, shape: tuple[int, ...], dtype: str) -> Val
     """
     if 0 in shape:
         return np.empty(shape, dtype)
-    return map_at(path, name, shape, dtype, locate(path, name, shape, dtype))
+    return map_at(path, name, shape, dtype, locate(path, name, shape, dtype, identity))
 
 
 def map_at(path: Path, name: str, shape: tuple[int, ...], dtype: str, offset: int) -> Values:
@@ -155,44 +167,51 @@ class Loader:
     """
 
     def __init__(self) -> None:
-        self._heads: dict[tuple[str, tuple[int, ...], str], bytes] = {}
+        self._heads: dict[tuple[str, tuple[int, ...], str, int], bytes] = {}
 
-    def read(self, path: Path, name: str, out: Values) -> None:
-        """Read a dataset into an array of its shape and dtype.
+    def read(self, path: Path, name: str, out: Values, identity: Identity | None = None) -> None:
+        """Read a dataset into an array of its shape and dtype, of the part that it must be.
 
         Raises
         ------
         Img2PromptError
             As `locate`.
         """
-        kind = (name, out.shape, out.dtype.name)
+        kind = (name, out.shape, out.dtype.name, identity is not None and identity.schema)
         head = self._heads.get(kind)
         try:
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
         except OSError:
-            locate(path, name, out.shape, out.dtype.name)  # says what is wrong
+            locate(path, name, out.shape, out.dtype.name, identity)  # says what is wrong
             raise
         with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123
+            skipped = 0
+            if identity:
+                skipped = len(identity.block())
+                identity.require_block(path, file.read(BYTES))
+                file.seek(skipped)
             if head is None or file.read(len(head)) != head:
                 offset = locate(path, name, out.shape, out.dtype.name)
-                file.seek(0)
-                head = file.read(offset)
+                file.seek(skipped)
+                head = file.read(offset - skipped)
                 if offset + out.nbytes == path.stat().st_size:  # nothing but the values follows
                     self._heads[kind] = head
             if file.readinto(out.data.cast("B")) != out.nbytes:
                 raise _foreign(path, "the file is too short")
 
 
-def locate(path: Path, name: str, shape: tuple[int, ...], dtype: str) -> int:
+def locate(
+    path: Path, name: str, shape: tuple[int, ...], dtype: str, identity: Identity | None = None
+) -> int:
     """Find where in its file a numeric dataset of a part begins.
 
     Raises
     ------
     Img2PromptError
-        If the file is not such a part: unreadable, not contiguous, another shape or type, or a dataset that
-        lies elsewhere (an external file, a link, a virtual dataset).
+        If the file is not such a part: unreadable, another one, not contiguous, another shape or type, or a
+        dataset that lies elsewhere (an external file, a link, a virtual dataset).
     """
-    with _opened(path) as file:
+    with _opened(path, identity) as file:
         dataset = _own_dataset(file, path, name)
         if dataset.shape != shape or dataset.dtype != np.dtype(dtype):
             raise _foreign(
@@ -206,30 +225,67 @@ def locate(path: Path, name: str, shape: tuple[int, ...], dtype: str) -> int:
     return offset
 
 
-def read_text(path: Path, names: list[str], rows: int) -> Mapping[str, list[str]]:
+def read_text(
+    path: Path, names: list[str], rows: int, identity: Identity | None = None
+) -> Mapping[str, list[str]]:
     """Read string datasets of a rows part; `rows` values each.
+
+    In a part, every string takes its own room. In a file of somebody else, many values may be one and the
+    same huge string, so their lengths are added up before any is read.
 
     Raises
     ------
     Img2PromptError
-        As `map_values` does.
+        As `map_values` does, or if there is more text than the file has bytes.
     """
     columns = {}
-    with _opened(path) as file:
-        for name in names:
-            dataset = _own_dataset(file, path, name)
-            info = h5py.check_string_dtype(dataset.dtype)
-            if dataset.shape != (rows,) or info is None or info.encoding != "utf-8":
-                raise _foreign(path, f"{name} is {dataset.dtype} {dataset.shape}, not {rows} UTF-8 strings")
+    with _opened(path, identity) as file:
+        left = path.stat().st_size
+        datasets = {name: _own_text(file, path, name, rows) for name in names}
+        for dataset in datasets.values():
+            left -= _text_bytes(path, dataset)
+            if left < 0:
+                raise _foreign(path, "it has more text than bytes")
+        for name, dataset in datasets.items():
             columns[name] = [value.decode("utf-8", "replace") for value in dataset[()]]
     return columns
 
 
+def read_rows_part(folder: Path, column: Column, part: Part, names: list[str]) -> Mapping[str, list[str]]:
+    """Read string datasets of a part that the manifest records; errors as of `read_text`."""
+    return read_text(folder / part.file, names, part.stop - part.start, recorded_identity(column, part))
+
+
+def _own_text(file: h5py.File, path: Path, name: str, rows: int) -> h5py.Dataset:
+    dataset = _own_dataset(file, path, name)
+    info = h5py.check_string_dtype(dataset.dtype)
+    if dataset.shape != (rows,) or info is None or info.encoding != "utf-8" or info.length is not None:
+        raise _foreign(path, f"{name} is {dataset.dtype} {dataset.shape}, not {rows} UTF-8 strings")
+    return dataset
+
+
+def _text_bytes(path: Path, dataset: h5py.Dataset) -> int:
+    """Add up the lengths of strings, as the dataset itself gives them; no string is read."""
+    if not len(dataset):
+        return 0
+    offset = dataset.id.get_offset()
+    if offset is None or dataset.file.id.get_create_plist().get_sizes() != (8, 8):
+        raise _foreign(path, f"{dataset.name} is not stored in one piece")
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(_STRING.itemsize * len(dataset))
+    if len(data) < _STRING.itemsize * len(dataset):
+        raise _foreign(path, "the file is too short")
+    return int(np.frombuffer(data, _STRING)["bytes"].sum(dtype=np.uint64))
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
+def _opened(path: Path, identity: Identity | None) -> Iterator[h5py.File]:
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise _foreign(path, "it is not a plain file")
     try:
+        if identity:
+            identity.require(path)
         with h5py.File(path, "r") as file:
             yield file
     except FileNotFoundError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from img2prompt_cache.cache.damage import Damage, damage_of, require_undamaged
 from img2prompt_cache.cache.manifest import KINDS, MANY_PARTS, Column, Kind, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.mapped import MappedColumn
-from img2prompt_cache.cache.parts import read_text
+from img2prompt_cache.cache.parts import read_rows_part
 from img2prompt_cache.cache.writer import find_writer
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.tables import Records, html_table
@@ -120,7 +120,7 @@ class Cache:
         columns: dict[str, list[str]] = {name: [] for name in names}
         datasets = self._datasets(names)
         for part in self.manifest.columns[0].parts:
-            read = read_text(self.path(part), datasets, part.stop - part.start)
+            read = self._read_text(part, datasets)
             for name, dataset in zip(names, datasets, strict=True):
                 columns[name] += read[dataset]
         return columns
@@ -132,10 +132,13 @@ class Cache:
         datasets = self._datasets(names)
         chunks: list[list[pa.Array]] = [[] for _ in names]
         for part in self.manifest.columns[0].parts:
-            read = read_text(self.path(part), datasets, part.stop - part.start)
+            read = self._read_text(part, datasets)
             for column, dataset in zip(chunks, datasets, strict=True):
                 column.append(pa.array(read[dataset], pa.string()))
         return pa.table([pa.chunked_array(column, pa.string()) for column in chunks], names=list(names))
+
+    def _read_text(self, part: Part, datasets: list[str]) -> Mapping[str, list[str]]:
+        return read_rows_part(self.folder, self.manifest.columns[0], part, datasets)
 
     def _datasets(self, names: Sequence[str]) -> list[str]:
         known = self.manifest.row_datasets
@@ -186,13 +189,16 @@ class Cache:
         Returns
         -------
         list of Damage
-            What is missing, of another size or of another hash; empty if the cache is whole.
+            What is missing, of another size or hash, or another part; empty if the cache is whole.
         """
         manifest, whole = self.manifest, set[Part]()
         while True:
             damaged = {}
-            for part in (part for column in manifest.columns for part in column.parts if part not in whole):
-                reason = damage_of(self.folder, part)
+            recorded = [(column, part) for column in manifest.columns for part in column.parts]
+            for column, part in recorded:
+                if part in whole:
+                    continue
+                reason = damage_of(self.folder, column, part)
                 if reason:
                     damaged[part] = Damage(part.file, reason)
                 else:
@@ -241,4 +247,4 @@ class Cache:
             Naming the first damaged part.
         """
         for column in columns:
-            require_undamaged(self.folder, column.parts)
+            require_undamaged(self.folder, column, column.parts)

@@ -67,6 +67,8 @@ def read_notes(folder: Path) -> dict[str, Any] | None:
     """Give the notes in `cache.h5`; None if it was not built for the manifest as it is now."""
     try:
         with h5py.File(folder / VIEW, "r") as file:
+            if any(file.attrs.get_id(name).shape != () for name in (_MADE_FOR, _NOTES)):
+                return None  # a small file of somebody else could hold one huge text many times
             if file.attrs[_MADE_FOR] != hash_file(folder / MANIFEST):
                 return None
             notes = json.loads(file.attrs[_NOTES])

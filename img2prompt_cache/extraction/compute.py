@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.cache.manifest import Column, Part, part_file, row_dataset
+from img2prompt_cache.cache.identity import identity_of
+from img2prompt_cache.cache.manifest import PART_SCHEMA, Column, Part, part_file, row_dataset
 from img2prompt_cache.cache.parts import PartFile
 from img2prompt_cache.cache.quantise import quantise
 from img2prompt_cache.cache.reader import FAILED, OK
@@ -61,7 +62,12 @@ class Worker:
         return [(c, replace(p, source=job.source) if c.kind == "rows" else p) for c, p in parts]
 
     def compute(
-        self, rows: Slice, columns: Sequence[Column], source: Source, folder: Path
+        self,
+        rows: Slice,
+        columns: Sequence[Column],
+        source: Source,
+        folder: Path,
+        schema: int = PART_SCHEMA,
     ) -> list[tuple[Column, Part]]:
         """Read and decode the images of a slice once and write every column asked for.
 
@@ -75,6 +81,8 @@ class Worker:
             Gives the images' bytes.
         folder : pathlib.Path
             Where the parts are written: the cache's folder, or one from which they are moved there later.
+        schema : int
+            Of the parts.
 
         Returns
         -------
@@ -90,8 +98,14 @@ class Worker:
         names = {column.spec: part_file(column.folder, rows.number) for column in columns}
         encoded = [column for column in columns if column.kind != "rows"]
         images: list[Image] = []
+        stop = rows.start + len(rows)
         with ExitStack() as stack:
-            files = {spec: stack.enter_context(PartFile(folder / name)) for spec, name in names.items()}
+            files = {
+                column.spec: stack.enter_context(
+                    PartFile(folder / names[column.spec], identity_of(column, rows.start, stop, schema))
+                )
+                for column in columns
+            }
             for column in encoded:
                 for name, (shape, dtype) in column.datasets.items():
                     files[column.spec].create(name, (len(rows), *shape), dtype)
@@ -114,8 +128,9 @@ class Worker:
                 for column in columns:
                     size, sha256 = files[column.spec].commit()
                     left = missing if column.kind != "rows" else ()
-                    stop = rows.start + len(rows)
-                    parts.append((column, Part(names[column.spec], rows.start, stop, size, sha256, left)))
+                    name = names[column.spec]
+                    part = Part(name, rows.start, stop, size, sha256, left, schema=schema)
+                    parts.append((column, part))
         return parts
 
 

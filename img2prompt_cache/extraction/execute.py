@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from img2prompt_cache.cache.joining import join_small_parts
 from img2prompt_cache.cache.manifest import Column, Part
 from img2prompt_cache.cache.manifest_file import load_manifest, save_manifest
 from img2prompt_cache.cache.reader import Cache
@@ -108,9 +109,9 @@ def execute(work: Pass, models: Models, engine: Engine, tell: Callback, started:
     if work.jobs:
         with task(tell, "extract", plan.work) as advance:
             _record(work, models, engine, advance, clock)
+    missing = join_small_parts(work.folder, load_manifest(work.folder), tell).missing
     counts = count_rows(work.folder, (work.source, work.listed))
     clear(work.folder)
-    missing = load_manifest(work.folder).missing
     return _report(counts, plan, missing, clock, time.perf_counter() - started)
 
 

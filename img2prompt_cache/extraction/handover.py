@@ -24,7 +24,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from img2prompt_cache.cache.manifest import Column, Part, part_file
+from img2prompt_cache.cache.identity import BYTES, recorded_identity
+from img2prompt_cache.cache.manifest import PART_SCHEMA, Column, Part, part_file
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.plan import find_jobs
@@ -181,7 +182,7 @@ def adopt(work: Pass, job: Job) -> list[tuple[Column, Part]] | None:
             name = part_file(column.folder, job.number)
             staged, final = home / name, work.folder / name
             part = _part(record[column.folder], name, job, column)
-            _require_whole(staged if staged.exists() else final, part)
+            _require_whole(staged if staged.exists() else final, column, part)
             parts.append((column, part))
             moves.append((staged, final))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -206,7 +207,8 @@ def clear(folder: Path) -> None:
 def staged_path(work: Pass, job: Job) -> Path:
     """Name the folder of a finished job, with a digest of everything its parts were computed from."""
     depends = {
-        "columns": [(c.folder, c.shape, c.dtype, c.fingerprint) for c in image_columns(job)],
+        "columns": [(c.folder, c.shape, c.dtype, c.fingerprint, c.cache) for c in image_columns(job)],
+        "schema": PART_SCHEMA,
         "batch_size": work.manifest.batch_size,
         "source": work.manifest.sources[job.source],
         "start": job.start,
@@ -219,9 +221,14 @@ def staged_path(work: Pass, job: Job) -> Path:
 def _part(entry: dict[str, Any], name: str, job: Job, column: Column) -> Part:
     missing = tuple(map(int, entry["missing"]))
     source = job.source if column.kind == "rows" else 0
-    return Part(name, job.start, job.stop, int(entry["bytes"]), str(entry["sha256"]), missing, source)
+    size, sha256 = int(entry["bytes"]), str(entry["sha256"])
+    return Part(name, job.start, job.stop, size, sha256, missing, source, schema=PART_SCHEMA)
 
 
-def _require_whole(path: Path, part: Part) -> None:
+def _require_whole(path: Path, column: Column, part: Part) -> None:
     if path.is_symlink() or path.stat().st_size != part.bytes or hash_file(path) != part.sha256:
         raise ValueError(f"{part.file} has changed")
+    with path.open("rb") as file:
+        why = recorded_identity(column, part).differs(file.read(BYTES))
+    if why:
+        raise ValueError(f"{part.file}: {why}")

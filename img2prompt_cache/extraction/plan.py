@@ -63,7 +63,9 @@ def prepare(
         known = tuple(c.spec for c in manifest.of_kind("targets"))
         encoders = (config.encoder,) if config.encoder else known
     manifest, number = _with_source(manifest, source, tell)
-    fresh, listed = _fresh(folder, manifest, listing, number, tell)
+    digest = digest_of(listing.table)
+    manifest = manifest.identified(digest[-32:])
+    fresh, listed = _fresh(folder, manifest, listing, digest, number, tell)
     models = config.make_models()
     manifest = models.declare(manifest, backbones, encoders, tell)
     work = Pass(
@@ -111,10 +113,9 @@ def _with_source(manifest: Manifest, source: Source, tell: Callback) -> tuple[Ma
 
 
 def _fresh(
-    folder: Path, manifest: Manifest, listing: Listing, number: int, tell: Callback
+    folder: Path, manifest: Manifest, listing: Listing, digest: str, number: int, tell: Callback
 ) -> tuple[pa.Table, str]:
     """The rows of the listing that are not cached yet, and its digest unless prompts have changed."""
-    digest = digest_of(listing.table)
     if not manifest.rows:
         return listing.table, digest
     cache = Cache(folder)

@@ -1,27 +1,21 @@
-"""Cached rows computed once more: which of them are read, and parts in which some rows are replaced."""
+"""Cached rows computed once more, and which of them are read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import h5py
-import numpy as np
-
-from img2prompt_cache.cache.manifest import Column, Manifest, Part
-from img2prompt_cache.cache.parts import PartFile, read_text
+from img2prompt_cache.cache.manifest import Column, Manifest, Part, part_file
+from img2prompt_cache.cache.parts import read_rows_part
 from img2prompt_cache.cache.reader import FAILED, OK
+from img2prompt_cache.cache.rewriting import join_parts
 from img2prompt_cache.extraction.compute import Worker
 from img2prompt_cache.extraction.work import OpenSources, Slice
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from img2prompt_cache.models.loader import Models
-
-_BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +43,68 @@ class Recompute:
         dict of str to Part
             What was written, by the column's folder.
         """
+        groups: dict[tuple[tuple[int, ...], int], list[Column]] = {}
+        for column in columns:
+            part = column.parts[rows.number]
+            groups.setdefault((part.joins, part.schema), []).append(column)
+        done: dict[str, Part] = {}
+        for (joins, schema), same in groups.items():
+            if joins:
+                done |= self._compute_joined(manifest, rows, same, into, joins, schema)
+            else:
+                done |= self._compute(manifest, rows, same, into, schema)
+        return done
+
+    def _compute(
+        self, manifest: Manifest, rows: Slice, columns: list[Column], into: Path, schema: int
+    ) -> dict[str, Part]:
         source = self.sources[manifest.columns[0].parts[rows.number].source]
-        done = Worker(self.models.backbone, manifest.batch_size).compute(rows, columns, source, into)
-        return {column.folder: part for column, part in done}
+        worker = Worker(self.models.backbone, manifest.batch_size)
+        return {column.folder: part for column, part in worker.compute(rows, columns, source, into, schema)}
+
+    def _compute_joined(
+        self,
+        manifest: Manifest,
+        rows: Slice,
+        columns: list[Column],
+        into: Path,
+        joins: tuple[int, ...],
+        schema: int,
+    ) -> dict[str, Part]:
+        """Compute the parts that were joined, with whose edges batches ended, and join them again."""
+        stop = rows.start + len(rows)
+        made = []
+        for low, high in zip((rows.start, *joins), (*joins, stop), strict=True):
+            text = {name: values[low - rows.start : high - rows.start] for name, values in rows.text.items()}
+            place = into / f"from-{low}"
+            piece = Slice(rows.number, low, text)
+            made.append((place, self._compute(manifest, piece, columns, place, 1)))
+        done = {}
+        for column in columns:
+            parts = [parts[column.folder] for _, parts in made]
+            pieces = [(place / parts[column.folder].file, parts[column.folder]) for place, parts in made]
+            file = part_file(column.folder, rows.number)
+            size, sha256 = join_parts(
+                column,
+                texts_of(manifest, column),
+                [(path, part.start, part.stop) for path, part in pieces],
+                into / file,
+                schema=schema,
+            )
+            missing = tuple(row for part in parts for row in part.missing)
+            done[column.folder] = Part(file, rows.start, stop, size, sha256, missing, schema=schema)
+        return done
+
+
+def texts_of(manifest: Manifest, column: Column) -> list[str]:
+    """Name the datasets of text in the parts of a column."""
+    return list(manifest.row_datasets.values()) if column.kind == "rows" else []
 
 
 def read_rows(folder: Path, manifest: Manifest, number: int) -> dict[str, list[str]]:
     """Read everything a part of `rows` says, by the names of `ROW_COLUMNS` and of the user's own columns."""
-    part = manifest.columns[0].parts[number]
-    found = read_text(folder / part.file, list(manifest.row_datasets.values()), part.stop - part.start)
+    rows = manifest.columns[0]
+    found = read_rows_part(folder, rows, rows.parts[number], list(manifest.row_datasets.values()))
     return {name: found[dataset] for name, dataset in manifest.row_datasets.items()}
 
 
@@ -85,52 +132,3 @@ def keep_only(
     status = [OK if i in wanted else FAILED for i in range(len(text["imgId"]))]
     sha256 = ["" if changed and i in wanted else known for i, known in enumerate(text["sha256"])]
     return Slice(number, start, {**text, "status": status, "sha256": sha256})
-
-
-def patch_part(old: Path, patches: Sequence[tuple[Path, Sequence[int]]], new: Path) -> tuple[int, str]:
-    """Write a part that is `old` but for some rows, bit for bit.
-
-    Parameters
-    ----------
-    old : pathlib.Path
-        A whole part, or one just computed.
-    patches : sequence of (pathlib.Path, sequence of int)
-        Parts of the same rows, and which rows within the part are taken from each.
-    new : pathlib.Path
-        The file to write. Its bytes depend on the values alone, not on how many patches they came in.
-
-    Returns
-    -------
-    size : int
-    sha256 : str
-        As `PartFile.commit` gives them.
-    """
-    with h5py.File(old, "r") as file, PartFile(new) as out:
-        for name in sorted(file):
-            dataset = file[name]
-            if h5py.check_string_dtype(dataset.dtype):
-                out.write_text(name, _patched(dataset, name, patches).tolist())
-                continue
-            out.create(name, dataset.shape, dataset.dtype.name)
-            for start in range(0, len(dataset), _BLOCK):
-                out.write(name, start, _patched(dataset, name, patches, start, start + _BLOCK))
-        return out.commit()
-
-
-def _patched(
-    dataset: h5py.Dataset,
-    name: str,
-    patches: Sequence[tuple[Path, Sequence[int]]],
-    start: int = 0,
-    stop: int | None = None,
-) -> NDArray[Any]:
-    is_text = h5py.check_string_dtype(dataset.dtype)
-    values: NDArray[Any] = np.asarray((dataset.asstr() if is_text else dataset)[start:stop])
-    for path, rows in patches:
-        inside = [row for row in rows if start <= row < start + len(values)]
-        if inside:
-            with h5py.File(path, "r") as file:
-                patch = file[name].asstr() if is_text else file[name]
-                for row in inside:
-                    values[row - start] = patch[row]
-    return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +16,12 @@ from img2prompt_cache.cache.manifest import Column, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.parts import read_text
 from img2prompt_cache.cache.reader import OK, Cache
+from img2prompt_cache.cache.rewriting import Patch, patch_part
 from img2prompt_cache.cache.virtual import build_view, view_is_current
 from img2prompt_cache.cache.writer import RECOMPUTED, writing
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.lost_rows import LostRows, find_neighbours, salvage
-from img2prompt_cache.extraction.recompute import Recompute, keep_only, patch_part, read_rows
+from img2prompt_cache.extraction.recompute import Recompute, keep_only, read_rows, texts_of
 from img2prompt_cache.extraction.targets import CachedTargets, TargetWorker, first_occurrences
 from img2prompt_cache.extraction.work import Job, OpenSources, Slice, slice_of
 from img2prompt_cache.files import hash_file, sync_folder
@@ -160,7 +161,7 @@ class _Repair:
             place = self._place("rows")
             made = self.recompute.compute(self.manifest, rows, [self.manifest.columns[0]], place)
             path = place / made["rows"].file
-            if self._put(part, path, []):
+            if self._put(self.manifest.columns[0], part, path, []):
                 return ids
             names = list(self.manifest.row_datasets.values())
             was, now = salvage(damaged, names, size), read_text(path, names, size)
@@ -205,7 +206,7 @@ class _Repair:
                 (self._place(str(turn)) / parts[column.folder].file, [row - part.start for row in rows])
                 for turn, (parts, rows) in enumerate(zip(made, turns, strict=True))
             ]
-            if self._put(part, base[0], retried):
+            if self._put(column, part, base[0], retried):
                 continue
             if gone:
                 name = text["imgId"][gone[0] - part.start]
@@ -223,8 +224,8 @@ class _Repair:
         part = column.parts[number]
         rows = Slice(number, part.start, self._text(number))
         encoder = self.recompute.models.encoder(column)
-        made = worker.compute(rows, column, encoder, self._place("targets"))
-        if not self._put(part, self._place("targets") / made.file, []):
+        made = worker.compute(rows, column, encoder, self._place("targets"), part.schema, part.joins)
+        if not self._put(column, part, self._place("targets") / made.file, []):
             raise Img2PromptError(f"this machine computes other values than the one it was made on; {_ANEW}")
 
     def _require_rows(self, number: int) -> None:
@@ -232,11 +233,19 @@ class _Repair:
         if file in self.left:
             raise Img2PromptError(f"it is computed from {file}, which is damaged")
 
-    def _put(self, part: Part, made: Path, patches: list[tuple[Path, list[int]]]) -> bool:
+    def _put(self, column: Column, part: Part, made: Path, patches: Sequence[Patch]) -> bool:
         """Put a part in place if it is, byte for byte, the one that the manifest records."""
         if part.retried:
             whole = self._place("whole") / made.name
-            patch_part(made, patches, whole)
+            patch_part(
+                column,
+                texts_of(self.manifest, column),
+                made,
+                patches,
+                whole,
+                rows=(part.start, part.stop),
+                schema=part.schema,
+            )
             made = whole
         if hash_file(made) != part.sha256:
             return False

@@ -15,7 +15,7 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest import Manifest
 from img2prompt_cache.cache.manifest_file import load_manifest
-from img2prompt_cache.cache.parts import read_text
+from img2prompt_cache.cache.parts import read_rows_part
 from img2prompt_cache.cache.reader import FAILED
 from img2prompt_cache.cache.virtual import build_view, read_notes
 
@@ -169,7 +169,7 @@ def _count(folder: Path, manifest: Manifest) -> Counts:
     images = [np.empty(0, np.uint64)]
     for part in manifest.columns[0].parts:
         names = ["prompt", "sha256", "status", "reason"]
-        text = read_text(folder / part.file, names, part.stop - part.start)
+        text = read_rows_part(folder, manifest.columns[0], part, names)
         good = [status != FAILED for status in text["status"]]
         failed += good.count(False)
         without_prompt += text["prompt"].count("")

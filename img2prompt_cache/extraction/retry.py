@@ -8,10 +8,11 @@ from pathlib import Path
 
 from img2prompt_cache.cache.damage import require_undamaged
 from img2prompt_cache.cache.manifest import Column, Manifest, Part, part_file, revision_of
-from img2prompt_cache.cache.parts import read_text
+from img2prompt_cache.cache.parts import read_rows_part, read_text
 from img2prompt_cache.cache.reader import FAILED, OK
+from img2prompt_cache.cache.rewriting import patch_part
 from img2prompt_cache.cache.writer import RECOMPUTED, commit
-from img2prompt_cache.extraction.recompute import Recompute, keep_only, patch_part, read_rows
+from img2prompt_cache.extraction.recompute import Recompute, keep_only, read_rows, texts_of
 from img2prompt_cache.progress import Callback, ignore, note
 
 
@@ -25,7 +26,7 @@ def find_retries(folder: Path, manifest: Manifest) -> dict[int, int]:
     """
     found = {}
     for number, part in enumerate(manifest.columns[0].parts):
-        status = read_text(folder / part.file, ["status"], part.stop - part.start)["status"]
+        status = read_rows_part(folder, manifest.columns[0], part, ["status"])["status"]
         missing = {row for rows in _missing(manifest, number) for row in rows}
         found[number] = status.count(FAILED) + len(missing)
     return {number: rows for number, rows in found.items() if rows}
@@ -96,7 +97,7 @@ def _retry(manifest: Manifest, number: int, recompute: Recompute) -> list[tuple[
         for column in columns if good else ():
             made = place / "failed" / done[column.folder].file
             revised[column.folder] = _revised(
-                recompute.folder, number, column.parts[number], column, made, good
+                recompute.folder, manifest, number, column.parts[number], column, made, good
             )
     for group, (missing, columns) in enumerate(_missing(manifest, number).items()):
         into = place / f"missing-{group}"
@@ -106,17 +107,33 @@ def _retry(manifest: Manifest, number: int, recompute: Recompute) -> list[tuple[
             if good:
                 part = revised.get(column.folder, column.parts[number])
                 made = into / done[column.folder].file
-                revised[column.folder] = _revised(recompute.folder, number, part, column, made, good)
+                revised[column.folder] = _revised(
+                    recompute.folder, manifest, number, part, column, made, good
+                )
     return [(column, revised[column.folder]) for column in manifest.columns if column.folder in revised]
 
 
 def _revised(
-    folder: Path, number: int, part: Part, column: Column, made: Path, good: tuple[int, ...]
+    folder: Path,
+    manifest: Manifest,
+    number: int,
+    part: Part,
+    column: Column,
+    made: Path,
+    good: tuple[int, ...],
 ) -> Part:
     """Write the next revision of a part, with the rows `good` taken from the part just `made`."""
-    require_undamaged(folder, [part])
+    require_undamaged(folder, column, [part])
     file = part_file(column.folder, number, revision_of(part.file) + 1)
-    size, sha256 = patch_part(folder / part.file, [(made, [row - part.start for row in good])], folder / file)
+    size, sha256 = patch_part(
+        column,
+        texts_of(manifest, column),
+        folder / part.file,
+        [(made, [row - part.start for row in good])],
+        folder / file,
+        rows=(part.start, part.stop),
+        schema=part.schema,
+    )
     missing = tuple(row for row in part.missing if row not in good)
     retried = (*part.retried, good)
     return replace(part, file=file, bytes=size, sha256=sha256, missing=missing, retried=retried)

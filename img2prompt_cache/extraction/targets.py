@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.cache.damage import require_undamaged
-from img2prompt_cache.cache.manifest import Column, Part, part_file
+from img2prompt_cache.cache.identity import identity_of
+from img2prompt_cache.cache.manifest import PART_SCHEMA, Column, Part, part_file
 from img2prompt_cache.cache.mapped import MappedColumn
 from img2prompt_cache.cache.parts import PartFile
 from img2prompt_cache.extraction.report import Clock
@@ -55,7 +56,7 @@ class CachedTargets:
         """
         wanted = np.unique(np.searchsorted([part.stop for part in column.parts], rows, side="right"))
         parts = [column.parts[number] for number in wanted.tolist()]
-        require_undamaged(self.folder, [part for part in parts if part.file not in self._checked])
+        require_undamaged(self.folder, column, [part for part in parts if part.file not in self._checked])
         self._checked.update(part.file for part in parts)
         return MappedColumn(self.folder, column)[rows]
 
@@ -81,7 +82,15 @@ class TargetWorker:
     first: NDArray[np.int64]
     clock: Clock = field(default_factory=Clock)
 
-    def compute(self, rows: Slice, column: Column, encoder: Encoder, folder: Path) -> Part:
+    def compute(
+        self,
+        rows: Slice,
+        column: Column,
+        encoder: Encoder,
+        folder: Path,
+        schema: int = PART_SCHEMA,
+        joins: tuple[int, ...] = (),
+    ) -> Part:
         """Encode the prompts of one part and write them.
 
         Parameters
@@ -94,6 +103,8 @@ class TargetWorker:
             Of the column.
         folder : pathlib.Path
             Where the part is written: the cache's folder, or another.
+        schema, joins
+            Of the part; see `Part`.
 
         Raises
         ------
@@ -107,16 +118,20 @@ class TargetWorker:
         has = np.array([bool(prompt.strip()) for prompt in prompts], bool)
         fresh = np.flatnonzero(has & (first == np.arange(start, stop)))
         with self.clock.timed(column.spec):
-            if len(fresh):
-                values[fresh] = encoder.encode([prompts[row] for row in fresh])
+            for batch in np.split(fresh, np.searchsorted(fresh, [row - start for row in joins])):
+                if len(batch):
+                    values[batch] = encoder.encode([prompts[row] for row in batch])
         again = np.flatnonzero(has & here)
         values[again] = values[first[again] - start]
         before = np.flatnonzero(has & ~here)
         if len(before):
             values[before] = self.cached.values(column, first[before])
         name = part_file(column.folder, rows.number)
-        with self.clock.timed("write"), PartFile(folder / name) as file:
+        with (
+            self.clock.timed("write"),
+            PartFile(folder / name, identity_of(column, start, stop, schema)) as file,
+        ):
             file.create("values", values.shape, column.dtype)
             file.write("values", 0, values)
             size, sha256 = file.commit()
-        return Part(name, start, stop, size, sha256)
+        return Part(name, start, stop, size, sha256, schema=schema)

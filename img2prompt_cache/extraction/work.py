@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from img2prompt_cache.cache.manifest import Column, Manifest, Part
-from img2prompt_cache.cache.parts import read_text
+from img2prompt_cache.cache.manifest import Column, Manifest
+from img2prompt_cache.cache.parts import read_rows_part
 from img2prompt_cache.cache.reader import OK
 from img2prompt_cache.sources import reopen_source
 
@@ -130,7 +130,7 @@ class Pass:
     def rows(self, job: Job) -> Slice:
         """Give the rows of a job: fresh ones, or cached ones that lack a column."""
         if job.start < self.first:
-            return cached_slice(self.folder, job, self.manifest.columns[0].parts[job.number])
+            return cached_slice(self.folder, job, self.manifest.columns[0])
         return slice_of(job, self.fresh, self.first, self.manifest.extra)
 
 
@@ -161,7 +161,7 @@ def slice_of(job: Job, fresh: pa.Table, first: int, extra: tuple[str, ...]) -> S
     return Slice(job.number, job.start, text)
 
 
-def cached_slice(folder: Path, job: Job, part: Part) -> Slice:
-    """Read the rows of a job back from their part."""
+def cached_slice(folder: Path, job: Job, column: Column) -> Slice:
+    """Read the rows of a job back from their part of the column `rows`."""
     names = ["imgId", "uri", "prompt", "sha256", "status"]
-    return Slice(job.number, job.start, dict(read_text(folder / part.file, names, job.stop - job.start)))
+    return Slice(job.number, job.start, dict(read_rows_part(folder, column, column.parts[job.number], names)))

@@ -24,7 +24,7 @@ def test_columns_are_found_added_and_replaced() -> None:
     changed = MANIFEST.with_column(longer)
     assert changed.columns == (*MANIFEST.columns[:2], longer, MANIFEST.columns[3])
     new = column("features", "timm:other", (4,), "float16", 0)
-    assert MANIFEST.with_column(new).columns[-1] is new
+    assert MANIFEST.with_column(new).columns[-1] == new
     with pytest.raises(UsageError, match="would share the folder features/timm-other"):
         MANIFEST.with_column(new).with_column(replace(new, spec="timm/other"))
 

@@ -34,6 +34,8 @@ def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
         "missing": [9],
         "source": 0,
         "retried": [],
+        "schema": 1,
+        "joins": [],
     }
     save_manifest(tmp_path, MANIFEST)
     assert (tmp_path / NAME).read_text("utf-8") == text
@@ -57,7 +59,7 @@ def refused(folder: Path, data: object) -> str:
 
 
 def test_a_newer_schema_asks_for_an_upgrade(tmp_path: Path) -> None:
-    assert "reads up to 1. Upgrade" in refused(tmp_path, {"schema": SCHEMA + 1, "anything": "new"})
+    assert "reads up to 2. Upgrade" in refused(tmp_path, {"schema": SCHEMA + 1, "anything": "new"})
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -99,7 +101,7 @@ def test_a_part_has_its_name_only_once_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_part_that_cannot_be_begun_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*arguments: object) -> None:
+    def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(h5py, "File", full)
@@ -203,6 +205,78 @@ def test_text_that_is_not_plain_is_refused(how: str, tmp_path: Path) -> None:
             file.create_group("prompt")
     with pytest.raises(Img2PromptError, match=r"00000\.h5 .*verify"):
         read_text(path, ["prompt"], 2)
+
+
+BOMB = """
+import resource, sys
+from pathlib import Path
+from img2prompt_cache.cache.parts import read_text
+from img2prompt_cache.errors import Img2PromptError
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    read_text(Path(sys.argv[1]), ["imgId", "prompt"], int(sys.argv[2]))
+except Img2PromptError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def bomb(path: Path, how: str) -> int:
+    """Make a small file that says it holds much text; give how many strings."""
+    rows = 2000
+    with h5py.File(path, "w") as file:
+        file.create_dataset("imgId", data=[b"a"] * rows, dtype=h5py.string_dtype())
+        if how == "one string many times":
+            file.create_dataset(
+                "prompt", data=[b"a" * 1_000_000] + [b"b"] * (rows - 1), dtype=h5py.string_dtype()
+            )
+            offset = file["prompt"].id.get_offset()
+        elif how == "filters":
+            text = [b"a" * 100] * rows
+            file.create_dataset("prompt", data=text, dtype=h5py.string_dtype(), compression="gzip")
+        else:
+            kind = h5py.string_dtype("utf-8", 1_000_000)
+            layout = {"chunks": (1,), "compression": "gzip"} if how == "fixed lengths, filtered" else {}
+            file.create_dataset("prompt", (rows,), kind, **layout)
+    if how == "one string many times":
+        data = bytearray(path.read_bytes())
+        data[offset : offset + 16 * rows] = data[offset : offset + 16] * rows
+        path.write_bytes(data)
+    return rows
+
+
+@pytest.mark.skipif(os.name != "posix", reason="measures memory")
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("one string many times", "it has more text than bytes"),
+        ("filters", "is not stored in one piece"),
+        ("fixed lengths", "not 2000 UTF-8 strings"),
+        ("fixed lengths, filtered", "not 2000 UTF-8 strings"),
+    ],
+)
+def test_text_that_is_larger_than_its_file_is_refused_before_it_is_read(
+    how: str, why: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "00000.h5"
+    rows = bomb(path, how)
+    assert path.stat().st_size < 2_000_000
+    found = subprocess.run(
+        [sys.executable, "-c", BOMB, path, str(rows)], capture_output=True, text=True, check=True
+    )
+    message, megabytes = found.stdout.splitlines()
+    assert why in message
+    assert int(megabytes) < 20
+
+
+def test_a_text_part_without_room_for_its_strings_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "00000.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("prompt", (5,), h5py.string_dtype())  # never written
+        file.create_dataset("many", (1 << 24,), h5py.string_dtype())
+    for name, rows in (("prompt", 5), ("many", 1 << 24)):
+        with pytest.raises(Img2PromptError, match="is not stored in one piece"):
+            read_text(path, [name], rows)
 
 
 def test_text_in_no_known_encoding_is_read_with_marks(tmp_path: Path) -> None:

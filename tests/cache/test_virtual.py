@@ -16,7 +16,7 @@ import pytest
 
 from img2prompt_cache.cache.manifest import ROW_COLUMNS
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.cache.virtual import build_view
+from img2prompt_cache.cache.virtual import build_view, read_notes, view_is_current
 from kit import Tiny
 from synthetic import make_cache
 
@@ -130,3 +130,12 @@ def test_codes_that_cannot_be_read_are_told_from_zeros(tuned: Path, tiny: Tiny, 
     assert (codes[8:16] == -128).all()
     assert np.isnan(scale[8:16]).all()
     assert not (codes[:8] == -128).any()
+
+
+def test_notes_that_are_many_are_not_read(cache: Path) -> None:
+    assert read_notes(cache) is not None
+    with h5py.File(cache / "cache.h5", "a") as file:
+        del file.attrs["known"]
+        file.attrs["known"] = ["{}"] * 100
+    assert read_notes(cache) is None
+    assert not view_is_current(cache)

@@ -213,7 +213,7 @@ def test_a_cache_that_is_being_written(cli, here, made, pairs):
 def test_a_cache_of_a_newer_schema(cli, here, made, pairs):
     shutil.copytree(made, here / "cache")
     path = here / "cache" / "cache.json"
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99', 1))
+    path.write_text(path.read_text().replace('"schema": 2', '"schema": 99', 1))
     before = parts_of(here / "cache")
     cli("extract", pairs, "--cache", "cache").refused(1, "schema 99", "Upgrade")
     assert parts_of(here / "cache") == before

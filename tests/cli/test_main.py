@@ -115,7 +115,7 @@ def test_no_cache_or_no_run(cli, tmp_path, monkeypatch, command):
 def test_a_cache_of_a_newer_schema(cli, tmp_path, command):
     folder = make_cache(tmp_path / "cache", 8)
     path = folder / "cache.json"
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99', 1))
+    path.write_text(path.read_text().replace('"schema": 2', '"schema": 99', 1))
     cli(command, "--cache", folder).refused(1, "schema 99", "Upgrade")
     path.write_text("{")
     cli(command, "--cache", folder).refused(1, "cache.json")

@@ -71,7 +71,7 @@ def test_features_and_targets_are_the_models_own(made: Path, pairs: Path, tiny: 
 def test_a_cache_is_laid_out_as_promised(made: Path, pairs: Path, tiny: Tiny) -> None:
     manifest = json.loads((made / "cache.json").read_text())
     assert {key: value for key, value in manifest.items() if key not in ("columns", "sources")} == {
-        "schema": 1,
+        "schema": 2,
         "rows": 23,
         "part_rows": 8,
         "batch_size": 4,

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from img2prompt_cache.cache.identity import BYTES
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.cache.writer import writing
 from img2prompt_cache.errors import Img2PromptError, UsageError
@@ -154,7 +155,7 @@ def test_rows_come_back_though_there_are_new_images(own: tuple[Path, Path], tiny
 def blind(path: Path) -> None:
     """Flip a bit of the superblock, so that nothing can be read."""
     data = bytearray(path.read_bytes())
-    data[8] ^= 1
+    data[BYTES + 8] ^= 1
     path.write_bytes(data)
 
 

@@ -175,8 +175,8 @@ from kit import Log, Tiny
 module, name = (writer, "save_manifest") if sys.argv[1] == "saved" else (retry, "patch_part")
 kept = getattr(module, name)
 
-def die(*arguments):
-    kept(*arguments)
+def die(*arguments, **options):
+    kept(*arguments, **options)
     os._exit(9)
 
 setattr(module, name, die)
