@@ -70,7 +70,7 @@ def crowded(folder: str) -> str:
     """Warn of a column with more parts than many readers can open."""
     return (
         f"{folder} has more parts than many HDF5 readers may open at once, and those show what is left out "
-        "as empty; `img2prompt-cache extract` joins parts, and docs/cache.md has a check for other readers"
+        "as empty; `img2prompt-cache extract` merges parts, and docs/cache.md has a check for other readers"
     )
 
 

@@ -42,7 +42,7 @@ def join_small_parts(folder: Path, manifest: Manifest, tell: Callback = ignore) 
     manifest : Manifest
         As it is now.
     tell : callable
-        Takes a note, and the task ``"join parts"``, in new parts.
+        Takes a note, and the task ``"merge parts"``, in new parts.
 
     Returns
     -------
@@ -57,10 +57,10 @@ def join_small_parts(folder: Path, manifest: Manifest, tell: Callback = ignore) 
         return manifest
     why = _obstacle(folder, manifest)
     if why:
-        note(tell, f"the {len(rows.parts)} parts of each column were not joined: {why}")
+        note(tell, f"the {len(rows.parts)} parts of each column were not merged: {why}")
         return manifest
     columns = []
-    with task(tell, "join parts", len(groups) * len(manifest.columns)) as advance:
+    with task(tell, "merge parts", len(groups) * len(manifest.columns)) as advance:
         for column in manifest.columns:
             texts = list(manifest.row_datasets.values()) if column.kind == "rows" else []
             revision = 1 + max(revision_of(part.file) for part in column.parts)

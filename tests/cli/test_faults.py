@@ -307,7 +307,7 @@ def test_targets_are_not_copied_from_a_part_that_changed(cache: Path, tiny: Tiny
         reads.values(targets, np.array([9, 3]))
     # A part is hashed once: what happens to it later in the same pass is for `verify` to find.
     (cache / targets.parts[1].file).write_bytes((cache / targets.parts[2].file).read_bytes()[:5])
-    with pytest.raises(Img2PromptError, match="cannot be read as HDF5"):
+    with pytest.raises(Img2PromptError, match="does not begin as a part does"):
         reads.values(targets, np.array([9]))
 
 

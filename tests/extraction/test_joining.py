@@ -174,7 +174,7 @@ def test_a_damaged_part_is_not_joined(crowded: tuple[Path, Path], tiny: Tiny, lo
     before = parts_of(folder)
     tiny.extract(source, folder, log)
     assert log.notes == [
-        f"the 5 parts of each column were not joined: {name} is damaged, its bytes have changed"
+        f"the 5 parts of each column were not merged: {name} is damaged, its bytes have changed"
     ]
     assert parts_of(folder) == before
 
