@@ -1,5 +1,5 @@
 """``python -m img2prompt_cache.cli``."""
 
-from .main import main
+from .start import main
 
 main()

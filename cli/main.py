@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from functools import partial
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -29,13 +30,13 @@ from .info import info
 from .pack import pack
 from .predict import predict
 from .repair import repair
+from .signals import INTERRUPTED, SIGNALS, leave_when_asked
 from .spelling import spell
 from .tune import tune
 from .verify import verify
 from .weights import weights
 
 NAME = "img2prompt-cache"
-INTERRUPTED = 130
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 app = typer.Typer(
@@ -75,8 +76,7 @@ def _options(
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    leave_when_asked()
     sys.unraisablehook = _unraisable
     if "--debug" not in sys.argv and not sys.warnoptions:
         # What a library finds worth a warning, a user cannot act on.
@@ -84,7 +84,13 @@ def main() -> NoReturn:
         logging.getLogger().addHandler(logging.NullHandler())
     if sys.stdout:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    code = run(sys.argv[1:])
+    try:
+        for number in SIGNALS:
+            signal.signal(number, _interrupt)
+        code = run(sys.argv[1:])
+        leave_when_asked()
+    except KeyboardInterrupt:  # it is raised once only, and fell between two lines of these or of `run`
+        code = INTERRUPTED
     gc.freeze()  # else Python takes a second to collect the modules of a model, one by one
     sys.exit(code)
 
@@ -162,7 +168,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if console.stop.asked:
         os._exit(INTERRUPTED)
     console.stop.asked = True
-    os.write(2, b"\nstopping when the batch in hand is done; once more stops at once\n")
+    with suppress(OSError):  # nobody may be there to read it
+        os.write(2, b"\nstopping when the batch in hand is done; once more stops at once\n")
     raise KeyboardInterrupt
 
 

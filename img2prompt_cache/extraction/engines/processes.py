@@ -105,7 +105,13 @@ class _Worker:
         self._process: BaseProcess = _CONTEXT.Process(
             target=_work, args=(theirs, folder, device, lanes), daemon=True
         )
-        self._process.start()
+        # Ctrl-C goes to every process of the terminal, and one that is still importing would show a
+        # traceback. The mask is inherited; a worker never needs the signal.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that the pipe ends when the worker does
 
     def send(self, job: tuple[int, int]) -> None:
@@ -132,7 +138,7 @@ class _Worker:
 
 
 def _work(pipe: Connection, folder: Path, device: str, lanes: int) -> None:
-    # Ctrl-C goes to every process of the terminal; the one that started the workers ends them.
+    # The process that started the workers ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     stager = None
