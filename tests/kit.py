@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,17 +78,26 @@ def save_encoder(folder: Path, *, seed: int = 0, normalize: bool = True, heads: 
     return folder
 
 
-def save_backbone(folder: Path, architecture: str = "test_resnet", *, seed: int = 0, size: int = 32) -> Path:
-    """A real timm model with seeded random weights, for images of `size` pixels."""
+def save_backbone(
+    folder: Path,
+    architecture: str = "test_resnet",
+    *,
+    seed: int = 0,
+    size: int = 32,
+    classes: Sequence[str] = (),
+) -> Path:
+    """A real timm model with seeded random weights, for images of `size` pixels; of named classes, if any."""
     import timm
     import torch
 
     torch.manual_seed(seed)
     options = {"img_size": size} if "vit" in architecture else {}
-    model = timm.create_model(architecture, num_classes=0, **options)
+    model = timm.create_model(architecture, num_classes=len(classes), **options)
     timm.models.save_for_hf(model, folder, model_args=options or None, safe_serialization=True)
     config = json.loads((folder / "config.json").read_text())
     config["pretrained_cfg"]["input_size"] = [3, size, size]
+    if classes:
+        config["label_names"] = [*classes]
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 

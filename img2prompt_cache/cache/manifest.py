@@ -71,6 +71,26 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """A block of a feature column: features that belong together, such as one level of a backbone.
+
+    Attributes
+    ----------
+    name : str
+        What it is, as people read it: ``"layer4 mean+max"``.
+    width : int
+        How many features it has.
+    standardise : bool
+        Whether heads that standardise features do so with each feature of it, or with the block as a whole,
+        because the features' relative scales mean something.
+    """
+
+    name: str
+    width: int
+    standardise: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
     """One column as the manifest records it.
 
@@ -97,6 +117,8 @@ class Column:
         Identifier of the cache that it is a column of, which its parts carry: 32 hex digits of the digest of
         what the cache was first made from. The same input gives the same cache, and so the same identifier.
         Empty for a cache of version 0.1 that no pass has gone over since.
+    blocks : tuple of Block
+        What a feature column consists of, in order; empty where all of it is one block.
     """
 
     kind: Kind
@@ -108,6 +130,7 @@ class Column:
     revision: str = ""
     parts: tuple[Part, ...] = ()
     cache: str = ""
+    blocks: tuple[Block, ...] = ()
 
     @property
     def rows(self) -> int:

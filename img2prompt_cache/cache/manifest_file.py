@@ -17,6 +17,7 @@ from img2prompt_cache.cache.manifest import (
     MOST_PART_ROWS,
     PART_SCHEMA,
     SCHEMA,
+    Block,
     Column,
     Kind,
     Manifest,
@@ -55,7 +56,10 @@ def save_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def _column_text(column: Column) -> str:
-    return _ending(_dumps(_fields(column, "parts")), "parts", ",\n".join(map(_part_text, column.parts)))
+    head = _fields(column, "parts", "blocks")
+    if column.blocks:
+        head["blocks"] = [asdict(block) for block in column.blocks]
+    return _ending(_dumps(head), "parts", ",\n".join(map(_part_text, column.parts)))
 
 
 @lru_cache(maxsize=1 << 17)
@@ -176,6 +180,10 @@ def _column(data: _Json) -> Column:
         check(part.start == edge < part.stop, f"{part.file} does not begin at row {edge}")
         check(part.bytes >= (part.stop - part.start) * row_bytes, f"{part.file} is too small for its rows")
         edge = part.stop
+    blocks = tuple(_block(item) for item in data.get("blocks", ()))
+    if blocks:
+        whole = kind == "features" and sum(block.width for block in blocks) == shape[0]
+        check(whole, f"the blocks of {folder} do not fit its shape")
     return Column(
         kind=cast(Kind, kind),
         spec=spec,
@@ -186,7 +194,14 @@ def _column(data: _Json) -> Column:
         revision=str(data.get("revision", "")),
         parts=parts,
         cache=_identifier(data.get("cache", "")),
+        blocks=blocks,
     )
+
+
+def _block(data: _Json) -> Block:
+    name, standardise = data["name"], data.get("standardise", True)
+    check(isinstance(name, str) and type(standardise) is bool, f"{data!r} is no block")
+    return Block(name, _integer(data["width"], 1, 1 << 24), standardise)
 
 
 def _part(data: _Json, folder: str, number: int) -> Part:

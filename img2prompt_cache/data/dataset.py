@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.cache.manifest import Column
+from img2prompt_cache.cache.manifest import Block, Column
 from img2prompt_cache.cache.mapped import MappedViews
 from img2prompt_cache.cache.reader import OK, Cache
-from img2prompt_cache.data.feature_blocks import concatenate
+from img2prompt_cache.data.feature_blocks import BlockWidth, concatenate
 from img2prompt_cache.data.trunk_rows import TrunkRows
 from img2prompt_cache.errors import Img2PromptError, UsageError
 
@@ -56,9 +56,13 @@ class Dataset:
     views: NDArray[np.float16] | None = None
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """Number of features of each backbone."""
-        return tuple(math.prod(column.shape) for column in self.features)
+    def widths(self) -> tuple[BlockWidth, ...]:
+        """Number of features of each block: a column is one, or has several."""
+        return tuple(
+            BlockWidth(block.width, standardise=block.standardise)
+            for column in self.features
+            for block in column.blocks or (Block("", math.prod(column.shape)),)
+        )
 
 
 def load_dataset(

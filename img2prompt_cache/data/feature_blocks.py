@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,25 @@ if TYPE_CHECKING:
     Ranges = Sequence[tuple[int, int]]
     Inputs = NDArray[np.float32] | TrunkRows
     AnyFeatures: TypeAlias = "Inputs | FeatureBlocks"
+
+
+class BlockWidth(int):
+    """The width of a block, which also says whether heads that standardise do so with each of its features.
+
+    Parameters
+    ----------
+    width : int
+    standardise : bool
+        False where the features' relative scales mean something: then they share one scale.
+    """
+
+    standardise: bool
+
+    def __new__(cls, width: int, *, standardise: bool = True) -> Self:
+        """Make one; it is an int in all else."""
+        made = super().__new__(cls, width)
+        made.standardise = standardise
+        return made
 
 
 class FeatureBlocks:
@@ -103,11 +122,27 @@ def select_blocks(X: AnyFeatures, ranges: Ranges) -> AnyFeatures:
     return concatenate([by_range[start, stop] for start, stop in ranges])
 
 
+def select_widths(widths: Sequence[int], ranges: Ranges) -> tuple[int, ...]:
+    """Find the widths of the blocks of what `select_blocks` returns.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Of the blocks of what is selected from.
+    ranges : sequence of (int, int)
+        Each of whole blocks; one that is not is a block itself.
+    """
+    found: list[int] = []
+    for start, stop in ranges:
+        inside = [
+            width
+            for width, (first, last) in zip(widths, consecutive_ranges(widths), strict=True)
+            if start <= first and last <= stop
+        ]
+        found += inside if sum(inside) == stop - start else [stop - start]
+    return tuple(found)
+
+
 def width(block: AnyFeatures) -> int:
     """Count the values of one row."""
     return math.prod(block.shape[1:])
-
-
-def widths(ranges: Ranges) -> tuple[int, ...]:
-    """Compute the width of each range: the `widths` of what `select_blocks` returns."""
-    return tuple(stop - start for start, stop in ranges)

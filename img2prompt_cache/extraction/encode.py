@@ -21,7 +21,7 @@ import numpy as np
 from img2prompt_cache.errors import ImageError
 from img2prompt_cache.extraction.report import Clock
 from img2prompt_cache.extraction.work import Slice
-from img2prompt_cache.images.augment import View, take_view
+from img2prompt_cache.images.augment import SQUASHED, View, squash, take_view
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones.taps import Tap, split_spec
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from img2prompt_cache.sources.base import Source
 
 MAX_LANES = 16
+_WHOLE = (None, SQUASHED)
+"""Views that are taken of the whole image: the image itself, and the second view."""
 
 
 @dataclass(slots=True)
@@ -243,8 +245,15 @@ def _decode(data: list[bytes], batch: Batch, tasks: list[_Task], stopped: Event)
                 continue
             try:
                 picture = decode(data[i])
-                viewed = {view: take_view(picture, image.sha256, view) if view else picture for view in views}
-                made = {(geometry, view): geometry.apply(viewed[view]) for geometry, view in wanted}
+                viewed = {
+                    view: take_view(picture, image.sha256, view) for view in views if view not in _WHOLE
+                }
+                made = {
+                    (geometry, view): squash(picture, geometry)
+                    if view == SQUASHED
+                    else geometry.apply(viewed.get(view, picture))
+                    for geometry, view in wanted
+                }
             except ImageError as error:
                 image.reason = str(error)
                 continue

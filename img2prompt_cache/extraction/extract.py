@@ -42,7 +42,9 @@ def extract(
     part_rows: int | None = None,
     trunk: int | None = None,
     trunk_dtype: str = "float16",
-    levels: str = "top",
+    levels: str | None = None,
+    names: bool = False,
+    second_view: str = "none",
     views: int | None = None,
     flip: bool = False,
     retry_failed: bool = False,
@@ -99,8 +101,16 @@ def extract(
         fine-tuned.
     trunk_dtype : {"float16", "int8"}
         How trunks are stored; ``"int8"`` has a scale for each channel and takes half the room.
-    levels : {"top", "multi"}
-        ``"multi"`` also keeps pooled inner levels of each backbone.
+    levels : {"top", "multi"}, optional
+        ``"multi"`` also keeps pooled inner levels of each backbone, ``"top"`` does not. If absent: what the
+        preset of a new cache keeps besides pooled features (levels, names, a second view), nothing for
+        backbones that are named.
+    names : bool
+        Also keep what each backbone's own classifier sees, as a vector in the space of the encoder: the
+        embeddings of its classes' descriptions, weighed by their probabilities.
+    second_view : {"none", "squash"}
+        ``"squash"`` also keeps the same of the whole image, squashed to the backbone's input size and
+        mirrored.
     views : int, optional
         Also keep the same of this many augmented views of each image, 1 to 64.
     flip : bool
@@ -161,8 +171,15 @@ def extract(
         part_rows=part_rows,
         batch_size=batch_size,
         taps=choose_taps(
-            trunk=trunk or 0, trunk_dtype=trunk_dtype, levels=levels, views=views or 0, flip=flip
+            trunk=trunk or 0,
+            trunk_dtype=trunk_dtype,
+            levels=levels or "top",
+            names=names,
+            second_view=second_view,
+            views=views or 0,
+            flip=flip,
         ),
+        plain=levels == "top",
         retry_failed=retry_failed,
     )
     check_config(config, folder)

@@ -52,6 +52,7 @@ def prepare(
     """
     pa.default_memory_pool().release_unused()  # Arrow would keep what listing took
     manifest = open_manifest(folder)
+    models = config.make_models(new=manifest is None)
     if manifest is None:
         backbones, encoder, preset = choose_columns(config)
         encoders: tuple[str, ...] = (encoder,)
@@ -66,7 +67,6 @@ def prepare(
     digest = digest_of(listing.table)
     manifest = manifest.identified(digest[-32:])
     fresh, listed = _fresh(folder, manifest, listing, digest, number, tell)
-    models = config.make_models()
     manifest = models.declare(manifest, backbones, encoders, tell)
     work = Pass(
         folder=folder,

@@ -9,7 +9,7 @@ from pathlib import Path
 from img2prompt_cache.cache.manifest import Manifest
 from img2prompt_cache.cache.writer import open_manifest
 from img2prompt_cache.errors import UsageError, unknown
-from img2prompt_cache.models.backbones.taps import Tap, split_spec
+from img2prompt_cache.models.backbones.taps import PRESET_TAPS, Tap, split_spec
 from img2prompt_cache.models.devices import PRECISIONS
 from img2prompt_cache.models.encoders.prompts import CLEAN_RULES
 from img2prompt_cache.models.loader import Models
@@ -42,6 +42,8 @@ class ExtractConfig:
     taps : tuple of Tap
         What to keep of each backbone besides its pooled feature, and besides what is kept already; from
         `choose_taps`.
+    plain : bool
+        Keep no more than `taps` says where a new cache gets the backbones of a preset, either.
     retry_failed : bool
         Read rows that failed once more.
     """
@@ -55,11 +57,19 @@ class ExtractConfig:
     part_rows: int | None = None
     batch_size: int | None = None
     taps: tuple[Tap, ...] = ()
+    plain: bool = False
     retry_failed: bool = False
 
-    def make_models(self) -> Models:
-        """Give the models of a pass with these settings; none is loaded yet."""
-        return Models(device=self.device, precision=self.precision, clean=self.clean, taps=self.taps)
+    def make_models(self, *, new: bool = False) -> Models:
+        """Give the models of a pass with these settings, of a new cache or an old one; none is loaded."""
+        by_preset = new and not (self.plain or self.backbones)
+        return Models(
+            device=self.device,
+            precision=self.precision,
+            clean=self.clean,
+            taps=self.taps,
+            preset_taps=PRESET_TAPS if by_preset else {},
+        )
 
 
 def check_config(config: ExtractConfig, folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from img2prompt_cache.data.columns import choose_features, choose_texts, choose_trunk
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.models.backbones.taps import LEVELS, TOP, split_spec
 
 if TYPE_CHECKING:
     from img2prompt_cache.cache.manifest import Column
@@ -28,7 +29,17 @@ def choose_columns(
         return (choose_trunk(cache, specs, head.get_params()["blocks"]),), None
     if head.texts:
         return choose_texts(cache, specs)
-    return choose_features(cache, specs or preferred_features(cache, head)), None
+    return choose_features(cache, specs or preferred_features(cache, head) or _default(cache, head)), None
+
+
+def _default(cache: Cache, head: Head) -> tuple[str, ...]:
+    """Name the columns that a head takes where none are named: all, or those of pooled features."""
+    specs = tuple(column.spec for column in cache.manifest.of_kind("features"))
+    if head.joins == "blocks":
+        return specs
+    taps = {spec: split_spec(spec)[1] for spec in specs}
+    pooled = tuple(spec for spec in specs if not taps[spec].squash and taps[spec].name in (TOP, LEVELS))
+    return pooled or specs
 
 
 def preferred_features(cache: Cache, head: Head) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn, choose_features
-from img2prompt_cache.data.feature_blocks import select_blocks, widths
+from img2prompt_cache.data.feature_blocks import select_blocks, select_widths
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.config import finite
@@ -191,7 +191,7 @@ def evaluate_student(
         student[held] = learnt.predict(X[held])
         seconds += time.perf_counter() - began
         teacher[held] = taught_by.predict(select_blocks(lessons.data.X, lessons.teacher)[held])
-        groups, ours = split.inner_groups(train), widths(lessons.student)
+        groups, ours = split.inner_groups(train), select_widths(lessons.data.widths, lessons.student)
         untaught = clone(head).fit(X[train], y[train], groups=groups, widths=ours)
         plain[held] = untaught.predict(X[held])
         chosen.append(learnt.chosen)

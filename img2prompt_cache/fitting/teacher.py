@@ -14,7 +14,7 @@ from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import used_column
 from img2prompt_cache.data.dataset import Dataset, load_dataset
-from img2prompt_cache.data.feature_blocks import block_ranges, select_blocks, widths
+from img2prompt_cache.data.feature_blocks import block_ranges, select_blocks, select_widths
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.run_rows import needs_views
@@ -116,11 +116,12 @@ class TeacherData:
         """
         teacher = clone(teacher).use_device(student.device)
         groups, y = split.inner_groups(rows), self.data.y[rows]
-        X, ranges = select_blocks(self.data.X, self.teacher)[rows], widths(self.teacher)
-        predictions, _ = teacher.out_of_fold(X, y, groups=groups, widths=ranges)
+        X = select_blocks(self.data.X, self.teacher)[rows]
+        widths = select_widths(self.data.widths, self.teacher)
+        predictions, _ = teacher.out_of_fold(X, y, groups=groups, widths=widths)
         weights = best_weights(inner_products(predictions, y))
         fitted: Blend = clone(teacher).set_params(weights=weights.tolist())
-        fitted.fit(X, y, groups=groups, widths=ranges)
+        fitted.fit(X, y, groups=groups, widths=widths)
         more = None
         if len(self.unlabelled):
             taught = fitted.predict(select_blocks(self.unlabelled, self.teacher))
@@ -130,7 +131,7 @@ class TeacherData:
             select_blocks(self.data.X, self.student)[rows],
             y,
             groups=groups,
-            widths=widths(self.student),
+            widths=select_widths(self.data.widths, self.student),
             taught=mix(predictions, weights),
             more=more,
         )

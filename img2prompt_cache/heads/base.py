@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -40,6 +40,9 @@ class Head(VectorRegressor):
         ``"trunk"``, whose rows it gets as `TrunkRows` in the place of an array.
     texts : bool
         Whether `fit` also takes `texts`, the embedding of each prompt by the text tower of the one backbone.
+    joins : {"pooled", "blocks"}
+        What `fit` takes where no column is named: pooled features, or every block of every column: inner
+        levels, class names and a second view, too.
     costly : bool
         Whether fitting is slow, so that the leakage gap, a second fit, is measured only if asked for.
     prefers : mapping of str to str
@@ -52,6 +55,7 @@ class Head(VectorRegressor):
     name: ClassVar[str]
     texts: ClassVar[bool] = False
     takes: ClassVar[Kind] = "features"
+    joins: ClassVar[Literal["pooled", "blocks"]] = "pooled"
     costly: ClassVar[bool] = False
     prefers: ClassVar[Mapping[str, str]] = {}
     warm_up: ClassVar[int] = 0

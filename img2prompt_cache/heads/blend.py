@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from img2prompt_cache.data.feature_blocks import FeatureBlocks, consecutive_ranges, select_blocks
-from img2prompt_cache.data.feature_blocks import widths as widths_of
+from img2prompt_cache.data.feature_blocks import (
+    FeatureBlocks,
+    consecutive_ranges,
+    select_blocks,
+    select_widths,
+)
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.data.trunk_rows import TrunkRows
 from img2prompt_cache.errors import Img2PromptError, UsageError
@@ -76,7 +80,13 @@ class Blend(Head):
         heads = self._make()
         for head, ranges in zip(heads, self._columns(widths), strict=True):
             held = None if validation is None else (select_blocks(validation[0], ranges), validation[1])
-            head.fit(select_blocks(X, ranges), y, groups=groups, widths=widths_of(ranges), validation=held)
+            head.fit(
+                select_blocks(X, ranges),
+                y,
+                groups=groups,
+                widths=select_widths(widths, ranges),
+                validation=held,
+            )
         self.from_fitted(heads, weights, widths, tried)
 
     def from_fitted(
@@ -129,7 +139,7 @@ class Blend(Head):
             held = fold == number
             for head, ranges, found in zip(self._make(), columns, predictions, strict=True):
                 part = select_blocks(X, ranges)
-                head.fit(part[~held], y[~held], groups=groups[~held], widths=widths_of(ranges))
+                head.fit(part[~held], y[~held], groups=groups[~held], widths=select_widths(widths, ranges))
                 found[held] = head.predict(part[held])
         return predictions, fold
 

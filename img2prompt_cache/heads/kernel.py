@@ -37,6 +37,7 @@ class Kernel(Head):
     """
 
     name = "kernel"
+    joins = "blocks"
 
     gain: float | Sequence[float] | None = setting(
         "How fast the kernel falls with cosine distance, or one value per backbone; chosen if absent.",
@@ -63,7 +64,7 @@ class Kernel(Head):
     ) -> None:
         gains = self._given(widths)
         self.widths_ = np.array(widths, np.int64)
-        self.mean_, self.scale_ = mean_and_scale(X)
+        self.mean_, self.scale_ = mean_and_scale(X, widths)
         self.tried_: list[dict[str, float]] = []
         if gains is None or self.alpha is None:
             fold = k_folds(groups, self.folds, self.seed)

@@ -149,7 +149,7 @@ class Mlp(Head):
         validation: tuple[Features, Targets] | None = None,
         views: NDArray[np.floating[Any]] | None = None,
     ) -> None:
-        pairs = Pairs(X, y, checked_views(self, views, X))
+        pairs = Pairs(X, y, checked_views(self, views, X), widths)
         head, history = self, None
         if self.epochs is None and validation is None:
             inner = [sides_of(pairs, held) for held in holdouts_for_epochs(self, groups, FEW)]
@@ -176,7 +176,7 @@ class Mlp(Head):
         A step is an epoch, and the score that of the best one, or of the last where `epochs` is given.
         """
         self._check_settings()
-        pairs = Pairs(X, y)
+        pairs = Pairs(X, y, widths=widths)
         sides = [sides_of(pairs, out) for out in held]
         course, _ = train_networks(self, sides, on_step=on_step)
         scores = [record["val_cosine"] for record in course.history]

@@ -50,7 +50,7 @@ class Nearest(Head):
         validation: tuple[Features, Targets] | None = None,
     ) -> None:
         self.widths_ = np.array(widths, np.int64)
-        self.mean_, self.scale_ = mean_and_scale(X)
+        self.mean_, self.scale_ = mean_and_scale(X, widths)
         self.vectors_: NDArray[np.float16] = np.empty(X.shape, np.float16)
         for start in range(0, len(X), ROWS):
             self.vectors_[start : start + ROWS] = self._vectors(X[start : start + ROWS])

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageEnhance
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.images.geometry import Geometry
 
 SHARE, ASPECT, COLOUR = (0.5, 1.0), 4 / 3, 0.2
 VIEW_RULES = (
@@ -15,11 +21,37 @@ VIEW_RULES = (
 )
 
 
+SQUASH_RULES = "the whole image squashed to the input size, mirrored"
+
+
 class View(NamedTuple):
     """Which view of an image: its number, and whether it may be mirrored."""
 
     number: int
     flip: bool = False
+
+
+SQUASHED = View(-1)
+"""The second view, which is not drawn at random; see `squash`."""
+
+
+def squash(picture: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
+    """Squash a whole image to the input size of a model, and mirror it: what a centre crop leaves out is in.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        Mode RGB.
+    geometry : Geometry
+        Of the model; its input size and its filter are used.
+
+    Returns
+    -------
+    numpy.ndarray, uint8, shape (height, width, 3)
+        C-contiguous.
+    """
+    whole = replace(geometry, resize="squash", size=geometry.crop)
+    return np.ascontiguousarray(whole.apply(picture)[:, ::-1])
 
 
 def take_view(picture: Image.Image, sha256: str, view: View) -> Image.Image:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from img2prompt_cache.cache.manifest import Column, Kind, Manifest, column_folder
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.fidelity import REQUIRED, falls_short, fidelity
-from img2prompt_cache.models.backbones.taps import Described, Tap, split_spec
+from img2prompt_cache.models.backbones.taps import NAMES, Described, NoClassifierError, Tap, split_spec
 from img2prompt_cache.models.devices import choose_device, choose_precision
 from img2prompt_cache.models.encoders.base import load_encoder
 from img2prompt_cache.models.fingerprints import require_equal
 from img2prompt_cache.models.recorded import (
     ADVICE,
+    fingerprint_of,
     load_recorded_backbone,
     load_recorded_encoder,
+    require_backbone,
     require_recorded,
 )
 from img2prompt_cache.models.specs import ENCODER_FAMILIES, parse_spec
@@ -42,6 +45,8 @@ class Models:
         Cleaning rule for prompts before they are encoded; ``"none"`` for a new column if absent.
     taps : tuple of Tap
         What `declare` adds for each backbone besides its pooled feature; from `choose_taps`.
+    preset_taps : mapping of str to tuple of Tap
+        What it adds for some backbones besides.
     """
 
     def __init__(
@@ -51,8 +56,10 @@ class Models:
         precision: str = "auto",
         clean: str | None = None,
         taps: tuple[Tap, ...] = (),
+        preset_taps: Mapping[str, tuple[Tap, ...]] = MappingProxyType({}),
     ) -> None:
-        self._asked_device, self._precision, self._clean, self._taps = device, precision, clean, taps
+        self._asked_device, self._precision, self._clean = device, precision, clean
+        self._taps, self._preset_taps = taps, preset_taps
         if device != "auto":
             choose_device(device)  # a wrong one is refused even if there is nothing to do
         self._backbones: dict[tuple[str, str, str], Backbone] = {}
@@ -67,7 +74,7 @@ class Models:
         self,
         manifest: Manifest,
         backbones: Iterable[str],
-        encoders: Iterable[str],
+        encoders: Sequence[str],
         tell: Callback = ignore,
     ) -> Manifest:
         """Add a column for every spec that has none yet, by loading its model.
@@ -75,17 +82,22 @@ class Models:
         Parameters
         ----------
         manifest : Manifest
-        backbones, encoders : iterable of str
+        backbones : iterable of str
+        encoders : sequence of str
             Their specs.
         tell : callable
-            Called where a backbone does not get the precision that ``"auto"`` gives the others.
+            Called where a backbone does not get the precision that ``"auto"`` gives the others, or has no
+            classifier to take class names from.
 
         Raises
         ------
+        NoClassifierError
+            If class names are wanted and no backbone has any.
         Img2PromptError
             If an existing column was made in another precision, or with another cleaning rule.
         """
-        for spec in backbones:
+        unnamed: list[NoClassifierError] = []
+        for spec in (backbones := tuple(backbones)):
             parse_spec(spec)
             base, tap = split_spec(spec)
             if tap != Tap():
@@ -102,8 +114,11 @@ class Models:
                 manifest = manifest.with_column(
                     replace(column, revision=backbone.identity.get("revision", ""))
                 )
-            for tap in self._taps:
-                manifest = self._declare_tap(manifest, spec, tap)
+            manifest = self._with_taps(manifest, spec, _names_encoder(manifest, encoders), unnamed)
+        if any(tap.name == NAMES for tap in self._taps) and len(unnamed) == len(backbones) > 0:
+            raise unnamed[0]
+        for error in unnamed:
+            note(tell, str(error))
         for spec in encoders:
             parse_spec(spec, ENCODER_FAMILIES)
             cached = manifest.column("targets", spec)
@@ -116,19 +131,51 @@ class Models:
                 manifest = manifest.with_column(replace(column, revision=encoder.revision))
         return manifest
 
+    def _with_taps(
+        self, manifest: Manifest, spec: str, encoder: str, unnamed: list[NoClassifierError]
+    ) -> Manifest:
+        """Add the columns that are wanted of a backbone besides its pooled feature."""
+        taps = dict.fromkeys((*self._preset_taps.get(spec, ()), *self._taps))
+        taps = dict.fromkeys(tap for tap in taps if manifest.column(tap.kind, f"{spec}{tap.suffix}") is None)
+        if any(tap.name == NAMES for tap in taps):
+            try:
+                self._require_names(manifest, spec, encoder)
+            except NoClassifierError as error:
+                unnamed.append(error)
+                taps = dict.fromkeys(tap for tap in taps if tap.name != NAMES)
+        for tap in taps:
+            manifest = self._declare_tap(manifest, spec, tap)
+        return manifest
+
+    def _require_names(self, manifest: Manifest, spec: str, encoder: str) -> None:
+        """Load the classifier of a backbone, where columns of it are to be added."""
+        top, names = (manifest.column("features", f"{spec}{suffix}") for suffix in ("", Tap(NAMES).suffix))
+        if names is not None:
+            encoder = names.fingerprint.get("encoder", "")
+        if top is not None:
+            from img2prompt_cache.models.backbones.class_names import attach
+
+            attach(self.backbone(top), encoder)
+
     def _declare_tap(self, manifest: Manifest, spec: str, tap: Tap) -> Manifest:
         name = f"{spec}{tap.suffix}"
         top = manifest.column("features", spec)
-        if top is None or manifest.column(tap.kind, name) is not None:
+        if top is None:
             return manifest
-        from img2prompt_cache.models.backbones.build import shape_of
+        from img2prompt_cache.models.backbones.build import blocks_of_output, shape_of
 
         backbone = self.backbone(top)
-        shape = shape_of(backbone, tap)
-        fingerprint = {**backbone.fingerprint, **tap.fingerprint}
-        folder = column_folder(tap.kind, name)
         return manifest.with_column(
-            Column(tap.kind, name, folder, shape, tap.dtype, fingerprint, top.revision)
+            Column(
+                tap.kind,
+                name,
+                column_folder(tap.kind, name),
+                shape_of(backbone, tap),
+                tap.dtype,
+                fingerprint_of(backbone, tap),
+                top.revision,
+                blocks=blocks_of_output(backbone, tap),
+            )
         )
 
     def _require_field(self, column: Column, field: str, asked: str | None) -> None:
@@ -158,11 +205,11 @@ class Models:
         Img2PromptError
             If it is not the one the column was made with.
         """
-        spec, tap = split_spec(column.spec)
+        spec = split_spec(column.spec)[0]
         loaded = self._backbones.get((spec, column.fingerprint.get("precision", ""), column.revision))
         if loaded is None:
             return self._keep(spec, load_recorded_backbone(column, device=self._device))
-        require_recorded(column, {**loaded.fingerprint, **tap.fingerprint})
+        require_backbone(column, loaded)
         return loaded
 
     def encoder(self, column: Described) -> Encoder:
@@ -202,6 +249,12 @@ class Models:
         revision = backbone.identity.get("revision", "")
         self._backbones[spec, backbone.precision, revision] = backbone
         return backbone
+
+
+def _names_encoder(manifest: Manifest, encoders: Sequence[str]) -> str:
+    """Give the encoder in whose space class names are: the first, towers of CLIP models coming last."""
+    specs = [*(column.spec for column in manifest.of_kind("targets")), *encoders]
+    return min(specs, key=lambda spec: spec.startswith("open_clip:"), default="")
 
 
 def _column(kind: Kind, spec: str, width: int, dtype: str, fingerprint: dict[str, str]) -> Column:

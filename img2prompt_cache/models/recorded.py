@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from img2prompt_cache.models.backbones import load_backbone
-from img2prompt_cache.models.backbones.taps import split_spec
+from img2prompt_cache.models.backbones.taps import NAMES, split_spec
 from img2prompt_cache.models.devices import choose_device, choose_precision
 from img2prompt_cache.models.encoders.base import load_encoder
 from img2prompt_cache.models.fingerprints import Fingerprint, require_equal
 
 if TYPE_CHECKING:
     from img2prompt_cache.models.backbones.base import Backbone
-    from img2prompt_cache.models.backbones.taps import Described
+    from img2prompt_cache.models.backbones.taps import Described, Tap
     from img2prompt_cache.models.devices import Precision
     from img2prompt_cache.models.encoders.base import Encoder
 
@@ -38,7 +38,7 @@ def load_recorded_backbone(
     Img2PromptError
         If the model that its spec names is another one now; the message names what differs.
     """
-    spec, tap = split_spec(column.spec)
+    spec = split_spec(column.spec)[0]
     device = choose_device(device)
     recorded = column.fingerprint.get("precision", "fp32")
     backbone = load_backbone(
@@ -47,11 +47,38 @@ def load_recorded_backbone(
         device=device,
         revision=column.revision,
     )
-    fingerprint = {**backbone.fingerprint, **tap.fingerprint}
-    if precision:
-        fingerprint["precision"] = recorded
-    require_recorded(column, fingerprint)
+    require_backbone(column, backbone, recorded if precision else None)
     return backbone
+
+
+def require_backbone(column: Described, backbone: Backbone, precision: str | None = None) -> None:
+    """Refuse a backbone that a column was not made with; load its classifier, if the column is of that.
+
+    Parameters
+    ----------
+    column : Described
+    backbone : Backbone
+    precision : str, optional
+        Taken to be the backbone's, in place of what it computes in.
+
+    Raises
+    ------
+    Img2PromptError
+        Naming what differs.
+    """
+    tap = split_spec(column.spec)[1]
+    if tap.name == NAMES:
+        from img2prompt_cache.models.backbones.class_names import attach
+
+        attach(backbone, column.fingerprint.get("encoder", ""))
+    fingerprint = fingerprint_of(backbone, tap)
+    require_recorded(column, {**fingerprint, "precision": precision} if precision else fingerprint)
+
+
+def fingerprint_of(backbone: Backbone, tap: Tap) -> dict[str, str]:
+    """Give the fingerprint of a column: all that its values depend on."""
+    names = backbone.class_names.fingerprint if tap.name == NAMES and backbone.class_names else {}
+    return {**backbone.fingerprint, **tap.fingerprint, **names}
 
 
 def load_recorded_encoder(column: Described, *, device: str = "auto") -> Encoder:

@@ -14,7 +14,11 @@ STANDARD_BACKBONES = (
     "timm:vit_base_patch16_224.augreg2_in21k_ft_in1k",
     "open_clip:ViT-B-32/laion2b_s34b_b79k",
 )
-PACKAGED_BACKBONES = ("packaged:efficientnet-lite0", "packaged:vit-small-saliency")
+PACKAGED_BACKBONES = (
+    "packaged:efficientnet-lite0",
+    "packaged:efficientnet-lite2",
+    "packaged:vit-small-saliency",
+)
 PRESETS = {
     "standard": (STANDARD_BACKBONES, "st:all-MiniLM-L6-v2"),
     "packaged": (PACKAGED_BACKBONES, "packaged:all-MiniLM-L6-v2"),

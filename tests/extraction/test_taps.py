@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.reader import OK, Cache
@@ -21,17 +22,18 @@ from img2prompt_cache.images.augment import View, take_view
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.tail import tail_of
-from img2prompt_cache.models.backbones.taps import choose_taps
+from img2prompt_cache.models.backbones.taps import Tap, choose_taps
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.prediction.stream import load_backbones, predict_cached, predict_images
 from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.run import load_run
 from img2prompt_cache.sources import open_source
-from kit import Log, Tiny, parts_of, save_backbone
+from kit import Log, Tiny, parts_of, save_backbone, save_encoder
 from synthetic import Cli
 
 ALL = (
-    *choose_taps(trunk=2, levels="multi", views=2),
+    Tap("levels"),  # as version 0.1 made them
+    *choose_taps(trunk=2, levels="multi", second_view="squash", views=2),
     *choose_taps(trunk=2, trunk_dtype="int8", views=1, flip=True),
     *choose_taps(trunk=1),
 )
@@ -55,11 +57,14 @@ def test_columns_are_named_and_typed_for_what_they_keep(tapped: Path, tiny: Tiny
     expected: dict[tuple[str, str], tuple[tuple[int, ...], str]] = {
         ("features", ""): ((64,), "float16"),
         ("features", "#levels"): ((512,), "float16"),
+        ("features", "#multi"): ((512,), "float16"),
+        ("features", "#squash"): ((64,), "float16"),
+        ("features", "#multi-squash"): ((512,), "float16"),
         ("trunk", "#k2"): ((5, 64), "float16"),
         ("trunk", "#k1"): ((5, 64), "float16"),
         ("trunk", "#k2-int8"): ((5, 64), "int8"),
         ("views", "#v2"): ((2, 64), "float16"),
-        ("views", "#levels-v2"): ((2, 512), "float16"),
+        ("views", "#multi-v2"): ((2, 512), "float16"),
         ("views", "#k2-v2"): ((2, 5, 64), "float16"),
         ("views", "#v1f"): ((1, 64), "float16"),
         ("views", "#k2-int8-v1f"): ((1, 5, 64), "int8"),
@@ -68,6 +73,10 @@ def test_columns_are_named_and_typed_for_what_they_keep(tapped: Path, tiny: Tiny
     assert len(columns) == 1 + 2 * len(expected) + 1
     prints = [json.dumps(c.fingerprint, sort_keys=True) for c in columns if c.spec.startswith(tiny.vit)]
     assert len(set(prints)) == len(prints)
+    for column in columns:
+        levels = column.kind == "features" and "#multi" in column.spec
+        assert (len(column.blocks) >= 4) == levels, column.spec
+        assert not levels or sum(block.width for block in column.blocks) == column.shape[0]
     assert Cache(tapped).verify() == []
 
 
@@ -149,6 +158,93 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("which", ["cnn", "vit"])
+def test_the_second_view_is_the_whole_image_squashed_and_mirrored(
+    which: str, tapped: Path, pairs: Path, tiny: Tiny
+) -> None:
+    cache, spec = Cache(tapped), getattr(tiny, which)
+    backbone = load_backbone(spec)
+    uris = cache.text("uri")["uri"]
+    top, levels = (
+        cache.values(cache.column("features", f"{spec}{end}")) for end in ("#squash", "#multi-squash")
+    )
+    for row in (0, 9, 18):
+        picture = Image.open(pairs / uris[row]).convert("RGB")
+        assert picture.width != picture.height
+        squashed = picture.resize((32, 32), Image.Resampling[backbone.geometry.interpolation.upper()])
+        mirrored = np.asarray(squashed.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+        expected = backbone.read(torch.from_numpy(mirrored[None].copy()), {"", "multi"})
+        np.testing.assert_allclose(top[row], expected[""][0], rtol=5e-3, atol=1e-3)
+        np.testing.assert_allclose(levels[row], expected["multi"][0], rtol=5e-3, atol=1e-3)
+    assert np.abs(top - cache.values(cache.column("features", spec)))[good_rows(cache)].max() > 1e-2
+
+
+def test_an_image_is_decoded_once_for_both_views(
+    pairs: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from img2prompt_cache.extraction import encode
+
+    decoded: list[bytes] = []
+
+    def counting(data: bytes) -> Any:
+        decoded.append(data)
+        return decode(data)
+
+    monkeypatch.setattr(encode, "decode", counting)
+    tiny.extract(pairs, tmp_path / "plain", backbones=(tiny.vit,))
+    once = len(decoded)
+    tiny.extract(
+        pairs,
+        tmp_path / "both",
+        backbones=(tiny.vit,),
+        taps=choose_taps(second_view="squash", levels="multi"),
+    )
+    assert len(decoded) == 2 * once
+
+
+def test_names_are_cached_with_their_encoder_and_predicted_from(
+    pairs: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    classes = ("two red boats", "a calm sea", "pixel art")
+    named = f"timm:local-dir:{save_backbone(tmp_path / 'named', classes=classes)}"
+    log = Log()
+    taps = choose_taps(names=True, second_view="squash", levels="multi")
+    tiny.extract(pairs, tmp_path / "cache", log, backbones=(named, tiny.vit), taps=taps)
+    assert [line for line in log.notes if line.startswith(f"{tiny.vit} has no classifier")]
+    cache = Cache(tmp_path / "cache")
+    specs = [column.spec for column in cache.manifest.of_kind("features")]
+    assert specs == [
+        *(f"{named}{end}" for end in ("", "#multi", "#names", "#squash", "#multi-squash", "#names-squash")),
+        *(f"{tiny.vit}{end}" for end in ("", "#multi", "#squash", "#multi-squash")),
+    ]
+    column = cache.column("features", f"{named}#names")
+    assert (column.shape, column.fingerprint["encoder"]) == ((16,), tiny.encoder)
+    log = Log()
+    tiny.extract(pairs, tmp_path / "cache", log, backbones=(), taps=taps)
+    assert log.plans[0].work == 0
+    # A run on them predicts for new images what it does for cached rows, and reads the encoder again.
+    names = (f"{named}#names", f"{named}#names-squash", named)
+    run = fit_head(cache, FitConfig("kernel", features=names, split="random"), tmp_path / "run")
+    head = load_head(run.folder, run)
+    cached = predict_cached(run.features, head, cache, with_prompt=None)
+    source = open_source(pairs)
+    found = list(predict_images(head, load_backbones(run.features), source, source.list().table))
+    vectors = np.concatenate([batch.vectors for batch in found if batch.ids])
+    assert cosine(vectors, cached.vectors).min() > 1 - 1e-5
+    # Where the encoder is another one now, nothing is predicted.
+    other = save_encoder(tmp_path / "encoder", seed=1)
+    changed = replace(
+        run.features[0], fingerprint={**run.features[0].fingerprint, "encoder": f"st:local-dir:{other}"}
+    )
+    with pytest.raises(Img2PromptError, match="#names was made differently: encoder_digest"):
+        load_backbones([changed])
+
+
+def test_names_of_no_backbone_are_refused(pairs: Path, tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no classifier whose classes have known names"):
+        tiny.extract(pairs, tmp_path / "cache", backbones=(tiny.vit,), taps=choose_taps(names=True))
+
+
+@pytest.mark.parametrize("which", ["cnn", "vit"])
 def test_views_are_features_of_the_views(which: str, tapped: Path, pairs: Path, tiny: Tiny) -> None:
     cache, spec = Cache(tapped), getattr(tiny, which)
     backbone = load_backbone(spec)
@@ -209,19 +305,21 @@ def test_all_that_is_kept_of_an_image_comes_of_one_forward_pass(
     tiny.extract(pairs, tmp_path / "plain", backbones=(tiny.vit,))
     plain, runs.runs = runs.runs, 0
     tiny.extract(pairs, tmp_path / "tapped", backbones=(tiny.vit,), taps=taps)
-    assert runs.runs == plain + 2 * len(taps)  # a blank image to see the shape and check the cut
+    # A blank image to see the shapes (of levels also the blocks'), and to check the cut against the model.
+    assert runs.runs == plain + 3 + 2
 
 
 def test_a_run_on_levels_predicts_on_new_images_as_on_cached_rows(
     tapped: Path, pairs: Path, tiny: Tiny
 ) -> None:
-    names = (f"{tiny.vit}#levels", tiny.cnn, tiny.vit)
+    names = (f"{tiny.vit}#multi-squash", tiny.cnn, tiny.vit, f"{tiny.cnn}#multi", f"{tiny.vit}#levels")
     run = fit_head(
         Cache(tapped),
         FitConfig("ridge", {"alpha": 0.1}, features=names, split="random"),
         tapped.parent / "run",
     )
-    assert [(use.spec, use.width) for use in run.features] == list(zip(names, (512, 96, 64), strict=True))
+    widths = (512, 96, 64, 736, 512)
+    assert [(use.spec, use.width) for use in run.features] == list(zip(names, widths, strict=True))
     made = load_run(run.folder)
     head, source = load_head(run.folder, made), open_source(pairs)
     cached = predict_cached(made.features, head, Cache(tapped), with_prompt=None)
@@ -270,8 +368,8 @@ def test_the_command_line(cli: Cli, pairs: Path, tiny: Tiny, tmp_path: Path) -> 
     kept = {c["name"]: c["shape"] for c in cli("info", "--cache", folder, "--json").json["columns"]}
     assert kept[f"{tiny.vit}#k2-int8"] == [23, 5, 64]
     assert kept[f"{tiny.vit}#k2-int8-v2f"] == [23, 2, 5, 64]
-    assert kept[f"{tiny.cnn}#levels"] == [23, 672]
-    joined = f"{tiny.vit},{tiny.vit}#levels"
+    assert kept[f"{tiny.cnn}#multi"] == [23, 736]
+    joined = f"{tiny.vit},{tiny.vit}#multi"
     assert (
         cli("fit", "--head", "mean", "--cache", folder, "--features", joined, "--split", "random").code == 0
     )

@@ -26,15 +26,19 @@ class Pairs:
     X, y : numpy.ndarray, float32, shapes (n, p) and (n, t)
     views : numpy.ndarray, float16 or float32, shape (n, v, p), or None
         Features of augmented views of the same images.
+    widths : tuple of int
+        Of the blocks of `X`, as for `Head.fit`; empty for one block.
     """
 
     X: Features
     y: Targets
     views: NDArray[np.floating[Any]] | None = None
+    widths: tuple[int, ...] = ()
 
     def select(self, rows: NDArray[Any]) -> Pairs:
         """Give some rows, by number or by a mask."""
-        return Pairs(self.X[rows], self.y[rows], None if self.views is None else self.views[rows])
+        views = None if self.views is None else self.views[rows]
+        return Pairs(self.X[rows], self.y[rows], views, self.widths)
 
 
 def sides_of(pairs: Pairs, out: NDArray[np.bool_]) -> Sides[Pairs]:

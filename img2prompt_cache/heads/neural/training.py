@@ -43,7 +43,7 @@ class Training:
 
     def __init__(self, head: NetworkSettings, pairs: Pairs, schedule: Schedule) -> None:
         X, y = pairs.X, pairs.y
-        self.mean, self.scale = mean_and_scale(X)
+        self.mean, self.scale = mean_and_scale(X, pairs.widths)
         device = torch.device(choose_device(head.device))
         self._inputs = torch.from_numpy((X - self.mean) / self.scale).to(device)
         self._targets = torch.tensor(y, device=device)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.images.decode import DECODE_RULES
 from img2prompt_cache.images.geometry import Geometry
-from img2prompt_cache.models.backbones.taps import TOP, blocks_of
+from img2prompt_cache.models.backbones.taps import MULTI, NAMES, TOP, blocks_of
 from img2prompt_cache.models.devices import Precision
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     import torch
 
     from img2prompt_cache.models.backbones.chain import Chain
+    from img2prompt_cache.models.backbones.class_names import ClassNames
+    from img2prompt_cache.models.backbones.levels import Levels
+
+_FINDING = Lock()
 
 
 @dataclass(slots=True)
@@ -41,6 +46,8 @@ class Backbone:
         weights from the hub `revision`, their commit.
     precision : str
         Number format that the model computes in.
+    class_names : ClassNames or None
+        What gives the output ``"names"``; see `class_names.attach`.
     """
 
     spec: str
@@ -51,7 +58,9 @@ class Backbone:
     std: tuple[float, float, float]
     identity: dict[str, str] = field(default_factory=dict)
     precision: Precision = "fp32"
+    class_names: ClassNames | None = field(default=None, repr=False, compare=False)
     _chain: Chain | None = field(default=None, init=False, repr=False, compare=False)
+    _levels: Levels | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -86,7 +95,7 @@ class Backbone:
         self.model.to(dtype=dtype)  # before it is moved: fewer bytes are copied
         if device is not None:
             self.model.to(device)
-        self.precision, self._chain = precision, None
+        self.precision, self._chain, self._levels = precision, None, None
         if precision == "bf16" and self.device.type == "cpu":
             from img2prompt_cache.models.backbones.rewrites.packed_linear import pack_linears
 
@@ -114,13 +123,13 @@ class Backbone:
         pixels : torch.Tensor, uint8, shape (n, height, width, 3)
             As `Geometry.apply` gives them.
         names : collection of str
-            As `taps` names them: ``""`` for the features, ``"levels"``, ``"k2"`` for the trunk before the
-            last 2 blocks.
+            As `taps` names them: ``""`` for the features, ``"multi"``, ``"names"``, ``"k2"`` for the trunk
+            before the last 2 blocks.
 
         Returns
         -------
         dict of str to numpy.ndarray, shape (n, …)
-            By name: features and levels as float32, values of a trunk as float16, channels last.
+            By name: features, levels and names as float32, values of a trunk as float16, channels last.
 
         Raises
         ------
@@ -149,11 +158,48 @@ class Backbone:
     def _compute(self, images: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
         if set(names) == {TOP}:
             return {TOP: self.model(images)}
-        from img2prompt_cache.models.backbones.architectures import checked_chain
+        import torch
 
         try:
-            if self._chain is None:
-                self._chain = checked_chain(self.model, images[:1])
-            return self._chain.read(images, names)
+            if MULTI not in names:
+                found = self._run(images, names)
+            else:
+                with self.levels.collect() as pooled:
+                    found = self._run(images, names)
+                found[MULTI] = torch.cat([each for each in pooled if each is not None], 1)
         except UsageError as error:
             raise UsageError(f"{self.spec}: {error}") from None
+        if NAMES in names:
+            if self.class_names is None:
+                raise ValueError(f"{self.spec} was loaded without the names of its classes")
+            found[NAMES] = self.class_names.read(found[TOP].float())
+        return {name: found[name] for name in names}
+
+    @property
+    def levels(self) -> Levels:
+        """Its inner levels.
+
+        Raises
+        ------
+        UsageError
+            If it is not known where they are in this architecture.
+        """
+        from img2prompt_cache.models.backbones.levels import levels_of
+
+        with _FINDING:
+            if self._levels is None:
+                self._levels = levels_of(self.model)
+        return self._levels
+
+    def _run(self, images: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
+        """Run the model, in the steps of its chain only where these are asked for."""
+        steps = set(names) - {MULTI, NAMES}
+        if steps < set(names):
+            steps.add(TOP)
+        if steps == {TOP}:
+            return {TOP: self.model(images)}
+        from img2prompt_cache.models.backbones.architectures import checked_chain
+
+        if self._chain is None:
+            self._chain = checked_chain(self.model, images[:1])
+        return self._chain.read(images, steps)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from img2prompt_cache.cache.manifest import Block
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.images.geometry import Geometry
 from img2prompt_cache.models.backbones.architectures import chain_of
@@ -15,7 +16,7 @@ from img2prompt_cache.models.backbones.base import Backbone
 from img2prompt_cache.models.backbones.rewrites.batchnorm import fold_batchnorm
 from img2prompt_cache.models.backbones.rewrites.class_token import can_shorten, shorten
 from img2prompt_cache.models.backbones.rewrites.trace import UNEXPECTED
-from img2prompt_cache.models.backbones.taps import Tap
+from img2prompt_cache.models.backbones.taps import MULTI, NAMES, Tap
 from img2prompt_cache.models.fingerprints import weights_digest
 from img2prompt_cache.models.specs import Spec
 
@@ -117,6 +118,21 @@ def shorten_last(model: torch.nn.Module, shape: torch.Size) -> torch.nn.Module:
     return model
 
 
+def blocks_of_output(backbone: Backbone, tap: Tap) -> tuple[Block, ...]:
+    """Say what blocks a feature column consists of; () where it is one block like any other."""
+    if tap.views:
+        return ()
+    if tap.name == NAMES:
+        (width,) = shape_of(backbone, tap)
+        return (Block(NAMES, width, standardise=False),)
+    if tap.name != MULTI:
+        return ()
+    with backbone.levels.collect() as pooled:
+        backbone.encode(_noise(backbone))
+    widths = [each.shape[1] for each in pooled if each is not None]
+    return tuple(Block(name, width) for name, width in zip(backbone.levels.names, widths, strict=True))
+
+
 def shape_of(backbone: Backbone, tap: Tap) -> tuple[int, ...]:
     """Find the shape of one row of a column by encoding an image.
 
@@ -126,7 +142,10 @@ def shape_of(backbone: Backbone, tap: Tap) -> tuple[int, ...]:
         If the backbone cannot give such values: its architecture cannot be cut into blocks, or has fewer of
         them, or the installed version of its library builds it otherwise.
     """
-    noise = np.random.default_rng(0).integers(0, 256, (1, *backbone.geometry.crop, 3), np.uint8)
-    pixels = torch.from_numpy(noise)
-    shape = backbone.read(pixels, {tap.name})[tap.name].shape[1:]
+    shape = backbone.read(_noise(backbone), {tap.name})[tap.name].shape[1:]
     return (tap.views, *shape) if tap.views else shape
+
+
+def _noise(backbone: Backbone) -> torch.Tensor:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, *backbone.geometry.crop, 3), np.uint8)
+    return torch.from_numpy(pixels)

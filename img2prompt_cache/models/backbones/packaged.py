@@ -10,9 +10,11 @@ from img2prompt_cache.errors import Img2PromptError, unknown
 from img2prompt_cache.images.geometry import Geometry
 from img2prompt_cache.models.backbones.base import Backbone
 from img2prompt_cache.models.backbones.build import freeze
+from img2prompt_cache.models.backbones.class_names import Classifier, imagenet_descriptions
+from img2prompt_cache.models.backbones.taps import NoClassifierError
 from img2prompt_cache.models.specs import Spec
 from img2prompt_cache.models.weights.convert import DINOV2_PIXELS
-from img2prompt_cache.models.weights.packaged import WEIGHTS_FILE, packaged_path
+from img2prompt_cache.models.weights.packaged import WEIGHTS_FILE, classifier_path, packaged_path
 from img2prompt_cache.models.weights.wheels import PACKAGED
 
 
@@ -50,3 +52,23 @@ def load(spec: Spec, _revision: str = "") -> Backbone:
     return freeze(
         spec, model, geometry, config["mean"], config["std"], architecture=architecture, library="timm"
     )
+
+
+def load_classifier(spec: Spec, _revision: str = "") -> Classifier:
+    """Load the classifier of a packaged backbone, downloading it where an earlier version left it out.
+
+    Raises
+    ------
+    UsageError
+        If it has none.
+    Img2PromptError
+        If it cannot be downloaded or is damaged.
+    """
+    if not PACKAGED[spec.name].has_classifier:
+        raise NoClassifierError(str(spec))
+    path = classifier_path(spec.name)
+    try:
+        state = load_file(path)
+        return Classifier(state["weight"], state["bias"], imagenet_descriptions(len(state["bias"])))
+    except (OSError, SafetensorError, KeyError) as error:
+        raise Img2PromptError(f"{spec}: {path} is damaged; delete it, and it is downloaded again") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -14,6 +15,8 @@ from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.images.geometry import Geometry
 from img2prompt_cache.models.backbones.base import Backbone
 from img2prompt_cache.models.backbones.build import freeze
+from img2prompt_cache.models.backbones.class_names import Classifier, imagenet_descriptions
+from img2prompt_cache.models.backbones.taps import NoClassifierError
 from img2prompt_cache.models.specs import Spec
 from img2prompt_cache.models.weights import hub
 
@@ -21,8 +24,94 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """File names of timm's weights on the hub, best first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A timm model with its weights.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+    architecture : str
+        Its name in a backbone's identity.
+    revision : str
+        The commit of the hub that the weights are from; empty for other weights.
+    """
+
+    model: torch.nn.Module
+    architecture: str
+    revision: str = ""
+
+
 def load(spec: Spec, revision: str = "") -> Backbone:
     """Load a timm model with its classifier cut off (``num_classes=0``) and its own preprocessing.
+
+    Raises
+    ------
+    UsageError, Img2PromptError
+        As `load_model` does.
+    """
+    found = load_model(spec, revision, num_classes=0)
+    config = timm.data.resolve_model_data_config(found.model)
+    return freeze(
+        spec,
+        found.model,
+        Geometry.from_timm(config),
+        config["mean"],
+        config["std"],
+        architecture=found.architecture,
+        library="timm",
+        revision=found.revision,
+    )
+
+
+def load_classifier(spec: Spec, revision: str = "") -> Classifier:
+    """Load the classifier that `load` cuts off, and find out what its classes are called.
+
+    Raises
+    ------
+    UsageError
+        If the model has none that is linear in the backbone's feature, or its classes have no known names; or
+        as `load_model` does.
+    Img2PromptError
+        As `load_model` does.
+    """
+    model = load_model(spec, revision).model.eval()
+    last: Any = model.get_classifier()
+    if not isinstance(last, torch.nn.Linear):
+        raise NoClassifierError(str(spec))
+    descriptions = _descriptions(model, last.out_features)
+    images = torch.rand(1, *model.pretrained_cfg["input_size"], generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        logits = model(images)
+        model.reset_classifier(0)
+        features = model(images)
+        linear = features.shape[-1] == last.in_features and torch.allclose(
+            last(features), logits, rtol=1e-3, atol=1e-3
+        )
+    if not linear or not descriptions:
+        raise NoClassifierError(str(spec))
+    bias = torch.zeros(last.out_features) if last.bias is None else last.bias.detach()
+    return Classifier(last.weight.detach(), bias, descriptions)
+
+
+def _descriptions(model: torch.nn.Module, classes: int) -> tuple[str, ...]:
+    """Say what a model's classes are called: as its configuration does, else as ImageNet."""
+    config: Any = model.pretrained_cfg
+    names, described = config.get("label_names"), config.get("label_descriptions") or {}
+    if not names:
+        return imagenet_descriptions(classes)
+    return tuple(str(described.get(name, name)) for name in names) if len(names) == classes else ()
+
+
+def load_model(spec: Spec, revision: str = "", **options: Any) -> Model:
+    """Load a timm model.
+
+    Parameters
+    ----------
+    spec : Spec
+    revision : str
+    **options
+        Of `timm.create_model`.
 
     Raises
     ------
@@ -33,12 +122,12 @@ def load(spec: Spec, revision: str = "") -> Backbone:
     """
     source, _, rest = spec.name.partition(":")
     if source == "local-dir" and rest:
-        return _from_folder(spec, Path(rest).expanduser())
+        return _from_folder(spec, Path(rest).expanduser(), **options)
     name, _, asked = (rest if source == "hf-hub" else spec.name).partition("@")
     revision = revision or asked
     if source == "hf-hub" and name:
         snapshot = hub.fetch(str(spec), name, [("config.json",), WEIGHTS], revision)
-        return _from_folder(spec, snapshot.folder, snapshot.commit)
+        return _from_folder(spec, snapshot.folder, snapshot.commit, **options)
     if any(character in name for character in "/\\:") or Path(name).exists():
         raise UsageError(
             f"{spec} looks like a path or a repository of the hub; write timm:local-dir:PATH or "
@@ -46,28 +135,28 @@ def load(spec: Spec, revision: str = "") -> Backbone:
         )
     if not timm.is_model_pretrained(name):
         raise unknown("timm model", name, timm.list_models(pretrained=True))
-    return _from_registry(spec, name, revision)
+    return _from_registry(spec, name, revision, **options)
 
 
-def _from_registry(spec: Spec, name: str, revision: str) -> Backbone:
+def _from_registry(spec: Spec, name: str, revision: str, **options: Any) -> Model:
     config = timm.get_pretrained_cfg(name)
     repository = config.hf_hub_id
     if not repository:
         if revision:
             raise UsageError(f"{spec}: these weights are not on the hub and have no revisions")
         try:
-            return _freeze(spec, _create(spec, name), name.partition(".")[0])
+            return Model(_create(spec, name, **options), name.partition(".")[0])
         except URLError as error:
             raise Img2PromptError(
                 f"{spec}: {config.url} cannot be read ({error.reason}); check the network, or use "
                 '`preset="packaged"`, which needs only a package index'
             ) from error
     snapshot = hub.fetch(str(spec), repository, [WEIGHTS], revision)
-    model = _create(spec, name, pretrained_cfg_overlay={"file": str(snapshot.files[0])})
-    return _freeze(spec, model, name.partition(".")[0], snapshot.commit)
+    model = _create(spec, name, pretrained_cfg_overlay={"file": str(snapshot.files[0])}, **options)
+    return Model(model, name.partition(".")[0], snapshot.commit)
 
 
-def _from_folder(spec: Spec, folder: Path, revision: str = "") -> Backbone:
+def _from_folder(spec: Spec, folder: Path, revision: str = "", **options: Any) -> Model:
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         architecture = str(config["architecture"])
@@ -81,30 +170,16 @@ def _from_folder(spec: Spec, folder: Path, revision: str = "") -> Backbone:
     arguments = {key: value for key, value in given.items() if key not in ("num_classes", "in_chans")}
     if arguments:
         architecture += f" {json.dumps(arguments, sort_keys=True)}"
-    return _freeze(spec, _create(spec, f"local-dir:{folder}"), architecture, revision)
+    return Model(_create(spec, f"local-dir:{folder}", **options), architecture, revision)
 
 
 def _create(spec: Spec, name: str, **options: Any) -> torch.nn.Module:
     """Build a model and load its weights; timm reads pickles with ``weights_only``."""
     try:
-        model: torch.nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **options)
+        model: torch.nn.Module = timm.create_model(name, pretrained=True, **options)
     except URLError:
         raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise Img2PromptError(f"{spec}: timm cannot load these weights: {reason}") from error
     return model
-
-
-def _freeze(spec: Spec, model: torch.nn.Module, architecture: str, revision: str = "") -> Backbone:
-    config = timm.data.resolve_model_data_config(model)
-    return freeze(
-        spec,
-        model,
-        Geometry.from_timm(config),
-        config["mean"],
-        config["std"],
-        architecture=architecture,
-        library="timm",
-        revision=revision,
-    )

