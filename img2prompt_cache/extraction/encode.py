@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from img2prompt_cache.sources.base import Source
 
 MAX_LANES = 16
-_WHOLE = (None, SQUASHED)
-"""Views that are taken of the whole image: the image itself, and the second view."""
 
 
 @dataclass(slots=True)
@@ -246,12 +244,15 @@ def _decode(data: list[bytes], batch: Batch, tasks: list[_Task], stopped: Event)
             try:
                 picture = decode(data[i])
                 viewed = {
-                    view: take_view(picture, image.sha256, view) for view in views if view not in _WHOLE
+                    view: picture
+                    if view is None or view == SQUASHED
+                    else take_view(picture, image.sha256, view)
+                    for view in views
                 }
                 made = {
                     (geometry, view): squash(picture, geometry)
                     if view == SQUASHED
-                    else geometry.apply(viewed.get(view, picture))
+                    else geometry.apply(viewed[view])
                     for geometry, view in wanted
                 }
             except ImageError as error:

@@ -153,9 +153,9 @@ class Models:
         if names is not None:
             encoder = names.fingerprint.get("encoder", "")
         if top is not None:
-            from img2prompt_cache.models.backbones.class_names import attach
+            from img2prompt_cache.models.naming import attach_names
 
-            attach(self.backbone(top), encoder)
+            attach_names(self.backbone(top), encoder)
 
     def _declare_tap(self, manifest: Manifest, spec: str, tap: Tap) -> Manifest:
         name = f"{spec}{tap.suffix}"

@@ -68,9 +68,9 @@ def require_backbone(column: Described, backbone: Backbone, precision: str | Non
     """
     tap = split_spec(column.spec)[1]
     if tap.name == NAMES:
-        from img2prompt_cache.models.backbones.class_names import attach
+        from img2prompt_cache.models.naming import attach_names
 
-        attach(backbone, column.fingerprint.get("encoder", ""))
+        attach_names(backbone, column.fingerprint.get("encoder", ""))
     fingerprint = fingerprint_of(backbone, tap)
     require_recorded(column, {**fingerprint, "precision": precision} if precision else fingerprint)
 

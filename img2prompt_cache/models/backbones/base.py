@@ -47,7 +47,7 @@ class Backbone:
     precision : str
         Number format that the model computes in.
     class_names : ClassNames or None
-        What gives the output ``"names"``; see `class_names.attach`.
+        What gives the output ``"names"``; see `naming.attach_names`.
     """
 
     spec: str

@@ -145,7 +145,7 @@ def mean_and_deviation(x: Tensor) -> Tensor:
 
 
 # The children of a model are known to its own class only.
-# mypy: disable-error-code="operator,union-attr,arg-type"
+# mypy: disable-error-code="operator,union-attr,arg-type,misc"
 
 
 def _find(model: nn.Module) -> list[Level]:
@@ -179,7 +179,8 @@ def _vit(
     name: str, blocks: list[nn.Module], norm: nn.Module, prefix: int, *, has_class: bool, turned: bool = False
 ) -> list[Level]:
     def tokens(x: Tensor) -> Tensor:
-        return norm(x.transpose(0, 1) if turned else x)
+        normed: Tensor = norm(x.transpose(0, 1) if turned else x)
+        return normed
 
     def means(x: Tensor) -> Tensor:
         normed = tokens(x)
@@ -207,7 +208,7 @@ def _stages(model: nn.Module) -> list[Level]:
 
         return turned
 
-    found = []
+    found: list[Level] = []
     for name in reversed(_stage_names(model)[-STAGES:]):
         stage = model.get_submodule(name)
         # Its last block is what runs, where the blocks of a trunk run one by one.

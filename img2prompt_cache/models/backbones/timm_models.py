@@ -75,8 +75,8 @@ def load_classifier(spec: Spec, revision: str = "") -> Classifier:
     Img2PromptError
         As `load_model` does.
     """
-    model = load_model(spec, revision).model.eval()
-    last: Any = model.get_classifier()
+    model: Any = load_model(spec, revision).model.eval()
+    last = model.get_classifier()
     if not isinstance(last, torch.nn.Linear):
         raise NoClassifierError(str(spec))
     descriptions = _descriptions(model, last.out_features)
@@ -94,9 +94,9 @@ def load_classifier(spec: Spec, revision: str = "") -> Classifier:
     return Classifier(last.weight.detach(), bias, descriptions)
 
 
-def _descriptions(model: torch.nn.Module, classes: int) -> tuple[str, ...]:
+def _descriptions(model: Any, classes: int) -> tuple[str, ...]:
     """Say what a model's classes are called: as its configuration does, else as ImageNet."""
-    config: Any = model.pretrained_cfg
+    config = model.pretrained_cfg
     names, described = config.get("label_names"), config.get("label_descriptions") or {}
     if not names:
         return imagenet_descriptions(classes)

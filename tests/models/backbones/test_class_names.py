@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.build import blocks_of_output, shape_of
-from img2prompt_cache.models.backbones.class_names import attach, imagenet_descriptions
+from img2prompt_cache.models.backbones.class_names import imagenet_descriptions
 from img2prompt_cache.models.backbones.taps import NoClassifierError, Tap
 from img2prompt_cache.models.encoders.base import load_encoder
+from img2prompt_cache.models.naming import attach_names
 from img2prompt_cache.models.weights.packaged import CLASSIFIER_FILE, WEIGHTS_FILE
 from img2prompt_cache.models.weights.wheels import PACKAGED
 from kit import Tiny, save_backbone, save_clip
@@ -42,7 +43,7 @@ def test_names_are_the_encoded_classes_weighed_by_the_published_model(
     folder = save_backbone(tmp_path / "model", architecture, classes=CLASSES)
     backbone = load_backbone(f"timm:local-dir:{folder}")
     plain = backbone.fingerprint
-    attach(backbone, tiny.encoder)
+    attach_names(backbone, tiny.encoder)
     images = pixels(3, 32)
     found = backbone.read(images, {"names", ""})
     whole = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -69,7 +70,7 @@ def test_a_backbone_without_named_classes_is_refused(tiny: Tiny, tmp_path: Path)
     deit = save_backbone(tmp_path / "deit", "deit_tiny_distilled_patch16_224", classes=CLASSES)
     for spec in (tiny.cnn, clip, f"timm:local-dir:{deit}"):
         with pytest.raises(NoClassifierError, match="has no classifier whose classes have known names"):
-            attach(load_backbone(spec), tiny.encoder)
+            attach_names(load_backbone(spec), tiny.encoder)
     with pytest.raises(ValueError, match="without the names of its classes"):
         load_backbone(tiny.cnn).read(pixels(1, 32), {"names"})
 
@@ -87,14 +88,14 @@ def test_a_packaged_classifier_is_that_of_the_published_model(name: str) -> None
         load_file(folder / WEIGHTS_FILE) | {f"classifier.{key}": value for key, value in last.items()}
     )
     backbone = load_backbone(f"packaged:{name}")
-    attach(backbone, "packaged:all-MiniLM-L6-v2")
+    attach_names(backbone, "packaged:all-MiniLM-L6-v2")
     images = pixels(1, backbone.geometry.crop[0])
     with torch.inference_mode():
         weights = (whole(normalised(backbone, images)) / 2).softmax(1).numpy()
     table = load_encoder("packaged:all-MiniLM-L6-v2").encode(imagenet_descriptions(1000))
     np.testing.assert_allclose(backbone.read(images, {"names"})["names"], weights @ table, atol=1e-5)
     with pytest.raises(NoClassifierError):
-        attach(load_backbone("packaged:vit-small-saliency"), "packaged:all-MiniLM-L6-v2")
+        attach_names(load_backbone("packaged:vit-small-saliency"), "packaged:all-MiniLM-L6-v2")
 
 
 def test_weights_converted_without_their_classifier_stay_usable(
@@ -114,11 +115,11 @@ def test_weights_converted_without_their_classifier_stay_usable(
     with pytest.raises(
         Img2PromptError, match=r"without their classifier.*weights efficientnet-lite0` adds it"
     ):
-        attach(backbone, tiny.encoder)
+        attach_names(backbone, tiny.encoder)
     save_file(last, folder / CLASSIFIER_FILE)
-    attach(backbone, tiny.encoder)
+    attach_names(backbone, tiny.encoder)
     assert backbone.read(pixels(1, 224), {"names"})["names"].shape == (1, 16)
     (folder / CLASSIFIER_FILE).write_bytes(b"x")
     with pytest.raises(Img2PromptError, match=r"classifier\.safetensors is damaged; delete it"):
-        attach(load_backbone("packaged:efficientnet-lite0"), tiny.encoder)
+        attach_names(load_backbone("packaged:efficientnet-lite0"), tiny.encoder)
     shutil.rmtree(folder)
