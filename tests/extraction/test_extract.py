@@ -124,7 +124,7 @@ def test_trunks_levels_and_views(pairs: Path, tiny: Tiny, options: dict[str, Any
     kept = {"trunk": 2, "trunk_dtype": "int8", "levels": "multi", "views": 2, "flip": True}
     cache = extract(pairs, tmp_path / "cache", **{**options, "backbones": tiny.vit}, **kept)
     specs = {column.spec.removeprefix(tiny.vit) for column in cache.manifest.columns[1:-1]}
-    assert specs == {"", "#levels", "#k2-int8", "#v2f", "#levels-v2f", "#k2-int8-v2f"}
+    assert specs == {"", "#multi", "#k2-int8", "#v2f", "#multi-v2f", "#k2-int8-v2f"}
 
 
 def test_shards_and_finish(made: Path, pairs: Path, options: dict[str, Any], tmp_path: Path) -> None:
