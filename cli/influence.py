@@ -77,11 +77,14 @@ def _rows(table: list[Influence]) -> list[list[object]]:
 
 def _write(out: Path, table: list[Influence]) -> None:
     import csv
+    import io
 
     from img2prompt_cache.errors import Img2PromptError
+    from img2prompt_cache.files import write_atomically
 
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([HEADER, *_rows(table)])
     try:
-        with out.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([HEADER, *_rows(table)])
+        write_atomically(out, text.getvalue().encode())
     except OSError as error:
         raise Img2PromptError(f"--out {out} cannot be written: {error.strerror or error}") from None
