@@ -26,6 +26,7 @@ QUICK = {
     "seed-tuned-resnet": {"trials": 2, "hidden": (16,), "epochs": 5, "lr": 1e-2, "optimizer": "adam"},
     "distil": {"student": MLP},
     "blend": {"members": MEMBERS},
+    "best": {"members": ({"head": "ridge"}, {"head": "knn", "settings": {"k": 5}})},
 }
 BLOCKS = (12, 8)
 

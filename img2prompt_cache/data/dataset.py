@@ -19,6 +19,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from img2prompt_cache.data.extra_pairs import ExtraPairs
     from img2prompt_cache.data.feature_blocks import AnyFeatures
 
 
@@ -41,6 +42,10 @@ class Dataset:
         The feature columns, in the order of `X`.
     texts : numpy.ndarray or None, float32, shape (n, d)
         Embedding of each prompt by the text tower of a CLIP model, if it was given.
+    extra : ExtraPairs or None
+        Pairs of other caches that heads are also fitted on.
+    bank : numpy.ndarray or None, float32, shape (m, t)
+        Embeddings of further prompts, none of them near-identical to one of these rows.
     views : numpy.ndarray, float16, shape (n, v, p), or None
         Features of v augmented views of each image, concatenated like `X`; see `augmented_views.load_views`.
     """
@@ -54,6 +59,8 @@ class Dataset:
     features: tuple[Column, ...]
     texts: NDArray[np.float32] | None = None
     views: NDArray[np.float16] | None = None
+    extra: ExtraPairs | None = None
+    bank: NDArray[np.float32] | None = None
 
     @property
     def widths(self) -> tuple[BlockWidth, ...]:

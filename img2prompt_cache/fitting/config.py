@@ -14,6 +14,8 @@ from img2prompt_cache.heads import make_head
 if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Head
 
+EXTRA = ("best", "kernel", "blend")
+"""Heads that are fitted on extra pairs, too."""
 HOLDOUT = 0.2
 """Share of the rows that is held out where nothing else is asked for."""
 
@@ -46,6 +48,11 @@ class FitConfig:
         fitted on all rows and chooses its settings anew, because the folds may have chosen different ones.
     leakage_gap : bool or None
         Also score on a random split, to measure the leakage gap. If None: unless fitting the head is slow.
+    extra : tuple of pathlib.Path
+        Caches whose pairs are fitted on, too, but never scored on; for heads that take them.
+    soften : str or pathlib.Path or None
+        Draw predictions towards near prompts of a soft bank: ``"train"`` for the training prompts, or a file
+        of further ones. The head is then a blend of the one named, unless it has a soft bank itself.
     only : pathlib.Path or None
         A table that names the rows to use, as `dedup` writes it; see `read_selection`.
     device : str
@@ -62,6 +69,8 @@ class FitConfig:
     refit: bool = True
     folds: int | None = None
     leakage_gap: bool | None = None
+    extra: tuple[Path, ...] = ()
+    soften: str | Path | None = None
     only: Path | None = None
     device: str = "auto"
 
@@ -71,9 +80,17 @@ class FitConfig:
         Raises
         ------
         UsageError
-            If there is no such head, or it does not take a setting.
+            If there is no such head, it does not take a setting, or it cannot be fitted on extra pairs.
         """
-        return seeded(make_head(self.head, **finite(self.settings)), self.seed).use_device(self.device)
+        head = seeded(make_head(self.head, **finite(self.settings)), self.seed)
+        if self.soften is not None and not head.takes_bank:
+            member = {"head": self.head, "settings": head.settings}
+            head = seeded(make_head("blend", members=[member]), self.seed)
+        if self.extra and not head.takes_extra:
+            raise UsageError(
+                f"head {self.head!r} is not fitted on extra pairs; {', '.join(EXTRA)} are", parameter="extra"
+            )
+        return head.use_device(self.device)
 
 
 def finite(settings: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -124,8 +124,15 @@ def fit_rows(head: Head, data: Dataset, split: Split, rows: NDArray[np.int64]) -
     more: dict[str, Any] = {} if data.texts is None else {"texts": data.texts[rows]}
     if data.views is not None:
         more["views"] = data.views[rows]
-    groups = split.inner_groups(rows)
-    return head.fit(data.X[rows], data.y[rows], groups=groups, widths=data.widths, **more)
+    X, y, groups = data.X[rows], data.y[rows], split.inner_groups(rows)
+    if head.takes_bank:
+        more["bank"] = data.bank
+    if head.takes_extra and data.extra is not None:
+        extra = data.extra
+        more["kinds"] = np.concatenate([np.zeros(len(rows), np.int64), extra.kinds])
+        X, y = np.concatenate([X, extra.X]), np.concatenate([y, extra.y])
+        groups = np.concatenate([groups, groups.max() + 1 + np.arange(len(extra.y))])
+    return head.fit(X, y, groups=groups, widths=data.widths, **more)
 
 
 def require_finite(name: str, predictions: NDArray[np.float32]) -> None:

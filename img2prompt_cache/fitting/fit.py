@@ -37,6 +37,9 @@ def fit(
     folds: int | None = None,
     inner_folds: int | None = None,
     blocks: int | None = None,
+    extra: str | Path | Sequence[str | Path] = (),
+    soften: str | Path | None = None,
+    minutes: float | None = None,
     only: str | Path | None = None,
     seed: int = 0,
     refit: bool = True,
@@ -86,6 +89,15 @@ def fit(
     blocks : int, optional
         For ``head="finetune"``: how many of the backbone's last blocks are trained; in place of its setting
         ``blocks``.
+    extra : path or sequence of path
+        Other caches, of the same backbones and encoder, whose pairs are fitted on, too, but never scored on:
+        pairs of another kind, such as photos with captions. Only for heads that can weigh them. Pairs
+        that are near-identical to one of this cache are left out.
+    soften : str or path, optional
+        Draw predictions towards near prompts of a soft bank: ``"train"`` for the training prompts, or a file
+        of further prompts, as for `predict`'s `bank`.
+    minutes : float, optional
+        For ``head="best"``: time for each fit; in place of its setting ``minutes``.
     only : path, optional
         A table whose column ``imgId`` names the rows to use, as `dedup` writes it.
     seed : int
@@ -133,7 +145,8 @@ def fit(
     'blend-one+other-01'
     """
     specs, named = _several(features), _several(members)
-    own = with_shorthands(settings, folds=inner_folds, blocks=blocks)
+    more = tuple(Path(each) for each in _several(extra))
+    own = with_shorthands(settings, folds=inner_folds, blocks=blocks, minutes=minutes)
     given = _given(
         settings=settings or None,
         features=specs,
@@ -145,6 +158,9 @@ def fit(
         folds=folds,
         inner_folds=inner_folds,
         blocks=blocks,
+        extra=more,
+        soften=soften,
+        minutes=minutes,
         only=only,
         refit=refit,
         leakage_gap=leakage_gap,
@@ -166,6 +182,8 @@ def fit(
                 refit=refit,
                 folds=folds,
                 leakage_gap=leakage_gap,
+                extra=more,
+                soften=soften,
                 only=None if only is None else Path(only),
                 device=device,
             )

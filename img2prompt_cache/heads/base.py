@@ -48,6 +48,10 @@ class Head(VectorRegressor):
     prefers : mapping of str to str
         For a head of one backbone: the backbone it is made for, then those that may take its place, each by
         name with a regular expression that finds it in a column's spec. A head without takes all backbones.
+    takes_extra : bool
+        Whether `fit` also takes `kinds`, which tell extra pairs from those like what will be predicted.
+    takes_bank : bool
+        Whether `fit` also takes `bank`, the embeddings of further prompts.
     warm_up : int
         Number of first steps of `validate` whose scores say little about that of the last step.
     """
@@ -58,6 +62,8 @@ class Head(VectorRegressor):
     joins: ClassVar[Literal["pooled", "blocks"]] = "pooled"
     costly: ClassVar[bool] = False
     prefers: ClassVar[Mapping[str, str]] = {}
+    takes_extra: ClassVar[bool] = False
+    takes_bank: ClassVar[bool] = False
     warm_up: ClassVar[int] = 0
 
     def __sklearn_tags__(self) -> Any:

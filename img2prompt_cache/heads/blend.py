@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from img2prompt_cache.data.feature_blocks import (
-    FeatureBlocks,
-    consecutive_ranges,
-    select_blocks,
-    select_widths,
-)
+from img2prompt_cache.data.feature_blocks import FeatureBlocks, consecutive_ranges, select_blocks
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.data.trunk_rows import TrunkRows
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import checks, make_head
 from img2prompt_cache.heads.base import Head
+from img2prompt_cache.heads.fitting_rows import FittingRows
 from img2prompt_cache.heads.settings import DEVICE, setting
+from img2prompt_cache.numerics import soft_bank
 from img2prompt_cache.numerics.blending import ablation, best_weights, inner_products, mix
+from img2prompt_cache.numerics.metrics import unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,18 +35,30 @@ class Blend(Head):
     Where no weights are given, they are those with the best mean cosine on predictions for rows that the
     members were not fitted on, by grouped folds; then each member is fitted on all rows.
 
+    Where `fit` is given a `bank`, the mix is then drawn towards the prompts near it; see
+    `img2prompt_cache.numerics.soft_bank`.
+
     A member is a mapping with its `head`, a name; `settings`, arguments of that head's constructor; and
     `columns`, the ranges [start, stop) of the concatenated features that it takes, one for each of its
-    backbones. Without settings they are the defaults, without columns it takes all. Other entries are kept as
-    they are. A head on a trunk takes one column: the range that it would have if all were flattened.
+    backbones; and `extra`, whether it is fitted on extra pairs, too. Without settings they are the defaults,
+    without columns it takes all, without `extra` it is true. Other entries are kept as they are. A head on a
+    trunk takes one column: the range that it would have if all were flattened.
     """
 
     name = "blend"
+    takes_extra = True
+    takes_bank = True
 
     members: Sequence[Mapping[str, Any]] = setting(
         "For each member its head, settings and columns.", default=()
     )
     weights: Sequence[float] | None = setting("One weight for each member; found if absent.", default=None)
+    temperature: float | None = setting(
+        "How wide the soft bank looks: τ in softmax(cosine / τ); found if absent.", default=None
+    )
+    pull: float | None = setting(
+        "How far the soft bank draws predictions: β, 0 for not at all; found if absent.", default=None
+    )
     folds: int = setting("Number of grouped folds to find the weights on.", default=5)
     seed: int = setting("Seed of the folds.", default=0)
     device: str = setting(DEVICE, default="auto", recorded=False)
@@ -62,6 +72,39 @@ class Blend(Head):
         """Check features; rows of a trunk column are checked when they are read."""
         return X if isinstance(X, TrunkRows | FeatureBlocks) else checks.features(X, self)
 
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        groups: Groups | None = None,
+        widths: Sequence[int] | None = None,
+        validation: tuple[Any, Any] | None = None,
+        kinds: Any | None = None,
+        bank: Any | None = None,
+    ) -> Self:
+        """Fit the head; see `Head.fit`.
+
+        Parameters
+        ----------
+        X, y, groups, widths, validation
+            As for every head.
+        kinds : array-like of int, shape (n,), optional
+            0 for rows like those that will be predicted, 1, 2, … for extra pairs of other kinds. Members that
+            do not tell them apart are fitted on rows of kind 0.
+        bank : array-like, shape (m, t), optional
+            Unit embeddings of prompts. They and the targets of kind 0 make up the soft bank; m may be 0.
+            Without it predictions are the mix itself.
+
+        Raises
+        ------
+        UsageError
+            If a setting is out of range, or there are fewer groups than folds.
+        DataError
+            If an array cannot be used, or no row is of kind 0.
+        """
+        return self._check_and_fit(X, y, groups, widths, validation, kinds=kinds, bank=bank)
+
     def _fit(
         self,
         X: Inputs | FeatureBlocks,
@@ -70,59 +113,80 @@ class Blend(Head):
         groups: Groups,
         widths: tuple[int, ...],
         validation: tuple[Inputs | FeatureBlocks, Targets] | None = None,
+        kinds: Any | None = None,
+        bank: Any | None = None,
     ) -> None:
+        rows = FittingRows(X, y, groups, widths, checks.kinds(kinds, len(X)))
         weights, tried = self._given(), []
-        if weights is None:
-            predictions, fold = self.out_of_fold(X, y, groups=groups, widths=widths)
-            known = inner_products(predictions, y)
-            weights = best_weights(known)
+        others = None if bank is None else checks.targets(bank, self, "the bank's embeddings")
+        own = unit(y[rows.kinds == 0])
+        chosen = self._given_bank()
+        if weights is None or (others is not None and chosen is None):
+            predictions, fold = self.out_of_fold(X, y, groups=groups, widths=widths, kinds=rows.kinds)
+            known = inner_products(predictions, own)
+            weights = best_weights(known) if weights is None else weights
             tried = ablation(known, fold, weights)
-        heads = self._make()
-        for head, ranges in zip(heads, self._columns(widths), strict=True):
+            if others is not None and chosen is None:
+                temperature, pull, choices = soft_bank.choose(mix(predictions, weights), own, fold, others)
+                chosen = temperature, pull
+                tried += choices
+        heads = self.make_members(self.members)
+        columns = member_columns(self.members, widths)
+        for member, head, ranges, weight in zip(self.members, heads, columns, weights, strict=True):
+            if not weight:
+                continue
             held = None if validation is None else (select_blocks(validation[0], ranges), validation[1])
-            head.fit(
-                select_blocks(X, ranges),
-                y,
-                groups=groups,
-                widths=select_widths(widths, ranges),
-                validation=held,
-            )
+            rows.fit(head, ranges, extra=member.get("extra", True), validation=held)
         self.from_fitted(heads, weights, widths, tried)
+        if others is not None and chosen is not None:
+            self.draw_towards(soft_bank.distinct(own, others), *chosen)
 
     def from_fitted(
         self,
-        heads: Sequence[Head],
+        heads: Sequence[Head | None],
         weights: F64,
         widths: tuple[int, ...],
-        tried: Sequence[dict[str, float]] = (),
+        tried: Sequence[dict[str, Any]] = (),
     ) -> Self:
         """Make this a fitted blend of members that are fitted already.
 
         Parameters
         ----------
         heads : sequence of Head
-            One for each of `members`.
+            One for each of `members`; it may be None where the weight is 0.
         weights : numpy.ndarray, float64, shape (m,)
         widths : tuple of int
             As for `fit`.
         tried : sequence of dict
             The `history`.
         """
-        self.heads_: list[Head] = list(heads)
+        self.heads_ = [head if weight else None for head, weight in zip(heads, weights, strict=True)]
         self.weights_ = weights
-        self.ranges_ = self._columns(widths)
+        self.ranges_ = member_columns(self.members, widths)
         self.n_features_in_ = sum(widths)
-        self.tried_: list[dict[str, float]] = list(tried)
+        self.tried_: list[dict[str, Any]] = list(tried)
+        return self.draw_towards(np.empty((0, 0), np.float32), soft_bank.TEMPERATURES[0], 0.0)
+
+    def draw_towards(self, bank: Targets, temperature: float, pull: float) -> Self:
+        """Draw all predictions towards the prompts of a bank from now on; see `soft_bank.soften`."""
+        self.temperature_, self.pull_ = temperature, pull
+        self.bank_ = (bank if pull else bank[:0]).astype(np.float16)
         return self
 
     def out_of_fold(
-        self, X: Inputs | FeatureBlocks, y: Targets, *, groups: Groups, widths: tuple[int, ...]
+        self,
+        X: Inputs | FeatureBlocks,
+        y: Targets,
+        *,
+        groups: Groups,
+        widths: tuple[int, ...],
+        kinds: Groups | None = None,
     ) -> tuple[list[Targets], Groups]:
-        """Predict each row by members that were fitted on the other folds.
+        """Predict each row of kind 0 by members that were fitted on the other folds.
 
         Parameters
         ----------
-        X, y, groups, widths
+        X, y, groups, widths, kinds
             As for `fit`.
 
         Returns
@@ -132,45 +196,63 @@ class Blend(Head):
         fold : numpy.ndarray, int64, shape (n,)
             Grouped folds, 0…`folds`−1.
         """
-        columns = self._columns(widths)
-        fold = k_folds(groups, self.folds, self.seed)
+        rows = FittingRows(X, y, groups, widths, checks.kinds(kinds, len(X)))
+        columns, wanted = member_columns(self.members, widths), rows.kinds == 0
+        fold = np.full(len(wanted), -1, np.int64)
+        fold[wanted] = k_folds(groups[wanted], self.folds, self.seed)
         predictions = [np.empty(y.shape, np.float32) for _ in columns]
         for number in range(self.folds):
             held = fold == number
-            for head, ranges, found in zip(self._make(), columns, predictions, strict=True):
-                part = select_blocks(X, ranges)
-                head.fit(part[~held], y[~held], groups=groups[~held], widths=select_widths(widths, ranges))
-                found[held] = head.predict(part[held])
-        return predictions, fold
+            others = rows[~held]
+            heads = self.make_members(self.members)
+            members = zip(self.members, heads, columns, predictions, strict=True)
+            for member, head, ranges, found in members:
+                others.fit(head, ranges, extra=member.get("extra", True))
+                found[held] = head.predict(select_blocks(X[held], ranges))
+        return [found[wanted] for found in predictions], fold[wanted]
 
     def _predict(self, X: Inputs | FeatureBlocks) -> Targets:
         """Mix the predictions of the members; one of weight 0 is not asked."""
         asked = np.flatnonzero(self.weights_)
         found = [
-            self.heads_[member].use_device(self.device).predict(select_blocks(X, self.ranges_[member]))
-            for member in asked
+            head.use_device(self.device).predict(select_blocks(X, ranges))
+            for head, ranges in zip(self.heads_, self.ranges_, strict=True)
+            if head is not None
         ]
-        return mix(found, self.weights_[asked])
+        mixed = mix(found, self.weights_[asked])
+        if not len(self.bank_):
+            return mixed
+        return soft_bank.soften(mixed, self.bank_.astype(np.float32), self.temperature_, self.pull_)
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One record per member where the weights were found here; see `blending.ablation`."""
+        """One record per member where the weights were found here; see `blending.ablation`.
+
+        Then one per setting of a soft bank that was tried; see `soft_bank.choose`.
+        """
         return self.tried_
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The `weights`, and the `members` with what each of them chose in its settings."""
+        """The `weights`, the `members` with what each of them chose, and the settings of the soft bank."""
         members = [
-            {**member, "settings": {**member.get("settings", {}), **head.chosen}}
+            {**member, "settings": {**member.get("settings", {}), **(head.chosen if head else {})}}
             for member, head in zip(self.members, self.heads_, strict=True)
         ]
-        return {"members": members, "weights": self.weights_.tolist()}
+        found = {"members": members, "weights": self.weights_.tolist()}
+        return found | {"temperature": self.temperature_, "pull": self.pull_}
 
     def state(self) -> State:
-        """Give `weights` (m,), `width`, the number of features, and each member's state: `members.0.coef`."""
-        found = {"weights": self.weights_, "width": np.array([self.n_features_in_], np.int64)}
+        """Give `weights` (m,), `width`, the number of features, and each member's state: `members.0.coef`.
+
+        With a soft bank also its embeddings `bank` (b, t), float16, and `soft`, its temperature and pull.
+        """
+        found: State = {"weights": self.weights_, "width": np.array([self.n_features_in_], np.int64)}
+        if len(self.bank_):
+            found |= {"bank": self.bank_, "soft": np.array([self.temperature_, self.pull_])}
         for number, head in enumerate(self.heads_):
-            found |= {f"{_prefix(number)}{key}": value for key, value in head.state().items()}
+            own = {} if head is None else head.state()
+            found |= {f"{_prefix(number)}{key}": value for key, value in own.items()}
         return found
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
@@ -179,11 +261,14 @@ class Blend(Head):
         width = int(checks.saved_array(state, "width", 1)[0])
         if not _are_weights(weights):
             raise Img2PromptError(f"the saved head's 'weights' are {weights.tolist()}; fit it again")
-        heads = self._make()
+        heads = self.make_members(self.members)
         bound: Sequence[Described] = getattr(self, "_bound", ())
         places = consecutive_ranges(prod(column.shape) for column in bound)
         by_place = dict(zip(places, bound, strict=True))
-        for number, (head, ranges) in enumerate(zip(heads, self._columns((width,)), strict=True)):
+        columns = member_columns(self.members, (width,))
+        for number, (head, ranges) in enumerate(zip(heads, columns, strict=True)):
+            if not weights[number]:
+                continue
             prefix = _prefix(number)
             own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             try:
@@ -192,7 +277,21 @@ class Blend(Head):
                 head.load_state(own)
             except Img2PromptError as error:
                 raise Img2PromptError(f"member {number} ({head.name}): {error}") from None
-        return self.from_fitted(heads, weights, (width,))
+        self.from_fitted(heads, weights, (width,))
+        if "bank" in state or "soft" in state:
+            bank = checks.saved_array(state, "bank", None, None)
+            self.draw_towards(bank, *checks.saved_array(state, "soft", 2).tolist())
+        return self
+
+    def _given_bank(self) -> tuple[float, float] | None:
+        if self.temperature is None or self.pull is None:
+            return None
+        return self.temperature, self.pull
+
+    def _check_settings(self) -> None:
+        warm = self.temperature is None or 0 < self.temperature < np.inf
+        checks.require(self, "temperature", warm, "finite and above 0")
+        checks.require(self, "pull", self.pull is None or 0 <= self.pull < np.inf, "finite and at least 0")
 
     def _given(self) -> F64 | None:
         if not self.members:
@@ -209,25 +308,42 @@ class Blend(Head):
         scaled: F64 = weights / weights.sum()
         return scaled
 
-    def _make(self) -> list[Head]:
-        for member in self.members:
-            if not isinstance(member.get("head"), str) or member["head"] == self.name:
+    def make_members(self, members: Sequence[Mapping[str, Any]]) -> list[Head]:
+        """Make the unfitted heads of members.
+
+        Raises
+        ------
+        UsageError
+            If one is no head, or a blend itself, or does not take a setting.
+        """
+        for member in members:
+            if not isinstance(member.get("head"), str) or member["head"] in ("blend", "best"):
                 raise UsageError(
                     f"a member of a blend must be a head that is no blend itself, not {member.get('head')!r}"
                 )
-        heads = [make_head(member["head"], **member.get("settings", {})) for member in self.members]
+        heads = [make_head(member["head"], **member.get("settings", {})) for member in members]
         return [head.use_device(self.device) for head in heads]
 
-    def _columns(self, widths: tuple[int, ...]) -> list[list[tuple[int, int]]]:
-        everything = consecutive_ranges(widths)
-        found = [[(start, stop) for start, stop in m.get("columns", everything)] for m in self.members]
-        for ranges in found:
-            whole = all(isinstance(edge, int) for each in ranges for edge in each)
-            if not (ranges and whole and all(0 <= start < stop <= sum(widths) for start, stop in ranges)):
-                raise UsageError(
-                    f"a member of the blend takes columns {ranges}, but there are {sum(widths)} features"
-                )
-        return found
+
+def member_columns(
+    members: Sequence[Mapping[str, Any]], widths: tuple[int, ...]
+) -> list[list[tuple[int, int]]]:
+    """Find the ranges of features that each member takes: all blocks, where it does not say.
+
+    Raises
+    ------
+    UsageError
+        If a member's `columns` are not among the features.
+    """
+    everything = consecutive_ranges(widths)
+    found = [[(start, stop) for start, stop in m.get("columns", everything)] for m in members]
+    for ranges in found:
+        whole = all(isinstance(edge, int) for each in ranges for edge in each)
+        if not (ranges and whole and all(0 <= start < stop <= sum(widths) for start, stop in ranges)):
+            raise UsageError(
+                f"a member of the blend takes columns {ranges}, but there are {sum(widths)} features"
+            )
+    return found
 
 
 def _prefix(number: int) -> str:

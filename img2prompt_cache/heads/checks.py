@@ -123,6 +123,28 @@ def rows(
     return y, groups, widths
 
 
+def kinds(kinds: Any | None, n: int) -> Groups:
+    """Check the kinds of n rows: 0 for rows like those that will be predicted, 1, 2, … for extra rows.
+
+    Returns
+    -------
+    numpy.ndarray, int64, shape (n,)
+        All 0 where there are none.
+
+    Raises
+    ------
+    DataError
+        If they are not n whole numbers, at least 0, with none left out up to the largest.
+    """
+    if kinds is None:
+        return np.zeros(n, np.int64)
+    found = np.asarray(kinds)
+    whole = found.shape == (n,) and found.dtype.kind in "iu"
+    if not whole or not np.array_equal(np.unique(found), np.arange(found.max() + 1)):
+        raise DataError(f"`kinds` must be {n} numbers 0, 1, 2, …, one for each row, with a row for each kind")
+    return found.astype(np.int64)
+
+
 def more_rows(
     X: Any, y: Any, like: tuple[Any, Targets], head: BaseEstimator, what: str = "targets"
 ) -> Targets:

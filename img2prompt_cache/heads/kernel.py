@@ -38,20 +38,50 @@ class Kernel(Head):
 
     name = "kernel"
     joins = "blocks"
+    takes_extra = True
 
     gain: float | Sequence[float] | None = setting(
         "How fast the kernel falls with cosine distance, or one value per backbone; chosen if absent.",
         default=None,
         search=LogUniform(*kernel_ridge.GAINS),
     )
-    alpha: float | None = setting(
-        "Penalty, as in scikit-learn's `KernelRidge`; chosen if absent.",
+    alpha: float | Sequence[float] | None = setting(
+        "Penalty, as in scikit-learn's `KernelRidge`, or one per kind of rows; chosen if absent.",
         default=None,
         search=LogUniform(*kernel_ridge.ALPHAS),
     )
     landmarks: int = setting("Number of landmarks where there are more than 10,000 rows.", default=4096)
     folds: int = setting("Number of grouped folds to choose the gains and the penalty on.", default=5)
     seed: int = setting("Seed of the folds, of the rows drawn to choose on, and of the landmarks.", default=0)
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        groups: Groups | None = None,
+        widths: Sequence[int] | None = None,
+        validation: tuple[Any, Any] | None = None,
+        kinds: Any | None = None,
+    ) -> Self:
+        """Fit the head; see `Head.fit`.
+
+        Parameters
+        ----------
+        X, y, groups, widths, validation
+            As for every head.
+        kinds : array-like of int, shape (n,), optional
+            0 for rows like those that will be predicted, 1, 2, … for extra pairs of other kinds. Settings are
+            chosen by the cosine on rows of kind 0; each kind has a penalty and a mean target of its own.
+
+        Raises
+        ------
+        UsageError
+            If a gain or a penalty is not above 0, or there are fewer groups than folds.
+        DataError
+            If an array cannot be used, or no row is of kind 0.
+        """
+        return self._check_and_fit(X, y, groups, widths, validation, kinds=kinds)
 
     def _fit(
         self,
@@ -61,33 +91,35 @@ class Kernel(Head):
         groups: Groups,
         widths: tuple[int, ...],
         validation: tuple[Features, Targets] | None = None,
+        kinds: Any | None = None,
     ) -> None:
-        gains = self._given(widths)
+        kinds = checks.kinds(kinds, len(X))
+        gains, alpha = self._given(widths), self._given_alpha(int(kinds.max()) + 1)
         self.widths_ = np.array(widths, np.int64)
         self.mean_, self.scale_ = mean_and_scale(X, widths)
         self.tried_: list[dict[str, float]] = []
-        if gains is None or self.alpha is None:
-            fold = k_folds(groups, self.folds, self.seed)
+        if gains is None or alpha is None:
+            fold = _folds(groups, kinds, self.folds, self.seed)
             rows = _sample(fold, MAX_CHOSEN, self.seed)
-            gains, self.alpha_ = kernel_ridge.search(
+            gains, alpha = kernel_ridge.search(
                 self._units(X[rows]),
-                unit(y[rows]).astype(np.float64),
+                unit(y[rows]),
                 fold[rows],
                 widths,
                 gains=gains,
-                alpha=self.alpha,
+                alpha=alpha,
+                kinds=kinds[rows],
                 on_evaluation=self._note,
             )
-        else:
-            self.alpha_ = self.alpha
-        self.gains_ = gains
+        self.gains_, self.alpha_ = gains, alpha
+        mean, centred = kernel_ridge.centre_kinds(y.astype(np.float64), kinds)
+        self.intercept_ = mean.astype(np.float32)
         if len(X) <= EXACT:
-            mean = y.mean(axis=0, dtype=np.float64)
-            self.rows_, self.intercept_ = self._scaled(X), mean.astype(np.float32)
-            dual = kernel_ridge.fit_exact(self.rows_, y - mean, gains, self.alpha_)
+            self.rows_ = self._scaled(X)
+            dual = kernel_ridge.fit_exact(self.rows_, centred, gains, alpha[kinds])
             self.dual_ = dual.astype(np.float32, order="C")
         else:
-            self._fit_landmarks(X, y)
+            self._fit_landmarks(X, centred.astype(np.float32), alpha[0] / alpha[kinds])
 
     def _predict(self, X: Features) -> Targets:
         pred = np.empty((len(X), self.dual_.shape[1]), np.float32)
@@ -98,14 +130,16 @@ class Kernel(Head):
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One record per setting tried: `gain 1`, `gain 2`, …, `alpha`, and `cosine`, the mean over folds."""
+        """One record per setting tried: `gain 1`, `gain 2`, …, `alpha`, and `cosine`, the mean over folds.
+
+        Where there are extra rows, `alpha` is followed by `alpha 1`, `alpha 2`, … of their kinds.
+        """
         return self.tried_
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The `gain` in use, a list where backbones are joined, and the penalty `alpha`."""
-        gain = float(self.gains_[0]) if len(self.gains_) == 1 else self.gains_.tolist()
-        return {"gain": gain, "alpha": self.alpha_}
+        """The `gain` in use, a list where backbones are joined, and `alpha`, a list where there are kinds."""
+        return {"gain": _plain(self.gains_), "alpha": _plain(self.alpha_)}
 
     def state(self) -> State:
         """Give the scaled `rows` (m, p) and their `dual` (m, t), with what it takes to scale new ones."""
@@ -117,7 +151,7 @@ class Kernel(Head):
             "scale": self.scale_,
             "blocks": self.widths_,
             "gain": self.gains_,
-            "alpha": np.array([self.alpha_]),
+            "alpha": self.alpha_,
         }
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
@@ -131,7 +165,7 @@ class Kernel(Head):
         self.scale_ = checks.saved_array(state, "scale", width)
         self.widths_ = checks.saved_array(state, "blocks", None)
         self.gains_ = checks.saved_array(state, "gain", len(self.widths_))
-        self.alpha_ = float(checks.saved_array(state, "alpha", 1)[0])
+        self.alpha_ = checks.saved_array(state, "alpha", None)
         if self.widths_.sum() != width:
             raise Img2PromptError(
                 f"the saved head's 'blocks' sum to {self.widths_.sum()}, not {width}; fit it again"
@@ -141,8 +175,8 @@ class Kernel(Head):
 
     def _check_settings(self) -> None:
         checks.require(self, "landmarks", self.landmarks >= 1, "at least 1")
-        fits = self.alpha is None or 0 < self.alpha < np.inf
-        checks.require(self, "alpha", fits, "finite and above 0")
+        alpha = np.atleast_1d(np.asarray(1.0 if self.alpha is None else self.alpha, np.float64))
+        checks.require(self, "alpha", bool(((alpha > 0) & (alpha < np.inf)).all()), "finite and above 0")
 
     def _given(self, widths: tuple[int, ...]) -> F64 | None:
         if self.gain is None:
@@ -153,9 +187,18 @@ class Kernel(Head):
         checks.require(self, "gain", len(gains) in (1, len(widths)), wanted)
         return np.broadcast_to(gains, len(widths)).copy()
 
-    def _note(self, gains: F64, alpha: float, cosine: float) -> None:
+    def _given_alpha(self, kinds: int) -> F64 | None:
+        if self.alpha is None:
+            return None
+        alpha = np.atleast_1d(np.asarray(self.alpha, np.float64))
+        wanted = f"one number, or one for each of {kinds} kinds of rows"
+        checks.require(self, "alpha", len(alpha) in (1, kinds), wanted)
+        return np.broadcast_to(alpha, kinds).copy()
+
+    def _note(self, gains: F64, alpha: F64, cosine: float) -> None:
         named = {f"gain {number}": float(gain) for number, gain in enumerate(gains, 1)}
-        self.tried_.append({**named, "alpha": alpha, "cosine": cosine})
+        penalties = {f"alpha {kind}" if kind else "alpha": float(each) for kind, each in enumerate(alpha)}
+        self.tried_.append({**named, **penalties, "cosine": cosine})
 
     def _units(self, X: Features) -> F32:
         return kernel_ridge.normalise_blocks((X - self.mean_) / self.scale_, self.widths_)
@@ -163,12 +206,13 @@ class Kernel(Head):
     def _scaled(self, X: Features) -> F32:
         return kernel_ridge.scale_blocks(self._units(X), self.widths_, self.gains_)
 
-    def _fit_landmarks(self, X: Features, y: Targets) -> None:
+    def _fit_landmarks(self, X: Features, y: Targets, weight: F64) -> None:
         # Leverages of more rows than these would change little: the sample is of the same distribution.
         pool = np.sort(np.random.default_rng(self.seed).permutation(len(X))[: 4 * max(EXACT, self.landmarks)])
         candidates = self._scaled(X[pool])
         count = min(self.landmarks, len(pool))
-        picked = kernel_ridge.sample_landmarks(candidates, self.gains_, self.alpha_, count, self.seed)
+        penalty = float(self.alpha_[0])
+        picked = kernel_ridge.sample_landmarks(candidates, self.gains_, penalty, count, self.seed)
         self.rows_ = candidates[picked]
         del candidates
         root = kernel_ridge.nystroem_map(self.rows_, self.gains_)
@@ -177,12 +221,19 @@ class Kernel(Head):
             for start in range(0, len(X), kernel_ridge.ROWS):
                 rows = slice(start, start + kernel_ridge.ROWS)
                 features = kernel_ridge.kernel(self._scaled(X[rows]), self.rows_, self.gains_) @ root
-                yield gram.Rows(features, y[rows], np.zeros(len(features), np.int64))
+                yield gram.Rows(features, y[rows], np.zeros(len(features), np.int64), weight[rows])
 
         (sums,) = gram.accumulate(chunks(), 1)
-        mean, coef, intercept = gram.solve(sums, np.ones(root.shape[1]), self.alpha_)
+        mean, coef, intercept = gram.solve(sums, np.ones(root.shape[1]), penalty)
         self.dual_ = root @ coef
-        self.intercept_ = intercept - mean @ coef
+        self.intercept_ = self.intercept_ + intercept - mean @ coef
+
+
+def _folds(groups: Groups, kinds: Groups, folds: int, seed: int) -> Groups:
+    """Give grouped folds of the rows of kind 0; rows of other kinds, which are never held out, get -1."""
+    fold = np.full(len(groups), -1, np.int64)
+    fold[kinds == 0] = k_folds(groups[kinds == 0], folds, seed)
+    return fold
 
 
 def _sample(fold: Groups, most: int, seed: int) -> Groups:
@@ -194,3 +245,8 @@ def _sample(fold: Groups, most: int, seed: int) -> Groups:
         rows = np.flatnonzero(fold == number)
         drawn.append(rng.permutation(rows)[: max(1, round(share * len(rows)))])
     return np.sort(np.concatenate(drawn))
+
+
+def _plain(values: F64) -> float | list[float]:
+    """Give one value as a number, more as a list."""
+    return float(values[0]) if len(values) == 1 else [float(value) for value in values]

@@ -30,6 +30,7 @@ HEADS = {
     "seed-tuned-resnet": "img2prompt_cache.heads.student_project:StudentTunedResnet",
     "finetune": "img2prompt_cache.heads.finetune:Finetune",
     "blend": "img2prompt_cache.heads.blend:Blend",
+    "best": "img2prompt_cache.heads.best:Best",
     "distil": "img2prompt_cache.heads.distil:Distil",
 }
 """Where each head is, imported when it is asked for."""

@@ -53,6 +53,16 @@ def resampled_means(values: F64, groups: NDArray[np.int64], draws: int = DRAWS, 
     return means
 
 
+def standard_error(values: F64, groups: NDArray[np.int64]) -> float:
+    """Compute the standard error of the mean of `values`, whose rows are independent between groups only.
+
+    √(Σ_g (Σ_{i in g} (v_i − v̄))²) / n, the cluster-robust estimate for a mean (Liang & Zeger, 1986).
+    """
+    _, number = np.unique(groups, return_inverse=True)
+    sums = np.bincount(number, values - values.mean())
+    return float(np.sqrt(np.square(sums).sum()) / len(values))
+
+
 def interval(
     values: F64, groups: NDArray[np.int64], draws: int = DRAWS, seed: int = 0, level: float = LEVEL
 ) -> tuple[float, float] | None:

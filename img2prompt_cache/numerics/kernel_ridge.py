@@ -8,7 +8,7 @@ of the rows), and the choice of gains and penalty by cross-validation. In shapes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import linalg, optimize
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
     F32 = NDArray[np.float32]
     F64 = NDArray[np.float64]
+    Floats = NDArray[Any]
     Ints = NDArray[np.int64]
 
 GAINS, ALPHAS = (0.01, 100.0), (1e-4, 100.0)
 """Ranges of the gains and of the penalty."""
 START_GAIN, START_ALPHA = 3.0, 0.03
 """Sum of the gains, and penalty, from which the search starts."""
+SCALE = 50.0
+"""Factor of the loss: by its own rules L-BFGS-B takes a step from cosine .45 to .46 for convergence."""
 JITTER = 1e-4
 """Added to the diagonal of the landmarks' kernel matrix, which identical landmarks make singular."""
 SAMPLE = 1024
@@ -65,7 +68,7 @@ def kernel(a: F32, b: F32, gains: F64) -> F32:
     return np.exp(values, out=values)
 
 
-def fit_exact(rows: F32, y: F64, gains: F64, alpha: float) -> F64:
+def fit_exact(rows: F32, y: F64, gains: F64, alpha: float | F64) -> F64:
     """Compute the dual coefficients (n, t) of kernel ridge, (K + αI)⁻¹ y, as in scikit-learn's.
 
     Parameters
@@ -75,7 +78,8 @@ def fit_exact(rows: F32, y: F64, gains: F64, alpha: float) -> F64:
     y : numpy.ndarray, float64, shape (n, t)
         Centred targets.
     gains : numpy.ndarray, float64, shape (b,)
-    alpha : float
+    alpha : float, or numpy.ndarray, float64, shape (n,)
+        One penalty, or one for each row.
 
     Raises
     ------
@@ -137,103 +141,135 @@ def sample_landmarks(rows: F32, gains: F64, alpha: float, count: int, seed: int)
 
 
 def cross_validated_cosine(
-    cosines: Sequence[F64], y: F64, fold: Ints, gains: F64, alpha: float
-) -> tuple[float, F64, float]:
+    cosines: Sequence[Floats], y: Floats, fold: Ints, gains: F64, alphas: F64, kinds: Ints | None = None
+) -> tuple[float, F64, F64]:
     """Compute the mean over folds of the mean cosine on held-out rows, and its exact gradient.
 
     The gradient is propagated back through the linear solve by the adjoint method: one more solve per fold.
+    It is computed in the precision of the cosines.
 
     Parameters
     ----------
-    cosines : sequence of numpy.ndarray, float64, shape (n, n)
+    cosines : sequence of numpy.ndarray, float32 or float64, shape (n, n)
         For each block, the cosines between all rows, minus 1.
-    y : numpy.ndarray, float64, shape (n, t)
-        Unit-norm targets.
+    y : numpy.ndarray, same dtype, shape (n, t)
+        Targets; unit-norm in rows that are held out.
     fold : numpy.ndarray, int64, shape (n,)
-    gains, alpha
-        As for `fit_exact`.
+        Fold that holds out the row; -1 for rows that are only fitted on.
+    gains : numpy.ndarray, float64, shape (b,)
+    alphas : numpy.ndarray, float64, shape (k,)
+        Penalty of each kind of rows.
+    kinds : numpy.ndarray, int64, shape (n,), optional
+        Kind 0…k−1 of each row: each kind has a mean target of its own, and a row is held out only if it is
+        of kind 0. All are of kind 0 if absent.
 
     Returns
     -------
     score : float
     by_gain : numpy.ndarray, float64, shape (b,)
-    by_alpha : float
+    by_alpha : numpy.ndarray, float64, shape (k,)
     """
-    values = np.exp(sum(gain * each for gain, each in zip(gains, cosines, strict=True)))
-    score, by_gain, by_alpha = 0.0, np.zeros(len(cosines)), 0.0
-    numbers = np.unique(fold)
+    kinds = np.zeros(len(y), np.int64) if kinds is None else kinds
+    values = kernel_of_cosines(cosines, gains)
+    slopes = np.zeros_like(values)
+    score, by_alpha = 0.0, np.zeros(len(alphas))
+    numbers = np.unique(fold[fold >= 0])
     for number in numbers:
         held, train = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
         inner, outer = np.ix_(train, train), np.ix_(held, train)
-        mean = y[train].mean(axis=0)
-        between, across = values[inner], values[outer]
-        penalised = cholesky(between.copy(), alpha)
-        dual = linalg.cho_solve(penalised, y[train] - mean, overwrite_b=True, check_finite=False)
+        mean, centred = centre_kinds(y[train], kinds[train])
+        across = values[outer]
+        penalised = cholesky(values[inner], alphas[kinds[train]].astype(values.dtype))
+        dual = linalg.cho_solve(penalised, centred, overwrite_b=True, check_finite=False)
         pred = across @ dual + mean
         length = np.maximum(np.sqrt(np.einsum("ij,ij->i", pred, pred)), 1e-12)[:, None]
         pred /= length
         cosine = np.einsum("ij,ij->i", pred, y[held])[:, None]
-        score += cosine.mean() / len(numbers)
+        score += float(cosine.mean(dtype=np.float64)) / len(numbers)
         slope = (y[held] - cosine * pred) / (length * len(held) * len(numbers))
         back = linalg.cho_solve(penalised, across.T @ slope, overwrite_b=True, check_finite=False)
-        by_alpha -= np.vdot(back, dual)
-        across *= slope @ dual.T
-        between *= back @ dual.T
-        by_gain += [np.vdot(across, each[outer]) - np.vdot(between, each[inner]) for each in cosines]
-    return float(score), by_gain, float(by_alpha)
+        by_row = np.einsum("ij,ij->i", back, dual)
+        by_alpha -= np.bincount(kinds[train], by_row, len(alphas))
+        slopes[outer] += slope @ dual.T
+        slopes[inner] -= back @ dual.T
+    slopes *= values
+    by_gain = np.array([np.vdot(slopes, each) for each in cosines], np.float64)
+    return score, by_gain, by_alpha
+
+
+def kernel_of_cosines(cosines: Sequence[Floats], gains: F64) -> Floats:
+    """Compute the kernel matrix (n, n) from each block's cosines minus 1, in their precision."""
+    total = cosines[0] * cosines[0].dtype.type(gains[0])
+    scaled = np.empty_like(total)
+    for gain, each in zip(gains[1:], cosines[1:], strict=True):
+        total += np.multiply(each, each.dtype.type(gain), out=scaled)
+    return np.exp(total, out=total)
+
+
+def centre_kinds(y: Floats, kinds: Ints) -> tuple[Floats, Floats]:
+    """Subtract from each row the mean of its kind; give the mean (t,) of kind 0, and the rows (n, t).
+
+    A joint mean would pull every prediction towards the prompts of the other kinds.
+    """
+    means = np.stack([y[kinds == kind].mean(axis=0) for kind in range(kinds.max() + 1)])
+    return means[0], y - means[kinds]
 
 
 def search(
     units: F32,
-    y: F64,
+    y: Floats,
     fold: Ints,
     widths: Sequence[int],
     *,
     gains: F64 | None,
-    alpha: float | None,
-    on_evaluation: Callable[[F64, float, float], None],
-) -> tuple[F64, float]:
-    """Choose the gains and the penalty by cross-validated cosine, with L-BFGS-B on their logarithms.
+    alpha: F64 | None,
+    kinds: Ints | None = None,
+    on_evaluation: Callable[[F64, F64, float], None],
+) -> tuple[F64, F64]:
+    """Choose the gains and the penalties by cross-validated cosine, with L-BFGS-B on their logarithms.
 
     Parameters
     ----------
     units : numpy.ndarray, float32, shape (n, p)
         From `normalise_blocks`.
-    y : numpy.ndarray, float64, shape (n, t)
-        Unit-norm targets.
+    y : numpy.ndarray, float32 or float64, shape (n, t)
+        Unit-norm targets. Its precision is that of the search.
     fold : numpy.ndarray, int64, shape (n,)
-        At least two folds.
+        At least two folds; -1 for rows that are only fitted on.
     widths : sequence of int
         Number of columns of each of the b blocks.
     gains, alpha : optional
         Fixed values; None to choose them.
+    kinds : numpy.ndarray, int64, shape (n,), optional
+        As for `cross_validated_cosine`; each of the k kinds gets a penalty.
     on_evaluation : callable
-        Told the gains, the penalty and the score of each evaluation.
+        Told the gains, the penalties and the score of each evaluation.
 
     Returns
     -------
     gains : numpy.ndarray, float64, shape (b,)
-    alpha : float
+    alpha : numpy.ndarray, float64, shape (k,)
     """
     parts = np.split(units, np.cumsum(widths)[:-1], axis=1)
-    cosines = [(part @ part.T - 1.0).astype(np.float64) for part in parts]
-    start = np.log([*np.full(len(widths), START_GAIN / len(widths)), START_ALPHA])
-    bounds = [(np.log(low), np.log(high)) for low, high in [GAINS] * len(widths) + [ALPHAS]]
+    cosines = [(part @ part.T - np.float32(1)).astype(y.dtype, copy=False) for part in parts]
+    b, k = len(widths), 1 if kinds is None else int(kinds.max()) + 1
+    start = np.log([*np.full(b, START_GAIN / b), *np.full(k, START_ALPHA)])
+    bounds = [(np.log(low), np.log(high)) for low, high in [GAINS] * b + [ALPHAS] * k]
     if gains is not None:
-        start[:-1] = np.log(gains)
-        bounds[:-1] = [(value, value) for value in start[:-1]]
+        start[:b] = np.log(gains)
+        bounds[:b] = [(value, value) for value in start[:b]]
     if alpha is not None:
-        start[-1] = np.log(alpha)
-        bounds[-1] = (start[-1], start[-1])
+        start[b:] = np.log(alpha)
+        bounds[b:] = [(value, value) for value in start[b:]]
 
     def loss(log: F64) -> tuple[float, F64]:
         point = np.exp(log)
-        score, by_gain, by_alpha = cross_validated_cosine(cosines, y, fold, point[:-1], point[-1])
-        on_evaluation(point[:-1], float(point[-1]), score)
-        return -score, -point * np.append(by_gain, by_alpha)
+        score, by_gain, by_alpha = cross_validated_cosine(cosines, y, fold, point[:b], point[b:], kinds)
+        on_evaluation(point[:b], point[b:], score)
+        return -SCALE * score, -SCALE * point * np.concatenate([by_gain, by_alpha])
 
-    options = {"maxiter": 15, "ftol": 1e-5}
+    options = {"maxiter": 25, "ftol": 1e-6}
     found = np.exp(
         optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
     )
-    return found[:-1] if gains is None else gains, float(found[-1]) if alpha is None else alpha
+    return found[:b] if gains is None else gains, found[b:] if alpha is None else alpha

@@ -40,7 +40,7 @@ def test_a_member_of_weight_0_is_not_asked():
     head = make_head("blend", members=[{"head": "ridge", "settings": {"alpha": 1.0}}, {"head": "mean"}])
     head.set_params(weights=[2.0, 0.0]).fit(X, y)
     alone = make_head("ridge", alpha=1.0).fit(X, y)
-    head.heads_[1] = None
+    assert head.heads_[1] is None
     np.testing.assert_allclose(head.predict(X), alone.predict(X), atol=1e-6)
 
 

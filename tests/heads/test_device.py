@@ -22,6 +22,7 @@ WITH_TORCH = {
     "seed-tuned-resnet": QUICK["seed-tuned-resnet"],
     "distil": QUICK["distil"],
     "blend": {"members": [{"head": "ridge"}, {"head": "mlp", "settings": MLP}], "weights": [1.0, 2.0]},
+    "best": {"members": [{"head": "ridge"}, {"head": "mlp", "settings": MLP}], "weights": [1.0, 2.0]},
     "finetune": {"max_epochs": 1, "alpha": 1.0},
 }
 every_head_with_torch = pytest.mark.parametrize("name", WITH_TORCH)

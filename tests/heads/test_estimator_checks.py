@@ -37,6 +37,7 @@ EXPECTED = {
     "seed-vit": FLOAT32 | ONE_ROW,
     "seed-tuned-resnet": FLOAT32 | ONE_ROW,
     "blend": FLOAT32 | ONE_ROW,
+    "best": FLOAT32 | ONE_ROW,
     "distil": FLOAT32 | ONE_ROW,
 }
 """The checks that a head does not pass, and why."""
@@ -47,6 +48,7 @@ SETTINGS = {
     "linear": {**QUICK["linear"], "loss": "mse", "max_epochs": 20},
     "wide-mlp": {**QUICK["wide-mlp"], "loss": "mse"},
     "blend": {"members": ({"head": "ridge"}, {"head": "nearest"})},
+    "best": {"members": ({"head": "ridge"}, {"head": "knn"})},
 }
 """Quick to fit, on any number of features."""
 

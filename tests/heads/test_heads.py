@@ -99,6 +99,7 @@ def test_two_rows_are_enough_once_settings_are_chosen(name):
         "mlp": {"epochs": 2},
         "distil": {"student": {"epochs": 2}},
         "blend": {"members": [{"head": "mean"}, {"head": "nearest"}], "weights": [1.0, 2.0]},
+        "best": {"members": [{"head": "mean"}], "weights": [1.0], "temperature": 0.04, "pull": 0.1},
         "linear": {"epochs": 2},
         "wide-mlp": {"epochs": 2},
     }

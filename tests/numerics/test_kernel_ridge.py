@@ -91,7 +91,7 @@ def centred_cosines(x):
 
 def test_the_score_is_that_of_refitting():
     x, y, fold = problem()
-    score, _, _ = cross_validated_cosine(centred_cosines(x), y, fold, GAINS, 0.3)
+    score, _, _ = cross_validated_cosine(centred_cosines(x), y, fold, GAINS, np.array([0.3]))
     values, found = oracle(x, x), []
     for k in range(3):
         train, mean = fold != k, y[fold != k].mean(axis=0)
@@ -106,9 +106,9 @@ def test_the_gradient_is_the_slope_of_the_score():
     x, y, fold = problem()
     cosines = centred_cosines(x)
     at = np.array([*GAINS, 0.3])
-    slope = approx_fprime(at, lambda p: cross_validated_cosine(cosines, y, fold, p[:2], p[2])[0], 1e-6)
-    _, by_gain, by_alpha = cross_validated_cosine(cosines, y, fold, GAINS, 0.3)
-    np.testing.assert_allclose([*by_gain, by_alpha], slope, rtol=1e-4, atol=1e-8)
+    slope = approx_fprime(at, lambda p: cross_validated_cosine(cosines, y, fold, p[:2], p[2:])[0], 1e-6)
+    _, by_gain, by_alpha = cross_validated_cosine(cosines, y, fold, GAINS, np.array([0.3]))
+    np.testing.assert_allclose([*by_gain, *by_alpha], slope, rtol=1e-4, atol=1e-8)
 
 
 def chosen(**given):
@@ -120,7 +120,7 @@ def chosen(**given):
         fold,
         BLOCKS,
         **{"gains": None, "alpha": None, **given},
-        on_evaluation=lambda gains, alpha, score: tried.append((score, *gains, alpha)),
+        on_evaluation=lambda gains, alpha, score: tried.append((score, *gains, *alpha)),
     )
     return found, tried
 
@@ -136,7 +136,48 @@ def test_what_is_given_is_not_chosen():
     (gains, alpha), tried = chosen(gains=GAINS)
     assert gains is GAINS
     assert len({record[-1] for record in tried}) > 1
-    (gains, alpha), tried = chosen(alpha=0.7)
-    assert alpha == 0.7
+    (gains, alpha), tried = chosen(alpha=np.array([0.7]))
+    assert alpha.tolist() == [0.7]
     assert len({record[1] for record in tried}) > 1
     assert all(record[-1] == pytest.approx(0.7) for record in tried)
+
+
+def test_each_kind_has_a_penalty_and_a_mean_of_its_own():
+    x, y, fold = problem()
+    kinds = (np.arange(len(x)) % 4 == 3).astype(int)
+    y[kinds == 1] = unit(y[kinds == 1] + np.array([0, 0, 5.0, 0]))
+    fold = np.where(kinds == 1, -1, fold)
+    alphas = np.array([0.3, 0.8])
+    score, _, _ = cross_validated_cosine(centred_cosines(x), y, fold, GAINS, alphas, kinds)
+    values, found = oracle(x, x), []
+    for k in range(3):
+        train = np.flatnonzero(fold != k)
+        held = np.flatnonzero(fold == k)
+        means = np.stack([y[train][kinds[train] == kind].mean(axis=0) for kind in (0, 1)])
+        penalised = values[np.ix_(train, train)] + np.diag(alphas[kinds[train]])
+        dual = np.linalg.solve(penalised, y[train] - means[kinds[train]])
+        found.append(mean_cosine(values[np.ix_(held, train)] @ dual + means[0], y[held]))
+    assert score == pytest.approx(np.mean(found), abs=1e-5)
+
+
+def test_the_gradient_is_right_with_kinds_too():
+    x, y, fold = problem()
+    kinds = (np.arange(len(x)) % 4 == 3).astype(int)
+    fold = np.where(kinds == 1, -1, fold)
+    cosines = centred_cosines(x)
+    at = np.array([*GAINS, 0.3, 0.8])
+
+    def score(p):
+        return cross_validated_cosine(cosines, y, fold, p[:2], p[2:], kinds)[0]
+
+    _, by_gain, by_alpha = cross_validated_cosine(cosines, y, fold, GAINS, at[2:], kinds)
+    np.testing.assert_allclose([*by_gain, *by_alpha], approx_fprime(at, score, 1e-6), rtol=1e-4, atol=1e-8)
+
+
+def test_single_precision_searches_as_double_does():
+    x, y, fold = problem()
+    half = [each.astype(np.float32) for each in centred_cosines(x)]
+    exact = cross_validated_cosine(centred_cosines(x), y, fold, GAINS, np.array([0.3]))
+    found = cross_validated_cosine(half, y.astype(np.float32), fold, GAINS, np.array([0.3]))
+    for ours, oracle_ in zip(found, exact, strict=True):
+        np.testing.assert_allclose(ours, oracle_, rtol=1e-3, atol=1e-5)
