@@ -24,7 +24,7 @@ def fit(
         str,
         typer.Option(
             help="mean, nearest, knn, clip, ridge, kernel, linear, mlp, wide-mlp, seed-resnet50, seed-vit, "
-            "seed-tuned-resnet, finetune, blend or distil."
+            "seed-tuned-resnet, finetune, blend, best or distil."
         ),
     ] = "mlp",
     cache: console.CacheOption = console.DEFAULT_CACHE,
@@ -70,6 +70,22 @@ def fit(
             metavar="K",
             help="Instead of --holdout: hold out every row once, in K folds. The saved head is fitted on "
             "all rows.",
+        ),
+    ] = None,
+    extra: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Another cache of the same backbones, whose pairs are fitted on, too, but never scored on. "
+            "For best, kernel and blends. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    soften: Annotated[
+        str | None,
+        typer.Option(
+            metavar="train|FILE",
+            help="Draw predictions towards near prompts: those fitted on, and those of a text file or table.",
         ),
     ] = None,
     only: Annotated[
@@ -198,6 +214,13 @@ def fit(
             help="For ridge: choose the penalty by cosine (default) or mse.", rich_help_panel=_OTHER
         ),
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="For best: leave out a step of its ladder that would end later. Default: 10.",
+            rich_help_panel=_OTHER,
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -241,6 +264,9 @@ def fit(
             folds=folds,
             inner_folds=inner_folds,
             blocks=blocks,
+            extra=extra or (),
+            soften=soften,
+            minutes=minutes,
             only=only,
             seed=seed,
             refit=refit,
@@ -293,5 +319,5 @@ _READ: dict[str, Callable[[str, str], Any]] = {
 }
 """How the text of an option becomes a setting, where it is several numbers."""
 
-_PARAMETERS = {"inner_folds", "blocks"}
+_PARAMETERS = {"inner_folds", "blocks", "minutes"}
 """Settings that are parameters of `fit` in Python, too."""

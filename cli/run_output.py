@@ -22,8 +22,10 @@ def run_values(run: Run) -> dict[str, Any]:
 
 
 def members_values(run: Run) -> dict[str, Any]:
-    """Give the members of a blend as JSON values; nothing for other runs."""
+    """Give the members of a blend, or the steps of the best head, as JSON values; nothing for other runs."""
     members = _members(run)
+    if run.head == "best":
+        return {"steps": list(run.history)}
     return {"members": members} if members else {}
 
 
@@ -46,7 +48,13 @@ def run_line(run: Run) -> str:
 
 
 def source_lines(run: Run) -> list[str]:
-    """Describe the runs that a run is made of: the members of a blend, or the teacher of a student."""
+    """Describe what a run is made of: the members of a blend, a student's teacher, the best head's steps."""
+    if run.head == "best":
+        steps = [
+            [step["step"], step.get("cosine"), step.get("gain"), step.get("standard error"), _verdict(step)]
+            for step in run.history
+        ]
+        return [console.table(["step", "cosine", "gain", "standard error", ""], steps)]
     if "plain" in run.metrics:
         return [
             f"  taught by {run.settings['teacher']}, cosine {run.metrics['teacher']:.4f} when fitted on "
@@ -54,6 +62,12 @@ def source_lines(run: Run) -> list[str]:
         ]
     rows = [[each["run"], each["weight"], each["cosine"], each["without"]] for each in _members(run)]
     return [console.table(["member", "weight", "cosine", "blend without it"], rows)] if rows else []
+
+
+def _verdict(step: dict[str, Any]) -> str:
+    if step.get("cosine") is None:
+        return "not tried for lack of time"
+    return "kept" if step["kept"] else "not kept"
 
 
 def _members(run: Run) -> list[dict[str, Any]]:

@@ -41,12 +41,14 @@ def make_cache(
     failed: Sequence[int] = (),
     nan: Sequence[int] = (),
     fold: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> Path:
     """Write a cache of two backbones whose features tell the targets, in `groups` groups of prompts.
 
-    `nan` rows hold NaN in the features of `ONE`; `fold` is a column of the user's own.
+    `nan` rows hold NaN in the features of `ONE`; `fold` is a column of the user's own. Caches of different
+    seeds share no image and no prompt.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     centres = rng.normal(size=(groups, WIDTH))
     group = np.arange(rows) % groups
     targets = unit(centres[group] + 0.02 * rng.normal(size=(rows, WIDTH)))
@@ -60,7 +62,7 @@ def make_cache(
         "imgId": [f"i{row:03d}" for row in range(rows)],
         "uri": [f"i{row:03d}.png" for row in range(rows)],
         "prompt": ["" if row in missing else f"prompt {row} of {row % groups}" for row in range(rows)],
-        "sha256": [f"{row:064x}" for row in range(rows)],
+        "sha256": [f"{1000 * seed + row:064x}" for row in range(rows)],
         "status": [FAILED if row in failed else OK for row in range(rows)],
         "reason": ["not an image" if row in failed else "" for row in range(rows)],
         **({"extra.fold": list(fold)} if fold is not None else {}),

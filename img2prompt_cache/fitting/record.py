@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -105,7 +105,7 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
         rows=fitted.rows,
         cache=str(cache.folder.resolve()),
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        measured=fitted.head.measured,
+        measured={**fitted.head.measured, **_extra_pairs(data)},
         versions=library_versions(),
         parameters=sum(value.size for value in fitted.head.state().values()),
         predict_rows_per_second=evaluation.rows_per_second,
@@ -113,6 +113,14 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
     )
     held = Validation([data.ids[row] for row in rows], groups, predictions, cosines, fold)
     return Run.of(save_run(folder, record, fitted.head, reported.history, held), folder)
+
+
+def _extra_pairs(data: Dataset) -> dict[str, Any]:
+    """Say which extra pairs were fitted on, if any were."""
+    if data.extra is None:
+        return {}
+    extra = data.extra
+    return {"extra": {"caches": list(extra.caches), "rows": len(extra.y), "left_out": extra.left_out}}
 
 
 def describe_split(split: Split, data: Dataset) -> SplitRecord:

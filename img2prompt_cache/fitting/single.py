@@ -12,17 +12,16 @@ from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.augmented_views import load_views
 from img2prompt_cache.data.columns import UsedColumn, choose_target
-from img2prompt_cache.data.dataset import Dataset, load_dataset
-from img2prompt_cache.data.extra_pairs import load_extra_pairs, near_any
+from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.selection import read_selection
 from img2prompt_cache.data.strategies import make_split
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.fitting.additions import add_extra_pairs, add_soft_bank
 from img2prompt_cache.fitting.columns import choose_columns, stands_in
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.evaluate import configured, evaluate_head, fit_rows, measure_leakage_gap
 from img2prompt_cache.fitting.record import FittedHead, keep_run
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.prediction.bank import encoded_bank
 from img2prompt_cache.progress import Callback, ignore, note, task
 from img2prompt_cache.runs.names import reserve_run
 from img2prompt_cache.runs.run import Run
@@ -90,7 +89,8 @@ def _fit(
     data = load_dataset(cache, features, target, texts, only=only, views=views)
     if views and head.takes == "features":  # rows of a trunk bring their own
         data = replace(data, views=load_views(cache, data))
-    data = _with_more(config, data, features, target, tell)
+    data = add_extra_pairs(data, config.extra, target, tell)
+    data = add_soft_bank(data, config.soften, target, config.device, tell)
     split = make_split(cache, data, config.split, config.holdout, config.seed, config.folds)
     everything = np.arange(len(data.rows))
     measured = (not head.costly if config.leakage_gap is None else config.leakage_gap) and (
@@ -117,32 +117,6 @@ def _fit(
         seconds=seconds,
         leakage_gap=gap,
     )
-
-
-def _with_more(
-    config: FitConfig, data: Dataset, features: tuple[Column, ...], target: Column, tell: Callback
-) -> Dataset:
-    """Add the extra pairs and the soft bank that were asked for."""
-    if config.extra:
-        extra = load_extra_pairs([Cache(each) for each in config.extra], data, features, target)
-        note(
-            tell,
-            f"{len(extra.y):,} extra pairs; {extra.left_out:,} more are left out, because they are "
-            "near-identical to pairs of this cache",
-        )
-        data = replace(data, extra=extra)
-    if config.soften is None:
-        return data
-    bank = data.y[:0]
-    if config.soften != "train":
-        found = encoded_bank(Path(config.soften), UsedColumn.of(target), config.device, tell)
-        bank = found.vectors[~near_any(found.vectors, data.y)]
-        note(
-            tell,
-            f"{len(bank):,} prompts in the soft bank beside the training prompts; {len(found) - len(bank):,} "
-            "more are left out, because they are near-identical to prompts of this cache",
-        )
-    return replace(data, bank=bank)
 
 
 def _note_straddling(run: Run, tell: Callback) -> None:

@@ -157,7 +157,7 @@ class _Climb:
         self.started = time.perf_counter()
         if not self.kept or self.started + self.longest <= self.deadline:
             return True
-        self.steps.append({"step": name, "kept": 0, "left out for lack of time": 1})
+        self.steps.append({"step": name, "kept": 0})
         return False
 
     def _end(self, name: str, mixed: Targets) -> bool:

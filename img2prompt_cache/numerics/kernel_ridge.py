@@ -203,7 +203,8 @@ def kernel_of_cosines(cosines: Sequence[Floats], gains: F64) -> Floats:
     scaled = np.empty_like(total)
     for gain, each in zip(gains[1:], cosines[1:], strict=True):
         total += np.multiply(each, each.dtype.type(gain), out=scaled)
-    return np.exp(total, out=total)
+    values: Floats = np.exp(total, out=total)
+    return values
 
 
 def centre_kinds(y: Floats, kinds: Ints) -> tuple[Floats, Floats]:

@@ -74,6 +74,38 @@ def test_only_some_rows(cache, tmp_path):
     assert fit(cache, "mean", only=str(table), run=tmp_path / "run").rows == 40
 
 
+def test_extra_pairs_are_fitted_on_and_not_scored_on(cache, tmp_path):
+    other = make_cache(tmp_path / "other", 30, seed=3)
+    settings = {"gain": 1.0, "alpha": 1.0}
+    made = fit(cache, "kernel", settings=settings, extra=other, folds=3, run=tmp_path / "run")
+    assert made.metrics["n"] == 60
+    assert made.measured["extra"] == {"caches": [str(other)], "rows": 30, "left_out": 0}
+    assert len(made.estimator.rows_) == 90
+    plain = fit(cache, "kernel", settings=settings, folds=3, run=tmp_path / "plain")
+    assert made.split["digest"] == plain.split["digest"]
+    assert made.metrics["cosine"] != plain.metrics["cosine"]
+    with pytest.raises(UsageError, match="head 'knn' is not fitted on extra pairs") as caught:
+        fit(cache, "knn", extra=[other])
+    assert caught.value.parameter == "extra"
+
+
+def test_any_head_can_have_a_soft_bank(cache, tmp_path):
+    made = fit(cache, "ridge", settings={"alpha": 1.0}, soften="train", run=tmp_path / "run")
+    assert [member["head"] for member in made.settings["members"]] == ["ridge"]
+    assert made.settings["weights"] == [1.0]
+    assert made.settings["pull"] >= 0
+    assert load_run(made.folder).estimator.predict(np.zeros((1, 32), np.float32)).shape == (1, 384)
+
+
+def test_the_best_head_says_what_each_step_brought(cache, tmp_path, cli):
+    said = cli("fit", "--head", "best", "--cache", cache, "--minutes", "0", "--run", tmp_path / "run")
+    lines = said.out.splitlines()
+    assert said.code == 0, said.err
+    assert lines[1].split()[:2] == ["step", "cosine"]
+    assert lines[2].split()[0] == "kernel"
+    assert "not tried for lack of time" in lines[-1]
+
+
 def test_members_are_runs_folders_or_names(cache, tmp_path):
     runs = cache / "runs"
     named = (["ridge", "knn"], [runs / "ridge", str(runs / "knn")], [load_run(runs / "ridge"), "knn"])

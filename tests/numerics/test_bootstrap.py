@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
 from img2prompt_cache.numerics import bootstrap as module
-from img2prompt_cache.numerics.bootstrap import interval, paired_difference, resampled_means
+from img2prompt_cache.numerics.bootstrap import (
+    interval,
+    paired_difference,
+    resampled_means,
+    standard_error,
+)
 
 values_and_groups = st.integers(0, 2**32 - 1).flatmap(
     lambda seed: st.tuples(st.just(seed), st.integers(2, 40), st.integers(2, 12))
@@ -122,3 +127,11 @@ def test_pairing_tells_runs_apart_that_intervals_of_their_own_do_not():
     rows = np.arange(200)
     assert interval(one, rows)[0] < interval(other, rows)[1]
     assert paired_difference(one, other, rows)[1][0] > 0.08
+
+
+def test_the_standard_error_is_that_of_resampled_means():
+    values, groups = draw(3, 200, 40)
+    spread = resampled_means(values, groups, 20_000).std()
+    assert standard_error(values, groups) == pytest.approx(spread, rel=0.15)
+    alone = np.arange(200)
+    assert standard_error(values, alone) == pytest.approx(values.std() / np.sqrt(200))

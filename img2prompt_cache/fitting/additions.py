@@ -1,0 +1,124 @@
+"""Additions to the rows of a cache: pairs of other caches to fit on, and prompts for a soft bank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from img2prompt_cache.cache.manifest import Column
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data.columns import UsedColumn, used_column
+from img2prompt_cache.data.dataset import Dataset, load_dataset
+from img2prompt_cache.data.extra_pairs import ExtraPairs, near_any
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.prediction.bank import encoded_bank
+from img2prompt_cache.progress import Callback, note
+
+TRAIN = "train"
+"""Names the soft bank of the training prompts alone."""
+
+_ADVICE = "Extra pairs need the same columns: extract them with the same backbones and encoder."
+
+
+def add_extra_pairs(data: Dataset, caches: Sequence[Path], target: Column, tell: Callback) -> Dataset:
+    """Add the pairs of other caches, but for those that are near-identical to one of `data`.
+
+    A pair is left out if its image is in `data`, or the embedding of its prompt has a cosine of at least
+    `groups.THRESHOLD` with one in `data`. So nothing of a held-out row is seen, whichever rows are held out.
+
+    Parameters
+    ----------
+    data : Dataset
+    caches : sequence of pathlib.Path
+        Nothing is added if there is none.
+    target : Column
+        The target of `data`.
+    tell : callable
+        Told how many there are.
+
+    Raises
+    ------
+    UsageError
+        If a cache lacks a column of `data`, or no pair of it is left; or if `data` holds a trunk.
+    Img2PromptError
+        If a column was made differently, or is damaged.
+    """
+    if not caches:
+        return data
+    images = {*data.images}
+    X, y, kinds, left_out = [data.X], [], [], 0
+    for kind, folder in enumerate(caches, 1):
+        cache = Cache(folder)
+        columns = tuple(used_column(cache, UsedColumn.of(column), _ADVICE) for column in data.features)
+        pairs = load_dataset(cache, columns, used_column(cache, UsedColumn.of(target), _ADVICE, "targets"))
+        new = ~near_any(pairs.y, data.y)
+        kept = np.array([row for row in np.flatnonzero(new) if pairs.images[row] not in images], np.int64)
+        if not len(kept):
+            raise UsageError(
+                f"`extra` {folder}: each of its {len(pairs.rows)} pairs is near-identical to one of the "
+                "cache to fit on, so it adds nothing; leave it out",
+                parameter="extra",
+            )
+        left_out += len(pairs.rows) - len(kept)
+        X.append(pairs.X[kept])
+        y.append(pairs.y[kept])
+        kinds.append(np.full(len(kept), kind, np.int64))
+    arrays = [each for each in X if isinstance(each, np.ndarray)]
+    if len(arrays) < len(X):
+        raise UsageError(
+            "`extra` adds pairs to rows of features, but the head is fitted on a trunk; leave it out",
+            parameter="extra",
+        )
+    folders = tuple(str(folder.resolve()) for folder in caches)
+    extra = ExtraPairs(
+        np.concatenate(arrays[1:]), np.concatenate(y), np.concatenate(kinds), folders, left_out
+    )
+    note(
+        tell,
+        f"{len(extra.y):,} extra pairs; {left_out:,} more are left out, because they are near-identical to "
+        "pairs of this cache",
+    )
+    return replace(data, extra=extra)
+
+
+def add_soft_bank(
+    data: Dataset, bank: str | Path | None, target: Column, device: str, tell: Callback
+) -> Dataset:
+    """Add the embeddings of a soft bank's prompts, but for those that are near-identical to one of `data`.
+
+    The training prompts are in the bank anyway; any other near-identical to one of `data` would give away a
+    held-out row.
+
+    Parameters
+    ----------
+    data : Dataset
+    bank : str or pathlib.Path, optional
+        ``"train"``, or a file as for `encoded_bank`. Nothing is added if it is None.
+    target : Column
+        The target of `data`.
+    device : str
+        Where prompts are encoded.
+    tell : callable
+        Told how many there are.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file, or it cannot be read.
+    Img2PromptError
+        If the encoder is not the one that made the targets.
+    """
+    if bank is None or bank == TRAIN:
+        return data if bank is None else replace(data, bank=data.y[:0])
+    found = encoded_bank(Path(bank), UsedColumn.of(target), device, tell)
+    vectors = found.vectors[~near_any(found.vectors, data.y)]
+    note(
+        tell,
+        f"{len(vectors):,} prompts in the soft bank beside the training prompts; "
+        f"{len(found) - len(vectors):,} more are left out, because they are near-identical to prompts of this "
+        "cache",
+    )
+    return replace(data, bank=vectors)
