@@ -118,7 +118,7 @@ def add_soft_bank(
     note(
         tell,
         f"{len(vectors):,} prompts in the soft bank beside the training prompts; "
-        f"{len(found) - len(vectors):,} more are left out, because they are near-identical to prompts of this "
-        "cache",
+        f"{len(found) - len(vectors):,} more are left out, because they are near-identical to prompts of "
+        "this cache",
     )
     return replace(data, bank=vectors)
