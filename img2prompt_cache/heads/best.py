@@ -48,6 +48,7 @@ class Best(Blend):
     """
 
     name = "best"
+    joins = "blocks"
 
     members: Sequence[Mapping[str, Any]] = setting(
         "Members to try, in this order; one in the place of an earlier one of the same head.", default=LADDER
