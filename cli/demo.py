@@ -27,9 +27,11 @@ def demo(
     json: console.Json = False,
 ) -> None:
     """Draw scenes with prompts, extract, fit five heads, compare them, and predict for held-out scenes."""
+    from img2prompt_cache.destination import require_free_place
     from img2prompt_cache.errors import UsageError
     from img2prompt_cache.images.scenes import write_demo
 
+    require_free_place(folder, "folder")
     if overwrite and (folder / "prompts.csv").is_file() and (folder / "new" / "truth.csv").is_file():
         shutil.rmtree(folder)
     elif overwrite and folder.exists():

@@ -29,8 +29,11 @@ def influence(
     Importance is the setting's own share of the variance (functional ANOVA on a random forest); mean, sd and
     best are those of the scored trials that had the value, or one within the bounds.
     """
+    from img2prompt_cache.destination import require_free_place
     from img2prompt_cache.tuning.finished import load_study
 
+    if out:
+        require_free_place(out, "out", inputs=[study])
     found = load_study(study, cache)
     table = found.influence()
     if out:

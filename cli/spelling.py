@@ -10,7 +10,7 @@ from functools import cache
 
 import typer
 
-OPTIONS = {"backbones": "--backbone", "settings": "--set"}
+OPTIONS = {"backbones": "--backbone", "settings": "--set", "folder": "--dir"}
 """Parameters whose option has another name."""
 
 _PARAMETER = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`\n]+))?`")

@@ -16,6 +16,7 @@ from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.parts import PartFile, map_values, read_rows_part
 from img2prompt_cache.cache.quantise import NO_CODE
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.destination import require_free_place
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.progress import Callback, ignore, task
 
@@ -48,7 +49,7 @@ def pack(cache: Cache, out: Path, *, overwrite: bool = False, tell: Callback = i
     Raises
     ------
     UsageError
-        If `out` exists, or would lie among the cache's own files.
+        If `out` exists, or would lie among the files of a cache or run.
     Img2PromptError
         If a part is damaged, or there is too little room.
     """
@@ -107,8 +108,7 @@ def _require_free(cache: Cache, out: Path, overwrite: bool) -> None:
         raise UsageError(f"{out} exists; `overwrite=True` replaces it", parameter="out")
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent}", parameter="out")
-    if out.resolve().is_relative_to(cache.folder.resolve()):
-        raise UsageError(f"{out} lies in the cache itself; name a file outside of it", parameter="out")
+    require_free_place(out, "out")
     needed = sum(column.bytes for column in cache.manifest.columns)
     free = shutil.disk_usage(out.parent).free
     if needed > free:

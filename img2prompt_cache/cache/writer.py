@@ -14,6 +14,7 @@ from pathlib import Path
 
 from img2prompt_cache.cache.manifest import KINDS, Column, Manifest, Part
 from img2prompt_cache.cache.manifest_file import NAME, load_manifest, save_manifest
+from img2prompt_cache.destination import require_free_place
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import write_atomically
 from img2prompt_cache.locks import lock as lock_file
@@ -42,7 +43,7 @@ def writing(folder: Path, *, wait: bool = False) -> Iterator[None]:
     Img2PromptError
         If another process holds the lock (the message names it), or the folder cannot be written.
     UsageError
-        If `folder` is a file, or holds something that is not a cache.
+        If `folder` is a file, holds something that is not a cache, or lies in another cache or a run.
     """
     from filelock import FileLock, Timeout
 
@@ -89,6 +90,8 @@ def find_writer(folder: Path) -> str | None:
 def _claim(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; `cache` names a folder", parameter="cache")
+    if not (folder / NAME).exists():
+        require_free_place(folder, "cache")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / NAME).exists():

@@ -15,6 +15,7 @@ import numpy as np
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import OK, Cache
 from img2prompt_cache.data.groups import factorize
+from img2prompt_cache.destination import require_free_place
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import write_atomically
 from img2prompt_cache.numerics.metrics import TIE, unit
@@ -162,8 +163,12 @@ def check_free(out: Path, *, overwrite: bool) -> None:
     Raises
     ------
     UsageError
-        If something exists at that path.
+        If something exists at that path, or it lies among the files of a cache or run; a ``.csv`` in the
+        folder of a cache itself is where it belongs.
     """
+    require_free_place(out, "out", own="*.csv")
+    if out.is_dir():
+        raise UsageError(f'`out="{out}"` is a folder; name a file', parameter="out")
     if os.path.lexists(out) and not overwrite:
         raise UsageError(
             f'`out="{out}"` exists; give `overwrite=True` to replace it, or another name', parameter="out"

@@ -121,7 +121,8 @@ def predict_batches(
     if top_k < 0:
         raise UsageError(f"`top_k` must be at least 0, not {top_k}", parameter="top_k")
     home = _home(fitted, cache)
-    writer = open_writer(Path(out), fitted.target.width, overwrite=overwrite) if out else None
+    inputs = [*_paths(images if rows is None else None), *([bank] if bank else [])]
+    writer = open_writer(Path(out), fitted.target.width, overwrite=overwrite, inputs=inputs) if out else None
     estimator = fitted.estimator.use_device(device)
     batches = (
         iter([_from_features(fitted, estimator, rows)])

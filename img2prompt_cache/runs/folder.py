@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.data.feature_blocks import concatenate
+from img2prompt_cache.destination import require_free_place
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import Replacement, hash_file
 from img2prompt_cache.heads import make_head
@@ -45,10 +46,12 @@ def reserve(folder: Path, *, overwrite: bool = False) -> Iterator[None]:
     Raises
     ------
     UsageError
-        If it exists and is not to be overwritten, or holds anything but a run.
+        If it exists and is not to be overwritten, holds anything but a run, or lies among the files of a
+        cache (its `runs` apart) or of another run.
     Img2PromptError
         If it cannot be made.
     """
+    require_free_place(folder, "run", own="runs/*")
     lock = _take(folder, overwrite=overwrite)
     try:
         yield

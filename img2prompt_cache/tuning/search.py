@@ -15,6 +15,7 @@ from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.data.inner_holdouts import inner_holdouts
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.data.strategies import make_split
+from img2prompt_cache.destination import require_free_place
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.fitting.columns import choose_columns
 from img2prompt_cache.fitting.config import FitConfig
@@ -85,10 +86,12 @@ def search(cache: Cache, config: TuneConfig, file: Path, tell: Callback = ignore
     Raises
     ------
     UsageError
-        If a name is unknown, the rows are too few, or the study is of something else.
+        If a name is unknown, the rows are too few, or the study is of something else, or would lie among the
+        files of a run, or of a cache, its `studies` apart.
     Img2PromptError
         If the cache or the study is damaged, or another process is searching in the same study.
     """
+    require_free_place(file, "study", own="studies/*")
     wanted = config.fit
     if config.sampler not in SAMPLERS:
         raise unknown("sampler", config.sampler, SAMPLERS, parameter="sampler")

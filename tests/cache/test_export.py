@@ -79,8 +79,8 @@ def test_what_is_there_is_kept_unless_asked(cache: Path, tmp_path: Path) -> None
     for place, words in [
         (tmp_path, "is a folder"),
         (tmp_path / "none" / "all.h5", "there is no folder"),
-        (cache / "cache.h5", "lies in the cache itself"),
-        (cache / "features" / "all.h5", "lies in the cache itself"),
+        (cache / "cache.h5", "lies among the files of the cache"),
+        (cache / "features" / "all.h5", "lies among the files of the cache"),
     ]:
         with pytest.raises(UsageError, match=words):
             packed(cache, place, overwrite=True)

@@ -25,7 +25,7 @@ from kit import make_source, paint, save_backbone
 def fitted(tiny, pairs, folder, precision, head="ridge", **settings):
     tiny.extract(pairs, folder, backbones=(tiny.cnn, tiny.vit), precision=precision)
     config = FitConfig(head, settings, features=(tiny.vit, tiny.cnn), split="random")
-    return fit_head(Cache(folder), config, folder / "run").folder
+    return fit_head(Cache(folder), config, folder / "runs" / "it").folder
 
 
 @pytest.fixture(scope="module", params=["fp32", "bf16"])
@@ -51,7 +51,7 @@ def together(batches):
 
 def test_images_and_their_cached_rows_are_predicted_alike(run, pairs):
     made = load_run(run)
-    cached = predict_cached(made.features, load_head(run, made), Cache(run.parent), with_prompt=None)
+    cached = predict_cached(made.features, load_head(run, made), Cache(run.parents[1]), with_prompt=None)
     found, bad = together(predict_files(run, open_source(pairs)))
     assert list(found) == cached.ids
     assert bad.keys() == cached.failed.keys() == {"empty", "words", "cut"}
@@ -66,8 +66,8 @@ def test_images_and_their_cached_rows_are_predicted_alike(run, pairs):
 def test_only_rows_without_prompt_are_left_where_they_are_asked_for(run):
     made = load_run(run)
     head = load_head(run, made)
-    assert predict_cached(made.features, head, Cache(run.parent), with_prompt=False).ids == ["img019"]
-    prompted = predict_cached(made.features, head, Cache(run.parent), with_prompt=True)
+    assert predict_cached(made.features, head, Cache(run.parents[1]), with_prompt=False).ids == ["img019"]
+    prompted = predict_cached(made.features, head, Cache(run.parents[1]), with_prompt=True)
     assert len(prompted.ids) == 19
     assert prompted.failed.keys() == {"empty", "words", "cut"}
 
@@ -105,7 +105,7 @@ def test_only_the_backbones_of_the_run_are_loaded(tiny, pairs, tmp_path, monkeyp
 def test_what_was_made_differently_is_refused_and_the_field_named(tiny, run, pairs, tmp_path):
     made = load_run(run)
     head = load_head(run, made)
-    copy = shutil.copytree(run.parent, tmp_path / "cache")
+    copy = shutil.copytree(run.parents[1], tmp_path / "cache")
     text = (copy / "cache.json").read_text()
     precision = made.features[0].fingerprint["precision"]
     (copy / "cache.json").write_text(text.replace(f'"precision": "{precision}"', '"precision": "fp16"', 1))
@@ -114,11 +114,11 @@ def test_what_was_made_differently_is_refused_and_the_field_named(tiny, run, pai
         match=rf"features/timm-local-dir.*: precision was {precision}, is now fp16\. A run predicts only",
     ):
         predict_cached(made.features, head, Cache(copy), with_prompt=None)
-    data = json.loads((copy / "run" / "run.json").read_text())
+    data = json.loads((copy / "runs" / "it" / "run.json").read_text())
     data["features"][1]["fingerprint"]["weights"] = "sha256:others"
-    (copy / "run" / "run.json").write_text(json.dumps(data))
+    (copy / "runs" / "it" / "run.json").write_text(json.dumps(data))
     with pytest.raises(Img2PromptError, match=r"weights was sha256:others, is now sha256:[0-9a-f]{10}"):
-        load_backbones(load_run(copy / "run").features)
+        load_backbones(load_run(copy / "runs" / "it").features)
 
 
 def test_a_cache_without_the_columns_of_the_run(run, made):

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from img2prompt_cache.destination import require_free_place
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.images.scenes.picture import render
 from img2prompt_cache.images.scenes.words import Scene, sample_scenes
@@ -33,8 +34,9 @@ def write_demo(folder: Path, n: int = 400, seed: int = 0, held_out: int = 6) -> 
     Raises
     ------
     UsageError
-        If `folder` is not empty.
+        If `folder` is not empty, or lies in a cache or run.
     """
+    require_free_place(folder, "folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not an empty folder; name one that does not exist yet for the demo")
     scenes = sample_scenes(n, seed)

@@ -12,8 +12,10 @@ Numbers in text have the fewest digits that read back as the same float32. Files
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from img2prompt_cache.destination import require_free_place
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.files import Replacement
 from img2prompt_cache.prediction.outputs.base import Writer
@@ -31,7 +33,13 @@ WRITERS: dict[str, type[Writer]] = {
 """Extension to the writer of its format."""
 
 
-def open_writer(path: Path, dim: int, *, overwrite: bool = False) -> Writer:
+def open_writer(
+    path: Path,
+    dim: int,
+    *,
+    overwrite: bool = False,
+    inputs: Iterable[str | Path] = (),
+) -> Writer:
     """Choose the writer by the extension of `path`, and find out now whether it can be written.
 
     Parameters
@@ -42,6 +50,8 @@ def open_writer(path: Path, dim: int, *, overwrite: bool = False) -> Writer:
         Width of the embeddings.
     overwrite : bool
         Replace what is there, once the new file is whole.
+    inputs : iterable of path, optional
+        Files that are read meanwhile; none of them is replaced.
 
     Returns
     -------
@@ -51,8 +61,8 @@ def open_writer(path: Path, dim: int, *, overwrite: bool = False) -> Writer:
     Raises
     ------
     UsageError
-        If the extension is unknown, the folder is not there or not writable, or a file is there already
-        and `overwrite` is not set.
+        If the extension is unknown, the folder is not there, not writable or part of a cache or run, or a
+        file is there already and `overwrite` is not set.
     """
 
     def refuse(why: str) -> UsageError:
@@ -63,6 +73,9 @@ def open_writer(path: Path, dim: int, *, overwrite: bool = False) -> Writer:
         raise refuse(f": the extension must be one of {', '.join(WRITERS)}")
     if not path.parent.is_dir():
         raise refuse(f": the folder {path.parent} does not exist; make it first")
+    inputs = list(inputs)
+    for final in kind.finals(path):
+        require_free_place(final, "out", inputs=inputs)
     try:
         Replacement(path).discard()
     except OSError as error:

@@ -1,0 +1,173 @@
+"""No command writes over, or among, the files of a cache or a run, whatever path it is given."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer
+
+from img2prompt_cache.cli.main import app
+from synthetic import Cli, make_cache
+
+RUN = "ridge-one+other-01"
+OUTPUTS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("extract", "cache"): ("IMAGES", "--cache", "PATH", "--preset", "packaged"),
+    ("fit", "run"): ("--head", "mean", "--run", "PATH", "--overwrite"),
+    ("tune", "run"): ("--head", "knn", "--trials", "1", "--run", "PATH", "--overwrite"),
+    ("tune", "study"): ("--head", "knn", "--trials", "1", "--no-fit", "--study", "PATH"),
+    ("influence", "out"): ("STUDY", "--out", "PATH"),
+    ("predict", "out"): ("CACHE", "--run", RUN, "--out", "PATH", "--overwrite"),
+    ("dedup", "out"): ("--out", "PATH", "--overwrite"),
+    ("pack", "out"): ("PATH", "--overwrite"),
+    ("demo", "folder"): ("--dir", "PATH", "--overwrite"),
+}
+"""Options that name what is written, each with a command line that writes to PATH."""
+
+INPUTS = {
+    *(("extract", name) for name in ("source", "prompts")),
+    *(("fit", name) for name in ("cache", "only", "members", "teacher")),
+    *(("tune", "cache"), ("influence", "cache"), ("compare", "cache"), ("dedup", "cache")),
+    *(("predict", name) for name in ("paths", "run", "bank", "cache")),
+    *(("compare", "runs"), ("compare", "against")),
+    *((name, "cache") for name in ("info", "verify", "repair", "pack")),
+}
+"""Options that name what is read. `repair`, `fit` and `tune` write into the cache that they read."""
+
+PATH_METAVARS = ("DIR", "FILE", "PATH", "OUT.h5", "SOURCE", "RUN", "RUN,RUN")
+
+PLACES = (
+    *("cache.json", "cache.h5", "new.h5", "features/new", "features/timm-one/new.npy", "rows/new.csv"),
+    *("targets/new.csv", "targets/new.parquet", "runs/new.npy", "studies/new.jsonl"),
+    *(f"runs/{RUN}/{name}" for name in ("run.json", "validation.npy", "validation.csv", "new", "new.db")),
+)
+"""Places in a cache where nothing but its own parts, or those of a run, may be."""
+
+OWN = {
+    ("fit", "run"): {"runs"},
+    ("tune", "run"): {"runs"},
+    ("tune", "study"): {"studies"},
+}
+
+
+def path_options() -> set[tuple[str, str]]:
+    """Every option and argument of every command that takes a path."""
+    found = set()
+    for command in app.registered_commands:
+        assert command.callback is not None
+        for parameter in inspect.signature(command.callback, eval_str=True).parameters.values():
+            kind, *notes = get_args(parameter.annotation) or (parameter.annotation,)
+            info: Any = next((n for n in notes if isinstance(n, typer.models.ParameterInfo)), None)
+            if info is None:
+                continue
+            is_path = Path in (kind, *get_args(kind)) or info.metavar in PATH_METAVARS
+            if is_path:
+                found.add((command.callback.__name__, parameter.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = shutil.copytree(fitted, tmp_path_factory.mktemp("whole") / "cache")
+    from img2prompt_cache.tuning.tune import tune
+
+    tune(folder, "knn", trials=2, fit=False)
+    return folder
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(capsys)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith(".lock")
+    }
+
+
+def arguments(key: tuple[str, str], cache: Path, path: Path) -> list[object]:
+    known = {
+        "PATH": path,
+        "CACHE": cache,
+        "IMAGES": cache.parent / "images",
+        "STUDY": cache / "studies" / "knn-one+other.db",
+    }
+    words: list[object] = [key[0], *(known.get(word, word) for word in OUTPUTS[key])]
+    takes_cache = (key[0], "cache") in INPUTS
+    return [*words, "--cache", cache] if takes_cache else words
+
+
+def test_every_option_that_takes_a_path_is_known_to_be_read_or_written() -> None:
+    assert path_options() - {("tune", "space")} == INPUTS | OUTPUTS.keys()
+    assert not INPUTS & OUTPUTS.keys()
+
+
+@pytest.mark.parametrize("key", OUTPUTS, ids="-".join)
+def test_no_command_writes_among_the_files_of_a_cache_or_run(
+    cli: Cli, whole: Path, tmp_path: Path, key: tuple[str, str]
+) -> None:
+    if "tune" in key or key[0] == "influence":
+        pytest.importorskip("optuna", reason="needs the extra: pip install 'img2prompt-cache[tune]'")
+    before = contents(whole)
+    (whole.parent / "images").mkdir(exist_ok=True)
+    link = tmp_path / "link"
+    link.symlink_to(whole)
+    for place in PLACES:
+        if place.split("/")[0] in OWN.get(key, set()) and RUN not in place:
+            continue
+        if key[0] == "predict" and Path(place).suffix not in (".npy", ".csv"):
+            continue
+        for base in (whole, link if "run" in place else whole / "runs" / ".."):
+            said = cli(*arguments(key, whole, base / place))
+            assert (said.code, said.out) == (2, ""), (place, said)
+            assert "(unexpected" not in said.err
+            assert contents(whole) == before, place
+
+
+def test_outputs_have_their_place_in_a_cache(cli: Cli, whole: Path, tmp_path: Path) -> None:
+    cache = shutil.copytree(whole, tmp_path / "cache")
+    assert cli("dedup", "--cache", cache, "--out", cache / "strict.csv").code == 0
+    assert cli("fit", "--head", "mean", "--cache", cache, "--run", cache / "runs" / "deep" / "er").code == 0
+    assert cli("fit", "--head", "mean", "--cache", cache, "--run", tmp_path / "apart").code == 0
+
+
+def test_what_is_read_is_not_replaced(cli: Cli, whole: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "bank.csv"
+    prompts.write_text("prompt\na red boat\n")
+    os.link(prompts, tmp_path / "same.csv")
+    (tmp_path / "also.csv").symlink_to(prompts)
+    for name in ("bank.csv", "same.csv", "also.csv"):
+        said = cli(
+            *("predict", whole, "--cache", whole, "--run", RUN, "--bank", prompts),
+            *("--out", tmp_path / name, "--overwrite"),
+        )
+        said.refused(2, "--out", "is the same file as", "name another file")
+    assert prompts.read_text() == "prompt\na red boat\n"
+
+
+def test_a_lost_or_broken_manifest_does_not_open_a_cache(cli: Cli, whole: Path, tmp_path: Path) -> None:
+    cache = shutil.copytree(whole, tmp_path / "cache")
+    (cache / "cache.json").write_text("")
+    (cache / "runs" / RUN / "run.json").write_text("{")
+    for place in (f"runs/{RUN}/new.csv", "features/new.csv"):
+        cli("dedup", "--cache", whole, "--out", cache / place).refused(2, "--out", "lies among the files")
+
+
+def test_a_file_of_another_program_is_no_cache(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "cache.json").write_text('{"version": 1, "rows": []}')
+    (tmp_path / "run.json").write_text("{}")
+    cache = make_cache(tmp_path / "mine", 20)
+    assert cli("pack", tmp_path / "all.h5", "--cache", cache).code == 0
+
+
+def test_a_device_is_not_replaced(cli: Cli, whole: Path) -> None:
+    for path in ("/dev/null",):
+        cli("dedup", "--cache", whole, "--out", path, "--overwrite").refused(2, "--out", "device")
+    assert Path("/dev/null").is_char_device()
