@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from img2prompt_cache.cache.damage import damage_of
 from img2prompt_cache.cache.manifest import (
@@ -134,15 +136,10 @@ def _place(
     pieces = [(folder / part.file, part.start, part.stop) for part in members]
     size, sha256 = join_parts(column, texts, pieces, new, schema=PART_SCHEMA)
     inner = [(part.joins if part is first else (part.start, *part.joins)) for part in members]
-    return Part(
-        file,
-        first.start,
-        last.stop,
-        size,
-        sha256,
-        missing=tuple(row for part in members for row in part.missing),
-        source=first.source,
-        retried=tuple(group for part in members for group in part.retried),
-        schema=PART_SCHEMA,
-        joins=tuple(row for rows in inner for row in rows),
-    )
+    joined = replace(first, file=file, stop=last.stop, bytes=size, sha256=sha256, schema=PART_SCHEMA)
+    # Whatever a part keeps of its rows, by their numbers, belongs to the joined one, too.
+    kept = [field.name for field in fields(Part) if isinstance(getattr(first, field.name), tuple)]
+    lists: dict[str, Any] = {
+        name: tuple(chain.from_iterable(getattr(part, name) for part in members)) for name in kept
+    }
+    return replace(joined, **{**lists, "joins": tuple(chain.from_iterable(inner))})
