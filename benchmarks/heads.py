@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from system import save
+from system import TWO_BACKBONES, save
 
 from img2prompt_cache.runs.run import load_run
 
@@ -34,7 +34,7 @@ def measure(data: Path, cache: Path, heads: list[str]) -> list[dict[str, Any]]:
 
     A run that is there from an interrupted call is taken as it is.
     """
-    extracted = run("extract", data, "--cache", cache, "--preset", "packaged")
+    extracted = run("extract", data, "--cache", cache, *TWO_BACKBONES)
     specs = [c["name"] for c in run("info", "--cache", cache)["columns"] if c["kind"] == "features"]
     rows = []
     for features in [*specs, ",".join(specs)]:

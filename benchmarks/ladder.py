@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from system import load, save
+from system import TWO_BACKBONES, load, save
 
 HEADS = ("mean", "nearest", "knn", "ridge", "kernel", "linear", "mlp", "wide-mlp", "finetune", "blend")
 ALONE = ("knn", "ridge")
@@ -69,7 +69,7 @@ def measure(data: Path, cache: Path, heads: list[str]) -> dict[str, Any]:
     name = f"ladder-{data.name}"
     found: dict[str, Any] = load(name) or {}
     started = time.perf_counter()
-    extracted = run("extract", data, "--cache", cache, "--preset", "packaged")
+    extracted = run("extract", data, "--cache", cache, *TWO_BACKBONES)
     if extracted["new"]:
         found["extract_s"] = time.perf_counter() - started
         save(name, found)

@@ -31,7 +31,7 @@ PRESET = ("packaged:efficientnet-lite0", "packaged:vit-small-saliency")
 def compare(cache: Cache, specs: tuple[str, ...]) -> dict[str, Any]:
     """Ridge on the features of some backbones, and on the same with their levels."""
     plain = read(cache, *specs)
-    multi = read(cache, *(name for spec in specs for name in (spec, f"{spec}#levels")))
+    multi = read(cache, *(name for spec in specs for name in (spec, f"{spec}#multi")))
     split = make_split(cache, plain, "group", 0.2, 0, FOLDS)
     held, head = split.validation, make_head("ridge")
     top, joined = (
@@ -39,7 +39,7 @@ def compare(cache: Cache, specs: tuple[str, ...]) -> dict[str, Any]:
     )
     return {
         "rows": len(plain.rows),
-        "widths": [sum(plain.blocks), sum(multi.blocks)],
+        "widths": [sum(plain.widths), sum(multi.widths)],
         "top": float(top.mean()),
         "multi": float(joined.mean()),
         "gain": float((joined - top).mean()),

@@ -11,6 +11,11 @@ from typing import Any
 
 from img2prompt_cache.environment import library_versions
 
+TWO_BACKBONES = (
+    *("--backbone", "packaged:efficientnet-lite0", "--backbone", "packaged:vit-small-saliency"),
+    *("--encoder", "packaged:all-MiniLM-L6-v2"),
+)
+"""Options of `extract` that give what the preset `packaged` was when the tables of heads were measured."""
 RESULTS = Path(__file__).parent / "results"
 
 

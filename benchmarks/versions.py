@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from system import save
+from system import TWO_BACKBONES, save
 
 ROWS = 300
 
@@ -67,11 +67,11 @@ def main() -> None:
         work = Path(place)
         source = first_images(options.data, work / "source")
         for name, python in versions.items():  # weights are fetched, modules compiled
-            measure(python, "extract", source, "--preset", "packaged", "--cache", work / f"fit-{name}")
+            measure(python, "extract", source, *TWO_BACKBONES, "--cache", work / f"fit-{name}")
         tasks = {
             "help": lambda name, number: ("--help",),
             "extract": lambda name, number: (
-                *("extract", source, "--preset", "packaged", "--cache", work / f"{name}-{number}"),
+                *("extract", source, *TWO_BACKBONES, "--cache", work / f"{name}-{number}"),
             ),
             "fit mlp": lambda name, number: (
                 *(

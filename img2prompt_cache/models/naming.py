@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,14 +47,20 @@ def attach_names(backbone: Backbone, encoder: str) -> None:
     classifier: Classifier = module.load_classifier(spec, backbone.identity.get("revision", ""))
     if classifier.weight.shape != (len(classifier.descriptions), backbone.dim):
         raise NoClassifierError(backbone.spec)
-    writer = load_encoder(encoder, device=str(backbone.device))
-    table = torch.from_numpy(writer.encode(classifier.descriptions)).to(backbone.device)
+    table, encoder_digest = _embed(encoder, str(backbone.device), classifier.descriptions)
     state = {"weight": classifier.weight, "bias": classifier.bias}
     fingerprint = {
         "encoder": encoder,
-        "encoder_digest": digest(writer.fingerprint),
+        "encoder_digest": encoder_digest,
         "classifier": weights_digest(state),
         "descriptions": digest({"descriptions": "\n".join(classifier.descriptions)}),
     }
     weight, bias = (tensor.float().to(backbone.device) for tensor in state.values())
     backbone.class_names = ClassNames(weight, bias, table, fingerprint)
+
+
+@lru_cache(maxsize=4)
+def _embed(spec: str, device: str, texts: tuple[str, ...]) -> tuple[torch.Tensor, str]:
+    """Embed descriptions, which many backbones share, and give the digest of the encoder's fingerprint."""
+    encoder = load_encoder(spec, device=device)
+    return torch.from_numpy(encoder.encode(texts)).to(device), digest(encoder.fingerprint)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from img2prompt_cache.cache.manifest import SCHEMA, column_folder, part_file
+from img2prompt_cache.cache.manifest import SCHEMA, Block, column_folder, part_file
 from img2prompt_cache.cache.manifest_file import NAME, load_manifest, save_manifest
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from manifests import MANIFEST, SHA
@@ -40,6 +40,19 @@ def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
     save_manifest(tmp_path, MANIFEST)
     assert (tmp_path / NAME).read_text("utf-8") == text
     assert [entry.name for entry in tmp_path.iterdir()] == [NAME]
+
+
+def test_blocks_are_listed_where_a_column_has_any(tmp_path: Path) -> None:
+    save_manifest(tmp_path, MANIFEST)
+    listed = [column.get("blocks") for column in json.loads((tmp_path / NAME).read_text())["columns"]]
+    blocks = [
+        {"name": "layer4 mean+max", "width": 20, "standardise": True},
+        {"name": "names", "width": 12, "standardise": False},
+    ]
+    assert listed == [None, blocks, *[None] * (len(listed) - 2)]
+    data = damaged(("columns", 1, "blocks", 0), {"name": "layer4 mean+max", "width": 20})
+    (tmp_path / NAME).write_text(json.dumps(data))
+    assert load_manifest(tmp_path).columns[1].blocks[0] == Block("layer4 mean+max", 20)
 
 
 def test_no_cache_is_wrong_use(tmp_path: Path) -> None:
@@ -136,6 +149,14 @@ HOSTILE = [
     (("columns", 1, "fingerprint"), {"weights": 1}),
     (("columns", 1, "fingerprint"), None),
     (("columns", 1, "parts"), None),
+    (("columns", 1, "blocks"), None),
+    (("columns", 1, "blocks"), [{"name": "all", "width": 33}]),
+    (("columns", 1, "blocks"), [{"name": "all", "width": "32"}]),
+    (("columns", 1, "blocks"), [{"name": 7, "width": 32}]),
+    (("columns", 1, "blocks"), [{"name": "all", "width": 32, "standardise": 1}]),
+    (("columns", 1, "blocks"), [{"name": "more", "width": 40}, {"name": "less", "width": -8}]),
+    (("columns", 1, "blocks"), [32]),
+    (("columns", 2, "blocks"), [{"name": "all", "width": 32}]),
     (("columns",), []),
     (("columns",), None),
     (("rows",), 23),

@@ -9,9 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.extraction.execute import run_pass
 from img2prompt_cache.extraction.request import ExtractConfig, check_config, choose_columns, require_within
+from img2prompt_cache.models.backbones.taps import PRESET_TAPS, Tap, choose_taps
 from img2prompt_cache.models.specs import PRESETS
+from img2prompt_cache.sources import open_source
+from kit import Tiny
 
 
 def test_a_preset_gives_what_is_not_named() -> None:
@@ -25,6 +30,46 @@ def test_a_preset_gives_what_is_not_named() -> None:
         reason,
     )
     assert choose_columns(ExtractConfig(backbones=("timm:x",), encoder="st:x")) == (("timm:x",), "st:x", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "suffixes"),
+    [
+        ({}, ("", "#multi", "#squash")),
+        ({"plain": True}, ("",)),
+        ({"taps": choose_taps(trunk=1)}, ("", "#multi", "#squash", "#k1")),
+        ({"plain": True, "taps": choose_taps(levels="multi")}, ("", "#multi")),
+    ],
+)
+def test_a_new_cache_of_a_preset_keeps_what_the_preset_does(
+    options: dict[str, Any],
+    suffixes: tuple[str, ...],
+    tiny: Tiny,
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: Any,
+) -> None:
+    taps = {tiny.vit: (Tap("multi"), Tap(squash=True))}
+    monkeypatch.setitem(PRESETS, "packaged", ((tiny.cnn, tiny.vit), tiny.encoder))
+    monkeypatch.setattr("img2prompt_cache.extraction.request.PRESET_TAPS", taps)
+
+    def columns(folder: Path, **more: Any) -> list[str]:
+        config = ExtractConfig(preset="packaged", precision="fp32", part_rows=64, **more)
+        run_pass(folder, open_source(pairs), config)
+        kept = [column.spec for column in load_manifest(folder).columns if column.kind != "targets"][1:]
+        assert all(column.parts for column in load_manifest(folder).columns)
+        return [spec for spec in kept if not spec.startswith(tiny.cnn)]
+
+    expected = [f"{tiny.vit}{suffix}" for suffix in suffixes]
+    assert columns(tmp_path / "cache", **options) == expected
+    assert columns(tmp_path / "cache") == expected  # a cache that is there gets no more
+    assert columns(tmp_path / "named", backbones=(tiny.vit,)) == [tiny.vit]
+
+
+def test_presets_keep_more_of_their_own_backbones_only() -> None:
+    known = {spec for backbones, _ in PRESETS.values() for spec in backbones}
+    assert known == set(PRESET_TAPS)
+    assert all(len({tap.suffix for tap in taps}) == len(taps) for taps in PRESET_TAPS.values())
 
 
 def test_auto_is_decided_with_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import UsageError
-from img2prompt_cache.fitting.columns import preferred_features, stands_in
+from img2prompt_cache.fitting.columns import choose_columns, preferred_features, stands_in
 from img2prompt_cache.heads import make_head
+from synthetic import make_cache
 
 
 class _Cached:
@@ -50,3 +53,25 @@ def test_other_heads_take_every_backbone_and_a_backbone_that_cannot_stand_in_is_
         UsageError, match=r"seed-vit takes ViT-B/16 or another ViT or a CLIP ViT, and none .*lite0"
     ):
         preferred_features(_Cached(LITE), make_head("seed-vit"))
+
+
+@pytest.mark.parametrize(
+    ("head", "suffixes"),
+    [
+        ("kernel", ("", "#multi", "#names", "#squash", "#multi-squash")),
+        *((head, ("",)) for head in ("ridge", "knn", "nearest", "mlp", "linear", "mean")),
+    ],
+)
+def test_the_kernel_takes_every_block_and_other_heads_pooled_features(head, suffixes, tmp_path):
+    cache = Cache(make_cache(tmp_path / "cache"))
+    ends = ("", "#multi", "#names", "#squash", "#multi-squash")
+    one, other, targets = cache.manifest.columns[1:]
+    columns = [replace(one, spec=f"timm:one{end}", folder=f"features/one{end[1:]}") for end in ends]
+    # Levels as version 0.1 made them are taken as they were then.
+    columns += [other, replace(other, spec="timm:other#levels", folder="features/levels"), targets]
+    cache.manifest = replace(cache.manifest, columns=(cache.manifest.columns[0], *columns))
+    taken, _ = choose_columns(cache, make_head(head), ())
+    old = ("timm:other", "timm:other#levels")
+    assert tuple(column.spec for column in taken) == (*(f"timm:one{end}" for end in suffixes), *old)
+    named, _ = choose_columns(cache, make_head(head), ("timm:one#names",))
+    assert [column.spec for column in named] == ["timm:one#names"]

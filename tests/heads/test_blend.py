@@ -35,6 +35,16 @@ def test_weights_come_from_rows_that_no_member_was_fitted_on():
     assert [record["weight"] for record in head.history] == head.weights_.tolist()
 
 
+def test_a_member_sees_the_blocks_inside_its_columns():
+    X, y, groups = problem()
+    members = [
+        {"head": "kernel", "settings": {"gain": [1.0, 2.0], "alpha": 0.1}, "columns": [[0, 12]]},
+        {"head": "kernel", "settings": {"gain": [1.0, 2.0], "alpha": 0.1}, "columns": [[5, 12], [0, 5]]},
+    ]
+    head = make_head("blend", members=members).fit(X, y, groups=groups, widths=(5, 7, 8))
+    assert [each.widths_.tolist() for each in head.heads_] == [[5, 7], [7, 5]]
+
+
 def test_a_member_of_weight_0_is_not_asked():
     X, y, _ = problem()
     head = make_head("blend", members=[{"head": "ridge", "settings": {"alpha": 1.0}}, {"head": "mean"}])
