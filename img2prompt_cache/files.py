@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -62,9 +63,9 @@ class Replacement:
     def commit(self) -> None:
         """Flush it to disk and rename it.
 
-        A file is the old or the new one, whenever the process is killed or the power cut. A folder that is
-        not empty cannot be replaced in one step: in the moment between the two, the old one lies beside its
-        place, under the temporary name with ``.old`` for ``.tmp``.
+        A file is the old or the new one, whenever the process is killed or the power cut, and so is a folder
+        where the system can exchange two names (Linux, on most file systems). Elsewhere, between two renames,
+        the old folder lies beside its place as ``.NAME.old``: `restore` puts it back.
 
         Raises
         ------
@@ -81,15 +82,26 @@ class Replacement:
 
     def _swap(self) -> None:
         """Put a folder in the place of another one."""
-        old = self.temporary.with_suffix(".old")
-        try:
-            if self.final.exists():
-                self.final.rename(old)
+        restore(self.final)
+        if not os.path.lexists(self.final):
             self.temporary.rename(self.final)
-        finally:
-            if old.exists() and not self.final.exists():
+            return
+        if exchange(self.temporary, self.final):
+            shutil.rmtree(self.temporary, ignore_errors=True)
+            return
+        old = _set_aside(self.final)
+        held = _try_lock(self.final)  # whoever comes now sees that this process is alive
+        try:
+            self.final.rename(old)
+            try:
+                self.temporary.rename(self.final)
+            except OSError:
                 old.rename(self.final)
+                raise
             shutil.rmtree(old, ignore_errors=True)
+        finally:
+            if held is not None:
+                os.close(held)
 
     def __enter__(self) -> Self:
         return self
@@ -129,6 +141,90 @@ def _make_temporary(final: Path, *, folder: bool) -> tuple[Path, int | None]:
         except OSError:
             return temporary, None
     raise BlockingIOError(errno.EAGAIN, "temporary files are removed as soon as they are made")
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange two files or folders in one step, so that neither name is ever missing.
+
+    Returns
+    -------
+    bool
+        False, and nothing has changed, where the system or the file system cannot do it.
+
+    Raises
+    ------
+    OSError
+        If one is not there, or the folder is read-only.
+    """
+    import ctypes
+
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2  # of Linux; the C library has it since 2018
+    except (OSError, AttributeError, TypeError):
+        return False
+    here, exchanging = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    names = ctypes.c_char_p(os.fsencode(one)), ctypes.c_char_p(os.fsencode(other))
+    if renameat2(here, names[0], here, names[1], exchanging) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV):
+        return False
+    raise OSError(code, os.strerror(code), str(one))
+
+
+def restore(final: Path) -> None:
+    """Put a folder back that a process had set aside to replace it, and was killed before it did.
+
+    What was set aside and has been replaced is removed; what a live process has set aside is left alone.
+    Errors are passed over: the folder is then still missing, and whoever wants it says so.
+
+    Parameters
+    ----------
+    final : pathlib.Path
+        The folder, there or not.
+    """
+    old = _set_aside(final)
+    try:
+        if not stat.S_ISDIR(old.lstat().st_mode):
+            return
+        held: int | None = lock(old)
+    except ValueError:
+        return
+    except (BlockingIOError, FileNotFoundError, NotADirectoryError):
+        return
+    except OSError:
+        held = None
+    try:
+        with suppress(OSError):
+            if os.path.lexists(final) and any(final.iterdir()):
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                with suppress(FileNotFoundError):
+                    final.rmdir()
+                old.rename(final)
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def restore_all(folder: Path) -> None:
+    """Put back whatever was set aside in a folder, as `restore` does."""
+    with suppress(OSError):
+        for old in [*folder.glob(".*.old")]:
+            final = old.with_name(old.name[1:].removesuffix(".old"))
+            if _set_aside(final) == old:
+                restore(final)
+
+
+def _set_aside(final: Path) -> Path:
+    return final.parent / f".{final.name}.old"
+
+
+def _try_lock(path: Path) -> int | None:
+    try:
+        return lock(path)
+    except OSError:
+        return None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from img2prompt_cache import locks
+from img2prompt_cache import files, locks
 from img2prompt_cache.files import Replacement, sync, write_atomically
 from img2prompt_cache.locks import temporary_name
 
@@ -125,9 +125,9 @@ def test_a_folder_inside_a_folder_is_flushed(tmp_path: Path, monkeypatch: pytest
     assert len(seen) == (4 if os.name == "posix" else 2)
 
 
-@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize(("folder", "exchanged"), [(False, False), (True, False), (True, True)])
 def test_what_cannot_be_renamed_leaves_the_old(
-    folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: bool, exchanged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a"
     if folder:
@@ -144,6 +144,7 @@ def test_what_cannot_be_renamed_leaves_the_old(
 
     monkeypatch.setattr(os, "replace", fail)
     monkeypatch.setattr(os, "rename", fail)
+    monkeypatch.setattr(files, "exchange", fail if exchanged else lambda *_: False)
     with Replacement(path, folder=folder) as new:
         if folder:
             fill(new.temporary, "new")

@@ -16,7 +16,7 @@ import numpy as np
 from img2prompt_cache.data.feature_blocks import concatenate
 from img2prompt_cache.destination import require_free_place
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.files import Replacement, hash_file
+from img2prompt_cache.files import Replacement, hash_file, restore
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.locks import lock_folder
 from img2prompt_cache.runs.held_out import VALIDATION, VALIDATION_ROWS, Validation, save_validation
@@ -77,6 +77,7 @@ def remove_empty(runs: Path) -> None:
 
 def _take(folder: Path, *, overwrite: bool) -> int | None:
     """Give the folder's lock; None where a run is to be replaced, or folders cannot be locked."""
+    restore(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()

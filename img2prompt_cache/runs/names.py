@@ -10,6 +10,7 @@ from pathlib import Path
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
+from img2prompt_cache.files import restore, restore_all
 from img2prompt_cache.runs.folder import remove_empty, reserve
 from img2prompt_cache.runs.run import AnyRun, Run, load_run
 from img2prompt_cache.runs.run_file import INFO
@@ -62,6 +63,7 @@ def find_runs(cache: Path) -> list[Path]:
     runs = cache / FOLDER
     if not runs.is_dir():
         return []
+    restore_all(runs)
     found = [path for path in runs.iterdir() if (path / INFO).is_file() and not path.name.startswith(".")]
     return sorted(found, key=lambda path: (_created(path), path.name))
 
@@ -83,6 +85,7 @@ def resolve_run(name: str, cache: Path) -> Path:
         If there is no such run.
     """
     for folder in (Path(name), cache / FOLDER / name):
+        restore(folder)
         if (folder / INFO).is_file():
             return folder
     names = [path.name for path in find_runs(cache)]

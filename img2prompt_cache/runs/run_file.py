@@ -10,6 +10,7 @@ from typing import Any
 
 from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.errors import Img2PromptError, UsageError, check
+from img2prompt_cache.files import restore
 from img2prompt_cache.runs.record import RunRecord
 
 SCHEMA = 1
@@ -38,6 +39,7 @@ def load_record(folder: Path) -> RunRecord:
         If it is damaged, or of a newer schema.
     """
     path = folder / INFO
+    restore(folder)
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except (FileNotFoundError, NotADirectoryError):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from img2prompt_cache import files
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import hash_file
@@ -185,6 +186,7 @@ def test_a_run_that_cannot_be_written_leaves_the_old_one(run, monkeypatch):
         rename(source, target, **options)
 
     monkeypatch.setattr(os, "rename", fail)
+    monkeypatch.setattr(files, "exchange", lambda *_: False)
     with pytest.raises(Img2PromptError, match="cannot be written: No space left"):
         save_run(run, made, head, [], held)
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.files import Replacement
+from img2prompt_cache.files import Replacement, sync_folder
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -100,10 +100,21 @@ class Writer(ABC):
                     self._open.close()
                     for new in self._new.values():
                         new.flush()
+                    self._remove_last()
                     for new in self._new.values():
                         new.commit()
         finally:
             self._discard()
+
+    def _remove_last(self) -> None:
+        """Remove the last of several old files: the new first one never lies beside it.
+
+        A process that is killed between the renames leaves no array, rather than one with other rows' names.
+        """
+        *others, last = self._new
+        if others:
+            last.unlink(missing_ok=True)
+            sync_folder(last.parent)
 
     @abstractmethod
     def _begin(self) -> None:
