@@ -30,6 +30,8 @@ from img2prompt_cache.sources.columns import (
 )
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
+from img2prompt_cache.sources.pages import unpacked
+from img2prompt_cache.sources.parquetfile import rows_at_once, strings_of
 from img2prompt_cache.sources.reading import MAX_IMAGE_BYTES, UNSAFE_PATH, read_below
 from img2prompt_cache.sources.scan import shards
 from img2prompt_cache.sources.tablefile import prompts_of, read_table
@@ -145,10 +147,8 @@ def _image_column(path: Path) -> str:
                 texts = [str(f.name) for f in schema if pa.types.is_string(f.type)]
                 remedy = '`format="table"` and `id_column`'
                 return pick_column(texts, None, PATH_COLUMNS, "format", path, remedy)
-            largest = max(
-                (_group_bytes(metadata.row_group(i), image) for i in range(metadata.num_row_groups)),
-                default=0,
-            )
+            groups = range(metadata.num_row_groups)
+            largest = max((unpacked(path, metadata, [image], [group]).size for group in groups), default=0)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path} cannot be read as parquet: {str(error).splitlines()[0][:200]}") from error
     if largest > LARGEST_GROUP:
@@ -157,11 +157,6 @@ def _image_column(path: Path) -> str:
             "read at once; write it again with smaller row groups (row_group_size=1000)"
         )
     return image
-
-
-def _group_bytes(group: pq.RowGroupMetaData, column: str) -> int:
-    chunks = (group.column(i) for i in range(group.num_columns))
-    return sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.partition(".")[0] == column)
 
 
 def _value(path: str, row: int) -> dict[str, bytes | str | None] | bytes | str | None:
@@ -187,4 +182,19 @@ def _layout(path: str) -> tuple[str, list[int]]:
 @lru_cache(maxsize=2)
 def _group(path: str, group: int, column: str) -> pa.ChunkedArray:
     with pq.ParquetFile(path) as file:
-        return file.read_row_group(group, columns=[column])[column]
+        metadata = file.metadata
+    need = unpacked(Path(path), metadata, [column], [group])
+    if need.values * 8 + need.size > LARGEST_GROUP:
+        raise ImageError(f"cannot be read: a row group of more than {LARGEST_GROUP} bytes")
+    # References to a dictionary are not followed until one image is taken.
+    leaves = strings_of(metadata, [column]) if need.expanded > LARGEST_GROUP else []
+    chunks, total = [], 0
+    with pq.ParquetFile(path, read_dictionary=leaves) as file:
+        if not need.shares_prefixes:
+            return file.read_row_group(group, columns=[column])[column]
+        for batch in file.iter_batches(rows_at_once(need, LARGEST_GROUP), [group], [column]):
+            total += batch.nbytes
+            if total > LARGEST_GROUP:
+                raise ImageError(f"cannot be read: a row group of more than {LARGEST_GROUP} bytes")
+            chunks.append(batch.column(0))
+    return pa.chunked_array(chunks)

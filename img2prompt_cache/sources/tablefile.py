@@ -5,7 +5,7 @@ Types are not guessed from the values: ``00123`` stays an id and ``NA`` a prompt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,12 @@ from img2prompt_cache.sources.columns import (
 )
 from img2prompt_cache.sources.csvfile import SEPARATORS, csv_names, detect_dialect, not_utf8, read_csv
 from img2prompt_cache.sources.jsonfile import read_document, read_lines, table_of
+from img2prompt_cache.sources.parquetfile import read_columns
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 DOCUMENT_SUFFIX = ".json"
 """Suffix of JSON documents, which may be a table, but also anything else."""
 _KNOWN = (ID_COLUMNS, PROMPT_COLUMNS)
-_BATCH = 1024
 _RECORDS = frozenset(NESTED) - {"image"}
 
 
@@ -153,35 +153,33 @@ def blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _read_parquet(path: Path, prompt_column: str | None) -> pa.Table:
-    with pq.ParquetFile(path) as file:
-        schema = file.schema_arrow
-        flat = [f.name for f in schema if not pa.types.is_nested(f.type) and not is_binary(f.type)]
-        nested = [f.name for f in schema if pa.types.is_nested(f.type)]
-        table = file.read(columns=flat)
-        columns = [(name, pc.cast(table[at], pa.string())) for at, name in enumerate(table.column_names)]
-        names = {*PROMPT_COLUMNS, (prompt_column or "").lower()}
-        columns += [(name, _stated(file, name)) for name in nested if plain(name) in names]
-        if not any(plain(name) in names for name, _ in columns):
-            inside = next((name for name in schema.names if plain(name) in _RECORDS), None)
-            columns += [("prompt", _stated(file, inside))] if inside else []
-        if not columns and file.metadata.num_rows:
-            raise UsageError(f"{path} has no column of text; its columns are {', '.join(schema.names[:20])}")
-    return pa.table([column for _, column in columns], names=[name for name, _ in columns])
+    schema, rows = pq.read_schema(path), pq.read_metadata(path).num_rows
+    names = {*PROMPT_COLUMNS, (prompt_column or "").lower()}
+    flat = [f.name for f in schema if not pa.types.is_nested(f.type) and not is_binary(f.type)]
+    # Columns of prompts that are lists, records or JSON.
+    stated = {f.name: f.name for f in schema if pa.types.is_nested(f.type) and plain(f.name) in names}
+    if not any(plain(name) in names for name in (*flat, *stated)):
+        inside = next((name for name in schema.names if plain(name) in _RECORDS), None)
+        stated |= {inside: "prompt"} if inside else {}
+    if not flat and not stated and rows:
+        raise UsageError(f"{path} has no column of text; its columns are {', '.join(schema.names[:20])}")
+    wanted = list(dict.fromkeys([*flat, *stated]))
+    batches = [_texts(batch, set(flat), stated) for batch in read_columns(path, wanted)]
+    if batches:
+        return pa.Table.from_batches(batches)
+    kept = [*flat, *stated.values()]
+    return pa.table([pa.array([], pa.string())] * len(kept), names=kept)
 
 
-def _stated(file: pq.ParquetFile, name: str) -> pa.ChunkedArray:
-    """Read a column of prompts that are lists, records or JSON."""
-    parts = [
-        pa.array(
-            [
-                _text(parse_json(value) if isinstance(value, str) else value)
-                for value in batch.column(0).to_pylist()
-            ],
-            pa.string(),
-        )
-        for batch in file.iter_batches(_BATCH, columns=[name])
-    ]
-    return pa.chunked_array(parts, pa.string())
+def _texts(batch: pa.RecordBatch, flat: set[str], stated: Mapping[str, str]) -> pa.RecordBatch:
+    """Give the columns of a batch as text."""
+    named = list(zip(batch.schema.names, batch.columns, strict=True))
+    columns = [(name, pc.cast(column, pa.string())) for name, column in named if name in flat]
+    for name, column in named:
+        if name in stated:
+            values = (parse_json(value) if isinstance(value, str) else value for value in column.to_pylist())
+            columns.append((stated[name], pa.array(map(_text, values), pa.string())))
+    return pa.RecordBatch.from_arrays([column for _, column in columns], [name for name, _ in columns])
 
 
 def _text(value: object) -> str | None:
