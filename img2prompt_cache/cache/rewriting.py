@@ -109,11 +109,10 @@ def join_parts(
         As of `patch_part`; the bytes depend on the values alone.
     """
     first, last = pieces[0][1], pieces[-1][2]
-
-    def text(name: str) -> list[str]:
-        return [
-            value for path, start, stop in pieces for value in read_text(path, [name], stop - start)[name]
-        ]
+    whole: dict[str, list[str]] = {name: [] for name in texts}
+    for path, start, stop in pieces if texts else ():
+        for name, values in read_text(path, list(texts), stop - start).items():
+            whole[name] += values
 
     def numbers(name: str) -> Callable[[int, int], Values]:
         shape, dtype = column.datasets[name]
@@ -128,7 +127,7 @@ def join_parts(
 
         return read
 
-    return _write(column, texts, new, (first, last), schema, text, numbers)
+    return _write(column, texts, new, (first, last), schema, whole.__getitem__, numbers)
 
 
 def _write(
