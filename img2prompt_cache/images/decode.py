@@ -106,15 +106,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         If it cannot be used: ``"empty"``, ``"not an image"``, ``"format TIFF is not allowed"``,
         ``"too large: 9000×9000 pixels, limit 67108864"``, ``"truncated"``, ``"damaged: …"``.
     """
-    form = _format(data)
     try:
-        exif = b""
-        if form == "PNG":
-            data, exif = _essential_png(data)
-        elif form == "JPEG":
-            data, exif = _essential_jpeg(data)
-        image = _READERS[form](io.BytesIO(data))
-        _check_size(image, max_pixels)
+        image, form, data, exif = _open(data, max_pixels)
         image.load()
         orientation = _orientation(exif or image.info.get("exif", b""))
         rgb = _to_rgb(_eight_bit(image, depth=data[_PNG_DEPTH]) if form == "PNG" else image)
@@ -124,6 +117,41 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except Exception as error:
         # Pillow's readers raise nearly any exception on hostile bytes; none of them may end an extraction.
         raise ImageError(_reason(error)) from error
+
+
+def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Check an image file as `decode` does before it decodes pixels; damage inside the pixels is not seen.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    max_pixels : int
+        Width × height above which the image is refused.
+
+    Raises
+    ------
+    ImageError
+        As `decode`.
+    """
+    try:
+        _open(data, max_pixels)
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(_reason(error)) from error
+
+
+def _open(data: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, str, bytes, bytes]:
+    """Open an image without decoding it; return it, its format, the bytes it is read from, and its EXIF."""
+    form, exif = _format(data), b""
+    if form == "PNG":
+        data, exif = _essential_png(data)
+    elif form == "JPEG":
+        data, exif = _essential_jpeg(data)
+    image = _READERS[form](io.BytesIO(data))
+    _check_size(image, max_pixels)
+    return image, form, data, exif
 
 
 def _format(data: bytes) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from img2prompt_cache.sources.base import Listing, SourceOptions
 from img2prompt_cache.sources.reading import read_below
+from img2prompt_cache.sources.scan import Walk
+
+
+Walks: TypeAlias = list[Walk]
 
 
 @dataclass(frozen=True)
@@ -25,25 +29,39 @@ class FileSource(ABC):
         Notes from the detection of the format.
     detected : bool
         Whether the format was detected, and not given by the user.
+    why : str
+        Why it has this format, for people.
     """
 
     root: Path
     options: SourceOptions
     notes: tuple[str, ...] = ()
     detected: bool = False
+    why: str = ""
+    _walks: Walks = field(default_factory=list, repr=False, compare=False)
 
     takes: ClassVar[frozenset[str]] = frozenset()
     """The options, except `format`, that this source uses."""
 
     @classmethod
     @abstractmethod
-    def detects(cls, root: Path) -> bool:
-        """Check whether a file or folder looks like this source."""
+    def recognise(cls, walk: Walk) -> str:
+        """Say which file makes a file or folder look like this source; empty if it does not look like it.
+
+        Parameters
+        ----------
+        walk : Walk
+            Of the file or folder; it finds what is below it.
+        """
 
     @property
     def folder(self) -> Path:
         """The folder to which uris are relative: the root, or the folder of the root if that is a file."""
         return self.root.parent if self.root.is_file() else self.root
+
+    def take_walk(self) -> Walk:
+        """Give the walk of the detection, so that a tree is walked once; after that, a new one each time."""
+        return self._walks.pop() if self._walks else Walk(self.root)
 
     @property
     def settings(self) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import ClassVar
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ from img2prompt_cache.sources.embedded.prompts import Found, find_prompt, read_p
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
-from img2prompt_cache.sources.scan import Scan, scan
+from img2prompt_cache.sources.scan import Scan, Walk
 
 DETECTION_SAMPLE = 64
 """Number of images, the first by name, that are opened to detect whether they contain prompts."""
@@ -45,16 +44,16 @@ class FolderSource(FileSource):
     suffixes: ClassVar[Sequence[str]] = IMAGE_SUFFIXES
 
     @classmethod
-    def detects(cls, root: Path) -> bool:
+    def recognise(cls, walk: Walk) -> str:
         """Accept any folder; this format is asked last."""
-        return root.is_dir()
+        return "no file with prompts was found, and none of the first images has one" if walk.root.is_dir() else ""
 
     def list(self) -> Listing:
         """List the images below the folder; an id is the path without its suffix.
 
         If there are prompts, the column `found_in` says where each was found; see `Found`.
         """
-        found = scan(self.root, self.suffixes)
+        found = self.take_walk().scan(self.suffixes)
         images = [name for name in found.files if name.lower().endswith(IMAGE_SUFFIXES)]
         ids = [without_suffix(name) for name in images]
         read = self.prompts(found, images)
@@ -79,12 +78,13 @@ class MetadataSource(FolderSource):
     """Images that contain their prompt, as their generators wrote it; see `embedded.find_prompt`."""
 
     @classmethod
-    def detects(cls, root: Path) -> bool:
-        """Check whether any of the first images contains a prompt."""
-        if not root.is_dir():
-            return False
-        first = islice(scan(root, IMAGE_SUFFIXES).files, DETECTION_SAMPLE)
-        return any(read_prompt(root / name) is not None for name in first)
+    def recognise(cls, walk: Walk) -> str:
+        """Look for a prompt inside the first images."""
+        if not walk.root.is_dir():
+            return ""
+        first = islice(walk.scan(IMAGE_SUFFIXES).files, DETECTION_SAMPLE)
+        name = next((name for name in first if read_prompt(walk.root / name) is not None), None)
+        return f"{name} has a prompt inside" if name else ""
 
     def prompts(self, found: Scan, images: Sequence[str]) -> FolderPrompts:
         """Read the prompt from the metadata of every image."""

@@ -32,6 +32,7 @@ from img2prompt_cache.sources.imagefolder import ImageFolderSource
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
 from img2prompt_cache.sources.parquet import ParquetSource
 from img2prompt_cache.sources.paths import PathsSource
+from img2prompt_cache.sources.scan import Walk
 from img2prompt_cache.sources.sidecar import SidecarSource
 from img2prompt_cache.sources.table import TableSource
 from img2prompt_cache.sources.webdataset import WebDatasetSource
@@ -71,9 +72,11 @@ def open_source(path: Path, options: SourceOptions | None = None) -> Source:
         options = replace(options, prompts=Path(os.path.abspath(options.prompts)))  # noqa: PTH100
     given = {key for key, value in asdict(options).items() if key != "format" and value is not None}
     notes: tuple[str, ...] = ()
+    walk = Walk(root)
     detected = options.format == "auto"
+    why = "asked for"
     if detected:
-        fitting = ["table"] if options.prompts else _detect(root, given)
+        fitting = {"table": f"{options.prompts} was named"} if options.prompts else _detect(walk, given)
         if not fitting and given:
             raise UsageError(
                 f"`{min(given)}` goes with a table, and {path} holds none; name one with `prompts`, or leave "
@@ -85,14 +88,15 @@ def open_source(path: Path, options: SourceOptions | None = None) -> Source:
                 f"{path} is not a source: give a folder of images, a table, a .tar or a parquet file",
                 parameter="source",
             )
-        options = replace(options, format=fitting[0])
-        if fitting[1:]:
-            others = ", ".join(fitting[1:])
-            notes = (f"read as {fitting[0]}; also looks like {others} (`format` chooses)",)
+        (format, why), *others = fitting.items()
+        options = replace(options, format=format)
+        if others:
+            more = ", ".join(name for name, _ in others)
+            notes = (f"read as {format}; also looks like {more} (`format` chooses)",)
     source = FORMATS[options.format]
     for key in sorted(given - source.takes):
         raise UsageError(f'`{key}` means nothing to `format="{options.format}"`; leave it out', parameter=key)
-    return source(root, options, notes, detected)
+    return source(root, options, notes, detected, why, [walk])
 
 
 def reopen_source(entry: Mapping[str, str]) -> Source:
@@ -163,7 +167,8 @@ def find_default(folder: Path) -> Path:
     if (folder / "images").is_dir():
         return folder / "images"
     named = ("imagefolder", "table", "webdataset", "parquet")
-    if any(FORMATS[name].detects(folder) for name in named):
+    walk = Walk(folder)
+    if any(FORMATS[name].recognise(walk) for name in named):
         return folder
     raise UsageError(
         f"nothing to extract in {folder}: there is no images/ with prompts.csv beside it, nor a table of "
@@ -172,12 +177,12 @@ def find_default(folder: Path) -> Path:
     )
 
 
-def _detect(root: Path, given: set[str]) -> list[str]:
-    """List the formats that recognise `root`; formats that must open images are asked only if none did."""
-    known: list[str] = []
+def _detect(walk: Walk, given: set[str]) -> dict[str, str]:
+    """List the formats that recognise a root, and why; those that open images are asked only if none did."""
+    known: dict[str, str] = {}
     for name, source in FORMATS.items():
         if known and issubclass(source, FolderSource):
             break
-        if given <= source.takes and source.detects(root):
-            known.append(name)
+        if given <= source.takes and (why := source.recognise(walk)):
+            known[name] = why
     return known

@@ -19,7 +19,7 @@ from img2prompt_cache.sources.base import Listing
 from img2prompt_cache.sources.columns import PROMPT_COLUMNS
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
-from img2prompt_cache.sources.scan import scan
+from img2prompt_cache.sources.scan import Walk
 from img2prompt_cache.sources.table import join_images
 from img2prompt_cache.sources.tablefile import Prompts, has_columns, read_prompts
 
@@ -32,14 +32,17 @@ class ImageFolderSource(FileSource):
     takes: ClassVar[frozenset[str]] = frozenset({"prompt_column"})
 
     @classmethod
-    def detects(cls, root: Path) -> bool:
-        """Check whether there is such a table with the two columns."""
-        tables = _tables(root)
-        return bool(tables) and has_columns(tables[0], (("file_name",), PROMPT_COLUMNS))
+    def recognise(cls, walk: Walk) -> str:
+        """Look for such a table with the two columns."""
+        tables = _tables(walk)
+        if not tables or not has_columns(tables[0], (("file_name",), PROMPT_COLUMNS)):
+            return ""
+        return f"{tables[0].relative_to(walk.root).as_posix()} has the columns file_name and a prompt's"
 
     def list(self) -> Listing:
         """List the rows of every table, then the images that no table names."""
-        tables = _tables(self.root)
+        walk = self.take_walk()
+        tables = _tables(walk)
         if not tables:
             raise UsageError(f"{self.root} has no metadata.csv, metadata.jsonl or metadata.parquet")
         read = [read_prompts(path, "file_name", self.options.prompt_column) for path in tables]
@@ -51,7 +54,7 @@ class ImageFolderSource(FileSource):
         extras = {name: whole[name].fill_null("") for name in whole.column_names[2:]}
         notes = tuple(dict.fromkeys(note for prompts in read for note in prompts.notes))
         prompts = Prompts(whole["file_name"], whole["prompt"], extras, notes)
-        found = scan(self.root, IMAGE_SUFFIXES)
+        found = walk.scan(IMAGE_SUFFIXES)
         listing = join_images(prompts, found, "", self.root, tables[0], self.notes)
         if listing is None:
             raise UsageError(
@@ -61,12 +64,13 @@ class ImageFolderSource(FileSource):
         return listing
 
 
-def _tables(root: Path) -> list[Path]:
+def _tables(walk: Walk) -> list[Path]:
     """Find the first table of each folder, except folders below another folder with a table."""
+    root = walk.root
     if not root.is_dir():
         return []
     folders: dict[str, str] = {}
-    for name in scan(root, (*NAMES, ".json")).files:
+    for name in walk.scan((*NAMES, ".json")).files:
         folder, _, file = name.rpartition("/")
         own = folder.rpartition("/")[2] or root.name
         if file in NAMES or (file == f"{own}.json" and own.startswith("part-")):

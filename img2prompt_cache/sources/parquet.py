@@ -33,7 +33,7 @@ from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.pages import unpacked
 from img2prompt_cache.sources.parquetfile import rows_at_once, strings_of
 from img2prompt_cache.sources.reading import MAX_IMAGE_BYTES, UNSAFE_PATH, read_below
-from img2prompt_cache.sources.scan import shards
+from img2prompt_cache.sources.scan import Walk, shards
 from img2prompt_cache.sources.tablefile import prompts_of, read_table
 
 ID_COLUMNS = ("imgId", "image_id", "id", "key", "__key__")
@@ -51,14 +51,16 @@ class ParquetSource(FileSource):
     takes: ClassVar[frozenset[str]] = frozenset({"id_column", "prompt_column"})
 
     @classmethod
-    def detects(cls, root: Path) -> bool:
-        """Check whether the first parquet file has a column of image bytes."""
+    def recognise(cls, walk: Walk) -> str:
+        """Look for a column of image bytes in the first parquet file."""
+        root = walk.root
         names = shards(root, ".parquet")
         folder = root.parent if root.is_file() else root
         try:
-            return bool(names) and bytes_column(pq.read_schema(folder / names[0])) is not None
+            column = bytes_column(pq.read_schema(folder / names[0])) if names else None
         except (pa.ArrowException, OSError):
-            return False
+            return ""
+        return f"{names[0]} has images in its column {column!r}" if column is not None else ""
 
     def list(self) -> Listing:
         """List every row of every file, in order; the images are not read."""

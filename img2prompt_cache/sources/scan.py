@@ -54,6 +54,51 @@ class Scan:
         )
 
 
+@dataclass(slots=True)
+class Walk:
+    """One walk of a folder, shared by everything that looks for files in it.
+
+    Attributes
+    ----------
+    root : pathlib.Path
+        A folder, or a file, which is not walked.
+    """
+
+    root: Path
+    _found: Scan | None = field(default=None, init=False, repr=False, compare=False)
+
+    def scan(self, suffixes: Iterable[str], below: str = "") -> Scan:
+        """Give what `scan` gives, but walk the folder only the first time.
+
+        Parameters
+        ----------
+        suffixes : iterable of str
+        below : str
+            A folder below the root that is no link, ending in ``/``: only what is in it, relative to it.
+
+        Raises
+        ------
+        UsageError
+            If the root is not a folder that can be listed.
+        """
+        if self._found is None:
+            self._found = scan(self.root, ("",))
+        endings = tuple(suffixes)
+
+        def pick(names: list[str], *, folders: bool = False) -> list[str]:
+            return [
+                name[len(below) :]
+                for name in names
+                if name.startswith(below) and (name.lower().endswith(endings) or (folders and name[-1] == "/"))
+            ]
+
+        unreadable = [name[len(below) :] for name in self._found.unreadable if name.startswith(below)]
+        return Scan(pick(self._found.files), pick(self._found.links, folders=True), unreadable)
+
+    def __getstate__(self) -> tuple[None, dict[str, object]]:
+        return None, {"root": self.root, "_found": None}  # another process walks the folder itself
+
+
 _REMEDY = "skipped; name what a link leads to, or a copy made with `cp -rL`"
 
 

@@ -7,7 +7,6 @@ the image with the same name in a sibling folder (``images/cat.png`` and ``capti
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,7 +16,7 @@ from img2prompt_cache.sources.embedded.prompts import Found, read_prompt
 from img2prompt_cache.sources.folder import DETECTION_SAMPLE, FolderPrompts, FolderSource
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
 from img2prompt_cache.sources.reading import MAX_TEXT_BYTES, read_regular
-from img2prompt_cache.sources.scan import Scan, count_note, scan
+from img2prompt_cache.sources.scan import Scan, Walk, count_note
 
 TEXT_SUFFIXES = (".txt", ".caption", ".prompt")
 """Suffixes of texts, the preferred one first."""
@@ -40,20 +39,22 @@ class SidecarSource(FolderSource):
     suffixes: ClassVar[Sequence[str]] = (*IMAGE_SUFFIXES, *TEXT_SUFFIXES, *RECORD_SUFFIXES)
 
     @classmethod
-    def detects(cls, root: Path) -> bool:
-        """Check whether any image has a text beside it, or one of the first has JSON with a prompt."""
+    def recognise(cls, walk: Walk) -> str:
+        """Look for an image with a text beside it, or one of the first with JSON that states a prompt."""
+        root = walk.root
         if not root.is_dir():
-            return False
-        files = scan(root, cls.suffixes).files
+            return ""
+        files = walk.scan(cls.suffixes).files
         images = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
         try:
             pairs, _ = pair(images, files)
-        except UsageError:
-            return True  # ambiguous; `list` raises the error
-        if any(name.lower().endswith(TEXT_SUFFIXES) for names in pairs.values() for name in names):
-            return True
-        records = (name for image in images for name in pairs.get(image, ()))
-        return any(_states_prompt(root / name) for name in islice(records, DETECTION_SAMPLE))
+        except UsageError as error:
+            return str(error)  # ambiguous; `list` raises the error
+        beside = [(name, image) for image in images for name in pairs.get(image, ())]
+        texts = (one for one in beside if one[0].lower().endswith(TEXT_SUFFIXES))
+        records = (one for one in beside[:DETECTION_SAMPLE] if _states_prompt(root / one[0]))
+        name, image = next(texts, None) or next(records, ("", ""))
+        return f"{name} states the prompt of {image}" if name else ""
 
     def prompts(self, found: Scan, images: Sequence[str]) -> FolderPrompts:
         """Read the files beside each image; of several, the first that contains a prompt counts."""

@@ -25,7 +25,7 @@ from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.matching import SUFFIX, match, plain_ids, refuse_rows
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
-from img2prompt_cache.sources.scan import Scan, count_note, files_in, folders_in, scan
+from img2prompt_cache.sources.scan import Scan, Walk, count_note, files_in, folders_in
 from img2prompt_cache.sources.tablefile import (
     DOCUMENT_SUFFIX,
     TABLE_SUFFIXES,
@@ -45,9 +45,10 @@ class TableSource(FileSource):
     takes: ClassVar[frozenset[str]] = frozenset({"prompts", "id_column", "prompt_column"})
 
     @classmethod
-    def detects(cls, root: Path) -> bool:
-        """Check whether `root` is a table, or a folder for which one is found."""
-        return bool(find_tables(root))
+    def recognise(cls, walk: Walk) -> str:
+        """Look for a table: the root itself, or one in the folder."""
+        tables = find_tables(walk.root)
+        return f"{tables[0].name} is a table of prompts" if tables else ""
 
     def list(self) -> Listing:
         """List the rows of the table, then the images that it does not name."""
@@ -62,12 +63,13 @@ class TableSource(FileSource):
         others = [path.name for path in tables[1:]]
         notes = (*self.notes, *count_note(others, f"other tables skipped for {tables[0].name}"))
         below = self.folder / "images"
+        walk = self.take_walk() if self.root.is_dir() else Walk(self.folder)
         if below.is_dir() and not below.is_symlink():
-            found = scan(below, IMAGE_SUFFIXES)
+            found = walk.scan(IMAGE_SUFFIXES, "images/")
             listing = join_images(prompts, found, "images/", self.root, tables[0], notes)
             if listing is not None:
                 return listing
-        found = scan(self.folder, IMAGE_SUFFIXES)
+        found = walk.scan(IMAGE_SUFFIXES)
         listing = join_images(prompts, found, "", self.root, tables[0], notes)
         if listing is None:
             raise UsageError(

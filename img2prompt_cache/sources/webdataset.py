@@ -21,7 +21,7 @@ from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, is_utf8
 from img2prompt_cache.sources.reading import MAX_TEXT_BYTES, UNSAFE_PATH, read_slice
-from img2prompt_cache.sources.scan import count_note, shards
+from img2prompt_cache.sources.scan import Walk, count_note, shards
 from img2prompt_cache.sources.tarindex import Member, TarDamage, members
 
 _NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
@@ -45,9 +45,10 @@ class WebDatasetSource(FileSource):
     """One uncompressed tar file, or a folder of them."""
 
     @classmethod
-    def detects(cls, root: Path) -> bool:
-        """Check whether `root` is a tar file, or a folder with tar files."""
-        return bool(shards(root, ".tar"))
+    def recognise(cls, walk: Walk) -> str:
+        """Look for tar files."""
+        names = shards(walk.root, ".tar")
+        return f"{names[0]} is a tar file" if names else ""
 
     def list(self) -> Listing:
         """List every key that has an image, shard by shard, in the order of each shard."""

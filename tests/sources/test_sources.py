@@ -18,6 +18,7 @@ from img2prompt_cache.sources import (
     reopen_source,
 )
 from img2prompt_cache.sources.base import SourceOptions
+from img2prompt_cache.sources.scan import Walk
 
 
 def put(folder: Path, *names: str) -> None:
@@ -178,8 +179,8 @@ def test_a_source_is_made_again_from_what_it_says(
 def test_every_format_says_its_name_and_detects_itself(tmp_path: Path) -> None:
     assert list(FORMATS) == ["imagefolder", "table", "webdataset", "parquet", "sidecar", "metadata", "folder"]
     put(tmp_path, "a.png")
-    assert [name for name, source in FORMATS.items() if source.detects(tmp_path)] == ["folder"]
-    assert not any(source.detects(tmp_path / "a.png") for source in FORMATS.values())
+    assert [name for name, source in FORMATS.items() if source.recognise(Walk(tmp_path))] == ["folder"]
+    assert not any(source.recognise(Walk(tmp_path / "a.png")) for source in FORMATS.values())
 
 
 def test_find_default(tmp_path: Path) -> None:
