@@ -10,6 +10,7 @@ import typer
 from . import console
 
 if TYPE_CHECKING:
+    from img2prompt_cache.extraction.look import Look
     from img2prompt_cache.extraction.report import Report
     from img2prompt_cache.extraction.shards import ShardReport
     from img2prompt_cache.progress import Event
@@ -181,6 +182,10 @@ def extract(
             rich_help_panel=_MACHINES,
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show what the source holds and what a pass would do; load no model."),
+    ] = False,
     json: console.Json = False,
 ) -> None:
     """Read every image once and cache its features and its prompt's embedding.
@@ -188,6 +193,36 @@ def extract(
     Run it again to continue after an interruption, to add new images, or, with another `--backbone`, to add a
     column. Nothing is computed twice.
     """
+    if dry_run:
+        from img2prompt_cache.errors import UsageError
+        from img2prompt_cache.extraction.look import look
+
+        if shard is not None or finish or retry_failed:
+            raise UsageError(
+                "`dry_run` cannot be combined with `shard`, `finish` or `retry_failed`", parameter="dry_run"
+            )
+        with console.telling() as show:
+            seen = look(
+                source,
+                cache,
+                prompts=prompts,
+                preset=preset,
+                backbones=tuple(backbone or ()),
+                encoder=encoder,
+                format=format,
+                id_column=id_column,
+                prompt_column=prompt_column,
+                trunk=trunk,
+                trunk_dtype=trunk_dtype,
+                levels=levels,
+                names=names,
+                second_view=second_view,
+                views=views,
+                flip=flip,
+                progress=show,
+            )
+        _tell_look(seen, json)
+        return
     from img2prompt_cache.extraction.extract import extract as run
     from img2prompt_cache.extraction.shards import ShardReport
 
@@ -236,6 +271,28 @@ def extract(
         console.result_json(_data(folder, report))
     else:
         console.result(_text(folder, report))
+
+
+def _tell_look(seen: Look, json: bool) -> None:
+    if not json:
+        console.result(console.spelled(str(seen)))
+        return
+    plan = seen.plan
+    console.result_json(
+        {
+            **{name: getattr(seen, name) for name in ("source", "format", "why")},
+            **{name: getattr(seen, name) for name in ("pairs", "without_prompt", "without_image")},
+            **{name: getattr(seen, name) for name in ("same_prompt", "same_image", "unreadable", "readers")},
+            "first": list(seen.first),
+            "notes": [console.spelled(line) for line in seen.notes],
+            "rows": plan.rows,
+            "new": plan.fresh,
+            "work": plan.work,
+            "bytes": plan.bytes,
+            "columns": list(plan.columns),
+            "unmeasured": list(seen.unmeasured),
+        }
+    )
 
 
 def _tell_shard(folder: Path, shard: str, report: ShardReport, json: bool) -> None:

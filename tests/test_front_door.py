@@ -18,7 +18,7 @@ LIBRARY = Path(__file__).parents[1] / "img2prompt_cache"
 COMMANDS = {command.callback.__name__: command.callback for command in main.app.registered_commands}
 ARGUMENTS = {"paths": "images", "runs": "runs", "source": "source"}
 """What the arguments of commands are called in Python."""
-OF_THE_COMMAND_LINE = {"json", "context", "show_settings"}
+OF_THE_COMMAND_LINE = {"json", "context", "show_settings", "dry_run"}
 HEAD_SETTINGS = (
     "head settings have options of their own for the most common ones; in Python they go into `settings`"
 )

@@ -14,7 +14,7 @@ import img2prompt_cache
 
 REPOSITORY = Path(__file__).parents[1]
 HEAVY = ("torch", "sklearn", "scipy", "faiss", "h5py", "pyarrow", "pandas", "numpy", "rich", "timm", "PIL")
-VERBS = {"extract", "fit", "tune", "predict", "compare"}
+VERBS = {"extract", "look", "fit", "tune", "predict", "compare"}
 OBJECTS = {"Cache", "Run", "Predictions", "Leaderboard"}
 PACKAGES = [
     module.name

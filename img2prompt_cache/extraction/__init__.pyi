@@ -1,4 +1,5 @@
 from .execute import run_pass as run_pass
+from .look import Look as Look
 from .repair import Repaired as Repaired
 from .report import Plan as Plan
 from .report import Report as Report

@@ -197,14 +197,14 @@ def extract(
             report = finish_shards(folder, config, tell)
         elif shard is not None:
             share = parse_shard(shard)
-            report = extract_shard(folder, _open(source, options, folder), config, share, tell)
+            report = extract_shard(folder, open_named(source, options, folder), config, share, tell)
         else:
-            report = run_pass(folder, _open(source, options, folder), config, tell, chosen)
+            report = run_pass(folder, open_named(source, options, folder), config, tell, chosen)
         tell(Event("report", value=report))
     return Cache(folder)
 
 
-def _open(source: str | Path | Source | None, options: SourceOptions, folder: Path) -> Source:
+def open_named(source: str | Path | Source | None, options: SourceOptions, folder: Path) -> Source:
     """Open what was named, the last source of the cache, or the default one in the current folder."""
     if isinstance(source, str | os.PathLike):
         return open_source(Path(source), options)

@@ -32,16 +32,24 @@ _TEXT_BYTES_PER_ROW = 320
 
 
 def prepare(
-    folder: Path, source: Source, listing: Listing, config: ExtractConfig, tell: Callback = ignore
+    folder: Path,
+    source: Source,
+    listing: Listing,
+    config: ExtractConfig,
+    tell: Callback = ignore,
+    *,
+    load: bool = True,
 ) -> tuple[Pass, Models]:
     """Settle what a pass has to do, with every column that is wanted declared.
 
     Parameters
     ----------
     folder, source, config, tell
-        As for `run_pass`. The cache must be locked.
+        As for `run_pass`. The cache must be locked, unless this is only to be shown.
     listing : Listing
         Of the source.
+    load : bool
+        Whether the models of new columns are loaded, without which only the names of these are known.
 
     Returns
     -------
@@ -67,7 +75,10 @@ def prepare(
     digest = digest_of(listing.table)
     manifest = manifest.identified(digest[-32:])
     fresh, listed = _fresh(folder, manifest, listing, digest, number, tell)
-    manifest = models.declare(manifest, backbones, encoders, tell)
+    if load:
+        manifest = models.declare(manifest, backbones, encoders, tell)
+    else:
+        manifest = models.outline(manifest, backbones, encoders)
     work = Pass(
         folder=folder,
         manifest=manifest,

@@ -98,17 +98,7 @@ class Models:
         """
         unnamed: list[NoClassifierError] = []
         for spec in (backbones := tuple(backbones)):
-            parse_spec(spec)
-            base, tap = split_spec(spec)
-            if tap != Tap():
-                raise UsageError(
-                    f"{spec} is a column, not a backbone; name {base}, and what to keep of it with "
-                    "`trunk`, `levels` and `views`"
-                )
-            cached = manifest.column("features", spec)
-            if cached is not None:
-                self._require_field(cached, "precision", self._precision)
-            else:
+            if self._known_backbone(manifest, spec) is None:
                 backbone = self._new_backbone(spec, tell)
                 column = _column("features", spec, backbone.dim, "float16", backbone.fingerprint)
                 manifest = manifest.with_column(
@@ -120,23 +110,67 @@ class Models:
         for error in unnamed:
             note(tell, str(error))
         for spec in encoders:
-            parse_spec(spec, ENCODER_FAMILIES)
-            cached = manifest.column("targets", spec)
-            if cached is not None:
-                self._require_field(cached, "clean", self._clean)
-            else:
+            if self._known_encoder(manifest, spec) is None:
                 encoder = load_encoder(spec, clean=self._clean or "none", device=self._device)
                 self._encoders[spec] = encoder
                 column = _column("targets", spec, encoder.dim, "float32", encoder.fingerprint)
                 manifest = manifest.with_column(replace(column, revision=encoder.revision))
         return manifest
 
+    def outline(self, manifest: Manifest, backbones: Iterable[str], encoders: Iterable[str]) -> Manifest:
+        """Add the columns that `declare` adds, but load no model.
+
+        Only the names of the new columns are known: they have the shape (0,) and no fingerprint. A backbone
+        without a classifier gets a column of class names here, if they were asked for.
+
+        Raises
+        ------
+        UsageError, Img2PromptError
+            As `declare`, if it can be told without a model.
+        """
+        for spec in backbones:
+            if self._known_backbone(manifest, spec) is None:
+                manifest = manifest.with_column(_column("features", spec, 0, "float16", {}))
+            for tap in self._wanted_taps(manifest, spec):
+                column = _column(tap.kind, f"{spec}{tap.suffix}", 0, "float16", {})
+                manifest = manifest.with_column(column)
+        for spec in encoders:
+            if self._known_encoder(manifest, spec) is None:
+                manifest = manifest.with_column(_column("targets", spec, 0, "float32", {}))
+        return manifest
+
+    def _known_backbone(self, manifest: Manifest, spec: str) -> Column | None:
+        """Check the spec of a backbone, and find the column that has its pooled feature already."""
+        parse_spec(spec)
+        base, tap = split_spec(spec)
+        if tap != Tap():
+            raise UsageError(
+                f"{spec} is a column, not a backbone; name {base}, and what to keep of it with "
+                "`trunk`, `levels` and `views`"
+            )
+        cached = manifest.column("features", spec)
+        if cached is not None:
+            self._require_field(cached, "precision", self._precision)
+        return cached
+
+    def _known_encoder(self, manifest: Manifest, spec: str) -> Column | None:
+        """Check the spec of an encoder, and find the column that has its targets already."""
+        parse_spec(spec, ENCODER_FAMILIES)
+        cached = manifest.column("targets", spec)
+        if cached is not None:
+            self._require_field(cached, "clean", self._clean)
+        return cached
+
+    def _wanted_taps(self, manifest: Manifest, spec: str) -> dict[Tap, None]:
+        """List, in order, what is wanted of a backbone besides its pooled feature and not there yet."""
+        taps = dict.fromkeys((*self._preset_taps.get(spec, ()), *self._taps))
+        return dict.fromkeys(tap for tap in taps if manifest.column(tap.kind, f"{spec}{tap.suffix}") is None)
+
     def _with_taps(
         self, manifest: Manifest, spec: str, encoder: str, unnamed: list[NoClassifierError]
     ) -> Manifest:
         """Add the columns that are wanted of a backbone besides its pooled feature."""
-        taps = dict.fromkeys((*self._preset_taps.get(spec, ()), *self._taps))
-        taps = dict.fromkeys(tap for tap in taps if manifest.column(tap.kind, f"{spec}{tap.suffix}") is None)
+        taps = self._wanted_taps(manifest, spec)
         if any(tap.name == NAMES for tap in taps):
             try:
                 self._require_names(manifest, spec, encoder)

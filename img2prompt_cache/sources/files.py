@@ -11,7 +11,6 @@ from img2prompt_cache.sources.base import Listing, SourceOptions
 from img2prompt_cache.sources.reading import read_below
 from img2prompt_cache.sources.scan import Walk
 
-
 Walks: TypeAlias = list[Walk]
 
 

@@ -46,7 +46,11 @@ class FolderSource(FileSource):
     @classmethod
     def recognise(cls, walk: Walk) -> str:
         """Accept any folder; this format is asked last."""
-        return "no file with prompts was found, and none of the first images has one" if walk.root.is_dir() else ""
+        return (
+            "no file with prompts was found, and none of the first images has one"
+            if walk.root.is_dir()
+            else ""
+        )
 
     def list(self) -> Listing:
         """List the images below the folder; an id is the path without its suffix.

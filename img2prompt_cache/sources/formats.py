@@ -49,7 +49,7 @@ FORMATS: dict[str, type[FileSource]] = {
 """Sources by the names of their formats, in the order of detection."""
 
 
-def open_source(path: Path, options: SourceOptions | None = None) -> Source:
+def open_source(path: Path, options: SourceOptions | None = None) -> FileSource:
     """Open a folder or file as a source; its format is detected unless `options` names it.
 
     Parameters
@@ -114,7 +114,8 @@ def reopen_source(entry: Mapping[str, str]) -> Source:
         id_column=entry.get("id_column"),
         prompt_column=entry.get("prompt_column"),
     )
-    return open_source(Path(entry["root"]), options)
+    source = open_source(Path(entry["root"]), options)
+    return replace(source, why="it was cached as that before")
 
 
 def open_paths(paths: Sequence[Path]) -> Source:

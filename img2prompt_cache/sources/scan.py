@@ -68,7 +68,7 @@ class Walk:
     _found: Scan | None = field(default=None, init=False, repr=False, compare=False)
 
     def scan(self, suffixes: Iterable[str], below: str = "") -> Scan:
-        """Give what `scan` gives, but walk the folder only the first time.
+        """Give what `scan` gives, but walk the folder at most once as a whole.
 
         Parameters
         ----------
@@ -82,6 +82,8 @@ class Walk:
             If the root is not a folder that can be listed.
         """
         if self._found is None:
+            if below:
+                return scan(self.root / below, suffixes)
             self._found = scan(self.root, ("",))
         endings = tuple(suffixes)
 
@@ -89,7 +91,8 @@ class Walk:
             return [
                 name[len(below) :]
                 for name in names
-                if name.startswith(below) and (name.lower().endswith(endings) or (folders and name[-1] == "/"))
+                if name.startswith(below)
+                and (name.lower().endswith(endings) or (folders and name[-1] == "/"))
             ]
 
         unreadable = [name[len(below) :] for name in self._found.unreadable if name.startswith(below)]

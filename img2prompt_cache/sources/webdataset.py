@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import pyarrow as pa
+
 from img2prompt_cache.errors import ImageError, UsageError
 from img2prompt_cache.sources.base import Listing
 from img2prompt_cache.sources.captions import prompt_of_text
+from img2prompt_cache.sources.embedded.prompts import Found
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, is_utf8
@@ -36,6 +39,7 @@ class _Rows:
     ids: list[str] = field(default_factory=list)
     uris: list[str] = field(default_factory=list)
     prompts: list[str | None] = field(default_factory=list)
+    readers: list[str] = field(default_factory=list)
     without_image: int = 0
     damaged: list[str] = field(default_factory=list)
     unsafe: list[str] = field(default_factory=list)
@@ -64,8 +68,15 @@ class WebDatasetSource(FileSource):
             *count_note(rows.damaged, "damaged shards, listed as far as they can be read"),
             *count_note(rows.unsafe, "members with unsafe names, skipped"),
         )
+        readers = pa.chunked_array([pa.array(rows.readers, pa.string())])
         return make_listing(
-            rows.ids, rows.uris, rows.prompts, self.root, without_image=rows.without_image, notes=notes
+            rows.ids,
+            rows.uris,
+            rows.prompts,
+            self.root,
+            extras={"found_in": readers} if any(rows.readers) else {},
+            without_image=rows.without_image,
+            notes=notes,
         )
 
     def read(self, uri: str) -> bytes:
@@ -124,23 +135,24 @@ def _samples(found: Iterator[Member], rows: _Rows) -> Iterator[tuple[str, dict[s
 
 def _add(file: BinaryIO, shard: str, img_id: str, sample: dict[str, Member], rows: _Rows) -> None:
     image = next((m for ending, m in sample.items() if f".{ending}".endswith(IMAGE_SUFFIXES)), None)
-    prompt = _prompt(file, sample)
+    found = _prompt(file, sample)
     if image is None:
-        rows.without_image += prompt is not None
+        rows.without_image += found is not None
         return
     rows.ids.append(img_id)
     rows.uris.append(f"{shard}#{image.offset}+{image.size}")
-    rows.prompts.append(prompt)
+    rows.prompts.append(found.prompt if found else None)
+    rows.readers.append(found.reader if found else "")
 
 
-def _prompt(file: BinaryIO, sample: dict[str, Member]) -> str | None:
+def _prompt(file: BinaryIO, sample: dict[str, Member]) -> Found | None:
     for ending in _TEXTS:
         text = _text(file, sample.get(ending))
         if text is None or (ending == "cls" and text.strip().lstrip("-").isdigit()):
             continue
         found = prompt_of_text(text) if ending != "json" or text.lstrip().startswith("{") else None
         if found:
-            return found.prompt.encode(errors="replace").decode()
+            return Found(found.prompt.encode(errors="replace").decode(), found.reader)
     return None
 
 

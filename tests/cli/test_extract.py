@@ -261,3 +261,24 @@ def test_what_the_user_is_told_has_no_tricks_in_it(cli, here, models):
     told = cli("info", "--cache", here / "c\x07")
     assert "\\x1b[31mages" in told.out
     assert json.loads(cli("info", "--cache", here / "c\x07", "--json").out)["rows"] == 2
+
+
+def test_a_dry_run_says_what_a_pass_would_do(cli, here, pairs, models):
+    said = cli("extract", pairs, *models[:4], "--dry-run", "--json")
+    assert said.code == 0
+    told = said.json
+    assert (told["format"], told["pairs"], told["without_prompt"], told["new"]) == ("table", 22, 1, 23)
+    assert sum(told["unreadable"].values()) == 3
+    assert told["columns"][0] == "rows"
+    assert not (here / "cache").exists()
+    said = cli("extract", pairs, *models[:4], "--dry-run")
+    assert "read as table (prompts.csv is a table of prompts)" in said.out
+    assert "a pass would compute 23 rows (23 new, 0 cached already)" in said.out
+    (here / "empty").mkdir()
+    paint(here / "empty" / "a.png", 1)
+    said = cli("extract", "empty", *models[:4], "--dry-run")
+    assert said.code == 1
+    assert "give --format folder" in said.err
+    said = cli("extract", pairs, "--dry-run", "--shard", "1/2")
+    assert said.code == 2
+    assert "--dry-run cannot be combined with --shard, --finish or --retry-failed" in said.err

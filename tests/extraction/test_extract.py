@@ -40,7 +40,7 @@ def kinds(events: list[Event]) -> list[str]:
 def test_every_option_of_the_command_line_is_a_parameter() -> None:
     parameters = inspect.signature(extract).parameters
     options = {"backbones" if name == "backbone" else name for name in inspect.signature(command).parameters}
-    assert parameters.keys() == options - {"json"} | {"progress"}
+    assert parameters.keys() == options - {"json", "dry_run"} | {"progress"}
     defaults = {name: p.default for name, p in inspect.signature(command).parameters.items()}
     for name, parameter in parameters.items():
         if name in defaults and name != "backbones":

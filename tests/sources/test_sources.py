@@ -17,6 +17,7 @@ from img2prompt_cache.sources import (
     reading,
     reopen_source,
 )
+from img2prompt_cache.sources import scan as scan_module
 from img2prompt_cache.sources.base import SourceOptions
 from img2prompt_cache.sources.scan import Walk
 
@@ -323,3 +324,67 @@ def test_images_behind_a_link_are_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no images; 1 links to folders, .* \(first: images/\)"):
         open_source(tmp_path / "set").list()
     assert open_source(tmp_path / "set" / "images").list().table["prompt"].to_pylist() == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.csv", "file_name,prompt\nimages/x/b.png,p\n"),
+        ("prompts.csv", "imgId,prompt\ndeep/er/c,p\n"),
+        ("a.txt", "p"),
+        ("notes.md", ""),
+    ],
+)
+def test_a_folder_is_walked_once_to_be_recognised_and_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    put(tmp_path, "a.png", "images/x/b.png", "deep/er/c.png")
+    (tmp_path / name).write_text(text)
+    visited: list[str] = []
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        visited.append(Path(path).name)
+        return real(path)
+
+    monkeypatch.setattr(scan_module.os, "scandir", scandir)
+    source = open_source(tmp_path)
+    assert source.list().table.num_rows == 3
+    assert visited.count("er") == 1
+    put(tmp_path, "later.png")
+    assert "later" in source.list().table["imgId"].to_pylist()
+    assert visited.count("er") == 2
+
+
+def test_a_table_beside_a_folder_of_images_does_not_walk_its_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "images/a.png", "deep/er/c.png")
+    (tmp_path / "prompts.csv").write_text("imgId,prompt\na,p\n")
+    visited: list[str] = []
+    real = os.scandir
+    monkeypatch.setattr(scan_module.os, "scandir", lambda path: visited.append(str(path)) or real(path))
+    assert open_source(tmp_path, SourceOptions(format="table")).list().summary.pairs == 1
+    assert not any(path.endswith("er") for path in visited)
+
+
+@pytest.mark.parametrize("below", ["", "sub/"])
+@pytest.mark.parametrize("suffixes", [(".png",), (".png", ".txt"), (".json",)])
+def test_a_walk_finds_what_a_scan_finds(tmp_path: Path, below: str, suffixes: tuple[str, ...]) -> None:
+    folder = tmp_path / "set"
+    put(folder, "a.png", "a.txt", "sub/b.PNG", "sub/b.json", "sub/deeper/c.txt", ".hidden/x.png")
+    put(tmp_path, "out.png", "out.txt")
+    for at in (folder, folder / "sub"):
+        (at / "link.png").symlink_to(tmp_path / "out.png")
+        (at / "link.txt").symlink_to(tmp_path / "out.txt")
+        (at / "gone.png").symlink_to(tmp_path / "nothing")
+        (at / "folder").symlink_to(tmp_path)
+        (at / os.fsdecode(b"\xff.png")).touch()
+    walk = Walk(folder)
+    expected = scan_module.scan(folder / below, suffixes)
+    for _ in range(2):
+        found = walk.scan(suffixes, below)
+        assert found.files == expected.files
+        assert sorted(found.links) == sorted(expected.links)
+        assert sorted(found.unreadable) == sorted(expected.unreadable)
+    assert pickle.loads(pickle.dumps(walk)).scan(suffixes, below).files == expected.files
