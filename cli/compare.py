@@ -45,9 +45,9 @@ def compare(
 
     Targets are 384 values of length 1, so mse is cosine in other words: mse = 2 (1 − cosine) / 384. An mse
     of 0.003 is a cosine of 0.424, 0.006 one of −0.152. R@1, R@5 and R@10 say how often the true prompt is
-    the nearest, or among so many, of the held-out ones. Floor is the cosine of the mean head, leakage gap
-    how much higher the same head scores on a random split. Intervals are of 95 %, by bootstrap over groups
-    of alike prompts or images.
+    the nearest, or among so many, of the prompts held out in the same fold; bank is how many these are. Floor
+    is the cosine of the mean head, leakage gap how much higher the same head scores on a random split.
+    Intervals are of 95 %, by bootstrap over groups of alike prompts or images.
     """
     from img2prompt_cache.runs.leaderboard import compare as rank
 
@@ -95,7 +95,7 @@ def _json(board: Leaderboard) -> list[dict[str, Any]]:
 def _table(board: Leaderboard) -> str:
     header = ["run", "head", "features", "cosine", "95 % interval"]
     header += ["difference"] * (board.reference is not None)
-    header += ["mse", "R@1", "R@5", "R@10", "floor", "leakage gap", "seconds", "parameters", "rows/s"]
+    header += ["mse", "R@1", "R@5", "R@10", "bank", "floor", "leakage gap", "seconds", "parameters", "rows/s"]
     rows = []
     for record, run, difference in zip(board.records(), board.runs, board.differences, strict=True):
         row = [record["run"], run.head, record["features"], run.metrics["cosine"]]
@@ -104,7 +104,7 @@ def _table(board: Leaderboard) -> str:
             row.append(difference and f"{difference.cosine:+.4f} ({_interval(difference.ci95)})")
         row.append(f"{run.metrics['mse']:.6f}")
         row += [_short(record[f"r@{k}"], 3) for k in (1, 5, 10)]
-        row += [record["floor"], record["leakage_gap"], _short(run.seconds, 1)]
+        row += [_short(record["bank"], 0), record["floor"], record["leakage_gap"], _short(run.seconds, 1)]
         row += [run.parameters, _short(run.predict_rows_per_second, 0)]
         rows.append(row)
     return console.table(header, rows)

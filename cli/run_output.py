@@ -36,6 +36,7 @@ def run_line(run: Run) -> str:
     ranks = ((1, metrics["r@1"]), (5, metrics["r@5"]), (10, metrics["r@10"]))
     interval = f" ({inside[0]:.4f} to {inside[1]:.4f})" if inside else ""
     retrieved = ", ".join(f"R@{k} {share or 0:.3f}" for k, share in ranks)
+    retrieved += f" of {metrics['bank']:.0f} prompts"
     rows = f"{metrics['n']} held-out rows"
     if run.fold_metrics:
         rows = f"{metrics['n']} rows in {split['folds']} folds"

@@ -45,7 +45,7 @@ class Duplicates:
     ids : list of str, length n
     keep : numpy.ndarray, bool, shape (n,)
         Rows to keep. No two of them share a group, and every other row with a readable image shares a group
-        with an earlier row that is kept.
+        with one that is kept: an earlier one, or one that has a prompt where the row has none.
     prompt_group, image_group : numpy.ndarray, int64, shape (n,)
         Group of each row by prompt and by image, numbered in the order of first rows; −1 if the row has no
         prompt, or no readable image.
@@ -104,17 +104,21 @@ def find_duplicates(cache: Cache, threshold: float, features: Column, target: Co
         prompts = [text["prompt"][row] for row in prompted]
         prompt_group[prompted] = _groups(cache, target, prompted, prompts, threshold, standardised=False)
     keep = np.zeros(cache.rows, bool)
-    keep[good] = keep_first(prompt_group[good], image_group[good])
+    with_prompt = np.array([bool(text["prompt"][row].strip()) for row in good])
+    keep[good] = keep_first(prompt_group[good], image_group[good], with_prompt)
     return Duplicates(text["imgId"], keep, prompt_group, image_group, len(images) - len({*images}))
 
 
-def keep_first(one: Rows, other: Rows) -> NDArray[np.bool_]:
+def keep_first(one: Rows, other: Rows, preferred: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
     """Mark the rows to keep: each that shares neither of its groups with an earlier row that is kept.
 
     Parameters
     ----------
     one, other : numpy.ndarray, int64, shape (n,)
         Group of each row, −1 for none.
+    preferred : numpy.ndarray, bool, shape (n,), optional
+        These rows come before all others: a row without a prompt is of no use to a head, so it does not take
+        the place of one with a prompt.
 
     Returns
     -------
@@ -122,7 +126,8 @@ def keep_first(one: Rows, other: Rows) -> NDArray[np.bool_]:
     """
     keep = np.zeros(len(one), bool)
     seen: set[tuple[int, int]] = set()
-    for row, pair in enumerate(zip(one.tolist(), other.tolist(), strict=True)):
+    order = np.arange(len(one)) if preferred is None else np.argsort(~preferred, kind="stable")
+    for row, *pair in zip(order.tolist(), one[order].tolist(), other[order].tolist(), strict=True):
         groups = {(kind, group) for kind, group in enumerate(pair) if group != NONE}
         keep[row] = not groups & seen
         if keep[row]:

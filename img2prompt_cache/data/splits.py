@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -125,11 +127,12 @@ def _hash(value: object) -> str:
 
 
 def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str = "group") -> Split:
-    """Hold out whole groups for validation.
+    """Hold out whole groups for validation: a random one, or several, of equal folds of the rows.
 
-    Groups are shuffled and go to the validation side as long as they fit into the fraction, so its size falls
-    short of `fraction` by less than the smallest group left for training. If every group is larger than the
-    fraction, the smallest one is held out. The split depends on which rows share a group, not on the numbers
+    For a fifth of the rows it is one of 5 folds, for three tenths 3 of 10. So a large group is held out as
+    often as any other row, which shuffling groups and taking those that fit does not do: it never takes a
+    group that is larger than the fraction. Where groups are large the share held out differs from `fraction`
+    by up to the share of the largest group. The split depends on which rows share a group, not on the numbers
     of the groups.
 
     Parameters
@@ -150,25 +153,38 @@ def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str =
     if not 0 < fraction < 1:
         raise UsageError(f"`holdout` must lie between 0 and 1, not {fraction}", parameter="holdout")
     groups = factorize(groups.tolist())
-    size = np.bincount(groups)
+    count = int(groups.max(initial=-1)) + 1
     if len(groups) < 2:
         raise UsageError(f"cannot hold out rows of {len(groups)}; add pairs")
-    if len(size) < 2:
+    if count < 2:
         raise UsageError(
             f"cannot hold out rows: all {len(groups)} are one group of {_LIKE[strategy == 'group']}; "
             'add pairs, or use `split="random"` and expect a score that is too high',
             parameter="split",
         )
-    order = np.random.default_rng(seed).permutation(len(size))
-    room = min(max(round(fraction * len(groups)), 1), len(groups) - 1)
-    held = np.zeros(len(size), bool)
-    for group in order.tolist():
-        if size[group] <= room:
-            held[group] = True
-            room -= size[group]
-    if not held.any():
-        held[order[np.argmin(size[order])]] = True
-    return Split(strategy, seed, np.where(held[groups], 0, -1), groups)
+    held, folds = _share(fraction, count)
+    fold = k_folds(groups, folds, seed)
+    drawn = np.random.default_rng([seed, folds]).permutation(folds)[:held]
+    return Split(strategy, seed, np.where(np.isin(fold, drawn), 0, -1), groups)
+
+
+FINEST = 20
+"""A hold-out is some of this many folds at most, unless the fraction is smaller than one of them."""
+
+
+def _share(fraction: float, groups: int) -> tuple[int, int]:
+    """Find how many of how many folds come nearest to a fraction of the rows: at least one, never all."""
+    finest = max(FINEST, math.ceil(1 / min(fraction, 1 - fraction)))
+    nearest = Fraction(fraction).limit_denominator(min(finest, groups))
+    held, folds = nearest.numerator, nearest.denominator
+    if 0 < held < folds:
+        return held, folds
+    return (groups - 1 if held else 1), groups
+
+
+def largest_group(groups: Rows) -> float:
+    """Give the share of the rows that are in the largest group."""
+    return float(np.unique(groups, return_counts=True)[1].max() / len(groups))
 
 
 _LIKE = ("equal labels or near-identical prompts or images", "near-identical prompts or images")

@@ -86,8 +86,8 @@ def column_split(
     """Split by a column of the user's table.
 
     If every value names a side (see `SIDES`), the column is the split, and `groups` serve inner folds only: a
-    group may have rows on both sides (see `Split.straddling`). Otherwise the values are labels: rows with the
-    same label stay together, and so do rows of the same group, so labels that share a group count as one.
+    group may have rows on both sides (see `Split.straddling`). If no value does, they are labels: rows with
+    the same label stay together, and so do rows of the same group, so labels that share a group count as one.
 
     Parameters
     ----------
@@ -105,8 +105,8 @@ def column_split(
     Raises
     ------
     UsageError
-        If a value or a side is empty, or there are fewer than two labels; or if folds are given although the
-        values name sides, or there are fewer labels than folds.
+        If a value or a side is empty, some values name sides and others do not, or there are fewer than two
+        labels; or if folds are given although the values name sides, or there are fewer labels than folds.
     """
     empty = [row for row, value in enumerate(values) if not value.strip()]
     if empty:
@@ -115,6 +115,7 @@ def column_split(
         )
     sides = [SIDES.get(value.strip().lower()) for value in values]
     if None in sides:
+        _refuse_mixed(values, sides, column)
         labels = factorize(values)
         if labels.max(initial=0) == 0:
             raise UsageError(
@@ -134,3 +135,24 @@ def column_split(
             parameter="split",
         )
     return Split(column, seed, np.where(inside, 0, -1), groups)
+
+
+def _refuse_mixed(values: Sequence[str], sides: Sequence[str | None], column: str) -> None:
+    """Refuse a column in which some values name a side: as labels, `train` and `val` would be shuffled.
+
+    Raises
+    ------
+    UsageError
+        Naming the values of both kinds.
+    """
+    known = sorted({value for value, side in zip(values, sides, strict=True) if side})
+    if not known:
+        return
+    others = sorted({value for value, side in zip(values, sides, strict=True) if not side})
+    shown = ", ".join(map(repr, others[:5])) + (", …" if len(others) > 5 else "")
+    raise UsageError(
+        f"column {column!r} names sides of a split ({', '.join(map(repr, known))}) and holds other values "
+        f"besides ({shown}). Sides are {', '.join(SIDES)}; leave out the other rows with `only`, or name a "
+        "column in which every value is a side, or none is",
+        parameter="split",
+    )

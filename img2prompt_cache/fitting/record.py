@@ -92,7 +92,7 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
     targets, groups, fold = data.y[rows], split.groups[rows], split.fold[rows]
     cosines = cosine(predictions, targets)
     reported = fitted.head if split.folds > 1 else evaluation.head
-    scores = {**score(predictions, targets, groups), "floor": floor(data.y, split)}
+    scores = {**score(predictions, targets, groups, fold), "floor": floor(data.y, split)}
     record = RunRecord(
         head=reported.name,
         settings={**reported.settings, **reported.chosen},

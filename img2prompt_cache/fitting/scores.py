@@ -19,36 +19,70 @@ RANKS = (1, 5, 10)
 
 
 def score(
-    predictions: NDArray[np.float32], targets: NDArray[np.float32], groups: NDArray[np.int64]
+    predictions: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    groups: NDArray[np.int64],
+    fold: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """Score predictions of held-out rows.
 
     Parameters
     ----------
     predictions, targets : numpy.ndarray, float32, shape (n, t)
-        Unit norm. Retrieval is among the distinct targets: prompts that are the same to the encoder, such as
-        "A dog" and "a dog", count as one.
+        Unit norm.
     groups : numpy.ndarray, int64, shape (n,)
         The bootstrap of the interval resamples whole groups.
+    fold : numpy.ndarray, int64, shape (n,), optional
+        Fold of each row; one fold if None. See `ranked`.
 
     Returns
     -------
     dict
-        `cosine`; `ci95`, its interval, or None where all rows are one group; `mse`; `n`; and `r@1`, `r@5`,
-        `r@10`: how often the true prompt is the nearest, or among so many.
+        `cosine`; `ci95`, its interval, or None where all rows are one group; `mse`; `n`; `r@1`, `r@5`, `r@10`
+        and `bank`, see `ranked`.
     """
-    _, first, truth = np.unique(
-        similarity_components(unit(targets), 1 - TIE), return_index=True, return_inverse=True
-    )
-    found = retrieval(predictions, targets[first], truth, RANKS)
     inside = interval(cosine(predictions, targets), groups)
     return {
         "cosine": mean_cosine(predictions, targets),
         "ci95": None if inside is None else list(inside),
         "mse": mse(predictions, targets),
         "n": len(targets),
-        **{f"r@{k}": share for k, share in found.items()},
+        **ranked(predictions, targets, np.zeros(len(targets), np.int64) if fold is None else fold),
     }
+
+
+def ranked(
+    predictions: NDArray[np.float32], targets: NDArray[np.float32], fold: NDArray[np.int64]
+) -> dict[str, float]:
+    """Find how often the true prompt is among the nearest of the prompts that were held out with it.
+
+    Each row is ranked within its own fold. Prompts of other folds were training targets of the head that
+    predicted it, and a head that answers with training targets would always find one of those first. Prompts
+    that are the same to the encoder, such as "A dog" and "a dog", count as one.
+
+    Parameters
+    ----------
+    predictions, targets : numpy.ndarray, float32, shape (n, t)
+    fold : numpy.ndarray, int64, shape (n,)
+
+    Returns
+    -------
+    dict of str to float
+        `r@1`, `r@5`, `r@10`: a share of the rows. `bank`: how many distinct prompts there were to choose
+        from, the mean over rows. The share falls as the bank grows, so shares of unequal banks are not
+        comparable.
+    """
+    found = dict.fromkeys((*(f"r@{k}" for k in RANKS), "bank"), 0.0)
+    for number in np.unique(fold):
+        rows = fold == number
+        alike = similarity_components(unit(targets[rows]), 1 - TIE)
+        _, first, truth = np.unique(alike, return_index=True, return_inverse=True)
+        shares = retrieval(predictions[rows], targets[rows][first], truth, RANKS)
+        weight = rows.mean()
+        for k, share in shares.items():
+            found[f"r@{k}"] += weight * share
+        found["bank"] += weight * len(first)
+    return {name: min(value, 1.0) if name != "bank" else value for name, value in found.items()}
 
 
 def floor(targets: NDArray[np.float32], split: Split) -> float:

@@ -95,7 +95,7 @@ class Knn(Nearest):
     def _try(self, y: Targets, fold: Groups) -> list[dict[str, float]]:
         ks = KS if self.k is None else (self.k,)
         powers = POWERS if self.power is None else (self.power,)
-        drawn = np.random.default_rng(self.seed).permutation(len(fold)) < MAX_QUERIES
+        drawn = _draw(fold, self.folds, self.seed)
         found = np.zeros((self.folds, len(ks), len(powers)))
         for number in range(self.folds):
             known, asked = fold != number, (fold == number) & drawn
@@ -121,3 +121,17 @@ class Knn(Nearest):
         # FAISS multiplies whole matrices only where there is nothing to leave out.
         distances, at = nearest(flat_index(self.vectors_[known].astype(np.float32)), queries, k)
         return distances, np.flatnonzero(known)[at]
+
+
+def _draw(fold: Groups, folds: int, seed: int) -> NDArray[np.bool_]:
+    """Draw the rows that k and the power are chosen on, at least one of each fold.
+
+    A fold that is small beside a large group may have no row among the first `MAX_QUERIES` that are drawn;
+    the mean over its rows would be no number, and so would the mean over folds for every k.
+    """
+    rank = np.random.default_rng(seed).permutation(len(fold))
+    drawn = rank < MAX_QUERIES
+    for number in range(folds):
+        rows = np.flatnonzero(fold == number)
+        drawn[rows[np.argmin(rank[rows])]] = True
+    return drawn

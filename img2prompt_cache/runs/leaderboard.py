@@ -98,6 +98,7 @@ class Leaderboard:
                     "r@1": run.metrics["r@1"],
                     "r@5": run.metrics["r@5"],
                     "r@10": run.metrics.get("r@10"),
+                    "bank": run.metrics.get("bank"),
                     "floor": run.metrics.get("floor"),
                     "leakage_gap": run.metrics.get("leakage_gap"),
                     "n": run.metrics["n"],

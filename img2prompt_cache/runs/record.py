@@ -17,6 +17,7 @@ Metrics = TypedDict(
         "r@1": float,
         "r@5": float,
         "r@10": float | None,
+        "bank": float | None,
         "floor": float | None,
         "leakage_gap": float | None,
         "teacher": float,
@@ -27,9 +28,10 @@ Metrics = TypedDict(
 """Of the held-out rows; runs of older versions lack some.
 
 `cosine`: the mean, and `ci95` its 95 % interval by bootstrap over groups. `mse`: mean squared error of the
-vectors. `n`: rows. `r@k`: how often the true prompt is among the k nearest of the held-out ones. `floor`: the
-mean cosine of the mean head. `leakage_gap`: how much higher the head scores on a random split; None if that
-was not tried.
+vectors. `n`: rows. `r@k`: how often the true prompt is among the k nearest of those held out in the same
+fold, and `bank` how many distinct ones these are, the mean over rows; a run by folds that lacks `bank` was
+ranked among the prompts of all folds. `floor`: the mean cosine of the mean head. `leakage_gap`: how much
+higher the head scores on a random split; None if that was not tried.
 `teacher`, `plain`: of a student's teacher, and of the same student without one.
 """
 

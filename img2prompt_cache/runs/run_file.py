@@ -16,7 +16,7 @@ from img2prompt_cache.runs.record import RunRecord
 SCHEMA = 1
 INFO = "run.json"
 METRICS = ("cosine", "mse", "n", "r@1", "r@5")
-LATER = ("r@10", "floor", "leakage_gap")
+LATER = ("r@10", "bank", "floor", "leakage_gap")
 """Metrics that older runs lack, and `leakage_gap` may be None in any."""
 
 

@@ -79,6 +79,24 @@ def test_what_is_kept_shares_nothing_and_what_is_not_shares_something_with_it(pa
         assert keep[row] != any(keep[before] and alike(row, before) for before in range(row))
 
 
+@given(groups, st.lists(st.booleans(), min_size=40, max_size=40))
+def test_rows_with_a_prompt_come_first(pairs, prompted):
+    one, other = np.array(pairs, np.int64).reshape(-1, 2).T
+    prompted = np.array(prompted[: len(pairs)], bool)
+    keep = keep_first(one, other, prompted)
+    order = np.argsort(~prompted, kind="stable")
+    assert np.array_equal(keep[order], keep_first(one[order], other[order]))
+
+
+def test_a_row_without_a_prompt_does_not_take_the_place_of_one_with_a_prompt(tmp_path, monkeypatch):
+    cache = Cache(make_cache(tmp_path / "cache", groups=60, without_prompt=(2,)))
+    text = cache.text("imgId", "prompt", "sha256", "status")
+    text["sha256"][50] = text["sha256"][2]
+    monkeypatch.setattr(Cache, "text", lambda self, *names: text)
+    found = find(cache)
+    assert (found.keep[2], found.keep[50]) == (False, True)
+
+
 @given(st.lists(st.integers(-1, 5), max_size=30))
 def test_twins_have_one_before_them(group):
     wanted = sum(name != -1 and name in group[:row] for row, name in enumerate(group))

@@ -22,14 +22,33 @@ def test_hold_out_divides_rows_by_whole_groups_near_the_fraction(groups, fractio
     assert len(split.train)
     assert len(split.validation)
     assert not set(groups[split.train]) & set(groups[split.validation])
-    sizes = np.bincount(groups)
-    wanted, got = round(fraction * len(groups)), len(split.validation)
-    if got <= wanted < len(groups):
-        assert wanted - got < min(sizes[group] for group in groups[split.train])
-    else:
-        assert wanted in (0, len(groups)) or got == sizes[sizes > 0].min()
     again = hold_out(groups, fraction, seed)
     assert np.array_equal(again.validation, split.validation)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.2, 0.25, 0.3, 1 / 3, 0.5, 0.7, 0.9, 0.99])
+def test_single_rows_are_held_out_in_the_fraction_asked_for(fraction):
+    assert len(hold_out(np.arange(1000), fraction).validation) == pytest.approx(1000 * fraction, abs=1)
+
+
+def test_a_group_is_held_out_as_often_whatever_its_size():
+    # Sizes like those of a set of style previews: a few groups of hundreds of rows, and many single ones.
+    size = np.array([220, 150, 130] + [40] * 5 + [1] * 300)
+    groups = np.repeat(np.arange(len(size)), size)
+    draws = [hold_out(groups, 0.2, seed) for seed in range(300)]
+    shares = np.array([len(split.validation) / len(groups) for split in draws])
+    assert 0.15 < shares.min() <= shares.max() < 0.25
+    often = np.mean([np.isin(np.arange(len(size)), groups[split.validation]) for split in draws], axis=0)
+    for kind in (size == 220, size == 150, size == 130, size == 40, size == 1):
+        assert often[kind].mean() == pytest.approx(0.2, abs=0.07)
+
+
+def test_beside_one_group_of_most_rows_there_is_more_than_one_group_to_train_on():
+    groups = np.concatenate([np.zeros(900, int), np.arange(1, 101)])
+    for seed in range(20):
+        split = hold_out(groups, 0.2, seed)
+        assert len(np.unique(groups[split.train])) >= 75
+        assert len(split.validation) in (25, 900)
 
 
 @given(group_lists, seeds, st.permutations(range(13)))
@@ -46,9 +65,10 @@ def test_seeds_differ():
     assert not np.array_equal(k_folds(groups, 5, 0), k_folds(groups, 5, 1))
 
 
-def test_where_every_group_is_too_large_the_smallest_is_held_out():
-    split = hold_out(np.repeat([0, 1, 2], [50, 30, 40]), 0.1)
-    assert split.validation.tolist() == list(range(50, 80))
+def test_where_every_group_is_too_large_one_is_held_out():
+    groups = np.repeat([0, 1, 2], [50, 30, 40])
+    held = {tuple(np.unique(groups[hold_out(groups, 0.1, seed).validation])) for seed in range(20)}
+    assert held == {(0,), (1,), (2,)}
 
 
 def test_one_group_cannot_be_held_out():

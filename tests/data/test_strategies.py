@@ -21,7 +21,7 @@ def test_a_column_that_names_sides_is_the_split():
 
 
 def test_other_columns_are_labels_of_groups():
-    values = ["cats", "dogs", "cats", "train", "owls"] * 4
+    values = ["cats", "dogs", "cats", "cows", "owls"] * 4
     split = column_split(values, np.arange(20), "theme", 0.3, seed=1)
     held = {values[row] for row in split.validation}
     assert held
@@ -48,7 +48,7 @@ def test_neither_labels_nor_groups_straddle_a_split_by_labels(groups, labels, se
 def test_labels_that_share_groups_are_one():
     groups = np.array([0, 1, 1, 2, 3])
     split = column_split(["cats", "cats", "dogs", "dogs", "owls"], groups, "theme", 0.3)
-    assert split.validation.tolist() == [4]
+    assert split.groups.tolist() == [0, 0, 0, 0, 1]
     with pytest.raises(UsageError, match=r"all 3 are one group of equal labels or near-identical"):
         column_split(["cats", "cats", "dogs"], np.array([0, 1, 1]), "theme")
 
@@ -60,8 +60,21 @@ def test_labels_that_share_groups_are_one():
         (["val", "test"], "no rows for training"),
         (["train", " "], "empty in 1 rows, first in row 1"),
         (["a", "a"], "holds only 'a'; a split takes two labels"),
+        (
+            ["train", "unused"],
+            r"names sides of a split \('train'\) and holds other values besides \('unused'\)",
+        ),
     ],
 )
 def test_columns_that_cannot_split_are_refused(values, words):
     with pytest.raises(UsageError, match=words):
         column_split(values, np.arange(2), "part")
+
+
+def test_a_value_that_is_no_side_does_not_turn_sides_into_labels():
+    values = ["train"] * 80 + ["val"] * 20 + ["test"] * 10 + ["unused"] * 10
+    with pytest.raises(
+        UsageError, match=r"'test', 'train', 'val'\) .* \('unused'\).*leave out .* `only`"
+    ) as caught:
+        column_split(values, np.arange(120), "part")
+    assert caught.value.parameter == "split"

@@ -35,6 +35,38 @@ def test_ranks_are_those_of_a_sort():
         assert found[f"r@{k}"] == pytest.approx((rank < k).mean())
 
 
+def test_by_folds_a_row_is_ranked_among_its_own_fold():
+    truth, fold = vectors(60, 8), np.arange(60) % 3
+    said = unit(truth + 0.5 * vectors(60, 8, seed=1))
+    found = score(said, truth, np.arange(60), fold)
+    each = [score(said[fold == k], truth[fold == k], np.arange(20)) for k in range(3)]
+    for name in ("r@1", "r@5", "r@10"):
+        assert found[name] == pytest.approx(np.mean([one[name] for one in each]))
+    assert found["bank"] == 20
+    assert score(said, truth, np.arange(60))["bank"] == 60
+
+
+def test_a_head_that_answers_with_training_targets_can_find_the_prompt():
+    # Each row has a near twin in another fold; the head answers with the twin's target, as `nearest` does.
+    base = vectors(50, 16)
+    truth = unit(np.concatenate([base, base + 0.02 * vectors(50, 16, seed=1)]))
+    said, fold = np.roll(truth, 50, axis=0), np.repeat([0, 1], 50)
+    assert score(said, truth, np.arange(100))["r@1"] == 0
+    assert score(said, truth, np.arange(100), fold)["r@1"] == 1
+
+
+def test_a_hold_out_of_the_size_of_a_fold_has_a_bank_of_its_size():
+    rng = np.random.default_rng(0)
+    truth, groups = vectors(1000, 16), np.arange(1000) // 2
+    said = unit(truth + 2.0 * unit(rng.normal(size=truth.shape)))
+    folds, held = k_fold_split(groups, 5), hold_out(groups, 0.2)
+    by_folds = score(said, truth, groups, folds.fold)
+    rows = held.validation
+    once = score(said[rows], truth[rows], groups[rows], held.fold[rows])
+    assert by_folds["bank"] == once["bank"] == 200
+    assert once["r@5"] == pytest.approx(by_folds["r@5"], abs=0.1)
+
+
 def test_the_interval_draws_groups():
     truth, said, groups = vectors(30, 5), vectors(30, 5, seed=1), np.arange(30) // 3
     assert score(said, truth, groups)["ci95"] == list(interval(cosine(said, truth), groups))

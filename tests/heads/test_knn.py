@@ -70,6 +70,16 @@ def test_identical_rows_of_a_group_do_not_fool_the_choice():
     assert max(record["cosine"] for record in grouped.history) < 0.9
 
 
+def test_a_fold_of_which_no_row_is_drawn_does_not_make_every_score_nan(monkeypatch):
+    # Four single rows beside one large group: a small sample draws none of them.
+    monkeypatch.setattr(module, "MAX_QUERIES", 8)
+    X, y, _ = problem(400)
+    groups = np.minimum(np.arange(400), 4)
+    head = Knn(seed=3).fit(X, y, groups=groups)
+    assert np.isfinite([record["cosine"] for record in head.history]).all()
+    assert len({record["cosine"] for record in head.history}) > 1
+
+
 def test_choosing_samples_queries_beyond_a_bound(monkeypatch):
     monkeypatch.setattr(module, "MAX_QUERIES", 60)
     X, y, groups = problem()
