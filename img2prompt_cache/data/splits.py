@@ -74,6 +74,11 @@ class Split:
         pairs = np.unique(np.stack([self.groups, self.fold]), axis=1)
         return int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
 
+    @property
+    def largest_group(self) -> int:
+        """Number of rows in the largest group."""
+        return int(np.unique(self.groups, return_counts=True)[1].max())
+
     def inner_groups(self, rows: Rows) -> Rows:
         """Return the groups for inner splits of some rows, on which settings are chosen.
 
@@ -180,11 +185,6 @@ def _share(fraction: float, groups: int) -> tuple[int, int]:
     if 0 < held < folds:
         return held, folds
     return (groups - 1 if held else 1), groups
-
-
-def largest_group(groups: Rows) -> float:
-    """Give the share of the rows that are in the largest group."""
-    return float(np.unique(groups, return_counts=True)[1].max() / len(groups))
 
 
 _LIKE = ("equal labels or near-identical prompts or images", "near-identical prompts or images")

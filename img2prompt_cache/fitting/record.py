@@ -135,4 +135,5 @@ def describe_split(split: Split, data: Dataset) -> SplitRecord:
         "validation": len(split.validation),
         "groups": len(np.unique(split.groups)),
         "straddling": split.straddling,
+        "largest_group": split.largest_group,
     }

@@ -14,7 +14,6 @@ from img2prompt_cache.data.augmented_views import load_views
 from img2prompt_cache.data.columns import UsedColumn, choose_target
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.selection import read_selection
-from img2prompt_cache.data.splits import Split, largest_group
 from img2prompt_cache.data.strategies import make_split
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting.additions import add_extra_pairs, add_soft_bank
@@ -73,6 +72,7 @@ def fit_head(
     if not config.features and (wanted := stands_in(head, specs[0])):
         note(tell, f"{config.head} is made for {wanted}, which is not cached: {specs[0]} stands in")
     _note_straddling(run, tell)
+    _note_large_group(run, config, tell)
     return run
 
 
@@ -93,7 +93,6 @@ def _fit(
     data = add_extra_pairs(data, config.extra, target, tell)
     data = add_soft_bank(data, config.soften, target, config.device, tell)
     split = make_split(cache, data, config.split, config.holdout, config.seed, config.folds)
-    _note_large_group(split, config, tell)
     everything = np.arange(len(data.rows))
     measured = (not head.costly if config.leakage_gap is None else config.leakage_gap) and (
         split.strategy != "random"
@@ -121,12 +120,13 @@ def _fit(
     )
 
 
-def _note_large_group(split: Split, config: FitConfig, tell: Callback) -> None:
+def _note_large_group(run: Run, config: FitConfig, tell: Callback) -> None:
     """Warn where one group is larger than what is to be held out at a time."""
+    split = run.split
+    largest = split["largest_group"] / (split["train"] + split["validation"])
     wanted = config.holdout if config.folds is None else 1 / config.folds
-    largest = largest_group(split.groups)
-    # A column that names the two sides holds out what it says.
-    if split.strategy == "random" or split.straddling or largest <= wanted:
+    # A column that names the two sides holds out what it says, whatever the groups are.
+    if split["strategy"] == "random" or split["straddling"] or largest <= wanted:
         return
     advice = "" if config.folds else "; `folds=5` holds out every row once"
     note(

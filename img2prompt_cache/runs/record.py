@@ -40,7 +40,8 @@ class SplitRecord(TypedDict, total=False):
     """How the rows were divided; runs of older versions lack some.
 
     `digest` is equal for runs whose scores may be compared; `held_digest` is of the held-out rows alone, to
-    find them again in a cache that has grown; `straddling` is the number of groups with rows on both sides.
+    find them again in a cache that has grown; `straddling` is the number of groups with rows on both sides;
+    `largest_group` the number of rows in the largest.
     """
 
     strategy: str
@@ -52,6 +53,7 @@ class SplitRecord(TypedDict, total=False):
     validation: int
     groups: int
     straddling: int
+    largest_group: int
 
 
 @dataclass(frozen=True, kw_only=True)

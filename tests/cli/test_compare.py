@@ -52,7 +52,7 @@ def test_people_see_a_table(cli, folder):
     assert lines[0].startswith("split group, seed 0: 12 rows held out of 60")
     assert re.split("  +", lines[1]) == [
         *("run", "head", "features", "cosine", "95 % interval", "mse", "R@1", "R@5", "R@10"),
-        *("floor", "leakage gap", "seconds", "parameters", "rows/s"),
+        *("bank", "floor", "leakage gap", "seconds", "parameters", "rows/s"),
     ]
     assert [line.split()[:3] for line in lines[2:]] == [
         ["nearest-one-01", "nearest", "one"],
@@ -128,7 +128,7 @@ def test_runs_of_an_older_version_have_dashes(cli, folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "cache")
     for path in (copy / "runs").iterdir():
         data = json.loads((path / "run.json").read_text())
-        for name in ("ci95", "r@10", "floor", "leakage_gap"):
+        for name in ("ci95", "r@10", "bank", "floor", "leakage_gap"):
             del data["metrics"][name]
         for name in ("parameters", "predict_rows_per_second", "fold_metrics"):
             del data[name]
@@ -138,7 +138,7 @@ def test_runs_of_an_older_version_have_dashes(cli, folder, tmp_path):
     assert lines[0].startswith("split group, seed 0: 12 rows held out of 60")
     for line in lines[2:]:
         cells = re.split("  +", line)
-        assert [cells[column] for column in (4, 8, 9, 10, 12, 13)] == ["–"] * 6
+        assert [cells[column] for column in (4, 8, 9, 10, 11, 13, 14)] == ["–"] * 7
     for run in cli("compare", "--cache", copy, "--json").json["runs"]:
         assert {run[name] for name in ("ci95", "r@10", "floor", "leakage_gap", "parameters")} == {None}
     assert cli("compare", "--against", "nearest-one-01", "--cache", copy, "--json").code == 0

@@ -156,6 +156,18 @@ def test_labels_of_the_users_own_are_merged_with_groups(tmp_path):
     assert len(load_validation(run.folder).ids) == 30
 
 
+@pytest.mark.parametrize(
+    ("groups", "folds", "told"), [(3, None, True), (3, 3, False), (4, 5, False), (20, None, False)]
+)
+def test_a_group_larger_than_what_is_held_out_is_told(tmp_path, groups, folds, told):
+    cache = Cache(make_cache(tmp_path / "cache", groups=groups))
+    notes = []
+    config = FitConfig("mean", folds=None if folds is None else min(folds, groups))
+    run = fit_head(cache, config, tell=lambda event: notes.append(event.message))
+    assert run.split["largest_group"] == 60 // groups
+    assert any("one group of near-identical rows is 33%" in text for text in notes) == told
+
+
 def test_one_group_can_only_be_split_at_random(tmp_path):
     cache = Cache(make_cache(tmp_path / "cache", groups=1))
     with pytest.raises(UsageError, match='use `split="random"`'):
