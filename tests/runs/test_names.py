@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from img2prompt_cache.errors import UsageError
-from img2prompt_cache.runs.names import find_runs, new_folder, resolve_run, short_name
+from img2prompt_cache.runs.names import find_runs, new_folder, reserve_run, resolve_run, short_name
 from img2prompt_cache.runs.run import load_run
 from synthetic import ENCODER, SETTINGS, edit_run
 
@@ -24,6 +24,15 @@ def test_runs_are_named_readably_and_never_twice(tmp_path):
     (tmp_path / "runs" / names[0]).mkdir()  # left by a fit that was killed
     with ExitStack() as stack:
         assert [new_folder(tmp_path, "ridge", specs, stack).name for _ in range(2)] == [names[0], names[2]]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders cannot be locked")
+def test_empty_folders_that_killed_fits_left_are_removed(tmp_path):
+    (tmp_path / "runs" / "mlp-a-07").mkdir(parents=True)
+    with reserve_run(None, tmp_path, "ridge", ["timm:a"]) as folder:
+        assert [path.name for path in (tmp_path / "runs").iterdir()] == [folder.name] == ["ridge-a-01"]
+        with reserve_run(tmp_path / "elsewhere", tmp_path, "ridge", ["timm:a"]):
+            assert folder.is_dir()  # somebody holds it
 
 
 @pytest.mark.parametrize(
