@@ -213,8 +213,8 @@ class Cache:
     def crowded(self) -> list[str]:
         """Name the columns that have more than `MANY_PARTS` parts, by their folders.
 
-        Only caches that version 0.1 made, or that are not finished, have any. This library reads them; other
-        readers of `cache.h5` may silently find parts of them empty.
+        Only caches that version 0.1 made, that are not finished, or of as many sources have any. This library
+        reads them; other readers of `cache.h5` may silently find parts of them empty.
         """
         return [column.folder for column in self.manifest.columns if len(column.parts) > MANY_PARTS]
 
