@@ -59,7 +59,7 @@ class FitConfig:
         Where the head computes, if it does so with torch; see `Head.use_device`.
     """
 
-    head: str = "mlp"
+    head: str = "best"
     settings: Mapping[str, Any] | None = None
     features: tuple[str, ...] = ()
     encoder: str | None = None

@@ -25,7 +25,7 @@ from img2prompt_cache.runs.run import AnyRun, Run
 
 def fit(
     cache: str | Path | Cache,
-    head: str = "mlp",
+    head: str = "best",
     *,
     settings: Mapping[str, Any] | None = None,
     features: str | Sequence[str] = (),
@@ -60,9 +60,9 @@ def fit(
     cache : path or Cache
         A folder that `extract` made.
     head : str
-        A name from `img2prompt_cache.heads.HEADS`, such as ``"ridge"`` or ``"mlp"``. ``"blend"`` mixes the
-        predictions of other runs, its `members`; ``"distil"`` is a small mlp that learns from a run, its
-        `teacher`.
+        A name from `img2prompt_cache.heads.HEADS`, such as ``"ridge"`` or ``"mlp"``. ``"best"`` tries several
+        heads and keeps what pays, which takes minutes. ``"blend"`` mixes the predictions of other runs, its
+        `members`; ``"distil"`` is a small mlp that learns from a run, its `teacher`.
     settings : mapping, optional
         Settings of the head that differ from its defaults, such as ``{"alpha": 0.1}``; see
         `img2prompt_cache.heads.settings_of`.

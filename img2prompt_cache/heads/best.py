@@ -49,6 +49,7 @@ class Best(Blend):
 
     name = "best"
     joins = "blocks"
+    costly = True
 
     members: Sequence[Mapping[str, Any]] = setting(
         "Members to try, in this order; one in the place of an earlier one of the same head.", default=LADDER

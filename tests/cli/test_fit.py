@@ -53,12 +53,13 @@ def test_folds_are_told(cli, folder, tmp_path):
     assert [fold["n"] for fold in load_run(tmp_path / "run").fold_metrics] == [15] * 4
 
 
-def test_bare_fit_is_an_mlp_on_everything_in_the_default_cache(cli, tmp_path, monkeypatch):
+def test_bare_fit_is_the_best_head_on_everything_in_the_default_cache(cli, tmp_path, monkeypatch):
     make_cache(tmp_path / "cache" / "default", 40)
     monkeypatch.chdir(tmp_path)
     said = cli("fit", "--json")
-    assert said.json["run"] == "cache/default/runs/mlp-one+other-01"
-    assert said.json["head"] == "mlp"
+    assert said.json["run"] == "cache/default/runs/best-one+other-01"
+    assert said.json["head"] == "best"
+    assert [step["step"] for step in said.json["steps"]] == ["kernel", "knn", "mlp", "soft bank"]
 
 
 @pytest.mark.parametrize(
@@ -210,13 +211,15 @@ def test_any_setting_can_be_set_by_name(cli, folder, tmp_path):
 )
 def test_wrong_choices(cli, folder, options, words):
     before = sorted((folder / "runs").glob("*"))
-    cli("fit", *options, "--cache", folder).refused(2, *words)
+    head = [] if "--head" in options else ["--head", "mlp"]
+    cli("fit", *head, *options, "--cache", folder).refused(2, *words)
     assert sorted((folder / "runs").glob("*")) == before
 
 
 def test_an_mlp_that_diverges_leaves_no_run(cli, folder, tmp_path):
     options = ("--lr", "1e30", "--optimizer", "sgd", "--hidden", "8", "--max-epochs", "3")
-    cli("fit", *options, "--cache", folder, "--run", tmp_path / "run").refused(1, "diverged", "lower --lr")
+    said = cli("fit", "--head", "mlp", *options, "--cache", folder, "--run", tmp_path / "run")
+    said.refused(1, "diverged", "lower --lr")
     assert list(tmp_path.iterdir()) == []
 
 
