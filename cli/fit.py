@@ -24,8 +24,8 @@ def fit(
         str,
         typer.Option(
             help="best tries several heads and keeps what pays, in minutes. One alone: mean, nearest, knn, "
-            "clip, ridge, kernel, linear, mlp, wide-mlp, seed-resnet50, seed-vit, seed-tuned-resnet, finetune. "
-            "Made of runs: blend, distil."
+            "clip, ridge, kernel, linear, mlp, wide-mlp, finetune, seed-resnet50, seed-vit, "
+            "seed-tuned-resnet. Made of runs: blend, distil."
         ),
     ] = "best",
     cache: console.CacheOption = console.DEFAULT_CACHE,
