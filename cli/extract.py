@@ -145,6 +145,19 @@ def extract(
         bool,
         typer.Option("--retry-failed", help="Try failed images again; other rows stay as they are."),
     ] = False,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update",
+            help="Encode replaced images again, take over changed prompts, leave out images that are gone.",
+        ),
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Compare the bytes of every image; default: only where size or time differ."
+        ),
+    ] = False,
     engine: Annotated[
         str,
         typer.Option(help="Where to compute: local, or ray for a Ray cluster.", rich_help_panel=_MACHINES),
@@ -197,9 +210,10 @@ def extract(
         from img2prompt_cache.errors import UsageError
         from img2prompt_cache.extraction.look import look
 
-        if shard is not None or finish or retry_failed:
+        if shard is not None or finish or retry_failed or update or check:
             raise UsageError(
-                "`dry_run` cannot be combined with `shard`, `finish` or `retry_failed`", parameter="dry_run"
+                "`dry_run` cannot be combined with `shard`, `finish`, `retry_failed`, `update` or `check`",
+                parameter="dry_run",
             )
         with console.telling() as show:
             seen = look(
@@ -257,6 +271,8 @@ def extract(
             views=views,
             flip=flip,
             retry_failed=retry_failed,
+            update=update,
+            check=check,
             engine=engine,
             workers=workers,
             ray_address=ray_address,
@@ -321,11 +337,13 @@ def _data(folder: Path, report: Report) -> dict[str, object]:
         "rows": report.rows,
         "ok": report.ok,
         "failed": report.failed,
+        "removed": report.removed,
         "new": report.fresh,
         "identical": report.identical,
         "without_prompt": report.without_prompt,
         "reasons": report.reasons,
         "missing": report.missing,
+        "changes": report.changes.summary(),
         "seconds": round(report.seconds, 3),
         "stages": {name: round(seconds, 3) for name, seconds in report.stages.items()},
     }
@@ -333,7 +351,8 @@ def _data(folder: Path, report: Report) -> dict[str, object]:
 
 def _text(folder: Path, report: Report) -> str:
     lines = [
-        f"{folder}: {report.rows} rows, {report.ok} ok, {report.failed} failed; {report.fresh} new, "
+        f"{folder}: {report.rows} rows, {report.ok} ok, {report.failed} failed"
+        f"{f', {report.removed} removed' if report.removed else ''}; {report.fresh} new, "
         f"{report.identical} identical images, {report.without_prompt} without prompt; {report.seconds:.1f} s"
     ]
     lines += [f"  failed: {count} × {reason}" for reason, count in report.reasons.items()]

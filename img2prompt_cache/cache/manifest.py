@@ -56,6 +56,9 @@ class Part:
         2 if the file says inside what it is; 1 for parts of version 0.1.
     joins : tuple of int
         Where it was joined of smaller parts: the first rows of all of these but the first. Batches end there.
+    replaced : tuple of int
+        Rows whose image was a good one before another one took its place; those that are good now are in a
+        group of `retried`, too.
     """
 
     file: str
@@ -68,6 +71,7 @@ class Part:
     retried: tuple[tuple[int, ...], ...] = ()
     schema: int = 1
     joins: tuple[int, ...] = ()
+    replaced: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +176,9 @@ class Manifest:
         ``{"name", "reason"}`` as decided when the cache was made.
     extra : tuple of str
         Columns of the user's own table that the rows keep.
+    updates : tuple of dict
+        ``{"at", "changed"}`` of every time that images or prompts of cached rows were replaced or removed. A
+        run records how many there were, so that it is known whether it was fitted on other contents.
     """
 
     part_rows: int
@@ -180,6 +187,7 @@ class Manifest:
     sources: tuple[dict[str, str], ...] = ()
     preset: dict[str, str] | None = None
     extra: tuple[str, ...] = ()
+    updates: tuple[dict[str, str], ...] = ()
     schema: int = SCHEMA
 
     @property

@@ -152,6 +152,7 @@ def _manifest(data: _Json) -> Manifest:
         sources=tuple(_texts(item) for item in data.get("sources", ())),
         preset=None if preset is None else _texts(preset),
         extra=tuple(extra),
+        updates=tuple(_texts(item) for item in data.get("updates", ())),
     )
     check(data["rows"] == manifest.rows, "the number of rows does not match its parts")
     for part in columns[0].parts:
@@ -221,6 +222,7 @@ def _part(data: _Json, folder: str, number: int) -> Part:
         retried=tuple(_rows(group, start, stop) for group in data.get("retried", ())),
         schema=_integer(data.get("schema", 1), 1, PART_SCHEMA),
         joins=_joins(data.get("joins", ()), start, stop),
+        replaced=_rows(data.get("replaced", ()), start, stop),
     )
 
 

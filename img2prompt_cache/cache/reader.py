@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-OK, FAILED = "ok", "failed"
+OK, FAILED, REMOVED = "ok", "failed", "removed"
+"""What `status` says of a row. A removed row was good once; its values stay, and nothing uses them."""
 VIEW = "cache.h5"
 _FINISH = "run `extract()` to finish it"
 

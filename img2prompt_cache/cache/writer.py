@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from img2prompt_cache.cache.manifest import KINDS, Column, Manifest, Part
+from img2prompt_cache.cache.manifest import KINDS, Column, Manifest, Part, part_file, revision_of
 from img2prompt_cache.cache.manifest_file import NAME, load_manifest, save_manifest
 from img2prompt_cache.destination import require_free_place
 from img2prompt_cache.errors import Img2PromptError, UsageError
@@ -162,6 +162,24 @@ def commit(folder: Path, manifest: Manifest, parts: Iterable[tuple[Column, Part]
     for file in stale:
         (folder / file).unlink(missing_ok=True)
     return manifest
+
+
+def remove_superseded(folder: Path, manifest: Manifest) -> None:
+    """Remove parts that a process which was killed had replaced and could not remove any more.
+
+    They have the name of a recorded part and an earlier revision.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The cache's folder, locked by `writing`.
+    manifest : Manifest
+        As saved.
+    """
+    for column in manifest.columns:
+        for number, part in enumerate(column.parts):
+            for revision in range(revision_of(part.file)):
+                (folder / part_file(column.folder, number, revision)).unlink(missing_ok=True)
 
 
 def open_manifest(folder: Path) -> Manifest | None:

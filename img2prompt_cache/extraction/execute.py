@@ -16,7 +16,7 @@ from img2prompt_cache.cache.joining import join_small_parts
 from img2prompt_cache.cache.manifest import Column, Part
 from img2prompt_cache.cache.manifest_file import load_manifest, save_manifest
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.cache.writer import commit, writing
+from img2prompt_cache.cache.writer import commit, remove_superseded, writing
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.engines import Engine, make_engine
 from img2prompt_cache.extraction.handover import clear
@@ -25,7 +25,9 @@ from img2prompt_cache.extraction.plan import plan_of, prepare, require_room
 from img2prompt_cache.extraction.recompute import Recompute
 from img2prompt_cache.extraction.report import Clock, Counts, Plan, Report, count_rows
 from img2prompt_cache.extraction.retry import retry
+from img2prompt_cache.extraction.stamps import save_stamps
 from img2prompt_cache.extraction.targets import CachedTargets, TargetWorker, first_occurrences
+from img2prompt_cache.extraction.update import take_in
 from img2prompt_cache.extraction.work import Job, Pass
 from img2prompt_cache.progress import Callback, Event, ignore, task
 
@@ -80,6 +82,7 @@ def run_pass(
         if config.retry_failed:
             recompute = Recompute(folder, models, work.sources)
             work = replace(work, manifest=retry(work.manifest, recompute, tell))
+        work = take_in(work, models, tell)
         if work.jobs and not engine.here:
             models = config.make_models()  # workers load their own
         return execute(work, models, engine, tell, started)
@@ -106,10 +109,14 @@ def execute(work: Pass, models: Models, engine: Engine, tell: Callback, started:
     require_room(work.folder, plan)
     tell(Event("plan", value=plan))
     save_manifest(work.folder, work.manifest)
+    if work.stamps is not None:
+        # Before an image is read: one that is replaced meanwhile is looked at again by the next pass.
+        save_stamps(work.folder, work.stamps)
     if work.jobs:
         with task(tell, "extract", plan.work) as advance:
             _record(work, models, engine, advance, clock)
     missing = join_small_parts(work.folder, load_manifest(work.folder), tell).missing
+    remove_superseded(work.folder, load_manifest(work.folder))
     counts = count_rows(work.folder, (work.source, work.listed))
     clear(work.folder)
     return _report(counts, plan, missing, clock, time.perf_counter() - started)
@@ -160,7 +167,7 @@ def _same_prompts(work: Pass) -> NDArray[np.int64]:
 
 
 def _report(counts: Counts, plan: Plan, missing: dict[str, int], clock: Clock, seconds: float) -> Report:
-    if counts.failed == plan.rows:
+    if counts.failed and counts.failed + counts.removed == plan.rows:
         reason, count = next(iter(counts.reasons.items()))
         raise Img2PromptError(
             f"none of the {plan.rows} images could be used; {count} of them: {reason}. Once they can be "
@@ -168,7 +175,7 @@ def _report(counts: Counts, plan: Plan, missing: dict[str, int], clock: Clock, s
         )
     return Report(
         rows=plan.rows,
-        ok=plan.rows - counts.failed,
+        ok=plan.rows - counts.failed - counts.removed,
         failed=counts.failed,
         fresh=plan.fresh,
         identical=counts.identical,
@@ -177,4 +184,6 @@ def _report(counts: Counts, plan: Plan, missing: dict[str, int], clock: Clock, s
         missing=missing,
         seconds=seconds,
         stages=dict(clock.seconds),
+        removed=counts.removed,
+        changes=plan.changes,
     )

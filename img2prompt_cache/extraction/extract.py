@@ -48,6 +48,8 @@ def extract(
     views: int | None = None,
     flip: bool = False,
     retry_failed: bool = False,
+    update: bool = False,
+    check: bool = False,
     engine: str = "local",
     workers: int | None = None,
     ray_address: str | None = None,
@@ -117,6 +119,13 @@ def extract(
         Mirror half of the views.
     retry_failed : bool
         Read images that failed before once more; other rows stay as they are.
+    update : bool
+        Take in what has changed in the source: images that were replaced under their names are encoded again,
+        prompts are taken over with their targets, and rows whose image is gone are left out from now on.
+        Without it such changes are only reported. Columns of your own table are always taken over.
+    check : bool
+        Find replaced images by their bytes. Otherwise only those are compared whose file has another size or
+        time of last change than when it was cached.
     engine : {"local", "ray"}
         What computes: this machine, or a Ray cluster.
     workers : int, optional
@@ -181,14 +190,17 @@ def extract(
         ),
         plain=levels == "top",
         retry_failed=retry_failed,
+        update=update,
+        check=check,
     )
     check_config(config, folder)
     chosen = make_engine(engine, device=device, workers=workers, address=ray_address)
     shared = finish or shard is not None
-    if shared and (engine != "local" or workers or retry_failed or (finish and shard is not None)):
+    anew = retry_failed or update or check
+    if shared and (engine != "local" or workers or anew or (finish and shard is not None)):
         raise UsageError(
-            "`shard` and `finish` cannot be combined with each other, or with `engine`, `workers` or "
-            "`retry_failed`",
+            "`shard` and `finish` cannot be combined with each other, or with `engine`, `workers`, "
+            "`retry_failed`, `update` or `check`",
             parameter="shard",
         )
     with listening(progress) as tell:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,48 +40,56 @@ def list_pairs(source: Source) -> Listing:
     raise Img2PromptError(explain_missing_prompts(source.root, len(listing.table), format))
 
 
-def fresh_rows(
-    table: pa.Table, cached: pa.Table, origin: NDArray[np.int64], source: int
-) -> tuple[pa.Table, int]:
-    """Pick the rows of a listing that are not cached yet.
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """Which rows of a listing are cached already, and as which.
+
+    Attributes
+    ----------
+    fresh : numpy.ndarray, bool, shape (listed rows,)
+        Those that are not.
+    listed, rows : numpy.ndarray, int64, shape (n,)
+        For each that is: its number in the listing, and in the cache.
+    of_source : numpy.ndarray, int64
+        All rows of the cache that came from the source, ascending.
+    """
+
+    fresh: NDArray[np.bool_]
+    listed: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    of_source: NDArray[np.int64]
+
+
+def match_rows(table: pa.Table, ids: pa.ChunkedArray, origin: NDArray[np.int64], source: int) -> Known:
+    """Find the rows of a listing in a cache.
 
     Parameters
     ----------
     table : pyarrow.Table
         The listing.
-    cached : pyarrow.Table
-        `imgId` and `prompt` of every cached row.
+    ids : pyarrow.ChunkedArray
+        The `imgId` of every cached row.
     origin : numpy.ndarray, int64, shape (cached rows,)
         Which source each came from.
     source : int
         Which source was listed.
-
-    Returns
-    -------
-    fresh : pyarrow.Table
-        In the listing's order.
-    changed : int
-        Cached rows whose prompt in the listing is another one now.
 
     Raises
     ------
     UsageError
         If an imgId is cached already from another source.
     """
-    if not len(cached):
-        return table, 0
-    at = pc.index_in(table["imgId"], value_set=cached["imgId"].cast(table.schema.field("imgId").type))
-    known = at.drop_null().to_numpy()
-    taken = known[origin[known] != source]
+    at = pc.index_in(table["imgId"], value_set=ids.cast(table.schema.field("imgId").type))
+    fresh = pc.is_null(at).to_numpy()
+    rows = at.drop_null().to_numpy().astype(np.int64)
+    taken = rows[origin[rows] != source]
     if len(taken):
-        img_id = cached["imgId"][int(taken[0])].as_py()
+        img_id = ids[int(taken[0])].as_py()
         raise UsageError(
             f"imgId {img_id!r} is cached already from another source; give this source a cache of its own "
             "with `cache`"
         )
-    prompts = table["prompt"].filter(pc.is_valid(at)).fill_null("")
-    changed = pc.sum(pc.not_equal(prompts, cached["prompt"].take(known).cast(prompts.type))).as_py() or 0
-    return table.filter(pc.is_null(at)), changed
+    return Known(fresh, np.flatnonzero(~fresh), rows, np.flatnonzero(origin == source))
 
 
 def extra_columns(table: pa.Table) -> tuple[str, ...]:
@@ -95,9 +104,9 @@ def extra_columns(table: pa.Table) -> tuple[str, ...]:
 def digest_of(table: pa.Table) -> str:
     """Digest the values of a listing, so that two listings can be compared.
 
-    Two tables have the same digest if and only if (but for a collision of SHA-256) they have the same columns
-    in the same order with the same text and nulls. How they are divided into chunks, what else their buffers
-    hold, and whether their strings have 32-bit or 64-bit offsets make no difference.
+    Two listings have the same digest if and only if (but for a collision of SHA-256) they have the same
+    columns in the same order with the same text and nulls. How they are divided into chunks, what else their
+    buffers hold, and whether their strings have 32-bit or 64-bit offsets make no difference.
 
     Parameters
     ----------
@@ -121,30 +130,11 @@ def digest_of(table: pa.Table) -> str:
     return _OF_VALUES + digest.hexdigest()
 
 
-def is_digest_of(kept: object, digest: str, table: pa.Table) -> bool:
-    """Say whether what a cache has kept is the digest of a listing, by the rule of today or the one before.
+def digest_of_stamps(stamps: NDArray[np.int64]) -> str:
+    """Digest sizes and times of a listing, so that two listings can be compared.
 
     Parameters
     ----------
-    kept : object
-        From the cache.
-    digest : str
-        From `digest_of`.
-    table : pyarrow.Table
-        The listing.
+    stamps : numpy.ndarray, int64, shape (n, 2)
     """
-    if isinstance(kept, str) and not kept.startswith(_OF_VALUES):
-        return kept == _digest_of_buffers(table)
-    return kept == digest
-
-
-def _digest_of_buffers(table: pa.Table) -> str:
-    """Digest a listing as version 0.1 did: over its chunks and buffers as they lie in memory."""
-    digest = hashlib.sha256(table.schema.to_string().encode())
-    for column in table.columns:
-        for chunk in column.chunks:
-            digest.update(f"{len(chunk)} {chunk.offset}".encode())
-            for buffer in chunk.buffers():
-                if buffer is not None:
-                    digest.update(buffer)
-    return digest.hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(stamps, "<i8").data).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +16,18 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.cache.virtual import read_notes
 from img2prompt_cache.cache.writer import open_manifest
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.extraction.listing import digest_of, extra_columns, fresh_rows, is_digest_of
+from img2prompt_cache.extraction.changes import Changes, find_changes
+from img2prompt_cache.extraction.listing import digest_of, digest_of_stamps, extra_columns, match_rows
 from img2prompt_cache.extraction.report import Plan
 from img2prompt_cache.extraction.request import ExtractConfig, backbones_of, choose_columns
+from img2prompt_cache.extraction.stamps import OUTDATED, list_stamps, load_stamps
 from img2prompt_cache.extraction.work import Job, OpenSources, Pass
 from img2prompt_cache.models.loader import Models
 from img2prompt_cache.progress import Callback, ignore, note
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from img2prompt_cache.sources.base import Listing, Source
 
 BATCH_SIZE = 32
@@ -74,7 +78,11 @@ def prepare(
     manifest, number = _with_source(manifest, source, tell)
     digest = digest_of(listing.table)
     manifest = manifest.identified(digest[-32:])
-    fresh, listed = _fresh(folder, manifest, listing, digest, number, tell)
+    stamps = list_stamps(source, listing.table)
+    found = _compare(folder, manifest, listing, digest, stamps, number, source, config, tell)
+    for line in found.changes.lines():
+        note(tell, line)
+    fresh = listing.table.filter(pa.array(found.fresh)) if not found.fresh.all() else listing.table
     if load:
         manifest = models.declare(manifest, backbones, encoders, tell)
     else:
@@ -87,8 +95,10 @@ def prepare(
         source=number,
         summary=listing.summary,
         jobs=tuple(find_jobs(folder, manifest, len(fresh), number)),
-        listed=listed,
+        listed=found.digest if found.changes.all_taken_in else "",
         sources=OpenSources(manifest.sources, {number: source}),
+        changes=found.changes,
+        stamps=found.stamps,
     )
     return work, models
 
@@ -123,27 +133,55 @@ def _with_source(manifest: Manifest, source: Source, tell: Callback) -> tuple[Ma
     return replace(manifest, sources=sources), number
 
 
-def _fresh(
-    folder: Path, manifest: Manifest, listing: Listing, digest: str, number: int, tell: Callback
-) -> tuple[pa.Table, str]:
-    """The rows of the listing that are not cached yet, and its digest unless prompts have changed."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Compared:
+    """A listing compared with a cache: which rows are new, what has changed, and the stamps of all rows."""
+
+    fresh: NDArray[np.bool_]
+    changes: Changes
+    stamps: NDArray[np.int64]
+    digest: str
+
+
+def _compare(
+    folder: Path,
+    manifest: Manifest,
+    listing: Listing,
+    digest: str,
+    stamps: NDArray[np.int64],
+    number: int,
+    source: Source,
+    config: ExtractConfig,
+    tell: Callback,
+) -> _Compared:
+    table, digest = listing.table, f"{digest}-{digest_of_stamps(stamps)}"
     if not manifest.rows:
-        return listing.table, digest
+        return _Compared(np.ones(len(table), bool), Changes(updated=config.update), stamps, digest)
     cache = Cache(folder)
     cache.require_undamaged([manifest.columns[0]])
-    match (read_notes(folder) or {}).get("listed"):
-        case [known, kept] if known == number and is_digest_of(kept, digest, listing.table):
-            return listing.table[:0], digest
+    kept = load_stamps(folder, manifest.rows)
+    known_digest = (read_notes(folder) or {}).get("listed")
+    if known_digest == [number, digest] and not config.check:
+        return _Compared(np.zeros(len(table), bool), Changes(updated=config.update), kept, digest)
     parts = manifest.columns[0].parts
     origin = np.repeat([part.source for part in parts], [part.stop - part.start for part in parts])
-    fresh, changed = fresh_rows(listing.table, cache.table("imgId", "prompt"), origin, number)
-    if changed:
-        note(
-            tell,
-            f"{changed} prompts differ from the cached ones, which stay; make a new cache to take the "
-            "new ones",
-        )
-    return fresh, "" if changed else digest
+    known = match_rows(table, cache.table("imgId")["imgId"], origin, number)
+    changes = find_changes(
+        cache,
+        table,
+        known,
+        stamps,
+        kept,
+        source,
+        update=config.update,
+        check=config.check,
+        retrying=config.retry_failed,
+        tell=tell,
+    )
+    new = kept.copy()
+    new[known.rows] = stamps[known.listed]
+    new[changes.unsettled] = OUTDATED
+    return _Compared(known.fresh, changes, np.concatenate([new, stamps[known.fresh]]), digest)
 
 
 def find_jobs(folder: Path, manifest: Manifest, fresh: int, source: int) -> list[Job]:
@@ -201,6 +239,7 @@ def plan_of(work: Pass) -> Plan:
         columns=tuple(dict.fromkeys(column.folder for job in work.jobs for column in job.columns)),
         bytes=bytes_needed(work.jobs),
         summary=work.summary,
+        changes=work.changes,
     )
 
 

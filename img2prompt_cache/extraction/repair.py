@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from img2prompt_cache.cache.damage import Damage
-from img2prompt_cache.cache.manifest import Column, Manifest, Part
+from img2prompt_cache.cache.manifest import Column, Manifest, Part, revision_of
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.parts import read_text
-from img2prompt_cache.cache.reader import OK, Cache
+from img2prompt_cache.cache.reader import OK, REMOVED, Cache
 from img2prompt_cache.cache.rewriting import Patch, patch_part
 from img2prompt_cache.cache.virtual import build_view, view_is_current
 from img2prompt_cache.cache.writer import RECOMPUTED, writing
@@ -185,14 +185,14 @@ class _Repair:
                     self.left[part.file] = str(error)
                     self.advance(1)
                 else:
-                    groups.setdefault((part.missing, part.retried), []).append(column)
+                    groups.setdefault((part.missing, part.retried, part.replaced), []).append(column)
         return list(groups.values())
 
     def _images(self, number: int, columns: list[Column]) -> None:
         """Repeat the computations these parts were made by: that of the first pass, then those of retries."""
         first = columns[0].parts[number]
         text = self._text(number)
-        late = {row for rows in first.retried for row in rows}
+        late = {row for rows in first.retried for row in rows} - {*first.replaced}
         good = {first.start + i for i, status in enumerate(text["status"]) if status == OK}
         turns = [tuple(sorted(good - late - {*first.missing})), *first.retried]
         made = []
@@ -211,6 +211,8 @@ class _Repair:
             if gone:
                 name = text["imgId"][gone[0] - part.start]
                 why = f"{len(gone)} of its images have changed or are gone, first {name!r}"
+            elif first.replaced or REMOVED in text["status"]:
+                why = "images that were encoded together with others have been replaced or removed since"
             else:
                 why = "this machine computes other values than the one it was made on"
             self.left[part.file] = f"{why}; {_ANEW}"
@@ -235,7 +237,9 @@ class _Repair:
 
     def _put(self, column: Column, part: Part, made: Path, patches: Sequence[Patch]) -> bool:
         """Put a part in place if it is, byte for byte, the one that the manifest records."""
-        if part.retried:
+        if patches or hash_file(made) != part.sha256:
+            if not revision_of(part.file):
+                return False
             whole = self._place("whole") / made.name
             patch_part(
                 column,

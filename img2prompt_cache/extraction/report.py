@@ -16,8 +16,9 @@ import numpy as np
 from img2prompt_cache.cache.manifest import Manifest
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.parts import read_rows_part
-from img2prompt_cache.cache.reader import FAILED
+from img2prompt_cache.cache.reader import FAILED, OK, REMOVED
 from img2prompt_cache.cache.virtual import build_view, read_notes
+from img2prompt_cache.extraction.changes import Changes
 
 if TYPE_CHECKING:
     from img2prompt_cache.sources.base import Summary
@@ -41,6 +42,8 @@ class Plan:
         Estimated size of the new parts.
     summary : Summary
         Of the source.
+    changes : Changes
+        In what the source differs from the rows that are cached.
     """
 
     rows: int
@@ -49,6 +52,7 @@ class Plan:
     columns: tuple[str, ...]
     bytes: int
     summary: Summary
+    changes: Changes = field(default_factory=Changes, compare=False)
 
     def __str__(self) -> str:
         found = self.summary
@@ -89,6 +93,10 @@ class Report:
         Wall time of the pass.
     stages : dict of str to float
         Seconds of work in each stage, summed over threads.
+    removed : int
+        Rows that are left out, because their image is gone from the source.
+    changes : Changes
+        In what the source differed from the rows that were cached.
     """
 
     rows: int
@@ -101,6 +109,8 @@ class Report:
     missing: dict[str, int]
     seconds: float
     stages: dict[str, float]
+    removed: int = 0
+    changes: Changes = field(default_factory=Changes, compare=False)
 
 
 @dataclass(slots=True)
@@ -131,6 +141,7 @@ class Counts:
     """Counts over the rows of a cache, made part by part so that they are never all in memory."""
 
     failed: int = 0
+    removed: int = 0
     identical: int = 0
     without_prompt: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
@@ -164,18 +175,21 @@ def _recorded(counts: Any) -> Counts | None:
 
 
 def _count(folder: Path, manifest: Manifest) -> Counts:
-    failed = without_prompt = 0
+    failed = removed = without_prompt = 0
     reasons: Counter[str] = Counter()
     images = [np.empty(0, np.uint64)]
     for part in manifest.columns[0].parts:
         names = ["prompt", "sha256", "status", "reason"]
         text = read_rows_part(folder, manifest.columns[0], part, names)
-        good = [status != FAILED for status in text["status"]]
-        failed += good.count(False)
+        good = [status == OK for status in text["status"]]
+        failed += text["status"].count(FAILED)
+        removed += text["status"].count(REMOVED)
         without_prompt += text["prompt"].count("")
-        reasons.update(filter(None, text["reason"]))
+        reasons.update(
+            reason for status, reason in zip(text["status"], text["reason"], strict=True) if status == FAILED
+        )
         # 64 bits tell a billion images apart well enough to count them.
         images.append(np.array([int(sha[:16], 16) for sha in compress(text["sha256"], good)], np.uint64))
     hashes = np.concatenate(images)
     identical = len(hashes) - len(np.unique(hashes))
-    return Counts(failed, identical, without_prompt, dict(reasons.most_common()))
+    return Counts(failed, removed, identical, without_prompt, dict(reasons.most_common()))

@@ -46,6 +46,10 @@ class ExtractConfig:
         Keep no more than `taps` says where a new cache gets the backbones of a preset, either.
     retry_failed : bool
         Read rows that failed once more.
+    update : bool
+        Take in images and prompts that have changed, and leave out images that are gone.
+    check : bool
+        Compare the bytes of every image, not only of those whose file has another size or time.
     """
 
     preset: str = "auto"
@@ -59,6 +63,8 @@ class ExtractConfig:
     taps: tuple[Tap, ...] = ()
     plain: bool = False
     retry_failed: bool = False
+    update: bool = False
+    check: bool = False
 
     def make_models(self, *, new: bool = False) -> Models:
         """Give the models of a pass with these settings, of a new cache or an old one; none is loaded."""

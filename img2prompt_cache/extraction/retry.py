@@ -96,7 +96,7 @@ def _retry(manifest: Manifest, number: int, recompute: Recompute) -> list[tuple[
         good = tuple(first + i for i, now in enumerate(status) if now == OK)
         for column in columns if good else ():
             made = place / "failed" / done[column.folder].file
-            revised[column.folder] = _revised(
+            revised[column.folder] = revise_part(
                 recompute.folder, manifest, number, column.parts[number], column, made, good
             )
     for group, (missing, columns) in enumerate(_missing(manifest, number).items()):
@@ -107,13 +107,13 @@ def _retry(manifest: Manifest, number: int, recompute: Recompute) -> list[tuple[
             if good:
                 part = revised.get(column.folder, column.parts[number])
                 made = into / done[column.folder].file
-                revised[column.folder] = _revised(
+                revised[column.folder] = revise_part(
                     recompute.folder, manifest, number, part, column, made, good
                 )
     return [(column, revised[column.folder]) for column in manifest.columns if column.folder in revised]
 
 
-def _revised(
+def revise_part(
     folder: Path,
     manifest: Manifest,
     number: int,

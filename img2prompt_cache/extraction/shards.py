@@ -19,6 +19,8 @@ from img2prompt_cache.extraction.listing import list_pairs
 from img2prompt_cache.extraction.plan import plan_of, prepare, require_room
 from img2prompt_cache.extraction.report import Clock, Report
 from img2prompt_cache.extraction.request import ExtractConfig, backbones_of
+from img2prompt_cache.extraction.stamps import save_stamps
+from img2prompt_cache.extraction.update import take_in
 from img2prompt_cache.extraction.work import Job, Pass
 from img2prompt_cache.models.loader import Models
 from img2prompt_cache.progress import Callback, Event, ignore, task
@@ -94,9 +96,12 @@ def extract_shard(
         with writing(folder, wait=True):
             work = load_pass(folder)
             if work is None:
-                work, _ = prepare(folder, source, list_pairs(source), config, tell)
+                work, models = prepare(folder, source, list_pairs(source), config, tell)
+                work = take_in(work, models, tell)
                 require_room(folder, plan_of(work))
                 save_manifest(folder, work.manifest)
+                if work.stamps is not None:
+                    save_stamps(folder, work.stamps)
                 if work.jobs:
                     save_pass(work)
     _require_same(work, source, config)

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from img2prompt_cache.cache.manifest import Column, Manifest
 from img2prompt_cache.cache.parts import read_rows_part
 from img2prompt_cache.cache.reader import OK
+from img2prompt_cache.extraction.changes import Changes
 from img2prompt_cache.sources import reopen_source
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from img2prompt_cache.sources.base import Source, Summary
 
@@ -91,7 +94,7 @@ class OpenSources:
         return self.opened[number]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pass:
     """What everybody who works on a pass must agree on.
 
@@ -115,6 +118,10 @@ class Pass:
         Digest of what the source listed; empty if some of it differs from what is cached.
     sources : OpenSources
         Those of the manifest.
+    changes : Changes
+        In what the source differs from the rows that are cached.
+    stamps : numpy.ndarray, int64, shape (rows, 2), or None
+        Size and time of the image of every row there will be; None for who does not record the pass.
     """
 
     folder: Path
@@ -126,6 +133,8 @@ class Pass:
     jobs: tuple[Job, ...]
     listed: str
     sources: OpenSources
+    changes: Changes = field(default_factory=Changes)
+    stamps: NDArray[np.int64] | None = None
 
     def rows(self, job: Job) -> Slice:
         """Give the rows of a job: fresh ones, or cached ones that lack a column."""

@@ -51,7 +51,11 @@ class Listing:
 
 
 class Source(Protocol):
-    """A source of pairs. It is cheap to create and to pickle; `list` does the work."""
+    """A source of pairs. It is cheap to create and to pickle; `list` does the work.
+
+    A source may also have a method `stamps`, see `FileSource.stamps`. Without it, an image that is replaced
+    under its name is noticed only where the bytes of all images are compared.
+    """
 
     @property
     def root(self) -> Path:

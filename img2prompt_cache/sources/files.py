@@ -5,11 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from img2prompt_cache.sources.base import Listing, SourceOptions
 from img2prompt_cache.sources.reading import read_below
 from img2prompt_cache.sources.scan import Walk
+from img2prompt_cache.sources.stamps import stamp_files
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Walks: TypeAlias = list[Walk]
 
@@ -41,6 +49,8 @@ class FileSource(ABC):
 
     takes: ClassVar[frozenset[str]] = frozenset()
     """The options, except `format`, that this source uses."""
+    packed: ClassVar[bool] = False
+    """Whether one file holds many images: then a uri is the file, ``#`` and the place in it."""
 
     @classmethod
     @abstractmethod
@@ -74,3 +84,23 @@ class FileSource(ABC):
     def read(self, uri: str) -> bytes:
         """Read the bytes of the file `uri`."""
         return read_below(self.folder, uri)
+
+    def stamps(self, uris: pa.ChunkedArray) -> NDArray[np.int64]:
+        """Look up the size and time of last change of the file that holds each image.
+
+        Parameters
+        ----------
+        uris : pyarrow.ChunkedArray
+            n strings, of the listing.
+
+        Returns
+        -------
+        numpy.ndarray, int64, shape (n, 2)
+            As `stamp_files` gives them. Images in one file have the same.
+        """
+        if not self.packed:
+            return stamp_files(self.folder, uris.to_pylist())
+        files = pc.replace_substring_regex(uris, "#[^#]*$", "").combine_chunks().dictionary_encode()
+        found = stamp_files(self.folder, files.dictionary.to_pylist())
+        stamps: NDArray[np.int64] = found[files.indices.to_numpy()]
+        return stamps

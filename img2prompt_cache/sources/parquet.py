@@ -49,6 +49,7 @@ class ParquetSource(FileSource):
     """One parquet file, or a folder of them."""
 
     takes: ClassVar[frozenset[str]] = frozenset({"id_column", "prompt_column"})
+    packed: ClassVar[bool] = True
 
     @classmethod
     def recognise(cls, walk: Walk) -> str:

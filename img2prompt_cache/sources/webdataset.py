@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import pyarrow as pa
 
@@ -47,6 +47,8 @@ class _Rows:
 
 class WebDatasetSource(FileSource):
     """One uncompressed tar file, or a folder of them."""
+
+    packed: ClassVar[bool] = True
 
     @classmethod
     def recognise(cls, walk: Walk) -> str:

@@ -36,6 +36,7 @@ def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
         "retried": [],
         "schema": 1,
         "joins": [],
+        "replaced": [],
     }
     save_manifest(tmp_path, MANIFEST)
     assert (tmp_path / NAME).read_text("utf-8") == text

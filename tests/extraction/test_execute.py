@@ -77,6 +77,7 @@ def test_a_cache_is_laid_out_as_promised(made: Path, pairs: Path, tiny: Tiny) ->
         "batch_size": 4,
         "preset": None,
         "extra": [],
+        "updates": [],
     }
     assert [(source["root"], source["format"]) for source in manifest["sources"]] == [(str(pairs), "table")]
     rows, features, targets = manifest["columns"]
@@ -86,7 +87,7 @@ def test_a_cache_is_laid_out_as_promised(made: Path, pairs: Path, tiny: Tiny) ->
     assert targets["fingerprint"] == load_encoder(tiny.encoder).fingerprint
     files = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
     recorded = [part["file"] for column in manifest["columns"] for part in column["parts"]]
-    assert sorted(files - {".lock"}) == sorted(["cache.json", "cache.h5", *recorded])
+    assert sorted(files - {".lock"}) == sorted(["cache.json", "cache.h5", "stamps.npy", *recorded])
     for column in (features, targets):
         assert [(part["start"], part["stop"]) for part in column["parts"]] == [(0, 8), (8, 16), (16, 23)]
         for part in column["parts"]:

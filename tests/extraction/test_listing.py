@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from img2prompt_cache.errors import UsageError
-from img2prompt_cache.extraction.listing import digest_of, extra_columns, fresh_rows, is_digest_of
+from img2prompt_cache.extraction.listing import digest_of, digest_of_stamps, extra_columns, match_rows
 
 
 def table(ids: list[str], prompts: list[str | None] | None = None, **extra: list[str]) -> pa.Table:
@@ -19,15 +19,16 @@ def table(ids: list[str], prompts: list[str | None] | None = None, **extra: list
     return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
 
 
-def test_only_rows_that_are_not_cached_are_fresh() -> None:
-    cached = pa.table({"imgId": ["a", "b", "c"], "prompt": ["pa", "", "pc"]})
-    listed = table(["d", "c", "a", "e", "b"], ["pd", "pc", "other", None, None])
-    fresh, changed = fresh_rows(listed, cached, np.array([0, 0, 0]), 0)
-    assert fresh["imgId"].to_pylist() == ["d", "e"]
-    assert changed == 1
-    assert fresh_rows(listed, cached[:0], np.array([], np.int64), 0) == (listed, 0)
+def test_rows_of_a_listing_are_found_in_a_cache() -> None:
+    ids = pa.chunked_array([["a", "b"], ["c", "z"]])
+    listed = table(["d", "c", "a", "e", "b"])
+    known = match_rows(listed, ids, np.array([0, 0, 0, 1]), 0)
+    assert listed["imgId"].filter(pa.array(known.fresh)).to_pylist() == ["d", "e"]
+    assert (known.listed.tolist(), known.rows.tolist()) == ([1, 2, 4], [2, 0, 1])
+    assert known.of_source.tolist() == [0, 1, 2]
+    assert match_rows(listed, ids[:0], np.array([], np.int64), 0).fresh.all()
     with pytest.raises(UsageError, match="imgId 'c' is cached already from another source"):
-        fresh_rows(listed, cached, np.array([0, 0, 1]), 0)
+        match_rows(listed, ids, np.array([0, 0, 1, 1]), 0)
 
 
 def test_columns_of_the_users_own_are_kept_under_plain_names() -> None:
@@ -84,11 +85,7 @@ def test_names_and_the_order_of_columns_count() -> None:
     assert len({digest_of(each) for each in made}) == len(made)
 
 
-def test_a_digest_of_version_0_1_is_known() -> None:
-    listed = table(["a", "b"])
-    old = "a72c6dad5aeb36ee86acb4db2771991d646d8773eb0f4d545a39f2794b4ef79a"
-    assert is_digest_of(old, digest_of(listed), listed)
-    assert not is_digest_of(old, digest_of(table(["a", "c"])), table(["a", "c"]))
-    assert is_digest_of(digest_of(listed), digest_of(listed), listed)
-    for kept in (None, 3, "", "0" * 64, digest_of(table(["c"]))):
-        assert not is_digest_of(kept, digest_of(listed), listed)
+def test_other_sizes_or_times_have_another_digest() -> None:
+    stamps = np.arange(6).reshape(3, 2)
+    assert digest_of_stamps(stamps) == digest_of_stamps(np.asfortranarray(stamps))
+    assert digest_of_stamps(stamps) != digest_of_stamps(stamps[::-1])

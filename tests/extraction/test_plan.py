@@ -9,29 +9,12 @@ import h5py
 import pytest
 
 from img2prompt_cache.cache.manifest import Column
-from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.cache.virtual import build_view, read_notes
 from img2prompt_cache.errors import UsageError
-from img2prompt_cache.extraction import listing, report
+from img2prompt_cache.extraction import report
 from img2prompt_cache.extraction.plan import bytes_needed, choose_part_rows, find_jobs
 from img2prompt_cache.extraction.work import Job
-from img2prompt_cache.sources import open_source
-from kit import Log, Tiny, make_source, parts_of, prompt_of, write_prompts
-
-
-def test_prompts_that_changed_are_noted_and_the_cached_ones_stay(
-    tiny: Tiny, tmp_path: Path, log: Log
-) -> None:
-    source = make_source(tmp_path / "images", 6)
-    tiny.extract(source, tmp_path / "cache")
-    before = parts_of(tmp_path / "cache")
-    write_prompts(source, {f"img{n:03d}": "other" if n < 2 else prompt_of(n) for n in range(6)})
-    tiny.extract(source, tmp_path / "cache", log)
-    assert log.notes == [
-        "2 prompts differ from the cached ones, which stay; make a new cache to take the new ones"
-    ]
-    assert parts_of(tmp_path / "cache") == before
+from kit import Log, Tiny, make_source, parts_of
 
 
 def test_the_same_id_from_another_source_is_refused(
@@ -117,42 +100,18 @@ def test_the_room_is_estimated_from_the_shapes() -> None:
     assert bytes_needed([]) == 0
 
 
-def test_a_cache_that_keeps_the_digest_of_version_0_1_is_not_read_again(
+def test_a_listing_that_is_the_same_is_not_compared_row_by_row(
     cache: Path, pairs: Path, tiny: Tiny, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def old_digest() -> str:
-        return listing._digest_of_buffers(open_source(pairs).list().table)
-
-    known = read_notes(cache)
-    assert known is not None
-    new = known["listed"][1]
-    build_view(cache, load_manifest(cache), {**known, "listed": [0, old_digest()]})
-    before = parts_of(cache)
+    tiny.extract(pairs, cache)
 
     def fail(*arguments: object) -> None:
         raise AssertionError("the rows of the cache are read")
 
-    with monkeypatch.context() as patch:
-        patch.setattr("img2prompt_cache.extraction.plan.fresh_rows", fail)
-        patch.setattr(report, "_count", fail)
-        found = tiny.extract(pairs, cache, log)
+    monkeypatch.setattr("img2prompt_cache.extraction.plan.match_rows", fail)
+    monkeypatch.setattr(report, "_count", fail)
+    found = tiny.extract(pairs, cache, log)
     assert (found.rows, found.fresh, found.failed, found.identical, log.plans[0].work) == (23, 0, 3, 2, 0)
-    assert parts_of(cache) == before
-    # From now on the cache has the digest of today, and needs the other one no more.
-    assert (read_notes(cache) or {})["listed"] == [0, new]
-    monkeypatch.setattr(listing, "_digest_of_buffers", fail)
-    tiny.extract(pairs, cache)
-
-
-def test_a_listing_that_changed_since_version_0_1_is_compared_row_by_row(tiny: Tiny, tmp_path: Path) -> None:
-    source, folder = make_source(tmp_path / "images", 6), tmp_path / "cache"
-    tiny.extract(source, folder)
-    known = read_notes(folder) or {}
-    old = listing._digest_of_buffers(open_source(source).list().table)
-    build_view(folder, load_manifest(folder), {**known, "listed": [0, old]})
-    make_source(tmp_path / "more", 1, first=6)
-    (tmp_path / "more" / "img006.png").rename(source / "img006.png")
-    assert tiny.extract(source, folder).fresh == 1
 
 
 def test_parts_grow_so_that_a_column_has_few_of_them(
