@@ -6,9 +6,9 @@
 DATA is a folder with images. Four backbones: two packaged ones, and a ResNet50 of timm and a ViT-B/32 of
 open_clip with seeded random weights. `stored`: cut before the last 1, 2 and 4 blocks, the cosine between the
 features of the whole model and those of the tail on what a column keeps, in float32 (so that the storage is
-all that differs) and in bfloat16. `passes`: the time of a pass over `--images` images, from files to parts,
-with the feature alone, with `--trunk 2`, with the same in int8, with `--levels multi`; each in turn, medians
-of `--runs`. Prints a table and adds to `results/trunk.json`.
+all that differs) and in bfloat16. `passes`: the processor time of a pass over `--images` images, from files
+to parts, with the feature alone, with `--trunk 2`, with the same in int8, with `--levels multi`; each in turn,
+medians of `--runs`. Prints a table and adds to `results/trunk.json`.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ def passes(spec: str, uris: list[str], source: Source, work: Path, runs: int) ->
     def seconds(columns: list[Column], count: int) -> float:
         rows = Slice(0, 0, {"imgId": uris[:count], "uri": uris[:count]})
         with tempfile.TemporaryDirectory(dir=work) as folder:
-            started = time.perf_counter()
+            started = time.process_time()
             Worker(lambda column: backbone, BATCH).compute(rows, columns, source, Path(folder))
-            return time.perf_counter() - started
+            return time.process_time() - started
 
     for columns in kinds.values():
         seconds(columns, BATCH)

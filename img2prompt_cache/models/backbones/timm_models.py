@@ -16,12 +16,15 @@ from img2prompt_cache.images.geometry import Geometry
 from img2prompt_cache.models.backbones.base import Backbone
 from img2prompt_cache.models.backbones.build import freeze
 from img2prompt_cache.models.backbones.class_names import Classifier, imagenet_descriptions
+from img2prompt_cache.models.backbones.rewrites.trace import UNEXPECTED
 from img2prompt_cache.models.backbones.taps import NoClassifierError
 from img2prompt_cache.models.specs import Spec
 from img2prompt_cache.models.weights import hub
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """File names of timm's weights on the hub, best first."""
+MOST_CHARACTERS = 500
+"""Of a description of a class that a configuration gives; more is cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,31 +79,39 @@ def load_classifier(spec: Spec, revision: str = "") -> Classifier:
         As `load_model` does.
     """
     model: Any = load_model(spec, revision).model.eval()
-    last = model.get_classifier()
-    if not isinstance(last, torch.nn.Linear):
-        raise NoClassifierError(str(spec))
-    descriptions = _descriptions(model, last.out_features)
-    images = torch.rand(1, *model.pretrained_cfg["input_size"], generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        logits = model(images)
-        model.reset_classifier(0)
-        features = model(images)
-        linear = features.shape[-1] == last.in_features and torch.allclose(
-            last(features), logits, rtol=1e-3, atol=1e-3
-        )
-    if not linear or not descriptions:
+    try:
+        last = _linear_classifier(model)
+    except UNEXPECTED:
+        last = None
+    descriptions = _descriptions(model.pretrained_cfg, last.out_features) if last else ()
+    if last is None or not descriptions:
         raise NoClassifierError(str(spec))
     bias = torch.zeros(last.out_features) if last.bias is None else last.bias.detach()
     return Classifier(last.weight.detach(), bias, descriptions)
 
 
-def _descriptions(model: Any, classes: int) -> tuple[str, ...]:
-    """Say what a model's classes are called: as its configuration does, else as ImageNet."""
-    config = model.pretrained_cfg
-    names, described = config.get("label_names"), config.get("label_descriptions") or {}
+def _linear_classifier(model: Any) -> torch.nn.Linear | None:
+    """Cut a model's classifier off and give it, if it is linear in the feature that the model then gives."""
+    last = model.get_classifier()
+    if not isinstance(last, torch.nn.Linear):
+        return None
+    images = torch.rand(1, *model.pretrained_cfg["input_size"], generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        logits = model(images)
+        model.reset_classifier(0)
+        same = torch.allclose(last(model(images)), logits, rtol=1e-3, atol=1e-3)
+    return last if same else None
+
+
+def _descriptions(config: Any, classes: int) -> tuple[str, ...]:
+    """Say what a model's classes are called: as its configuration does, else as ImageNet; () if unknown."""
+    names, described = config.get("label_names"), config.get("label_descriptions")
     if not names:
         return imagenet_descriptions(classes)
-    return tuple(str(described.get(name, name)) for name in names) if len(names) == classes else ()
+    if not isinstance(names, list | tuple) or len(names) != classes:
+        return ()
+    table = described if isinstance(described, dict) else {}
+    return tuple(str(table.get(str(name), name))[:MOST_CHARACTERS] for name in names)
 
 
 def load_model(spec: Spec, revision: str = "", **options: Any) -> Model:

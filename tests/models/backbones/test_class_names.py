@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.build import blocks_of_output, shape_of
 from img2prompt_cache.models.backbones.class_names import imagenet_descriptions
 from img2prompt_cache.models.backbones.taps import NoClassifierError, Tap
+from img2prompt_cache.models.backbones.timm_models import load_classifier
 from img2prompt_cache.models.encoders.base import load_encoder
 from img2prompt_cache.models.naming import attach_names
+from img2prompt_cache.models.specs import Spec
 from img2prompt_cache.models.weights.packaged import CLASSIFIER_FILE, WEIGHTS_FILE
 from img2prompt_cache.models.weights.wheels import PACKAGED
 from kit import Tiny, save_backbone, save_clip
@@ -73,6 +76,34 @@ def test_a_backbone_without_named_classes_is_refused(tiny: Tiny, tmp_path: Path)
             attach_names(load_backbone(spec), tiny.encoder)
     with pytest.raises(ValueError, match="without the names of its classes"):
         load_backbone(tiny.cnn).read(pixels(1, 32), {"names"})
+
+
+@pytest.mark.parametrize(
+    ("names", "described", "expected"),
+    [
+        (["n1", "n2"], {"n1": "a dog", "n2": "x" * 600}, ("a dog", "x" * 500)),
+        (["n1", "n2"], {"n1": "a dog"}, ("a dog", "n2")),
+        ([1, None], ["no", "table"], ("1", "None")),
+        (["one"], None, None),
+        ({"n1": "a", "n2": "b"}, None, None),
+        ("ab", None, None),
+        (None, None, None),
+    ],
+)
+def test_classes_are_called_what_the_configuration_says(
+    names: object, described: object, expected: tuple[str, ...] | None, tmp_path: Path
+) -> None:
+    folder = save_backbone(tmp_path / "model", classes=("one", "other"))
+    config = json.loads((folder / "config.json").read_text())
+    del config["label_names"]
+    config["pretrained_cfg"].update(label_names=names, label_descriptions=described)
+    (folder / "config.json").write_text(json.dumps(config))
+    spec = Spec("timm", f"local-dir:{folder}")
+    if expected is None:
+        with pytest.raises(NoClassifierError, match="whose classes have known names"):
+            load_classifier(spec)
+    else:
+        assert load_classifier(spec).descriptions == expected
 
 
 @pytest.mark.weights
