@@ -7,8 +7,8 @@ DATA is a folder with images. Four backbones: two packaged ones, and a ResNet50 
 open_clip with seeded random weights. `stored`: cut before the last 1, 2 and 4 blocks, the cosine between the
 features of the whole model and those of the tail on what a column keeps, in float32 (so that the storage is
 all that differs) and in bfloat16. `passes`: the processor time of a pass over `--images` images, from files
-to parts, with the feature alone, with `--trunk 2`, with the same in int8, with `--levels multi`; each in turn,
-medians of `--runs`. Prints a table and adds to `results/trunk.json`.
+to parts, with the feature alone, with `--trunk 2`, with the same in int8, with `--levels multi`; each in
+turn, medians of `--runs`. Prints a table and adds to `results/trunk.json`.
 """
 
 from __future__ import annotations

