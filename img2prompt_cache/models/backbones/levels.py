@@ -136,8 +136,8 @@ def mean_and_deviation(x: Tensor) -> Tensor:
     """Pool maps (n, c, h, w) to mean and population standard deviation (n, 2 c), computed in float32.
 
     From the differences to the mean: `torch.var_mean` takes twenty times as long on a processor, and a
-    difference of squares would cancel. There, the maps of one image after the other are brought into one place
-    that fits the processor's cache: ten times as fast as all at once on the largest maps of a ResNet50.
+    difference of squares would cancel. There, the maps of one image after the other are brought into one
+    place that fits the processor's cache: ten times as fast as all at once on the largest maps of a ResNet50.
     """
     pieces = x.split(1 if x.device.type == "cpu" else len(x))
     place = torch.empty_like(pieces[0], dtype=torch.float32)
