@@ -2,18 +2,23 @@
 
 The rules are part of every fingerprint, through `DECODE_RULES`:
 
-- The format is determined by the first bytes, never by the file's name: PNG, JPEG, WebP, GIF, or BMP without
-  run-length coding. Others are refused (TIFF, SVG, PDF, AVIF…): generators rarely write them, and each would
-  add a large attack surface.
+- The format is determined by the first bytes, never by the file's name: PNG, JPEG, WebP, GIF, BMP without
+  run-length coding, or AVIF where Pillow reads it (from 11.3 on). Others are refused (TIFF, SVG, PDF…):
+  generators rarely write them, and each would add a large attack surface. Pillow reads neither JPEG XL nor
+  HEIC.
 - An image above the pixel limit, or above `MAX_SIDE` on one side, is refused before its pixels are decoded.
 - A truncated file is refused, never padded. Every chunk of a PNG that affects pixels must have the right
   checksum. (Not detected: a compressed stream that ends too early in an intact container, which leaves black
   rows, and damage that libjpeg repairs.)
 - Of an animation, the first frame is used.
+- 10-bit and 12-bit samples of an AVIF are rounded to 8 bits. Its rotation and mirroring are applied; as its
+  specification demands, the orientation in its EXIF is not. The frame inside may be larger than the file
+  declares: the decoder's own limit is 16384 × 16384, and it is scaled to the declared size.
 - 16-bit samples keep their high byte, in grey and in colour. Palette, 1-bit and grey images become RGB. A
   CMYK JPEG is read as Adobe writes it (inverted), then R = (255 − C)(255 − K) / 255 and so on; YCCK likewise.
 - Transparent images, however they store alpha, are composited over white.
-- The EXIF orientation is applied; unreadable EXIF counts as none. An orientation in XMP is ignored.
+- The EXIF orientation of other formats is applied; unreadable EXIF counts as none. An orientation in XMP is
+  ignored.
 - Colour profiles and gamma are ignored, as in the models' reference preprocessing.
 
 Metadata that cannot change a pixel is removed before Pillow reads the file, so a broken profile, or a text
@@ -41,6 +46,12 @@ from PIL import (
 )
 
 from img2prompt_cache.errors import ImageError
+from img2prompt_cache.images.bmff import is_whole, kind_of, without_metadata
+
+try:
+    from PIL import AvifImagePlugin
+except ImportError:  # Pillow before 11.3
+    AvifImagePlugin = None  # type: ignore[assignment]
 
 DECODE_RULES = "1: first frame, 16-bit high byte, alpha over white, EXIF orientation, no colour management"
 """Version and summary of the rules above; the version must be raised when pixels of any image change."""
@@ -51,7 +62,7 @@ MAX_PIXELS = 1 << 26
 MAX_SIDE = 65_535
 """Limit of either side, on which a decoder's row buffers depend. JPEG, GIF and WebP cannot exceed it."""
 
-ALLOWED_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+ALLOWED_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_DEPTH = 24  # offset of the bits per sample; IHDR is the first chunk
@@ -68,10 +79,8 @@ _OTHER_FORMATS = (
     (0, b"<?xml", "XML or SVG"),
     (0, b"8BPS", "PSD"),
     (0, b"\0\0\0\x0cjP", "JPEG 2000"),
-    (0, b"\0\0\0\x0cJXL", "JPEG XL"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (4, b"ftyp", "AVIF, HEIC or video"),
 )
+_JPEG_XL = (b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\x0a")
 
 _ORIENTATION_TAG, _SHORT = 0x0112, 3  # EXIF
 _TRANSPOSE = {
@@ -149,6 +158,10 @@ def _open(data: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, str, bytes
         data, exif = _essential_png(data)
     elif form == "JPEG":
         data, exif = _essential_jpeg(data)
+    elif form == "AVIF":
+        if not is_whole(data):
+            raise ImageError("truncated")
+        data = without_metadata(data)
     image = _READERS[form](io.BytesIO(data))
     _check_size(image, max_pixels)
     return image, form, data, exif
@@ -169,6 +182,17 @@ def _format(data: bytes) -> str:
         return "GIF"
     if data.startswith(b"BM"):
         return "BMP"
+    if data.startswith(_JPEG_XL):
+        raise ImageError("JPEG XL is not read by Pillow; convert it, for instance to PNG")
+    if data[4:8] == b"ftyp":
+        kind = kind_of(data)
+        if kind == "HEIC":
+            raise ImageError("HEIC is not read by Pillow; convert it, for instance to JPEG")
+        if kind == "AVIF" and "AVIF" not in _READERS:
+            raise ImageError("AVIF is read by Pillow 11.3 and later; update it, or convert the image")
+        if kind == "AVIF":
+            return kind
+        raise ImageError("format video is not allowed")
     for offset, magic, name in _OTHER_FORMATS:
         if data[offset : offset + len(magic)] == magic:
             raise ImageError(f"format {name} is not allowed")
@@ -304,3 +328,5 @@ _READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "GIF": GifImagePlugin.GifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
 }
+if AvifImagePlugin is not None and AvifImagePlugin.SUPPORTED:
+    _READERS["AVIF"] = AvifImagePlugin.AvifImageFile

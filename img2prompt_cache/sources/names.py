@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".avif", ".avifs", ".jxl", ".heic", ".heif"),
+)
 """Suffixes of files that are listed as images; not all of them can be decoded."""
 
 

@@ -236,7 +236,16 @@ def test_limits():
         (b"%PDF-1.7\n", "format PDF is not allowed"),
         (encode(scene(), "TIFF"), "format TIFF is not allowed"),
         (b"MM\0*\0\0\0\x08", "format TIFF is not allowed"),
-        (b"\0\0\0\x1cftypavif", "format AVIF, HEIC or video is not allowed"),
+        (b"\0\0\0\x1cftypisom\0\0\2\0isommp41avc1", "format video is not allowed"),
+        (
+            b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf",
+            "HEIC is not read by Pillow; convert it, for instance to JPEG",
+        ),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0heic", "HEIC is not read by Pillow; convert it, for instance to JPEG"),
+        (
+            b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl ",
+            "JPEG XL is not read by Pillow; convert it, for instance to PNG",
+        ),
         (encode(scene(), "JPEG2000"), "format JPEG 2000 is not allowed"),
         (b"\x89PNG\r\n\x1a\n", "truncated"),
         (b"\xff\xd8\xff", "truncated"),

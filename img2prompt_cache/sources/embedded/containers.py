@@ -4,7 +4,8 @@ Pillow must decode the pixels of a PNG to read texts stored after them, and warn
 every length is checked against a limit, and reading stops at damage.
 
 PNG: W3C PNG 3rd edition, 11.3.3 (tEXt, zTXt, iTXt, eXIf). JPEG: EXIF and XMP in APP1, Photoshop's resources
-in APP13, comments in COM. WebP: the EXIF and XMP chunks of a RIFF container.
+in APP13, comments in COM. WebP: the EXIF and XMP chunks of a RIFF container. AVIF, HEIC and
+JPEG XL: see `boxes`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO
+
+from img2prompt_cache.sources.embedded.boxes import read_boxes
 
 LONGEST_BLOCK = 8 << 20
 """Largest block in bytes, as stored."""
@@ -29,7 +32,7 @@ Block = tuple[str, bytes]
 
 
 def read_blocks(file: BinaryIO) -> Iterator[Block]:
-    """Read the blocks of a PNG, JPEG or WebP file that may hold text, in the order of the file.
+    """Read the blocks of an image file that may hold text, in the order of the file.
 
     Parameters
     ----------
@@ -50,6 +53,9 @@ def read_blocks(file: BinaryIO) -> Iterator[Block]:
         blocks = _jpeg(file)
     elif head.startswith(b"RIFF") and head.endswith(b"WEBP"):
         blocks = _webp(file)
+    elif head[4:8] in (b"ftyp", b"JXL "):
+        file.seek(0)
+        blocks = read_boxes(file)
     else:
         return
     total = 0

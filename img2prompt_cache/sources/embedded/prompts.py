@@ -49,8 +49,8 @@ def find_prompt(image: bytes | Path) -> Found | None:
     Parameters
     ----------
     image : bytes or pathlib.Path
-        A PNG, JPEG or WebP file, or its path. Pixels are decoded only if the file contains no text and its
-        alpha channel starts with the signature of a hidden one.
+        A PNG, JPEG, WebP, AVIF, HEIC or JPEG XL file, or its path. Pixels are decoded only if the file
+        contains no text and its alpha channel starts with the signature of a hidden one.
 
     Returns
     -------

@@ -11,7 +11,7 @@ from img2prompt_cache.sources.embedded.xmp import iptc_caption, xmp_texts
 
 
 def read_texts(file: BinaryIO) -> dict[str, str]:
-    """Read the texts of a PNG, JPEG or WebP file.
+    """Read the texts of a PNG, JPEG, WebP, AVIF, HEIC or JPEG XL file.
 
     Parameters
     ----------
