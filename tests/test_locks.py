@@ -163,7 +163,7 @@ def test_writers_and_sweepers_side_by_side_lose_nothing(tmp_path: Path) -> None:
     for thread in sweepers:
         thread.start()
     try:
-        for number in range(300):
+        for number in range(120):
             with Replacement(tmp_path / "a", folder=number % 2 == 0) as new:
                 if number % 2 == 0:
                     (new.temporary / "x").touch()

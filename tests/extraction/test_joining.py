@@ -121,7 +121,7 @@ def test_small_passes_go_on_and_join_again(
     tiny.extract(source, folder, backbones=(tiny.cnn, tiny.vit))  # another column, computed over joined parts
     late = Cache(folder).manifest.of_kind("features")[1]
     assert [part.joins for part in late.parts][-1] == ()
-    small_passes(tiny, folder, source, 22)
+    small_passes(tiny, folder, source, 18)
     assert len(edges(folder)) <= MOST
     assert_whole(folder)
     whole = parts_of(folder)
