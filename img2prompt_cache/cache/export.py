@@ -13,7 +13,8 @@ import numpy as np
 from img2prompt_cache.cache.damage import require_undamaged
 from img2prompt_cache.cache.identity import recorded_identity
 from img2prompt_cache.cache.manifest import Column
-from img2prompt_cache.cache.parts import PartFile, map_values, read_rows_part
+from img2prompt_cache.cache.part_text import read_rows_part
+from img2prompt_cache.cache.parts import PartFile, map_values
 from img2prompt_cache.cache.quantise import NO_CODE
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.destination import require_free_place

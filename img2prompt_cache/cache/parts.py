@@ -8,7 +8,7 @@ stamps: the same values give the same bytes, and a numeric dataset can be memory
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -18,16 +18,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from img2prompt_cache.cache.identity import BYTES, Identity, recorded_identity
-from img2prompt_cache.cache.manifest import Column, Part
+from img2prompt_cache.cache.identity import BYTES, Identity
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.files import Replacement, hash_file
 
 Values: TypeAlias = NDArray[Any]
 """Numbers of a dataset; only the manifest says of which dtype."""
-
-_STRING = np.dtype([("bytes", "<u4"), ("heap", "<u8"), ("index", "<u4")])
-"""What HDF5 keeps in the place of a string of any length."""
 
 
 class PartFile:
@@ -197,7 +193,7 @@ class Loader:
                 if offset + out.nbytes == path.stat().st_size:  # nothing but the values follows
                     self._heads[kind] = head
             if file.readinto(out.data.cast("B")) != out.nbytes:
-                raise _foreign(path, "the file is too short")
+                raise foreign(path, "the file is too short")
 
 
 def locate(
@@ -211,78 +207,25 @@ def locate(
         If the file is not such a part: unreadable, another one, not contiguous, another shape or type, or a
         dataset that lies elsewhere (an external file, a link, a virtual dataset).
     """
-    with _opened(path, identity) as file:
-        dataset = _own_dataset(file, path, name)
+    with opened(path, identity) as file:
+        dataset = own_dataset(file, path, name)
         if dataset.shape != shape or dataset.dtype != np.dtype(dtype):
-            raise _foreign(
+            raise foreign(
                 path, f"{name} is {dataset.dtype} {dataset.shape}, the manifest says {dtype} {shape}"
             )
         offset: int | None = dataset.id.get_offset()
         if offset is None:
-            raise _foreign(path, f"{name} is not stored in one piece")
+            raise foreign(path, f"{name} is not stored in one piece")
     if offset + np.dtype(dtype).itemsize * int(np.prod(shape)) > path.stat().st_size:
-        raise _foreign(path, "the file is too short")
+        raise foreign(path, "the file is too short")
     return offset
 
 
-def read_text(
-    path: Path, names: list[str], rows: int, identity: Identity | None = None
-) -> Mapping[str, list[str]]:
-    """Read string datasets of a rows part; `rows` values each.
-
-    In a part, every string takes its own room. In a file of somebody else, many values may be one and the
-    same huge string, so their lengths are added up before any is read.
-
-    Raises
-    ------
-    Img2PromptError
-        As `map_values` does, or if there is more text than the file has bytes.
-    """
-    columns = {}
-    with _opened(path, identity) as file:
-        left = path.stat().st_size
-        datasets = {name: _own_text(file, path, name, rows) for name in names}
-        for dataset in datasets.values():
-            left -= _text_bytes(path, dataset)
-            if left < 0:
-                raise _foreign(path, "it has more text than bytes")
-        for name, dataset in datasets.items():
-            columns[name] = [value.decode("utf-8", "replace") for value in dataset[()]]
-    return columns
-
-
-def read_rows_part(folder: Path, column: Column, part: Part, names: list[str]) -> Mapping[str, list[str]]:
-    """Read string datasets of a part that the manifest records; errors as of `read_text`."""
-    return read_text(folder / part.file, names, part.stop - part.start, recorded_identity(column, part))
-
-
-def _own_text(file: h5py.File, path: Path, name: str, rows: int) -> h5py.Dataset:
-    dataset = _own_dataset(file, path, name)
-    info = h5py.check_string_dtype(dataset.dtype)
-    if dataset.shape != (rows,) or info is None or info.encoding != "utf-8" or info.length is not None:
-        raise _foreign(path, f"{name} is {dataset.dtype} {dataset.shape}, not {rows} UTF-8 strings")
-    return dataset
-
-
-def _text_bytes(path: Path, dataset: h5py.Dataset) -> int:
-    """Add up the lengths of strings, as the dataset itself gives them; no string is read."""
-    if not len(dataset):
-        return 0
-    offset = dataset.id.get_offset()
-    if offset is None or dataset.file.id.get_create_plist().get_sizes() != (8, 8):
-        raise _foreign(path, f"{dataset.name} is not stored in one piece")
-    with path.open("rb") as file:
-        file.seek(offset)
-        data = file.read(_STRING.itemsize * len(dataset))
-    if len(data) < _STRING.itemsize * len(dataset):
-        raise _foreign(path, "the file is too short")
-    return int(np.frombuffer(data, _STRING)["bytes"].sum(dtype=np.uint64))
-
-
 @contextmanager
-def _opened(path: Path, identity: Identity | None) -> Iterator[h5py.File]:
+def opened(path: Path, identity: Identity | None) -> Iterator[h5py.File]:
+    """Open a part for reading; whatever is wrong with it is one error that names it."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise _foreign(path, "it is not a plain file")
+        raise foreign(path, "it is not a plain file")
     try:
         if identity:
             identity.require(path)
@@ -294,17 +237,19 @@ def _opened(path: Path, identity: Identity | None) -> Iterator[h5py.File]:
         raise Img2PromptError(f"{path} cannot be read as HDF5 ({error}). {_ADVICE}") from None
 
 
-def _own_dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+def own_dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+    """Give a dataset that lies in the file itself."""
     link = file.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
-        raise _foreign(path, f"{name} is missing or a link")
+        raise foreign(path, f"{name} is missing or a link")
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-        raise _foreign(path, f"{name} is not a plain dataset")
+        raise foreign(path, f"{name} is not a plain dataset")
     return dataset
 
 
-def _foreign(path: Path, why: str) -> Img2PromptError:
+def foreign(path: Path, why: str) -> Img2PromptError:
+    """Give the error for a file that is no part of ours."""
     return Img2PromptError(f"{path} is not a part this cache wrote: {why}. {_ADVICE}")
 
 

@@ -13,7 +13,7 @@ from img2prompt_cache.cache.damage import Damage, damage_of, require_undamaged
 from img2prompt_cache.cache.manifest import KINDS, MANY_PARTS, Column, Kind, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.mapped import MappedColumn
-from img2prompt_cache.cache.parts import read_rows_part
+from img2prompt_cache.cache.part_text import read_rows_part
 from img2prompt_cache.cache.writer import find_writer
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.tables import Records, html_table

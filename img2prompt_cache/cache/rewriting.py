@@ -10,7 +10,8 @@ import numpy as np
 
 from img2prompt_cache.cache.identity import identity_of
 from img2prompt_cache.cache.manifest import Column
-from img2prompt_cache.cache.parts import PartFile, Values, map_values, read_text
+from img2prompt_cache.cache.part_text import read_text
+from img2prompt_cache.cache.parts import PartFile, Values, map_values
 
 _BLOCK_BYTES = 1 << 24
 

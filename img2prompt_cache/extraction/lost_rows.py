@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from img2prompt_cache.cache.manifest import Part
-from img2prompt_cache.cache.parts import read_text
+from img2prompt_cache.cache.part_text import read_text
 from img2prompt_cache.errors import Img2PromptError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from img2prompt_cache.cache.manifest import Column, Manifest, Part, part_file
-from img2prompt_cache.cache.parts import read_rows_part
+from img2prompt_cache.cache.part_text import read_rows_part
 from img2prompt_cache.cache.reader import FAILED, OK
 from img2prompt_cache.cache.rewriting import join_parts
 from img2prompt_cache.extraction.compute import Worker

@@ -14,7 +14,7 @@ import pyarrow as pa
 from img2prompt_cache.cache.damage import Damage
 from img2prompt_cache.cache.manifest import Column, Manifest, Part, revision_of
 from img2prompt_cache.cache.manifest_file import load_manifest
-from img2prompt_cache.cache.parts import read_text
+from img2prompt_cache.cache.part_text import read_text
 from img2prompt_cache.cache.reader import OK, REMOVED, Cache
 from img2prompt_cache.cache.rewriting import Patch, patch_part
 from img2prompt_cache.cache.virtual import build_view, view_is_current

@@ -15,7 +15,7 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest import Manifest
 from img2prompt_cache.cache.manifest_file import load_manifest
-from img2prompt_cache.cache.parts import read_rows_part
+from img2prompt_cache.cache.part_text import read_rows_part
 from img2prompt_cache.cache.reader import FAILED, OK, REMOVED
 from img2prompt_cache.cache.virtual import build_view, read_notes
 from img2prompt_cache.extraction.changes import Changes

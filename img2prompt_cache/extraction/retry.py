@@ -8,7 +8,7 @@ from pathlib import Path
 
 from img2prompt_cache.cache.damage import require_undamaged
 from img2prompt_cache.cache.manifest import Column, Manifest, Part, part_file, revision_of
-from img2prompt_cache.cache.parts import read_rows_part, read_text
+from img2prompt_cache.cache.part_text import read_rows_part, read_text
 from img2prompt_cache.cache.reader import FAILED, OK
 from img2prompt_cache.cache.rewriting import patch_part
 from img2prompt_cache.cache.writer import RECOMPUTED, commit

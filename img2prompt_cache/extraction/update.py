@@ -20,7 +20,8 @@ import pyarrow as pa
 from img2prompt_cache.cache.identity import recorded_identity
 from img2prompt_cache.cache.manifest import Column, Manifest, Part, part_file, revision_of, row_dataset
 from img2prompt_cache.cache.mapped import MappedColumn
-from img2prompt_cache.cache.parts import PartFile, read_text
+from img2prompt_cache.cache.part_text import read_text
+from img2prompt_cache.cache.parts import PartFile
 from img2prompt_cache.cache.reader import OK, REMOVED, Cache
 from img2prompt_cache.cache.writer import RECOMPUTED, commit
 from img2prompt_cache.extraction.changes import Change

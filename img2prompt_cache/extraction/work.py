@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from img2prompt_cache.cache.manifest import Column, Manifest
-from img2prompt_cache.cache.parts import read_rows_part
+from img2prompt_cache.cache.part_text import read_rows_part
 from img2prompt_cache.cache.reader import OK
 from img2prompt_cache.extraction.changes import Changes
 from img2prompt_cache.sources import reopen_source

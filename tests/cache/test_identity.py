@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from img2prompt_cache.cache.identity import BYTES, Identity
 from img2prompt_cache.cache.manifest import Column, Manifest
 from img2prompt_cache.cache.manifest_file import load_manifest, save_manifest
-from img2prompt_cache.cache.parts import PartFile, read_text
+from img2prompt_cache.cache.part_text import read_text
+from img2prompt_cache.cache.parts import PartFile
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.compute import Worker

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from img2prompt_cache.cache.parts import Loader, PartFile, map_values, read_text
+from img2prompt_cache.cache.part_text import read_text
+from img2prompt_cache.cache.parts import Loader, PartFile, map_values
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.files import hash_file
 
@@ -210,7 +211,7 @@ def test_text_that_is_not_plain_is_refused(how: str, tmp_path: Path) -> None:
 BOMB = """
 import resource, sys
 from pathlib import Path
-from img2prompt_cache.cache.parts import read_text
+from img2prompt_cache.cache.part_text import read_text
 from img2prompt_cache.errors import Img2PromptError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
