@@ -58,6 +58,12 @@ def compare(
         console.note(
             f"left out, scored on another split or target: {', '.join(run.name for run in board.others)}"
         )
+    for run in (*board.runs, *board.others):
+        if run.folder in board.outdated:
+            console.note(
+                f"{run.name} was fitted on other rows than the cache has now: "
+                f"{board.outdated[run.folder]}; fit it again"
+            )
     if json:
         console.note(board.title)
         console.result_json({"runs": _json(board)})
@@ -83,6 +89,7 @@ def _json(board: Leaderboard) -> list[dict[str, Any]]:
             "seconds": round(run.seconds, 3),
             "parameters": run.parameters,
             "predict_rows_per_second": run.predict_rows_per_second,
+            "outdated": board.outdated.get(run.folder, ""),
         }
         if board.by is not None:
             one["by"] = [

@@ -138,6 +138,7 @@ def _fit(
         refit=all(member.run.refit for member in members),
         rows=min(member.run.rows for member in members),
         seconds=time.perf_counter() - started,
+        made_of=tuple(member.run for member in members),
     )
 
 

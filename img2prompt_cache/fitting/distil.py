@@ -137,6 +137,7 @@ def _fit(
         rows=(len(data.rows) if refit else len(split.train)) + len(lessons.unlabelled),
         seconds=time.perf_counter() - started,
         metrics={"teacher": scores.teacher, "plain": scores.plain},
+        made_of=(run,),
     )
 
 

@@ -54,6 +54,8 @@ class FittedHead:
         None if it was not measured.
     metrics : dict
         More metrics, beside those that every run has.
+    made_of : tuple of Run
+        The runs it was made of.
     """
 
     head: Head
@@ -67,6 +69,7 @@ class FittedHead:
     seconds: float
     leakage_gap: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    made_of: tuple[Run, ...] = ()
 
 
 def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
@@ -110,6 +113,7 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
         parameters=sum(value.size for value in fitted.head.state().values()),
         predict_rows_per_second=evaluation.rows_per_second,
         fold_metrics=by_fold(cosines, fold, evaluation.chosen) if split.folds > 1 else [],
+        updates=min([len(cache.manifest.updates), *(run.updates for run in fitted.made_of)]),
     )
     held = Validation([data.ids[row] for row in rows], groups, predictions, cosines, fold)
     return Run.of(save_run(folder, record, fitted.head, reported.history, held), folder)

@@ -55,6 +55,9 @@ class Leaderboard:
         What the held-out rows were grouped by.
     cells : list of Cell
         Mean cosines on each group of rows.
+    outdated : dict of pathlib.Path to str
+        Of `runs` and `others`, those that were fitted on rows of which some have changed since: their images
+        or prompts were replaced or removed. What has changed, by the folder of the run.
     """
 
     split: SplitRecord
@@ -65,6 +68,7 @@ class Leaderboard:
     differences: list[Difference | None] = field(default_factory=list)
     by: str | None = None
     cells: list[Cell] = field(default_factory=list)
+    outdated: dict[Path, str] = field(default_factory=dict)
 
     @property
     def best(self) -> Run:
@@ -204,6 +208,7 @@ def compare(
         differences=differences(alike, reference) if reference else [None] * len(alike),
         by=by,
         cells=breakdown(alike, by) if by else [],
+        outdated={run.folder: changed for run in distinct.values() if (changed := run.outdated)},
     )
 
 

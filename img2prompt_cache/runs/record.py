@@ -95,6 +95,9 @@ class RunRecord:
         Of predicting the held-out rows from cached features.
     fold_metrics : list of dict
         `cosine`, `n` and what was `chosen` for each fold; empty for a hold-out.
+    updates : int
+        How many updates of cached rows the cache had when it was fitted; see `Manifest.updates`. 0 in older
+        runs, which no cache with updates can have had.
     """
 
     head: str
@@ -114,6 +117,7 @@ class RunRecord:
     parameters: int | None = None
     predict_rows_per_second: float | None = None
     fold_metrics: list[dict[str, Any]] = field(default_factory=list)
+    updates: int = 0
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
+from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.prediction.predict import Images, predict
@@ -71,6 +72,20 @@ class Run(RunRecord):
         """The cache it was fitted on: the one it lies in, else where it was then; None where that is gone."""
         places = (self.folder.resolve().parent.parent, Path(self.cache))
         return next((place for place in places if (place / MANIFEST).is_file()), None)
+
+    @property
+    def outdated(self) -> str:
+        """What has changed in the rows of its cache since it was fitted; empty if nothing, or if it is gone.
+
+        Rows that were added do not count.
+        """
+        if self.home is None:
+            return ""
+        try:
+            updates = load_manifest(self.home).updates[self.updates :]
+        except Img2PromptError:
+            return ""
+        return "; ".join(f"{update.get('changed', '')} ({update.get('at', '')})" for update in updates)
 
     @cached_property
     def estimator(self) -> Head:
@@ -173,6 +188,8 @@ class Run(RunRecord):
             **self.metrics,
             "seconds": self.seconds,
         }
+        if self.outdated:
+            shown["rows changed since"] = self.outdated
         return html_table(["", ""], [list(item) for item in shown.items()])
 
 

@@ -85,6 +85,7 @@ def _record(data: dict[str, Any]) -> RunRecord:
     check(inside is None or pair, "ci95 is not two numbers")
     check(_is_number(run.seconds), "seconds is not a number")
     check(isinstance(run.fold_metrics, list), "fold_metrics is not a list")
+    check(type(run.updates) is int and run.updates >= 0, "updates is not a whole number")
     return run
 
 

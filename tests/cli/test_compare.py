@@ -3,9 +3,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from img2prompt_cache import fit
+from img2prompt_cache.cache.manifest_file import load_manifest, save_manifest
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.fitting.config import FitConfig
+from img2prompt_cache.fitting.single import fit_head
+from img2prompt_cache.runs.run import load_run
 from synthetic import ONE, OTHER, Cli, make_cache
 
 
@@ -16,10 +23,6 @@ def cli(capsys):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from img2prompt_cache.cache.reader import Cache
-    from img2prompt_cache.fitting.config import FitConfig
-    from img2prompt_cache.fitting.single import fit_head
-
     folder = make_cache(tmp_path_factory.mktemp("compare") / "cache")
     fit_head(Cache(folder), FitConfig("mean", split="random"))
     for head in ("nearest", "mean"):
@@ -144,3 +147,30 @@ def test_runs_of_an_older_version_have_dashes(cli, folder, tmp_path):
     assert cli("compare", "--against", "nearest-one-01", "--cache", copy, "--json").code == 0
     said = cli("compare", "nearest-one-01", "--by", "length", "--cache", copy)
     said.refused(1, "of an older version; fit again")
+
+
+def test_runs_fitted_before_rows_were_changed_are_marked(cli, folder, tmp_path):
+    folder = shutil.copytree(folder, tmp_path / "cache")
+    manifest = load_manifest(folder)
+    update = {"at": "2026-11-27T20:00:00+00:00", "changed": "2 images changed, 1 removed"}
+    save_manifest(folder, replace(manifest, updates=(update,)))
+    fit_head(Cache(folder), FitConfig("nearest", features=(ONE,)))
+    said = cli("compare", "--cache", folder, "--json")
+    old = "2 images changed, 1 removed (2026-11-27T20:00:00+00:00)"
+    assert {run["run"].rpartition("/")[2]: run["outdated"] for run in said.json["runs"]} == {
+        "nearest-one-01": old,
+        "nearest-one-02": "",
+        "mean-one+other-02": old,
+    }
+    told = f"nearest-one-01 was fitted on other rows than the cache has now: {old}; fit it again"
+    assert told in said.err
+    assert "nearest-one-02 was" not in said.err
+    assert "mean-one+other-01 was fitted on other rows" in said.err  # of another split
+    # A blend is as old as its oldest member.
+    ids = [str(folder / "runs" / name) for name in ("nearest-one-01", "nearest-one-02")]
+    assert fit(folder, "blend", members=ids).updates == 0
+    newest = load_run(folder / "runs" / "nearest-one-02")
+    assert (newest.updates, newest.outdated) == (1, "")
+    assert old in load_run(ids[0])._repr_html_()
+    (folder / "cache.json").write_text("{")
+    assert load_run(ids[0]).outdated == ""
