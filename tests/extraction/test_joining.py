@@ -148,6 +148,24 @@ def test_failed_rows_of_joined_parts_are_tried_again(tiny: Tiny, tmp_path: Path)
     assert parts_of(folder) == whole
 
 
+def test_images_that_were_replaced_stay_known_as_such(
+    crowded: tuple[Path, Path], tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, folder = crowded
+    paint(source / "img005.png", 99)
+    with monkeypatch.context() as patch:
+        patch.setattr(joining, "MANY_PARTS", 100)
+        tiny.extract(source, folder, update=True)
+    before = values(folder)
+    assert [part.replaced for part in Cache(folder).manifest.columns[1].parts] == [(), (), (5,), (), ()]
+    tiny.extract(source, folder)
+    assert edges(folder) == [(0, 8), (8, 10)]
+    np.testing.assert_equal(values(folder), before)
+    assert_whole(folder)
+    part = Cache(folder).manifest.columns[1].parts[0]
+    assert (part.joins, part.retried, part.replaced) == ((2, 4, 6), ((3,), (5,)), (5,))
+
+
 def test_parts_of_several_sources_are_not_mixed(tiny: Tiny, tmp_path: Path) -> None:
     for number in range(6):
         source = tmp_path / f"source{number % 2}-{number // 2}"
