@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Head
 
 HEAD, HISTORY = "head.safetensors", "history.csv"
+_NO_STATE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What heads, NumPy and torch raise for arrays that are not those of the head."""
+
 FILES = (INFO, HEAD, HISTORY, VALIDATION, VALIDATION_ROWS)
 
 
@@ -189,8 +192,9 @@ def load_head(folder: Path, record: RunRecord) -> Head:
         raise Img2PromptError(f"{folder / INFO} is not what was saved: {error}; fit the run again") from None
     except OSError as error:
         raise Img2PromptError(f"{path} cannot be read: {error.strerror}; fit the run again") from None
-    except (SafetensorError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise Img2PromptError(f"{path} does not fit {INFO}: {error}; fit the run again") from None
+    except (SafetensorError, *_NO_STATE) as error:
+        reason = str(error).partition("\n")[0]
+        raise Img2PromptError(f"{path} does not fit {INFO}: {reason}; fit the run again") from None
     if shape != (1, record.target.width):
         raise Img2PromptError(
             f"{path} predicts {shape[1]} values, not {record.target.width}; fit the run again"

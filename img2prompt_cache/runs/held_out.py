@@ -6,6 +6,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,11 @@ from img2prompt_cache.tables import bare_cell, guard_cell
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+NO_ARRAY = (AttributeError, RecursionError, SyntaxError, TokenError)
+"""What NumPy raises, besides `ValueError`, for a header that is none."""
+
+COSINE_ROUNDING = 1e-4
 
 VALIDATION, VALIDATION_ROWS = "validation.npy", "validation.csv"
 
@@ -68,7 +74,7 @@ def load_validation(folder: Path, record: RunRecord | None = None) -> Validation
             )
             away = abs(float(held.cosine.mean()) - record.metrics["cosine"])
             check(away < 1e-6, f"their mean cosine is not the one in {INFO}")
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, csv.Error, *NO_ARRAY) as error:
         raise Img2PromptError(
             f"the validation predictions of {folder} cannot be read: {error}; fit it again"
         ) from None
@@ -95,7 +101,9 @@ def cosines_of(folder: Path, record: RunRecord, ids: Sequence[str]) -> NDArray[n
 def _read_validation(folder: Path) -> Validation:
     with (folder / VALIDATION_ROWS).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    predictions = np.load(folder / VALIDATION, allow_pickle=False)
+    # Mapped, because NumPy would make room for whatever the header says, and the file may be shorter.
+    predictions = np.lib.format.open_memmap(folder / VALIDATION, mode="r")
+    check(predictions.dtype.kind == "f" and predictions.itemsize <= 4, "they are not float32")
     check(
         predictions.ndim == 2 and len(predictions) == len(rows),
         f"{len(rows)} ids for predictions of shape {predictions.shape}",
@@ -110,4 +118,5 @@ def _read_validation(folder: Path) -> Validation:
     check(len({*held.ids}) == len(held.ids), "an imgId stands twice")
     finite = np.isfinite(held.cosine).all() and np.isfinite(held.predictions).all()
     check(bool(finite), "they hold NaN or infinity")
+    check(bool((np.abs(held.cosine) <= 1 + COSINE_ROUNDING).all()), "a cosine is not between −1 and 1")
     return held

@@ -71,7 +71,7 @@ class Run(RunRecord):
     def home(self) -> Path | None:
         """The cache it was fitted on: the one it lies in, else where it was then; None where that is gone."""
         places = (self.folder.resolve().parent.parent, Path(self.cache))
-        return next((place for place in places if (place / MANIFEST).is_file()), None)
+        return next(filter(_is_cache, places), None)
 
     @property
     def outdated(self) -> str:
@@ -202,6 +202,13 @@ Runs: TypeAlias = Sequence[AnyRun]
 def load_run(folder: str | Path) -> Run:
     """Read a run; see `Run.load`."""
     return Run.load(folder)
+
+
+def _is_cache(folder: Path) -> bool:
+    try:
+        return (folder / MANIFEST).is_file()
+    except OSError:  # a name that is too long, a folder that may not be looked into
+        return False
 
 
 def _number(text: str) -> float | int | str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,17 @@ from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.errors import Img2PromptError, UsageError, check
 from img2prompt_cache.files import restore
 from img2prompt_cache.runs.record import RunRecord
+from img2prompt_cache.runs.typed_json import parse_json, read_as
 
 SCHEMA = 1
 INFO = "run.json"
 METRICS = ("cosine", "mse", "n", "r@1", "r@5")
+SPLIT = ("strategy", "seed", "digest", "train", "validation")
 LATER = ("r@10", "bank", "floor", "leakage_gap")
 """Metrics that older runs lack, and `leakage_gap` may be None in any."""
+
+MOST_BYTES, WIDEST = 1 << 26, 1 << 24
+"""The most bytes of a `run.json`, and the most values in a row of a column: far more than there ever are."""
 
 
 def save_record(folder: Path, record: RunRecord) -> None:
@@ -31,6 +36,9 @@ def save_record(folder: Path, record: RunRecord) -> None:
 def load_record(folder: Path) -> RunRecord:
     """Read and check `run.json`.
 
+    Every value has the type that `RunRecord` declares. Keys that it does not declare are passed over: a later
+    version may add some without a new schema.
+
     Raises
     ------
     UsageError
@@ -41,12 +49,15 @@ def load_record(folder: Path) -> RunRecord:
     path = folder / INFO
     restore(folder)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        check(len(text) <= MOST_BYTES, f"it has more than {MOST_BYTES:,} bytes")
+        data = parse_json(text.decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"no run in {folder}: it has no {INFO}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise Img2PromptError(f"{path} cannot be read: {error}; fit the run again") from None
-    schema = data.pop("schema", None) if isinstance(data, dict) else None
+    schema = data.get("schema") if isinstance(data, dict) else None
     if type(schema) is int and schema > SCHEMA:
         raise Img2PromptError(
             f"{path} has schema {schema}; this version reads up to {SCHEMA}. Upgrade img2prompt-cache."
@@ -54,54 +65,30 @@ def load_record(folder: Path) -> RunRecord:
     try:
         check(type(schema) is int and schema == SCHEMA, "it has no schema")
         return _record(data)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except ValueError as error:
         raise Img2PromptError(f"{path} does not describe a run: {error}; fit it again") from None
 
 
 def _record(data: dict[str, Any]) -> RunRecord:
-    uses = data.pop("features")
-    check(isinstance(uses, list) and bool(uses), "it has no features")
-    run = RunRecord(features=tuple(_use(use) for use in uses), target=_use(data.pop("target")), **data)
-    for name in ("head", "cache", "created", "head_sha256"):
-        check(isinstance(getattr(run, name), str), f"{name} is not text")
-    for name in ("settings", "split", "metrics", "measured", "versions"):
-        check(isinstance(getattr(run, name), dict), f"{name} is not an object")
-    split: dict[str, Any] = data["split"]
-    metrics: dict[str, Any] = data["metrics"]
-    if "optimism" in metrics:  # its name until version 0.2
+    metrics = data.get("metrics")
+    if isinstance(metrics, dict) and "optimism" in metrics:  # its name until version 0.2
         metrics["leakage_gap"] = metrics.pop("optimism")
-    for name in ("digest", "strategy"):
-        check(isinstance(split[name], str), f"the split's {name} is not text")
-    for name in ("seed", "train", "validation"):
-        check(type(split[name]) is int, f"the split's {name} is not a whole number")
-    for name, value in {name: metrics[name] for name in METRICS}.items():
-        check(_is_number(value), f"{name} is not a number")
-    later = {name: metrics.get(name) for name in LATER}
-    later |= {name: getattr(run, name) for name in ("parameters", "predict_rows_per_second")}
-    for name, value in later.items():
-        check(value is None or _is_number(value), f"{name} is not a number")
-    inside = metrics.get("ci95")
-    pair = isinstance(inside, list) and len(inside) == 2 and all(map(_is_number, inside))
-    check(inside is None or pair, "ci95 is not two numbers")
-    check(_is_number(run.seconds), "seconds is not a number")
-    check(isinstance(run.fold_metrics, list), "fold_metrics is not a list")
-    check(type(run.updates) is int and run.updates >= 0, "updates is not a whole number")
-    return run
+    run = read_as(RunRecord, data)
+    for where, names in {"split": SPLIT, "metrics": METRICS}.items():
+        for name in names:
+            check(name in getattr(run, where), f"{where}.{name} is missing")
+    check(len(run.metrics.get("ci95") or (0, 0)) == 2, "metrics.ci95 is not two numbers")
+    counts = {"rows": run.rows, "updates": run.updates, "metrics.n": run.metrics["n"], "split.train": run.split["train"]}
+    counts |= {f"split.{name}": run.split[name] for name in ("seed", "validation")}
+    for where, count in counts.items():
+        check(count >= 0, f"{where} is below 0")
+    check(bool(run.features), "it has no features")
+    return replace(run, features=tuple(map(_used, run.features)), target=_used(run.target))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _use(data: dict[str, Any]) -> UsedColumn:
-    use = UsedColumn(**{**data, "shape": tuple(data.get("shape") or (data["width"],))})
-    texts = [use.spec, use.revision, *use.fingerprint, *use.fingerprint.values()]
-    check(all(isinstance(text, str) for text in texts), "a column is not described in text")
-    check(type(use.width) is int and use.width > 0, "a column has no width")
-    sides = all(type(side) is int and side > 0 for side in use.shape)
-    check(sides and math.prod(use.shape) == use.width, "a column's shape is not its width")
-    return use
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number")
+def _used(use: UsedColumn) -> UsedColumn:
+    check(0 < use.width <= WIDEST, f"{use.spec} has no width, or one beyond {WIDEST:,}")
+    whole = replace(use, shape=use.shape or (use.width,))
+    fits = min(whole.shape) > 0 and math.prod(whole.shape) == use.width
+    check(fits, f"the shape of {use.spec} is not its width")
+    return whole
