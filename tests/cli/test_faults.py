@@ -172,12 +172,14 @@ def open_path() -> Iterator[Path]:
 def test_a_folder_that_is_read_only(made: Path, open_path: Path) -> None:
     folder = shutil.copytree(made, open_path / "cache")
     images = make_source(open_path / "images", 6, first=50)
+    (open_path / "other").mkdir()
+    (open_path / "other").chmod(0o555)
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
     before = parts_of(folder)
     for command, code in (
         (["extract", images, "--cache", folder], 1),
-        (["extract", images, "--cache", folder / "new"], 1),
+        (["extract", images, "--cache", open_path / "other" / "new"], 1),
         (["repair", "--cache", folder], 1),
         (["verify", "--cache", folder], 0),
         (["info", "--cache", folder], 0),
@@ -195,6 +197,7 @@ def test_a_folder_that_is_read_only(made: Path, open_path: Path) -> None:
             assert last.startswith(f"error: {command[-1]} cannot be written: Permission denied")
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
+    (open_path / "other").chmod(0o755)
     assert parts_of(folder) == before
 
 
