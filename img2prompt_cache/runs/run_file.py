@@ -78,7 +78,12 @@ def _record(data: dict[str, Any]) -> RunRecord:
         for name in names:
             check(name in getattr(run, where), f"{where}.{name} is missing")
     check(len(run.metrics.get("ci95") or (0, 0)) == 2, "metrics.ci95 is not two numbers")
-    counts = {"rows": run.rows, "updates": run.updates, "metrics.n": run.metrics["n"], "split.train": run.split["train"]}
+    counts = {
+        "rows": run.rows,
+        "updates": run.updates,
+        "metrics.n": run.metrics["n"],
+        "split.train": run.split["train"],
+    }
     counts |= {f"split.{name}": run.split[name] for name in ("seed", "validation")}
     for where, count in counts.items():
         check(count >= 0, f"{where} is below 0")
