@@ -84,9 +84,11 @@ def _write(out: Path, table: list[Influence]) -> None:
 
     from img2prompt_cache.errors import Img2PromptError
     from img2prompt_cache.files import write_atomically
+    from img2prompt_cache.tables import guard_cell
 
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([HEADER, *_rows(table)])
+    rows = [[guard_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in _rows(table)]
+    csv.writer(text, lineterminator="\n").writerows([HEADER, *rows])
     try:
         write_atomically(out, text.getvalue().encode())
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import os
@@ -17,6 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.shortage import limit_of, shortage
 
 from . import console
 from .compare import compare
@@ -37,7 +37,8 @@ from .verify import verify
 from .weights import weights
 
 NAME = "img2prompt-cache"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LEAST_MEMORY = 512 << 20
+"""Address space below which the linear algebra of NumPy waits for memory without end, instead of failing."""
 
 app = typer.Typer(
     name=NAME,
@@ -113,6 +114,7 @@ def run(arguments: list[str]) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     console.spelled = partial(spell, app=app, program=NAME, command=arguments[0])
     try:
+        _require_memory(arguments)
         code = typer.main.get_command(app)(arguments, prog_name=NAME, standalone_mode=False) or 0
         if sys.stdout:
             sys.stdout.flush()
@@ -140,6 +142,12 @@ def run(arguments: list[str]) -> int:
     return int(code)
 
 
+def _require_memory(arguments: list[str]) -> None:
+    limit = limit_of("AS")
+    if limit is not None and limit < LEAST_MEMORY and not {"--help", "-h", "--version"} & {*arguments}:
+        raise MemoryError
+
+
 def _failed(error: Exception) -> int:
     console.note(f"error: {_told(error)}")
     return int(getattr(error, "exit_code", 1))
@@ -153,13 +161,12 @@ def _told(error: Exception) -> str:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else NAME
         return f"{error.format_message().rstrip('.')}; `{path} --help` shows what there is"
+    short = shortage(error)
+    if short:
+        return short
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
-        if error.errno in NO_ROOM or "errno = 28" in str(error):  # HDF5 has it in its text only
-            return f"the disk is full{where}; make room and run the same command again"
         return f"{error.strerror or error}{where}"
-    if isinstance(error, MemoryError):
-        return "out of memory; fewer rows, features or hidden units need less"
     return f"{type(error).__name__}: {error} (unexpected; --debug shows where)"
 
 

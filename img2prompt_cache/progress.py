@@ -99,6 +99,8 @@ def _bars() -> Iterator[Callback]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
+    from img2prompt_cache.tables import printable
+
     class Rate(TextColumn):
         def render(self, task: Any) -> Text:
             return Text(f"{task.completed / task.elapsed if task.elapsed else 0:.1f}/s")
@@ -115,7 +117,8 @@ def _bars() -> Iterator[Callback]:
 
     def tell(event: Event) -> None:
         if event.kind in ("note", "plan"):
-            text = event.message or str(event.value)
+            lines = (event.message or str(event.value)).split("\n")
+            text = "\n".join(printable(line) for line in lines)
             bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         elif event.kind == "step":
             if not shown:

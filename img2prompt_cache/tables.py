@@ -120,4 +120,4 @@ def _cell(value: object) -> str:
         return "<td>–</td>"
     if isinstance(value, float):
         return f'<td style="text-align:right">{value:.4f}</td>'
-    return f"<td>{escape(shorten(str(value)))}</td>"
+    return f"<td>{escape(printable(shorten(str(value))))}</td>"

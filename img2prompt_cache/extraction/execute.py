@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -29,6 +30,7 @@ from img2prompt_cache.extraction.stamps import save_stamps
 from img2prompt_cache.extraction.targets import CachedTargets, TargetWorker, first_occurrences
 from img2prompt_cache.extraction.update import take_in
 from img2prompt_cache.extraction.work import Job, Pass
+from img2prompt_cache.models.encoders.base import tell_overlong
 from img2prompt_cache.progress import Callback, Event, ignore, task
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ def execute(work: Pass, models: Models, engine: Engine, tell: Callback, started:
         save_stamps(work.folder, work.stamps)
     if work.jobs:
         with task(tell, "extract", plan.work) as advance:
-            _record(work, models, engine, advance, clock)
+            _record(work, models, engine, advance, clock, tell)
     missing = join_small_parts(work.folder, load_manifest(work.folder), tell).missing
     remove_superseded(work.folder, load_manifest(work.folder))
     counts = count_rows(work.folder, (work.source, work.listed))
@@ -122,10 +124,18 @@ def execute(work: Pass, models: Models, engine: Engine, tell: Callback, started:
     return _report(counts, plan, missing, clock, time.perf_counter() - started)
 
 
-def _record(work: Pass, models: Models, engine: Engine, advance: Callable[[int], None], clock: Clock) -> None:
+def _record(
+    work: Pass,
+    models: Models,
+    engine: Engine,
+    advance: Callable[[int], None],
+    clock: Clock,
+    tell: Callback,
+) -> None:
     """The loop over jobs: parts come in from the engine, targets are added, the manifest follows."""
     manifest, folder = work.manifest, work.folder
     targets = TargetWorker(CachedTargets(folder), _same_prompts(work), clock)
+    overlong: Counter[str] = Counter()
     with closing(engine.parts(work, models, advance, clock)) as finished:
         for job in work.jobs:
             # Recorded together, so that whoever reads meanwhile finds rows with every column. The targets
@@ -134,13 +144,16 @@ def _record(work: Pass, models: Models, engine: Engine, advance: Callable[[int],
             for column in job.columns:
                 if column.kind == "targets":
                     current = manifest.column("targets", column.spec) or column
-                    made.append(
-                        (current, targets.compute(work.rows(job), current, models.encoder(column), folder))
-                    )
+                    rows, encoder = work.rows(job), models.encoder(column)
+                    made.append((current, targets.compute(rows, current, encoder, folder)))
+                    overlong[column.spec] += encoder.overlong(rows.text["prompt"])
             _, parts = next(finished)
             if parts:
                 _require_some(work, job, parts)
             manifest = commit(folder, manifest, [*parts, *made])
+    for column in work.manifest.columns:
+        if overlong[column.spec]:
+            tell_overlong(overlong[column.spec], models.encoder(column), tell)
 
 
 def _require_some(work: Pass, job: Job, parts: list[tuple[Column, Part]]) -> None:

@@ -16,6 +16,7 @@ from img2prompt_cache.data.columns import UsedColumn, used_column
 from img2prompt_cache.data.dataset import load_prompts
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import Replacement, hash_file
+from img2prompt_cache.models.encoders.base import MOST_CHARACTERS, tell_overlong
 from img2prompt_cache.models.fingerprints import digest
 from img2prompt_cache.models.recorded import load_recorded_encoder
 from img2prompt_cache.models.weights.packaged import home
@@ -104,6 +105,7 @@ class Bank:
         key = f"{hash_file(path)}{path.suffix.lower()}\0{digest(encoder.fingerprint)}"
         kept = home() / "banks" / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
         shape = (len(prompts), encoder.dim)
+        tell_overlong(encoder.overlong(prompts), encoder, tell)
         vectors = _load(kept, shape)
         if vectors is None:
             vectors = np.empty(shape, np.float32)
@@ -240,6 +242,13 @@ def _read(path: Path) -> list[str]:
     prompts = list(dict.fromkeys(prompt for prompt in found if prompt and prompt.strip()))
     if not prompts:
         raise UsageError(f"`bank` {path} holds no prompt", parameter="bank")
+    longest = max(map(len, prompts))
+    if longest > MOST_CHARACTERS:
+        raise UsageError(
+            f"`bank` {path} has a prompt of {longest} characters, more than the {MOST_CHARACTERS} allowed; "
+            "write one prompt a line",
+            parameter="bank",
+        )
     return prompts
 
 

@@ -13,6 +13,9 @@ from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import Listing, Summary
 from img2prompt_cache.sources.tablefile import blank_to_null
 
+LONGEST_PROMPT = 1 << 20
+"""Most characters of a prompt; what is longer is something else, and its row has none."""
+
 Strings: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str | None]
 
 
@@ -47,6 +50,11 @@ def make_listing(
     """
     columns = {"imgId": ids, "uri": uris, "prompt": prompts, **(extras or {})}
     columns = {name: _column(values) for name, values in columns.items()}
+    overlong = pc.greater(pc.fill_null(pc.utf8_length(columns["prompt"]), 0), LONGEST_PROMPT)
+    count = pc.sum(overlong).as_py()
+    if count:
+        columns["prompt"] = pc.if_else(overlong, pa.scalar(None, pa.string()), columns["prompt"])
+        notes = (*notes, f"{count} prompts of more than {LONGEST_PROMPT} characters left out")
     table = pa.table({**columns, "prompt": blank_to_null(columns["prompt"])})
     if not table.num_rows:
         raise UsageError("; ".join((f"{root} holds no images", *notes)))

@@ -13,6 +13,7 @@ import stat
 from pathlib import Path
 
 from img2prompt_cache.errors import ImageError
+from img2prompt_cache.shortage import passing
 from img2prompt_cache.sources.names import is_below
 
 MAX_IMAGE_BYTES = 256 << 20
@@ -29,6 +30,8 @@ def read_regular(path: str | Path, limit: int = MAX_IMAGE_BYTES) -> bytes:
     ------
     ImageError
         If it does not exist, is not a regular file, is too large, or cannot be read.
+    OSError
+        If this process has too many files open or too little memory, which is no fault of the file.
     """
     try:
         status = os.stat(path)  # noqa: PTH116 - before opening, because opening a named pipe blocks
@@ -39,6 +42,8 @@ def read_regular(path: str | Path, limit: int = MAX_IMAGE_BYTES) -> bytes:
         with open(path, "rb") as file:  # noqa: PTH123
             return file.read(limit)
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and passing(error):
+            raise
         raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
@@ -57,6 +62,8 @@ def read_slice(path: Path, offset: int, size: int) -> bytes:
             file.seek(offset)
             data = file.read(size)
     except (OSError, OverflowError) as error:
+        if isinstance(error, OSError) and passing(error):
+            raise
         raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(data) < size:
         raise ImageError(f"cannot be read: {path.name} ends before the image does")

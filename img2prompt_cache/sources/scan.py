@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.shortage import passing
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, is_below, is_file, is_folder, is_utf8, printable
 
 
@@ -129,6 +130,8 @@ def scan(folder: Path, suffixes: Iterable[str]) -> Scan:
         try:
             entries = os.scandir(os.path.join(top, prefix))  # noqa: PTH118 - a million Path objects are slow
         except OSError as error:
+            if passing(error):
+                raise
             if not prefix:
                 raise UsageError(f"{folder} cannot be listed: {error.strerror}") from error
             found.unreadable.append(prefix)
@@ -185,7 +188,9 @@ def files_in(folder: Path, suffix: str | tuple[str, ...]) -> list[str]:
     """
     try:
         names = os.listdir(folder)  # noqa: PTH208 - a million Path objects are slow
-    except OSError:
+    except OSError as error:
+        if passing(error):
+            raise
         return []
     ending = [name for name in names if name.lower().endswith(suffix) and not name.startswith(".")]
     return sorted(name for name in ending if (name.isascii() or is_utf8(name)) and is_file(folder / name))
@@ -208,5 +213,7 @@ def folders_in(folder: Path) -> list[str]:
                 and not entry.name.startswith(".")
                 and (entry.name.isascii() or is_utf8(entry.name))
             )
-    except OSError:
+    except OSError as error:
+        if passing(error):
+            raise
         return []

@@ -72,6 +72,8 @@ def members(file: BinaryIO) -> Iterator[Member]:
                 name = data.rstrip(b"\0")
             elif kind == b"x":
                 fields = _pax(data)
+                if any(key.startswith(b"GNU.sparse.") for key in fields):
+                    raise TarDamage(f"a sparse file at byte {start - BLOCK}, which is not supported")
                 name = fields.get(b"path", name)
                 size = int(fields[b"size"]) if _DIGITS.fullmatch(fields.get(b"size", b"")) else size
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,16 @@ from img2prompt_cache.errors import Img2PromptError, unknown
 from img2prompt_cache.models.encoders.prompts import CLEAN_RULES
 from img2prompt_cache.models.encoders.prompts import clean as clean_prompt
 from img2prompt_cache.models.specs import ENCODER_FAMILIES, Spec, parse_spec
+from img2prompt_cache.progress import Callback, note
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from img2prompt_cache.models.encoders.clip_text import TextTower
     from img2prompt_cache.models.encoders.sentence_model import SentenceModel
+
+MOST_CHARACTERS = 1 << 20
+"""Characters of a prompt that are looked at; the cleaning of more would take gigabytes."""
 
 _PROBE = "Two RED boats, 4k (naïve café) 船 ½ 🚤 -- don't"
 """A text that tokenizers of one vocabulary can split differently: case, accents, punctuation, scripts."""
@@ -53,8 +57,20 @@ class Encoder:
     fingerprint: dict[str, str]
     revision: str = ""
 
+    @property
+    def longest(self) -> int:
+        """Most characters of a prompt that are encoded."""
+        return self.model.longest
+
+    def overlong(self, prompts: Iterable[str]) -> int:
+        """Count the prompts that are longer than what is encoded of them."""
+        return sum(len(prompt) > self.longest for prompt in prompts)
+
     def encode(self, prompts: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
         """Embed prompts, each distinct one (after cleaning) once.
+
+        Of a prompt longer than `longest` characters, only the first ones are encoded: no tokenizer's window
+        reaches farther, and tokenizing needs 200 bytes for each character.
 
         The values depend on the set of distinct prompts in the call, on `batch_size` and on the machine, but
         not on order or repetition. Between calls with different sets a prompt's embedding can differ in its
@@ -77,7 +93,7 @@ class Encoder:
         Img2PromptError
             If an embedding is not finite.
         """
-        cleaned = [clean_prompt(prompt, self.clean) for prompt in prompts]
+        cleaned = [clean_prompt(prompt[:MOST_CHARACTERS], self.clean)[: self.longest] for prompt in prompts]
         distinct = sorted(set(cleaned))
         if not distinct:
             return np.empty((0, self.dim), np.float32)
@@ -88,6 +104,16 @@ class Encoder:
             )
         place = {prompt: row for row, prompt in enumerate(distinct)}
         return vectors[[place[prompt] for prompt in cleaned]]
+
+
+def tell_overlong(count: int, encoder: Encoder, tell: Callback) -> None:
+    """Tell of prompts of which only the beginning was encoded."""
+    if count:
+        note(
+            tell,
+            f"{count} prompts are longer than {encoder.longest} characters, far more than {encoder.spec} "
+            "reads; their beginning was encoded",
+        )
 
 
 def load_encoder(spec: str, *, clean: str = "none", device: str = "cpu", revision: str = "") -> Encoder:

@@ -14,6 +14,7 @@ import torch
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.models.backbones.build import activation
 from img2prompt_cache.models.backbones.open_clip_models import load_model
+from img2prompt_cache.models.encoders.prompts import longest_text
 from img2prompt_cache.models.fingerprints import weights_digest
 from img2prompt_cache.models.specs import Spec
 
@@ -48,6 +49,7 @@ class TextTower:
         except Exception as error:  # the libraries raise anything on files from anybody
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise Img2PromptError(f"{spec}: open_clip cannot load its tokenizer: {reason}") from error
+        self.longest = longest_text(getattr(self.tokenize, "context_length", None))
         self.revision = found.revision
         self.model: Any = found.model.float().eval().requires_grad_(requires_grad=False)
         self.model.visual = torch.nn.Identity()

@@ -12,6 +12,12 @@ from img2prompt_cache.errors import unknown
 
 CLEAN_RULES = ("none", "light", "seed")
 
+CHARACTERS_PER_TOKEN = 64
+"""Characters of text for each token of an encoder's window: English has 4 to 5, the longest words 30."""
+
+MOST_TOKENS = 8192
+"""Tokens of a window beyond which a model's own number is not believed."""
+
 _NETWORK = re.compile(r"<(?:lora|lyco|lycoris|hypernet):[^<>]*>", re.IGNORECASE)
 _WEIGHT = re.compile(r"(?:(?<=[^\d\s:]) ?: ?\d| ?: ?\d*\.\d+)(?= ?[)\]}])")
 _BRACKET_INSIDE_WORD = re.compile(r"(?<=\w)(?:\\?[()\[\]{}])+(?=\w)")
@@ -37,6 +43,12 @@ _FLAG = re.compile(
     re.IGNORECASE,
 )
 _COMMAS = re.compile(r"(?: ?,)+")
+
+
+def longest_text(window: object) -> int:
+    """Choose how many characters of a text are tokenized for a window of so many tokens."""
+    tokens = window if isinstance(window, int) and window > 0 else MOST_TOKENS
+    return CHARACTERS_PER_TOKEN * min(tokens, MOST_TOKENS)
 
 
 def clean(prompt: str, rule: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
+from img2prompt_cache.models.encoders.prompts import longest_text
 from img2prompt_cache.models.fingerprints import weights_digest
 from img2prompt_cache.models.specs import Spec
 from img2prompt_cache.models.weights import hub
@@ -47,6 +48,7 @@ class SentenceModel:
     def __init__(self, spec: Spec, revision: str = "", device: str = "cpu") -> None:
         folder, self.revision = _find(spec, revision)
         self.model = _load(spec, folder, device)
+        self.longest = longest_text(self.model.max_seq_length)
 
     def encode(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
         """Embed texts: float32, shape (len(texts), dim), unit norm. The tokenizer cuts long ones."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from img2prompt_cache.shortage import passing
 from img2prompt_cache.sources.comfyui import positive_prompt
 from img2prompt_cache.sources.embedded import invokeai
 from img2prompt_cache.sources.embedded.infotext import is_infotext, prompt_of_infotext
@@ -62,7 +63,9 @@ def find_prompt(image: bytes | Path) -> Found | None:
             return _find(io.BytesIO(image))
         with image.open("rb") as file:
             return _find(file)
-    except OSError:
+    except OSError as error:
+        if passing(error):
+            raise
         return None
 
 

