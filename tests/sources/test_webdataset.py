@@ -255,6 +255,20 @@ def pax(*records: bytes) -> bytes:
     return header(b"%011o" % len(body), b"x") + body.ljust(-(-len(body) // 512) * 512, b"\0")
 
 
+@pytest.mark.parametrize("record", [b"22 GNU.sparse.major=1\n", b"24 GNU.sparse.map=0,1,9\n"])
+def test_sparse_files_of_pax_are_not_read_as_if_they_were_whole(record: bytes) -> None:
+    member = header(b"00000000003", name=b"b.jpg") + b"xyz".ljust(512, b"\0")
+    assert int(record.split()[0]) == len(record)
+    with pytest.raises(TarDamage, match="sparse"):
+        index(pax(record) + member)
+
+
+def test_a_header_of_a_megabyte_of_records_is_read_once() -> None:
+    records = b"".join(b"10 a=%04d\n" % (number % 10_000) for number in range(100_000))
+    member = header(b"00000000003", name=b"b.jpg") + b"xyz".ljust(512, b"\0")
+    assert [m.name for m in index(pax(records) + member)] == ["b.jpg"]
+
+
 def test_pax_records() -> None:
     follow = header(b"0") + header(b"00000000003", name=b"b.jpg") + b"xyz".ljust(512, b"\0")
     assert [m.name for m in index(pax(b"13 path=new\n\n") + follow)] == ["new\n", "b.jpg"]
