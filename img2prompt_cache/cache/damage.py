@@ -9,6 +9,7 @@ from pathlib import Path
 
 from img2prompt_cache.cache.identity import BYTES, recorded_identity
 from img2prompt_cache.cache.manifest import Column, Part
+from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.files import hash_file
 
@@ -58,8 +59,22 @@ def require_undamaged(folder: Path, column: Column, parts: Iterable[Part]) -> No
     """
     for part in parts:
         reason = damage_of(folder, column, part)
+        if reason and not _is_recorded(folder, part):
+            raise Img2PromptError(
+                f"{folder} was changed by another process while it was read: {part.file} has been replaced. "
+                "Do this again"
+            )
         if reason:
             raise Img2PromptError(
                 f"{folder / part.file} is damaged: {reason}. `repair()` computes again what is damaged in "
                 f"{folder}."
             )
+
+
+def _is_recorded(folder: Path, part: Part) -> bool:
+    """Whether the manifest, as it is now, still records a part."""
+    try:
+        columns = load_manifest(folder).columns
+    except Img2PromptError:
+        return True
+    return any(part in column.parts for column in columns)

@@ -40,6 +40,8 @@ def list_stamps(source: Source, table: pa.Table) -> NDArray[np.int64]:
 def load_stamps(folder: Path, rows: int) -> NDArray[np.int64]:
     """Read the stamps of the rows of a cache: int64, shape (rows, 2); `UNKNOWN` where none is kept."""
     stamps = np.full((rows, 2), UNKNOWN, np.int64)
+    if not (folder / FILE).is_file():
+        return stamps
     try:
         kept = np.load(folder / FILE, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):

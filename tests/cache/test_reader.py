@@ -146,6 +146,10 @@ def test_parts_that_a_writer_replaces_meanwhile_are_no_damage(cache: Path) -> No
     commit(cache, opened.manifest, [(rows, new)])
     assert not (cache / old.file).exists()
     assert opened.verify() == []
+    with pytest.raises(
+        Img2PromptError, match=r"was changed by another process while it was read: rows/00001\.h5"
+    ):
+        opened.require_undamaged([rows])
     (cache / new.file).write_bytes(b"x")
     assert [damage.file for damage in opened.verify()] == ["rows/00001-r1.h5"]
 
