@@ -46,6 +46,15 @@ def passing(error: OSError) -> bool:
     return error.errno in (*FILES, errno.ENOMEM)
 
 
+def memory_is_short(size: int) -> bool:
+    """Check whether so many bytes cannot be reserved; none of them is touched."""
+    try:
+        bytearray(size)
+    except MemoryError:
+        return True
+    return False
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

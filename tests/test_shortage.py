@@ -135,3 +135,44 @@ def test_no_image_is_blamed_for_too_many_open_files(tmp_path: Path) -> None:
             os.close(number)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert source.read(uri).startswith(b"\x89PNG")
+
+
+DECODE = """
+import resource, sys
+from img2prompt_cache.errors import ImageError
+from img2prompt_cache.images.decode import decode
+
+data = open(sys.argv[1], "rb").read()
+decode(data)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), resource.RLIM_INFINITY))
+try:
+    decode(data)
+except ImageError as error:
+    print("blamed", error)
+except MemoryError:
+    print("short of memory")
+"""
+
+
+def test_no_image_is_blamed_for_want_of_memory(tmp_path: Path) -> None:
+    path = paint(tmp_path / "large.png", 1, (4000, 3000))
+    done = subprocess.run(
+        [sys.executable, "-c", DECODE, str(path)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout == "short of memory\n", done.stderr
+
+
+def test_an_image_that_asks_for_too_much_is_to_blame(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from img2prompt_cache.images import decode as decoding
+
+    def greedy(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(decoding, "_to_rgb", greedy)
+    data = paint(tmp_path / "a.jpg", 1).read_bytes()
+    with pytest.raises(ImageError, match="damaged: MemoryError"):
+        decoding.decode(data)
+    monkeypatch.setattr(decoding, "memory_is_short", lambda size: True)
+    with pytest.raises(MemoryError):
+        decoding.decode(data)

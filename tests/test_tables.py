@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from img2prompt_cache.cli import console
-from img2prompt_cache.tables import bare_cell, guard_cell, preview, printable
+from img2prompt_cache.progress import Event, listening, note
+from img2prompt_cache.tables import bare_cell, guard_cell, html_table, preview, printable
 
 
 @given(st.text())
@@ -60,3 +61,14 @@ def test_a_guarded_cell_survives_a_csv_file():
     file = io.StringIO()
     csv.writer(file).writerow(map(guard_cell, ["=1+1", "'=1", "@x", "plain"]))
     assert [bare_cell(cell) for cell in next(csv.reader([file.getvalue()]))] == ["=1+1", "'=1", "@x", "plain"]
+
+
+def test_what_the_library_shows_itself_is_escaped_too(capsys):
+    with listening(progress=True) as tell:
+        note(tell, "a\x1b]0;b\x07\u202ec [bold]d")
+        tell(Event("plan", value="one\ntwo\r"))
+    assert capsys.readouterr().err == "a\\x1b]0;b\\x07\\u202ec [bold]d\none\ntwo\\r\n"
+
+
+def test_a_table_in_a_notebook_turns_no_text_around():
+    assert "a\\u202eb&lt;i&gt;" in html_table(["x"], [["a\u202eb<i>"]])

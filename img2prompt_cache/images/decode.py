@@ -47,6 +47,7 @@ from PIL import (
 
 from img2prompt_cache.errors import ImageError
 from img2prompt_cache.images.bmff import is_whole, kind_of, without_metadata
+from img2prompt_cache.shortage import memory_is_short
 
 try:
     from PIL import AvifImagePlugin
@@ -94,6 +95,10 @@ _TRANSPOSE = {
 }
 
 
+ENOUGH_MEMORY = 1 << 30
+"""Bytes that are enough to decode the largest image that is allowed."""
+
+
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an image file by the rules of this module.
 
@@ -125,6 +130,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise
     except Exception as error:
         # Pillow's readers raise nearly any exception on hostile bytes; none of them may end an extraction.
+        _blame(error)
         raise ImageError(_reason(error)) from error
 
 
@@ -148,7 +154,14 @@ def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
     except ImageError:
         raise
     except Exception as error:
+        _blame(error)
         raise ImageError(_reason(error)) from error
+
+
+def _blame(error: Exception) -> None:
+    """Raise an error that comes from want of memory; an image that asks for too much has itself to blame."""
+    if isinstance(error, MemoryError) and memory_is_short(ENOUGH_MEMORY):
+        raise error
 
 
 def _open(data: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, str, bytes, bytes]:
