@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
+from .run_output import few_groups
 
 if TYPE_CHECKING:
     from img2prompt_cache.runs.leaderboard import Leaderboard
@@ -69,6 +70,8 @@ def compare(
         console.result_json({"runs": _json(board)})
         return
     console.result(f"{board.title}\n{_table(board)}")
+    for line in few_groups(board.runs[0].metrics.get("groups"), board.effective_groups):
+        console.result(line)
     if board.reference is not None:
         console.result(f"difference: cosine minus that of {board.reference.name}")
     if by is not None:

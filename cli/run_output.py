@@ -32,20 +32,42 @@ def members_values(run: Run) -> dict[str, Any]:
 def run_line(run: Run) -> str:
     """Describe a run in one line."""
     metrics, split = run.metrics, run.split
-    inside = metrics["ci95"]
     ranks = ((1, metrics["r@1"]), (5, metrics["r@5"]), (10, metrics["r@10"]))
-    interval = f" ({inside[0]:.4f} to {inside[1]:.4f})" if inside else ""
     retrieved = ", ".join(f"R@{k} {share or 0:.3f}" for k, share in ranks)
     retrieved += f" of {metrics['bank']:.0f} prompts"
     rows = f"{metrics['n']} held-out rows"
     if run.fold_metrics:
         rows = f"{metrics['n']} rows in {split['folds']} folds"
-    more = "" if metrics["leakage_gap"] is None else f"; a random split says {metrics['leakage_gap']:+.4f}"
+    more = ""
+    if metrics["leakage_gap"] is not None:
+        more = f"; leakage gap {metrics['leakage_gap']:+.4f}{_between(metrics['leakage_gap_ci95'])}"
     return (
-        f"{run.folder}: cosine {metrics['cosine']:.4f}{interval}, floor {metrics['floor']:.4f}, "
-        f"mse {metrics['mse']:.6f}, {retrieved} on {rows} ({split['strategy']} split{more}); "
-        f"{run.seconds:.1f} s"
+        f"{run.folder}: cosine {metrics['cosine']:.4f}{_between(metrics['ci95'])}, "
+        f"floor {metrics['floor']:.4f}, mse {metrics['mse']:.6f}, {retrieved} on {rows} "
+        f"({split['strategy']} split{more}); {run.seconds:.1f} s"
     )
+
+
+def caution_lines(run: Run) -> list[str]:
+    """Say where the intervals of a run rest on too few groups."""
+    metrics = run.metrics
+    return few_groups(metrics["groups"], metrics["effective_groups"])
+
+
+def few_groups(groups: int | None, effective: float | None) -> list[str]:
+    """Say that intervals rest on too few groups, if they do."""
+    from img2prompt_cache.numerics.bootstrap import FEW_GROUPS
+
+    if effective is None or effective >= FEW_GROUPS:
+        return []
+    return [
+        f"  few groups: the held-out rows are {groups} groups of near-identical ones, as good as "
+        f"{effective:.1f} of equal size; with fewer than {FEW_GROUPS} the intervals are too narrow"
+    ]
+
+
+def _between(inside: list[float] | None) -> str:
+    return f" ({inside[0]:.4f} to {inside[1]:.4f})" if inside else ""
 
 
 def source_lines(run: Run) -> list[str]:

@@ -10,7 +10,7 @@ import typer
 from . import console
 from .influence import counts, layout, summary, values
 from .parsing import read_names
-from .run_output import run_line, run_values
+from .run_output import caution_lines, run_line, run_values
 
 if TYPE_CHECKING:
     from img2prompt_cache.tuning.study import FinishedTrial
@@ -146,7 +146,7 @@ def tune(
             }
         )
         return
-    lines = [run_line(made)] if made else []
+    lines = [run_line(made), *caution_lines(made)] if made else []
     told = f"{found.file}: {summary(found.trials)}"
     console.result("\n".join([*lines, told, _best(found.trials), "", layout(table)]))
 

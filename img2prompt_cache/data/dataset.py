@@ -48,6 +48,8 @@ class Dataset:
         Embeddings of further prompts, none of them near-identical to one of these rows.
     views : numpy.ndarray, float16, shape (n, v, p), or None
         Features of v augmented views of each image, concatenated like `X`; see `augmented_views.load_views`.
+    target : Column or None
+        The column of `y`.
     """
 
     rows: NDArray[np.int64]
@@ -61,6 +63,7 @@ class Dataset:
     views: NDArray[np.float16] | None = None
     extra: ExtraPairs | None = None
     bank: NDArray[np.float32] | None = None
+    target: Column | None = None
 
     @property
     def widths(self) -> tuple[BlockWidth, ...]:
@@ -142,6 +145,7 @@ def load_dataset(
         y=_finite(cache, target, rows) if target else np.empty((len(rows), 0), np.float32),
         features=features,
         texts=_finite(cache, texts, rows) if texts else None,
+        target=target,
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import heapq
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -96,10 +96,11 @@ class Split:
         return np.arange(len(rows)) if self.strategy == "random" else self.groups[rows]
 
     def digest(self, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> str:
-        """Hash which rows were held out, fold by fold; runs with equal digests can be compared.
+        """Hash which rows were held out, fold by fold.
 
         Prompts and images are hashed as well as ids, because different data sets have the same ids 0001,
-        0002, ….
+        0002, …. Of the rows that are never held out only the ids are hashed, and nothing of the targets; see
+        `contents_digest`. It stays as it is, because runs of every version record it.
 
         Parameters
         ----------
@@ -114,6 +115,28 @@ class Split:
         folds = sorted(_described(rows, ids, prompts, images) for _, rows in self.sides)
         train = sorted(ids[row] for row in self.train)
         return _hash([self.strategy, folds[0] if len(folds) == 1 else folds, train])
+
+    def contents_digest(
+        self, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str], target: Mapping[str, str]
+    ) -> str:
+        """Hash what all rows are, on which side each is, and what is predicted.
+
+        Parameters
+        ----------
+        ids, prompts, images
+            As for `digest`.
+        target : mapping of str to str
+            Fingerprint of the target column: with the prompts it says what the targets are. Their values are
+            not hashed, because recomputing them on another machine changes their last bits.
+
+        Returns
+        -------
+        str
+            64 hex digits, independent of the order of rows and of folds.
+        """
+        folds = sorted(_described(rows, ids, prompts, images) for _, rows in self.sides)
+        train = _described(self.train, ids, prompts, images)
+        return _hash([self.strategy, folds, train, sorted(target.items())])
 
 
 def rows_digest(rows: Rows, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from img2prompt_cache.data.columns import choose_target
 from img2prompt_cache.data.groups import factorize, merge_groups, prompt_groups
 from img2prompt_cache.data.splits import Split, random_split, split_groups
 from img2prompt_cache.errors import UsageError
@@ -46,7 +47,7 @@ def make_split(
     UsageError
         If there is no such column, a side would be empty, or there are fewer groups than folds.
     """
-    groups = prompt_groups(data.y, data.prompts, data.images)
+    groups = group_rows(cache, data)
     if name == "group":
         return split_groups(groups, name, fraction, folds, seed)
     if name == "random":
@@ -60,6 +61,37 @@ def make_split(
         )
     values = cache.text(name)[name]
     return column_split([values[row] for row in data.rows], groups, name, fraction, seed, folds)
+
+
+def group_rows(cache: Cache, data: Dataset) -> Rows:
+    """Group the near-identical rows of a dataset; see `prompt_groups`.
+
+    Whatever a head predicts, prompts are compared by the cache's first target column, that of a text tower
+    only where there is no other: by MiniLM, unless the cache was made with another encoder. So runs on
+    different targets are split alike. The threshold is one for sentence encoders; to a text tower of CLIP
+    nearly all prompts are near.
+
+    Parameters
+    ----------
+    cache : Cache
+        The cache of the dataset.
+    data : Dataset
+        With or without targets.
+
+    Returns
+    -------
+    numpy.ndarray, int64, shape (n,)
+
+    Raises
+    ------
+    UsageError
+        If that column is not complete.
+    Img2PromptError
+        If it is damaged.
+    """
+    column = choose_target(cache, None)
+    targets = data.y if column == data.target else cache.values(column, data.rows)
+    return prompt_groups(targets, data.prompts, data.images)
 
 
 SIDES = {

@@ -24,6 +24,7 @@ from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.held_out import Validation, load_validation
 from img2prompt_cache.runs.leaderboard import compare
 from img2prompt_cache.runs.names import find_runs, reserve_run
+from img2prompt_cache.runs.record import same_split
 from img2prompt_cache.runs.run import Run
 
 if TYPE_CHECKING:
@@ -175,11 +176,11 @@ def load_members(cache: Cache, runs: Sequence[Run]) -> list[Member]:
         if run.head == Blend.name:
             names = ",".join(str(member.get("run")) for member in run.settings.get("members", ()))
             raise _refused(f"{run.name} is a blend itself; name its members instead: {names}")
-        for what, one, other in (
-            ("target", run.target.fingerprint, first.target.fingerprint),
-            ("split", run.split["digest"], first.split["digest"]),
+        for what, same in (
+            ("target", run.target.fingerprint == first.target.fingerprint),
+            ("split", same_split(run.split, first.split)),
         ):
-            if one != other:
+            if not same:
                 raise _refused(
                     f"{run.name} was scored on another {what} than {first.name}; blend runs of one {what}"
                 )

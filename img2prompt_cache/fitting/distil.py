@@ -116,7 +116,7 @@ def _fit(
     held = load_validation(run.folder, run)
     lessons = load_teacher_data(cache, run, columns, ids_of(run, held))
     data = lessons.data
-    split = split_of(run, held, data)
+    split = split_of(cache, run, held, data)
     with task(tell, "fit", split.folds + refit) as advance:
         scores = evaluate_student(lessons, split, head, run, advance)
         saved = scores.student.head

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from sklearn.base import clone
 from img2prompt_cache.data.dataset import Dataset
 from img2prompt_cache.data.splits import Split, random_split
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.numerics.metrics import mean_cosine
+from img2prompt_cache.fitting.scores import floor_cosines
+from img2prompt_cache.numerics.bootstrap import interval
+from img2prompt_cache.numerics.metrics import cosine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,10 +85,35 @@ def evaluate_head(
     return Evaluation(fitted, found, predictions, len(predictions) / seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class LeakageGap:
+    """How much higher a head scores where near-identical rows are on both sides, and the interval of that.
+
+    `ci95` is by bootstrap over groups, or None where all held-out rows are one group.
+    """
+
+    cosine: float
+    ci95: tuple[float, float] | None
+
+
+PARTS = 5
+"""The rows of a hold-out are divided into so many parts to measure the leakage gap, a fit for each."""
+
+
+def leakage_fits(split: Split) -> int:
+    """Count the fits that measuring the leakage gap takes."""
+    return split.folds if split.folds > 1 else min(PARTS, len(split.validation))
+
+
 def measure_leakage_gap(
     head: Head, data: Dataset, split: Split, evaluation: Evaluation, advance: Advance = lambda fits: None
-) -> float | None:
-    """Measure how much higher the same head scores on a random split of the same size.
+) -> LeakageGap | None:
+    """Measure how much higher the same head scores, on the same rows, if rows are divided at random.
+
+    Every held-out row is predicted again, by a head fitted on as many rows as before that were drawn from all
+    others without regard to groups. What the mean head gains by that is subtracted: it sees no image, so its
+    gain is none of a head's. So the gap of the mean head is 0. By folds the rows are divided into as many
+    folds at random; of a hold-out, the held-out rows into `PARTS` parts.
 
     Parameters
     ----------
@@ -100,17 +127,37 @@ def measure_leakage_gap(
 
     Returns
     -------
-    float or None
-        The difference of the mean cosines; None if the split is random itself.
+    LeakageGap or None
+        None if the split is random itself.
     """
     if split.strategy == "random":
         return None
-    share = len(split.validation) / len(split.fold)
-    leaking = random_split(len(split.fold), share, split.seed, None if split.folds == 1 else split.folds)
-    leaked = evaluate_head(head, data, leaking, evaluation.chosen, advance)
-    return mean_cosine(leaked.predictions, data.y[leaking.validation]) - mean_cosine(
-        evaluation.predictions, data.y[split.validation]
-    )
+    rows = split.validation
+    gain = np.empty(len(split.fold))
+    gain[rows] = -cosine(evaluation.predictions, data.y[rows])
+    for train, held in split.sides:
+        gain[held] += floor_cosines(data.y, train, held)
+    careless = replace(split, strategy="random")  # inner folds leak, too
+    for number, (train, held) in enumerate(_careless_sides(split)):
+        chosen = evaluation.chosen[number if split.folds > 1 else 0]
+        fitted = fit_rows(configured(head, chosen), data, careless, train)
+        predictions = fitted.predict(data.X[held])
+        require_finite(head.name, predictions)
+        gain[held] += cosine(predictions, data.y[held]) - floor_cosines(data.y, train, held)
+        advance(1)
+    return LeakageGap(float(gain[rows].mean()), interval(gain[rows], split.groups[rows]))
+
+
+def _careless_sides(split: Split) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Divide the held-out rows anew without regard to groups: rows to fit on, and rows to predict."""
+    n = len(split.fold)
+    if split.folds > 1:
+        yield from random_split(n, seed=split.seed, folds=split.folds).sides
+        return
+    rng = np.random.default_rng([split.seed, n])
+    for part in np.array_split(rng.permutation(split.validation), leakage_fits(split)):
+        others = np.setdiff1d(np.arange(n), part)
+        yield np.sort(rng.choice(others, min(len(split.train), len(others)), replace=False)), np.sort(part)
 
 
 def configured(head: Head, settings: Mapping[str, Any]) -> Head:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.data.dataset import Dataset
 from img2prompt_cache.data.splits import Split, rows_digest
 from img2prompt_cache.environment import library_versions
-from img2prompt_cache.fitting.evaluate import Evaluation
+from img2prompt_cache.fitting.evaluate import Evaluation, LeakageGap
 from img2prompt_cache.fitting.scores import by_fold, floor, score
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.runs.folder import save_run
@@ -50,7 +51,7 @@ class FittedHead:
         Rows that the saved head was fitted on.
     seconds : float
         Wall time of fitting, without the fits that measure the leakage gap.
-    leakage_gap : float or None
+    leakage_gap : LeakageGap or None
         None if it was not measured.
     metrics : dict
         More metrics, beside those that every run has.
@@ -67,7 +68,7 @@ class FittedHead:
     refit: bool
     rows: int
     seconds: float
-    leakage_gap: float | None = None
+    leakage_gap: LeakageGap | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     made_of: tuple[Run, ...] = ()
 
@@ -95,14 +96,20 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
     targets, groups, fold = data.y[rows], split.groups[rows], split.fold[rows]
     cosines = cosine(predictions, targets)
     reported = fitted.head if split.folds > 1 else evaluation.head
-    scores = {**score(predictions, targets, groups, fold), "floor": floor(data.y, split)}
+    gap = fitted.leakage_gap
+    scores = {
+        **score(predictions, targets, groups, fold),
+        "floor": floor(data.y, split),
+        "leakage_gap": gap and gap.cosine,
+        "leakage_gap_ci95": gap and gap.ci95 and list(gap.ci95),
+    }
     record = RunRecord(
         head=reported.name,
         settings={**reported.settings, **reported.chosen},
         features=fitted.features,
         target=fitted.target,
-        split=describe_split(split, data),
-        metrics=cast(Metrics, {**scores, "leakage_gap": fitted.leakage_gap, **fitted.metrics}),
+        split=describe_split(split, data, fitted.target.fingerprint),
+        metrics=cast(Metrics, {**scores, **fitted.metrics}),
         seconds=fitted.seconds,
         refit=fitted.refit,
         rows=fitted.rows,
@@ -127,13 +134,14 @@ def _extra_pairs(data: Dataset) -> dict[str, Any]:
     return {"extra": {"caches": list(extra.caches), "rows": len(extra.y), "left_out": extra.left_out}}
 
 
-def describe_split(split: Split, data: Dataset) -> SplitRecord:
-    """Describe a split for the record of a run; see `SplitRecord`."""
+def describe_split(split: Split, data: Dataset, target: Mapping[str, str]) -> SplitRecord:
+    """Describe a split for the record of a run, with the fingerprint of the target; see `SplitRecord`."""
     return {
         "strategy": split.strategy,
         "seed": split.seed,
         "folds": split.folds,
         "digest": split.digest(data.ids, data.prompts, data.images),
+        "contents_digest": split.contents_digest(data.ids, data.prompts, data.images, target),
         "held_digest": rows_digest(split.validation, data.ids, data.prompts, data.images),
         "train": len(split.train),
         "validation": len(split.validation),

@@ -9,11 +9,13 @@ import numpy as np
 
 from img2prompt_cache.data.columns import used_column
 from img2prompt_cache.data.dataset import Dataset, load_dataset
-from img2prompt_cache.data.groups import prompt_groups
 from img2prompt_cache.data.splits import Split
+from img2prompt_cache.data.strategies import group_rows
 from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.fitting.record import describe_split
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.runs.held_out import Validation
+from img2prompt_cache.runs.record import same_split
 from img2prompt_cache.runs.run import Run
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def load_rows(cache: Cache, run: Run, held: Validation, advice: str) -> tuple[Da
     features = tuple(used_column(cache, use, advice) for use in run.features)
     only = ids_of(run, held)
     data = load_dataset(cache, features, target, only=only, views=needs_views(run.head, run.settings))
-    return data, split_of(run, held, data)
+    return data, split_of(cache, run, held, data)
 
 
 def needs_views(head: str, settings: Mapping[str, Any]) -> bool:
@@ -60,7 +62,7 @@ def ids_of(run: Run, held: Validation) -> list[str] | None:
     return held.ids if run.fold_metrics else None
 
 
-def split_of(run: Run, held: Validation, data: Dataset) -> Split:
+def split_of(cache: Cache, run: Run, held: Validation, data: Dataset) -> Split:
     """Find the split of a run again, in the rows of a dataset.
 
     Raises
@@ -70,9 +72,10 @@ def split_of(run: Run, held: Validation, data: Dataset) -> Split:
     """
     fold_of = dict(zip(held.ids, held.fold.tolist(), strict=True))
     fold = np.array([fold_of.get(name, -1) for name in data.ids], np.int64)
-    groups = prompt_groups(data.y, data.prompts, data.images)
+    groups = group_rows(cache, data)
     split = Split(str(run.split["strategy"]), int(run.split["seed"]), fold, groups)
-    if fold.max() < 0 or split.digest(data.ids, data.prompts, data.images) != run.split["digest"]:
+    here = describe_split(split, data, run.target.fingerprint)
+    if fold.max() < 0 or not same_split(here, run.split):
         raise Img2PromptError(
             f"the usable rows of the cache are not those that {run.name} was fitted on and scored on: the "
             "cache has grown, or the run was fitted with `only`; fit it again as the cache is now, or with "

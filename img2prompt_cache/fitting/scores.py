@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.numerics.bootstrap import interval
+from img2prompt_cache.numerics.bootstrap import effective_groups, interval
 from img2prompt_cache.numerics.metrics import TIE, cosine, mean_cosine, mse, retrieval, unit
 from img2prompt_cache.numerics.similarity_graph import similarity_components
 
@@ -38,13 +38,15 @@ def score(
     Returns
     -------
     dict
-        `cosine`; `ci95`, its interval, or None where all rows are one group; `mse`; `n`; `r@1`, `r@5`, `r@10`
-        and `bank`, see `ranked`.
+        `cosine`; `ci95`, its interval, or None where all rows are one group; `groups`, their number, and
+        `effective_groups`; `mse`; `n`; `r@1`, `r@5`, `r@10` and `bank`, see `ranked`.
     """
     inside = interval(cosine(predictions, targets), groups)
     return {
         "cosine": mean_cosine(predictions, targets),
         "ci95": None if inside is None else list(inside),
+        "groups": len(np.unique(groups)),
+        "effective_groups": effective_groups(groups),
         "mse": mse(predictions, targets),
         "n": len(targets),
         **ranked(predictions, targets, np.zeros(len(targets), np.int64) if fold is None else fold),
@@ -86,7 +88,7 @@ def ranked(
 
 
 def floor(targets: NDArray[np.float32], split: Split) -> float:
-    """Score the mean head: mean cosine of held-out targets with the mean target of the rows fitted on.
+    """Score the mean head: the mean of `floor_cosines` over the held-out rows.
 
     Parameters
     ----------
@@ -95,11 +97,26 @@ def floor(targets: NDArray[np.float32], split: Split) -> float:
     split : Split
         Of those rows.
     """
-    cosines = [
-        cosine(targets[held], unit(targets[train].mean(axis=0, keepdims=True, dtype=np.float64)))
-        for train, held in split.sides
-    ]
-    return float(np.concatenate(cosines).mean())
+    return float(np.concatenate([floor_cosines(targets, *side) for side in split.sides]).mean())
+
+
+def floor_cosines(
+    targets: NDArray[np.float32], train: NDArray[np.int64], held: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Compute the cosine of each held-out target with the mean target of the rows fitted on.
+
+    Parameters
+    ----------
+    targets : numpy.ndarray, float32, shape (n, t)
+        Unit norm.
+    train, held : numpy.ndarray, int64
+        Indices of the rows.
+
+    Returns
+    -------
+    numpy.ndarray, float64, of the length of `held`
+    """
+    return cosine(targets[held], unit(targets[train].mean(axis=0, keepdims=True, dtype=np.float64)))
 
 
 def by_fold(

@@ -19,7 +19,13 @@ from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting.additions import add_extra_pairs, add_soft_bank
 from img2prompt_cache.fitting.columns import choose_columns, stands_in
 from img2prompt_cache.fitting.config import FitConfig
-from img2prompt_cache.fitting.evaluate import configured, evaluate_head, fit_rows, measure_leakage_gap
+from img2prompt_cache.fitting.evaluate import (
+    configured,
+    evaluate_head,
+    fit_rows,
+    leakage_fits,
+    measure_leakage_gap,
+)
 from img2prompt_cache.fitting.record import FittedHead, keep_run
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.progress import Callback, ignore, note, task
@@ -97,7 +103,8 @@ def _fit(
     measured = (not head.costly if config.leakage_gap is None else config.leakage_gap) and (
         split.strategy != "random"
     )
-    with task(tell, "fit", split.folds * (1 + measured) + config.refit) as advance:
+    fits = split.folds + config.refit + (leakage_fits(split) if measured else 0)
+    with task(tell, "fit", fits) as advance:
         evaluation = evaluate_head(head, data, split, advance=advance)
         saved = evaluation.head
         if config.refit:

@@ -18,8 +18,31 @@ if TYPE_CHECKING:
 
 DRAWS = 2000
 LEVEL = 0.95
+FEW_GROUPS = 30
+"""Below so many effective groups an interval is too narrow; `benchmarks/coverage.py` shows how much."""
 BLOCK = 2**18
 """Groups drawn at a time; it bounds the memory, whatever the number of draws."""
+
+
+def effective_groups(groups: NDArray[np.int64]) -> float:
+    """Compute how many groups of equal size would tell as much: n² / Σ s², for groups of s rows.
+
+    It is L. Kish's effective sample size ("Survey Sampling", 1965), with the sizes of the groups as weights:
+    the number of groups where all are of one size, near 1 where one group has nearly all rows. An interval by
+    bootstrap over few groups is too narrow; see `FEW_GROUPS`.
+
+    Parameters
+    ----------
+    groups : numpy.ndarray, int64, shape (n,)
+        Group of each row.
+
+    Returns
+    -------
+    float
+        From 1 to the number of groups; 0 without rows.
+    """
+    size = np.unique(groups, return_counts=True)[1].astype(np.float64)
+    return float(size.sum() ** 2 / (size**2).sum()) if len(size) else 0.0
 
 
 def resampled_means(values: F64, groups: NDArray[np.int64], draws: int = DRAWS, seed: int = 0) -> F64:

@@ -14,7 +14,7 @@ from img2prompt_cache.numerics.bootstrap import paired_difference
 from img2prompt_cache.runs.breakdown import Cell, breakdown
 from img2prompt_cache.runs.held_out import cosines_of, load_validation
 from img2prompt_cache.runs.names import find_runs, open_run, short_name
-from img2prompt_cache.runs.record import SplitRecord
+from img2prompt_cache.runs.record import SplitRecord, same_split
 from img2prompt_cache.runs.run import AnyRun, Run
 from img2prompt_cache.tables import Records, html_table
 
@@ -105,6 +105,8 @@ class Leaderboard:
                     "bank": run.metrics.get("bank"),
                     "floor": run.metrics.get("floor"),
                     "leakage_gap": run.metrics.get("leakage_gap"),
+                    "groups": run.metrics.get("groups"),
+                    "effective_groups": run.metrics.get("effective_groups"),
                     "n": run.metrics["n"],
                     "seconds": run.seconds,
                     "parameters": run.parameters,
@@ -123,6 +125,14 @@ class Leaderboard:
         """
         return self.records().to_pandas()
 
+    @property
+    def effective_groups(self) -> float | None:
+        """Effective number of groups of the held-out rows, on which every interval rests.
+
+        None where all runs are of older versions; see `img2prompt_cache.numerics.bootstrap.effective_groups`.
+        """
+        return next(filter(None, (run.metrics.get("effective_groups") for run in self.runs)), None)
+
     def __len__(self) -> int:
         return len(self.runs)
 
@@ -140,9 +150,10 @@ class Leaderboard:
     def title(self) -> str:
         """One line on the split."""
         rows, name = self.split["validation"], f"split {self.split['strategy']}, seed {self.split['seed']}"
+        counts = "" if self.effective_groups is None else f", like {self.effective_groups:.1f} equal groups"
         if self.split.get("folds", 1) > 1:
-            return f"{name}: {rows} rows in {self.split['folds']} folds"
-        return f"{name}: {rows} rows held out of {self.split['train'] + rows}"
+            return f"{name}: {rows} rows in {self.split['folds']} folds{counts}"
+        return f"{name}: {rows} rows held out of {self.split['train'] + rows}{counts}"
 
 
 def compare(
@@ -196,13 +207,13 @@ def compare(
         raise UsageError(f"{folder} has no run to compare; make one with `fit()`")
     wanted = reference or max(distinct.values(), key=lambda run: run.created)
     alike = sorted(
-        (run for run in distinct.values() if _key(run) == _key(wanted)),
+        (run for run in distinct.values() if _comparable(run, wanted)),
         key=lambda run: -run.metrics["cosine"],
     )
     return Leaderboard(
         split=wanted.split,
         runs=alike,
-        others=[run for run in distinct.values() if _key(run) != _key(wanted)],
+        others=[run for run in distinct.values() if not _comparable(run, wanted)],
         unreadable=unreadable,
         reference=reference,
         differences=differences(alike, reference) if reference else [None] * len(alike),
@@ -251,5 +262,5 @@ def differences(runs: Sequence[Run], reference: Run) -> list[Difference | None]:
     return found
 
 
-def _key(run: Run) -> tuple[str, str]:
-    return str(run.split["digest"]), str(sorted(run.target.fingerprint.items()))
+def _comparable(run: Run, wanted: Run) -> bool:
+    return same_split(run.split, wanted.split) and run.target.fingerprint == wanted.target.fingerprint

@@ -12,6 +12,8 @@ Metrics = TypedDict(
     {
         "cosine": float,
         "ci95": list[float] | None,
+        "groups": int,
+        "effective_groups": float,
         "mse": float,
         "n": int,
         "r@1": float,
@@ -20,6 +22,7 @@ Metrics = TypedDict(
         "bank": float | None,
         "floor": float | None,
         "leakage_gap": float | None,
+        "leakage_gap_ci95": list[float] | None,
         "teacher": float,
         "plain": float,
     },
@@ -27,11 +30,13 @@ Metrics = TypedDict(
 )
 """Of the held-out rows; runs of older versions lack some.
 
-`cosine`: the mean, and `ci95` its 95 % interval by bootstrap over groups. `mse`: mean squared error of the
-vectors. `n`: rows. `r@k`: how often the true prompt is among the k nearest of those held out in the same
-fold, and `bank` how many distinct ones these are, the mean over rows; a run by folds that lacks `bank` was
-ranked among the prompts of all folds. `floor`: the mean cosine of the mean head. `leakage_gap`: how much
-higher the head scores on a random split; None if that was not tried.
+`cosine`: the mean, and `ci95` its 95 % interval by bootstrap over groups: `groups` of them, as good as
+`effective_groups` of equal size. `mse`: mean squared error of the vectors. `n`: rows. `r@k`: how often the
+true prompt is among the k nearest of those held out in the same fold, and `bank` how many distinct ones these
+are, the mean over rows; a run by folds that lacks `bank` was ranked among the prompts of all folds. `floor`:
+the mean cosine of the mean head. `leakage_gap`: how much higher the head scores if rows are divided at
+random, beyond what the mean head gains, and `leakage_gap_ci95` its interval; None if that was not tried. In a
+run that lacks the interval, it is the plain difference from a random split of other rows.
 `teacher`, `plain`: of a student's teacher, and of the same student without one.
 """
 
@@ -39,21 +44,32 @@ higher the head scores on a random split; None if that was not tried.
 class SplitRecord(TypedDict, total=False):
     """How the rows were divided; runs of older versions lack some.
 
-    `digest` is equal for runs whose scores may be compared; `held_digest` is of the held-out rows alone, to
-    find them again in a cache that has grown; `straddling` is the number of groups with rows on both sides;
-    `largest_group` the number of rows in the largest.
+    `digest` and `contents_digest` are equal for runs whose scores may be compared, see `same_split`;
+    `held_digest` is of the held-out rows alone, to find them again in a cache that has grown; `straddling` is
+    the number of groups with rows on both sides; `largest_group` the number of rows in the largest.
     """
 
     strategy: str
     seed: int
     folds: int
     digest: str
+    contents_digest: str
     held_digest: str
     train: int
     validation: int
     groups: int
     straddling: int
     largest_group: int
+
+
+def same_split(one: SplitRecord, other: SplitRecord) -> bool:
+    """Whether two runs were scored on the same rows, and fitted on the same others.
+
+    `contents_digest` says it of prompts, images and targets of all rows; for a run of an older version, which
+    lacks it, `digest` has to do.
+    """
+    contents = {each["contents_digest"] for each in (one, other) if "contents_digest" in each}
+    return one["digest"] == other["digest"] and len(contents) < 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ SCHEMA = 1
 INFO = "run.json"
 METRICS = ("cosine", "mse", "n", "r@1", "r@5")
 SPLIT = ("strategy", "seed", "digest", "train", "validation")
-LATER = ("r@10", "bank", "floor", "leakage_gap")
+LATER = ("r@10", "bank", "groups", "effective_groups", "floor", "leakage_gap")
 """Metrics that older runs lack, and `leakage_gap` may be None in any."""
 
 MOST_BYTES, WIDEST = 1 << 26, 1 << 24
@@ -77,7 +77,11 @@ def _record(data: dict[str, Any]) -> RunRecord:
     for where, names in {"split": SPLIT, "metrics": METRICS}.items():
         for name in names:
             check(name in getattr(run, where), f"{where}.{name} is missing")
-    check(len(run.metrics.get("ci95") or (0, 0)) == 2, "metrics.ci95 is not two numbers")
+    for name, pair in (
+        ("ci95", run.metrics.get("ci95")),
+        ("leakage_gap_ci95", run.metrics.get("leakage_gap_ci95")),
+    ):
+        check(len(pair or (0, 0)) == 2, f"metrics.{name} is not two numbers")
     counts = {
         "rows": run.rows,
         "updates": run.updates,

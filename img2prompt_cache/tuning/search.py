@@ -155,6 +155,7 @@ def _require_searchable(head: Head, space: Space) -> None:
 
 def identify(head: Head, space: Space, data: Dataset, split: Split, target: dict[str, Any]) -> dict[str, Any]:
     """Describe what a study searches; a study of anything else is not continued."""
+    described: Mapping[str, Any] = describe_split(split, data, target["fingerprint"])
     fixed = {name: value for name, value in head.settings.items() if name not in {*space, "seed"}}
     return {
         "head": head.name,
@@ -162,9 +163,15 @@ def identify(head: Head, space: Space, data: Dataset, split: Split, target: dict
         "features": [_described(UsedColumn.of(column)) for column in data.features],
         "target": target,
         "seed": split.seed,
-        "split": describe_split(split, data),
+        "split": {name: described[name] for name in _SPLIT},
         "settings beside the space": fixed,
     }
+
+
+_SPLIT = (
+    *("strategy", "seed", "folds", "digest", "held_digest", "train", "validation", "groups", "straddling"),
+)
+"""What a study records of its split. Not all that a run does: a study of an older version could not go on."""
 
 
 def _described(use: UsedColumn) -> dict[str, Any]:

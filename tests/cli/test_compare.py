@@ -57,7 +57,8 @@ def test_people_see_a_table(cli, folder):
         *("run", "head", "features", "cosine", "95 % interval", "mse", "R@1", "R@5", "R@10"),
         *("bank", "floor", "leakage gap", "seconds", "parameters", "rows/s"),
     ]
-    assert [line.split()[:3] for line in lines[2:]] == [
+    assert lines[4].startswith("  few groups: the held-out rows are 4 groups of near-identical ones")
+    assert [line.split()[:3] for line in lines[2:4]] == [
         ["nearest-one-01", "nearest", "one"],
         ["mean-one+other-02", "mean", "one+other"],
     ]
@@ -105,7 +106,7 @@ def test_against_a_run(cli, folder):
     lines = cli("compare", *options).out.splitlines()
     assert f"{best['difference']['cosine']:+.4f} ({low:.4f} to {high:.4f})" in lines[2]
     assert re.split("  +", lines[3])[5] == "–"
-    assert lines[4] == "difference: cosine minus that of mean-one+other-02"
+    assert lines[5] == "difference: cosine minus that of mean-one+other-02"
     # Named alone it is compared with, and it decides which split counts.
     said = cli("compare", "nearest-one-01", "--against", "mean-one+other-01", "--cache", folder, "--json")
     assert [run["run"].rpartition("/")[2] for run in said.json["runs"]] == ["mean-one+other-01"]
@@ -120,9 +121,9 @@ def test_broken_down(cli, folder):
         assert run["by"][0]["cosine"] == pytest.approx(run["cosine"])
         assert run["by"][1]["cosine"] is None
     lines = cli("compare", "--by", "cluster", "--cache", folder).out.splitlines()
-    assert lines[5] == "cosine by cluster"
-    assert lines[6].split() == ["n", "nearest-one-01", "mean-one+other-02"]
-    assert re.fullmatch(r"prompt \d+ of \d+ +12 +0\.\d+ +-?0\.\d+", lines[7])
+    assert lines[6] == "cosine by cluster"
+    assert lines[7].split() == ["n", "nearest-one-01", "mean-one+other-02"]
+    assert re.fullmatch(r"prompt \d+ of \d+ +12 +0\.\d+ +-?0\.\d+", lines[8])
     said = cli("compare", "nearest-one-01", "--by", "size", "--cache", folder)
     said.refused(2, "unknown --by 'size'", "length", "cluster")
 
@@ -131,11 +132,13 @@ def test_runs_of_an_older_version_have_dashes(cli, folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "cache")
     for path in (copy / "runs").iterdir():
         data = json.loads((path / "run.json").read_text())
-        for name in ("ci95", "r@10", "bank", "floor", "leakage_gap"):
+        later = ("ci95", "r@10", "bank", "floor", "leakage_gap", "groups", "effective_groups")
+        for name in (*later, "leakage_gap_ci95"):
             del data["metrics"][name]
         for name in ("parameters", "predict_rows_per_second", "fold_metrics"):
             del data[name]
-        del data["split"]["held_digest"], data["split"]["folds"]
+        for name in ("held_digest", "folds", "contents_digest", "largest_group"):
+            del data["split"][name]
         (path / "run.json").write_text(json.dumps(data))
     lines = cli("compare", "--cache", copy).out.splitlines()
     assert lines[0].startswith("split group, seed 0: 12 rows held out of 60")

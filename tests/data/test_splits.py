@@ -209,3 +209,18 @@ def test_digest_of_rows_is_of_what_they_are():
         changed = [[*values] for values in rows]
         changed[column][3] = "other"
         assert rows_digest(np.array([1, 3]), *changed) != digest
+
+
+def test_digest_of_contents_is_of_all_rows_and_the_target():
+    rows = [[f"{letter}{row}" for row in range(12)] for letter in "ips"]
+    target = {"weights": "sha256:1"}
+    for split in (hold_out(np.arange(12) // 2), k_fold_split(np.arange(12) // 2, 3)):
+        digest = split.contents_digest(*rows, target)
+        assert split.contents_digest(*rows, {"weights": "sha256:2"}) != digest
+        for column in range(3):
+            for row in range(12):
+                changed = [[*values] for values in rows]
+                changed[column][row] = "other"
+                assert split.contents_digest(*changed, target) != digest
+        turned = Split("group", 0, split.fold[::-1], split.groups[::-1])
+        assert turned.contents_digest(*(column[::-1] for column in rows), target) == digest

@@ -66,7 +66,7 @@ def test_the_hold_out_has_no_say_in_what_a_student_learns(cache, name):
     folder = cache.folder / "runs" / name
     run = load_run(folder)
     lessons = load_teacher_data(cache, run, choose_features(cache, (OTHER,)))
-    split = split_of(run, load_validation(folder, run), lessons.data)
+    split = split_of(cache, run, load_validation(folder, run), lessons.data)
     train, held = next(iter(split.sides))
     spoilt = lessons.data.y.copy()
     spoilt[held] = -spoilt[held][::-1]
@@ -134,7 +134,7 @@ def test_images_without_prompt_are_learned_from(cache):
     run = load_run(folder)
     lessons = load_teacher_data(cache, run, choose_features(cache, (OTHER,)))
     assert len(lessons.unlabelled) == 2
-    split = split_of(run, load_validation(folder, run), lessons.data)
+    split = split_of(cache, run, load_validation(folder, run), lessons.data)
     head = make_head("distil", student=STUDENT)
     alone = replace(lessons, unlabelled=lessons.unlabelled[:0])
     with_them, without = (

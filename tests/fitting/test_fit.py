@@ -170,7 +170,7 @@ def test_errors_name_the_parameter(cache, options, parameter, words):
     ("options", "fits"),
     [
         ({"leakage_gap": False}, 2),
-        ({"leakage_gap": True}, 3),
+        ({"leakage_gap": True}, 7),
         ({"refit": False, "leakage_gap": False}, 1),
         ({"split": "random"}, 2),
         ({"folds": 4, "leakage_gap": True}, 9),

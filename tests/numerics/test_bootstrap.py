@@ -8,6 +8,7 @@ from scipy.stats import bootstrap
 
 from img2prompt_cache.numerics import bootstrap as module
 from img2prompt_cache.numerics.bootstrap import (
+    effective_groups,
     interval,
     paired_difference,
     resampled_means,
@@ -94,6 +95,21 @@ def test_it_covers_the_truth_as_often_as_it_says_where_rows_of_a_group_are_alike
 def test_of_one_group_nothing_is_known():
     assert interval(np.arange(4.0), np.full(4, 7)) is None
     assert interval(np.arange(0.0), np.arange(0)) is None
+
+
+def test_effective_groups_are_the_groups_where_they_are_equal():
+    assert effective_groups(np.repeat(np.arange(8), 3)) == pytest.approx(8)
+    assert effective_groups(np.array([5, 5, 5, 5])) == 1
+    assert effective_groups(np.array([], int)) == 0
+    # One group of half of the rows, and a hundred single ones.
+    mixed = np.concatenate([np.zeros(100, int), np.arange(1, 101)])
+    assert effective_groups(mixed) == pytest.approx(200**2 / (100**2 + 100))
+
+
+@given(values_and_groups)
+def test_effective_groups_lie_between_one_and_all(drawn):
+    _, groups = draw(*drawn)
+    assert 1 <= effective_groups(groups) <= len(np.unique(groups)) + 1e-9
 
 
 def test_memory_is_bounded_by_blocks_that_change_nothing(monkeypatch):

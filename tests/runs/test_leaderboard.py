@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -47,6 +48,31 @@ def test_another_target_is_another_contest(cache, grouped, tmp_path):
     board = compare(cache, [*grouped, other])
     assert [run.folder for run in board.runs] == [other]
     assert [run.folder for run in board.others] == grouped
+
+
+def test_another_content_of_the_training_rows_is_another_contest(grouped, tmp_path):
+    folder = shutil.copytree(grouped[0].parents[1], tmp_path / "cache")
+    path = folder / "runs" / "other" / "run.json"
+    shutil.copytree(grouped[0], path.parent)
+    record = json.loads(path.read_text())
+    names = {run.name for run in (load_run(grouped[0]), load_run(grouped[1]))}
+
+    def ranked(**change):
+        path.write_text(json.dumps({**record, "split": {**record["split"], **change}}))
+        return {run.name for run in compare(folder, against=grouped[0].name).runs}
+
+    assert ranked() == {*names, "other"}
+    assert ranked(contents_digest="0" * 64) == names
+    # A run of an older version has only the digest of what it held out.
+    del record["split"]["contents_digest"]
+    assert ranked() == {*names, "other"}
+    assert ranked(digest="0" * 64) == names
+
+
+def test_how_many_groups_the_intervals_rest_on_is_told(cache, grouped):
+    board = compare(cache, grouped)
+    assert board.effective_groups == load_run(grouped[0]).metrics["effective_groups"] == 4
+    assert board.title == "split group, seed 0: 12 rows held out of 60, like 4.0 equal groups"
 
 
 def test_nothing_to_compare(cache, grouped, tmp_path):
