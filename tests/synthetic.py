@@ -67,11 +67,11 @@ def make_cache(
         "reason": ["not an image" if row in failed else "" for row in range(rows)],
         **({"extra.fold": list(fold)} if fold is not None else {}),
     }
-    columns = [_column(folder, "rows", "", text, rows, part_rows)]
+    columns = [make_column(folder, "rows", "", text, rows, part_rows)]
     columns += [
-        _column(folder, "features", spec, values, rows, part_rows) for spec, values in features.items()
+        make_column(folder, "features", spec, values, rows, part_rows) for spec, values in features.items()
     ]
-    columns.append(_column(folder, "targets", ENCODER, targets, rows, part_rows))
+    columns.append(make_column(folder, "targets", ENCODER, targets, rows, part_rows))
     save_manifest(
         folder,
         Manifest(
@@ -85,7 +85,8 @@ def make_cache(
     return folder
 
 
-def _column(folder: Path, kind: Any, spec: str, values: Any, rows: int, part_rows: int) -> Column:
+def make_column(folder: Path, kind: Any, spec: str, values: Any, rows: int, part_rows: int) -> Column:
+    """Write the parts of a column, which is not yet in the manifest."""
     home = column_folder(kind, spec)
     shape = () if kind == "rows" else values.shape[1:]
     dtype = "text" if kind == "rows" else values.dtype.name

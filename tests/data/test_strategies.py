@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from img2prompt_cache.data.strategies import column_split
+from img2prompt_cache.cache.manifest_file import load_manifest, save_manifest
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data.columns import choose_features
+from img2prompt_cache.data.dataset import load_dataset
+from img2prompt_cache.data.groups import prompt_groups
+from img2prompt_cache.data.strategies import column_split, make_split
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.numerics.metrics import unit
+from synthetic import make_cache, make_column
 
 group_lists = st.lists(st.integers(0, 12), min_size=2, max_size=80).map(np.array)
 seeds = st.integers(0, 1000)
@@ -78,3 +87,23 @@ def test_a_value_that_is_no_side_does_not_turn_sides_into_labels():
     ) as caught:
         column_split(values, np.arange(120), "part")
     assert caught.value.parameter == "split"
+
+
+def test_rows_are_grouped_by_the_first_sentence_encoder_whatever_is_predicted(tmp_path):
+    folder = make_cache(tmp_path / "cache")
+    manifest = load_manifest(folder)
+    # To the tower all prompts are near: a threshold for sentence encoders makes one group of them.
+    first = manifest.of_kind("targets")[0]
+    tower = unit(np.random.default_rng(0).normal(size=(60, 8)) * 0.1 + 1)
+    column = make_column(folder, "targets", "open_clip:tower", tower, 60, 16)
+    save_manifest(folder, replace(manifest, columns=(column, *manifest.columns)))
+    cache = Cache(folder)
+    features = choose_features(cache, ())
+    splits = [
+        make_split(cache, load_dataset(cache, features, cache.column("targets", spec)), "group", 0.2, 0)
+        for spec in (first.spec, column.spec)
+    ]
+    assert len(np.unique(prompt_groups(tower, [str(row) for row in range(60)]))) == 1
+    assert len(np.unique(splits[0].groups)) == 20
+    assert np.array_equal(splits[0].groups, splits[1].groups)
+    assert np.array_equal(splits[0].fold, splits[1].fold)
