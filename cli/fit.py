@@ -280,7 +280,7 @@ def fit(
     if json:
         console.result_json({**run_values(made), **members_values(made)})
         return
-    console.result("\n".join([run_line(made), *caution_lines(made), *source_lines(made)]))
+    console.result("\n".join([run_line(made), *source_lines(made), *caution_lines(made)]))
 
 
 def _shorthands(context: typer.Context) -> dict[str, Any]:

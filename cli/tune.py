@@ -146,9 +146,10 @@ def tune(
             }
         )
         return
-    lines = [run_line(made), *caution_lines(made)] if made else []
+    lines = [run_line(made)] if made else []
     told = f"{found.file}: {summary(found.trials)}"
-    console.result("\n".join([*lines, told, _best(found.trials), "", layout(table)]))
+    caution = caution_lines(made) if made else []
+    console.result("\n".join([*lines, told, _best(found.trials), "", layout(table), *caution]))
 
 
 def _best(trials: list[FinishedTrial]) -> str:

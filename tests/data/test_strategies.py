@@ -96,7 +96,7 @@ def test_rows_are_grouped_by_the_first_sentence_encoder_whatever_is_predicted(tm
     first = manifest.of_kind("targets")[0]
     tower = unit(np.random.default_rng(0).normal(size=(60, 8)) * 0.1 + 1)
     column = make_column(folder, "targets", "open_clip:tower", tower, 60, 16)
-    save_manifest(folder, replace(manifest, columns=(column, *manifest.columns)))
+    save_manifest(folder, replace(manifest, columns=(manifest.columns[0], column, *manifest.columns[1:])))
     cache = Cache(folder)
     features = choose_features(cache, ())
     splits = [
