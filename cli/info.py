@@ -7,18 +7,20 @@ from . import console
 
 def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json = False) -> None:
     """Show what a cache holds."""
-    from img2prompt_cache.cache.reader import OK, Cache
+    from img2prompt_cache.cache.reader import FAILED, OK, REMOVED, Cache
     from img2prompt_cache.cache.writer import find_writer
 
     opened = Cache(cache)
     writer = find_writer(opened.folder)
-    ok = opened.text("status")["status"].count(OK)
+    status = opened.text("status")["status"]
+    ok, failed, removed = (status.count(each) for each in (OK, FAILED, REMOVED))
     if json:
         console.result_json(
             {
                 "rows": opened.rows,
                 "ok": ok,
-                "failed": opened.rows - ok,
+                "failed": failed,
+                "removed": removed,
                 "columns": opened.columns,
                 "crowded": opened.crowded(),
                 "writer": writer,
@@ -28,7 +30,9 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
     preset = opened.manifest.preset
     if writer:
         console.note(f"{writer} is writing this cache")
-    lines = [f"{cache}: {opened.rows} rows, {ok} ok, {opened.rows - ok} failed"]
+    lines = [
+        f"{cache}: {opened.rows} rows, {ok} ok, {failed} failed{f', {removed} removed' if removed else ''}"
+    ]
     if preset:
         lines.append(f"preset {preset['name']}: {preset['reason']}")
     lines += [f"source: {source['root']} ({source['format']})" for source in opened.manifest.sources]

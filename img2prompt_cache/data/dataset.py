@@ -11,7 +11,7 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest import Block, Column
 from img2prompt_cache.cache.mapped import MappedViews
-from img2prompt_cache.cache.reader import OK, Cache
+from img2prompt_cache.cache.reader import OK, REMOVED, Cache
 from img2prompt_cache.data.feature_blocks import BlockWidth, concatenate
 from img2prompt_cache.data.trunk_rows import TrunkRows
 from img2prompt_cache.errors import Img2PromptError, UsageError
@@ -165,7 +165,7 @@ def _named(cache: Cache, rows: list[int], ids: list[str], only: Collection[str])
 
 
 def load_prompts(cache: Cache, target: Column) -> tuple[list[str], NDArray[np.float32]]:
-    """Read every distinct prompt of a cache with its embedding.
+    """Read every distinct prompt of a cache with its embedding; not those of rows that were removed.
 
     Returns
     -------
@@ -179,8 +179,9 @@ def load_prompts(cache: Cache, target: Column) -> tuple[list[str], NDArray[np.fl
     """
     cache.require_undamaged([cache.manifest.columns[0], target])
     first: dict[str, int] = {}
-    for row, prompt in enumerate(cache.text("prompt")["prompt"]):
-        if prompt.strip():
+    text = cache.text("prompt", "status")
+    for row, (prompt, status) in enumerate(zip(text["prompt"], text["status"], strict=True)):
+        if prompt.strip() and status != REMOVED:
             first.setdefault(prompt, row)
     return list(first), _finite(cache, target, np.array(list(first.values()), np.int64))
 

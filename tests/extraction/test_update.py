@@ -16,6 +16,7 @@ import pytest
 from img2prompt_cache.cache import writer
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data.dataset import load_dataset, load_prompts
 from img2prompt_cache.extraction import changes as changes_module
 from img2prompt_cache.extraction import update
 from img2prompt_cache.extraction.repair import repair
@@ -24,6 +25,7 @@ from img2prompt_cache.models.backbones.base import Backbone
 from img2prompt_cache.models.backbones.taps import choose_taps
 from img2prompt_cache.sources.table import TableSource
 from kit import Log, Tiny, make_source, paint, parts_of, prompt_of
+from synthetic import Cli
 
 ROWS = 24
 
@@ -221,9 +223,9 @@ def test_a_cache_made_before_sizes_and_times_were_kept(
 
 
 def test_a_removed_image_is_left_out_until_it_is_back(
-    source: Path, folder: Path, tiny: Tiny, tmp_path: Path
+    source: Path, folder: Path, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (source / "img010.png").rename(tmp_path / "away.png")
+    (source / "img012.png").rename(tmp_path / "away.png")
 
     def said(**options: Any) -> tuple[list[str], Any]:
         log = Log()
@@ -232,18 +234,23 @@ def test_a_removed_image_is_left_out_until_it_is_back(
     before = parts_of(folder)
     notes, report = said()
     assert notes == [
-        "1 cached images are gone from the source (first: img010); `update=True` leaves them out"
+        "1 cached images are gone from the source (first: img012); `update=True` leaves them out"
     ]
     assert (report.ok, report.removed, parts_of(folder)) == (ROWS, 0, before)
     notes, report = said(update=True)
-    assert notes == ["1 cached images are gone from the source (first: img010); they are left out"]
+    assert notes == ["1 cached images are gone from the source (first: img012); they are left out"]
     assert (report.rows, report.ok, report.failed, report.removed) == (ROWS, ROWS - 1, 0, 1)
     text = Cache(folder).text("status", "reason")
-    assert (text["status"][10], text["reason"][10]) == ("removed", "the image is no longer in the source")
+    assert (text["status"][12], text["reason"][12]) == ("removed", "the image is no longer in the source")
+    told = Cli(capsys)("info", "--cache", folder)
+    assert told.out.startswith(f"{folder}: {ROWS} rows, {ROWS - 1} ok, 0 failed, 1 removed")
+    cache = Cache(folder)
+    assert prompt_of(12) not in load_prompts(cache, cache.manifest.of_kind("targets")[0])[0]
+    assert "img012" not in load_dataset(cache, cache.manifest.of_kind("features"), with_prompt=None).ids
     assert said()[0] == []
     assert said(backbones=(tiny.vit,))[1].missing == {}
-    (tmp_path / "away.png").rename(source / "img010.png")
-    assert said()[0] == ["1 removed images are back (first: img010); `update=True` takes them in"]
+    (tmp_path / "away.png").rename(source / "img012.png")
+    assert said()[0] == ["1 removed images are back (first: img012); `update=True` takes them in"]
     notes, report = said(update=True)
     assert (report.ok, report.removed) == (ROWS, 0)
     assert len(load_manifest(folder).updates) == 2
