@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from img2prompt_cache.cache.reader import Cache
 from kit import paint
 from synthetic import Cli
 
@@ -199,3 +200,24 @@ def test_a_study_can_be_read_but_does_not_go_on(cli):
     assert said.code == 2
     assert "was made with another split digest" in said.err
     assert "name another with --study" in said.err
+
+
+def test_a_source_that_tells_what_found_its_prompts_is_added(cli, kept):
+    """The cache is older than the column `found_in`, which the new source has."""
+    before = Cache(kept / "cache").text("imgId", "prompt")
+    beside = kept / "beside"
+    beside.mkdir()
+    for number, name in enumerate(("x1", "x2")):
+        paint(beside / f"{name}.png", 60 + number)
+        (beside / f"{name}.txt").write_text(f"white owl, city, number {number}")
+    told = ran(cli("extract", "beside", "--cache", "cache", "--dry-run", "--json"))
+    assert (told["rows"], told["new"], told["readers"]) == (32, 2, {"text": 2})
+    told = ran(cli("extract", "beside", "--cache", "cache", "--json"))
+    assert (told["rows"], told["new"]) == (32, 2)
+    cache = Cache(kept / "cache")
+    after = cache.text("imgId", "prompt")
+    assert {name: values[:30] for name, values in after.items()} == before
+    assert after["prompt"][30:] == ["white owl, city, number 0", "white owl, city, number 1"]
+    assert cache.text("found_in")["found_in"][30:] == ["text", "text"]
+    assert cli("verify", "--cache", "cache").code == 0
+    assert ran(cli("extract", "beside", "--cache", "cache", "--json"))["new"] == 0

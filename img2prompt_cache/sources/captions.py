@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 
 from img2prompt_cache.sources.embedded.infotext import is_infotext, prompt_of_infotext
-from img2prompt_cache.sources.embedded.prompts import Found, prompt_in
+from img2prompt_cache.sources.embedded.prompts import FLAGS, Found, prompt_in
 
 NAMES = ("prompt", "positive_prompt", "positiveprompt", "text", "caption", "txt", "prompts", "captions")
 """Names of the prompt in a record, the preferred one first; case is ignored."""
@@ -44,6 +44,7 @@ _BLOCK_SETTING = re.compile(
 """The lines of Easy Diffusion's block, with the names in its interface and in its code."""
 _BOX = re.compile(r"\s*\d+(?:[ \t]+[-+.\deE]+){4,}\s*")
 """Labels for object detection are also stored beside images: a class and coordinates on each line."""
+_BEFORE = re.compile(r"\s*(?:/imagine\s+)?(?:prompt:\s*)?(?:<?https?://\S+\s+)*", re.IGNORECASE)
 _EXTRAS = re.compile(r"Postprocess [\w ]{1,40}:")
 """The start of an upscaler's settings, which contain no prompt."""
 
@@ -102,6 +103,9 @@ def prompt_of_record(record: Mapping[str, object], depth: int = DEEPEST) -> Foun
         prompt = None if isinstance(value, dict) and _is_graph(value) else prompt_of_value(value)
         if prompt:
             return _found(prompt, "json")
+    command = named.get("full_command")
+    if isinstance(command, str):
+        return _found(prompt_of_command(command), "midjourney")
     for name in ("parameters", "infotext"):
         value = named.get(name)
         if isinstance(value, str) and is_infotext(value):
@@ -148,6 +152,12 @@ def prompt_of_value(value: object, depth: int = DEEPEST) -> str | None:
         found = prompt_of_record(value, min(depth, DEEPEST - 1))
         return found.prompt if found else None
     return None
+
+
+def prompt_of_command(command: str) -> str:
+    """Take the text out of a command to Midjourney, without pictures before it and flags after it."""
+    before = _BEFORE.match(command)
+    return FLAGS.sub("", f" {command[before.end() if before else 0 :]}").strip()
 
 
 def _prompt_of_block(text: str) -> str | None:

@@ -62,7 +62,10 @@ def _clues(folder: Path, format: str) -> Iterator[str]:
             more = f" and {len(ending) - 1} more" if ending[1:] else ""
             yield f"{ending[0]}{more}: {remedy}"
     documents = [name for name in names if name.lower().endswith(DOCUMENT_SUFFIX)]
-    if documents:
+    captions = [name for name in documents if name.lower().rpartition("/")[2].startswith("captions")]
+    if captions:
+        yield f"{captions[0]} may be a list of captions: name it with `prompts`, and the folder of its images"
+    elif documents:
         yield f"{len(documents)} JSON files (first: {documents[0]}) state no prompt under a usual name"
 
 

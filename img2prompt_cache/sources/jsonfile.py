@@ -1,7 +1,8 @@
 """Reading tables of prompts in JSON: one object per line, or one document for many images.
 
 A document is a list of objects; or an object with a prompt, or an object with a prompt, for each image, as
-DiffusionDB and kohya's scripts write it; or an object that contains such a list.
+DiffusionDB and kohya's scripts write it; or an object that contains such a list; or an object with the lists
+`images` and `annotations` of COCO, which are joined.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from img2prompt_cache.sources.captions import NAMES, prompt_of_record, prompt_of
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
 from img2prompt_cache.sources.reading import read_regular
 
-MAX_DOCUMENT_BYTES = 64 << 20
-"""Largest document, which is read at once: some hundred thousand prompts. JSON Lines have no limit."""
+MAX_DOCUMENT_BYTES = 96 << 20
+"""Largest document, which is read at once; the captions of COCO have 88 MiB. JSON Lines have no limit."""
 MOST_COLUMNS = 1000
+SEVERAL = "{} images have several captions, of which the first is taken"
 
 Row = Mapping[str, object]
 
@@ -53,9 +55,8 @@ def read_document(path: Path) -> list[Row]:
         text = read_regular(path, MAX_DOCUMENT_BYTES).decode("utf-8-sig")
     except ImageError as error:
         raise UsageError(f"{path} {error}; write it as JSON Lines, one object a line") from error
-    rows = _rows(
-        _parse(text, str(path)), loose="prompt" in path.stem.lower() or "caption" in path.stem.lower()
-    )
+    value = _parse(text, str(path))
+    rows = _coco(value) or _rows(value, loose="prompt" in path.stem.lower() or "caption" in path.stem.lower())
     if rows is None:
         raise UsageError(
             f"{path} is no table of prompts: give a list of objects, or an object with a prompt for each "
@@ -64,7 +65,9 @@ def read_document(path: Path) -> list[Row]:
     return rows
 
 
-def table_of(rows: Iterable[Row], path: Path, prompt_column: str | None = None) -> pa.Table:
+def table_of(
+    rows: Iterable[Row], path: Path, prompt_column: str | None = None, notes: list[str] | None = None
+) -> pa.Table:
     """Make a table with every column as strings, without nested values other than prompts.
 
     Parameters
@@ -74,6 +77,8 @@ def table_of(rows: Iterable[Row], path: Path, prompt_column: str | None = None) 
         The file, for messages.
     prompt_column : str, optional
         A further name of a column of prompts.
+    notes : list of str, optional
+        A note is appended if rows have several captions.
 
     Raises
     ------
@@ -83,14 +88,15 @@ def table_of(rows: Iterable[Row], path: Path, prompt_column: str | None = None) 
     # pyarrow.json is not used, because it converts text that looks like a date.
     columns: dict[str, list[str | None]] = {}
     nested: set[str] = set()
-    count = 0
+    count = several = 0
     for row in rows:
         stated = any(name.lower() in NAMES or name == prompt_column for name in row)
-        if not stated and any(isinstance(value, dict) for value in row.values()):
+        if not stated and any(isinstance(v, dict) or name == "full_command" for name, v in row.items()):
             found = prompt_of_record(row)
             row = {**row, "prompt": found.prompt} if found else row
         for name, value in row.items():
             if isinstance(value, dict | list) and (name.lower() in NAMES or name == prompt_column):
+                several += isinstance(value, list) and len(value) > 1
                 value = prompt_of_value(value)
             if isinstance(value, dict | list):
                 nested.add(name)
@@ -101,6 +107,8 @@ def table_of(rows: Iterable[Row], path: Path, prompt_column: str | None = None) 
             column.extend([None] * (count - len(column)))
             column.append(value if isinstance(value, str | None) else json.dumps(value))
         count += 1
+    if several and notes is not None:
+        notes.append(SEVERAL.format(several))
     arrays = {
         name: _strings([*values, *[None] * (count - len(values))], path)
         for name, values in columns.items()
@@ -123,6 +131,29 @@ def _rows(value: object, *, loose: bool) -> list[Row] | None:
         found for inner in value.values() if isinstance(inner, list) and (found := _rows(inner, loose=False))
     ]
     return lists[0] if len(lists) == 1 else None
+
+
+def _coco(value: object) -> list[Row] | None:
+    """Join the images and captions of COCO's format; None for anything else.
+
+    See https://cocodataset.org/#format-data, 4: annotations have an `image_id` and a `caption`.
+    """
+    if not isinstance(value, dict):
+        return None
+    images, annotations = value.get("images"), value.get("annotations")
+    if not isinstance(images, list) or not isinstance(annotations, list):
+        return None
+    captions: dict[object, list[str]] = {}
+    for one in annotations:
+        text = one.get("caption") if isinstance(one, dict) else None
+        if isinstance(text, str) and isinstance(one.get("image_id"), int | str):
+            captions.setdefault(one["image_id"], []).append(text.strip())
+    named = (one for one in images if isinstance(one, dict) and isinstance(one.get("id"), int | str))
+    return [
+        {"file_name": one["file_name"], "prompt": captions[one["id"]]}
+        for one in named
+        if one["id"] in captions and isinstance(one.get("file_name"), str)
+    ] or None
 
 
 def _row(name: str, stated: object, *, loose: bool) -> Row | None:

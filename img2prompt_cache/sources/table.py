@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import Listing
+from img2prompt_cache.sources.captionlist import LIST_NAMES
 from img2prompt_cache.sources.columns import ID_COLUMNS, IMG2DATASET, PROMPT_COLUMNS, bytes_column
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
@@ -28,6 +29,7 @@ from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
 from img2prompt_cache.sources.scan import Scan, Walk, count_note, files_in, folders_in
 from img2prompt_cache.sources.tablefile import (
     DOCUMENT_SUFFIX,
+    LIST_SUFFIX,
     TABLE_SUFFIXES,
     Prompts,
     column_names,
@@ -35,6 +37,8 @@ from img2prompt_cache.sources.tablefile import (
     read_prompts,
 )
 
+ANNOTATIONS = ("annotations", "annotation")
+"""Folders in which COCO's JSON files are."""
 DOCUMENTS = 16
 """Largest number of JSON files in a folder that are opened to find a table."""
 
@@ -112,11 +116,14 @@ def _fitting(folder: Path, documents: int = DOCUMENTS) -> list[Path]:
     needed = (ID_COLUMNS, PROMPT_COLUMNS)
     fitting = [path for path in tables if _is_table(path) and has_columns(path, needed)]
     fitting = [path for path in fitting if not IMG2DATASET.issubset(column_names(path))]
-    names = files_in(folder, DOCUMENT_SUFFIX) if documents else []
+    names = files_in(folder, DOCUMENT_SUFFIX) if documents or folder.name.lower() in ANNOTATIONS else []
+    if not documents:
+        names = [name for name in names if name.lower().startswith("captions")]
+    names += files_in(folder, LIST_NAMES)
     if names:
         images = {without_suffix(name) for name in files_in(folder, IMAGE_SUFFIXES)}
-        names = [name for name in names if without_suffix(name[: -len(DOCUMENT_SUFFIX)]) not in images]
-    fitting += [folder / name for name in names[:documents] if has_columns(folder / name, needed)]
+        names = [name for name in names if without_suffix(name.rpartition(".")[0]) not in images]
+    fitting += [folder / name for name in names[:DOCUMENTS] if has_columns(folder / name, needed)]
     return fitting
 
 
@@ -184,6 +191,8 @@ def join_images(
 def _is_table(path: Path) -> bool:
     """Check whether a file is a table of prompts, and not a parquet file with images."""
     if path.suffix.lower() != ".parquet":
+        if path.suffix.lower() == LIST_SUFFIX:
+            return has_columns(path, (ID_COLUMNS, PROMPT_COLUMNS))
         return path.suffix.lower() in (*TABLE_SUFFIXES, DOCUMENT_SUFFIX)
     try:
         return bytes_column(pq.read_schema(path)) is None

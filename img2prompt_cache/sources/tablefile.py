@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.sources.captionlist import read_list
 from img2prompt_cache.sources.captions import JSON_START, NESTED, parse_json, prompt_of_value
 from img2prompt_cache.sources.columns import (
     ID_COLUMNS,
@@ -30,6 +31,8 @@ from img2prompt_cache.sources.parquetfile import read_columns
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 DOCUMENT_SUFFIX = ".json"
 """Suffix of JSON documents, which may be a table, but also anything else."""
+LIST_SUFFIX = ".txt"
+"""Suffix of lists of captions; see `captionlist`."""
 _KNOWN = (ID_COLUMNS, PROMPT_COLUMNS)
 _RECORDS = frozenset(NESTED) - {"image"}
 
@@ -68,11 +71,12 @@ def read_prompts(path: Path, id_column: str | None, prompt_column: str | None) -
     UsageError
         If the file cannot be read or a column is missing.
     """
-    table = read_table(path, prompt_column)
+    several: list[str] = []
+    table = read_table(path, prompt_column, several)
     ids = pick_column(table.column_names, id_column, ID_COLUMNS, "id_column", path)
     prompt = pick_column(table.column_names, prompt_column, PROMPT_COLUMNS, "prompt_column", path)
     extras, notes = short_columns(table, {ids, prompt})
-    return Prompts(table[ids].fill_null(""), prompts_of(table[prompt]), extras, notes)
+    return Prompts(table[ids].fill_null(""), prompts_of(table[prompt]), extras, (*several, *notes))
 
 
 def column_names(path: Path) -> list[str]:
@@ -91,12 +95,14 @@ def column_names(path: Path) -> list[str]:
             return list(next(read_lines(path), {}))
         if suffix == DOCUMENT_SUFFIX:
             return [str(name) for name in table_of(read_document(path)[:1], path).column_names]
+        if suffix == LIST_SUFFIX:
+            return ["file_name", "prompt"] if read_list(path, 100) else []
         return csv_names(path, detect_dialect(path, _KNOWN))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
 
 
-def read_table(path: Path, prompt_column: str | None = None) -> pa.Table:
+def read_table(path: Path, prompt_column: str | None = None, notes: list[str] | None = None) -> pa.Table:
     """Read a table with every column as strings, without nested and binary columns.
 
     In columns of prompts, lists and records are read, too: see `captions.prompt_of_value`.
@@ -106,6 +112,8 @@ def read_table(path: Path, prompt_column: str | None = None) -> pa.Table:
     path : pathlib.Path
     prompt_column : str, optional
         The column of prompts, if its name is not in `PROMPT_COLUMNS`.
+    notes : list of str, optional
+        A note is appended if images have several captions.
 
     Raises
     ------
@@ -117,9 +125,12 @@ def read_table(path: Path, prompt_column: str | None = None) -> pa.Table:
         if suffix == ".parquet":
             table = _read_parquet(path, prompt_column)
         elif suffix == ".jsonl":
-            table = table_of(read_lines(path), path, prompt_column)
+            table = table_of(read_lines(path), path, prompt_column, notes)
         elif suffix == DOCUMENT_SUFFIX:
-            table = table_of(read_document(path), path, prompt_column)
+            table = table_of(read_document(path), path, prompt_column, notes)
+        elif suffix == LIST_SUFFIX:
+            rows = ({"file_name": name, "prompt": texts} for name, texts in read_list(path).items())
+            table = table_of(rows, path, None, notes)
         else:
             table = read_csv(path, detect_dialect(path, _KNOWN))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -22,7 +22,8 @@ from img2prompt_cache.sources.embedded.stealth import stealth_text
 from img2prompt_cache.sources.embedded.texts import read_texts
 
 _JOB_ID = re.compile(r"\s*\bJob ID:\s*[0-9a-f-]{8,}.*", re.IGNORECASE | re.DOTALL)
-_FLAGS = re.compile(r"\s--[a-z][a-z0-9]*\b.*", re.IGNORECASE | re.DOTALL)
+FLAGS = re.compile(r"\s--[a-z][a-z0-9]*\b.*", re.IGNORECASE | re.DOTALL)
+"""The flags at the end of a prompt for Midjourney."""
 _FREE_TEXTS = (
     *("exif:ImageDescription", "exif:XPComment", "exif:XPTitle", "jpeg:comment", "xmp:UserComment"),
     *("xmp:description", "iptc:caption", "Description", "Comment"),
@@ -173,9 +174,9 @@ def _text(value: object, reader: str) -> Iterator[tuple[str, str]]:
 def _midjourney(text: str) -> Iterator[tuple[str, str]]:
     """Read a description by Midjourney: the prompt, its flags, and the id of the job."""
     job = _JOB_ID.search(text)
-    flags = _FLAGS.search(text)
+    flags = FLAGS.search(text)
     if job or flags:
-        yield "midjourney", _FLAGS.sub("", _JOB_ID.sub("", text))
+        yield "midjourney", FLAGS.sub("", _JOB_ID.sub("", text))
 
 
 _INVOKEAI: dict[str, Callable[[Mapping[str, object]], object]] = {
