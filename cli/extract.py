@@ -210,9 +210,9 @@ def extract(
         from img2prompt_cache.errors import UsageError
         from img2prompt_cache.extraction.look import look
 
-        if shard is not None or finish or retry_failed or update or check:
+        if shard is not None or finish or retry_failed:
             raise UsageError(
-                "`dry_run` cannot be combined with `shard`, `finish`, `retry_failed`, `update` or `check`",
+                "`dry_run` cannot be combined with `shard`, `finish` or `retry_failed`",
                 parameter="dry_run",
             )
         with console.telling() as show:
@@ -233,6 +233,8 @@ def extract(
                 second_view=second_view,
                 views=views,
                 flip=flip,
+                update=update,
+                check=check,
                 progress=show,
             )
         _tell_look(seen, json)
@@ -307,6 +309,7 @@ def _tell_look(seen: Look, json: bool) -> None:
             "bytes": plan.bytes,
             "columns": list(plan.columns),
             "unmeasured": list(seen.unmeasured),
+            "changes": plan.changes.summary(),
         }
     )
 

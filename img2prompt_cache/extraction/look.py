@@ -62,7 +62,7 @@ class Look:
         What was left out or assumed, and what differs from the cached rows.
     plan : Plan
         What the pass would do: `rows` that the cache would have, `fresh` of them new, `columns` and `bytes`
-        to be written.
+        to be written, and `changes` of the source since its rows were cached.
     unmeasured : tuple of str
         Columns whose size is not known before their model is loaded; `bytes` does not count them.
     """
@@ -132,6 +132,8 @@ def look(
     second_view: str = "none",
     views: int | None = None,
     flip: bool = False,
+    update: bool = False,
+    check: bool = False,
     progress: bool | Callback = False,
 ) -> Look:
     """Look at a source as `extract` would read it, and at what that would do. No model is loaded.
@@ -142,7 +144,7 @@ def look(
     ----------
     source, cache, prompts, preset, backbones, encoder, format, id_column, prompt_column
         As for `extract`.
-    trunk, trunk_dtype, levels, names, second_view, views, flip
+    trunk, trunk_dtype, levels, names, second_view, views, flip, update, check
         As for `extract`.
     progress : bool or callable
         As for `extract`; the steps are of the task ``"look"``.
@@ -182,6 +184,8 @@ def look(
         encoder=encoder,
         taps=taps,
         plain=levels == "top",
+        update=update,
+        check=check,
     )
     check_config(config, folder)
     with listening(progress) as tell:
@@ -210,7 +214,8 @@ def look_at(source: Source, folder: Path, config: ExtractConfig, tell: Callback)
     found = pc.value_counts(paired["found_in"]).to_pylist() if len(paired) else []
     readers = Counter({entry["values"]: entry["counts"] for entry in found})
     kept = [name for name in paired.column_names if name in ("imgId", "uri", "prompt", "found_in")]
-    kept += [name for name in work.manifest.extra if name in paired.column_names and name not in kept]
+    extra = (*work.manifest.extra, *work.changes.added)
+    kept += [name for name in extra if name in paired.column_names and name not in kept]
     return Look(
         source=str(source.root),
         format=format,

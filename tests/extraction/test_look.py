@@ -72,6 +72,11 @@ def test_a_cache_that_is_there_is_compared(tiny: Tiny, tmp_path: Path) -> None:
     assert (found.plan.rows, found.plan.fresh, found.plan.work, found.unmeasured) == (7, 1, 1, ())
     assert found.plan.bytes > 0
     assert any("6 prompts differ from the cached ones" in note for note in found.notes)
+    assert len(found.plan.changes.prompts) == 6
+    assert any(
+        "6 prompts differ" in note and "are taken over" in note
+        for note in look(source, folder, update=True).notes
+    )
     again = look(None, folder)
     assert again.why == "it was cached as that before"
     assert replace(again, why=found.why) == found

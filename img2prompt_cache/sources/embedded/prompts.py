@@ -134,14 +134,21 @@ def _stated(text: str, reader: str, *, plain: bool = True) -> Iterator[tuple[str
     """Read a text that is JSON or, if `plain`, an infotext."""
     value = _json(text) if text.lstrip().startswith("{") else None
     if isinstance(value, dict):
-        yield from _in_json(value)
+        yield from _in_json(value, "json" if reader == "a1111" else reader)
     elif plain and not text.lstrip().startswith('{"'):  # "{red|blue} cat" is a prompt, truncated JSON is not
         yield reader, text
 
 
-def _in_json(value: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """Find the prompt in a JSON object by the names that programs use for it."""
-    for key, reader in (
+def _in_json(value: Mapping[str, object], reader: str) -> Iterator[tuple[str, str]]:
+    """Find the prompt in a JSON object by the names that programs use for it.
+
+    Parameters
+    ----------
+    value : mapping
+    reader : str
+        The program, as far as the place of the object tells.
+    """
+    for key, program in (
         ("sui_image_params", "swarmui"),
         ("extraMetadata", "civitai"),
         ("Comment", "novelai"),
@@ -149,9 +156,9 @@ def _in_json(value: Mapping[str, object]) -> Iterator[tuple[str, str]]:
         inner = value.get(key)
         inner = _json(inner) if isinstance(inner, str) else inner
         if isinstance(inner, dict):
-            yield from _text(inner.get("prompt"), reader)
+            yield from _text(inner.get("prompt"), program)
     software = str(value.get("software", value.get("version", ""))).lower()
-    reader = "fooocus" if "fooocus" in software else "json"
+    reader = "fooocus" if "fooocus" in software else reader
     prompt = value.get("prompt")
     graph = _json(prompt) if isinstance(prompt, str) and prompt.lstrip().startswith("{") else prompt
     if isinstance(graph, dict):

@@ -104,7 +104,10 @@ PROGRAMS: dict[str, tuple[bytes, str]] = {
         "fooocus",
     ),
     "swarmui": (png({"parameters": json.dumps({"sui_image_params": {"prompt": PROMPT}})}), "swarmui"),
-    "novelai": (png({"Software": "NovelAI", "Description": PROMPT, "Comment": json.dumps(NOVELAI)}), "json"),
+    "novelai": (
+        png({"Software": "NovelAI", "Description": PROMPT, "Comment": json.dumps(NOVELAI)}),
+        "novelai",
+    ),
     "novelai, legacy": (png({"Software": "NovelAI", "Description": PROMPT}), "novelai"),
     "novelai, WebP's texts in a JPEG": (
         jpeg(exif(tiff({0x0131: b"NovelAI\0", 0x010E: PROMPT.encode() + b"\0"}))),
@@ -113,7 +116,7 @@ PROGRAMS: dict[str, tuple[bytes, str]] = {
     "easy diffusion": (png({"prompt": PROMPT, "negative_prompt": "x", "seed": "1"}), "easydiffusion"),
     "tensorart": (
         png({"generation_data": json.dumps({"prompt": PROMPT}) + "\0", "prompt": '{"1": {"inputs": {}}}'}),
-        "json",
+        "tensorart",
     ),
     "invokeai 5": (png({"invokeai_metadata": json.dumps({"positive_prompt": PROMPT})}), "invokeai"),
     "invokeai, graph alone": (
