@@ -73,7 +73,10 @@ def compare(
     for line in few_groups(board.runs[0].metrics.get("groups"), board.effective_groups):
         console.result(line)
     if board.reference is not None:
-        console.result(f"difference: cosine minus that of {board.reference.name}")
+        console.result(
+            f"difference: cosine minus that of {board.reference.name}; p: of no difference, adjusted for "
+            f"{len(board.runs) - 1} runs (Holm)"
+        )
     if by is not None:
         console.result(f"\ncosine by {by}\n{_cells(board)}")
 
@@ -88,7 +91,8 @@ def _json(board: Leaderboard) -> list[dict[str, Any]]:
             "head": run.head,
             "features": [column.spec for column in run.features],
             **{name: run.metrics.get(name) for name in (*METRICS, "ci95", *LATER)},
-            "difference": difference and {"cosine": difference.cosine, "ci95": difference.ci95},
+            "difference": difference
+            and {"cosine": difference.cosine, "ci95": difference.ci95, "p": difference.p},
             "seconds": round(run.seconds, 3),
             "parameters": run.parameters,
             "predict_rows_per_second": run.predict_rows_per_second,
@@ -104,7 +108,7 @@ def _json(board: Leaderboard) -> list[dict[str, Any]]:
 
 def _table(board: Leaderboard) -> str:
     header = ["run", "head", "features", "cosine", "95 % interval"]
-    header += ["difference"] * (board.reference is not None)
+    header += ["difference", "p"] * (board.reference is not None)
     header += ["mse", "R@1", "R@5", "R@10", "bank", "floor", "leakage gap", "seconds", "parameters", "rows/s"]
     rows = []
     for record, run, difference in zip(board.records(), board.runs, board.differences, strict=True):
@@ -112,6 +116,7 @@ def _table(board: Leaderboard) -> str:
         row.append(_interval(run.metrics.get("ci95")))
         if board.reference is not None:
             row.append(difference and f"{difference.cosine:+.4f} ({_interval(difference.ci95)})")
+            row.append(difference and _short(difference.p, 4))
         row.append(f"{run.metrics['mse']:.6f}")
         row += [_short(record[f"r@{k}"], 3) for k in (1, 5, 10)]
         row += [_short(record["bank"], 0), record["floor"], record["leakage_gap"], _short(run.seconds, 1)]

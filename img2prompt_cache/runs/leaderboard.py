@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE, load_manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.numerics.bootstrap import paired_difference
+from img2prompt_cache.numerics.bootstrap import holm, p_value, paired_difference, split_widening
 from img2prompt_cache.runs.breakdown import Cell, breakdown
 from img2prompt_cache.runs.held_out import cosines_of, load_validation
 from img2prompt_cache.runs.names import find_runs, open_run, short_name
@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much higher a run's mean cosine is than another's on the same rows, and the 95 % interval of that.
+    """How much higher a run's mean cosine is than another's on the same rows, with its 95 % interval and p.
 
-    The interval is None where all rows are one group.
+    The interval also covers heads fitted on other training rows; see `bootstrap.split_widening`. `p` is that
+    of no difference, two-sided, adjusted for the number of runs in the table by Holm's procedure. Both are
+    None where all rows are one group.
     """
 
     cosine: float
     ci95: tuple[float, float] | None
+    p: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -94,6 +97,7 @@ class Leaderboard:
                     "difference": difference.cosine if difference else None,
                     "difference_low": inside[0] if inside else None,
                     "difference_high": inside[1] if inside else None,
+                    "difference_p": difference.p if difference else None,
                 }
             found.append(
                 {
@@ -252,14 +256,19 @@ def differences(runs: Sequence[Run], reference: Run) -> list[Difference | None]:
         If the validation predictions of a run are damaged, or are not of the rows of the other.
     """
     held = load_validation(reference.folder, reference)
-    found: list[Difference | None] = []
+    rows = reference.split["validation"] + reference.split["train"]
+    factor = split_widening(held.fold, rows)
+    found: list[tuple[float, tuple[float, float] | None] | None] = []
+    p: list[float | None] = []
     for run in runs:
         if run.folder.resolve() == reference.folder.resolve():
             found.append(None)
+            p.append(None)
             continue
         cosines = cosines_of(run.folder, run, held.ids)
-        found.append(Difference(*paired_difference(cosines, held.cosine, held.groups)))
-    return found
+        found.append(paired_difference(cosines, held.cosine, held.groups, widening=factor))
+        p.append(p_value(cosines - held.cosine, held.groups, factor))
+    return [each and Difference(*each, adjusted) for each, adjusted in zip(found, holm(p), strict=True)]
 
 
 def _comparable(run: Run, wanted: Run) -> bool:

@@ -105,8 +105,9 @@ def test_against_a_run(cli, folder):
     assert best["difference"]["cosine"] == pytest.approx(best["cosine"] - worst["cosine"])
     lines = cli("compare", *options).out.splitlines()
     assert f"{best['difference']['cosine']:+.4f} ({low:.4f} to {high:.4f})" in lines[2]
-    assert re.split("  +", lines[3])[5] == "–"
-    assert lines[5] == "difference: cosine minus that of mean-one+other-02"
+    assert re.split("  +", lines[2])[6] == f"{best['difference']['p']:.4f}"
+    assert re.split("  +", lines[3])[5:7] == ["–", "–"]
+    assert lines[5].startswith("difference: cosine minus that of mean-one+other-02; p: of no difference")
     # Named alone it is compared with, and it decides which split counts.
     said = cli("compare", "nearest-one-01", "--against", "mean-one+other-01", "--cache", folder, "--json")
     assert [run["run"].rpartition("/")[2] for run in said.json["runs"]] == ["mean-one+other-01"]

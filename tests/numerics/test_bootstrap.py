@@ -4,16 +4,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm
 
 from img2prompt_cache.numerics import bootstrap as module
 from img2prompt_cache.numerics.bootstrap import (
     effective_groups,
+    holm,
     interval,
+    p_value,
     paired_difference,
     resampled_means,
+    split_widening,
     standard_error,
 )
+from img2prompt_cache.numerics.metrics import cosine, unit
 
 values_and_groups = st.integers(0, 2**32 - 1).flatmap(
     lambda seed: st.tuples(st.just(seed), st.integers(2, 40), st.integers(2, 12))
@@ -151,3 +155,69 @@ def test_the_standard_error_is_that_of_resampled_means():
     assert standard_error(values, groups) == pytest.approx(spread, rel=0.15)
     alone = np.arange(200)
     assert standard_error(values, alone) == pytest.approx(values.std() / np.sqrt(200))
+
+
+def test_the_widening_is_that_of_nadeau_and_bengio():
+    assert split_widening(np.arange(300) % 5, 300) == pytest.approx(1.5)
+    assert split_widening(np.zeros(60, int), 300) == pytest.approx(np.sqrt(1.25))
+    rows, rng = np.arange(100), np.random.default_rng(0)
+    one, other = rng.normal(size=100), rng.normal(size=100)
+    middle, (low, high) = paired_difference(one, other, rows)
+    same, wider = paired_difference(one, other, rows, widening=1.5)
+    assert same == middle
+    np.testing.assert_allclose(wider, [middle + 1.5 * (low - middle), middle + 1.5 * (high - middle)])
+    assert paired_difference(one, other, np.zeros(100, int), widening=1.5)[1] is None
+
+
+def two_equal_heads_by_folds(seed, n=300, width=24, folds=5):
+    """Differences of the cosines, by folds, of two ridge heads that are equally good on average, and the folds."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=(n, width))
+    y = unit(truth[:, :16] + 0.7 * rng.normal(size=(n, 16)))
+    fold, found = rng.permutation(n) % folds, np.zeros((2, n))
+    for head in range(2):
+        X = truth + 1.5 * rng.normal(size=truth.shape)
+        for number in range(folds):
+            train, held = fold != number, fold == number
+            weights = np.linalg.solve(X[train].T @ X[train] + np.eye(width), X[train].T @ y[train])
+            found[head, held] = cosine(X[held] @ weights, y[held])
+    return found[0] - found[1], fold
+
+
+def test_by_folds_only_the_wider_interval_covers_as_often_as_it_says():
+    rows, hits = np.arange(300), np.zeros(2)
+    for seed in range(200):
+        difference, fold = two_equal_heads_by_folds(seed)
+        for place, factor in enumerate((1.0, split_widening(fold, 300))):
+            _, (low, high) = paired_difference(difference, np.zeros(300), rows, 300, widening=factor)
+            hits[place] += low <= 0 <= high
+    plain, wide = hits / 200
+    assert plain < 0.92
+    assert wide >= 0.94
+
+
+@given(st.integers(0, 99))
+def test_p_is_below_a_twentieth_where_zero_is_outside(seed):
+    rng = np.random.default_rng(seed)
+    values, rows = rng.normal(size=80) + rng.normal(), np.arange(80)
+    z = values.mean() / (1.2 * values.std() / np.sqrt(80))
+    assert p_value(values, rows, 1.2) == pytest.approx(2 * norm.sf(abs(z)))
+    assert p_value(values, np.zeros(80, int)) is None
+    assert p_value(np.zeros(80), rows) == 1
+    assert p_value(np.ones(80), rows) == 0
+
+
+def test_holm_multiplies_the_smallest_by_the_number_of_tests_and_keeps_their_order():
+    assert holm([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1, 1]
+    assert holm([None]) == [None]
+    assert holm([]) == []
+
+
+def test_among_many_equal_runs_a_false_difference_is_rare():
+    rng, rows, false = np.random.default_rng(0), np.arange(100), np.zeros(2)
+    for _ in range(300):
+        p = [p_value(rng.normal(size=100), rows) for _ in range(10)]
+        false += [min(p) < 0.05, min(holm(p)) < 0.05]
+    assert false[0] / 300 > 0.3
+    assert false[1] / 300 < 0.08

@@ -101,7 +101,10 @@ def test_differences_are_paired_by_row_whatever_the_order(cache, grouped):
     none, found = compare(cache, grouped, best).differences
     assert none is None
     assert found.cosine == pytest.approx((other.cosine - one.cosine).mean())
-    assert found.ci95 == pytest.approx(interval(other.cosine - one.cosine, one.groups))
+    low, high = interval(other.cosine - one.cosine, one.groups)
+    wider = np.sqrt(1 + 12 / 48)
+    assert found.ci95 == pytest.approx([found.cosine + wider * (end - found.cosine) for end in (low, high)])
+    assert 0 <= found.p <= 1
     assert found.ci95[0] < found.cosine < found.ci95[1]
     turned, none = compare(cache, grouped, worst).differences
     assert turned.cosine == pytest.approx(-found.cosine)
@@ -127,4 +130,11 @@ def test_runs_of_folds_are_a_contest_of_their_own(cache, grouped, tmp_path):
     board = compare(cache, [*grouped, *folds])
     assert {run.folder for run in board.runs} == {*folds}
     assert load_run(folds[0]).split["folds"] == board.split["folds"] == 4
-    assert len(compare(cache, folds, folds[0]).differences) == 2
+    none, found = sorted(compare(cache, folds, folds[0]).differences, key=lambda each: each is not None)
+    assert none is None
+    one, other = (load_validation(folder) for folder in folds)
+    difference = other.cosine - one.cosine
+    low, high = interval(difference, one.groups)
+    assert found.ci95 == pytest.approx(
+        [found.cosine + np.sqrt(1 + 4 / 3) * (end - found.cosine) for end in (low, high)]
+    )
