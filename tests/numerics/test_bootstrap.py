@@ -170,7 +170,7 @@ def test_the_widening_is_that_of_nadeau_and_bengio():
 
 
 def two_equal_heads_by_folds(seed, n=300, width=24, folds=5):
-    """Differences, by folds, of the cosines of two ridge heads that are equally good on average; the folds."""
+    """Differences, by folds, of the cosines of two ridge heads that are equally good; and the folds."""
     rng = np.random.default_rng(seed)
     truth = rng.normal(size=(n, width))
     y = unit(truth[:, :16] + 0.7 * rng.normal(size=(n, 16)))
