@@ -30,7 +30,7 @@ from img2prompt_cache.sources.columns import (
 )
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
-from img2prompt_cache.sources.pages import unpacked
+from img2prompt_cache.sources.pages import Unpacked, unpacked_groups
 from img2prompt_cache.sources.parquetfile import rows_at_once, strings_of
 from img2prompt_cache.sources.reading import MAX_IMAGE_BYTES, UNSAFE_PATH, read_below
 from img2prompt_cache.sources.scan import Walk, shards
@@ -144,14 +144,13 @@ class ParquetSource(FileSource):
 def _image_column(path: Path) -> str:
     try:
         with pq.ParquetFile(path) as file:
-            schema, metadata = file.schema_arrow, file.metadata
+            schema = file.schema_arrow
             image = bytes_column(schema)
             if image is None:
                 texts = [str(f.name) for f in schema if pa.types.is_string(f.type)]
                 remedy = '`format="table"` and `id_column`'
                 return pick_column(texts, None, PATH_COLUMNS, "format", path, remedy)
-            groups = range(metadata.num_row_groups)
-            largest = max((unpacked(path, metadata, [image], [group]).size for group in groups), default=0)
+        largest = max((group.size for group in unpacked_groups(path, [image])), default=0)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{path} cannot be read as parquet: {str(error).splitlines()[0][:200]}") from error
     if largest > LARGEST_GROUP:
@@ -165,7 +164,7 @@ def _image_column(path: Path) -> str:
 def _value(path: str, row: int) -> dict[str, bytes | str | None] | bytes | str | None:
     # The lock keeps several threads from reading the same row group.
     with _lock:
-        column, ends = _layout(path)
+        column, ends, _ = _layout(path)
         group = bisect.bisect_right(ends, row)
         if group == len(ends):
             raise IndexError(f"{Path(path).name} has no row {row}")
@@ -176,17 +175,18 @@ def _value(path: str, row: int) -> dict[str, bytes | str | None] | bytes | str |
 
 
 @lru_cache(maxsize=64)
-def _layout(path: str) -> tuple[str, list[int]]:
+def _layout(path: str) -> tuple[str, list[int], list[Unpacked]]:
+    column = _image_column(Path(path))
     with pq.ParquetFile(path) as file:
         counts = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-    return _image_column(Path(path)), list(accumulate(counts))
+    return column, list(accumulate(counts)), unpacked_groups(Path(path), [column])
 
 
 @lru_cache(maxsize=2)
 def _group(path: str, group: int, column: str) -> pa.ChunkedArray:
     with pq.ParquetFile(path) as file:
         metadata = file.metadata
-    need = unpacked(Path(path), metadata, [column], [group])
+    need = _layout(path)[2][group]
     if need.values * 8 + need.size > LARGEST_GROUP:
         raise ImageError(f"cannot be read: a row group of more than {LARGEST_GROUP} bytes")
     # References to a dictionary are not followed until one image is taken.

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from img2prompt_cache.errors import UsageError
-from img2prompt_cache.sources.pages import Unpacked, unpacked
+from img2prompt_cache.sources.pages import Unpacked, total, unpacked_groups
 
 LEAST = 512 << 20
 """Bytes of text that any table may unpack to, however small its file."""
@@ -45,17 +45,17 @@ def read_columns(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     limit = max(LEAST, RATIO * path.stat().st_size)
     with pq.ParquetFile(path) as file:
         metadata = file.metadata
-        need = unpacked(path, metadata, columns, range(metadata.num_row_groups))
+    need = total(unpacked_groups(path, columns))
     in_lists = max(0, need.values - metadata.num_rows * len(columns))
     if need.size + need.values * _VALUE + (metadata.num_rows + in_lists) * _OBJECT > limit:
         raise _too_much(path, limit)
-    leaves = strings_of(metadata, columns) if need.expanded > _SAFE else []
+    leaves = strings_of(metadata, columns) if need.expanded > limit else []
     batch = rows_at_once(need, _SAFE)
-    total = 0
+    decoded = 0
     with pq.ParquetFile(path, read_dictionary=leaves) as file:
         for part in file.iter_batches(batch, columns=columns, use_threads=False):
-            total += sum(decoded_size(column) for column in part.columns)
-            if total > limit:
+            decoded += sum(decoded_size(column) for column in part.columns)
+            if decoded > limit:
                 raise _too_much(path, limit)
             yield part
 
