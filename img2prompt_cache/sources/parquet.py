@@ -59,7 +59,7 @@ class ParquetSource(FileSource):
         folder = root.parent if root.is_file() else root
         try:
             column = bytes_column(pq.read_schema(folder / names[0])) if names else None
-        except (pa.ArrowException, OSError):
+        except (pa.ArrowException, OSError, UnicodeDecodeError):
             return ""
         return f"{names[0]} has images in its column {column!r}" if column is not None else ""
 
@@ -90,7 +90,7 @@ class ParquetSource(FileSource):
             raise ImageError("cannot be read: not a row of a parquet file")
         try:
             value = _value(str(self.folder / match[1]), int(match[2]))
-        except (pa.ArrowException, OSError, IndexError, UsageError) as error:
+        except (pa.ArrowException, OSError, IndexError, UnicodeDecodeError, UsageError) as error:
             raise ImageError(f"cannot be read: {str(error).splitlines()[0][:200]}") from error
         found = value.get("bytes") or value.get("path") if isinstance(value, dict) else value
         if not found:
@@ -151,7 +151,7 @@ def _image_column(path: Path) -> str:
                 remedy = '`format="table"` and `id_column`'
                 return pick_column(texts, None, PATH_COLUMNS, "format", path, remedy)
         largest = max((group.size for group in unpacked_groups(path, [image])), default=0)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as parquet: {str(error).splitlines()[0][:200]}") from error
     if largest > LARGEST_GROUP:
         raise UsageError(

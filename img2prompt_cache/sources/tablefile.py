@@ -186,6 +186,8 @@ def _texts(batch: pa.RecordBatch, flat: set[str], stated: Mapping[str, str]) -> 
     """Give the columns of a batch as text."""
     named = list(zip(batch.schema.names, batch.columns, strict=True))
     columns = [(name, pc.cast(column, pa.string())) for name, column in named if name in flat]
+    for _, column in columns:
+        column.validate(full=True)  # that it is UTF-8, which the file only claims
     for name, column in named:
         if name in stated:
             values = (parse_json(value) if isinstance(value, str) else value for value in column.to_pylist())

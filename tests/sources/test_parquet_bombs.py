@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from img2prompt_cache.errors import ImageError, UsageError
 from img2prompt_cache.sources import open_source, parquet
+from img2prompt_cache.sources.base import SourceOptions
 from img2prompt_cache.sources.pages import total, unpacked_groups
 from img2prompt_cache.sources.tablefile import read_table
 
@@ -187,3 +188,16 @@ def test_damage_is_told_as_damage(data, tmp_path_factory):
     path.write_bytes(raw)
     with suppress(UsageError):  # anything else is a fault
         read_table(path)
+
+
+@pytest.mark.parametrize("damage", [b"im\xffge", b"te\xfft", b"wor\xff"])
+def test_names_and_texts_that_are_not_utf8_are_told(damage, tmp_path):
+    path = tmp_path / "x.parquet"
+    images = [{"bytes": b"i", "path": "p"}] * 3
+    pq.write_table(pa.table({"image": images, "text": ["words"] * 3}), path, compression="none")
+    word = {b"im": b"image", b"te": b"text", b"wo": b"words"}[damage[:2]]
+    data = path.read_bytes()
+    assert word in data
+    path.write_bytes(data.replace(word, damage.ljust(len(word), b"x")))
+    with pytest.raises(UsageError):
+        open_source(path, SourceOptions(format="parquet")).list()
