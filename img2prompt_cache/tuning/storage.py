@@ -21,6 +21,12 @@ NAME = "img2prompt-cache"
 TABLES = {"alembic_version", "studies", "study_user_attributes", "trials", "trial_params", "trial_values"}
 """Some of Optuna's: a file without them is something else."""
 
+_WRONG = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError),
+    ValueError,
+)
+"""What Optuna and its parsers raise for values that they never wrote."""
+
 ANSWER = 30.0
 """Seconds to wait for another process that is reading or writing the file."""
 
@@ -102,25 +108,16 @@ def readable(file: Path) -> Iterator[None]:
     from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError
 
-    wrong = (
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        LookupError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    )
     try:
         yield
-    except (SQLAlchemyError, OptunaError, sqlite3.Error, *wrong) as error:
+    except (SQLAlchemyError, OptunaError, sqlite3.Error, *_WRONG) as error:
         reason = str(error).partition("\n")[0]
         raise Img2PromptError(f"study {file} cannot be read: {reason}; name another") from None
 
 
 @contextmanager
 def writable(file: Path) -> Iterator[None]:
-    """Turn a failure to write into one error that says why.
+    """Turn a failure to write, or damage found meanwhile, into one error that says why.
 
     Raises
     ------
@@ -137,6 +134,9 @@ def writable(file: Path) -> Iterator[None]:
         raise Img2PromptError(
             f"study {file} cannot be written: {reason}; what was finished is kept"
         ) from None
+    except _WRONG as error:
+        reason = str(error).partition("\n")[0]
+        raise Img2PromptError(f"study {file} cannot be read: {reason}; name another") from None
 
 
 def _require_study(file: Path) -> None:

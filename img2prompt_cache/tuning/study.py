@@ -195,7 +195,9 @@ def searching(file: Path, identity: dict[str, Any], *, warm_up: int) -> Iterator
         if not file.exists():
             make_file(file, {_IDENTITY: identity})
         with reading(file) as study:
-            _require_same(file, study.identity, json.loads(json.dumps(identity)))
+            with readable(file):
+                _require_same(file, study.identity, json.loads(json.dumps(identity)))
+            _ = study.trials  # damage is found before the search goes on
         with opened(file, write=True) as found:
             found.pruner = optuna.pruners.MedianPruner(n_startup_trials=START, n_warmup_steps=warm_up)
             study = Study(file, found)

@@ -230,6 +230,9 @@ def open_and_read(file):
         return study.trials
 
 
+DEEP = "[" * 20_000 + "]" * 20_000
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -254,15 +257,24 @@ def open_and_read(file):
         "DELETE FROM trial_params WHERE param_name = 'c'",
         "UPDATE trial_params SET param_name = 'e' WHERE param_name = 'c'",
         "DROP TABLE trial_intermediate_values",
+        "UPDATE trials SET datetime_start = 'x'",
+        "UPDATE trials SET state = 'EVIL'",
+        "UPDATE trial_values SET value_type = 'INF_NEG'",
+        "UPDATE trial_values SET value_type = 'x'",
+        f"UPDATE study_user_attributes SET value_json = '{DEEP}'",
+        f"UPDATE trial_params SET distribution_json = '{DEEP}'",
     ],
 )
 def test_a_study_that_was_changed_is_one_clear_error(file, statement):
     search(file, 2)
     change(file, statement)
-    with pytest.raises(Img2PromptError) as raised:
-        open_and_read(file)
-    assert str(file) in str(raised.value)
-    assert "\n" not in str(raised.value)
+    before = file.read_bytes()
+    for use in (open_and_read, lambda file: search(file, 4)):
+        with pytest.raises(Img2PromptError) as raised:
+            use(file)
+        assert str(file) in str(raised.value)
+        assert "\n" not in str(raised.value)
+    assert file.read_bytes() == before
 
 
 def test_a_study_that_cannot_be_written_is_told(file):
