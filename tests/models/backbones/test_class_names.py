@@ -21,6 +21,7 @@ from img2prompt_cache.models.backbones.timm_models import load_classifier
 from img2prompt_cache.models.encoders.base import load_encoder
 from img2prompt_cache.models.naming import attach_names
 from img2prompt_cache.models.specs import Spec
+from img2prompt_cache.models.weights.hub import Snapshot
 from img2prompt_cache.models.weights.packaged import CLASSIFIER_FILE, WEIGHTS_FILE
 from img2prompt_cache.models.weights.wheels import PACKAGED
 from kit import Tiny, save_backbone, save_clip
@@ -154,3 +155,24 @@ def test_weights_converted_without_their_classifier_stay_usable(
     with pytest.raises(Img2PromptError, match=r"classifier\.safetensors is damaged; delete it"):
         attach_names(load_backbone("packaged:efficientnet-lite0"), tiny.encoder)
     shutil.rmtree(folder)
+
+
+def test_a_model_of_the_hub_is_named_as_imagenet_at_the_commit_of_its_backbone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet").eval()
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    asked: list[str] = []
+
+    def fetch(spec: str, repository: str, names: object, revision: str = "") -> Snapshot:
+        asked.append(revision)
+        return Snapshot(tmp_path, "c" * 40, (tmp_path / "model.safetensors",))
+
+    monkeypatch.setattr("img2prompt_cache.models.backbones.timm_models.hub.fetch", fetch)
+    backbone = load_backbone("timm:test_resnet.r160_in1k", revision="main")
+    found = load_classifier(Spec("timm", "test_resnet.r160_in1k"), backbone.identity["revision"])
+    assert asked == ["main", "c" * 40]
+    assert found.descriptions == imagenet_descriptions(1000)
+    torch.testing.assert_close(found.weight, model.fc.weight.detach(), rtol=0, atol=0)
+    assert found.weight.shape == (1000, backbone.dim)
