@@ -13,9 +13,10 @@ from img2prompt_cache.sources.base import Listing
 from img2prompt_cache.sources.embedded.prompts import Found, find_prompt, read_prompt
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
-from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
-from img2prompt_cache.sources.scan import Scan, Walk
+from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_originals, without_suffix
+from img2prompt_cache.sources.scan import Scan, Walk, count_note
 
+ORIGINALS = "images that cannot be decoded left out beside a copy of the same name"
 DETECTION_SAMPLE = 64
 """Number of images, the first by name, that are opened to detect whether they contain prompts."""
 
@@ -59,6 +60,7 @@ class FolderSource(FileSource):
         """
         found = self.take_walk().scan(self.suffixes)
         images = [name for name in found.files if name.lower().endswith(IMAGE_SUFFIXES)]
+        images, originals = without_originals(images)
         ids = [without_suffix(name) for name in images]
         read = self.prompts(found, images)
         readers = pa.array([one.reader if one else "" for one in read.found], pa.string())
@@ -70,7 +72,7 @@ class FolderSource(FileSource):
             self.root,
             extras=extras,
             without_image=read.without_image,
-            notes=(*self.notes, *read.notes, *found.notes()),
+            notes=(*self.notes, *read.notes, *count_note(originals, ORIGINALS), *found.notes()),
         )
 
     def prompts(self, found: Scan, images: Sequence[str]) -> FolderPrompts:

@@ -21,7 +21,6 @@ from img2prompt_cache.sources.reading import read_regular
 MAX_DOCUMENT_BYTES = 96 << 20
 """Largest document, which is read at once; the captions of COCO have 88 MiB. JSON Lines have no limit."""
 MOST_COLUMNS = 1000
-SEVERAL = "{} images have several captions, of which the first is taken"
 
 Row = Mapping[str, object]
 
@@ -66,7 +65,7 @@ def read_document(path: Path) -> list[Row]:
 
 
 def table_of(
-    rows: Iterable[Row], path: Path, prompt_column: str | None = None, notes: list[str] | None = None
+    rows: Iterable[Row], path: Path, prompt_column: str | None = None, several: list[int] | None = None
 ) -> pa.Table:
     """Make a table with every column as strings, without nested values other than prompts.
 
@@ -77,8 +76,8 @@ def table_of(
         The file, for messages.
     prompt_column : str, optional
         A further name of a column of prompts.
-    notes : list of str, optional
-        A note is appended if rows have several captions.
+    several : list of int, optional
+        The number of rows with several captions is appended.
 
     Raises
     ------
@@ -88,7 +87,7 @@ def table_of(
     # pyarrow.json is not used, because it converts text that looks like a date.
     columns: dict[str, list[str | None]] = {}
     nested: set[str] = set()
-    count = several = 0
+    count = long = 0
     for row in rows:
         stated = any(name.lower() in NAMES or name == prompt_column for name in row)
         if not stated and any(isinstance(v, dict) or name == "full_command" for name, v in row.items()):
@@ -96,7 +95,7 @@ def table_of(
             row = {**row, "prompt": found.prompt} if found else row
         for name, value in row.items():
             if isinstance(value, dict | list) and (name.lower() in NAMES or name == prompt_column):
-                several += isinstance(value, list) and len(value) > 1
+                long += isinstance(value, list) and len(value) > 1
                 value = prompt_of_value(value)
             if isinstance(value, dict | list):
                 nested.add(name)
@@ -107,8 +106,8 @@ def table_of(
             column.extend([None] * (count - len(column)))
             column.append(value if isinstance(value, str | None) else json.dumps(value))
         count += 1
-    if several and notes is not None:
-        notes.append(SEVERAL.format(several))
+    if several is not None:
+        several.append(long)
     arrays = {
         name: _strings([*values, *[None] * (count - len(values))], path)
         for name, values in columns.items()

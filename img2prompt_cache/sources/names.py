@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 IMAGE_SUFFIXES = (
@@ -11,11 +12,29 @@ IMAGE_SUFFIXES = (
 )
 """Suffixes of files that are listed as images; not all of them can be decoded."""
 
+NOT_DECODED = (".jxl", ".heic", ".heif")
+"""Suffixes of images that cannot be decoded, whatever version of Pillow there is."""
+
 
 def without_suffix(name: str) -> str:
     """Remove the suffix of an image from a path: ``a.png`` → ``a``; other endings stay: ``v1.5``."""
     stem, dot, ending = name.rpartition(".")
     return stem if dot and f".{ending.lower()}" in IMAGE_SUFFIXES else name
+
+
+def without_originals(images: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Leave out images that cannot be decoded beside a copy of the same name that can: phones keep both.
+
+    Returns
+    -------
+    kept, left_out : list of str
+    """
+    originals = {name for name in images if name.lower().endswith(NOT_DECODED)}
+    if not originals:
+        return list(images), []
+    copies = {without_suffix(name) for name in images if name not in originals}
+    left_out = [name for name in images if name in originals and without_suffix(name) in copies]
+    return [name for name in images if name not in set(left_out)] if left_out else list(images), left_out
 
 
 def is_folder(path: str | Path) -> bool:

@@ -34,7 +34,7 @@ from img2prompt_cache.sources.pages import Unpacked, unpacked_groups
 from img2prompt_cache.sources.parquetfile import rows_at_once, strings_of
 from img2prompt_cache.sources.reading import MAX_IMAGE_BYTES, UNSAFE_PATH, read_below
 from img2prompt_cache.sources.scan import Walk, shards
-from img2prompt_cache.sources.tablefile import prompts_of, read_table
+from img2prompt_cache.sources.tablefile import note_several, prompts_of, read_table
 
 ID_COLUMNS = ("imgId", "image_id", "id", "key", "__key__")
 PATH_COLUMNS = ("image", "file_name", "filename", "image_path", "path", "file")
@@ -68,7 +68,8 @@ class ParquetSource(FileSource):
         names = shards(self.root, ".parquet")
         if not names:
             raise UsageError(f"{self.root} holds no .parquet file")
-        parts = [self._list_file(name) for name in names]
+        several: list[int] = []
+        parts = [self._list_file(name, several) for name in names]
         without_image = sum(lost for _, _, lost in parts)
         table = pa.concat_tables((part for part, _, _ in parts), promote_options="default")
         notes = dict.fromkeys(note for _, some, _ in parts for note in some)
@@ -80,7 +81,7 @@ class ParquetSource(FileSource):
             self.root,
             extras=extras,
             without_image=without_image,
-            notes=(*self.notes, *notes),
+            notes=(*self.notes, *note_several(several), *notes),
         )
 
     def read(self, uri: str) -> bytes:
@@ -103,10 +104,10 @@ class ParquetSource(FileSource):
             )
         return found
 
-    def _list_file(self, name: str) -> tuple[pa.Table, tuple[str, ...], int]:
+    def _list_file(self, name: str, several: list[int]) -> tuple[pa.Table, tuple[str, ...], int]:
         path = self.folder / name
         image = _image_column(path)
-        table = read_table(path, self.options.prompt_column)
+        table = read_table(path, self.options.prompt_column, several)
         names = [column for column in table.column_names if column != image]
         prompt = pick_column(names, self.options.prompt_column, PROMPT_COLUMNS, "prompt_column", path)
         known = {column.lower() for column in ID_COLUMNS}

@@ -23,9 +23,10 @@ from img2prompt_cache.sources.base import Listing
 from img2prompt_cache.sources.captionlist import LIST_NAMES
 from img2prompt_cache.sources.columns import ID_COLUMNS, IMG2DATASET, PROMPT_COLUMNS, bytes_column
 from img2prompt_cache.sources.files import FileSource
+from img2prompt_cache.sources.folder import ORIGINALS
 from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.matching import SUFFIX, match, plain_ids, refuse_rows
-from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
+from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_originals, without_suffix
 from img2prompt_cache.sources.scan import Scan, Walk, count_note, files_in, folders_in
 from img2prompt_cache.sources.tablefile import (
     DOCUMENT_SUFFIX,
@@ -155,7 +156,8 @@ def join_images(
         If an id is empty, occurs twice, contains ``..``, or leads through a link to a folder; if two images
         differ only in their suffix; or if a row matches two images.
     """
-    files = pa.array(found.files, pa.string())
+    images, originals = without_originals(found.files)
+    files = pa.array(images, pa.string())
     ids = plain_ids(prompts.ids, files, path, prefix)
     for link in (link for link in found.links if link.endswith("/")):
         what = f"leads through {link}, a link to a folder, which is not followed"
@@ -184,7 +186,13 @@ def join_images(
         root,
         extras={name: stack(column, "") for name, column in prompts.extras.items()},
         without_image=prompt_lost,
-        notes=(*notes, *((how,) if how else ()), *prompts.notes, *found.notes()),
+        notes=(
+            *notes,
+            *((how,) if how else ()),
+            *prompts.notes,
+            *count_note(originals, ORIGINALS),
+            *found.notes(),
+        ),
     )
 
 

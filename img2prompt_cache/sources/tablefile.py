@@ -5,7 +5,7 @@ Types are not guessed from the values: ``00123`` stays an id and ``NA`` a prompt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,12 +71,14 @@ def read_prompts(path: Path, id_column: str | None, prompt_column: str | None) -
     UsageError
         If the file cannot be read or a column is missing.
     """
-    several: list[str] = []
+    several: list[int] = []
     table = read_table(path, prompt_column, several)
     ids = pick_column(table.column_names, id_column, ID_COLUMNS, "id_column", path)
     prompt = pick_column(table.column_names, prompt_column, PROMPT_COLUMNS, "prompt_column", path)
     extras, notes = short_columns(table, {ids, prompt})
-    return Prompts(table[ids].fill_null(""), prompts_of(table[prompt]), extras, (*several, *notes))
+    return Prompts(
+        table[ids].fill_null(""), prompts_of(table[prompt]), extras, (*note_several(several), *notes)
+    )
 
 
 def column_names(path: Path) -> list[str]:
@@ -102,7 +104,7 @@ def column_names(path: Path) -> list[str]:
         raise _unreadable(path, error) from error
 
 
-def read_table(path: Path, prompt_column: str | None = None, notes: list[str] | None = None) -> pa.Table:
+def read_table(path: Path, prompt_column: str | None = None, several: list[int] | None = None) -> pa.Table:
     """Read a table with every column as strings, without nested and binary columns.
 
     In columns of prompts, lists and records are read, too: see `captions.prompt_of_value`.
@@ -112,8 +114,8 @@ def read_table(path: Path, prompt_column: str | None = None, notes: list[str] | 
     path : pathlib.Path
     prompt_column : str, optional
         The column of prompts, if its name is not in `PROMPT_COLUMNS`.
-    notes : list of str, optional
-        A note is appended if images have several captions.
+    several : list of int, optional
+        The number of images with several captions is appended, unless they are in a text that is JSON.
 
     Raises
     ------
@@ -123,14 +125,14 @@ def read_table(path: Path, prompt_column: str | None = None, notes: list[str] | 
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":
-            table = _read_parquet(path, prompt_column)
+            table = _read_parquet(path, prompt_column, several)
         elif suffix == ".jsonl":
-            table = table_of(read_lines(path), path, prompt_column, notes)
+            table = table_of(read_lines(path), path, prompt_column, several)
         elif suffix == DOCUMENT_SUFFIX:
-            table = table_of(read_document(path), path, prompt_column, notes)
+            table = table_of(read_document(path), path, prompt_column, several)
         elif suffix == LIST_SUFFIX:
             rows = ({"file_name": name, "prompt": texts} for name, texts in read_list(path).items())
-            table = table_of(rows, path, None, notes)
+            table = table_of(rows, path, None, several)
         else:
             table = read_csv(path, detect_dialect(path, _KNOWN))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -149,6 +151,12 @@ def has_columns(path: Path, known: Sequence[Sequence[str]]) -> bool:
     return all(any(name.lower() in names for name in group) for group in known)
 
 
+def note_several(counts: Iterable[int]) -> tuple[str, ...]:
+    """Note how many images have several captions; no note if none has."""
+    count = sum(counts)
+    return (f"{count} images have several captions, of which the first is taken",) if count else ()
+
+
 def prompts_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Extract prompts from texts that are JSON, and make blank ones null."""
     if pc.any(pc.match_substring_regex(column, JSON_START)).as_py():
@@ -163,7 +171,7 @@ def blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(blank, pa.scalar(None, pa.string()), column)
 
 
-def _read_parquet(path: Path, prompt_column: str | None) -> pa.Table:
+def _read_parquet(path: Path, prompt_column: str | None, several: list[int] | None) -> pa.Table:
     schema, rows = pq.read_schema(path), pq.read_metadata(path).num_rows
     names = {*PROMPT_COLUMNS, (prompt_column or "").lower()}
     flat = [f.name for f in schema if not pa.types.is_nested(f.type) and not is_binary(f.type)]
@@ -175,22 +183,26 @@ def _read_parquet(path: Path, prompt_column: str | None) -> pa.Table:
     if not flat and not stated and rows:
         raise UsageError(f"{path} has no column of text; its columns are {', '.join(schema.names[:20])}")
     wanted = list(dict.fromkeys([*flat, *stated]))
-    batches = [_texts(batch, set(flat), stated) for batch in read_columns(path, wanted)]
+    counts = [] if several is None else several
+    batches = [_texts(batch, set(flat), stated, counts) for batch in read_columns(path, wanted)]
     if batches:
         return pa.Table.from_batches(batches)
     kept = [*flat, *stated.values()]
     return pa.table([pa.array([], pa.string())] * len(kept), names=kept)
 
 
-def _texts(batch: pa.RecordBatch, flat: set[str], stated: Mapping[str, str]) -> pa.RecordBatch:
-    """Give the columns of a batch as text."""
+def _texts(
+    batch: pa.RecordBatch, flat: set[str], stated: Mapping[str, str], several: list[int]
+) -> pa.RecordBatch:
+    """Give the columns of a batch as text, and count its rows with several captions."""
     named = list(zip(batch.schema.names, batch.columns, strict=True))
     columns = [(name, pc.cast(column, pa.string())) for name, column in named if name in flat]
     for _, column in columns:
         column.validate(full=True)  # that it is UTF-8, which the file only claims
     for name, column in named:
         if name in stated:
-            values = (parse_json(value) if isinstance(value, str) else value for value in column.to_pylist())
+            values = [parse_json(value) if isinstance(value, str) else value for value in column.to_pylist()]
+            several.append(sum(isinstance(value, list) and len(value) > 1 for value in values))
             columns.append((stated[name], pa.array(map(_text, values), pa.string())))
     return pa.RecordBatch.from_arrays([column for _, column in columns], [name for name, _ in columns])
 

@@ -147,3 +147,16 @@ def test_the_example_of_the_docstring_runs(
         repr(look("images", preset="packaged"))
         == f"Look({str(tmp_path / 'images')!r}: table, 6 pairs, 6 new)"
     )
+
+
+def test_formats_that_pillow_does_not_read_are_listed_and_named(tiny: Tiny, tmp_path: Path) -> None:
+    source = make_source(tmp_path / "images", 2)
+    (source / "a.jxl").write_bytes(b"\xff\x0a\x00")
+    (source / "b.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    found = look(source, tmp_path / "cache", backbones=tiny.cnn, encoder=tiny.encoder)
+    assert found.unreadable == {
+        "JPEG XL is not read by Pillow; convert it, for instance to PNG": 1,
+        "HEIC is not read by Pillow; convert it, for instance to JPEG": 1,
+    }
+    report = tiny.extract(source, tmp_path / "cache")
+    assert report.reasons == found.unreadable

@@ -164,3 +164,12 @@ def test_columns_may_be_named(tmp_path: Path) -> None:
     source = open_source(tmp_path, SourceOptions(id_column="a", prompt_column="b"))
     table = source.list().table
     assert table.to_pydict() == {"imgId": ["i"], "uri": ["x.parquet#0"], "prompt": ["p"], "text": ["t"]}
+
+
+def test_images_with_several_captions_are_counted_over_all_files(tmp_path: Path) -> None:
+    for number, captions in enumerate(([["a", "b"], ["c"]], [["d", "e", "f"], []])):
+        table = pa.table({"image": [b"x", b"y"], "caption": captions})
+        pq.write_table(table, tmp_path / f"{number}.parquet")
+    listing = open_source(tmp_path).list()
+    assert listing.table["prompt"].to_pylist() == ["a", "c", "d", None]
+    assert listing.summary.notes == ("2 images have several captions, of which the first is taken",)

@@ -388,3 +388,17 @@ def test_a_walk_finds_what_a_scan_finds(tmp_path: Path, below: str, suffixes: tu
         assert sorted(found.links) == sorted(expected.links)
         assert sorted(found.unreadable) == sorted(expected.unreadable)
     assert pickle.loads(pickle.dumps(walk)).scan(suffixes, below).files == expected.files
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_an_image_that_cannot_be_decoded_is_listed_unless_a_copy_lies_beside_it(
+    tmp_path: Path, table: bool
+) -> None:
+    put(tmp_path, "a.heic", "a.jpg", "b.JXL", "c.avif", "sub/a.HEIF")
+    if table:
+        (tmp_path / "prompts.csv").write_text("imgId,prompt\na,x\nb,y\n")
+    listing = open_source(tmp_path).list()
+    assert sorted(listing.table["uri"].to_pylist()) == ["a.jpg", "b.JXL", "c.avif", "sub/a.HEIF"]
+    assert listing.summary.notes == (
+        "1 images that cannot be decoded left out beside a copy of the same name (first: a.heic)",
+    )
