@@ -8,7 +8,7 @@ DiffusionDB and kohya's scripts write it; or an object that contains such a list
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,7 +65,10 @@ def read_document(path: Path) -> list[Row]:
 
 
 def table_of(
-    rows: Iterable[Row], path: Path, prompt_column: str | None = None, several: list[int] | None = None
+    rows: Iterable[Row],
+    path: Path,
+    prompt_column: str | None = None,
+    several: MutableSequence[int] | None = None,
 ) -> pa.Table:
     """Make a table with every column as strings, without nested values other than prompts.
 

@@ -33,8 +33,8 @@ def without_originals(images: Sequence[str]) -> tuple[list[str], list[str]]:
     if not originals:
         return list(images), []
     copies = {without_suffix(name) for name in images if name not in originals}
-    left_out = [name for name in images if name in originals and without_suffix(name) in copies]
-    return [name for name in images if name not in set(left_out)] if left_out else list(images), left_out
+    left_out = {name for name in originals if without_suffix(name) in copies}
+    return [name for name in images if name not in left_out], sorted(left_out)
 
 
 def is_folder(path: str | Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import re
 import threading
+from collections.abc import MutableSequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -104,7 +105,7 @@ class ParquetSource(FileSource):
             )
         return found
 
-    def _list_file(self, name: str, several: list[int]) -> tuple[pa.Table, tuple[str, ...], int]:
+    def _list_file(self, name: str, several: MutableSequence[int]) -> tuple[pa.Table, tuple[str, ...], int]:
         path = self.folder / name
         image = _image_column(path)
         table = read_table(path, self.options.prompt_column, several)

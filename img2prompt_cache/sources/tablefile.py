@@ -5,7 +5,7 @@ Types are not guessed from the values: ``00123`` stays an id and ``NA`` a prompt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +104,9 @@ def column_names(path: Path) -> list[str]:
         raise _unreadable(path, error) from error
 
 
-def read_table(path: Path, prompt_column: str | None = None, several: list[int] | None = None) -> pa.Table:
+def read_table(
+    path: Path, prompt_column: str | None = None, several: MutableSequence[int] | None = None
+) -> pa.Table:
     """Read a table with every column as strings, without nested and binary columns.
 
     In columns of prompts, lists and records are read, too: see `captions.prompt_of_value`.
@@ -171,7 +173,7 @@ def blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(blank, pa.scalar(None, pa.string()), column)
 
 
-def _read_parquet(path: Path, prompt_column: str | None, several: list[int] | None) -> pa.Table:
+def _read_parquet(path: Path, prompt_column: str | None, several: MutableSequence[int] | None) -> pa.Table:
     schema, rows = pq.read_schema(path), pq.read_metadata(path).num_rows
     names = {*PROMPT_COLUMNS, (prompt_column or "").lower()}
     flat = [f.name for f in schema if not pa.types.is_nested(f.type) and not is_binary(f.type)]
@@ -192,7 +194,7 @@ def _read_parquet(path: Path, prompt_column: str | None, several: list[int] | No
 
 
 def _texts(
-    batch: pa.RecordBatch, flat: set[str], stated: Mapping[str, str], several: list[int]
+    batch: pa.RecordBatch, flat: set[str], stated: Mapping[str, str], several: MutableSequence[int]
 ) -> pa.RecordBatch:
     """Give the columns of a batch as text, and count its rows with several captions."""
     named = list(zip(batch.schema.names, batch.columns, strict=True))
