@@ -49,9 +49,15 @@ def run_line(run: Run) -> str:
 
 
 def caution_lines(run: Run) -> list[str]:
-    """Say where the intervals of a run rest on too few groups."""
+    """Say why the score of a run is less sure than it looks."""
     metrics = run.metrics
-    return few_groups(metrics["groups"], metrics["effective_groups"])
+    lines = few_groups(metrics["groups"], metrics["effective_groups"])
+    if metrics.get("nested") == 0:
+        lines.append(
+            "  a member takes too long to be fitted on inner folds, too: the weights that score a fold come "
+            "from predictions by members that had seen it, so the score is a little too high"
+        )
+    return lines
 
 
 def few_groups(groups: int | None, effective: float | None) -> list[str]:

@@ -15,6 +15,7 @@ from img2prompt_cache.data.feature_blocks import block_ranges
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.evaluate import Evaluation
+from img2prompt_cache.fitting.nested import can_be_nested, nested_products
 from img2prompt_cache.fitting.record import FittedHead, keep_run
 from img2prompt_cache.fitting.run_rows import load_rows
 from img2prompt_cache.heads.blend import Blend
@@ -67,7 +68,8 @@ def fit_blend(
     """Blend runs and keep the blend as a run, which works without its members.
 
     The metrics are those of a blend whose weights were found on other grouped folds of the held-out rows than
-    the row that is scored; the weights that are saved were found on all of them.
+    the row that is scored; the weights that are saved were found on all of them. Members by folds are fitted
+    again on inner folds for that, unless one takes long to fit; see `nested_products`.
 
     Parameters
     ----------
@@ -108,26 +110,36 @@ def _fit(
     predictions = [aligned(member, ids, targets) for member in members]
     fold = split.fold[rows] if split.folds > 1 else _folds(groups, seed)
     known = inner_products(predictions, targets)
-    weights, by_weights = best_weights(known), cross_weights(known, fold)
-    history = ablation(known, fold, weights)
     place = block_ranges((use.spec, use.width) for use in features)
-    records = [
+    records: list[dict[str, Any]] = [
         {
             "run": member.name,
             "head": member.run.head,
             "settings": member.run.settings,
             "columns": [list(place[use.spec]) for use in member.run.features],
-            "cosine": record["cosine"],
-            "without": record["without"],
         }
-        for member, record in zip(members, history, strict=True)
+        for member in members
     ]
+    by_fold = [
+        _chosen(records, members, ids[int(np.argmax(fold == number))]) for number in range(fold.max() + 1)
+    ]
+    inner = None
+    if can_be_nested(records, split):
+        joined, _ = load_rows(cache, smallest.run, smallest.held, _ADVICE, features)
+        inner = nested_products(by_fold, joined, split, seed)
+    weights, by_weights = best_weights(known), cross_weights(known, fold, inner)
+    history = ablation(known, fold, weights, inner)
+    for record, told in zip(records, history, strict=True):
+        record |= {"cosine": told["cosine"], "without": told["without"]}
     heads = [load_head(member.run.folder, member.run) for member in members]
     widths = tuple(use.width for use in features)
     head = Blend(records, seed=seed).from_fitted(heads, weights, widths, history)
     chosen = [
-        {"members": _chosen(records, members, ids[int(np.argmax(fold == number))]), "weights": each.tolist()}
-        for number, each in enumerate(by_weights)
+        {
+            "members": [{**record, **member} for record, member in zip(records, at, strict=True)],
+            "weights": each,
+        }
+        for at, each in zip(by_fold, by_weights.tolist(), strict=True)
     ]
     return FittedHead(
         head=head,
@@ -139,6 +151,7 @@ def _fit(
         refit=all(member.run.refit for member in members),
         rows=min(member.run.rows for member in members),
         seconds=time.perf_counter() - started,
+        metrics={"nested": float(inner is not None)} if split.folds > 1 else {},
         made_of=tuple(member.run for member in members),
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.data.columns import used_column
+from img2prompt_cache.data.columns import UsedColumn, used_column
 from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.data.strategies import group_rows
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from img2prompt_cache.cache.reader import Cache
 
 
-def load_rows(cache: Cache, run: Run, held: Validation, advice: str) -> tuple[Dataset, Split]:
+def load_rows(
+    cache: Cache, run: Run, held: Validation, advice: str, features: Sequence[UsedColumn] | None = None
+) -> tuple[Dataset, Split]:
     """Read the rows that a run was fitted on and scored on, and find its split again.
 
     Parameters
@@ -33,6 +35,8 @@ def load_rows(cache: Cache, run: Run, held: Validation, advice: str) -> tuple[Da
         Its predictions for held-out rows.
     advice : str
         What to do where a column is not the one that the run was fitted on.
+    features : sequence of UsedColumn, optional
+        The feature columns to read; those of the run if None.
 
     Raises
     ------
@@ -42,9 +46,9 @@ def load_rows(cache: Cache, run: Run, held: Validation, advice: str) -> tuple[Da
         If a column has changed, or the rows are not those that were split.
     """
     target = used_column(cache, run.target, advice, "targets")
-    features = tuple(used_column(cache, use, advice) for use in run.features)
+    columns = tuple(used_column(cache, use, advice) for use in features or run.features)
     only = ids_of(run, held)
-    data = load_dataset(cache, features, target, only=only, views=needs_views(run.head, run.settings))
+    data = load_dataset(cache, columns, target, only=only, views=needs_views(run.head, run.settings))
     return data, split_of(cache, run, held, data)
 
 

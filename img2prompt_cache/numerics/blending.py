@@ -111,16 +111,22 @@ def best_weights(known: InnerProducts) -> F64:
     return best
 
 
-def cross_weights(known: InnerProducts, fold: Fold) -> F64:
-    """Find, for each fold, the best weights on all other folds: shape (k, m).
+def cross_weights(known: InnerProducts, fold: Fold, inner: Sequence[InnerProducts] | None = None) -> F64:
+    """Find, for each fold, weights that know nothing of it: shape (k, m).
 
     Parameters
     ----------
     known : InnerProducts
     fold : numpy.ndarray, int64, shape (n,)
         Fold of each row, 0…k−1, k ≥ 2.
+    inner : sequence of InnerProducts, optional
+        For each fold, the rows to find its weights on. If None, those of all other folds: that is right where
+        the members were fitted on none of the rows, but not where each fold was predicted by members that
+        were fitted on the others.
     """
-    return np.array([best_weights(known.rows(fold != number)) for number in range(fold.max() + 1)])
+    if inner is None:
+        inner = [known.rows(fold != number) for number in range(fold.max() + 1)]
+    return np.array([best_weights(each) for each in inner])
 
 
 def mix(predictions: Sequence[F32], weights: F64) -> F32:
@@ -137,7 +143,9 @@ def mix(predictions: Sequence[F32], weights: F64) -> F32:
     return unit(total)
 
 
-def ablation(known: InnerProducts, fold: Fold, weights: F64) -> list[dict[str, float]]:
+def ablation(
+    known: InnerProducts, fold: Fold, weights: F64, inner: Sequence[InnerProducts] | None = None
+) -> list[dict[str, float]]:
     """Measure what each member contributes: one record per member.
 
     Parameters
@@ -148,6 +156,8 @@ def ablation(known: InnerProducts, fold: Fold, weights: F64) -> list[dict[str, f
         Grouped folds of these rows, 0…k−1, k ≥ 2.
     weights : numpy.ndarray, float64, shape (m,)
         Found on all of these rows.
+    inner : sequence of InnerProducts, optional
+        As for `cross_weights`.
 
     Returns
     -------
@@ -162,7 +172,8 @@ def ablation(known: InnerProducts, fold: Fold, weights: F64) -> list[dict[str, f
     ]
     for member, record in enumerate(records if len(records) > 1 else ()):
         others = known.without(member)
-        found = cosines(others, cross_weights(others, fold)[fold])
+        known_inside = None if inner is None else [each.without(member) for each in inner]
+        found = cosines(others, cross_weights(others, fold, known_inside)[fold])
         record["without"] = float(found.mean())
     return records
 

@@ -25,6 +25,7 @@ Metrics = TypedDict(
         "leakage_gap_ci95": list[float] | None,
         "teacher": float,
         "plain": float,
+        "nested": float,
     },
     total=False,
 )
@@ -37,6 +38,9 @@ are, the mean over rows; a run by folds that lacks `bank` was ranked among the p
 the mean cosine of the mean head. `leakage_gap`: how much higher the head scores if rows are divided at
 random, beyond what the mean head gains, and `leakage_gap_ci95` its interval; None if that was not tried. In a
 run that lacks the interval, it is the plain difference from a random split of other rows.
+`nested`: of a blend by folds, 1 where the weights that scored a fold were found on predictions by members
+that had not seen it, 0 where the members take too long to fit for that; then, and in a run that lacks it, the
+score is a little too high.
 `teacher`, `plain`: of a student's teacher, and of the same student without one.
 """
 

@@ -10,14 +10,18 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.columns import choose_features, choose_target
+from img2prompt_cache.cli.run_output import caution_lines
+from img2prompt_cache.data.columns import UsedColumn, choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import hash_file
 from img2prompt_cache.fitting.blend import fit_blend
 from img2prompt_cache.fitting.config import FitConfig
+from img2prompt_cache.fitting.nested import can_be_nested, nested_products
+from img2prompt_cache.fitting.run_rows import load_rows
 from img2prompt_cache.fitting.single import fit_head
+from img2prompt_cache.heads.knn import Knn
 from img2prompt_cache.numerics.blending import best_weights, cross_weights, inner_products, mix
 from img2prompt_cache.numerics.metrics import mean_cosine
 from img2prompt_cache.runs.folder import load_head
@@ -110,6 +114,40 @@ def test_runs_by_folds_are_blended_fold_by_fold(cache):
     assert chosen["members"][0]["settings"]["alpha"] == 1.0
 
 
+def test_weights_that_score_a_fold_know_nothing_of_it(cache):
+    first, *_ = runs = [load_run(folder) for folder in folders(cache, "-folds")]
+    columns = [UsedColumn.of(column) for column in choose_features(cache, (OTHER, ONE))]
+    data, split = load_rows(cache, first, load_validation(first.folder, first), "", columns)
+    place = {OTHER: [0, 8], ONE: [8, 32]}
+    members = [
+        {"head": run.head, "settings": run.settings, "columns": [place[use.spec] for use in run.features]}
+        for run in runs
+    ]
+    assert can_be_nested(members, split)
+    changed = data.y.copy()
+    changed[split.fold == 1] = -changed[split.fold == 1][::-1]
+    before, after = (
+        nested_products([members] * 3, replace(data, y=y), split, seed=0) for y in (data.y, changed)
+    )
+    assert np.array_equal(before[1].true, after[1].true)
+    assert np.array_equal(before[1].between, after[1].between)
+    assert not np.array_equal(before[0].true, after[0].true)
+
+
+def test_a_blend_by_folds_is_scored_with_weights_of_inner_folds(cache, monkeypatch):
+    run = blend(cache, folders(cache, "-folds"))
+    assert run.metrics["nested"] == 1
+    assert caution_lines(run)[1:] == []
+    assert "nested" not in blend(cache, folders(cache)).metrics
+    monkeypatch.setattr(Knn, "costly", True)
+    quick = blend(cache, folders(cache, "-folds"))
+    assert quick.metrics["nested"] == 0
+    assert "so the score is a little too high" in caution_lines(quick)[-1]
+    weights = [[fold["chosen"]["weights"] for fold in each.fold_metrics] for each in (run, quick)]
+    assert not np.allclose(*weights)
+    assert run.settings["weights"] == quick.settings["weights"]
+
+
 def test_rows_in_another_order_are_put_in_order(cache):
     expected = blend(cache, folders(cache))
     member = folders(cache)[1]
@@ -190,7 +228,7 @@ def test_the_command_line(cli, cache):
     told = cli("fit", "--head", "blend", "--members", "ridge,knn", "--cache", cache.folder)
     lines = told.out.splitlines()
     assert lines[1].split()[0] == "member"
-    assert [line.split()[0] for line in lines[2:]] == ["ridge", "knn"]
+    assert [line.split()[0] for line in lines[2:4]] == ["ridge", "knn"]
     assert cli("predict", "--run", run, "--cache", cache.folder, "--json").json["rows"] == 1
     assert cli("compare", "--cache", cache.folder).out.count("blend") >= 2
 

@@ -10,7 +10,7 @@ from img2prompt_cache.heads.neural import network
 from img2prompt_cache.heads.neural.losses import AT_FIRST, infonce
 from img2prompt_cache.heads.neural.pairs import Pairs
 from img2prompt_cache.heads.neural.schedules import Schedule
-from img2prompt_cache.heads.neural.training import Training
+from img2prompt_cache.heads.neural.training import Training, averaging
 from img2prompt_cache.models import devices
 from img2prompt_cache.numerics.metrics import unit
 
@@ -63,7 +63,7 @@ def test_biases_and_norms_are_not_decayed():
 
 
 def test_the_average_is_the_exponential_one():
-    net = training(ema=0.8, batch_size=60)
+    net = training(ema=0.8, batch_size=60, max_epochs=100)
     wanted = None
     for _ in range(5):
         net.train()
@@ -73,6 +73,16 @@ def test_the_average_is_the_exponential_one():
         if value.is_floating_point():
             np.testing.assert_allclose(value, wanted[key], atol=1e-5, err_msg=key)
             assert not torch.equal(value, net._trained.state_dict()[key])
+
+
+def test_with_few_steps_the_average_reaches_back_an_eighth_of_them():
+    assert averaging(Mlp(), 20_000) == 0.99
+    assert averaging(Mlp(), 300) == pytest.approx(1 - 8 / 300)
+    assert averaging(Mlp(epochs=3), 300) == averaging(Mlp(), 300)
+    assert averaging(Mlp(epochs=200), 300) == pytest.approx(1 - 8 / 600)
+    assert averaging(Mlp(max_epochs=2), 300) == 0
+    assert averaging(Mlp(ema=0.5), 300) == 0.5
+    assert averaging(Mlp(ema=0.0), 300) == 0
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.8])
