@@ -363,12 +363,13 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 def test_the_command_line(cli: Cli, pairs: Path, tiny: Tiny, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     base = [*tiny.arguments(pairs, folder), "--precision", "fp32"]
-    said = cli(*base, "--trunk", 2, "--trunk-dtype", "int8", "--levels", "multi", "--views", 2, "--flip")
+    kept_besides = ("--levels", "multi", "--second-view", "squash", "--views", 2, "--flip")
+    said = cli(*base, "--trunk", 2, "--trunk-dtype", "int8", *kept_besides)
     assert said.code == 0, said.err
     kept = {c["name"]: c["shape"] for c in cli("info", "--cache", folder, "--json").json["columns"]}
     assert kept[f"{tiny.vit}#k2-int8"] == [23, 5, 64]
     assert kept[f"{tiny.vit}#k2-int8-v2f"] == [23, 2, 5, 64]
-    assert kept[f"{tiny.cnn}#multi"] == [23, 736]
+    assert kept[f"{tiny.cnn}#multi"] == kept[f"{tiny.cnn}#multi-squash"] == [23, 736]
     joined = f"{tiny.vit},{tiny.vit}#multi"
     assert (
         cli("fit", "--head", "mean", "--cache", folder, "--features", joined, "--split", "random").code == 0
@@ -383,6 +384,8 @@ def test_the_command_line(cli: Cli, pairs: Path, tiny: Tiny, tmp_path: Path) -> 
         (["--trunk", 7], ["/vit:", "before the last 7 blocks", "it has 6"]),
         (["--trunk", 2, "--trunk-dtype", "int4"], ["unknown --trunk-dtype 'int4'", "int8"]),
         (["--levels", "all"], ["unknown --levels 'all'", "multi"]),
+        (["--second-view", "squashed"], ["unknown --second-view 'squashed'", "squash"]),
+        (["--names"], ["/vit has no classifier whose classes have known names"]),
         (["--flip"], ["--flip", "--views"]),
         (["--views", 65], ["--views", "64 at most, not 65"]),
     ],
