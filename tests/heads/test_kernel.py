@@ -5,6 +5,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import kernel as module
@@ -101,3 +102,17 @@ def test_blocks_that_do_not_fit_the_saved_rows_are_refused():
     state = Kernel(gain=1.0, alpha=1.0).fit(X, y, widths=(6, 6)).state()
     with pytest.raises(Img2PromptError, match="'blocks' sum to 11"):
         Kernel().load_state({**state, "blocks": np.array([6, 5])})
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 0.1])
+@pytest.mark.parametrize("exact", [True, False])
+def test_predictions_do_not_depend_on_the_number_of_threads(exact, alpha, monkeypatch):
+    """The bytes of the solution may: the order of sums in BLAS does."""
+    monkeypatch.setattr(module, "EXACT", 10_000 if exact else 300)
+    X, y, _ = problem(600)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            head = Kernel(gain=2.0, alpha=alpha, landmarks=100).fit(X, y)
+            found.append(head.predict(problem(seed=1)[0]))
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-4)
