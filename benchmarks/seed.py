@@ -78,7 +78,7 @@ def main() -> None:
     figures: dict[str, Any] = {"compare": compared, "curves": curves}
     figures["tune"] = {name: tuned[name] for name in ("trials", "best", "influence")}
     for setting in tuned["influence"]:
-        print(f"{setting['setting']}: {setting['importance']:.0%} of the variance")
+        print(setting["setting"], setting["main_effect"], setting["chance"])
     print(save("seed", figures))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,17 @@ from img2prompt_cache.tuning.storage import load_optuna
 from img2prompt_cache.tuning.study import COMPLETE, FAILED, PRUNED, FinishedTrial
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from optuna.distributions import BaseDistribution
 
 BINS = 4
 """A range is divided at its quartiles."""
+
+FEWEST = 50
+"""With fewer scored trials main effects are not told: those of noise look like those of real settings."""
+
+PERMUTATIONS, CHANCE_TREES = 20, 8
+"""How often scores are shuffled among the trials, and the trees of the forest that is fitted each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,8 @@ class Marginal:
         How many there are.
     mean, sd, best : float or None
         Of the scores; the standard deviation is that of a sample.
+    ci95 : pair of float, or None
+        Interval of the mean, by Student's t; None for fewer than two scores.
     """
 
     value: str
@@ -41,14 +50,29 @@ class Marginal:
     mean: float | None
     sd: float | None
     best: float | None
+    ci95: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Influence:
-    """What one setting did: its share of the variance of the score (None if unknown), and its marginals."""
+    """What one setting did to the score.
+
+    Attributes
+    ----------
+    setting : str
+    main_effect : float or None
+        Share of the variance of the score over the space that the setting explains alone, 0…1; None with
+        fewer than `FEWEST` scored trials, or where all scores are the same. What all of these leave is
+        interactions of settings, and noise.
+    chance : float or None
+        The highest main effect of this setting in `PERMUTATIONS` tries with the scores shuffled among the
+        trials. A main effect that is not above it says nothing.
+    marginals : tuple of Marginal
+    """
 
     setting: str
-    importance: float | None
+    main_effect: float | None
+    chance: float | None
     marginals: tuple[Marginal, ...]
 
 
@@ -61,37 +85,73 @@ def influence(space: Space, trials: Sequence[FinishedTrial]) -> list[Influence]:
     trials : sequence of FinishedTrial
         Only complete ones have a score; pruned and failed ones are counted.
     """
-    share = importances(space, trials)
+    effects = main_effects(space, trials)
     found = [
-        Influence(setting, share.get(setting), marginals(each, setting, trials))
+        Influence(setting, *effects.get(setting, (None, None)), marginals(each, setting, trials))
         for setting, each in space.items()
     ]
-    return sorted(found, key=lambda each: -(each.importance or 0.0))
+    return sorted(found, key=lambda each: -(each.main_effect or 0.0))
 
 
-def importances(space: Space, trials: Sequence[FinishedTrial]) -> dict[str, float]:
-    """Share of each setting alone in the variance of the score over the space, summing to 1.
+def interactions(table: Sequence[Influence]) -> float | None:
+    """Share of the variance that no setting explains alone: interactions, and noise that the forest took up.
+
+    None where main effects are not told.
+    """
+    effects = [each.main_effect for each in table if each.main_effect is not None]
+    return max(0.0, 1 - sum(effects)) if effects else None
+
+
+def main_effects(space: Space, trials: Sequence[FinishedTrial]) -> dict[str, tuple[float, float]]:
+    """Share of each setting alone in the variance of the score over the space, and how much chance gives it.
 
     Functional ANOVA on a random forest (Hutter, Hoos and Leyton-Brown, 2014, ICML), as Optuna computes it. A
-    setting that was searched on a logarithmic scale is weighed on that scale, as it was drawn.
+    setting that was searched on a logarithmic scale is weighed on that scale, as it was drawn. A forest fits
+    noise, too, and then some setting always explains most: so the scores are also shuffled among the trials.
 
     Returns
     -------
-    dict of str to float
-        Empty where the scores are fewer than two, or all the same.
+    dict of str to (float, float)
+        Empty with fewer than `FEWEST` scores, or where they are all the same.
     """
-    optuna = load_optuna()
     scored = [trial for trial in trials if trial.state == COMPLETE]
-    if len({trial.cosine for trial in scored}) < 2:
+    scores = np.array([trial.cosine for trial in scored], np.float64)
+    if len(scored) < FEWEST or len(np.unique(scores)) < 2:
         return {}
     axes = {setting: _axis(each) for setting, each in space.items()}
+    places = [
+        {setting: _place(space[setting], value) for setting, value in trial.settings.items()}
+        for trial in scored
+    ]
+    found = _variance_shares(axes, places, scores, trees=64, seed=0)
+    rng = np.random.default_rng(0)
+    tries = [
+        _variance_shares(axes, places, rng.permutation(scores), trees=CHANCE_TREES, seed=number)
+        for number in range(PERMUTATIONS)
+    ]
+    return {
+        setting: (share, max((each[setting] for each in tries), default=0.0))
+        for setting, share in found.items()
+    }
+
+
+def _variance_shares(
+    axes: Mapping[str, BaseDistribution],
+    places: Sequence[dict[str, Any]],
+    scores: NDArray[np.float64],
+    *,
+    trees: int,
+    seed: int,
+) -> dict[str, float]:
+    """Compute the share of each setting alone in the variance of a forest that was fitted to some scores."""
+    optuna = load_optuna()
     study = optuna.create_study(direction="maximize")
-    for trial in scored:
-        place = {setting: _place(space[setting], value) for setting, value in trial.settings.items()}
-        study.add_trial(optuna.trial.create_trial(params=place, distributions=axes, value=trial.cosine))
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    share = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {setting: float(value) for setting, value in share.items()}
+    for place, score in zip(places, scores.tolist(), strict=True):
+        study.add_trial(optuna.trial.create_trial(params=place, distributions=dict(axes), value=score))
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed, n_trees=trees)
+    # Not `get_param_importances`: it scales the shares to a sum of 1, and hides what settings do together.
+    shares = evaluator.evaluate(study)
+    return {setting: float(shares.get(setting, 0.0)) for setting in axes}
 
 
 def marginals(each: Range, setting: str, trials: Sequence[FinishedTrial]) -> tuple[Marginal, ...]:
@@ -135,7 +195,18 @@ def _marginal(value: str, trials: Sequence[FinishedTrial]) -> Marginal:
         mean=float(scores.mean()) if len(scores) else None,
         sd=float(scores.std(ddof=1)) if len(scores) > 1 else None,
         best=float(scores.max()) if len(scores) else None,
+        ci95=_interval(scores),
     )
+
+
+def _interval(scores: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Compute the 95 % interval of a mean of independent scores, by Student's t."""
+    from scipy.stats import t
+
+    if len(scores) < 2:
+        return None
+    reach = float(t.ppf(0.975, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores)))
+    return float(scores.mean()) - reach, float(scores.mean()) + reach
 
 
 def _axis(each: Range) -> BaseDistribution:

@@ -51,7 +51,7 @@ def test_json_is_what_scripts_rely_on(cli, folder):
     with reading(folder / "studies" / "knn-one+other.db") as study:
         scores = [trial.cosine for trial in study.trials if trial.cosine is not None]
     assert top["cosine"] == max(scores)
-    assert sum(each["importance"] for each in said.json["influence"]) == pytest.approx(1)
+    assert {each["main_effect"] for each in said.json["influence"]} == {None}
     told = cli("influence", "knn-one+other", "--cache", folder, "--json")
     assert told.json["settings"] == said.json["influence"]
     assert told.json["trials"] == said.json["trials"]
@@ -68,12 +68,13 @@ def test_people_are_told_the_same(cli, folder, tmp_path):
     scores = [float(line.split()[1]) for line in lines[3:7]]
     assert scores == sorted(scores, reverse=True)
     assert lines[7] == ""
-    assert lines[8].split()[:3] == ["setting", "importance", "value"]
-    assert [line.split()[:2] for line in lines[9:13]] == [["alpha", "1.0000"]] * 4
+    assert lines[8].split()[:6] == ["setting", "main", "effect", "by", "chance", "value"]
+    assert [line.split()[:3] for line in lines[9:13]] == [["alpha", "–", "–"]] * 4
+    assert lines[13].startswith("main effects are told from 50 trials")
     told = cli("influence", tmp_path / "s.db")
     assert told.out.splitlines() == [
         f"{tmp_path / 's.db'}: head ridge, 4 scored, 0 pruned, 0 failed",
-        *lines[8:13],
+        *lines[8:14],
     ]
     assert told.err == ""
 

@@ -2,9 +2,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from img2prompt_cache.heads.space import Choices, LogUniform, Uniform, Whole
-from img2prompt_cache.tuning.importance import importances, influence, marginals, name_of
+from img2prompt_cache.tuning import importance as module
+from img2prompt_cache.tuning.importance import (
+    FEWEST,
+    influence,
+    interactions,
+    main_effects,
+    marginals,
+    name_of,
+)
 from img2prompt_cache.tuning.study import COMPLETE, FAILED, PRUNED, FinishedTrial
 
 SPACE = {
@@ -31,6 +40,11 @@ def made(score, count=60, seed=0, state=lambda settings: COMPLETE):
     return trials
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(module, "PERMUTATIONS", 3)
+
+
 @pytest.mark.parametrize(
     ("setting", "score"),
     [
@@ -40,43 +54,68 @@ def made(score, count=60, seed=0, state=lambda settings: COMPLETE):
         ("kind", lambda s: 0.1 + 0.3 * (s["kind"] == [1, 2])),
     ],
 )
-def test_where_one_setting_does_everything_it_has_all_importance(setting, score):
+def test_where_one_setting_does_everything_it_has_all_of_the_variance(quick, setting, score):
     table = influence(SPACE, made(score))
     assert table[0].setting == setting
-    assert table[0].importance > 0.9
-    assert sum(each.importance for each in table) == pytest.approx(1)
+    assert table[0].main_effect > 0.8 > table[0].chance
+    assert interactions(table) == pytest.approx(1 - sum(each.main_effect for each in table))
     assert {each.setting for each in table} == {*SPACE}
 
 
-def test_importance_is_over_the_space_that_was_drawn_from():
+def test_a_main_effect_is_over_the_space_that_was_drawn_from(quick):
     # A step low in the logarithm's range: on a linear axis it would be next to nothing of the space.
-    share = importances(SPACE, made(lambda s: float(s["lr"] > 1e-3) + float(s["idle"] > 0.5), count=200))
-    assert share["lr"] == pytest.approx(0.5, abs=0.07)
-    assert share["idle"] == pytest.approx(0.5, abs=0.07)
+    effects = main_effects(SPACE, made(lambda s: float(s["lr"] > 1e-3) + float(s["idle"] > 0.5), count=120))
+    assert effects["lr"][0] == pytest.approx(0.5, abs=0.1)
+    assert effects["idle"][0] == pytest.approx(0.5, abs=0.1)
 
 
-def test_the_same_trials_give_the_same_importance():
+def test_what_two_settings_do_together_is_not_in_their_main_effects(quick):
+    table = influence(SPACE, made(lambda s: float((s["lr"] > 1e-3) == (s["idle"] > 0.5)), count=120))
+    assert interactions(table) > 0.5
+    assert all(each.main_effect < 0.3 for each in table)
+
+
+def test_main_effects_of_noise_are_those_of_chance():
+    noise = np.random.default_rng(3)
+    table = influence(SPACE, made(lambda s: float(noise.normal()), FEWEST))
+    # One setting always has the largest share of a noise that the forest took up.
+    assert table[0].main_effect > 0.1
+    # A setting is above chance, the highest of 20 tries, in one of 21 studies of noise.
+    assert sum(each.main_effect > each.chance for each in table) <= 1
+
+
+def test_the_same_trials_give_the_same_main_effects(quick):
     trials = made(lambda s: s["idle"] + s["k"])
-    assert importances(SPACE, trials) == importances(SPACE, trials)
+    assert main_effects(SPACE, trials) == main_effects(SPACE, trials)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3])
-def test_few_trials(count):
+@pytest.mark.parametrize("count", [0, 1, 2, 3, FEWEST - 1])
+def test_of_few_trials_there_are_means_but_no_main_effects(count):
     table = influence(SPACE, made(lambda s: s["idle"], count))
     assert len(table) == 4
+    assert interactions(table) is None
     for each in table:
-        assert (each.importance is None) == (count < 2)
+        assert each.main_effect is each.chance is None
         assert sum(marginal.scored for marginal in each.marginals) == count
 
 
-def test_scores_that_are_all_the_same_have_no_importance():
-    assert importances(SPACE, made(lambda s: 0.5)) == {}
+def test_means_have_the_interval_of_students_t():
+    trials = made(lambda s: s["idle"], 24)
+    for marginal in influence(SPACE, trials)[0].marginals:
+        assert marginal.ci95[0] < marginal.mean < marginal.ci95[1]
+        reach = t.ppf(0.975, marginal.scored - 1) * marginal.sd / np.sqrt(marginal.scored)
+        assert marginal.ci95 == pytest.approx((marginal.mean - reach, marginal.mean + reach))
 
 
-def test_a_setting_that_could_not_vary():
-    trials = [FinishedTrial(n, COMPLETE, {"a": 1, "b": n / 9}, n / 9, 1.0) for n in range(9)]
+def test_scores_that_are_all_the_same_have_no_main_effects():
+    assert main_effects(SPACE, made(lambda s: 0.5)) == {}
+
+
+def test_a_setting_that_could_not_vary(quick):
+    trials = [FinishedTrial(n, COMPLETE, {"a": 1, "b": n / 59}, n / 59, 1.0) for n in range(60)]
     table = influence({"a": Choices((1,)), "b": Uniform(0.0, 1.0)}, trials)
-    assert [(each.setting, each.importance) for each in table] == [("b", 1.0), ("a", 0.0)]
+    assert [each.setting for each in table] == ["b", "a"]
+    assert [each.main_effect for each in table] == pytest.approx([1.0, 0.0])
 
 
 def test_marginals_of_choices():
