@@ -86,10 +86,10 @@ def influence(space: Space, trials: Sequence[FinishedTrial]) -> list[Influence]:
         Only complete ones have a score; pruned and failed ones are counted.
     """
     effects = main_effects(space, trials)
-    found = [
-        Influence(setting, *effects.get(setting, (None, None)), marginals(each, setting, trials))
-        for setting, each in space.items()
-    ]
+    found = []
+    for setting, each in space.items():
+        effect, chance = effects.get(setting, (None, None))
+        found.append(Influence(setting, effect, chance, marginals(each, setting, trials)))
     return sorted(found, key=lambda each: -(each.main_effect or 0.0))
 
 
