@@ -80,7 +80,7 @@ def ranked(
         alike = similarity_components(unit(targets[rows]), 1 - TIE)
         _, first, truth = np.unique(alike, return_index=True, return_inverse=True)
         shares = retrieval(predictions[rows], targets[rows][first], truth, RANKS)
-        weight = rows.mean()
+        weight = float(rows.mean())
         for k, share in shares.items():
             found[f"r@{k}"] += weight * share
         found["bank"] += weight * len(first)
