@@ -41,6 +41,7 @@ def run_line(run: Run) -> str:
     more = ""
     if metrics["leakage_gap"] is not None:
         more = f"; leakage gap {metrics['leakage_gap']:+.4f}{_between(metrics['leakage_gap_ci95'])}"
+        more += f" beyond the floor's {metrics['leakage_gap_floor']:+.4f}"
     return (
         f"{run.folder}: cosine {metrics['cosine']:.4f}{_between(metrics['ci95'])}, "
         f"floor {metrics['floor']:.4f}, mse {metrics['mse']:.6f}, {retrieved} on {rows} "

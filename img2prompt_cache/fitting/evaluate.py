@@ -89,10 +89,12 @@ def evaluate_head(
 class LeakageGap:
     """How much higher a head scores where near-identical rows are on both sides, and the interval of that.
 
-    `ci95` is by bootstrap over groups, or None where all held-out rows are one group.
+    `cosine` and its interval `ci95` are what the head gains beyond `floor`, the gain of the mean head. The
+    interval is by bootstrap over groups, or None where all held-out rows are one group.
     """
 
     cosine: float
+    floor: float
     ci95: tuple[float, float] | None
 
 
@@ -111,8 +113,9 @@ def measure_leakage_gap(
     """Measure how much higher the same head scores, on the same rows, if rows are divided at random.
 
     Every held-out row is predicted again, by a head fitted on as many rows as before that were drawn from all
-    others without regard to groups. What the mean head gains by that is subtracted: it sees no image, so its
-    gain is none of a head's. So the gap of the mean head is 0. By folds the rows are divided into as many
+    others without regard to groups. What the mean head gains by that is subtracted and told apart: it sees no
+    image, so its gain is that of having fitted on prompts like the held-out ones, which is large where a few
+    groups have most of the rows. So the gap of the mean head is 0. By folds the rows are divided into as many
     folds at random; of a hold-out, the held-out rows into `PARTS` parts.
 
     Parameters
@@ -133,19 +136,21 @@ def measure_leakage_gap(
     if split.strategy == "random":
         return None
     rows = split.validation
-    gain = np.empty(len(split.fold))
+    gain, floor = np.empty(len(split.fold)), np.empty(len(split.fold))
     gain[rows] = -cosine(evaluation.predictions, data.y[rows])
     for train, held in split.sides:
-        gain[held] += floor_cosines(data.y, train, held)
+        floor[held] = -floor_cosines(data.y, train, held)
     careless = replace(split, strategy="random")  # inner folds leak, too
     for number, (train, held) in enumerate(_careless_sides(split)):
         chosen = evaluation.chosen[number if split.folds > 1 else 0]
         fitted = fit_rows(configured(head, chosen), data, careless, train)
         predictions = fitted.predict(data.X[held])
         require_finite(head.name, predictions)
-        gain[held] += cosine(predictions, data.y[held]) - floor_cosines(data.y, train, held)
+        gain[held] += cosine(predictions, data.y[held])
+        floor[held] += floor_cosines(data.y, train, held)
         advance(1)
-    return LeakageGap(float(gain[rows].mean()), interval(gain[rows], split.groups[rows]))
+    beyond = (gain - floor)[rows]
+    return LeakageGap(float(beyond.mean()), float(floor[rows].mean()), interval(beyond, split.groups[rows]))
 
 
 def _careless_sides(split: Split) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -101,6 +101,7 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
         **score(predictions, targets, groups, fold),
         "floor": floor(data.y, split),
         "leakage_gap": gap and gap.cosine,
+        "leakage_gap_floor": gap and gap.floor,
         "leakage_gap_ci95": gap and gap.ci95 and list(gap.ci95),
     }
     record = RunRecord(

@@ -23,6 +23,7 @@ Metrics = TypedDict(
         "floor": float | None,
         "leakage_gap": float | None,
         "leakage_gap_ci95": list[float] | None,
+        "leakage_gap_floor": float | None,
         "teacher": float,
         "plain": float,
         "nested": float,
@@ -36,8 +37,9 @@ Metrics = TypedDict(
 true prompt is among the k nearest of those held out in the same fold, and `bank` how many distinct ones these
 are, the mean over rows; a run by folds that lacks `bank` was ranked among the prompts of all folds. `floor`:
 the mean cosine of the mean head. `leakage_gap`: how much higher the head scores if rows are divided at
-random, beyond what the mean head gains, and `leakage_gap_ci95` its interval; None if that was not tried. In a
-run that lacks the interval, it is the plain difference from a random split of other rows.
+random, beyond `leakage_gap_floor`, which the mean head gains, and `leakage_gap_ci95` its interval; None if
+that was not tried. In a run that lacks the interval, it is the plain difference from a random split of other
+rows.
 `nested`: of a blend by folds, 1 where the weights that scored a fold were found on predictions by members
 that had not seen it, 0 where the members take too long to fit for that; then, and in a run that lacks it, the
 score is a little too high.

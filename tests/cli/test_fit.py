@@ -42,6 +42,7 @@ def test_people_are_told_the_same(cli, folder, tmp_path):
     assert f" ({low:.4f} to {high:.4f}), floor {made.metrics['floor']:.4f}, mse " in said.out
     least, most = made.metrics["leakage_gap_ci95"]
     more = f"leakage gap {made.metrics['leakage_gap']:+.4f} ({least:.4f} to {most:.4f})"
+    more += f" beyond the floor's {made.metrics['leakage_gap_floor']:+.4f}"
     groups = made.metrics["groups"]
     assert f"few groups: the held-out rows are {groups} groups of near-identical ones, as good as" in said.out
     assert f"on {made.metrics['n']} held-out rows (group split; {more})" in said.out

@@ -73,6 +73,7 @@ def test_a_head_that_sees_no_image_has_no_leakage_gap(cache, data, folds, seed):
     head = make_head("mean")
     gap = measure_leakage_gap(head, data, split, evaluate_head(head, data, split))
     assert gap.cosine == pytest.approx(0, abs=1e-6)
+    assert gap.floor > 0.05  # it was fitted on prompts like those held out
     assert gap.ci95 == pytest.approx((0, 0), abs=1e-6)
 
 
