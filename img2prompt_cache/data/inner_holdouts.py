@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.data.splits import hold_out, k_folds
+from img2prompt_cache.data.groups import factorize
+from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +59,38 @@ def inner_holdouts(
     if len(groups) < few:
         fold = k_folds(groups, folds, seed)
         return [fold == number for number in range(folds)]
-    held = np.zeros(len(groups), bool)
-    held[hold_out(groups, share, seed).validation] = True
-    return [held]
+    return [hold_out_many(groups, share, seed)]
+
+
+def hold_out_many(groups: Rows, share: float, seed: int) -> Mask:
+    """Mark rows to hold out that are of many groups: those that fit into the share, in a random order.
+
+    Something is chosen on these rows, and the more groups there are, the less it is chosen by chance. So groups
+    larger than the share are left out, unlike in `hold_out`, where every row has to count.
+
+    Parameters
+    ----------
+    groups : numpy.ndarray, int64, shape (n,)
+        Two different ones at least.
+    share : float
+        Of the rows, above 0 and below 1.
+    seed : int
+        Seed of the order.
+
+    Returns
+    -------
+    numpy.ndarray, bool, shape (n,)
+        Less than the share by less than the smallest group left; where every group is larger, the smallest.
+    """
+    groups = factorize(groups.tolist())
+    size = np.bincount(groups)
+    order = np.random.default_rng(seed).permutation(len(size))
+    room = min(max(round(share * len(groups)), 1), len(groups) - 1)
+    held = np.zeros(len(size), bool)
+    for group in order.tolist():
+        if size[group] <= room:
+            held[group] = True
+            room -= size[group]
+    if not held.any():
+        held[order[np.argmin(size[order])]] = True
+    return held[groups]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from sklearn.base import clone
 
-from img2prompt_cache.data.splits import hold_out
+from img2prompt_cache.data.inner_holdouts import hold_out_many
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.mlp import Mlp
@@ -209,7 +209,7 @@ def _watched(
     head: Mlp, X: Features, y: Targets, groups: Groups, views: NDArray[np.floating[Any]] | None = None
 ) -> Mlp:
     """Fit a head to all but a grouped fifth of the rows, and watch it on these."""
-    split = hold_out(groups, INNER, head.seed)
-    rows, held = split.train, split.validation
+    held = hold_out_many(groups, INNER, head.seed)
+    rows = ~held
     seen = None if views is None else views[rows]
     return head.fit(X[rows], y[rows], validation=(X[held], y[held]), views=seen)

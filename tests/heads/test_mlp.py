@@ -80,10 +80,8 @@ def test_the_best_epoch_on_validation_rows_is_kept():
 def test_with_many_rows_epochs_are_chosen_on_a_held_out_tenth_then_all_rows_are_fitted():
     X, y, groups = problem(1000)
     head = small(max_epochs=4).fit(X, y, groups=groups)
-    inner = hold_out(groups, 0.1, 0)
-    watched = small(max_epochs=4).fit(
-        X[inner.train], y[inner.train], validation=(X[inner.validation], y[inner.validation])
-    )
+    held = hold_out_many(groups, 0.1, 0)
+    watched = small(max_epochs=4).fit(X[~held], y[~held], validation=(X[held], y[held]))
     assert head.chosen == watched.chosen
     without_time = [[{**record, "seconds": 0} for record in each.history] for each in (head, watched)]
     assert without_time[0] == without_time[1]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from img2prompt_cache.data.splits import hold_out
+from img2prompt_cache.data.inner_holdouts import hold_out_many
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads.mlp import Mlp
 from img2prompt_cache.heads.student_project import (
@@ -46,9 +46,9 @@ def test_it_is_what_an_mlp_makes_of_all_rows_and_its_curve_that_of_rows_held_out
         optimizer="adam", ema=0.0, schedule="none", precision="fp32",
     )  # fmt: skip
     assert np.array_equal(head.predict(X), clone(plain).fit(X, y).predict(X))
-    split = hold_out(groups, INNER, 3)
-    assert not {*groups[split.train]} & {*groups[split.validation]}
-    sides = [(X[rows], y[rows]) for rows in (split.train, split.validation)]
+    held = hold_out_many(groups, INNER, 3)
+    assert not {*groups[~held]} & {*groups[held]}
+    sides = [(X[rows], y[rows]) for rows in (~held, held)]
     curve = clone(plain).fit(*sides[0], validation=sides[1])
     pred = curve.network_(curve_inputs(curve, sides[1][0])).detach().numpy()
     assert head.history[-1]["val_loss"] == pytest.approx(

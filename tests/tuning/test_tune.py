@@ -101,7 +101,7 @@ def test_progress_tells_trials_and_fits(cache, tmp_path):
     told = [(event.kind, event.task, event.done) for event in events]
     assert told == [
         *(("step", "trials", 0), ("trial", "", 0), ("step", "trials", 1), ("trial", "", 0)),
-        *(("step", "trials", 2), *(("step", "fit", done) for done in range(4))),
+        *(("step", "trials", 2), *(("step", "fit", done) for done in range(8))),
     ]
 
 
