@@ -65,8 +65,8 @@ def inner_holdouts(
 def hold_out_many(groups: Rows, share: float, seed: int) -> Mask:
     """Mark rows to hold out that are of many groups: those that fit into the share, in a random order.
 
-    Something is chosen on these rows, and the more groups there are, the less it is chosen by chance. So groups
-    larger than the share are left out, unlike in `hold_out`, where every row has to count.
+    Something is chosen on these rows, and the more groups there are, the less it is chosen by chance. So
+    groups larger than the share are left out, unlike in `hold_out`, where every row has to count.
 
     Parameters
     ----------

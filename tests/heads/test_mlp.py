@@ -6,7 +6,8 @@ import torch
 from safetensors.numpy import load, save
 from sklearn.base import clone
 
-from img2prompt_cache.data.splits import hold_out, k_folds
+from img2prompt_cache.data.inner_holdouts import hold_out_many
+from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads.mean import Mean
 from img2prompt_cache.heads.mlp import Mlp
