@@ -71,7 +71,6 @@ def hold_out_many(groups: Rows, share: float, seed: int) -> Mask:
     Parameters
     ----------
     groups : numpy.ndarray, int64, shape (n,)
-        Two different ones at least.
     share : float
         Of the rows, above 0 and below 1.
     seed : int
@@ -81,9 +80,19 @@ def hold_out_many(groups: Rows, share: float, seed: int) -> Mask:
     -------
     numpy.ndarray, bool, shape (n,)
         Less than the share by less than the smallest group left; where every group is larger, the smallest.
+
+    Raises
+    ------
+    UsageError
+        If all rows are one group.
     """
     groups = factorize(groups.tolist())
     size = np.bincount(groups)
+    if len(size) < 2:
+        raise UsageError(
+            f"cannot hold out rows: all {len(groups)} are one group of near-identical prompts or "
+            "images; add pairs"
+        )
     order = np.random.default_rng(seed).permutation(len(size))
     room = min(max(round(share * len(groups)), 1), len(groups) - 1)
     held = np.zeros(len(size), bool)
