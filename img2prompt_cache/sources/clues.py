@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.columns import bytes_column
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
+from img2prompt_cache.sources.owntables import is_own_table
 from img2prompt_cache.sources.scan import files_in, scan
 from img2prompt_cache.sources.sidecar import TEXT_SUFFIXES
 from img2prompt_cache.sources.tablefile import DOCUMENT_SUFFIX, TABLE_SUFFIXES, column_names
@@ -47,7 +49,7 @@ def _clues(folder: Path, format: str) -> Iterator[str]:
     tables = [folder / name for name in names if name.lower().endswith(TABLE_SUFFIXES)]
     if not tables:
         tables = [folder.parent / name for name in files_in(folder.parent, TABLE_SUFFIXES)]
-    yield from map(_table, tables[:MOST])
+    yield from map(_table, islice((path for path in tables if not is_own_table(path)), MOST))
     for endings, remedy in (
         (TEXT_SUFFIXES, "give a text the name of its image, and make a list of prompts a CSV: imgId,prompt"),
         ((".tar",), '`format="webdataset"` reads it'),

@@ -2,7 +2,8 @@
 
 The table is the file named with `prompts`; otherwise ``prompts.csv|tsv|jsonl|parquet|json`` in the folder, or
 beside it if the folder is called ``images``; otherwise the first table in the folder, by name, with an id and
-a prompt column; otherwise the only one in its sub-folders. The images are in ``images/`` below the folder, if
+a prompt column; otherwise the only one in its sub-folders. Predictions of this package are none, see
+`owntables`. The images are in ``images/`` below the folder, if
 it exists, or anywhere in the folder. `matching` finds the image of each id. Rows keep the order of the table;
 images that the table does not name follow in code-point order.
 """
@@ -27,6 +28,7 @@ from img2prompt_cache.sources.folder import ORIGINALS
 from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.matching import SUFFIX, match, plain_ids, refuse_rows
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_originals, without_suffix
+from img2prompt_cache.sources.owntables import is_own_table
 from img2prompt_cache.sources.scan import Scan, Walk, count_note, files_in, folders_in
 from img2prompt_cache.sources.tablefile import (
     DOCUMENT_SUFFIX,
@@ -124,8 +126,8 @@ def _fitting(folder: Path, documents: int = DOCUMENTS) -> list[Path]:
     if names:
         images = {without_suffix(name) for name in files_in(folder, IMAGE_SUFFIXES)}
         names = [name for name in names if without_suffix(name.rpartition(".")[0]) not in images]
-    fitting += [folder / name for name in names[:DOCUMENTS] if has_columns(folder / name, needed)]
-    return fitting
+    documents_fitting = [folder / name for name in names[:DOCUMENTS] if has_columns(folder / name, needed)]
+    return fitting + [path for path in documents_fitting if not is_own_table(path)]
 
 
 def join_images(
@@ -197,7 +199,9 @@ def join_images(
 
 
 def _is_table(path: Path) -> bool:
-    """Check whether a file is a table of prompts, and not a parquet file with images."""
+    """Check whether a file may be a table of prompts: no parquet file with images, none of our own tables."""
+    if is_own_table(path):
+        return False
     if path.suffix.lower() != ".parquet":
         if path.suffix.lower() == LIST_SUFFIX:
             return has_columns(path, (ID_COLUMNS, PROMPT_COLUMNS))
