@@ -6,13 +6,14 @@ from . import console
 
 
 def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json = False) -> None:
-    """Show what a cache holds."""
+    """Show what a cache holds, and warn of parts that are missing or have another size than recorded."""
     from img2prompt_cache.cache.reader import FAILED, OK, REMOVED, Cache
     from img2prompt_cache.cache.writer import find_writer
 
     opened = Cache(cache)
     writer = find_writer(opened.folder)
     status = opened.text("status")["status"]
+    damaged = opened.check_sizes()
     ok, failed, removed = (status.count(each) for each in (OK, FAILED, REMOVED))
     if json:
         console.result_json(
@@ -22,6 +23,7 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
                 "failed": failed,
                 "removed": removed,
                 "columns": opened.columns,
+                "damaged": [damage.file for damage in damaged],
                 "crowded": opened.crowded(),
                 "writer": writer,
             }
@@ -40,6 +42,12 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
         f"{folder} lacks {count} images that could not be read again; `extract --retry-failed` tries them"
         for folder, count in opened.manifest.missing.items()
     ]
+    if damaged:
+        more = f", and {len(damaged) - 1} more parts" if len(damaged) > 1 else ""
+        lines.append(
+            f"{damaged[0].file}: {damaged[0].reason}{more}; `cache.h5` may show their rows as empty; "
+            "`img2prompt-cache repair` computes them again"
+        )
     lines += map(console.crowded, opened.crowded())
     rows = [
         [each["kind"], each["name"], " × ".join(map(str, each["shape"])), each["dtype"], each["bytes"]]

@@ -30,15 +30,28 @@ class Damage:
     reason: str
 
 
+def size_damage_of(folder: Path, _column: Column, part: Part) -> str | None:
+    """Say what is wrong with a part's file as far as can be told without reading it; None if nothing is."""
+    try:
+        status = (folder / part.file).lstat()
+    except FileNotFoundError:
+        return "it is missing"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    if not stat.S_ISREG(status.st_mode):
+        return "it is not a plain file"
+    if status.st_size != part.bytes:
+        return f"{status.st_size} bytes instead of {part.bytes}"
+    return None
+
+
 def damage_of(folder: Path, column: Column, part: Part) -> str | None:
     """Say what is wrong with a part's file; None if it is the one that is recorded."""
+    found = size_damage_of(folder, column, part)
+    if found:
+        return found
     path = folder / part.file
     try:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            return "it is not a plain file"
-        if status.st_size != part.bytes:
-            return f"{status.st_size} bytes instead of {part.bytes}"
         if hash_file(path) != part.sha256:
             return "its bytes have changed"
         with path.open("rb") as file:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.cache.damage import Damage, damage_of, require_undamaged
+from img2prompt_cache.cache.damage import Damage, damage_of, require_undamaged, size_damage_of
 from img2prompt_cache.cache.manifest import KINDS, MANY_PARTS, Column, Kind, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.mapped import MappedColumn
@@ -86,10 +86,16 @@ class Cache:
         column = self.manifest.column(kind, spec)
         if column is None:
             names = [c.spec for c in self.manifest.of_kind(kind)]
-            if not names:
-                raise UsageError(f"{self.folder} has no {kind} column; `extract()` adds one")
             parameter = "encoder" if kind == "targets" else "features"
-            raise unknown(f"{kind} column", spec, names, parameter=parameter)
+            error = (
+                unknown(f"{kind} column", spec, names, parameter=parameter)
+                if names
+                else UsageError(f"{self.folder} has no {kind} column; `extract()` adds one")
+            )
+            if writer := find_writer(self.folder):
+                told = f"{writer} is writing this cache: if it adds {spec}, wait for it to end"
+                raise UsageError(f"{told}; {error}", parameter=error.parameter)
+            raise error
         if column.rows < self.rows:
             writer = find_writer(self.folder)
             raise UsageError(
@@ -192,6 +198,20 @@ class Cache:
         list of Damage
             What is missing, of another size or hash, or another part; empty if the cache is whole.
         """
+        return self._find_damage(damage_of)
+
+    def check_sizes(self) -> list[Damage]:
+        """Compare the size of every part with the recorded one, without reading any.
+
+        Returns
+        -------
+        list of Damage
+            What is missing, of another size or no plain file. A part that has the recorded size may be damaged
+            all the same: `verify` reads them.
+        """
+        return self._find_damage(size_damage_of)
+
+    def _find_damage(self, damage_of: Callable[[Path, Column, Part], str | None]) -> list[Damage]:
         manifest, whole = self.manifest, set[Part]()
         while True:
             damaged = {}

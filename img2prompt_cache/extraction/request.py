@@ -92,6 +92,11 @@ def check_config(config: ExtractConfig, folder: Path) -> None:
     UsageError
         Naming the parameter.
     """
+    if config.retry_failed and (config.update or config.check):
+        raise UsageError(
+            "`retry_failed` cannot be combined with `update` or `check`; run one after the other",
+            parameter="retry_failed",
+        )
     known = (
         ("preset", config.preset, ("auto", *PRESETS)),
         ("precision", config.precision, PRECISIONS),

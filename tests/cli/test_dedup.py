@@ -51,7 +51,7 @@ def test_people_are_told_and_nothing_is_replaced_unasked(cli, folder, tmp_path):
     out = tmp_path / "x.csv"
     options = ("--cache", folder, "--out", out)
     said = cli("dedup", *options)
-    assert said.out.startswith(f"{out}: 20 of 59 good rows kept; 39 have a prompt like one before, ")
+    assert said.out.startswith(f"{out}: 20 of 59 good rows kept; 39 rows repeat an earlier prompt, ")
     cli("dedup", *options).refused(2, "exists; give --overwrite")
     assert cli("dedup", *options, "--overwrite", "--threshold", "1").out.startswith(f"{out}: 59 of 59")
 

@@ -144,7 +144,8 @@ def choose_preset() -> tuple[str, str]:
     try:
         _within(CHOOSE_SECONDS, ask_all)
     except Exception:  # the choice itself says it all
-        return "packaged", f"the model hub ({_endpoint()}) does not give the weights of the standard preset"
+        told = "cannot be reached or lacks the weights of the standard preset"
+        return "packaged", f"the model hub ({_endpoint()}) {told}"
     return "standard", f"the model hub ({_endpoint()}) answers"
 
 
