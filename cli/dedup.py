@@ -62,7 +62,7 @@ def dedup(
         console.result_json({"out": str(out), "threshold": threshold, "features": column.spec, **counts})
         return
     console.result(
-        f"{out}: {counts['kept']} of {good} good rows kept; {counts['similar_prompts']} rows repeat an earlier "
-        f"prompt, {counts['similar_images']} an earlier image, {counts['identical_images']} of them byte for "
-        "byte"
+        f"{out}: {counts['kept']} of {good} good rows kept; {counts['similar_prompts']} rows repeat an "
+        f"earlier prompt, {counts['similar_images']} an earlier image, {counts['identical_images']} of them "
+        "byte for byte"
     )

@@ -206,8 +206,8 @@ class Cache:
         Returns
         -------
         list of Damage
-            What is missing, of another size or no plain file. A part that has the recorded size may be damaged
-            all the same: `verify` reads them.
+            What is missing, of another size or no plain file. A part of the recorded size may be damaged all
+            the same: `verify` reads it.
         """
         return self._find_damage(size_damage_of)
 

@@ -127,7 +127,7 @@ def test_a_column_that_is_not_there_or_not_whole_is_refused(cache: Path, tiny: T
         Cache(cache).column("features", "timm:cnn")
     with pytest.raises(UsageError, match=r"has no trunk column; `extract\(\)` adds one"):
         Cache(cache).column("trunk", tiny.cnn)
-    told = r"^process \d+ on .* is writing this cache: if it adds timm:cnn, wait for it to end; unknown features"
+    told = r"^process \d+ on .* is writing this cache: if it adds timm:cnn, wait for it to end; unknown"
     with writing(cache), pytest.raises(UsageError, match=told):
         Cache(cache).column("features", "timm:cnn")
     data = json.loads((cache / "cache.json").read_text())

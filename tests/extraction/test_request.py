@@ -104,7 +104,9 @@ def test_a_wrong_value_is_told_even_where_it_would_not_be_used(
 
 @pytest.mark.parametrize("option", ["update", "check"])
 def test_failed_images_are_tried_again_without_looking_for_changes(option: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="`retry_failed` cannot be combined with `update` or `check`") as caught:
+    with pytest.raises(
+        UsageError, match="`retry_failed` cannot be combined with `update` or `check`"
+    ) as caught:
         check_config(ExtractConfig(retry_failed=True, **{option: True}), tmp_path)
     assert caught.value.parameter == "retry_failed"
 
