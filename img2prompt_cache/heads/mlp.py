@@ -97,8 +97,7 @@ class Mlp(Head):
         default=0.0,
     )
     ema: float = setting(
-        "Decay of the exponential moving average of the weights, which predicts; 0 for none. It is lowered "
-        "so that the average reaches back an eighth of all steps at most.",
+        "Largest decay of the moving average of the weights, which predicts; 0 for none.",
         default=0.99,
     )
     clip: float = setting("Largest norm of the gradient; 0 for no limit.", default=0.0)

@@ -118,8 +118,10 @@ def _require_usable(value: Any) -> None:
             elif isinstance(each, list):
                 below += each
             elif isinstance(each, str):
-                usable = "\0" not in each and not any("\ud800" <= letter <= "\udfff" for letter in each)
-                check(usable, f"{each[:40]!r} is no text that can be written")
+                check(
+                    "\0" not in each and _can_be_written(each),
+                    f"{each[:40]!r} is no text that can be written",
+                )
             elif isinstance(each, float):
                 check(math.isfinite(each), f"{each} is no number")
             elif isinstance(each, int):
@@ -128,6 +130,15 @@ def _require_usable(value: Any) -> None:
             return
         level = below
     raise ValueError(f"values are nested more than {DEPTH} deep")
+
+
+def _can_be_written(text: str) -> bool:
+    """Whether a text is Unicode, but for bytes of a file name that are not."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_number(text: str) -> float:

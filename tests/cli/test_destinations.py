@@ -30,7 +30,7 @@ OUTPUTS: dict[tuple[str, str], tuple[str, ...]] = {
 
 INPUTS = {
     *(("extract", name) for name in ("source", "prompts")),
-    *(("fit", name) for name in ("cache", "only", "members", "teacher")),
+    *(("fit", name) for name in ("cache", "only", "members", "teacher", "extra", "soften")),
     *(("tune", "cache"), ("influence", "cache"), ("compare", "cache"), ("dedup", "cache")),
     *(("predict", name) for name in ("paths", "run", "bank", "cache")),
     *(("compare", "runs"), ("compare", "against")),
@@ -38,7 +38,7 @@ INPUTS = {
 }
 """Options that name what is read. `repair`, `fit` and `tune` write into the cache that they read."""
 
-PATH_METAVARS = ("DIR", "FILE", "PATH", "OUT.h5", "SOURCE", "RUN", "RUN,RUN")
+PATH_METAVARS = ("DIR", "FILE", "PATH", "OUT.h5", "SOURCE", "RUN", "RUN,RUN", "train|FILE")
 
 PLACES = (
     *("cache.json", "cache.h5", "new.h5", "features/new", "features/timm-one/new.npy", "rows/new.csv"),
