@@ -34,11 +34,14 @@ def influence(
     score (functional ANOVA on a random forest), told from 50 scored trials on; by chance is the highest share
     in 20 tries with the scores shuffled among the trials. An effect that is not above it says nothing.
     """
-    from img2prompt_cache.destination import require_free_place
+    from img2prompt_cache.destination import begins_with, require_earlier_output, require_free_place
     from img2prompt_cache.tuning.finished import load_study
 
     if out:
         require_free_place(out, "out", inputs=[study])
+        require_earlier_output(
+            out, "out", "influence", lambda path: begins_with(path, rb"setting,main effect,")
+        )
     found = load_study(study, cache)
     table = found.influence()
     if out:

@@ -1,11 +1,11 @@
-"""Where something may be written: never among the files of a cache or a run, and never over an input."""
+"""Where something may be written: never among the files of a cache or a run, and over no file but our own."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from img2prompt_cache.errors import UsageError
 
 _HEAD = 4096
+_LONG_HEAD = 1 << 16
 _MANIFEST = re.compile(rb'\s*\{\s*"schema":\s*\d+,\s*"rows":')
 _RECORD = re.compile(rb'\s*\{\s*"schema":\s*\d+,\s*"head":')
 
@@ -70,6 +71,49 @@ def require_free_place(
                     f"`{parameter}` {path} is the same file as {each}, which is read; name another file",
                     parameter=parameter,
                 )
+
+
+def require_earlier_output(path: Path, parameter: str, maker: str, is_ours: Callable[[Path], bool]) -> None:
+    """Refuse to replace a file that is no earlier output of the same kind: a table or an image of the user.
+
+    With `overwrite`, too: whoever names a wrong path by mistake loses nothing. A path at which there is
+    nothing, or an empty file, is free.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A file to be replaced.
+    parameter : str
+        The parameter that names it.
+    maker : str
+        The command that makes such files: ``"predict"``.
+    is_ours : callable
+        Recognises such a file; it may raise OSError.
+
+    Raises
+    ------
+    UsageError
+    """
+    try:
+        known = not path.stat().st_size
+    except OSError:  # nothing is there, or a link to nothing
+        return
+    try:
+        known = known or is_ours(path)
+    except OSError:
+        known = False
+    if not known:
+        raise UsageError(
+            f"`{parameter}` {path} is there and was not made by `{maker}()`, so nothing replaces it; name "
+            "another file, or remove it first",
+            parameter=parameter,
+        )
+
+
+def begins_with(path: Path, head: bytes) -> bool:
+    """Compare the first bytes of a file with a regular expression."""
+    with path.open("rb") as file:
+        return re.match(head, file.read(_LONG_HEAD)) is not None
 
 
 def _owner(folder: Path) -> tuple[str, Path] | None:

@@ -17,10 +17,11 @@ from img2prompt_cache.cache.part_text import read_rows_part
 from img2prompt_cache.cache.parts import PartFile, map_values
 from img2prompt_cache.cache.quantise import NO_CODE
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.destination import require_free_place
+from img2prompt_cache.destination import require_earlier_output, require_free_place
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.progress import Callback, ignore, task
 
+SUFFIXES = (".h5", ".hdf5")
 _BLOCK = 1 << 24
 
 
@@ -50,7 +51,8 @@ def pack(cache: Cache, out: Path, *, overwrite: bool = False, tell: Callback = i
     Raises
     ------
     UsageError
-        If `out` exists, or would lie among the files of a cache or run.
+        If `out` has another extension than ``.h5`` or ``.hdf5``, exists and is not to be replaced or no file
+        that this made, or would lie among the files of a cache or run.
     Img2PromptError
         If a part is damaged, or there is too little room.
     """
@@ -102,14 +104,24 @@ def _blocks(rows: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
+def _is_packed(path: Path) -> bool:
+    import h5py
+
+    with h5py.File(path) as file:  # raises OSError on anything else
+        return "rows/imgId" in file
+
+
 def _require_free(cache: Cache, out: Path, overwrite: bool) -> None:
     if out.is_dir():
         raise UsageError(f"{out} is a folder; name a file", parameter="out")
+    if out.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"`out` {out}: the extension must be one of {', '.join(SUFFIXES)}", parameter="out")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists; `overwrite=True` replaces it", parameter="out")
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent}", parameter="out")
     require_free_place(out, "out")
+    require_earlier_output(out, "out", "pack", _is_packed)
     needed = sum(column.bytes for column in cache.manifest.columns)
     free = shutil.disk_usage(out.parent).free
     if needed > free:

@@ -15,7 +15,7 @@ import numpy as np
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import OK, Cache
 from img2prompt_cache.data.groups import factorize
-from img2prompt_cache.destination import require_free_place
+from img2prompt_cache.destination import begins_with, require_earlier_output, require_free_place
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import write_atomically
 from img2prompt_cache.numerics.metrics import TIE, unit
@@ -178,6 +178,11 @@ def check_free(out: Path, *, overwrite: bool) -> None:
         raise UsageError(
             f'`out="{out}"` exists; give `overwrite=True` to replace it, or another name', parameter="out"
         )
+    require_earlier_output(out, "out", "dedup", _is_ours)
+
+
+def _is_ours(path: Path) -> bool:
+    return begins_with(path, rb"imgId,keep,prompt_group,image_group\r?\n")
 
 
 def count_duplicates(group: Rows) -> int:

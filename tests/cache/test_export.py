@@ -74,8 +74,15 @@ def test_what_is_there_is_kept_unless_asked(cache: Path, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="exists; `overwrite=True` replaces it"):
         packed(cache, out)
     assert out.read_text() == "mine"
-    packed(cache, out, overwrite=True)
-    assert h5py.is_hdf5(out)
+    with pytest.raises(UsageError, match=r"all\.h5 is there and was not made by `pack\(\)`"):
+        packed(cache, out, overwrite=True)
+    assert out.read_text() == "mine"
+    out.write_text("")
+    for _ in range(2):
+        packed(cache, out, overwrite=True)
+        assert h5py.is_hdf5(out)
+    with pytest.raises(UsageError, match=r"the extension must be one of \.h5, \.hdf5"):
+        packed(cache, tmp_path / "i000.png", overwrite=True)
     for place, words in [
         (tmp_path, "is a folder"),
         (tmp_path / "none" / "all.h5", "there is no folder"),
@@ -87,12 +94,13 @@ def test_what_is_there_is_kept_unless_asked(cache: Path, tmp_path: Path) -> None
 
 
 def test_a_damaged_part_is_not_packed(cache: Path, tmp_path: Path) -> None:
+    packed(cache, tmp_path / "all.h5")
+    before = (tmp_path / "all.h5").read_bytes()
     path = cache / Cache(cache).manifest.columns[2].parts[1].file
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
-    (tmp_path / "all.h5").write_text("mine")
     with pytest.raises(Img2PromptError, match=r"00001\.h5 is damaged"):
         packed(cache, tmp_path / "all.h5", overwrite=True)
-    assert (tmp_path / "all.h5").read_text() == "mine"
+    assert (tmp_path / "all.h5").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.h5", "cache"]
 
 

@@ -8,6 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any, get_args
 
+import h5py
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer
 
@@ -37,6 +40,14 @@ INPUTS = {
     *((name, "cache") for name in ("info", "verify", "repair", "pack")),
 }
 """Options that name what is read. `repair`, `fit` and `tune` write into the cache that they read."""
+
+FILES = {
+    ("influence", "out"): (".csv",),
+    ("predict", "out"): (".csv", ".npy", ".parquet", ".jsonl"),
+    ("dedup", "out"): (".csv",),
+    ("pack", "out"): (".h5", ".hdf5"),
+}
+"""Of these, the ones that name a file, with the extensions that it may have."""
 
 PATH_METAVARS = ("DIR", "FILE", "PATH", "OUT.h5", "SOURCE", "RUN", "RUN,RUN", "train|FILE")
 
@@ -150,6 +161,65 @@ def test_what_is_read_is_not_replaced(cli: Cli, whole: Path, tmp_path: Path) -> 
         )
         said.refused(2, "--out", "is the same file as", "name another file")
     assert prompts.read_text() == "prompt\na red boat\n"
+
+
+@pytest.mark.parametrize("extension", [".csv", ".npy", ".parquet", ".jsonl", ".h5", ".png"])
+@pytest.mark.parametrize("key", FILES, ids="-".join)
+def test_a_file_that_is_no_earlier_output_is_not_replaced(
+    cli: Cli, whole: Path, tmp_path: Path, key: tuple[str, str], extension: str
+) -> None:
+    if key[0] == "influence":
+        pytest.importorskip("optuna", reason="needs the extra: pip install 'img2prompt-cache[tune]'")
+    prompts = tmp_path / f"prompts{extension}"
+    for content in (
+        b"imgId,prompt\na,a red boat\n",
+        b'{"imgId": "a", "prompt": "a red boat"}\n',
+        b"\x89PNG\r\n\x1a\n" + bytes(40),
+        b"PAR1" + bytes(40) + b"PAR1",
+        b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }",
+        b"\x89HDF\r\n\x1a\n" + bytes(80),
+    ):
+        prompts.write_bytes(content)
+        cli(*arguments(key, whole, prompts)).refused(2, str(prompts))
+        assert prompts.read_bytes() == content
+        assert list(tmp_path.iterdir()) == [prompts]
+
+
+def test_a_table_or_array_beside_the_output_is_not_replaced(cli: Cli, whole: Path, tmp_path: Path) -> None:
+    beside = tmp_path / "x.ids.csv"
+    beside.write_text("imgId,prompt\na,a red boat\n")
+    said = cli(*arguments(("predict", "out"), whole, tmp_path / "x.npy"))
+    said.refused(2, "x.ids.csv is there and was not made by `img2prompt-cache predict`", "name another file")
+    assert beside.read_text() == "imgId,prompt\na,a red boat\n"
+
+
+def test_parquet_and_hdf5_files_of_the_user_are_not_replaced(cli: Cli, whole: Path, tmp_path: Path) -> None:
+    table, features = tmp_path / "prompts.parquet", tmp_path / "features.h5"
+    pq.write_table(pa.table({"imgId": ["a"], "prompt": ["a red boat"]}), table)
+    with h5py.File(features, "w") as file:
+        file["mine"] = [1, 2]
+    before = contents(tmp_path)
+    for key, path in ((("predict", "out"), table), (("pack", "out"), features)):
+        cli(*arguments(key, whole, path)).refused(
+            2, f"{path} is there and was not made by", "remove it first"
+        )
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("key", FILES, ids="-".join)
+def test_an_earlier_output_and_an_empty_file_are_replaced(
+    cli: Cli, whole: Path, tmp_path: Path, key: tuple[str, str]
+) -> None:
+    if key[0] == "influence":
+        pytest.importorskip("optuna", reason="needs the extra: pip install 'img2prompt-cache[tune]'")
+    for extension in FILES[key]:
+        path = tmp_path / f"x{extension}"
+        path.touch()
+        assert cli(*arguments(key, whole, path)).code == 0
+        before = contents(tmp_path)
+        path.touch()
+        assert cli(*arguments(key, whole, path)).code == 0
+        assert contents(tmp_path).keys() == before.keys()
 
 
 def test_a_lost_or_broken_manifest_does_not_open_a_cache(cli: Cli, whole: Path, tmp_path: Path) -> None:

@@ -239,12 +239,24 @@ def test_wrong_choices(cli, here, pairs, options, words):
 
 
 def test_an_output_is_replaced_when_asked_and_only_by_a_whole_one(cli, here, pairs):
-    (here / "x.npy").write_text("mine")
+    assert cli("predict", pairs / "img001.png", pairs / "img002.png", "--out", "x.npy").code == 0
+    before = (here / "x.npy").read_bytes()
     said = cli("predict", pairs / "words.png", "--out", "x.npy", "--overwrite")
     assert said.code == 1
-    assert (here / "x.npy").read_text() == "mine"
+    assert (here / "x.npy").read_bytes() == before
     assert cli("predict", pairs / "img001.png", "--out", "x.npy", "--overwrite").code == 0
     assert np.load("x.npy").shape == (1, 16)
+
+
+def test_the_prompts_of_the_source_are_not_replaced(cli, here, pairs):
+    images = shutil.copytree(pairs, here / "images")
+    before = {path: path.read_bytes() for path in images.rglob("*") if path.is_file()}
+    table = next(path for path in before if path.suffix == ".csv")
+    image = shutil.copy(pairs / "img001.png", images / "odd.csv.npy")
+    for out in (table, image):
+        said = cli("predict", images, "--out", out, "--overwrite")
+        said.refused(2, f"--out {out} is there and was not made by `img2prompt-cache predict`")
+    assert before == {path: path.read_bytes() for path in before}
 
 
 def test_a_run_that_was_tampered_with(cli, here, pairs):

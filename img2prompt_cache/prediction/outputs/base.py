@@ -45,6 +45,22 @@ class Writer(ABC):
         self._new: dict[Path, Replacement] = {}
 
     @classmethod
+    @abstractmethod
+    def is_ours(cls, path: Path) -> bool:
+        """Check whether a file that is there was written by this class; only such a one is replaced.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            One of `finals`.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read.
+        """
+
+    @classmethod
     def finals(cls, path: Path) -> tuple[Path, ...]:
         """Name every file that writing to `path` makes."""
         return (path,)

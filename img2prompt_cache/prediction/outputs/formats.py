@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from img2prompt_cache.destination import require_free_place
+from img2prompt_cache.destination import require_earlier_output, require_free_place
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.files import Replacement
 from img2prompt_cache.prediction.outputs.base import Writer
@@ -49,7 +49,7 @@ def open_writer(
     dim : int
         Width of the embeddings.
     overwrite : bool
-        Replace what is there, once the new file is whole.
+        Replace an earlier output, once the new file is whole; no other file is replaced.
     inputs : iterable of path, optional
         Files that are read meanwhile; none of them is replaced.
 
@@ -62,7 +62,7 @@ def open_writer(
     ------
     UsageError
         If the extension is unknown, the folder is not there, not writable or part of a cache or run, or a
-        file is there already and `overwrite` is not set.
+        file is there already and `overwrite` is not set or it is no earlier output.
     """
 
     def refuse(why: str) -> UsageError:
@@ -74,15 +74,18 @@ def open_writer(
     if not path.parent.is_dir():
         raise refuse(f": the folder {path.parent} does not exist; make it first")
     inputs = list(inputs)
-    for final in kind.finals(path):
+    # The path that was given comes first: a message had better name that one.
+    finals = sorted(kind.finals(path), key=lambda final: final != path)
+    for final in finals:
         require_free_place(final, "out", inputs=inputs)
     try:
         Replacement(path).discard()
     except OSError as error:
         raise refuse(f" cannot be made: {error.strerror}; name another file") from error
-    for final in kind.finals(path):
+    for final in finals:
         if final.is_dir():
             raise refuse(f": {final} is a folder; name a file")
         if final.exists() and not overwrite:
             raise refuse(f": {final} exists; give `overwrite=True` to replace it, or another name")
+        require_earlier_output(final, "out", "predict", kind.is_ours)
     return kind(path, dim)

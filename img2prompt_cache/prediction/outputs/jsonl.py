@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
+from img2prompt_cache.destination import begins_with
 from img2prompt_cache.prediction.outputs.base import Prompts, Vectors, Writer, records
 from img2prompt_cache.prediction.outputs.text import shortest
 
@@ -13,6 +15,11 @@ class JsonlWriter(Writer):
     """One JSON object a line."""
 
     keeps_prompts = True
+
+    @classmethod
+    def is_ours(cls, path: Path) -> bool:
+        """Compare the keys of the first line."""
+        return begins_with(path, rb'\{"imgId": "(?:[^"\\]|\\.)*+", "embedding": \[')
 
     def _begin(self) -> None:
         self._file = self._text(self._path)

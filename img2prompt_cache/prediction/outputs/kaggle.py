@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from img2prompt_cache.destination import begins_with
 from img2prompt_cache.prediction.outputs.base import Prompts, Vectors, Writer
 from img2prompt_cache.prediction.outputs.text import quoted, shortest
 
 
 class CsvWriter(Writer):
     """Kaggle's submission format, one line a value."""
+
+    @classmethod
+    def is_ours(cls, path: Path) -> bool:
+        """Compare the header."""
+        return begins_with(path, rb"imgId_eId,val\r?\n")
 
     def _begin(self) -> None:
         self._file = self._text(self._path)

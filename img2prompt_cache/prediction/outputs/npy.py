@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from img2prompt_cache.destination import begins_with
 from img2prompt_cache.prediction.outputs.base import Prompts, Vectors, Writer
 from img2prompt_cache.prediction.outputs.text import quoted
+
+_HEADER = rb"\x93NUMPY\x01\x00(?s:..)\{'descr': '<f4', 'fortran_order': False, 'shape': \(\d+, \d+\)"
 
 
 class NpyWriter(Writer):
@@ -18,6 +21,13 @@ class NpyWriter(Writer):
     def finals(cls, path: Path) -> tuple[Path, ...]:
         """The names of the rows come first, so that no array ever lies there without them."""
         return (path.with_suffix(".ids.csv"), path)
+
+    @classmethod
+    def is_ours(cls, path: Path) -> bool:
+        """Compare the headers; an array without the names of its rows beside it is another program's."""
+        if path.name.endswith(".ids.csv"):
+            return begins_with(path, rb"row,imgId\r?\n")
+        return begins_with(path, _HEADER) and cls.is_ours(path.with_suffix(".ids.csv"))
 
     def _begin(self) -> None:
         names, values = self._new

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,18 @@ class ParquetWriter(Writer):
 
     keeps_prompts = True
     _group_rows: ClassVar[int] = 4096
+
+    @classmethod
+    def is_ours(cls, path: Path) -> bool:
+        """Compare the columns."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            names = pq.read_schema(path).names
+        except pa.ArrowException:
+            return False
+        return names in (["imgId", "embedding"], ["imgId", "embedding", "prompts"])
 
     def _begin(self) -> None:
         self._parquet: Any = None
