@@ -78,7 +78,7 @@ def run_pass(
     """
     started = time.perf_counter()
     engine = engine or make_engine(device=config.device)
-    listing = list_pairs(source)
+    source, listing = list_pairs(source)
     with writing(folder):
         work, models = prepare(folder, source, listing, config, tell)
         if config.retry_failed:

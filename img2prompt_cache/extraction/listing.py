@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from img2prompt_cache.cache.manifest import EXTRA_NAME, ROW_COLUMNS
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.sources import list_source
 from img2prompt_cache.sources.clues import explain_missing_prompts
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 _OF_VALUES = "v2-"
 
 
-def list_pairs(source: Source) -> Listing:
-    """List a source that is to give pairs.
+def list_pairs(source: Source) -> tuple[Source, Listing]:
+    """List a source that is to give pairs; see `sources.list_source`.
 
     Raises
     ------
@@ -32,12 +33,13 @@ def list_pairs(source: Source) -> Listing:
     UsageError
         As `Source.list`.
     """
-    listing = source.list()
+    source, listing = list_source(source)
     format = source.settings.get("format", "")
     alone = format in ("folder", "paths") and not getattr(source, "detected", False)
     if listing.summary.pairs or alone:
-        return listing
-    raise Img2PromptError(explain_missing_prompts(source.root, len(listing.table), format))
+        return source, listing
+    passed_over = getattr(source, "notes", ())
+    raise Img2PromptError(explain_missing_prompts(source.root, len(listing.table), format, passed_over))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

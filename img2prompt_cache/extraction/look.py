@@ -194,7 +194,7 @@ def look(
 
 def look_at(source: Source, folder: Path, config: ExtractConfig, tell: Callback) -> Look:
     """Look at a source that is open; see `look`."""
-    listing = list_pairs(source)
+    source, listing = list_pairs(source)
     notes = list(listing.summary.notes)
 
     def listen(event: Event) -> None:

@@ -96,7 +96,8 @@ def extract_shard(
         with writing(folder, wait=True):
             work = load_pass(folder)
             if work is None:
-                work, models = prepare(folder, source, list_pairs(source), config, tell)
+                source, listing = list_pairs(source)
+                work, models = prepare(folder, source, listing, config, tell)
                 work = take_in(work, models, tell)
                 require_room(folder, plan_of(work))
                 save_manifest(folder, work.manifest)

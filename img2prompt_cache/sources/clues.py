@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -22,7 +22,7 @@ _SHEETS = (".xlsx", ".xls", ".ods")
 _ARCHIVES = (".tar.gz", ".tgz", ".zip", ".7z", ".rar", ".tar.zst")
 
 
-def explain_missing_prompts(root: Path, images: int, format: str) -> str:
+def explain_missing_prompts(root: Path, images: int, format: str, notes: Sequence[str] = ()) -> str:
     """Explain that no image has a prompt, which files may contain prompts, and how to read them.
 
     Parameters
@@ -33,8 +33,11 @@ def explain_missing_prompts(root: Path, images: int, format: str) -> str:
         Number of images.
     format : str
         The format as which the source was read.
+    notes : sequence of str
+        What was found out already: tables that name no image.
     """
-    clues = list(_clues(root.parent if root.is_file() else root, format))
+    folder = root.parent if root.is_file() else root
+    clues = [*notes, *_clues(folder, format, notes)]
     found = "; ".join(clues) or "nothing beside them looks like captions"
     alone = (
         '. To cache images without prompts, give `format="folder"`'
@@ -44,12 +47,13 @@ def explain_missing_prompts(root: Path, images: int, format: str) -> str:
     return f'none of the {images} images of {root} has a prompt (read as `format="{format}"`): {found}{alone}'
 
 
-def _clues(folder: Path, format: str) -> Iterator[str]:
+def _clues(folder: Path, format: str, notes: Sequence[str]) -> Iterator[str]:
     names = scan(folder, (*TABLE_SUFFIXES, *TEXT_SUFFIXES, *_SHEETS, *_ARCHIVES, ".tar", ".json")).files
     tables = [folder / name for name in names if name.lower().endswith(TABLE_SUFFIXES)]
     if not tables:
         tables = [folder.parent / name for name in files_in(folder.parent, TABLE_SUFFIXES)]
-    yield from map(_table, islice((path for path in tables if not is_own_table(path)), MOST))
+    unread = (path for path in tables if not any(f"{path} " in note for note in notes))
+    yield from map(_table, islice((path for path in unread if not is_own_table(path)), MOST))
     for endings, remedy in (
         (TEXT_SUFFIXES, "give a text the name of its image, and make a list of prompts a CSV: imgId,prompt"),
         ((".tar",), '`format="webdataset"` reads it'),

@@ -1,7 +1,9 @@
 """Formats of sources, and which of them a folder or file has.
 
 `open_source` detects the format by asking each of `FORMATS` in order and takes the first that recognises the
-folder or file. If others of the first four recognise it, too, a note in the listing says so:
+folder or file. If others of the first four recognise it, too, a note in the listing says so; and also if
+images have prompts beside or inside them that the first two leave out (see `hidden`). A table that was not
+named, and names no image, is left out (`list_source`):
 
 1. ``imagefolder``: ``metadata.csv|jsonl|parquet`` with `file_name` and a prompt column, or DiffusionDB's
    ``part-*/part-*.json``, in the folder or below it;
@@ -22,6 +24,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 
 from img2prompt_cache.errors import UsageError, unknown
@@ -34,7 +37,7 @@ from img2prompt_cache.sources.parquet import ParquetSource
 from img2prompt_cache.sources.paths import PathsSource
 from img2prompt_cache.sources.scan import Walk
 from img2prompt_cache.sources.sidecar import SidecarSource
-from img2prompt_cache.sources.table import TableSource
+from img2prompt_cache.sources.table import TableSource, UnmatchedTableError
 from img2prompt_cache.sources.webdataset import WebDatasetSource
 
 FORMATS: dict[str, type[FileSource]] = {
@@ -97,6 +100,39 @@ def open_source(path: Path, options: SourceOptions | None = None) -> FileSource:
     for key in sorted(given - source.takes):
         raise UsageError(f'`{key}` means nothing to `format="{options.format}"`; leave it out', parameter=key)
     return source(root, options, notes, detected, why, [walk])
+
+
+def list_source(source: Source) -> tuple[Source, Listing]:
+    """List a source; where a table was only detected, and names no image, take the next format that fits.
+
+    Returns
+    -------
+    source : Source
+        The one that was listed. Its notes say which tables were left out.
+    listing : Listing
+
+    Raises
+    ------
+    UsageError
+        As `Source.list`; that no row of a table names an image, only if the user asked for the table.
+    """
+    notes: dict[str, None] = {}
+    while True:
+        try:
+            return source, source.list()
+        except UnmatchedTableError as error:
+            if not isinstance(source, FileSource) or not source.detected or not source.root.is_dir():
+                raise
+            if source.settings.keys() != {"format"}:
+                raise
+            notes[str(error)] = None
+            walk = source.take_walk()
+            at = list(FORMATS).index(source.options.format)
+            format, why = next(iter(_detect(walk, set(), after=at).items()))
+            options = replace(source.options, format=format)
+            source = FORMATS[format](
+                source.root, options, tuple(notes), detected=True, why=why, _walks=[walk]
+            )
 
 
 def reopen_source(entry: Mapping[str, str]) -> Source:
@@ -178,10 +214,13 @@ def find_default(folder: Path) -> Path:
     )
 
 
-def _detect(walk: Walk, given: set[str]) -> dict[str, str]:
-    """List the formats that recognise a root, and why; those that open images are asked only if none did."""
+def _detect(walk: Walk, given: set[str], after: int = -1) -> dict[str, str]:
+    """List the formats that recognise a root, and why; those that open images are asked only if none did.
+
+    Only the formats after number `after` are asked.
+    """
     known: dict[str, str] = {}
-    for name, source in FORMATS.items():
+    for name, source in islice(FORMATS.items(), after + 1, None):
         if known and issubclass(source, FolderSource):
             break
         if given <= source.takes and (why := source.recognise(walk)):

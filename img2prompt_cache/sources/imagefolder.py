@@ -20,7 +20,7 @@ from img2prompt_cache.sources.columns import PROMPT_COLUMNS
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
 from img2prompt_cache.sources.scan import Walk
-from img2prompt_cache.sources.table import join_images
+from img2prompt_cache.sources.table import UnmatchedTableError, join_images, with_hidden_prompts
 from img2prompt_cache.sources.tablefile import Prompts, has_columns, read_prompts
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -57,11 +57,8 @@ class ImageFolderSource(FileSource):
         found = walk.scan(IMAGE_SUFFIXES)
         listing = join_images(prompts, found, "", self.root, tables[0], self.notes)
         if listing is None:
-            raise UsageError(
-                f"no row of {tables[0]} names an image of {self.root}: the first is "
-                f"{prompts.ids[0].as_py()!r}, the first image {found.files[0]!r}"
-            )
-        return listing
+            raise UnmatchedTableError(tables[0], self.root, prompts.ids[0].as_py(), found.files[0])
+        return with_hidden_prompts(self, listing, walk, tables[0])
 
 
 def _tables(walk: Walk) -> list[Path]:

@@ -52,7 +52,7 @@ class SidecarSource(FolderSource):
             return str(error)  # ambiguous; `list` raises the error
         beside = [(name, image) for image in images for name in pairs.get(image, ())]
         texts = (one for one in beside if one[0].lower().endswith(TEXT_SUFFIXES))
-        records = (one for one in beside[:DETECTION_SAMPLE] if _states_prompt(root / one[0]))
+        records = (one for one in beside[:DETECTION_SAMPLE] if states_prompt(root / one[0]))
         name, image = next(texts, None) or next(records, ("", ""))
         return f"{name} states the prompt of {image}" if name else ""
 
@@ -175,7 +175,8 @@ def _read(path: Path) -> Found | None:
     return prompt_of_text(decode_text(read_regular(path, MAX_TEXT_BYTES)))
 
 
-def _states_prompt(path: Path) -> bool:
+def states_prompt(path: Path) -> bool:
+    """Check whether a file beside an image can be read and states a prompt."""
     try:
         return _read(path) is not None
     except (ImageError, UnicodeDecodeError):

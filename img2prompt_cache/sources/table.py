@@ -10,6 +10,7 @@ images that the table does not name follow in code-point order.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar
@@ -25,6 +26,7 @@ from img2prompt_cache.sources.captionlist import LIST_NAMES
 from img2prompt_cache.sources.columns import ID_COLUMNS, IMG2DATASET, PROMPT_COLUMNS, bytes_column
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.folder import ORIGINALS
+from img2prompt_cache.sources.hidden import note_hidden_prompts
 from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.matching import SUFFIX, match, plain_ids, refuse_rows
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_originals, without_suffix
@@ -46,6 +48,24 @@ DOCUMENTS = 16
 """Largest number of JSON files in a folder that are opened to find a table."""
 
 
+class UnmatchedTableError(UsageError):
+    """No row of a table names an image, though there are images.
+
+    Parameters
+    ----------
+    table, root : pathlib.Path
+    id, image : str
+        The first of each.
+    """
+
+    def __init__(self, table: Path, root: Path, id: str, image: str) -> None:
+        super().__init__(
+            f"no row of {table} names an image of {root}: the first id is {id!r}, the first image {image!r}. "
+            "Check `id_column`, or name the folder that holds the images",
+            parameter="id_column",
+        )
+
+
 class TableSource(FileSource):
     """Images in a folder, prompts in a table."""
 
@@ -58,7 +78,10 @@ class TableSource(FileSource):
         return f"{tables[0].name} is a table of prompts" if tables else ""
 
     def list(self) -> Listing:
-        """List the rows of the table, then the images that it does not name."""
+        """List the rows of the table, then the images that it does not name.
+
+        Of several tables that were not named, it is the first with a row that names an image.
+        """
         tables = [self.options.prompts] if self.options.prompts else find_tables(self.root)
         if not tables:
             raise UsageError(
@@ -66,25 +89,34 @@ class TableSource(FileSource):
                 "its columns with `id_column` and `prompt_column`",
                 parameter="prompts",
             )
-        prompts = read_prompts(tables[0], self.options.id_column, self.options.prompt_column)
-        others = [path.name for path in tables[1:]]
-        notes = (*self.notes, *count_note(others, f"other tables skipped for {tables[0].name}"))
-        below = self.folder / "images"
         walk = self.take_walk() if self.root.is_dir() else Walk(self.folder)
+        unmatched = []
+        for table in tables[:DOCUMENTS]:
+            others = [path.name for path in tables if path != table]
+            notes = (*self.notes, *count_note(others, f"other tables skipped for {table.name}"))
+            try:
+                listing = self._join(table, walk, notes)
+            except UnmatchedTableError as error:
+                unmatched.append(error)
+            except UsageError:
+                if not unmatched:
+                    raise
+            else:
+                return with_hidden_prompts(self, listing, walk, table)
+        raise unmatched[0]
+
+    def _join(self, table: Path, walk: Walk, notes: tuple[str, ...]) -> Listing:
+        prompts = read_prompts(table, self.options.id_column, self.options.prompt_column)
+        below = self.folder / "images"
         if below.is_dir() and not below.is_symlink():
             found = walk.scan(IMAGE_SUFFIXES, "images/")
-            listing = join_images(prompts, found, "images/", self.root, tables[0], notes)
+            listing = join_images(prompts, found, "images/", self.root, table, notes)
             if listing is not None:
                 return listing
         found = walk.scan(IMAGE_SUFFIXES)
-        listing = join_images(prompts, found, "", self.root, tables[0], notes)
+        listing = join_images(prompts, found, "", self.root, table, notes)
         if listing is None:
-            raise UsageError(
-                f"no row of {tables[0]} names an image of {self.root}: the first id is "
-                f"{prompts.ids[0].as_py()!r}, the first image {found.files[0]!r}. Check `id_column`, or name "
-                "the folder that holds the images",
-                parameter="id_column",
-            )
+            raise UnmatchedTableError(table, self.root, prompts.ids[0].as_py(), found.files[0])
         return listing
 
 
@@ -196,6 +228,14 @@ def join_images(
             *found.notes(),
         ),
     )
+
+
+def with_hidden_prompts(source: FileSource, listing: Listing, walk: Walk, table: Path) -> Listing:
+    """Note the prompts beside and inside images that a table hides, if nobody asked for the table."""
+    if not source.detected or source.options.prompts is not None or not source.root.is_dir():
+        return listing
+    notes = (*listing.summary.notes, *note_hidden_prompts(listing, walk, table))
+    return replace(listing, summary=replace(listing.summary, notes=notes))
 
 
 def _is_table(path: Path) -> bool:

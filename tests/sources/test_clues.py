@@ -36,15 +36,15 @@ def test_nothing_beside_the_images(folder: Path) -> None:
 
 def test_images_alone_are_fine_where_they_were_asked_for(folder: Path) -> None:
     source = open_source(folder, SourceOptions(format="folder"))
-    assert len(list_pairs(source).table) == 1
-    assert len(list_pairs(reopen_source({"root": str(folder), **source.settings})).table) == 1
-    assert len(list_pairs(open_paths([folder / "a.png"])).table) == 1
+    assert len(list_pairs(source)[1].table) == 1
+    assert len(list_pairs(reopen_source({"root": str(folder), **source.settings}))[1].table) == 1
+    assert len(list_pairs(open_paths([folder / "a.png"]))[1].table) == 1
 
 
 def test_one_prompt_is_enough(folder: Path) -> None:
     (folder / "b.png").touch()
     (folder / "b.txt").write_text("a tram")
-    assert list_pairs(open_source(folder)).summary.pairs == 1
+    assert list_pairs(open_source(folder))[1].summary.pairs == 1
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_is_told_helps(folder: Path) -> None:
     (folder / "words.csv").write_text("nr;words\na;a tram, in fog\n")
     assert "nr, words" in told(folder)
     options = SourceOptions(prompts=folder / "words.csv", id_column="nr", prompt_column="words")
-    assert list_pairs(open_source(folder, options)).table["prompt"].to_pylist() == ["a tram, in fog"]
+    assert list_pairs(open_source(folder, options))[1].table["prompt"].to_pylist() == ["a tram, in fog"]
 
 
 def test_a_table_without_a_prompt(folder: Path) -> None:

@@ -42,7 +42,7 @@ NAMES = ["p.jsonl", "p.parquet", "p.csv", "p.npy", "prompts.jsonl", "prompts.par
 @pytest.mark.parametrize("name", NAMES)
 def test_predictions_beside_images_are_not_read_as_prompts(images: Path, name: str) -> None:
     write(images / name)
-    table = list_pairs(open_source(images)).table
+    table = list_pairs(open_source(images))[1].table
     assert dict(zip(table["imgId"].to_pylist(), table["prompt"].to_pylist(), strict=True)) == {
         "a": "true a",
         "b": "true b",
@@ -57,7 +57,7 @@ def test_predictions_beside_images_are_not_read_as_prompts(images: Path, name: s
 def test_predictions_printed_as_json_are_not_read_as_prompts(images: Path) -> None:
     nearest = [{"imgId": name, "prompts": [{"prompt": "wrong", "cosine": 0.9}]} for name in "ab"]
     (images / "p.json").write_text(json.dumps({"rows": 2, "bad": {}, "predictions": nearest}))
-    assert list_pairs(open_source(images)).table["prompt"].to_pylist() == ["true a", "true b"]
+    assert list_pairs(open_source(images))[1].table["prompt"].to_pylist() == ["true a", "true b"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,11 +74,11 @@ def test_they_are_not_recommended_where_prompts_are_missing(tmp_path: Path, name
 
 def test_tables_of_the_users_with_such_columns_stay_tables(images: Path) -> None:
     (images / "p.csv").write_text("imgId,keep,prompt\na,1,mine\n")
-    assert list_pairs(open_source(images)).table["prompt"].to_pylist() == ["mine", None]
+    assert list_pairs(open_source(images))[1].table["prompt"].to_pylist() == ["mine", None]
     (images / "p.csv").unlink()
     table = pa.table({"imgId": ["a"], "prompt": ["mine"], "embedding": [[0.1]]})
     pq.write_table(table, images / "p.parquet")
-    assert list_pairs(open_source(images)).table["prompt"].to_pylist() == ["mine", None]
+    assert list_pairs(open_source(images))[1].table["prompt"].to_pylist() == ["mine", None]
     (images / "p.parquet").unlink()
     (images / "p.jsonl").write_text('{"imgId": "a", "prompts": ["mine", "other"]}\n')
-    assert list_pairs(open_source(images)).table["prompt"].to_pylist() == ["mine", None]
+    assert list_pairs(open_source(images))[1].table["prompt"].to_pylist() == ["mine", None]
