@@ -105,7 +105,7 @@ class Look:
         if not plan.work:
             yield f"nothing to do: {plan.rows} rows are cached"
             return
-        more = " and columns whose size is known once their models are loaded (*)" if self.unmeasured else ""
+        more = " and columns of models that are yet to be found and loaded (*)" if self.unmeasured else ""
         yield (
             f"a pass would compute {plan.work} rows ({plan.fresh} new, {plan.rows - plan.fresh} cached "
             f"already), {plan.bytes / 1e6:,.1f} MB{more}:"
@@ -125,6 +125,11 @@ def look(
     format: str = "auto",
     id_column: str | None = None,
     prompt_column: str | None = None,
+    clean: str | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    batch_size: int | None = None,
+    part_rows: int | None = None,
     trunk: int | None = None,
     trunk_dtype: str = "float16",
     levels: str | None = None,
@@ -144,6 +149,8 @@ def look(
     ----------
     source, cache, prompts, preset, backbones, encoder, format, id_column, prompt_column
         As for `extract`.
+    clean, precision, device, batch_size, part_rows
+        As for `extract`. They are compared with how a cache that is there was made.
     trunk, trunk_dtype, levels, names, second_view, views, flip, update, check
         As for `extract`.
     progress : bool or callable
@@ -157,6 +164,7 @@ def look(
     ------
     UsageError, Img2PromptError
         As `extract` before it computes anything: also if no image has a prompt (unless ``format="folder"``).
+        Whether a model that is not packaged exists is found only when it is loaded.
 
     Examples
     --------
@@ -182,6 +190,11 @@ def look(
         preset=preset,
         backbones=(backbones,) if isinstance(backbones, str) else tuple(backbones),
         encoder=encoder,
+        clean=clean,
+        precision=precision,
+        device=device,
+        batch_size=batch_size,
+        part_rows=part_rows,
         taps=taps,
         plain=levels == "top",
         update=update,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from img2prompt_cache.errors import UsageError, unknown
+from img2prompt_cache.models.weights.wheels import PACKAGED
 
 BACKBONE_FAMILIES = ("timm", "open_clip", "packaged")
 ENCODER_FAMILIES = ("st", "packaged", "open_clip")
@@ -45,12 +46,13 @@ class Spec:
 
 
 def parse_spec(text: str, families: tuple[str, ...] = BACKBONE_FAMILIES) -> Spec:
-    """Split ``family:name`` and check the family.
+    """Split ``family:name`` and check the family and, of a packaged model, the name.
 
     Raises
     ------
     UsageError
-        If there is no family, it is not one of `families`, or the name is empty.
+        If there is no family, it is not one of `families`, the name is empty, or there is no packaged model of
+        that name.
     """
     family, colon, name = text.strip().partition(":")
     kind, parameter = ("backbone", "backbones") if families == BACKBONE_FAMILIES else ("encoder", "encoder")
@@ -62,4 +64,8 @@ def parse_spec(text: str, families: tuple[str, ...] = BACKBONE_FAMILIES) -> Spec
         )
     if family not in families:
         raise unknown(f"{kind} family", family, families, parameter=parameter)
+    if family == "packaged":
+        names = [name for name, wheel in PACKAGED.items() if bool(wheel.architecture) == (kind == "backbone")]
+        if name not in names:
+            raise unknown(f"packaged {kind}", name, names, parameter=parameter)
     return Spec(family, name)

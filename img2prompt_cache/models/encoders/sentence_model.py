@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
+from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.models.encoders.prompts import longest_text
 from img2prompt_cache.models.fingerprints import weights_digest
 from img2prompt_cache.models.specs import Spec
@@ -19,8 +19,6 @@ from img2prompt_cache.models.weights.packaged import packaged_path
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-PACKAGED_ENCODERS = ("all-MiniLM-L6-v2",)
 
 _DATA = ("*.json", "*.txt", "*.model", "*.safetensors")
 """What is downloaded of a repository of the hub: data files, no code and no pickles."""
@@ -90,8 +88,6 @@ class SentenceModel:
 def _find(spec: Spec, revision: str) -> tuple[Path, str]:
     """Find the folder of a model and, for one from the hub, its commit."""
     if spec.family == "packaged":
-        if spec.name not in PACKAGED_ENCODERS:
-            raise unknown("packaged encoder", spec.name, PACKAGED_ENCODERS)
         return packaged_path(spec.name), ""
     source, _, path = spec.name.partition(":")
     if source == "local-dir" and path:
