@@ -30,7 +30,10 @@ def extract(
         ),
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Table of prompts: CSV, TSV, JSONL or parquet.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Table of prompts: CSV, TSV, JSON, JSONL, parquet or captions.txt."
+        ),
     ] = None,
     cache: console.CacheOption = console.DEFAULT_CACHE,
     preset: Annotated[
@@ -311,6 +314,7 @@ def _tell_look(seen: Look, json: bool) -> None:
             "rows": plan.rows,
             "new": plan.fresh,
             "work": plan.work,
+            **{name: getattr(plan.changes, name) for name in ("encoded_again", "taken_over", "left_out")},
             "bytes": plan.bytes,
             "columns": list(plan.columns),
             "unmeasured": list(seen.unmeasured),
@@ -351,6 +355,7 @@ def _data(folder: Path, report: Report) -> dict[str, object]:
         "without_prompt": report.without_prompt,
         "reasons": report.reasons,
         "missing": report.missing,
+        **{name: getattr(report.changes, name) for name in ("encoded_again", "taken_over", "left_out")},
         "changes": report.changes.summary(),
         "seconds": round(report.seconds, 3),
         "stages": {name: round(seconds, 3) for name, seconds in report.stages.items()},

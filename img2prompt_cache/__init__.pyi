@@ -2,6 +2,7 @@ from .cache.reader import Cache as Cache
 from .errors import Img2PromptError as Img2PromptError
 from .errors import UsageError as UsageError
 from .extraction.extract import extract as extract
+from .extraction.look import Look as Look
 from .extraction.look import look as look
 from .fitting.fit import fit as fit
 from .heads import make_head as make_head

@@ -25,6 +25,11 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """Give a number with the words for one or for several: ``1 image``, ``2 images``."""
+    return f"{number} {one if number == 1 else many}"
+
+
 class Records(list[dict[str, Any]]):
     """A list of records with the same keys, shown as a table in notebooks."""
 

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from img2prompt_cache.cache.reader import FAILED, REMOVED, Cache
-from img2prompt_cache.errors import ImageError
-from img2prompt_cache.extraction.listing import extra_columns
-from img2prompt_cache.progress import Callback, ignore, task
-from img2prompt_cache.sources.stamps import UNKNOWN
-from img2prompt_cache.tables import shorten
+from img2prompt_cache.tables import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.extraction.listing import Known
-    from img2prompt_cache.sources.base import Source
-
 EXAMPLES = 3
-_LONGEST = 60
-_BLOCK, _THREADS = 4096, 8
+"""Rows of a change that are shown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,6 +103,31 @@ class Changes:
         return (self.updated or not self.contents) and not len(self.unreadable)
 
     @property
+    def encoded_again(self) -> int:
+        """Cached rows that the pass encodes again."""
+        return len(self.images) + len(self.returned) if self.updated else 0
+
+    @property
+    def taken_over(self) -> int:
+        """Cached rows that get new texts: a prompt, a place, or values of the user's own columns."""
+        changed = [self.moved, *self.columns.values(), *([self.prompts] if self.updated else [])]
+        return len(np.unique(np.concatenate([change.rows for change in changed])))
+
+    @property
+    def left_out(self) -> int:
+        """Cached rows that are left out from now on."""
+        return len(self.removed) if self.updated else 0
+
+    def counts(self) -> str:
+        """Say in words what the pass does with cached rows; empty if nothing."""
+        done = {
+            "encoded again": self.encoded_again,
+            "with other texts": self.taken_over,
+            "left out": self.left_out,
+        }
+        return ", ".join(f"{rows} {what}" for what, rows in done.items() if rows)
+
+    @property
     def unsettled(self) -> NDArray[np.int64]:
         """Rows whose image is still to be compared by the next pass."""
         return np.concatenate([self.unreadable, *([] if self.updated else [self.images.rows])])
@@ -129,163 +141,75 @@ class Changes:
             **{name: getattr(self, name).summary() for name in ("prompts", "images", "removed", "returned")},
             "moved": len(self.moved),
             "unreadable": len(self.unreadable),
+            "unknown": self.unknown,
             "updated": self.updated,
         }
 
-    def lines(self) -> Iterator[str]:
-        """Say in words what has changed, one line each, and what is done or can be done about it."""
+    def lines(self, *, planned: bool = False) -> Iterator[str]:
+        """Say in words what has changed, one line each, and what is done or can be done about it.
+
+        Parameters
+        ----------
+        planned : bool
+            Say what a pass would do, not what it does.
+        """
+
+        def taken(one: bool) -> str:
+            return "would be" if planned else "is" if one else "are"
+
         for name, change in self.columns.items():
             if name not in self.added:
-                yield f"column {name}: {len(change)} values have changed and are taken over {change.first}"
+                what = counted(len(change), "value has changed", "values have changed")
+                yield f"column {name}: {what} and {taken(len(change) == 1)} taken over {change.first}"
         if self.added:
-            yield f"columns that are new in the table and kept from now on: {', '.join(self.added)}"
+            kept = "would be kept" if planned else "kept"
+            yield f"columns that are new in the table and {kept} from now on: {', '.join(self.added)}"
         if self.dropped:
-            yield f"columns that the table has no more; their cached values stay: {', '.join(self.dropped)}"
+            yield f"columns that the table no longer has; their cached values stay: {', '.join(self.dropped)}"
         if len(self.moved):
-            yield f"{len(self.moved)} images have moved and are the same {self.moved.first}"
+            what = counted(len(self.moved), "image has moved and is", "images have moved and are")
+            yield f"{what} the same {self.moved.first}"
         said = {
-            "images": ("images have changed", "encoded again", "encodes them again"),
-            "prompts": ("prompts differ from the cached ones", "taken over", "takes them over"),
-            "removed": ("cached images are gone from the source", "left out", "leaves them out"),
-            "returned": ("removed images are back", "encoded again", "takes them in"),
+            "images": ("image has changed", "images have changed", "encoded again", "encodes {} again"),
+            "prompts": (
+                "prompt differs from the cached one",
+                "prompts differ from the cached ones",
+                "taken over",
+                "takes {} over",
+            ),
+            "removed": (
+                "cached image is gone from the source",
+                "cached images are gone from the source",
+                "left out",
+                "leaves {} out",
+            ),
+            "returned": (
+                "removed image is back",
+                "removed images are back",
+                "encoded again",
+                "takes {} in",
+            ),
         }
         for name, change in self.contents.items():
-            what, done, to_do = said[name]
-            then = f"they are {done}" if self.updated else f"`update=True` {to_do}"
-            yield f"{len(change)} {what} {change.first}; {then}"
-        if len(self.unreadable):
-            yield f"{len(self.unreadable)} images cannot be read now, and stay as they were cached"
-        if self.unknown:
-            yield (
-                f"{self.unknown} images were cached without size and time, and are taken to be the same; "
-                "`check=True` compares their bytes"
+            one, many, done, to_do = said[name]
+            single = len(change) == 1
+            then = (
+                f"{'it' if single else 'they'} {taken(single)} {done}"
+                if self.updated
+                else f"`update=True` {to_do.format('it' if single else 'them')}"
             )
-
-
-def find_changes(
-    cache: Cache,
-    table: pa.Table,
-    known: Known,
-    stamps: NDArray[np.int64],
-    kept: NDArray[np.int64],
-    source: Source,
-    *,
-    update: bool = False,
-    check: bool = False,
-    retrying: bool = False,
-    tell: Callback = ignore,
-) -> Changes:
-    """Compare a listing with the rows that were cached from the same source.
-
-    Parameters
-    ----------
-    cache : Cache
-    table : pyarrow.Table
-        The listing, of n rows.
-    known : Known
-        Which of them are cached.
-    stamps : numpy.ndarray, int64, shape (n, 2)
-        Size and time of the listed images.
-    kept : numpy.ndarray, int64, shape (rows of the cache, 2)
-        Those of the cached images.
-    source : Source
-        Gives the bytes of images whose size or time differ.
-    update : bool
-        Whether the pass takes in all changes.
-    check : bool
-        Compare the bytes of every image.
-    retrying : bool
-        Leave out images that failed: they are read anyway.
-    tell : callable
-        Takes the steps of the task ``"compare"``.
-    """
-    listed = table.take(pa.array(known.listed))
-    ids, rows = listed["imgId"], known.rows
-    status = cache.table("status")["status"]
-    removed = np.setdiff1d(known.of_source, rows, assume_unique=True)
-    removed = removed[pc.not_equal(status.take(pa.array(removed)), REMOVED).to_numpy()]
-    was = status.take(pa.array(rows))
-    returned = pc.equal(was, REMOVED).to_numpy()
-
-    def differ(name: str) -> Change:
-        now = listed[name].fill_null("")
-        before = cache.table(name)[name].take(pa.array(rows)).cast(now.type)
-        return _change(rows, ids, pc.not_equal(now, before).to_numpy(), now, before)
-
-    extra = extra_columns(table)
-    added = tuple(name for name in extra if name not in cache.manifest.extra)
-    columns = {name: differ(name) for name in cache.manifest.extra if name in extra}
-    for name in added:
-        now = listed[name].fill_null("")
-        columns[name] = _change(rows, ids, pc.not_equal(now, "").to_numpy(), now)
-    dropped = tuple(
-        name
-        for name in cache.manifest.extra
-        if name not in extra
-        and pc.any(pc.not_equal(cache.table(name)[name].take(pa.array(known.of_source)), "")).as_py()
-    )
-    places = differ("uri")
-    moved = np.isin(rows, places.rows)
-    unknown = (kept[rows] == UNKNOWN).any(1)
-    told = (stamps[known.listed] != UNKNOWN).any(1)
-    same, unreadable = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-    suspect = ~returned & (check | moved | (~unknown & (stamps[known.listed] != kept[rows]).any(1)))
-    if retrying:
-        same = pc.equal(was, FAILED).to_numpy().copy()
-        suspect &= ~same
-    uris = listed["uri"]
-    at = np.flatnonzero(suspect)
-    if len(at):
-        before = cache.table("sha256")["sha256"].take(pa.array(rows[at])).to_pylist()
-        with task(tell, "compare", len(at)) as advance:
-            hashes = _hashes(source, uris.take(pa.array(at)).to_pylist(), advance)
-            for i, one, other in zip(at.tolist(), hashes, before, strict=True):
-                same[i], unreadable[i] = one == other, not one and bool(other)
-    return Changes(
-        columns={name: change for name, change in columns.items() if len(change)},
-        added=added,
-        dropped=dropped,
-        moved=_change(rows, ids, moved & same, uris),
-        prompts=differ("prompt"),
-        images=_change(rows, ids, suspect & ~same & ~unreadable, uris),
-        removed=_change(removed, cache.table("imgId")["imgId"].take(pa.array(removed))),
-        returned=_change(rows, ids, returned, uris),
-        unreadable=rows[unreadable],
-        unknown=int((unknown & told & ~suspect & ~returned).sum()),
-        updated=update,
-    )
-
-
-def _change(
-    rows: NDArray[np.int64],
-    ids: pa.ChunkedArray,
-    mask: NDArray[np.bool_] | None = None,
-    now: pa.ChunkedArray | None = None,
-    before: pa.ChunkedArray | None = None,
-) -> Change:
-    """Keep the rows of a mask; examples say what was before where `before` is given."""
-    at = np.arange(len(rows)) if mask is None else np.flatnonzero(mask)
-    first = pa.array(at[:EXAMPLES])
-    examples = [{"imgId": shorten(name, _LONGEST)} for name in ids.take(first).to_pylist()]
-    if before is not None and now is not None:
-        texts = zip(examples, before.take(first).to_pylist(), now.take(first).to_pylist(), strict=True)
-        examples = [
-            {**one, "was": shorten(old, _LONGEST), "now": shorten(new, _LONGEST)} for one, old, new in texts
-        ]
-    return Change(rows[at], [] if now is None else now.take(pa.array(at)).to_pylist(), tuple(examples))
-
-
-def _hashes(source: Source, uris: list[str], advance: Any) -> Iterator[str]:
-    """Hash images with several threads, in order; empty where one cannot be read."""
-
-    def hash_image(uri: str) -> str:
-        try:
-            return hashlib.sha256(source.read(uri)).hexdigest()
-        except ImageError:
-            return ""
-
-    with ThreadPoolExecutor(_THREADS, "compare") as pool:
-        for start in range(0, len(uris), _BLOCK):  # `map` would hold a task for every image
-            for digest in pool.map(hash_image, uris[start : start + _BLOCK]):
-                advance(1)
-                yield digest
+            yield f"{counted(len(change), one, many)} {change.first}; {then}"
+        if len(self.unreadable):
+            what = counted(
+                len(self.unreadable),
+                "image cannot be read now, and stays as it was",
+                "images cannot be read now, and stay as they were",
+            )
+            yield f"{what} cached"
+        if self.unknown:
+            one, many = "image was cached", "images were cached"
+            also = "is" if self.unknown == 1 else "are"
+            yield (
+                f"{counted(self.unknown, one, many)} without size and time, and {also} taken to be the same; "
+                "`check=True` compares the bytes"
+            )

@@ -71,7 +71,7 @@ def extract(
     cache : str, pathlib.Path or Cache
         The cache's folder; made if it is not there.
     prompts : str or pathlib.Path, optional
-        Table of prompts: CSV, TSV, JSONL or parquet.
+        Table of prompts: CSV, TSV, JSON, JSONL, parquet or ``captions.txt``.
     preset : {"auto", "standard", "packaged"}
         Which models a new cache gets: ``"standard"`` from the model hub, ``"packaged"`` from the package
         index, ``"auto"`` the former where its weights are at hand or the hub answers, else the latter. The

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,18 +19,19 @@ from img2prompt_cache.extraction.listing import list_pairs
 from img2prompt_cache.extraction.plan import bytes_needed, plan_of, prepare
 from img2prompt_cache.extraction.report import Plan
 from img2prompt_cache.extraction.request import ExtractConfig, check_config, require_within
+from img2prompt_cache.extraction.threads import map_in_order
 from img2prompt_cache.images.decode import check_header
 from img2prompt_cache.models.backbones.taps import choose_taps
 from img2prompt_cache.progress import Callback, Event, listening, task
 from img2prompt_cache.sources import SourceOptions
-from img2prompt_cache.tables import printable, shorten
+from img2prompt_cache.tables import counted, printable, shorten
 
 if TYPE_CHECKING:
     from img2prompt_cache.sources.base import Source
 
 FIRST = 10
 """Number of pairs that are shown."""
-_BLOCK, _THREADS = 1024, 4
+_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -88,10 +88,13 @@ class Look:
     def __str__(self) -> str:
         lines = [
             f"{self.source}: read as {self.format} ({self.why})",
-            f"{self.pairs} pairs, {self.without_prompt} images without prompt, {self.without_image} prompts "
-            f"without image; {self.same_prompt} pairs repeat a prompt, {self.same_image} images repeat an "
-            "earlier one",
-            f"unreadable: {sum(self.unreadable.values())} images, by their headers; pixels are not decoded",
+            f"{counted(self.pairs, 'pair', 'pairs')}, "
+            f"{counted(self.without_prompt, 'image', 'images')} without prompt, "
+            f"{counted(self.without_image, 'prompt', 'prompts')} without image; "
+            f"{counted(self.same_prompt, 'pair repeats', 'pairs repeat')} a prompt, "
+            f"{counted(self.same_image, 'image repeats', 'images repeat')} an earlier one",
+            f"unreadable: {counted(sum(self.unreadable.values()), 'image', 'images')}, by their headers; "
+            "pixels are not decoded",
             *(f"  {count} × {reason}" for reason, count in self.unreadable.items()),
             f"prompts found by: {', '.join(f'{name} {n}' for name, n in self.readers.items()) or 'none'}",
             *(f"  {one['imgId']} [{one['found_in']}] {one['prompt']}" for one in self.first),
@@ -102,13 +105,17 @@ class Look:
 
     def _cost(self) -> Iterator[str]:
         plan = self.plan
+        changed = plan.changes.counts()
+        if changed:
+            yield f"a pass would change cached rows: {changed}"
         if not plan.work:
-            yield f"nothing to do: {plan.rows} rows are cached"
+            if not changed:
+                yield f"nothing to do: {counted(plan.rows, 'row is', 'rows are')} cached"
             return
         more = " and columns of models that are yet to be found and loaded (*)" if self.unmeasured else ""
         yield (
-            f"a pass would compute {plan.work} rows ({plan.fresh} new, {plan.rows - plan.fresh} cached "
-            f"already), {plan.bytes / 1e6:,.1f} MB{more}:"
+            f"a pass would compute {counted(plan.work, 'row', 'rows')} ({plan.fresh} new, "
+            f"{plan.rows - plan.fresh} cached already), {plan.bytes / 1e6:,.1f} MB{more}:"
         )
         for column in plan.columns:
             yield f"  {column}{' *' if column in self.unmeasured else ''}"
@@ -261,13 +268,12 @@ def _check_images(source: Source, uris: pa.ChunkedArray, tell: Callback) -> tupl
     reasons: Counter[str] = Counter()
     seen: set[bytes] = set()
     good = 0
-    with task(tell, "look", len(uris)) as advance, ThreadPoolExecutor(_THREADS, "look") as pool:
-        for start in range(0, len(uris), _BLOCK):  # `map` would hold a task for every image
-            for reason, digest in pool.map(check, uris.slice(start, _BLOCK).to_pylist()):
-                advance(1)
-                if reason:
-                    reasons[reason] += 1
-                else:
-                    good += 1
-                    seen.add(digest)
+    with task(tell, "look", len(uris)) as advance:
+        for reason, digest in map_in_order(check, (uri.as_py() for uri in uris), _THREADS):
+            advance(1)
+            if reason:
+                reasons[reason] += 1
+            else:
+                good += 1
+                seen.add(digest)
     return reasons, good - len(seen)

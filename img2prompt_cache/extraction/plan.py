@@ -16,7 +16,8 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.cache.virtual import read_notes
 from img2prompt_cache.cache.writer import open_manifest
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.extraction.changes import Changes, find_changes
+from img2prompt_cache.extraction.changes import Changes
+from img2prompt_cache.extraction.comparison import find_changes
 from img2prompt_cache.extraction.listing import digest_of, digest_of_stamps, extra_columns, match_rows
 from img2prompt_cache.extraction.report import Plan
 from img2prompt_cache.extraction.request import ExtractConfig, backbones_of, choose_columns
@@ -80,7 +81,7 @@ def prepare(
     manifest = manifest.identified(digest[-32:])
     stamps = list_stamps(source, listing.table)
     found = _compare(folder, manifest, listing, digest, stamps, number, source, config, tell)
-    for line in found.changes.lines():
+    for line in found.changes.lines(planned=not load):
         note(tell, line)
     fresh = listing.table.filter(pa.array(found.fresh)) if not found.fresh.all() else listing.table
     if load:

@@ -19,6 +19,7 @@ from img2prompt_cache.cache.part_text import read_rows_part
 from img2prompt_cache.cache.reader import FAILED, OK, REMOVED
 from img2prompt_cache.cache.virtual import build_view, read_notes
 from img2prompt_cache.extraction.changes import Changes
+from img2prompt_cache.tables import counted
 
 if TYPE_CHECKING:
     from img2prompt_cache.sources.base import Summary
@@ -35,7 +36,7 @@ class Plan:
     fresh : int
         Rows that are new.
     work : int
-        Rows to go through, in all parts that lack a column.
+        Rows to go through, in all parts that lack a column. Rows of `changes` are not among them.
     columns : tuple of str
         Folders of the columns to be written.
     bytes : int
@@ -57,17 +58,22 @@ class Plan:
     def __str__(self) -> str:
         found = self.summary
         lines = [
-            f"source: {found.pairs} pairs, {found.without_prompt} images without prompt, "
-            f"{found.without_image} prompts without image",
+            f"source: {counted(found.pairs, 'pair', 'pairs')}, "
+            f"{counted(found.without_prompt, 'image', 'images')} without prompt, "
+            f"{counted(found.without_image, 'prompt', 'prompts')} without image",
             *(f"  {line}" for line in found.notes),
         ]
+        changed = self.changes.counts()
+        if changed:
+            lines.append(f"cached rows: {changed}")
         if self.work:
             lines.append(
                 f"plan: {self.work} of {self.rows} rows ({self.fresh} new), {self.bytes / 1e6:,.1f} MB, "
                 f"columns {', '.join(self.columns)}"
             )
         else:
-            lines.append(f"nothing to do: {self.rows} rows are cached")
+            nothing = "nothing else" if changed else "nothing"
+            lines.append(f"{nothing} to do: {counted(self.rows, 'row is', 'rows are')} cached")
         return "\n".join(lines)
 
 

@@ -51,8 +51,8 @@ def parse_spec(text: str, families: tuple[str, ...] = BACKBONE_FAMILIES) -> Spec
     Raises
     ------
     UsageError
-        If there is no family, it is not one of `families`, the name is empty, or there is no packaged model of
-        that name.
+        If there is no family, it is not one of `families`, the name is empty, or there is no packaged model
+        of that name.
     """
     family, colon, name = text.strip().partition(":")
     kind, parameter = ("backbone", "backbones") if families == BACKBONE_FAMILIES else ("encoder", "encoder")

@@ -74,7 +74,7 @@ def test_a_cache_that_is_there_is_compared(tiny: Tiny, tmp_path: Path) -> None:
     assert any("6 prompts differ from the cached ones" in note for note in found.notes)
     assert len(found.plan.changes.prompts) == 6
     assert any(
-        "6 prompts differ" in note and "are taken over" in note
+        "6 prompts differ" in note and "would be taken over" in note
         for note in look(source, folder, update=True).notes
     )
     again = look(None, folder)

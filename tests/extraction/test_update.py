@@ -17,8 +17,9 @@ from img2prompt_cache.cache import writer
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.dataset import load_dataset, load_prompts
-from img2prompt_cache.extraction import changes as changes_module
+from img2prompt_cache.errors import ImageError
 from img2prompt_cache.extraction import update
+from img2prompt_cache.extraction.look import look
 from img2prompt_cache.extraction.repair import repair
 from img2prompt_cache.extraction.stamps import FILE
 from img2prompt_cache.models.backbones.base import Backbone
@@ -140,7 +141,7 @@ def test_columns_that_are_new_or_gone_in_the_table(
     tiny.extract(other, folder, log)
     write_table(source)
     report = tiny.extract(source, folder, log)
-    assert log.notes == ["columns that the table has no more; their cached values stay: split"]
+    assert log.notes == ["columns that the table no longer has; their cached values stay: split"]
     assert report.changes.summary()["dropped"] == ["split"]
     assert Cache(folder).text("split")["split"] == [*sides, "", ""]
 
@@ -174,6 +175,33 @@ def test_a_replaced_image_is_told_and_encoded_again_only_where_asked(
     require_same(folder, source, tiny, tmp_path / "fresh")
 
 
+def test_changes_of_cached_rows_are_counted_by_the_plan_and_by_a_dry_run(
+    source: Path, folder: Path, tiny: Tiny, log: Log
+) -> None:
+    paint(source / "img003.png", 77)
+    paint(source / "img010.png", 78)
+    (source / "img012.png").unlink()
+    write_table(source, {0: "a quay"})
+    found = look(source, folder)
+    assert (found.plan.changes.counts(), "nothing to do: 24 rows are cached" in str(found)) == ("", True)
+    found = look(source, folder, update=True)
+    counts = "2 encoded again, 1 with other texts, 1 left out"
+    assert f"a pass would change cached rows: {counts}" in str(found)
+    assert "nothing to do" not in str(found)
+    assert [line.partition("; ")[2] for line in found.notes] == [
+        "they would be encoded again",
+        "it would be taken over",
+        "it would be left out",
+    ]
+    report = tiny.extract(source, folder, log, update=True)
+    changes = report.changes
+    assert (changes.encoded_again, changes.taken_over, changes.left_out) == (2, 1, 1)
+    assert f"cached rows: {counts}\nnothing else to do: 24 rows are cached" in str(log.plans[0])
+    assert changes.summary()["unknown"] == 0
+    tiny.extract(source, folder, log, update=True)
+    assert str(log.plans[1]).endswith("\nnothing to do: 24 rows are cached")
+
+
 def test_a_touched_file_costs_a_hash_and_no_forward_pass(
     source: Path, folder: Path, tiny: Tiny, encoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,10 +226,10 @@ def test_check_finds_what_size_and_time_do_not_tell(source: Path, folder: Path, 
     tiny.extract(source, folder, log)
     assert log.notes == []
     tiny.extract(source, folder, log, check=True)
-    assert log.notes == ["1 images have changed (first: img004); `update=True` encodes them again"]
+    assert log.notes == ["1 image has changed (first: img004); `update=True` encodes it again"]
     log.notes.clear()
     tiny.extract(source, folder, log)  # it is not forgotten
-    assert log.notes == ["1 images have changed (first: img004); `update=True` encodes them again"]
+    assert log.notes == ["1 image has changed (first: img004); `update=True` encodes it again"]
 
 
 def test_a_cache_made_before_sizes_and_times_were_kept(
@@ -213,13 +241,13 @@ def test_a_cache_made_before_sizes_and_times_were_kept(
     tiny.extract(source, folder, log)
     assert log.notes == [
         "24 images were cached without size and time, and are taken to be the same; `check=True` compares "
-        "their bytes"
+        "the bytes"
     ]
     log.notes.clear()
     tiny.extract(source, folder, log)
     assert log.notes == []
     tiny.extract(source, folder, log, check=True)
-    assert log.notes == ["1 images have changed (first: img004); `update=True` encodes them again"]
+    assert log.notes == ["1 image has changed (first: img004); `update=True` encodes it again"]
 
 
 def test_a_removed_image_is_left_out_until_it_is_back(
@@ -233,12 +261,10 @@ def test_a_removed_image_is_left_out_until_it_is_back(
 
     before = parts_of(folder)
     notes, report = said()
-    assert notes == [
-        "1 cached images are gone from the source (first: img012); `update=True` leaves them out"
-    ]
+    assert notes == ["1 cached image is gone from the source (first: img012); `update=True` leaves it out"]
     assert (report.ok, report.removed, parts_of(folder)) == (ROWS, 0, before)
     notes, report = said(update=True)
-    assert notes == ["1 cached images are gone from the source (first: img012); they are left out"]
+    assert notes == ["1 cached image is gone from the source (first: img012); it is left out"]
     assert (report.rows, report.ok, report.failed, report.removed) == (ROWS, ROWS - 1, 0, 1)
     text = Cache(folder).text("status", "reason")
     assert (text["status"][12], text["reason"][12]) == ("removed", "the image is no longer in the source")
@@ -250,7 +276,7 @@ def test_a_removed_image_is_left_out_until_it_is_back(
     assert said()[0] == []
     assert said(backbones=(tiny.vit,))[1].missing == {}
     (tmp_path / "away.png").rename(source / "img012.png")
-    assert said()[0] == ["1 removed images are back (first: img012); `update=True` takes them in"]
+    assert said()[0] == ["1 removed image is back (first: img012); `update=True` takes it in"]
     notes, report = said(update=True)
     assert (report.ok, report.removed) == (ROWS, 0)
     assert len(load_manifest(folder).updates) == 2
@@ -297,9 +323,9 @@ def test_all_kinds_of_columns_and_all_kinds_of_changes_at_once(
     report = tiny.extract(source, folder, log, update=True, backbones=())
     assert [line.partition(" (")[0] for line in log.notes] == [
         "columns that are new in the table and kept from now on: split",
-        "1 images have moved and are the same",
-        "1 images have changed",
-        "1 prompts differ from the cached ones",
+        "1 image has moved and is the same",
+        "1 image has changed",
+        "1 prompt differs from the cached one",
     ]
     assert (report.fresh, report.ok) == (1, ROWS + 1)
     paint(source / "img001.png", 72)  # once more
@@ -338,13 +364,17 @@ def test_an_image_that_is_replaced_or_goes_during_the_pass_is_found_by_the_next(
     assert (report.ok, report.reasons) == (ROWS - 1, {"cannot be read: No such file or directory": 1})
     tiny.extract(source, folder, log)
     assert log.notes == [
-        "1 images have changed (first: img000); `update=True` encodes them again",
-        "1 cached images are gone from the source (first: img002); `update=True` leaves them out",
+        "1 image has changed (first: img000); `update=True` encodes it again",
+        "1 cached image is gone from the source (first: img002); `update=True` leaves it out",
     ]
     tiny.extract(source, folder, update=True)
     log.notes.clear()
     tiny.extract(source, folder, log, check=True)
     assert log.notes == []
+
+
+def unreadable(_source: TableSource, uri: str) -> bytes:
+    raise ImageError(f"{uri} cannot be read")
 
 
 def test_an_image_that_cannot_be_read_to_be_compared_is_asked_for_again(
@@ -353,14 +383,14 @@ def test_an_image_that_cannot_be_read_to_be_compared_is_asked_for_again(
     paint(source / "img003.png", 77)
     before = parts_of(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(changes_module, "_hashes", lambda source, uris, advance: [""] * len(uris))
+        patch.setattr(TableSource, "read", unreadable)
         log = Log()
         report = tiny.extract(source, folder, log, update=True)
-    assert log.notes == ["1 images cannot be read now, and stay as they were cached"]
+    assert log.notes == ["1 image cannot be read now, and stays as it was cached"]
     assert (report.changes.summary()["unreadable"], parts_of(folder)) == (1, before)
     log = Log()
     tiny.extract(source, folder, log)
-    assert log.notes == ["1 images have changed (first: img003); `update=True` encodes them again"]
+    assert log.notes == ["1 image has changed (first: img003); `update=True` encodes it again"]
 
 
 def test_shards_of_tar_files_that_were_written_anew(tiny: Tiny, tmp_path: Path) -> None:
@@ -449,7 +479,9 @@ def test_interrupted_in_the_middle_of_an_update_it_goes_on(
 DIE = """
 import os, sys
 from pathlib import Path
+from img2prompt_cache.errors import ImageError
 from img2prompt_cache.extraction import update
+from img2prompt_cache.extraction.look import look
 from kit import Tiny
 kept = update.revise_part
 
