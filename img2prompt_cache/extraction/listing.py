@@ -38,8 +38,10 @@ def list_pairs(source: Source) -> tuple[Source, Listing]:
     alone = format in ("folder", "paths") and not getattr(source, "detected", False)
     if listing.summary.pairs or alone:
         return source, listing
-    passed_over = getattr(source, "notes", ())
-    raise Img2PromptError(explain_missing_prompts(source.root, len(listing.table), format, passed_over))
+    settings = {"format": format, **source.settings}
+    raise Img2PromptError(
+        explain_missing_prompts(source.root, len(listing.table), settings, listing.summary.notes)
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -60,13 +60,17 @@ class SidecarSource(FolderSource):
         """Read the files beside each image; of several, the first that contains a prompt counts."""
         pairs, lost = pair(images, found.files)
         bad: list[str] = []
+        large: list[str] = []
         silent: list[str] = []
         differ: list[str] = []
-        prompts = [self._prompt(pairs.get(image, ()), bad, silent, differ) for image in images]
+        prompts = [self._prompt(pairs.get(image, ()), bad, large, silent, differ) for image in images]
         alone = [image for image, prompt in zip(images, prompts, strict=True) if prompt is None]
         inside = [image for image in alone[:DETECTION_SAMPLE] if read_prompt(self.root / image)]
         notes = (
             *count_note(inside, _INSIDE.format(len(alone), min(len(alone), DETECTION_SAMPLE))),
+            *count_note(
+                large, f"files beside images are larger than {MAX_TEXT_BYTES >> 20} MiB, and were not read"
+            ),
             *count_note(bad, "text files that cannot be read or are not UTF-8"),
             *count_note(silent, "JSON files beside images that state no prompt"),
             *count_note(differ, "images with two texts that differ; the .txt, else the .caption, is taken"),
@@ -74,7 +78,12 @@ class SidecarSource(FolderSource):
         return FolderPrompts(prompts, len(lost), notes)
 
     def _prompt(
-        self, names: Iterable[str], bad: list[str], silent: list[str], differ: list[str]
+        self,
+        names: Iterable[str],
+        bad: list[str],
+        large: list[str],
+        silent: list[str],
+        differ: list[str],
     ) -> Found | None:
         first: Found | None = None
         for name in names:
@@ -84,7 +93,7 @@ class SidecarSource(FolderSource):
             try:
                 found = _read(self.root / name)
             except (ImageError, UnicodeDecodeError):
-                bad.append(name)
+                (large if _is_large(self.root / name) else bad).append(name)
                 continue
             if first and found and found.prompt.strip() != first.prompt.strip():
                 differ.append(name)
@@ -173,6 +182,13 @@ def _without_a_folder(path: str) -> Iterator[tuple[str, str]]:
 
 def _read(path: Path) -> Found | None:
     return prompt_of_text(decode_text(read_regular(path, MAX_TEXT_BYTES)))
+
+
+def _is_large(path: Path) -> bool:
+    try:
+        return path.stat().st_size > MAX_TEXT_BYTES
+    except OSError:
+        return False
 
 
 def states_prompt(path: Path) -> bool:

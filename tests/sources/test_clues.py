@@ -1,5 +1,6 @@
 """What is told where no image has a prompt."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,8 +30,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_nothing_beside_the_images(folder: Path) -> None:
     assert told(folder) == (
-        f'none of the 1 images of {folder} has a prompt (read as `format="folder"`): nothing beside them '
-        'looks like captions. To cache images without prompts, give `format="folder"`'
+        f"none of the 1 images of {folder} has a prompt, and no format with prompts fits: nothing beside "
+        'them looks like captions. To cache images without prompts, give `format="folder"`'
     )
 
 
@@ -96,3 +97,45 @@ def test_a_damaged_table_is_told(folder: Path) -> None:
 
 def test_explicit_formats_without_prompts(folder: Path) -> None:
     assert 'read as `format="metadata"`' in told(folder, "metadata")
+
+
+def test_a_blank_column_is_told(folder: Path) -> None:
+    (folder / "caps.csv").write_text("imgId,prompt\na,\n")
+    text = told(folder)
+    assert "its column prompt is blank in all rows" in text
+    assert "name it with" not in text
+
+
+def test_a_named_column_that_is_blank_is_told(folder: Path) -> None:
+    (folder / "caps.csv").write_text("imgId,words,prompt\na, ,x\n")
+    with pytest.raises(Img2PromptError, match="its column words is blank in all rows"):
+        list_pairs(open_source(folder, SourceOptions(prompt_column="words")))
+
+
+@pytest.mark.parametrize("name", ["annotations", "annotation"])
+def test_captions_in_annotations_next_door(folder: Path, name: str) -> None:
+    (folder.parent / name).mkdir()
+    for split in ("rest", "set"):
+        (folder.parent / name / f"captions_{split}.json").write_text("{}")
+    captions = folder.parent / name / "captions_set.json"
+    assert f"{captions} may be a list of captions of these images: name it with `prompts`" in told(folder)
+    images = [{"id": 1, "file_name": "a.png"}]
+    captions.write_text(json.dumps({"images": images, "annotations": [{"image_id": 1, "caption": "a tram"}]}))
+    assert list_pairs(open_source(folder, SourceOptions(prompts=captions)))[1].summary.pairs == 1
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.png.txt", "a.caption"])
+def test_empty_texts_are_told(folder: Path, name: str) -> None:
+    (folder / name).write_text(" \n")
+    assert f"1 texts are empty (first: {name})" in told(folder)
+    (folder / name).write_text("0 0.5 0.5 0.1 0.1")
+    assert "texts are empty" not in told(folder)
+
+
+def test_what_the_listing_found_out_is_told(folder: Path) -> None:
+    (folder / "a.txt").write_bytes(b"x" * (1 << 20) + b"x")
+    text = told(folder)
+    assert "1 files beside images are larger than 1 MiB, and were not read (first: a.txt)" in text
+    assert "UTF-8" not in text
+    (folder / "a.txt").write_bytes(b"\xff\xfe\xff")
+    assert "1 text files that cannot be read or are not UTF-8 (first: a.txt)" in told(folder)
