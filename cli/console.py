@@ -29,9 +29,10 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?|–")
 
 @dataclass(slots=True)
 class Stop:
-    """Whether this process was asked to stop, by Ctrl-C or SIGTERM."""
+    """Whether this process was asked to stop, by Ctrl-C or SIGTERM, and whether it works in batches."""
 
     asked: bool = False
+    in_batches: bool = False
 
     def check(self) -> None:
         """Stop if it was asked for; a library may have swallowed the exception."""

@@ -39,6 +39,12 @@ from .weights import weights
 NAME = "img2prompt-cache"
 LEAST_MEMORY = 512 << 20
 """Address space below which the linear algebra of NumPy waits for memory without end, instead of failing."""
+LEAST_FOR_TORCH = 3 << 30
+"""Address space below which PyTorch is not imported: now and then its threads end the process there."""
+TORCH_COMMANDS = ("extract", "predict", "repair", "demo")
+"""Commands that are refused below it at once: PyArrow's threads do the same while images are listed."""
+BATCH_COMMANDS = ("extract", "fit", "tune", "predict", "repair", "demo")
+"""Commands that work in batches, and end with the one in hand when they are interrupted."""
 
 app = typer.Typer(
     name=NAME,
@@ -112,6 +118,7 @@ def run(arguments: list[str]) -> int:
     console.stop.asked = False
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    console.stop.in_batches = arguments[0] in BATCH_COMMANDS
     console.spelled = partial(spell, app=app, program=NAME, command=arguments[0])
     try:
         _require_memory(arguments)
@@ -132,7 +139,7 @@ def run(arguments: list[str]) -> int:
             raise
         else:
             return _failed(error)
-    if code == INTERRUPTED:
+    if code == INTERRUPTED and console.stop.in_batches:
         kept = (
             "what was finished is kept"
             if arguments[0] in ("extract", "tune")
@@ -142,10 +149,23 @@ def run(arguments: list[str]) -> int:
     return int(code)
 
 
+class _WithoutTorch:
+    """A finder of modules, the first that is asked, by which importing PyTorch is a MemoryError."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "torch":
+            raise MemoryError
+
+
 def _require_memory(arguments: list[str]) -> None:
     limit = limit_of("AS")
-    if limit is not None and limit < LEAST_MEMORY and not {"--help", "-h", "--version"} & {*arguments}:
+    if limit is None or {"--help", "-h", "--version"} & {*arguments}:
+        return
+    if limit < (LEAST_FOR_TORCH if arguments[0] in TORCH_COMMANDS else LEAST_MEMORY):
         raise MemoryError
+    if limit < LEAST_FOR_TORCH and "torch" not in sys.modules:
+        # Whether another command needs it depends on the head: it is refused where it is imported.
+        sys.meta_path.insert(0, _WithoutTorch())
 
 
 def _failed(error: Exception) -> int:
@@ -175,8 +195,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if console.stop.asked:
         os._exit(INTERRUPTED)
     console.stop.asked = True
-    with suppress(OSError):  # nobody may be there to read it
-        os.write(2, b"\nstopping when the batch in hand is done; once more stops at once\n")
+    if console.stop.in_batches:
+        with suppress(OSError):  # nobody may be there to read it
+            os.write(2, b"\nstopping when the batch in hand is done; once more stops at once\n")
     raise KeyboardInterrupt
 
 

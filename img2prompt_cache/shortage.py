@@ -19,6 +19,9 @@ _TEXTS = {
     ),
 }
 
+_LIMITED = ("could not create a primitive", "without exception set", "without setting an exception")
+"""What PyTorch and Python say of many things, and of too little address space where that is limited."""
+
 
 def shortage(error: BaseException) -> str:
     """Say in one line what the machine or a limit is short of.
@@ -71,6 +74,8 @@ def _kind(error: BaseException) -> str:
         return "files"
     if number == errno.ENOMEM or isinstance(error, MemoryError):
         return "memory"
+    if isinstance(error, RuntimeError | SystemError) and any(text in str(error) for text in _LIMITED):
+        return "" if limit_of("AS") is None else "memory"
     if not isinstance(error, OSError | RuntimeError | ImportError):
         return ""
     return next((kind for kind, texts in _TEXTS.items() if any(text in str(error) for text in texts)), "")
@@ -87,7 +92,7 @@ def _told(kind: str, where: str) -> str:
     if limited is not None:
         return (
             f"out of memory: address space is limited to {limited >> 20:,} MiB (`ulimit -v`), and PyTorch "
-            "alone takes 3 to 5 GiB of it; raise the limit"
+            "with its models takes 3 to 7 GiB of it; raise the limit"
         )
     return "out of memory; fewer rows, features or hidden units need less"
 

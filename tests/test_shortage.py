@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import resource
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from img2prompt_cache import shortage as module
+from img2prompt_cache.cli import main
 from img2prompt_cache.errors import ImageError, Img2PromptError
 from img2prompt_cache.shortage import shortage
 from img2prompt_cache.sources import open_source
@@ -62,6 +64,21 @@ def test_a_limit_is_named(monkeypatch):
     assert "the limit is 7 processes (`ulimit -u`)" in shortage(RuntimeError("can't start new thread"))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemError("<function f> returned NULL without setting an exception"),
+        SystemError("error return without exception set"),
+        RuntimeError("could not create a primitive"),
+    ],
+)
+def test_what_libraries_say_where_address_space_is_limited(error, monkeypatch):
+    monkeypatch.setattr(module, "limit_of", lambda name: None)
+    assert shortage(error) == ""
+    monkeypatch.setattr(module, "limit_of", lambda name: 5 << 30)
+    assert "limited to 5,120 MiB (`ulimit -v`)" in shortage(error)
+
+
 def limited(limits: dict[int, int], *arguments: str) -> subprocess.CompletedProcess[str]:
     def limit() -> None:
         for name, most in limits.items():
@@ -83,7 +100,8 @@ def test_too_little_address_space_is_one_line(tiny: Tiny, tmp_path: Path) -> Non
     for memory, arguments in (
         # With so little, the linear algebra of NumPy waits for memory for ever.
         (300 << 20, ["fit", "--head", "mean", "--cache", str(folder)]),
-        (1 << 30, tiny.arguments(source, tmp_path / "other")),
+        # With a little less than PyTorch takes, its threads now and then ended the process.
+        *((memory << 20, tiny.arguments(source, tmp_path / "other")) for memory in (1024, 1465, 1514, 3071)),
     ):
         done = limited({resource.RLIMIT_AS: memory}, *arguments)
         assert done.returncode == 1
@@ -91,6 +109,31 @@ def test_too_little_address_space_is_one_line(tiny: Tiny, tmp_path: Path) -> Non
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"error: out of memory: address space is limited to {memory >> 20:,} MiB")
     assert limited({resource.RLIMIT_AS: 300 << 20}, "--help").returncode == 0
+
+
+def test_what_needs_no_torch_runs_with_less_address_space(tmp_path: Path) -> None:
+    folder = make_cache(tmp_path / "cache", 20)
+    for arguments in (["info"], ["fit", "--head", "ridge"]):
+        done = limited({resource.RLIMIT_AS: 2 << 30}, *arguments, "--cache", str(folder))
+        assert done.returncode == 0, done.stderr
+    done = limited({resource.RLIMIT_AS: 2 << 30}, "fit", "--head", "mlp", "--cache", str(folder))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: out of memory: address space is limited to 2,048")
+
+
+@pytest.mark.parametrize("limit", [(3 << 30) - 1, 3 << 30, None])
+def test_torch_is_imported_from_three_gib_of_address_space_on(
+    limit: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "limit_of", lambda name: limit)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    main._require_memory(["fit"])
+    if limit == (3 << 30) - 1:
+        with pytest.raises(MemoryError):
+            importlib.util.find_spec("torch")
+    else:
+        assert importlib.util.find_spec("torch")
 
 
 def test_few_open_files_are_enough_or_one_line(tmp_path: Path) -> None:

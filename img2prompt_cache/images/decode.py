@@ -63,8 +63,6 @@ MAX_PIXELS = 1 << 26
 MAX_SIDE = 65_535
 """Limit of either side, on which a decoder's row buffers depend. JPEG, GIF and WebP cannot exceed it."""
 
-ALLOWED_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
-
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_DEPTH = 24  # offset of the bits per sample; IHDR is the first chunk
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")

@@ -159,7 +159,20 @@ def test_interrupted_in_this_process(cli, tmp_path, monkeypatch):
     monkeypatch.setattr("img2prompt_cache.cache.reader.load_manifest", interrupt)
     said = cli("info", "--cache", tmp_path)
     assert (said.code, said.out) == (130, "")
+    assert said.err == ""  # there is no work to go on with
+    said = cli("fit", "--head", "mean", "--cache", tmp_path)
+    assert (said.code, said.out) == (130, "")
     assert said.err == "interrupted; nothing half-done is left. Run the same command again to go on.\n"
+
+
+@pytest.mark.parametrize(("command", "told"), [("info", False), ("fit", True)])
+def test_only_commands_with_batches_speak_of_them(command, told, monkeypatch, capfd):
+    monkeypatch.setattr(console.stop, "asked", False)
+    monkeypatch.setattr(console.stop, "in_batches", command in main.BATCH_COMMANDS)
+    with pytest.raises(KeyboardInterrupt):
+        main._interrupt(signal.SIGINT, None)
+    err = capfd.readouterr().err
+    assert ("batch in hand" in err) == told
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
