@@ -130,7 +130,7 @@ def predict_batches(
         else _find_batches(fitted, estimator, images, home, device, tell)
     )
     prompts = _load_bank(fitted, home, bank, device, tell) if top_k else None
-    return _run(batches, prompts, top_k, writer)
+    return _run(batches, prompts, top_k, writer, tell)
 
 
 def _home(fitted: Fitted, cache: str | Path | Cache | None) -> Cache | Path | None:
@@ -223,7 +223,7 @@ def _load_bank(
 
 
 def _run(
-    batches: Iterator[Predictions], bank: Bank | None, top_k: int, writer: Writer | None
+    batches: Iterator[Predictions], bank: Bank | None, top_k: int, writer: Writer | None, tell: Callback
 ) -> Generator[Predictions, None, None]:
     """Add the nearest prompts to each batch, write it, and hand it on."""
     used = failed = 0
@@ -241,3 +241,9 @@ def _run(
             yield batch
         if failed and not used:
             raise Img2PromptError(f"none of the {failed} images could be used")
+    if writer and writer.guarded:
+        note(
+            tell,
+            f"{writer.guarded} ids begin like a formula and have an apostrophe before them in the CSV file; "
+            "the .parquet and .jsonl outputs keep them",
+        )

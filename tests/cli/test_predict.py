@@ -159,6 +159,17 @@ def test_a_folder_with_a_table_of_other_images(cli, here, pairs):
     assert "taken without their table: no row of" in said.err
 
 
+def test_ids_that_get_an_apostrophe_are_counted(cli, here, pairs):
+    (here / "odd").mkdir()
+    for name in ("=1+1", "-5", "plain"):
+        shutil.copy(pairs / "img001.png", here / "odd" / f"{name}.png")
+    said = cli("predict", "odd", "--out", "x.csv")
+    assert "1 ids begin like a formula and have an apostrophe" in said.err
+    names = [line.rpartition("_")[0] for line in (here / "x.csv").read_text().splitlines()[1::16]]
+    assert sorted(names) == ["'=1+1", "-5", "plain"]
+    assert "apostrophe" not in cli("predict", "odd", "--out", "x.jsonl").err
+
+
 def test_a_bank_of_the_users_own(cli, here, pairs, monkeypatch):
     monkeypatch.setenv("IMG2PROMPT_HOME", str(here / "home"))
     (here / "bank.txt").write_text("a calm sea\n\ntwo red boats\x1b[31m\na calm sea\n")

@@ -34,6 +34,8 @@ class Writer(ABC):
     ----------
     keeps_prompts : bool
         Whether the format has a place for nearest prompts; where it has none, they are passed over.
+    guarded : int
+        Ids so far that have an apostrophe before them in the file, so that no spreadsheet computes them.
     """
 
     keeps_prompts: ClassVar[bool] = False
@@ -41,6 +43,7 @@ class Writer(ABC):
     def __init__(self, path: Path, dim: int) -> None:
         self._path = path
         self._dim = dim
+        self.guarded = 0
         self._open = ExitStack()
         self._new: dict[Path, Replacement] = {}
 

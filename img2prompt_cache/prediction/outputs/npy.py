@@ -10,6 +10,7 @@ import numpy as np
 from img2prompt_cache.destination import begins_with
 from img2prompt_cache.prediction.outputs.base import Prompts, Vectors, Writer
 from img2prompt_cache.prediction.outputs.text import quoted
+from img2prompt_cache.tables import guard_cell
 
 _HEADER = rb"\x93NUMPY\x01\x00(?s:..)\{'descr': '<f4', 'fortran_order': False, 'shape': \(\d+, \d+\)"
 
@@ -46,7 +47,9 @@ class NpyWriter(Writer):
 
     def _append(self, ids: Sequence[str], vectors: Vectors, prompts: Prompts | None) -> None:
         self._values.write(vectors.data)
-        self._names.writelines(f"{row},{quoted(name)}\n" for row, name in enumerate(ids, self._rows))
+        cells = [guard_cell(name) for name in ids]
+        self.guarded += sum(cell != name for cell, name in zip(cells, ids, strict=True))
+        self._names.writelines(f"{row},{quoted(cell)}\n" for row, cell in enumerate(cells, self._rows))
         self._rows += len(ids)
 
     def _finish(self) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 
 from img2prompt_cache.prediction.outputs.base import Vectors
-from img2prompt_cache.tables import guard_cell
 
 
 def quoted(field: str) -> str:
-    """Guard a CSV field against being computed as a formula, and quote it where it must be."""
-    field = guard_cell(field)
+    """Quote a CSV field where it must be."""
     # csv.writer would leave a lone carriage return bare on Python 3.11.
     return '"' + field.replace('"', '""') + '"' if re.search('[",\r\n]', field) else field
 

@@ -217,3 +217,26 @@ def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
     write(tmp_path / "x.npy", ["a"], unit(1))
     (tmp_path / "usual").touch()
     assert (tmp_path / "x.npy").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["-5", "+5", "-0.5", "-aB3_x-9", "5", "'quoted"])
+def test_kaggle_ids_that_are_no_formula_stay_as_they_are(name: str, tmp_path: Path) -> None:
+    with open_writer(tmp_path / "x.csv", DIM) as writer:
+        writer.write([name], unit(1))
+        assert writer.guarded == 0
+    assert (tmp_path / "x.csv").read_text().splitlines()[1].startswith(f"{name}_0,")
+    assert read(tmp_path / "x.csv")[0] == [name]
+
+
+@pytest.mark.parametrize(
+    "name", ["=1+1", "-1+1", "-cmd|' /C calc'!A0", "@SUM(A1)", "'-5", "-", "-A1*2", "\t=1"]
+)
+@pytest.mark.parametrize("extension", [".csv", ".npy"])
+def test_ids_that_may_be_formulas_are_guarded_counted_and_come_back(
+    extension: str, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"x{extension}"
+    with open_writer(path, DIM) as writer:
+        writer.write([name, "plain"], unit(2))
+        assert writer.guarded == 1
+    assert read(path)[0] == [name, "plain"]
