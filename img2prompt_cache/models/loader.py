@@ -24,7 +24,7 @@ from img2prompt_cache.models.recorded import (
     require_backbone,
     require_recorded,
 )
-from img2prompt_cache.models.specs import ENCODER_FAMILIES, parse_spec
+from img2prompt_cache.models.specs import ENCODER_FAMILIES, parse_spec, require_folder
 from img2prompt_cache.progress import Callback, ignore, note
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Models:
 
     def _known_backbone(self, manifest: Manifest, spec: str) -> Column | None:
         """Check the spec of a backbone, and find the column that has its pooled feature already."""
-        parse_spec(spec)
+        parsed = parse_spec(spec)
         base, tap = split_spec(spec)
         if tap != Tap():
             raise UsageError(
@@ -149,15 +149,19 @@ class Models:
                 "`trunk`, `levels` and `views`"
             )
         cached = manifest.column("features", spec)
-        if cached is not None:
+        if cached is None:
+            require_folder(parsed, "backbones")
+        else:
             self._require_field(cached, "precision", self._precision)
         return cached
 
     def _known_encoder(self, manifest: Manifest, spec: str) -> Column | None:
         """Check the spec of an encoder, and find the column that has its targets already."""
-        parse_spec(spec, ENCODER_FAMILIES)
+        parsed = parse_spec(spec, ENCODER_FAMILIES)
         cached = manifest.column("targets", spec)
-        if cached is not None:
+        if cached is None:
+            require_folder(parsed, "encoder")
+        else:
             self._require_field(cached, "clean", self._clean)
         return cached
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.models.weights.wheels import PACKAGED
@@ -69,3 +70,16 @@ def parse_spec(text: str, families: tuple[str, ...] = BACKBONE_FAMILIES) -> Spec
         if name not in names:
             raise unknown(f"packaged {kind}", name, names, parameter=parameter)
     return Spec(family, name)
+
+
+def require_folder(spec: Spec, parameter: str) -> None:
+    """Refuse ``FAMILY:local-dir:PATH`` where there is no such folder; other specs are fine.
+
+    Raises
+    ------
+    UsageError
+        Naming the folder.
+    """
+    source, _, path = spec.name.partition(":")
+    if source == "local-dir" and path and not Path(path).expanduser().is_dir():
+        raise UsageError(f"{spec}: there is no folder {path}", parameter=parameter)

@@ -78,7 +78,8 @@ def _clues(folder: Path, format: str, column: str | None, notes: Sequence[str]) 
             images = scan(folder, IMAGE_SUFFIXES).files
             stems = {*images, *map(without_suffix, images)}
             beside = [name for name in ending if name.rpartition(".")[0] in stems]
-            yield from count_note([name for name in beside if _is_blank(folder / name)], "texts are empty")
+            blank = [name for name in beside if _is_blank(folder / name)]
+            yield from count_note(blank, "text is empty", "texts are empty")
             ending = [name for name in ending if name.rpartition(".")[0] not in stems]
         if ending and not (endings == (".tar",) and format == "webdataset"):
             more = f" and {len(ending) - 1} more" if ending[1:] else ""

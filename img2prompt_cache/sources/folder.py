@@ -16,7 +16,10 @@ from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_originals, without_suffix
 from img2prompt_cache.sources.scan import Scan, Walk, count_note
 
-ORIGINALS = "images that cannot be decoded left out beside a copy of the same name"
+ORIGINALS = (
+    "image that cannot be decoded left out beside a copy of the same name",
+    "images that cannot be decoded left out beside a copy of the same name",
+)
 DETECTION_SAMPLE = 64
 """Number of images, the first by name, that are opened to detect whether they contain prompts."""
 
@@ -72,7 +75,7 @@ class FolderSource(FileSource):
             self.root,
             extras=extras,
             without_image=read.without_image,
-            notes=(*self.notes, *read.notes, *count_note(originals, ORIGINALS), *found.notes()),
+            notes=(*self.notes, *read.notes, *count_note(originals, *ORIGINALS), *found.notes()),
         )
 
     def prompts(self, found: Scan, images: Sequence[str]) -> FolderPrompts:

@@ -47,8 +47,11 @@ def note_hidden_prompts(listing: Listing, walk: Walk, table: Path) -> tuple[str,
         )
         for note in count_note(
             names,
-            f'of the first {which} have a prompt {place} them: `format="{format}"` reads it, and not '
-            f"{table.name}",
+            *(
+                f'of the first {which} {have} a prompt {place} them: `format="{format}"` reads it, and not '
+                f"{table.name}"
+                for have in ("has", "have")
+            ),
         )
     )
 

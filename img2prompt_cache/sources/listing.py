@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import Listing, Summary
 from img2prompt_cache.sources.tablefile import blank_to_null
+from img2prompt_cache.tables import counted
 
 LONGEST_PROMPT = 1 << 20
 """Most characters of a prompt; what is longer is something else, and its row has none."""
@@ -54,7 +55,10 @@ def make_listing(
     count = pc.sum(overlong).as_py()
     if count:
         columns["prompt"] = pc.if_else(overlong, pa.scalar(None, pa.string()), columns["prompt"])
-        notes = (*notes, f"{count} prompts of more than {LONGEST_PROMPT} characters left out")
+        notes = (
+            *notes,
+            f"{counted(count, 'prompt', 'prompts')} of more than {LONGEST_PROMPT} characters left out",
+        )
     table = pa.table({**columns, "prompt": blank_to_null(columns["prompt"])})
     if not table.num_rows:
         raise UsageError("; ".join((f"{root} holds no images", *notes)))

@@ -79,9 +79,13 @@ class PathsSource:
                     notes.append(f"{path} holds no images")
                 uris += [(path / name).relative_to(self.root).as_posix() for name in found.files]
                 notes += found.notes()
-        notes += count_note(unreadable, "names that are not UTF-8, skipped")
         notes += count_note(
-            [uri for uri, n in Counter(uris).items() if n > 1], "images named twice, taken once"
+            unreadable, "name that is not UTF-8, skipped", "names that are not UTF-8, skipped"
+        )
+        notes += count_note(
+            [uri for uri, n in Counter(uris).items() if n > 1],
+            "image named twice, taken once",
+            "images named twice, taken once",
         )
         uris = list(dict.fromkeys(uris))
         alone = len(self._paths) == 1 and is_folder(self._paths[0])

@@ -23,6 +23,7 @@ from pathlib import Path
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.shortage import passing
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, is_below, is_file, is_folder, is_utf8, printable
+from img2prompt_cache.tables import counted
 
 
 @dataclass(slots=True)
@@ -46,12 +47,21 @@ class Scan:
     def notes(self) -> tuple[str, ...]:
         """Describe what was skipped, one line for each kind."""
         return (
-            *count_note([link for link in self.links if link.endswith("/")], f"links to folders, {_REMEDY}"),
+            *count_note(
+                [link for link in self.links if link.endswith("/")],
+                f"link to a folder, {_REMEDY}",
+                f"links to folders, {_REMEDY}",
+            ),
             *count_note(
                 [link for link in self.links if not link.endswith("/")],
+                f"link to nothing, or to a text outside, {_REMEDY}",
                 f"links to nothing, or to a text outside, {_REMEDY}",
             ),
-            *count_note(self.unreadable, "names that cannot be read or are not UTF-8, skipped"),
+            *count_note(
+                self.unreadable,
+                "name that cannot be read or is not UTF-8, skipped",
+                "names that cannot be read or are not UTF-8, skipped",
+            ),
         )
 
 
@@ -106,9 +116,16 @@ class Walk:
 _REMEDY = "skipped; name what a link leads to, or a copy made with `cp -rL`"
 
 
-def count_note(names: list[str], what: str) -> tuple[str, ...]:
-    """Make one note about many names: their number, what they are, and the first; no note for no names."""
-    return (f"{len(names)} {what} (first: {min(names)})",) if names else ()
+def count_note(names: list[str], one: str, many: str) -> tuple[str, ...]:
+    """Make one note about many names: their number, what they are, and the first; no note for no names.
+
+    Parameters
+    ----------
+    names : list of str
+    one, many : str
+        What they are, if there is one name and if there are several.
+    """
+    return (f"{counted(len(names), one, many)} (first: {min(names)})",) if names else ()
 
 
 def scan(folder: Path, suffixes: Iterable[str]) -> Scan:

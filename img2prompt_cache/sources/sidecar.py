@@ -26,9 +26,10 @@ _ENDINGS = (*TEXT_SUFFIXES, *RECORD_SUFFIXES)
 CAPTION_FOLDERS = frozenset({"captions", "caption", "texts", "text", "txt", "prompts", "prompt"})
 IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "pictures", "photos"})
 _INSIDE = (
-    'of the first {1} of {0} images without a prompt beside them carry one inside: `format="metadata"` reads '
+    'of the first {1} of {0} images without a prompt beside them {2} one inside: `format="metadata"` reads '
     "it, and leaves out what lies beside"
 )
+_TWO_TEXTS = "with two texts that differ; the .txt, else the .caption, is taken"
 DEEPEST = 8
 """Number of folders in a path that are compared with `CAPTION_FOLDERS` and `IMAGE_FOLDERS`."""
 
@@ -67,13 +68,29 @@ class SidecarSource(FolderSource):
         alone = [image for image, prompt in zip(images, prompts, strict=True) if prompt is None]
         inside = [image for image in alone[:DETECTION_SAMPLE] if read_prompt(self.root / image)]
         notes = (
-            *count_note(inside, _INSIDE.format(len(alone), min(len(alone), DETECTION_SAMPLE))),
             *count_note(
-                large, f"files beside images are larger than {MAX_TEXT_BYTES >> 20} MiB, and were not read"
+                inside,
+                *(
+                    _INSIDE.format(len(alone), min(len(alone), DETECTION_SAMPLE), carry)
+                    for carry in ("carries", "carry")
+                ),
             ),
-            *count_note(bad, "text files that cannot be read or are not UTF-8"),
-            *count_note(silent, "JSON files beside images that state no prompt"),
-            *count_note(differ, "images with two texts that differ; the .txt, else the .caption, is taken"),
+            *count_note(
+                large,
+                f"file beside an image is larger than {MAX_TEXT_BYTES >> 20} MiB, and was not read",
+                f"files beside images are larger than {MAX_TEXT_BYTES >> 20} MiB, and were not read",
+            ),
+            *count_note(
+                bad,
+                "text file that cannot be read or is not UTF-8",
+                "text files that cannot be read or are not UTF-8",
+            ),
+            *count_note(
+                silent,
+                "JSON file beside an image that states no prompt",
+                "JSON files beside images that state no prompt",
+            ),
+            *count_note(differ, f"image {_TWO_TEXTS}", f"images {_TWO_TEXTS}"),
         )
         return FolderPrompts(prompts, len(lost), notes)
 

@@ -93,7 +93,12 @@ class TableSource(FileSource):
         unmatched = []
         for table in tables[:DOCUMENTS]:
             others = [path.name for path in tables if path != table]
-            notes = (*self.notes, *count_note(others, f"other tables skipped for {table.name}"))
+            notes = (
+                *self.notes,
+                *count_note(
+                    others, f"other table skipped for {table.name}", f"other tables skipped for {table.name}"
+                ),
+            )
             try:
                 listing = self._join(table, walk, notes)
             except UnmatchedTableError as error:
@@ -224,7 +229,7 @@ def join_images(
             *notes,
             *((how,) if how else ()),
             *prompts.notes,
-            *count_note(originals, ORIGINALS),
+            *count_note(originals, *ORIGINALS),
             *found.notes(),
         ),
     )

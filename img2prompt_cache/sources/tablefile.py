@@ -27,6 +27,7 @@ from img2prompt_cache.sources.columns import (
 from img2prompt_cache.sources.csvfile import SEPARATORS, csv_names, detect_dialect, not_utf8, read_csv
 from img2prompt_cache.sources.jsonfile import read_document, read_lines, table_of
 from img2prompt_cache.sources.parquetfile import read_columns
+from img2prompt_cache.tables import counted
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 DOCUMENT_SUFFIX = ".json"
@@ -156,7 +157,8 @@ def has_columns(path: Path, known: Sequence[Sequence[str]]) -> bool:
 def note_several(counts: Iterable[int]) -> tuple[str, ...]:
     """Note how many images have several captions; no note if none has."""
     count = sum(counts)
-    return (f"{count} images have several captions, of which the first is taken",) if count else ()
+    what = counted(count, "image has", "images have")
+    return (f"{what} several captions, of which the first is taken",) if count else ()
 
 
 def prompts_of(column: pa.ChunkedArray) -> pa.ChunkedArray:

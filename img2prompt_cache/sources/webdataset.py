@@ -67,8 +67,14 @@ class WebDatasetSource(FileSource):
             _read_shard(self.folder / name, name, prefix, rows)
         notes = (
             *self.notes,
-            *count_note(rows.damaged, "damaged shards, listed as far as they can be read"),
-            *count_note(rows.unsafe, "members with unsafe names, skipped"),
+            *count_note(
+                rows.damaged,
+                "damaged shard, listed as far as it can be read",
+                "damaged shards, listed as far as they can be read",
+            ),
+            *count_note(
+                rows.unsafe, "member with an unsafe name, skipped", "members with unsafe names, skipped"
+            ),
         )
         readers = pa.chunked_array([pa.array(rows.readers, pa.string())])
         return make_listing(

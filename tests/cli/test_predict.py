@@ -144,8 +144,8 @@ def test_a_list_with_bad_entries(cli, here, pairs, monkeypatch):
     assert said.code == 0
     assert ids_of(here / "x.ids.csv") == ["img004", "img002"]
     assert "gone: cannot be read: No such file or directory\n" in said.err
-    assert "1 images named twice, taken once (first: " in said.err
-    assert "1 names that are not UTF-8, skipped" in said.err
+    assert "1 image named twice, taken once (first: " in said.err
+    assert "1 name that is not UTF-8, skipped" in said.err
 
 
 def test_a_folder_with_a_table_of_other_images(cli, here, pairs):

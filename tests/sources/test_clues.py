@@ -127,9 +127,9 @@ def test_captions_in_annotations_next_door(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["a.txt", "a.png.txt", "a.caption"])
 def test_empty_texts_are_told(folder: Path, name: str) -> None:
     (folder / name).write_text(" \n")
-    assert f"1 texts are empty (first: {name})" in told(folder)
+    assert f"1 text is empty (first: {name})" in told(folder)
     (folder / name).write_text("0 0.5 0.5 0.1 0.1")
-    assert "texts are empty" not in told(folder)
+    assert "empty (first" not in told(folder)
 
 
 def test_what_the_listing_found_out_is_told(folder: Path) -> None:

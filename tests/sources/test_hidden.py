@@ -58,7 +58,7 @@ def test_texts_beside_images_that_a_table_hides_are_told(tmp_path: Path) -> None
     (tmp_path / "b.txt").write_text("a tram")
     (tmp_path / "c.txt").write_text("0 0.5 0.5 0.1 0.1")
     (note,) = notes(tmp_path)
-    assert note.startswith("1 of the first 2 images without a prompt in notes.csv have a prompt beside them")
+    assert note.startswith("1 of the first 2 images without a prompt in notes.csv has a prompt beside them")
     assert '`format="sidecar"` reads it' in note
 
 
@@ -84,7 +84,7 @@ def test_a_table_that_names_no_image_gives_way_to_one_that_does(images: Path) ->
     source, listing = list_pairs(open_source(images))
     assert source.settings == {"format": "table"}
     assert [prompt for prompt in listing.table["prompt"].to_pylist() if prompt] == ["mine"]
-    assert "1 other tables skipped for second.csv (first: first.csv)" in listing.summary.notes
+    assert "1 other table skipped for second.csv (first: first.csv)" in listing.summary.notes
 
 
 @pytest.mark.parametrize("name", ["notes.csv", "metadata.csv"])

@@ -41,7 +41,7 @@ def test_texts(tmp_path: Path) -> None:
     listing = listed(tmp_path)
     assert prompts(tmp_path) == {"a": "  two\nlines ", "c": None, "d": None, "e": None, "sub/b": "猫"}
     assert (listing.summary.pairs, listing.summary.without_image) == (2, 1)
-    assert "1 text files that cannot be read or are not UTF-8 (first: d.txt)" in listing.summary.notes
+    assert "1 text file that cannot be read or is not UTF-8 (first: d.txt)" in listing.summary.notes
 
 
 def test_infotexts_beside_images(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_records(tmp_path: Path, ending: str) -> None:
     (tmp_path / "c.json").write_bytes(b"\xff")
     assert prompts(tmp_path) == {"a": None, "b": "a tram", "c": None}
     notes = listed(tmp_path).summary.notes
-    assert f"1 JSON files beside images that state no prompt (first: a.{ending})" in notes
+    assert f"1 JSON file beside an image that states no prompt (first: a.{ending})" in notes
 
 
 def test_records_without_prompts_are_no_source_of_them(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_two_texts_that_differ_are_told(tmp_path: Path) -> None:
     put(tmp_path, b_png="", b_txt="same", b_caption="same\n")
     assert prompts(tmp_path) == {"a": "1girl, tram", "b": "same"}
     (note,) = listed(tmp_path).summary.notes
-    assert note.startswith("1 images with two texts that differ")
+    assert note.startswith("1 image with two texts that differ")
     assert note.endswith("(first: a.caption)")
 
 

@@ -74,7 +74,7 @@ def test_links_pipes_and_odd_names(tmp_path: Path) -> None:
     assert listing.summary.notes == (
         f"2 links to folders, {remedy} (first: folder/)",
         f"3 links to nothing, or to a text outside, {remedy} (first: gone.png)",
-        "1 names that cannot be read or are not UTF-8, skipped (first: bad\ufffd.png)",
+        "1 name that cannot be read or is not UTF-8, skipped (first: bad\ufffd.png)",
     )
     assert source.read("inside.png") == b"sub/b.png"
     assert source.read("out.png") == b"secret.png"
@@ -257,7 +257,7 @@ def test_one_bad_path_does_not_spoil_the_others(tmp_path: Path) -> None:
             source.read(uri)
     holds_none, odd = listing.summary.notes
     assert holds_none == f"{tmp_path / 'none'} holds no images"
-    assert odd.startswith("1 names that are not UTF-8, skipped")
+    assert odd.startswith("1 name that is not UTF-8, skipped")
 
 
 def test_an_image_named_twice_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +321,7 @@ def test_images_behind_a_link_are_told(tmp_path: Path) -> None:
     put(tmp_path / "set", "b.md")
     (tmp_path / "set" / "images").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "set" / "prompts.csv").write_text("imgId,prompt\na,x\n")
-    with pytest.raises(UsageError, match=r"holds no images; 1 links to folders, .* \(first: images/\)"):
+    with pytest.raises(UsageError, match=r"holds no images; 1 link to a folder, .* \(first: images/\)"):
         open_source(tmp_path / "set").list()
     assert open_source(tmp_path / "set" / "images").list().table["prompt"].to_pylist() == ["x"]
 
@@ -400,5 +400,5 @@ def test_an_image_that_cannot_be_decoded_is_listed_unless_a_copy_lies_beside_it(
     listing = open_source(tmp_path).list()
     assert sorted(listing.table["uri"].to_pylist()) == ["a.jpg", "b.JXL", "c.avif", "sub/a.HEIF"]
     assert listing.summary.notes == (
-        "1 images that cannot be decoded left out beside a copy of the same name (first: a.heic)",
+        "1 image that cannot be decoded left out beside a copy of the same name (first: a.heic)",
     )

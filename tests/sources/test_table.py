@@ -176,7 +176,7 @@ def test_other_tables_are_noted(tmp_path: Path) -> None:
     (tmp_path / "meta.csv").write_text("id,model\na,y\n")
     (tmp_path / "broken.jsonl").write_text("[")
     assert open_source(tmp_path).list().summary.notes == (
-        "1 other tables skipped for prompts.csv (first: also.csv)",
+        "1 other table skipped for prompts.csv (first: also.csv)",
     )
 
 

@@ -15,6 +15,7 @@ from img2prompt_cache.models.encoders.prompts import CLEAN_RULES
 from img2prompt_cache.models.encoders.prompts import clean as clean_prompt
 from img2prompt_cache.models.specs import ENCODER_FAMILIES, Spec, parse_spec
 from img2prompt_cache.progress import Callback, note
+from img2prompt_cache.tables import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,8 +112,8 @@ def tell_overlong(count: int, encoder: Encoder, tell: Callback) -> None:
     if count:
         note(
             tell,
-            f"{count} prompts are longer than {encoder.longest} characters, far more than {encoder.spec} "
-            "reads; their beginning was encoded",
+            f"{counted(count, 'prompt is', 'prompts are')} longer than {encoder.longest} characters, far "
+            f"more than {encoder.spec} reads; only the beginning was encoded",
         )
 
 

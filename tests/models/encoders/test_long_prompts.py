@@ -102,10 +102,10 @@ def test_a_pass_says_how_many_prompts_were_too_long(tiny: Tiny, tmp_path: Path) 
     write_prompts(tmp_path, prompts)
     log = Log()
     tiny.extract(tmp_path, tmp_path / "cache", log)
-    assert log.plans[0].summary.notes == ("1 prompts of more than 1048576 characters left out",)
+    assert log.plans[0].summary.notes == ("1 prompt of more than 1048576 characters left out",)
     assert log.plans[0].summary.pairs == 2
     (told,) = [line for line in log.notes if "longer than" in line]
-    assert told.startswith("1 prompts are longer than 2048 characters, far more than st:local-dir:")
+    assert told.startswith("1 prompt is longer than 2048 characters, far more than st:local-dir:")
 
 
 def test_a_bank_of_long_prompts(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_a_bank_of_long_prompts(encoder: Encoder, tmp_path: Path, monkeypatch: p
     path.write_text("a boat, " * 2000 + "\nsea\n")
     log = Log()
     assert len(Bank.from_file(path, encoder, log)) == 2
-    assert any("their beginning was encoded" in line for line in log.notes)
+    assert any("only the beginning was encoded" in line for line in log.notes)
     path.write_text("a boat, " * 200_000)
     with pytest.raises(UsageError, match="has a prompt of 1599999 characters, more than the 1048576 allowed"):
         Bank.from_file(path, encoder)
