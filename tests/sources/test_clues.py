@@ -135,7 +135,7 @@ def test_empty_texts_are_told(folder: Path, name: str) -> None:
 def test_what_the_listing_found_out_is_told(folder: Path) -> None:
     (folder / "a.txt").write_bytes(b"x" * (1 << 20) + b"x")
     text = told(folder)
-    assert "1 files beside images are larger than 1 MiB, and were not read (first: a.txt)" in text
+    assert "1 file beside an image is larger than 1 MiB, and was not read (first: a.txt)" in text
     assert "UTF-8" not in text
     (folder / "a.txt").write_bytes(b"\xff\xfe\xff")
-    assert "1 text files that cannot be read or are not UTF-8 (first: a.txt)" in told(folder)
+    assert "1 text file that cannot be read or is not UTF-8 (first: a.txt)" in told(folder)
