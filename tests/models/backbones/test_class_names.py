@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.models.backbones import load_backbone
+from img2prompt_cache.models.backbones import load_backbone, packaged
 from img2prompt_cache.models.backbones.build import blocks_of_output, shape_of
 from img2prompt_cache.models.backbones.class_names import imagenet_descriptions
 from img2prompt_cache.models.backbones.taps import NoClassifierError, Tap
@@ -24,6 +25,7 @@ from img2prompt_cache.models.specs import Spec
 from img2prompt_cache.models.weights.hub import Snapshot
 from img2prompt_cache.models.weights.packaged import CLASSIFIER_FILE, WEIGHTS_FILE
 from img2prompt_cache.models.weights.wheels import PACKAGED
+from img2prompt_cache.shortage import shortage
 from kit import Tiny, save_backbone, save_clip
 
 CLASSES = ("two red boats", "a calm sea", "night at sea", "pixel art")
@@ -154,6 +156,16 @@ def test_weights_converted_without_their_classifier_stay_usable(
     (folder / CLASSIFIER_FILE).write_bytes(b"x")
     with pytest.raises(Img2PromptError, match=r"classifier\.safetensors is damaged; delete it"):
         attach_names(load_backbone("packaged:efficientnet-lite0"), tiny.encoder)
+
+    def short(path: Path) -> None:
+        raise SafetensorError("Cannot allocate memory (os error 12)")
+
+    # Where memory is short, nobody is told to delete weights that are whole.
+    monkeypatch.setattr(packaged, "load_file", short)
+    for load in (packaged.load, packaged.load_classifier):
+        with pytest.raises(SafetensorError) as caught:
+            load(Spec("packaged", "efficientnet-lite0"))
+        assert shortage(caught.value).startswith("out of memory")
     shutil.rmtree(folder)
 
 
