@@ -244,6 +244,6 @@ def _run(
     if writer and writer.guarded:
         note(
             tell,
-            f"{writer.guarded} ids begin like a formula and have an apostrophe before them in the CSV file; "
-            "the .parquet and .jsonl outputs keep them",
+            "ids that begin like a formula, and have an apostrophe before them in the CSV file: "
+            f"{writer.guarded}; the .parquet and .jsonl outputs keep them",
         )

@@ -164,7 +164,7 @@ def test_ids_that_get_an_apostrophe_are_counted(cli, here, pairs):
     for name in ("=1+1", "-5", "plain"):
         shutil.copy(pairs / "img001.png", here / "odd" / f"{name}.png")
     said = cli("predict", "odd", "--out", "x.csv")
-    assert "1 ids begin like a formula and have an apostrophe" in said.err
+    assert "ids that begin like a formula, and have an apostrophe before them in the CSV file: 1;" in said.err
     names = [line.rpartition("_")[0] for line in (here / "x.csv").read_text().splitlines()[1::16]]
     assert sorted(names) == ["'=1+1", "-5", "plain"]
     assert "apostrophe" not in cli("predict", "odd", "--out", "x.jsonl").err
