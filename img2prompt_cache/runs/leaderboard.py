@@ -13,7 +13,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.numerics.bootstrap import holm, p_value, paired_difference, split_widening
 from img2prompt_cache.runs.breakdown import Cell, breakdown
 from img2prompt_cache.runs.held_out import cosines_of, load_validation
-from img2prompt_cache.runs.names import find_runs, open_run, short_name
+from img2prompt_cache.runs.names import find_runs, joined_name, open_run
 from img2prompt_cache.runs.record import SplitRecord, same_split
 from img2prompt_cache.runs.run import AnyRun, Run
 from img2prompt_cache.tables import Records, html_table
@@ -86,7 +86,7 @@ class Leaderboard:
             record: dict[str, Any] = {
                 "run": run.name,
                 "head": run.head,
-                "features": "+".join(short_name(column.spec) for column in run.features),
+                "features": joined_name([column.spec for column in run.features]),
                 "cosine": run.metrics["cosine"],
                 "ci95_low": low,
                 "ci95_high": high,

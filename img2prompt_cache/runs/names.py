@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.files import restore, restore_all
+from img2prompt_cache.models.backbones.taps import split_spec
 from img2prompt_cache.runs.folder import remove_empty, reserve
 from img2prompt_cache.runs.run import AnyRun, Run, load_run
 from img2prompt_cache.runs.run_file import INFO
@@ -42,13 +43,23 @@ def reserve_run(
 
 def new_folder(cache: Path, head: str, specs: list[str], stack: ExitStack) -> Path:
     """Reserve a folder with a readable name, such as ``ridge-resnet50+vit_base-01``."""
-    base = f"{head}-{'+'.join(short_name(spec) for spec in specs)}"[:100]
+    base = f"{head}-{joined_name(specs)}"[:100]
     for number in itertools.count(1):
         folder = cache / FOLDER / f"{base}-{number:02d}"
         with suppress(UsageError):
             stack.enter_context(reserve(folder))
             break
     return folder
+
+
+def joined_name(specs: Sequence[str]) -> str:
+    """Join the short names of columns with ``+``; of several columns of a backbone only the backbone."""
+    backbones = [split_spec(spec)[0] for spec in specs]
+    names = [
+        short_name(spec if backbones.count(backbone) == 1 else backbone)
+        for spec, backbone in zip(specs, backbones, strict=True)
+    ]
+    return "+".join(dict.fromkeys(names))
 
 
 def short_name(spec: str) -> str:

@@ -25,7 +25,7 @@ from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.distil import Distil
 from img2prompt_cache.heads.space import Space, to_json
 from img2prompt_cache.progress import Callback, Event, ignore, note, task
-from img2prompt_cache.runs.names import short_name
+from img2prompt_cache.runs.names import joined_name
 from img2prompt_cache.tuning.finished import FinishedStudy
 from img2prompt_cache.tuning.spaces import space_name
 from img2prompt_cache.tuning.study import FOLDER, SAMPLERS, FinishedTrial, searching
@@ -182,6 +182,6 @@ def _described(use: UsedColumn) -> dict[str, Any]:
 def default_file(cache: Cache, config: FitConfig, space: str | Path | Mapping[str, Any] | None) -> Path:
     """Give the default file of a study: ``studies/mlp-resnet50+vit_base-seed.db`` in the cache."""
     columns, _ = choose_columns(cache, make_head(config.head), config.features)
-    joined = "+".join(short_name(column.spec) for column in columns)
+    joined = joined_name([column.spec for column in columns])
     named = [config.head, joined, *filter(None, [space_name(space)])]
     return cache.folder / FOLDER / f"{'-'.join(named)[:100]}.db"

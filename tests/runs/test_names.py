@@ -8,7 +8,14 @@ from dataclasses import replace
 import pytest
 
 from img2prompt_cache.errors import UsageError
-from img2prompt_cache.runs.names import find_runs, new_folder, reserve_run, resolve_run, short_name
+from img2prompt_cache.runs.names import (
+    find_runs,
+    joined_name,
+    new_folder,
+    reserve_run,
+    resolve_run,
+    short_name,
+)
 from img2prompt_cache.runs.run import load_run
 from synthetic import ENCODER, SETTINGS, edit_run
 
@@ -47,6 +54,17 @@ def test_empty_folders_that_killed_fits_left_are_removed(tmp_path):
 )
 def test_short_names(spec, name):
     assert short_name(spec) == name
+
+
+def test_a_backbone_is_named_once_for_several_of_its_columns():
+    specs = [
+        "timm:resnet50.a1_in1k",
+        "timm:resnet50.a1_in1k#multi",
+        "timm:vit_base#k2",
+        "timm:resnet50.a1_in1k#names",
+    ]
+    assert joined_name(specs) == f"resnet50+{short_name('timm:vit_base#k2')}"
+    assert joined_name(specs[1:2]) == short_name(specs[1])
 
 
 def test_the_newest_run_is_told_by_what_it_says_not_by_its_file(run):
