@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -209,6 +209,29 @@ def extract(
     Run it again to continue after an interruption, to add new images, or, with another `--backbone`, to add a
     column. Nothing is computed twice.
     """
+    options: dict[str, Any] = {
+        "prompts": prompts,
+        "preset": preset,
+        "backbones": tuple(backbone or ()),
+        "encoder": encoder,
+        "format": format,
+        "id_column": id_column,
+        "prompt_column": prompt_column,
+        "clean": clean,
+        "precision": precision,
+        "device": device,
+        "batch_size": batch_size,
+        "part_rows": part_rows,
+        "trunk": trunk,
+        "trunk_dtype": trunk_dtype,
+        "levels": levels,
+        "names": names,
+        "second_view": second_view,
+        "views": views,
+        "flip": flip,
+        "update": update,
+        "check": check,
+    }
     if dry_run:
         from img2prompt_cache.errors import UsageError
         from img2prompt_cache.extraction.look import look
@@ -219,32 +242,7 @@ def extract(
                 parameter="dry_run",
             )
         with console.telling() as show:
-            seen = look(
-                source,
-                cache,
-                prompts=prompts,
-                preset=preset,
-                backbones=tuple(backbone or ()),
-                encoder=encoder,
-                format=format,
-                id_column=id_column,
-                prompt_column=prompt_column,
-                clean=clean,
-                precision=precision,
-                device=device,
-                batch_size=batch_size,
-                part_rows=part_rows,
-                trunk=trunk,
-                trunk_dtype=trunk_dtype,
-                levels=levels,
-                names=names,
-                second_view=second_view,
-                views=views,
-                flip=flip,
-                update=update,
-                check=check,
-                progress=show,
-            )
+            seen = look(source, cache, **options, progress=show)
         _tell_look(seen, json)
         return
     from img2prompt_cache.extraction.extract import extract as run
@@ -261,28 +259,8 @@ def extract(
         run(
             source,
             cache,
-            prompts=prompts,
-            preset=preset,
-            backbones=tuple(backbone or ()),
-            encoder=encoder,
-            format=format,
-            id_column=id_column,
-            prompt_column=prompt_column,
-            clean=clean,
-            precision=precision,
-            device=device,
-            batch_size=batch_size,
-            part_rows=part_rows,
-            trunk=trunk,
-            trunk_dtype=trunk_dtype,
-            levels=levels,
-            names=names,
-            second_view=second_view,
-            views=views,
-            flip=flip,
+            **options,
             retry_failed=retry_failed,
-            update=update,
-            check=check,
             engine=engine,
             workers=workers,
             ray_address=ray_address,

@@ -22,6 +22,8 @@ from img2prompt_cache.numerics.bootstrap import standard_error
 from img2prompt_cache.numerics.metrics import cosine, unit
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from img2prompt_cache.data.feature_blocks import FeatureBlocks, Inputs
     from img2prompt_cache.heads.base import Groups, Head, Targets
 
@@ -58,6 +60,10 @@ class Best(Blend):
         "Time for each fit: a step is left out if it would end later, were it as long as the longest before.",
         default=10.0,
     )
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        checks.require(self, "minutes", 0 <= self.minutes < np.inf, "finite and at least 0")
 
     def _fit(
         self,
@@ -131,15 +137,20 @@ class _Climb:
         """Try a soft bank of the training prompts and the others."""
         if not self._begin("soft bank"):
             return
-        temperature, pull, _ = soft_bank.choose(self.mixed, self.true, self.folds, self.others)
-        mixed = np.empty_like(self.mixed)
+        given, mixed = self.best.given_bank(), np.empty_like(self.mixed)
         for number in range(self.best.folds):
-            held, fold = self.folds == number, self.folds[self.folds != number]
-            found = soft_bank.choose(self.mixed[~held], self.true[~held], fold, self.others)[:2]
+            held = self.folds == number
+            found = given or self._choose_bank(~held)
             bank = soft_bank.distinct(self.true[~held], self.others)
             mixed[held] = soft_bank.soften(self.mixed[held], bank, *found)
         if self._end("soft bank", mixed):
-            self.soft, self.bank = (temperature, pull), soft_bank.distinct(self.true, self.others)
+            self.soft = given or self._choose_bank(np.ones(len(self.true), np.bool_))
+            self.bank = soft_bank.distinct(self.true, self.others)
+
+    def _choose_bank(self, rows: NDArray[np.bool_]) -> tuple[float, float]:
+        """Choose the settings of the soft bank on some rows."""
+        fold, true = self.folds[rows], self.true[rows]
+        return soft_bank.choose(self.mixed[rows], true, fold, self.others)[:2]
 
     def _fitted(self, member: Mapping[str, Any]) -> _Tried:
         rows, best = self.rows, self.best

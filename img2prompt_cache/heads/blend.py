@@ -120,7 +120,7 @@ class Blend(Head):
         weights, tried = self._given(), []
         others = None if bank is None else checks.targets(bank, self, "the bank's embeddings")
         own = unit(y[rows.kinds == 0])
-        chosen = self._given_bank()
+        chosen = self.given_bank()
         if weights is None or (others is not None and chosen is None):
             predictions, fold = self.out_of_fold(X, y, groups=groups, widths=widths, kinds=rows.kinds)
             known = inner_products(predictions, own)
@@ -283,7 +283,8 @@ class Blend(Head):
             self.draw_towards(bank, *checks.saved_array(state, "soft", 2).tolist())
         return self
 
-    def _given_bank(self) -> tuple[float, float] | None:
+    def given_bank(self) -> tuple[float, float] | None:
+        """Give the settings of the soft bank, `temperature` and `pull`; None where they are to be found."""
         if self.temperature is None or self.pull is None:
             return None
         return self.temperature, self.pull
@@ -292,6 +293,8 @@ class Blend(Head):
         warm = self.temperature is None or 0 < self.temperature < np.inf
         checks.require(self, "temperature", warm, "finite and above 0")
         checks.require(self, "pull", self.pull is None or 0 <= self.pull < np.inf, "finite and at least 0")
+        one_given = (self.temperature is None) != (self.pull is None)
+        checks.require(self, "pull", not one_given, "given together with 'temperature', or not at all")
 
     def _given(self) -> F64 | None:
         if not self.members:

@@ -104,14 +104,15 @@ def choose(predictions: F32, y: F32, fold: Ints, other: F32) -> tuple[float, flo
         `temperature`, `weight` and `cosine` of each pair of values.
     """
     tried: list[dict[str, float]] = []
-    for temperature in TEMPERATURES:
-        means = np.empty_like(predictions)
-        for number in np.unique(fold):
-            held = fold == number
-            bank = distinct(y[~held], other)
-            means[held] = bank_means(predictions[held], bank, temperature)
+    means = [np.empty_like(predictions) for _ in TEMPERATURES]
+    for number in np.unique(fold):
+        held = fold == number
+        bank = distinct(y[~held], other)
+        for found, temperature in zip(means, TEMPERATURES, strict=True):
+            found[held] = bank_means(predictions[held], bank, temperature)
+    for temperature, near in zip(TEMPERATURES, means, strict=True):
         for weight in WEIGHTS:
-            mixed = unit(predictions + np.float32(weight) * means)
+            mixed = unit(predictions + np.float32(weight) * near)
             score = float(cosine(mixed, y).mean())
             tried.append({"temperature": temperature, "weight": weight, "cosine": score})
     best = max(tried, key=lambda each: each["cosine"])

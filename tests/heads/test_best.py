@@ -6,7 +6,7 @@ from sklearn.base import clone
 
 from estimators import BLOCKS, problem
 from img2prompt_cache.data.splits import k_folds
-from img2prompt_cache.errors import DataError
+from img2prompt_cache.errors import DataError, UsageError
 from img2prompt_cache.heads import best as module
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.best import Best
@@ -98,7 +98,22 @@ def test_a_held_out_prompt_in_the_bank_would_show():
     noise = np.random.default_rng(0).normal(size=X.shape).astype(np.float32)
     honest = best(RIDGE).fit(noise, y, groups=groups)
     leaking = best(RIDGE).fit(noise, y, groups=groups, bank=y)
-    assert leaking.history[-1]["cosine"] >= honest.history[-1]["cosine"]
+    assert leaking.history[-1]["cosine"] > honest.history[-1]["cosine"] + 0.001
+
+
+def test_settings_of_the_soft_bank_that_are_given_are_not_chosen():
+    X, y, groups = problem()
+    y[groups % 2 == 1] = y[0]  # a prompt that returns in every fold
+    given = best(RIDGE, temperature=0.05, pull=0.35).fit(X, y, groups=groups)
+    assert given.chosen["pull"] in (0.35, 0.0)
+    assert (given.history[-1]["kept"] == 1) == (given.chosen["pull"] == 0.35)
+    free = best(RIDGE).fit(X, y, groups=groups)
+    assert free.history[-1]["cosine"] != given.history[-1]["cosine"]
+    for head in (best(RIDGE, pull=0.3), make_head("blend", members=[RIDGE], temperature=0.1)):
+        with pytest.raises(UsageError, match="given together with 'temperature'"):
+            head.fit(X, y, groups=groups)
+    with pytest.raises(UsageError, match="'minutes' of head 'best' must be finite and at least 0"):
+        best(RIDGE, minutes=-1.0).fit(X, y, groups=groups)
 
 
 @pytest.mark.parametrize("kinds", [[0, 1], [-1] * 30, [1] * 30, [0.5] * 30, [0] * 15 + [2] * 15])
