@@ -237,7 +237,7 @@ def _run(
                 prompts, scores = bank.nearest(batch.vectors, top_k)
                 batch = replace(batch, prompts=prompts, scores=scores)
             if writer and batch.ids:
-                writer.write(batch.ids, batch.vectors, batch.nearest)
+                writer.write(batch.ids, batch.vectors, batch.nearest, batch.columns)
             yield batch
         if failed and not used:
             raise Img2PromptError(f"none of the {failed} images could be used")

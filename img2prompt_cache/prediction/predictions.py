@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -35,6 +35,11 @@ class Predictions:
         The k nearest prompts of each image, best first, where they were asked for.
     scores : numpy.ndarray, float32, shape (n, k), or None
         Cosine of each of these prompts to the prediction.
+    expected : numpy.ndarray, float32, shape (n,), or None
+        The cosine that each prediction is expected to have with the embedding of the true prompt; None where
+        the run does not say.
+    flagged : numpy.ndarray, bool, shape (n,), or None
+        Where `expected` is below what was asked for; None where nothing was.
     """
 
     ids: list[str]
@@ -42,6 +47,8 @@ class Predictions:
     failed: dict[str, str] = field(default_factory=dict)
     prompts: list[list[str]] | None = None
     scores: NDArray[np.float32] | None = None
+    expected: NDArray[np.float32] | None = None
+    flagged: NDArray[np.bool_] | None = None
 
     @classmethod
     def concatenate(cls, batches: Iterable[Self], width: int) -> Self:
@@ -57,6 +64,8 @@ class Predictions:
             scores=np.concatenate([part.scores for part in used if part.scores is not None])
             if with_prompts
             else None,
+            expected=_joined([part.expected for part in used]),
+            flagged=_joined([part.flagged for part in used]),
         )
 
     @property
@@ -68,6 +77,12 @@ class Predictions:
             list(zip(prompts, scores, strict=True))
             for prompts, scores in zip(self.prompts, self.scores.tolist(), strict=True)
         ]
+
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """What is known of each image beside its vector and its nearest prompts, by name."""
+        found = {"expected": self.expected, "flagged": self.flagged}
+        return {name: values for name, values in found.items() if values is not None}
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the predictions in the format that the extension names.
@@ -88,10 +103,12 @@ class Predictions:
         """
         with open_writer(Path(path), self.vectors.shape[1], overwrite=overwrite) as writer:
             if self.ids:
-                writer.write(self.ids, self.vectors, self.nearest)
+                writer.write(self.ids, self.vectors, self.nearest, self.columns)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Give a data frame: `imgId`, `embedding` and, where they were asked for, `prompts` and `scores`.
+        """Give a data frame: `imgId`, `embedding`, `expected`, `flagged`, `prompts` and `scores`.
+
+        Those that were not asked for, or that the run does not say, are left out.
 
         Raises
         ------
@@ -101,6 +118,7 @@ class Predictions:
         records: list[dict[str, Any]] = []
         for row, name in enumerate(self.ids):
             record: dict[str, Any] = {"imgId": name, "embedding": self.vectors[row]}
+            record |= {column: values[row] for column, values in self.columns.items()}
             if self.prompts is not None and self.scores is not None:
                 record |= {"prompts": self.prompts[row], "scores": self.scores[row]}
             records.append(record)
@@ -118,11 +136,18 @@ class Predictions:
         return f"Predictions({len(self)} images: {preview(self.ids, len(self))}{failed})"
 
     def _repr_html_(self) -> str:
-        if self.prompts is None or self.scores is None:
-            rows: list[list[object]] = [[name] for name in self.ids]
-            return html_table(["imgId"], rows, repr(self))
-        rows = [
-            [name, prompts[0] if prompts else None, scores[0] if scores else None]
-            for name, prompts, scores in zip(self.ids, self.prompts, self.scores.tolist(), strict=True)
-        ]
-        return html_table(["imgId", "nearest prompt", "cosine"], rows, repr(self))
+        shown: dict[str, Sequence[object]] = {"imgId": self.ids}
+        shown |= {name: values.tolist() for name, values in self.columns.items()}
+        if self.nearest is not None:
+            first = [found[0] if found else (None, None) for found in self.nearest]
+            shown |= {
+                "nearest prompt": [prompt for prompt, _ in first],
+                "cosine": [each for _, each in first],
+            }
+        return html_table([*shown], [list(row) for row in zip(*shown.values(), strict=True)], repr(self))
+
+
+def _joined(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    """Put the values of batches together; None unless every batch has them."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if known and len(known) == len(parts) else None

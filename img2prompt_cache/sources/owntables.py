@@ -16,10 +16,12 @@ from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.csvfile import csv_names, detect_dialect
 from img2prompt_cache.sources.jsonfile import read_document, read_lines
 
-_PREDICTION = frozenset({"imgId", "embedding", "prompts"})
+FURTHER_COLUMNS = ("expected", "flagged")
+"""Columns of predictions beside `imgId`, `embedding` and `prompts`."""
+
+_PREDICTION = frozenset({"imgId", "embedding", "prompts", *FURTHER_COLUMNS})
 _NEAREST = frozenset({"prompt", "cosine"})
 _KEPT = frozenset({"imgId", "keep", "prompt_group", "image_group"})
-_HEADERS = (["imgId_eId", "val"], ["row", "imgId"])
 _HEAD = 1 << 20
 
 
@@ -46,7 +48,8 @@ def is_own_table(path: Path) -> bool:
             return _may_state_cosines(path) and any(map(_is_prediction, read_document(path)[:1]))
         if suffix == ".csv":
             header = csv_names(path, detect_dialect(path, ()))
-            return header in _HEADERS or {"imgId", "keep"} <= set(header) <= _KEPT
+            names = header[:2] == ["row", "imgId"] and {*header[2:]} <= {*FURTHER_COLUMNS}
+            return names or header == ["imgId_eId", "val"] or {"imgId", "keep"} <= set(header) <= _KEPT
     except (UsageError, pa.ArrowException, OSError, UnicodeDecodeError):
         pass
     return False

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,20 @@ def test_they_are_saved_once(made, tmp_path, suffix):
 
         prompts = pq.read_table(path)["prompts"].to_pylist()
         assert [each["prompt"] for each in prompts[0]] == ["<sea>", "sky"]
+
+
+def test_what_they_are_expected_to_reach_is_shown_kept_and_put_together(made, tmp_path):
+    sure = replace(made, expected=np.array([0.5, 0.25], np.float32), flagged=np.array([False, True]))
+    assert list(sure.to_pandas()) == ["imgId", "embedding", "expected", "flagged", "prompts", "scores"]
+    assert sure.to_pandas()["flagged"].tolist() == [False, True]
+    assert "0.2500" in sure._repr_html_()
+    sure.save(tmp_path / "x.npy")
+    assert (tmp_path / "x.ids.csv").read_text().splitlines()[2] == "1,b,0.25,true"
+    empty = Predictions([], np.empty((0, 4), np.float32))
+    whole = Predictions.concatenate([sure, empty, sure], 4)
+    assert whole.expected.tolist() == [0.5, 0.25, 0.5, 0.25]
+    assert whole.columns.keys() == {"expected", "flagged"}
+    assert Predictions.concatenate([sure, made], 4).columns == {}
 
 
 def test_batches_are_put_together(made):

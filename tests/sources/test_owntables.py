@@ -1,7 +1,9 @@
 """What this package writes beside images is no table of prompts."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -29,19 +31,23 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def write(path: Path) -> None:
+def write(path: Path, columns: Mapping[str, object] = MappingProxyType({})) -> None:
     """Write the predictions of two images, with the nearest prompts where the format keeps them."""
     with open_writer(path, 3) as writer:
         nearest = [[("wrong", 0.9), ("worse", 0.8)], [("wrong", 0.7), ("worse", 0.6)]]
-        writer.write(["a", "b"], np.eye(2, 3, dtype=np.float32), nearest if writer.keeps_prompts else None)
+        prompts = nearest if writer.keeps_prompts else None
+        writer.write(["a", "b"], np.eye(2, 3, dtype=np.float32), prompts, columns)
 
 
 NAMES = ["p.jsonl", "p.parquet", "p.csv", "p.npy", "prompts.jsonl", "prompts.parquet", "prompts.csv"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_predictions_beside_images_are_not_read_as_prompts(images: Path, name: str) -> None:
-    write(images / name)
+@pytest.mark.parametrize("columns", [{}, {"expected": [0.5, 0.25]}, {"expected": [1, 0], "flagged": [0, 1]}])
+def test_predictions_beside_images_are_not_read_as_prompts(
+    images: Path, name: str, columns: Mapping[str, object]
+) -> None:
+    write(images / name, columns)
     table = list_pairs(open_source(images))[1].table
     assert dict(zip(table["imgId"].to_pylist(), table["prompt"].to_pylist(), strict=True)) == {
         "a": "true a",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self, TextIO, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TextIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ Vectors: TypeAlias = NDArray[np.float32]
 Prompts: TypeAlias = Sequence[Sequence[tuple[str, float]]]
 """For each row, its nearest prompts with their cosines, best first."""
 
+Columns: TypeAlias = Mapping[str, Sequence[Any] | NDArray[Any]]
+"""Further columns by name, with a value for each row; see `sources.owntables.FURTHER_COLUMNS`."""
+
 
 class Writer(ABC):
     """Predictions on their way to a file; made by `open_writer`, used as a context manager.
@@ -34,11 +38,14 @@ class Writer(ABC):
     ----------
     keeps_prompts : bool
         Whether the format has a place for nearest prompts; where it has none, they are passed over.
+    keeps_columns : bool
+        The same for further columns.
     guarded : int
         Ids so far that have an apostrophe before them in the file, so that no spreadsheet computes them.
     """
 
     keeps_prompts: ClassVar[bool] = False
+    keeps_columns: ClassVar[bool] = False
 
     def __init__(self, path: Path, dim: int) -> None:
         self._path = path
@@ -68,7 +75,13 @@ class Writer(ABC):
         """Name every file that writing to `path` makes."""
         return (path,)
 
-    def write(self, ids: Sequence[str], vectors: Vectors, prompts: Prompts | None = None) -> None:
+    def write(
+        self,
+        ids: Sequence[str],
+        vectors: Vectors,
+        prompts: Prompts | None = None,
+        columns: Columns = MappingProxyType({}),
+    ) -> None:
         """Append rows.
 
         Parameters
@@ -79,6 +92,8 @@ class Writer(ABC):
             Unit-norm predictions.
         prompts : sequence of length b, optional
             Nearest prompts of each row; given with every call or with none.
+        columns : mapping of str to sequence of length b
+            Further columns; the same ones with every call.
 
         Raises
         ------
@@ -94,7 +109,7 @@ class Writer(ABC):
                 f"{self._path} was not written; look at the run that made it with `compare()`"
             )
         with self._reporting():
-            self._append(ids, np.ascontiguousarray(vectors, dtype="<f4"), prompts)
+            self._append(ids, np.ascontiguousarray(vectors, dtype="<f4"), prompts, columns)
 
     def __enter__(self) -> Self:
         """Open the temporary files."""
@@ -140,7 +155,9 @@ class Writer(ABC):
         """Open the temporary files, on the stack `_open`."""
 
     @abstractmethod
-    def _append(self, ids: Sequence[str], vectors: Vectors, prompts: Prompts | None) -> None: ...
+    def _append(
+        self, ids: Sequence[str], vectors: Vectors, prompts: Prompts | None, columns: Columns
+    ) -> None: ...
 
     def _finish(self) -> None:  # noqa: B027 - most formats end where their rows end
         """Write what can only be written last."""
@@ -165,3 +182,10 @@ class Writer(ABC):
 def records(nearest: Sequence[tuple[str, float]]) -> list[dict[str, str | float]]:
     """Put the nearest prompts of one row as the formats that keep them do."""
     return [{"prompt": prompt, "cosine": round(float(cosine), 6)} for prompt, cosine in nearest]
+
+
+def plain(value: Any) -> Any:
+    """Give a value of a further column as JSON has it; numbers as cosines are written, to six places."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return round(value, 6) if isinstance(value, float) else value

@@ -1,11 +1,11 @@
 """Formats of prediction files, chosen by the extension of a path.
 
-| extension | holds | nearest prompts |
+| extension | holds | nearest prompts, further columns |
 |---|---|---|
-| ``.npy`` | float32 (n, dim) in input order; beside ``x.npy``, ``x.ids.csv`` has ``row,imgId`` | no |
+| ``.npy`` | float32 (n, dim), in input order; ``x.ids.csv`` beside it: ``row,imgId`` | no; in ``x.ids.csv`` |
 | ``.csv`` | Kaggle's ``imgId_eId,val``; the eIds of an image: ``<imgId>_0`` … ``<imgId>_383`` | no |
 | ``.parquet`` | ``imgId``, ``embedding``, ``prompts`` (a list of ``prompt``, ``cosine``) | where given |
-| ``.jsonl`` | one object a line with the same three names | where given |
+| ``.jsonl`` | one object a line with the same names | where given |
 
 Numbers in text have the fewest digits that read back as the same float32. Files are UTF-8.
 """

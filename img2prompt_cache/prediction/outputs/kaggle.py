@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from img2prompt_cache.destination import begins_with
-from img2prompt_cache.prediction.outputs.base import Prompts, Vectors, Writer
+from img2prompt_cache.prediction.outputs.base import Columns, Prompts, Vectors, Writer
 from img2prompt_cache.prediction.outputs.text import quoted, shortest
 from img2prompt_cache.tables import guard_cell
 
@@ -27,7 +27,9 @@ class CsvWriter(Writer):
         self._file = self._text(self._path)
         self._file.write("imgId_eId,val\n")
 
-    def _append(self, ids: Sequence[str], vectors: Vectors, prompts: Prompts | None) -> None:
+    def _append(
+        self, ids: Sequence[str], vectors: Vectors, prompts: Prompts | None, columns: Columns
+    ) -> None:
         for name, values in zip(ids, shortest(vectors), strict=True):
             cell = f"{name}_" if _PLAIN.fullmatch(name) else guard_cell(f"{name}_")
             self.guarded += cell != f"{name}_"

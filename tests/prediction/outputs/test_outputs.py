@@ -107,6 +107,39 @@ def test_nearest_prompts_are_kept_where_the_format_has_a_place(extension: str, t
     assert WRITERS[extension].keeps_prompts
 
 
+COLUMNS = {"expected": np.array([0.5, -0.123456789], np.float32), "flagged": np.array([False, True])}
+
+
+@pytest.mark.parametrize("extension", WRITERS)
+def test_further_columns_are_kept_where_the_format_has_a_place(extension: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x{extension}"
+    with open_writer(path, DIM) as writer:
+        for row in range(2):
+            columns = {name: values[row : row + 1] for name, values in COLUMNS.items()}
+            writer.write(["ab"[row]], unit(2)[row : row + 1], [[("sea", 0.5)]], columns)
+    assert read(path)[0] == ["a", "b"]
+    if extension == ".parquet":
+        table = pq.read_table(path)
+        assert table.column_names == ["imgId", "embedding", "expected", "flagged", "prompts"]
+        np.testing.assert_array_equal(table["expected"].to_numpy(), COLUMNS["expected"])
+        assert table["flagged"].to_pylist() == [False, True]
+    elif extension == ".jsonl":
+        found = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [(row["expected"], row["flagged"]) for row in found] == [(0.5, False), (-0.123457, True)]
+    elif extension == ".npy":
+        lines = path.with_suffix(".ids.csv").read_text().splitlines()
+        assert lines == ["row,imgId,expected,flagged", "0,a,0.5,false", "1,b,-0.123457,true"]
+    assert WRITERS[extension].keeps_columns == (extension != ".csv")
+    write(path, ["c"], unit(1))  # it is known as an earlier output, and replaced
+    assert read(path)[0] == ["c"]
+
+
+def test_a_table_with_columns_of_its_own_is_no_earlier_output(tmp_path: Path) -> None:
+    for name, header in (("x.ids.csv", "row,imgId,mine\n"), ("y.ids.csv", "row,imgId,expected,mine\n")):
+        (tmp_path / name).write_text(header)
+        assert not WRITERS[".npy"].is_ours(tmp_path / name)
+
+
 def test_formats_without_prompts_say_so_and_pass_them_over(tmp_path: Path) -> None:
     for extension in (".npy", ".csv"):
         assert not WRITERS[extension].keeps_prompts
