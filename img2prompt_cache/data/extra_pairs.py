@@ -40,7 +40,10 @@ class ExtraPairs:
 
 
 def near_any(vectors: F32, others: F32) -> NDArray[np.bool_]:
-    """Tell which embeddings (m, t) have a cosine ≥ `groups.THRESHOLD` with any of others (n, t)."""
+    """Tell which embeddings (m, t) have a cosine ≥ `groups.THRESHOLD` with any of others (n, t).
+
+    Both are to be in the column `strategies.grouping_target`.
+    """
     distances, _ = nearest(flat_index(unit(others)), unit(vectors), 1)
     near: NDArray[np.bool_] = distances[:, 0] <= 1 - THRESHOLD
     return near

@@ -16,6 +16,7 @@ from img2prompt_cache.errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from img2prompt_cache.cache.manifest import Column
     from img2prompt_cache.cache.reader import Cache
     from img2prompt_cache.data.dataset import Dataset
 
@@ -66,10 +67,8 @@ def make_split(
 def group_rows(cache: Cache, data: Dataset) -> Rows:
     """Group the near-identical rows of a dataset; see `prompt_groups`.
 
-    Whatever a head predicts, prompts are compared by the cache's first target column, that of a text tower
-    only where there is no other: by MiniLM, unless the cache was made with another encoder. So runs on
-    different targets are split alike. The threshold is one for sentence encoders; to a text tower of CLIP
-    nearly all prompts are near.
+    Prompts are compared by `grouping_target`, whatever a head predicts. So runs on different targets are
+    split alike.
 
     Parameters
     ----------
@@ -89,9 +88,28 @@ def group_rows(cache: Cache, data: Dataset) -> Rows:
     Img2PromptError
         If it is damaged.
     """
-    column = choose_target(cache, None)
-    targets = data.y if column == data.target else cache.values(column, data.rows)
-    return prompt_groups(targets, data.prompts, data.images)
+    return prompt_groups(grouping_vectors(cache, data), data.prompts, data.images)
+
+
+def grouping_target(cache: Cache) -> Column:
+    """Find the target column by which prompts of a cache are near-identical or not.
+
+    It is the first one, that of a text tower only where there is no other: MiniLM's, unless the cache was
+    made with another encoder. The threshold is one for sentence encoders; to a text tower of CLIP nearly all
+    prompts are near.
+
+    Raises
+    ------
+    UsageError
+        If that column is not complete.
+    """
+    return choose_target(cache, None)
+
+
+def grouping_vectors(cache: Cache, data: Dataset) -> NDArray[np.float32]:
+    """Read the embeddings (n, d) of a dataset's prompts in `grouping_target`."""
+    column = grouping_target(cache)
+    return data.y if column == data.target else cache.values(column, data.rows)
 
 
 SIDES = {

@@ -13,6 +13,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn, used_column
 from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.data.extra_pairs import ExtraPairs, near_any
+from img2prompt_cache.data.strategies import grouping_target, grouping_vectors
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.prediction.bank import encoded_bank
 from img2prompt_cache.progress import Callback, note
@@ -23,14 +24,19 @@ TRAIN = "train"
 _ADVICE = "Extra pairs need the same columns: extract them with the same backbones and encoder."
 
 
-def add_extra_pairs(data: Dataset, caches: Sequence[Path], target: Column, tell: Callback) -> Dataset:
+def add_extra_pairs(
+    cache: Cache, data: Dataset, caches: Sequence[Path], target: Column, tell: Callback
+) -> Dataset:
     """Add the pairs of other caches, but for those that are near-identical to one of `data`.
 
-    A pair is left out if its image is in `data`, or the embedding of its prompt has a cosine of at least
-    `groups.THRESHOLD` with one in `data`. So nothing of a held-out row is seen, whichever rows are held out.
+    What is near-identical is told as the split tells it: a pair is left out if its image is in `data`, or
+    the embedding of its prompt in the column `grouping_target` has a cosine of at least `groups.THRESHOLD`
+    with one in `data`. So nothing of a held-out row is seen, whichever rows are held out.
 
     Parameters
     ----------
+    cache : Cache
+        The cache of `data`.
     data : Dataset
     caches : sequence of pathlib.Path
         Nothing is added if there is none.
@@ -48,13 +54,17 @@ def add_extra_pairs(data: Dataset, caches: Sequence[Path], target: Column, tell:
     """
     if not caches:
         return data
-    images = {*data.images}
+    images, grouping, known = {*data.images}, grouping_target(cache), grouping_vectors(cache, data)
     X, y, kinds, left_out = [data.X], [], [], 0
     for kind, folder in enumerate(caches, 1):
-        cache = Cache(folder)
-        columns = tuple(used_column(cache, UsedColumn.of(column), _ADVICE) for column in data.features)
-        pairs = load_dataset(cache, columns, used_column(cache, UsedColumn.of(target), _ADVICE, "targets"))
-        new = ~near_any(pairs.y, data.y)
+        other = Cache(folder)
+        columns = tuple(used_column(other, UsedColumn.of(column), _ADVICE) for column in data.features)
+        pairs = load_dataset(other, columns, used_column(other, UsedColumn.of(target), _ADVICE, "targets"))
+        vectors = pairs.y
+        if grouping != target:
+            compared = used_column(other, UsedColumn.of(grouping), _ADVICE, "targets")
+            vectors = other.values(compared, pairs.rows)
+        new = ~near_any(vectors, known)
         kept = np.array([row for row in np.flatnonzero(new) if pairs.images[row] not in images], np.int64)
         if not len(kept):
             raise UsageError(
@@ -85,15 +95,17 @@ def add_extra_pairs(data: Dataset, caches: Sequence[Path], target: Column, tell:
 
 
 def add_soft_bank(
-    data: Dataset, bank: str | Path | None, target: Column, device: str, tell: Callback
+    cache: Cache, data: Dataset, bank: str | Path | None, target: Column, device: str, tell: Callback
 ) -> Dataset:
     """Add the embeddings of a soft bank's prompts, but for those that are near-identical to one of `data`.
 
     The training prompts are in the bank anyway; any other near-identical to one of `data` would give away a
-    held-out row.
+    held-out row. What is near-identical is told as the split tells it; see `grouping_target`.
 
     Parameters
     ----------
+    cache : Cache
+        The cache of `data`.
     data : Dataset
     bank : str or pathlib.Path, optional
         ``"train"``, or a file as for `encoded_bank`. Nothing is added if it is None.
@@ -114,7 +126,11 @@ def add_soft_bank(
     if bank is None or bank == TRAIN:
         return data if bank is None else replace(data, bank=data.y[:0])
     found = encoded_bank(Path(bank), UsedColumn.of(target), device, tell)
-    vectors = found.vectors[~near_any(found.vectors, data.y)]
+    grouping = grouping_target(cache)
+    compared = (
+        found if grouping == target else encoded_bank(Path(bank), UsedColumn.of(grouping), device, tell)
+    )
+    vectors = found.vectors[~near_any(compared.vectors, grouping_vectors(cache, data))]
     note(
         tell,
         f"{len(vectors):,} prompts in the soft bank beside the training prompts; "

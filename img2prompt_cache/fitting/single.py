@@ -96,8 +96,8 @@ def _fit(
     data = load_dataset(cache, features, target, texts, only=only, views=views)
     if views and head.takes == "features":  # rows of a trunk bring their own
         data = replace(data, views=load_views(cache, data))
-    data = add_extra_pairs(data, config.extra, target, tell)
-    data = add_soft_bank(data, config.soften, target, config.device, tell)
+    data = add_extra_pairs(cache, data, config.extra, target, tell)
+    data = add_soft_bank(cache, data, config.soften, target, config.device, tell)
     split = make_split(cache, data, config.split, config.holdout, config.seed, config.folds)
     everything = np.arange(len(data.rows))
     measured = (not head.costly if config.leakage_gap is None else config.leakage_gap) and (

@@ -1,72 +1,136 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from img2prompt_cache.cache.manifest import Column
+from img2prompt_cache.cache.manifest_file import load_manifest, save_manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features, choose_target
-from img2prompt_cache.data.dataset import Dataset, load_dataset
+from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.additions import add_extra_pairs, add_soft_bank
 from img2prompt_cache.models.encoders.base import load_encoder
+from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.prediction import bank
 from img2prompt_cache.progress import ignore
-from synthetic import make_cache
+from synthetic import make_cache, make_column
 
 
-def loaded(folder):
+def loaded(folder, encoder=None):
     cache = Cache(folder)
-    features, target = choose_features(cache, ()), choose_target(cache, None)
-    return load_dataset(cache, features, target), target
+    features, target = choose_features(cache, ()), choose_target(cache, encoder)
+    return cache, load_dataset(cache, features, target), target
+
+
+def extra_pairs(own, others):
+    cache, data, target = own
+    return add_extra_pairs(cache, data, others, target, ignore).extra
+
+
+def add_tower(folder, spec="open_clip:tower"):
+    """Add a target column to which all prompts are near, as they are to the text tower of a CLIP model."""
+    manifest = load_manifest(folder)
+    values = unit(np.random.default_rng(0).normal(size=(manifest.rows, 8)) * 0.1 + 1)
+    column = make_column(folder, "targets", spec, values, manifest.rows, 16)
+    save_manifest(folder, replace(manifest, columns=(*manifest.columns, column)))
+    return folder
 
 
 def test_pairs_of_other_caches_are_told_apart(tmp_path):
-    data, target = loaded(make_cache(tmp_path / "own"))
+    own = loaded(make_cache(tmp_path / "own"))
     others = [make_cache(tmp_path / str(seed), 30, seed=seed) for seed in (1, 2)]
-    extra = add_extra_pairs(data, others, target, ignore).extra
+    extra = extra_pairs(own, others)
     assert extra.X.shape == (60, 32)
     assert extra.kinds.tolist() == [1] * 30 + [2] * 30
     assert extra.left_out == 0
     assert [*extra.caches] == [str(folder.resolve()) for folder in others]
-    first = loaded(others[0])[0]
+    first = loaded(others[0])[1]
     assert np.array_equal(extra.X[:30], first.X)
     assert np.array_equal(extra.y[:30], first.y)
 
 
 def test_what_is_near_identical_to_a_row_of_the_cache_is_left_out(tmp_path):
-    data, target = loaded(make_cache(tmp_path / "own", 40, groups=40))
+    own = loaded(make_cache(tmp_path / "own", 40, groups=40))
     same = make_cache(tmp_path / "same", 60, groups=60)
     # The first rows have the images of the cache; the rest has new images and new prompts.
-    extra = add_extra_pairs(data, [same], target, ignore).extra
+    extra = extra_pairs(own, [same])
     assert extra.left_out == 40
     with pytest.raises(UsageError, match="near-identical to one of the cache to fit on") as caught:
-        add_extra_pairs(data, [tmp_path / "own"], target, ignore)
+        extra_pairs(own, [tmp_path / "own"])
     assert caught.value.parameter == "extra"
 
 
 def test_a_cache_of_other_columns_is_refused(tmp_path):
-    data, target = loaded(make_cache(tmp_path / "own"))
+    own = loaded(make_cache(tmp_path / "own"))
     other = make_cache(tmp_path / "other", seed=1)
     manifest = other / "cache.json"
     manifest.write_text(manifest.read_text().replace("sha256:timm:one", "sha256:timm:two"))
     with pytest.raises(Img2PromptError, match="Extra pairs need the same columns"):
-        add_extra_pairs(data, [other], target, ignore)
+        extra_pairs(own, [other])
+
+
+def test_pairs_are_compared_as_the_split_compares_them_whatever_is_predicted(tmp_path):
+    own, other = (add_tower(make_cache(tmp_path / str(seed), 40, groups=40, seed=seed)) for seed in (0, 1))
+    for encoder in (None, "open_clip:tower"):
+        extra = extra_pairs(loaded(own, encoder), [other])
+        assert (len(extra.y), extra.left_out) == (40, 0)
+        with pytest.raises(UsageError, match="near-identical"):
+            extra_pairs(loaded(own, encoder), [own])
+    alone = make_cache(tmp_path / "alone", 40, groups=40, seed=2)
+    with pytest.raises(UsageError, match="open_clip:tower"):
+        extra_pairs(loaded(own, "open_clip:tower"), [alone])
+
+
+class Dictionary:
+    """Encodes the prompts that it knows."""
+
+    def __init__(self, vectors):
+        self.vectors, self.dim = vectors, len(next(iter(vectors.values())))
+        self.fingerprint = {"weights": str(hash(tuple(map(tuple, vectors.values()))))}
+
+    def encode(self, prompts):
+        return np.array([self.vectors[prompt] for prompt in prompts], np.float32)
+
+    def overlong(self, prompts):
+        return []
+
+
+@pytest.mark.parametrize("encoder", [None, "open_clip:tower"])
+def test_a_bank_is_compared_as_the_split_compares_whatever_is_predicted(tmp_path, monkeypatch, encoder):
+    """One prompt of the bank is near a row's for the sentence encoder; to the tower all are near."""
+    cache, data, target = loaded(add_tower(make_cache(tmp_path / "own")), encoder)
+    sentences = loaded(tmp_path / "own")[1].y
+    far = unit(np.random.default_rng(1).normal(size=(2, sentences.shape[1])))
+    names = ["a row's", "other", "another"]
+    encoders = {
+        "st:some": Dictionary(dict(zip(names, [sentences[7], *far], strict=True))),
+        "open_clip:tower": Dictionary(dict(zip(names, unit(np.eye(8)[:3] * 0.1 + 1), strict=True))),
+    }
+    monkeypatch.setattr(bank, "load_recorded_encoder", lambda used, device: encoders[used.spec])
+    monkeypatch.setattr(bank, "home", lambda: tmp_path / "home")
+    file = tmp_path / "bank.txt"
+    file.write_text("\n".join(names))
+    found = add_soft_bank(cache, data, file, target, "cpu", ignore).bank
+    assert np.array_equal(found, encoders[target.spec].encode(names[1:]))
 
 
 @pytest.mark.weights
 def test_prompts_near_those_of_the_cache_are_left_out_of_a_soft_bank(tmp_path):
     texts = ["a red fox in the snow", "a castle on a hill, oil painting", "two dogs on a beach"]
-    bank = tmp_path / "bank.txt"
-    bank.write_text("\n".join([*texts, "a red fox in the snow!"]))
+    file = tmp_path / "bank.txt"
+    file.write_text("\n".join([*texts, "a red fox in the snow!"]))
     encoder = load_encoder("packaged:all-MiniLM-L6-v2")
-    y = encoder.encode(texts[:1])
-    target = Column("targets", encoder.spec, "targets/x", y.shape[1:], "float32", encoder.fingerprint)
-    data = Dataset(np.arange(1), ["a"], texts[:1], ["0"], np.zeros((1, 2), np.float32), y, ())
-    found = add_soft_bank(data, bank, target, "cpu", ignore).bank
+    cache, data, target = loaded(make_cache(tmp_path / "own"))
+    target = replace(target, spec=encoder.spec, fingerprint=encoder.fingerprint)
+    cache.manifest = replace(cache.manifest, columns=(*cache.manifest.columns[:-1], target))
+    data = replace(data, y=np.repeat(encoder.encode(texts[:1]), len(data.y), axis=0), target=target)
+    found = add_soft_bank(cache, data, file, target, "cpu", ignore).bank
     np.testing.assert_allclose(found, encoder.encode(texts[1:]), atol=1e-5)
 
 
 def test_the_training_prompts_alone_are_a_soft_bank(tmp_path):
-    data, target = loaded(make_cache(tmp_path / "own"))
-    assert add_soft_bank(data, "train", target, "cpu", ignore).bank.shape == (0, 384)
-    assert add_soft_bank(data, None, target, "cpu", ignore).bank is None
+    cache, data, target = loaded(make_cache(tmp_path / "own"))
+    assert add_soft_bank(cache, data, "train", target, "cpu", ignore).bank.shape == (0, 384)
+    assert add_soft_bank(cache, data, None, target, "cpu", ignore).bank is None
