@@ -11,15 +11,13 @@ an interval by bootstrap over groups. Prints a table and adds to `results/levels
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from precision import FOLDS, read
-from system import load, save
+from system import extracted, load, save
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.strategies import make_split
@@ -77,11 +75,7 @@ def main() -> None:
     figures: dict[str, Any] = load("levels") or {}
     print("| data | kernel on | blocks | features | cosine | gain | 95 % |\n|---|---|---|---|---|---|---|")
     for data in options.data:
-        folder = options.caches / data.name
-        if not (folder / "cache.json").exists():
-            command = [sys.executable, "-m", "img2prompt_cache.cli", "extract", str(data)]
-            subprocess.run([*command, "--cache", str(folder), "--preset", "packaged"], check=True)
-        figures[data.name] = measure(Cache(folder))
+        figures[data.name] = measure(Cache(extracted(data, options.caches)))
         for step, each in figures[data.name].items():
             low, high = each.get("gain_interval") or (np.nan, np.nan)
             print(

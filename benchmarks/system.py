@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,15 @@ def system() -> dict[str, Any]:
         "system": platform.system(),
         "versions": library_versions(),
     }
+
+
+def extracted(data: Path, caches: Path) -> Path:
+    """Find the cache of a folder of images in `caches`; make it with the packaged preset if there is none."""
+    folder = caches / data.name
+    if not (folder / "cache.json").exists():
+        command = [sys.executable, "-m", "img2prompt_cache.cli", "extract", str(data)]
+        subprocess.run([*command, "--cache", str(folder), "--preset", "packaged"], check=True)
+    return folder
 
 
 def save(name: str, figures: Any) -> Path:

@@ -86,7 +86,12 @@ class Best(Blend):
         for at, member in enumerate(self.members):
             if not member.get("extra") or rows.kinds.any():
                 climb.try_member(at)
+                self._stand(climb, widths)
         climb.try_bank()
+        self._stand(climb, widths)
+
+    def _stand(self, climb: _Climb, widths: tuple[int, ...]) -> None:
+        """Make this the fitted head of the steps that were kept so far."""
         heads = [climb.kept[at].head if at in climb.kept else None for at in range(len(self.members))]
         weights = np.zeros(len(heads))
         weights[[*climb.kept]] = climb.weights
