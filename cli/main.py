@@ -30,6 +30,7 @@ from .info import info
 from .pack import pack
 from .predict import predict
 from .repair import repair
+from .report import report
 from .signals import INTERRUPTED, SIGNALS, leave_when_asked
 from .spelling import spell
 from .tune import tune
@@ -54,7 +55,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(extract, fit, tune, influence, predict, compare, dedup),
+    *(extract, fit, tune, influence, predict, compare, report, dedup),
     *(info, verify, repair, pack, demo, weights, doctor),
 ):
     app.command()(command)

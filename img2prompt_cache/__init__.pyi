@@ -9,6 +9,8 @@ from .heads import make_head as make_head
 from .models.backbones import load_backbone as load_backbone
 from .models.encoders.base import load_encoder as load_encoder
 from .prediction.predictions import Predictions as Predictions
+from .reporting.report import Report as Report
+from .reporting.report import report as report
 from .runs.leaderboard import Leaderboard as Leaderboard
 from .runs.leaderboard import compare as compare
 from .runs.predict import predict as predict

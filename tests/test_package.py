@@ -13,9 +13,23 @@ import pytest
 import img2prompt_cache
 
 REPOSITORY = Path(__file__).parents[1]
-HEAVY = ("torch", "sklearn", "scipy", "faiss", "h5py", "pyarrow", "pandas", "numpy", "rich", "timm", "PIL")
-VERBS = {"extract", "look", "fit", "tune", "predict", "compare"}
-OBJECTS = {"Cache", "Run", "Predictions", "Leaderboard", "Look"}
+HEAVY = (
+    "torch",
+    "sklearn",
+    "scipy",
+    "faiss",
+    "h5py",
+    "pyarrow",
+    "pandas",
+    "numpy",
+    "rich",
+    "timm",
+    "PIL",
+    "jinja2",
+    "matplotlib",
+)
+VERBS = {"extract", "look", "fit", "tune", "predict", "compare", "report"}
+OBJECTS = {"Cache", "Run", "Predictions", "Leaderboard", "Look", "Report"}
 PACKAGES = [
     module.name
     for module in pkgutil.walk_packages(img2prompt_cache.__path__, "img2prompt_cache.")

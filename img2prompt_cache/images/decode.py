@@ -164,7 +164,7 @@ def _blame(error: Exception) -> None:
 
 def _open(data: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, str, bytes, bytes]:
     """Open an image without decoding it; return it, its format, the bytes it is read from, and its EXIF."""
-    form, exif = _format(data), b""
+    form, exif = image_format(data), b""
     if form == "PNG":
         data, exif = _essential_png(data)
     elif form == "JPEG":
@@ -178,7 +178,14 @@ def _open(data: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, str, bytes
     return image, form, data, exif
 
 
-def _format(data: bytes) -> str:
+def image_format(data: bytes) -> str:
+    """Tell the format of an image file by its first bytes: ``"PNG"``, ``"JPEG"``, …
+
+    Raises
+    ------
+    ImageError
+        If it is none that `decode` reads; the message names it.
+    """
     if not data:
         raise ImageError("empty")
     if data.startswith(_PNG):

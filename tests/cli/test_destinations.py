@@ -26,6 +26,7 @@ OUTPUTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("influence", "out"): ("STUDY", "--out", "PATH"),
     ("predict", "out"): ("CACHE", "--run", RUN, "--out", "PATH", "--overwrite"),
     ("dedup", "out"): ("--out", "PATH", "--overwrite"),
+    ("report", "out"): ("--out", "PATH", "--overwrite"),
     ("pack", "out"): ("PATH", "--overwrite"),
     ("demo", "folder"): ("--dir", "PATH", "--overwrite"),
 }
@@ -36,7 +37,7 @@ INPUTS = {
     *(("fit", name) for name in ("cache", "only", "members", "teacher", "extra", "soften")),
     *(("tune", "cache"), ("influence", "cache"), ("compare", "cache"), ("dedup", "cache")),
     *(("predict", name) for name in ("paths", "run", "bank", "cache")),
-    *(("compare", "runs"), ("compare", "against")),
+    *(("compare", "runs"), ("compare", "against"), ("report", "runs"), ("report", "cache")),
     *((name, "cache") for name in ("info", "verify", "repair", "pack")),
 }
 """Options that name what is read. `repair`, `fit` and `tune` write into the cache that they read."""
@@ -45,6 +46,7 @@ FILES = {
     ("influence", "out"): (".csv",),
     ("predict", "out"): (".csv", ".npy", ".parquet", ".jsonl"),
     ("dedup", "out"): (".csv",),
+    ("report", "out"): (".html",),
     ("pack", "out"): (".h5", ".hdf5"),
 }
 """Of these, the ones that name a file, with the extensions that it may have."""

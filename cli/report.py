@@ -1,0 +1,56 @@
+"""``img2prompt-cache report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import console
+
+
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN",
+            help="Run folders, or names in the cache's `runs`. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    cache: console.CacheOption = console.DEFAULT_CACHE,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="HTML file to write, or with --folder a folder. Default: `report.html` or `report` in the "
+            "cache.",
+            show_default=False,
+        ),
+    ] = None,
+    folder: Annotated[
+        bool, typer.Option("--folder", help="Show every row, with pictures in files beside the page.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier report.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")] = 0,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the data as one JSON object; write a page only with --out.")
+    ] = False,
+) -> None:
+    """Make a page to look at: the data, the heads, single cases, and numbered checks.
+
+    One HTML file that needs no network. Nothing is fitted and no model is loaded. Images are read from where
+    they were cached from.
+    """
+    from img2prompt_cache.reporting.output import FILE, FOLDER
+    from img2prompt_cache.reporting.report import report as make
+
+    if out is None and not json:
+        out = Path(cache) / (FOLDER if folder else FILE)
+    with console.telling() as tell:
+        made = make(cache, runs, out=out, folder=folder, overwrite=overwrite, seed=seed, progress=tell)
+    if json:
+        console.result_json({**made.to_dict(), "out": None if out is None else str(out)})
+        return
+    console.result(f"{out}: {', '.join(made.sections)}")

@@ -1,0 +1,105 @@
+"""Material of a report: the rows, pictures, embeddings and runs that its sections are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data.columns import choose_target
+from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.reporting.pictures import Pictures
+from img2prompt_cache.reporting.rows import Rows
+from img2prompt_cache.runs.leaderboard import Leaderboard, compare
+from img2prompt_cache.runs.names import find_runs
+
+if TYPE_CHECKING:
+    from img2prompt_cache.cache.manifest import Column
+    from img2prompt_cache.runs.run import AnyRun
+
+LONGEST_PROMPT = 2000
+"""Characters of a prompt that a report keeps."""
+
+
+@dataclass(eq=False)
+class Material:
+    """What the sections of a report are made of.
+
+    Attributes
+    ----------
+    rows : Rows
+    pictures : Pictures
+    cache : Cache or None
+        None for a source that is not extracted yet.
+    board : Leaderboard or None
+        The runs that are reported, best first; None where there is none.
+    seed : int
+        Of whatever is drawn at random.
+    everything : bool
+        Whether all rows are shown, instead of some.
+    """
+
+    rows: Rows
+    pictures: Pictures
+    cache: Cache | None = None
+    board: Leaderboard | None = None
+    seed: int = 0
+    everything: bool = False
+    problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of_cache(
+        cls, cache: Cache, runs: Sequence[AnyRun] | None = None, *, seed: int = 0, everything: bool = False
+    ) -> Self:
+        """Take the material of a cache.
+
+        Parameters
+        ----------
+        cache : Cache
+        runs : sequence of Run, str or pathlib.Path, optional
+            Those to report; every run of the cache if None.
+        seed : int
+        everything : bool
+
+        Raises
+        ------
+        UsageError
+            If a run that is named is not there.
+        Img2PromptError
+            If the rows of the cache, or a run that is named, are damaged.
+        """
+        rows = Rows.of_cache(cache)
+        problems: list[str] = []
+        board = None
+        if runs or find_runs(cache.folder):
+            try:
+                board = compare(cache, runs or None)
+            except Img2PromptError as error:
+                if runs:
+                    raise
+                problems.append(str(error))
+        return cls(rows, Pictures(rows), cache, board, seed, everything, problems)
+
+    @cached_property
+    def target(self) -> Column | None:
+        """The embeddings of prompts that the runs predict, or the first of the cache; None without any."""
+        if self.cache is None or not self.cache.manifest.of_kind("targets"):
+            return None
+        if self.board is not None and self.board.runs:
+            spec = self.board.best.target.spec
+            if self.cache.manifest.column("targets", spec) is not None:
+                return self.cache.column("targets", spec)
+        return choose_target(self.cache, None)
+
+    @property
+    def name(self) -> str:
+        """What is reported, as a person calls it."""
+        if self.cache is None:
+            return "source"
+        folder = Path(self.cache.folder).resolve()
+        return (
+            folder.name if folder.name not in ("cache", "default") else f"{folder.parent.name}/{folder.name}"
+        )

@@ -1,0 +1,99 @@
+"""Rows of a report: ids, prompts and images of a cache, or of a source that is not extracted yet."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from img2prompt_cache.cache.reader import OK, REMOVED, Cache
+from img2prompt_cache.errors import ImageError, Img2PromptError
+from img2prompt_cache.extraction.work import OpenSources
+
+Reader = Callable[[int], bytes]
+"""Reads the image file of a row; raises ImageError where that cannot be done."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """What is known of each row before any model is asked.
+
+    Attributes
+    ----------
+    ids, prompts : list of str, length n
+        A prompt is empty where there is none.
+    status, reasons : list of str, length n
+        ``"ok"``, ``"failed"`` or ``"removed"``, and why an image failed.
+    digests : list of str, length n
+        SHA-256 of the image file, in hex; empty where it is not known.
+    found_in : list of str, length n
+        What the prompt was found by (``"a1111"``, ``"comfyui"``, …); all empty where the source does not say.
+    read : callable
+        Reads the image file of a row.
+    """
+
+    ids: list[str]
+    prompts: list[str]
+    status: list[str]
+    reasons: list[str]
+    digests: list[str]
+    found_in: list[str]
+    read: Reader
+
+    @classmethod
+    def of_cache(cls, cache: Cache) -> Self:
+        """Read the rows of a cache; its images are read from the sources that the manifest names.
+
+        Raises
+        ------
+        Img2PromptError
+            If a part is damaged.
+        """
+        cache.require_undamaged([cache.manifest.columns[0]])
+        text = cache.text("imgId", "prompt", "status", "reason", "sha256", "uri")
+        found_in = cache.text("found_in")["found_in"] if "found_in" in cache.manifest.extra else []
+        return cls(
+            ids=text["imgId"],
+            prompts=text["prompt"],
+            status=text["status"],
+            reasons=text["reason"],
+            digests=text["sha256"],
+            found_in=found_in or [""] * cache.rows,
+            read=cached_images(cache, text["uri"]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def present(self) -> list[int]:
+        """Rows that were not removed."""
+        return [row for row, status in enumerate(self.status) if status != REMOVED]
+
+    @property
+    def good(self) -> list[int]:
+        """Rows whose image could be read."""
+        return [row for row, status in enumerate(self.status) if status == OK]
+
+    @property
+    def prompted(self) -> list[int]:
+        """Rows that were not removed and have a prompt."""
+        return [row for row in self.present if self.prompts[row].strip()]
+
+
+def cached_images(cache: Cache, uris: list[str]) -> Reader:
+    """Make a reader of the images of a cache."""
+    parts = cache.manifest.columns[0].parts
+    starts = [part.start for part in parts]
+    sources = OpenSources(cache.manifest.sources)
+
+    def read(row: int) -> bytes:
+        part = parts[bisect_right(starts, row) - 1]
+        try:
+            source = sources[part.source]
+        except (Img2PromptError, LookupError) as error:
+            raise ImageError(f"its source cannot be opened: {error}") from None
+        return source.read(uris[row])
+
+    return read
