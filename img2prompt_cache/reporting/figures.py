@@ -21,13 +21,8 @@ INK, FAINT, GRID, MARK = "#010101", "#010102", "#010103", "#010104"
 SERIES = tuple(f"#0201{number:02d}" for number in range(1, 9))
 """Colours that stand for those of the page, see `_PAGE`."""
 
-_PAGE = {
-    INK: "var(--ink)",
-    FAINT: "var(--faint)",
-    GRID: "var(--line)",
-    MARK: "var(--mark)",
-    **{colour: f"var(--c{number})" for number, colour in enumerate(SERIES, 1)},
-}
+_PAGE = {INK: "ink", FAINT: "faint", GRID: "line", MARK: "mark"}
+_PAGE |= {colour: f"c{number}" for number, colour in enumerate(SERIES, 1)}
 WIDTH, HEIGHT = 5.4, 2.6
 """Inches, of 72 units each."""
 
@@ -88,6 +83,8 @@ def draw(chart: Chart, name: str) -> str:
 
 
 def _histogram(axes: Axes, chart: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     widths = [high - low for low, high in zip(chart.edges, chart.edges[1:], strict=False)]
     axes.bar(
         chart.edges[:-1], chart.counts, [0.94 * width for width in widths], align="edge", color=SERIES[0]
@@ -95,9 +92,9 @@ def _histogram(axes: Axes, chart: Any) -> None:
     axes.set_xlabel(_clean(chart.x_label))
     axes.set_ylabel(_clean(chart.of))
     axes.grid(visible=False, axis="x")
-    axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     if all(float(edge).is_integer() for edge in chart.edges):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     _marks(axes, chart.marks)
 
 
@@ -169,7 +166,7 @@ def _inline(text: str, name: str) -> str:
     text = _GROUP_ID.sub(r"\1", text)
     text = _FONT.sub(r"font-size: \1", text)
     for colour, variable in _PAGE.items():
-        text = text.replace(colour, variable)
+        text = text.replace(colour, f"var(--{variable})")
     head = rf'<svg class="chart" \1 {_named(name)}>'
     text = re.sub(r'<svg[^>]*(viewBox="[^"]*")[^>]*>', head, text, count=1)
     return re.sub(r"\n\s*", "\n", text)
@@ -185,7 +182,7 @@ def _cloud(chart: Cloud, name: str) -> str:
         lines.append(
             f'<text x="{x}" y="{y + 0.8 * size:.0f}" font-size="{size}" '
             f'textLength="{_width(word, size):.0f}" lengthAdjust="spacingAndGlyphs" '
-            f'fill="var(--c{number % len(SERIES) + 1})">{escape(word)}</text>'
+            f'fill="var(--{_PAGE[SERIES[number % len(SERIES)]]})">{escape(word)}</text>'
         )
     return "\n".join([*lines, "</svg>"])
 

@@ -40,7 +40,7 @@ class Picture:
         ``"PNG"``, ``"JPEG"`` and the like, by its first bytes.
     width, height : int
         As it is shown, with the EXIF orientation applied.
-    bytes : int
+    file_bytes : int
         Of the file.
     brightness : float
         Mean luma, 0…1.
@@ -56,7 +56,7 @@ class Picture:
     format: str
     width: int
     height: int
-    bytes: int
+    file_bytes: int
     brightness: float
     colourfulness: float
     colour: tuple[int, int, int]

@@ -44,7 +44,7 @@ TOLERANCE = 0.04
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
+class ImageSummary:
     """What some images look like.
 
     Attributes
@@ -75,7 +75,7 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompts:
+class PromptSummary:
     """What prompts are like.
 
     Attributes
@@ -155,8 +155,8 @@ class DataSection:
     reasons: dict[str, int]
     columns: list[dict[str, Any]]
     sources: list[dict[str, str]]
-    images: Images | None
-    prompts: Prompts | None
+    images: ImageSummary | None
+    prompts: PromptSummary | None
     duplicated: Duplicated | None
     gallery: list[Shown]
     notes: list[str] = field(default_factory=list)
@@ -204,14 +204,14 @@ def gather(material: Material, tell: Callback) -> DataSection:
     )
 
 
-def summarise_images(pictures: Pictures, rows: list[int], of: int) -> Images | None:
+def summarise_images(pictures: Pictures, rows: list[int], of: int) -> ImageSummary | None:
     """Summarise images that were decoded; None where none could be."""
     found = [pictures[row] for row in rows]
     seen = [each for each in found if isinstance(each, Picture)]
     missing = Counter(each for each in found if isinstance(each, str))
     if not found:
         return None
-    return Images(
+    return ImageSummary(
         measured=len(seen),
         of=of,
         formats=dict(Counter(each.format for each in seen).most_common()),
@@ -225,7 +225,7 @@ def summarise_images(pictures: Pictures, rows: list[int], of: int) -> Images | N
             "Colourfulness", "0 grey, 33 moderate, 109 extreme", [each.colourfulness for each in seen],
             of="images", bins=20,
         ),
-        mean_bytes=fmean(each.bytes for each in seen) if seen else 0.0,
+        mean_bytes=fmean(each.file_bytes for each in seen) if seen else 0.0,
         colours=["#{:02x}{:02x}{:02x}".format(*each.colour) for each in _by_hue(seen)[:: _step(len(seen))]],
         unavailable=dict(missing.most_common(TOP)),
     )  # fmt: skip
@@ -258,7 +258,7 @@ def shape_of(width: int, height: int) -> str:
 
 def summarise_prompts(
     rows: Rows, tokens: list[int] | None = None, limit: int | None = None, *, seed: int = 0
-) -> Prompts | None:
+) -> PromptSummary | None:
     """Summarise the prompts of rows; None where there is none.
 
     Parameters
@@ -279,7 +279,7 @@ def summarise_prompts(
     lengths = [len(words_of(prompt)) for prompt in prompts]
     frequent = word_counts(looked)
     over = None if tokens is None or limit is None else sum(count > limit for count in tokens)
-    return Prompts(
+    return PromptSummary(
         total=len(prompts),
         distinct=len({*prompts}),
         empty=len(rows.present) - len(prompts),
