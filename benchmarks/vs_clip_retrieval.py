@@ -34,22 +34,24 @@ clip_inference(
 """
 
 
+def picture(seed: int) -> Image.Image:
+    """Draw a 512 px picture that as a PNG has about the size a generator's have: noise of several octaves."""
+    rng = np.random.default_rng(seed)
+    summed = np.zeros((512, 512, 3), np.float32)
+    for size, weight in ((4, 90), (16, 50), (64, 25), (256, 8)):
+        noise = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+        grown = np.asarray(Image.fromarray(noise).resize((512, 512), Image.Resampling.BICUBIC), np.float32)
+        summed += (grown / 255 - 0.5) * weight
+    return Image.fromarray(np.clip(summed + 128, 0, 255).astype(np.uint8))
+
+
 def draw(folder: Path, count: int) -> None:
-    """Write PNGs of about the size a generator's have: noise of several octaves, seeded."""
+    """Write seeded PNGs that are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         path = folder / f"{i:05d}.png"
-        if path.exists():
-            continue
-        rng = np.random.default_rng(i)
-        picture = np.zeros((512, 512, 3), np.float32)
-        for size, weight in ((4, 90), (16, 50), (64, 25), (256, 8)):
-            noise = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
-            grown = np.asarray(
-                Image.fromarray(noise).resize((512, 512), Image.Resampling.BICUBIC), np.float32
-            )
-            picture += (grown / 255 - 0.5) * weight
-        Image.fromarray(np.clip(picture + 128, 0, 255).astype(np.uint8)).save(path)
+        if not path.exists():
+            picture(i).save(path)
 
 
 def weights(folder: Path) -> tuple[Path, Path]:
