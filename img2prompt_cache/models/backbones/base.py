@@ -139,14 +139,16 @@ class Backbone:
         import torch
 
         device, dtype = self.device, next(self.model.parameters()).dtype
-        mean, std = (
-            torch.tensor(values, device=device).mul_(255).view(3, 1, 1) for values in (self.mean, self.std)
-        )
         # A stream of its own lets one call copy while another computes.
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         with torch.inference_mode(), torch.cuda.stream(stream):
             if stream is not None:
                 pixels = pixels.pin_memory().to(device, non_blocking=True)
+            # Made in the same stream: those of another one may not be there yet.
+            mean, std = (
+                torch.tensor(values, device=device).mul_(255).view(3, 1, 1)
+                for values in (self.mean, self.std)
+            )
             # A view of interleaved pixels as (n, 3, h, w) is channels-last already.
             images = pixels.permute(0, 3, 1, 2).float().sub_(mean).div_(std).to(dtype)
             found = self._compute(images, names)
