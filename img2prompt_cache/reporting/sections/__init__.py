@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from img2prompt_cache.progress import Callback
     from img2prompt_cache.reporting.material import Material
 
-SECTIONS = ("reporting.sections.data",)
+SECTIONS = ("reporting.sections.data", "reporting.sections.cases")
 """Modules of the sections, in the order of the page."""
 
 

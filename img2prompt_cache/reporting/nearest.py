@@ -1,0 +1,67 @@
+"""Nearest rows of a few queries, read in blocks, so that memory does not grow with the rows of a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    F32 = NDArray[np.float32]
+    Rows = NDArray[np.int64]
+
+BLOCK = 4096
+
+
+def nearest_rows(
+    queries: F32, fold: Rows, rows: Rows, row_fold: Rows, read: Callable[[Rows], F32], k: int
+) -> tuple[Rows, F32]:
+    """Find the k rows with the highest inner product for each query, among those of other folds.
+
+    Parameters
+    ----------
+    queries : numpy.ndarray, float32, shape (q, d)
+    fold : numpy.ndarray, int64, shape (q,)
+        Rows of the same fold are passed over.
+    rows, row_fold : numpy.ndarray, int64, shape (n,)
+        Rows to search, and the fold of each.
+    read : callable
+        Takes some of `rows` and gives their vectors, float32 (m, d).
+    k : int
+
+    Returns
+    -------
+    rows : numpy.ndarray, int64, shape (q, k)
+        Best first; −1 where there are fewer.
+    products : numpy.ndarray, float32, shape (q, k)
+        −inf where there are fewer.
+    """
+    found = np.full((len(queries), k), -1, np.int64)
+    best = np.full((len(queries), k), -np.inf, np.float32)
+    for start in range(0, len(rows), BLOCK):
+        part = rows[start : start + BLOCK]
+        products = queries @ read(part).T
+        products[fold[:, None] == row_fold[None, start : start + BLOCK]] = -np.inf
+        joined = np.concatenate([best, products], axis=1)
+        names = np.concatenate([found, np.broadcast_to(part, products.shape)], axis=1)
+        # A stable order, so that of equal ones the first row comes first.
+        order = np.argsort(-joined, axis=1, kind="stable")[:, :k]
+        best = np.take_along_axis(joined, order, axis=1)
+        found = np.where(np.isneginf(best), -1, np.take_along_axis(names, order, axis=1))
+    return found, best
+
+
+def count_near(
+    queries: F32, fold: Rows, rows: Rows, row_fold: Rows, read: Callable[[Rows], F32], threshold: float
+) -> Rows:
+    """Count for each query the rows of other folds whose inner product is at least `threshold`."""
+    counts = np.zeros(len(queries), np.int64)
+    for start in range(0, len(rows), BLOCK):
+        products = queries @ read(rows[start : start + BLOCK]).T
+        counts += ((products >= threshold) & (fold[:, None] != row_fold[None, start : start + BLOCK])).sum(
+            axis=1
+        )
+    return counts

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.fitting.config import FitConfig
+from img2prompt_cache.fitting.single import fit_head
+from img2prompt_cache.progress import ignore
+from img2prompt_cache.reporting.material import Material
+from img2prompt_cache.reporting.report import plain
+from img2prompt_cache.reporting.sections.cases import gather, pick, words_found
+from img2prompt_cache.runs.held_out import load_validation
+from synthetic import make_cache
+
+
+@pytest.fixture(scope="module")
+def found(fitted):
+    return gather(Material.of_cache(Cache(fitted), ["ridge-one+other-01"]), ignore)
+
+
+def test_words_are_found_or_missed_in_subject_and_modifiers():
+    assert words_found(
+        "two red foxes and a boat, oil painting, red, 8k", ["a boats, 8k", "painting of red"]
+    ) == (
+        ["red", "boat"],
+        ["two", "foxes"],
+        ["painting", "8k"],
+        ["oil"],
+    )
+
+
+def test_the_worst_the_best_and_some_at_random_are_picked():
+    cosine = np.array([0.5, 0.1, 0.9, 0.3, 0.7])
+    picked = pick(cosine, 2, np.array([1, 0, 2]))
+    assert picked == {1: ["worst", "random"], 3: ["worst"], 2: ["best"], 4: ["best"], 0: ["random"]}
+    assert pick(np.array([0.2]), 5, np.array([0])) == {0: ["worst", "best", "random"]}
+
+
+def test_the_cases_are_the_runs_held_out_rows_with_their_cosines(found, fitted):
+    held = load_validation(fitted / "runs" / "ridge-one+other-01")
+    known = dict(zip(held.ids, held.cosine.tolist(), strict=True))
+    assert found.n == len(known)
+    assert found.mean == pytest.approx(np.mean([*known.values()]))
+    assert {case.id for case in found.cases} == {*known}
+    for case in found.cases:
+        assert case.cosine == known[case.id]
+        assert case.kinds
+    worst = [case for case in found.cases if "worst" in case.kinds]
+    assert worst[0].cosine == min(known.values())
+    assert sum(found.cosines.counts) == len(known)
+
+
+def test_what_is_near_is_a_training_row(found, fitted):
+    held = {*load_validation(fitted / "runs" / "ridge-one+other-01").ids}
+    cache = Cache(fitted)
+    prompts = dict(zip(*cache.text("imgId", "prompt").values(), strict=True))
+    for case in found.cases:
+        assert prompts[case.id] == case.prompt
+        assert len({near.prompt for near in case.nearest}) == len(case.nearest) == 3
+        for near in [*case.nearest, case.reach, case.image]:
+            assert near.id not in held
+            assert prompts[near.id] == near.prompt
+            assert -1.001 <= near.truth <= 1.001
+        assert case.nearest[0].similarity >= case.nearest[1].similarity
+        assert case.reach.similarity == pytest.approx(case.reach.truth, abs=1e-5)
+        assert case.reach.truth >= max(near.truth for near in case.nearest) - 1e-5
+
+
+def test_by_folds_what_is_near_is_of_another_fold(tmp_path):
+    folder = make_cache(tmp_path / "cache")
+    run = fit_head(Cache(folder), FitConfig("ridge", {"alpha": 1.0}, folds=3))
+    held = load_validation(run.folder)
+    fold = dict(zip(held.ids, held.fold.tolist(), strict=True))
+    section = gather(Material.of_cache(Cache(folder), everything=True), ignore)
+    assert len(section.cases) == 60
+    assert all(fold[near.id] != fold[case.id] for case in section.cases for near in case.nearest)
+
+
+def test_it_is_json(found):
+    data = plain(found)
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert data["cases"][0]["nearest"][0]["prompt"].startswith("prompt ")
+
+
+def test_without_a_run_there_is_nothing_to_tell(tmp_path):
+    assert gather(Material.of_cache(Cache(make_cache(tmp_path / "cache"))), ignore) is None
+
+
+def test_a_cache_that_no_longer_holds_what_was_scored_is_an_error(fitted, tmp_path):
+    run = shutil.copytree(fitted / "runs" / "ridge-one+other-01", tmp_path / "run")
+    other = make_cache(tmp_path / "cache", seed=1)
+    shutil.copytree(run, other / "runs" / "ridge-one+other-01")
+    with pytest.raises(Img2PromptError, match="no longer holds"):
+        gather(Material.of_cache(Cache(other)), ignore)

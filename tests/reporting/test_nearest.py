@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from img2prompt_cache.reporting import nearest
+from img2prompt_cache.reporting.nearest import count_near, nearest_rows
+
+
+@given(
+    n=st.integers(0, 40),
+    q=st.integers(1, 5),
+    k=st.integers(1, 6),
+    block=st.integers(1, 50),
+    seed=st.integers(0, 99),
+)
+def test_the_nearest_rows_are_those_of_other_folds_with_the_highest_products(n, q, k, block, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.integers(-3, 4, (n + 5, 2)).astype(np.float32)
+    rows = np.sort(rng.choice(n + 5, n, replace=False))
+    row_fold, fold = rng.integers(0, 3, n), rng.integers(0, 3, q)
+    queries = rng.integers(-3, 4, (q, 2)).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest, "BLOCK", block)
+        found, best = nearest_rows(queries, fold, rows, row_fold, values.__getitem__, k)
+        counts = count_near(queries, fold, rows, row_fold, values.__getitem__, 2.0)
+    for i in range(q):
+        products = queries[i] @ values[rows].T
+        allowed = np.flatnonzero(row_fold != fold[i])
+        order = allowed[np.argsort(-products[allowed], kind="stable")][:k]
+        expected = rows[order].tolist() + [-1] * (k - len(order))
+        assert found[i].tolist() == expected
+        assert best[i, : len(order)].tolist() == products[order].tolist()
+        assert counts[i] == (products[allowed] >= 2).sum()
