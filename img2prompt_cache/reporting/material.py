@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Self
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_target
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.reporting.pictures import Pictures
+from img2prompt_cache.models.encoders.tokens import count_tokens
+from img2prompt_cache.reporting.pictures import Pictures, sample
 from img2prompt_cache.reporting.rows import Rows
 from img2prompt_cache.runs.leaderboard import Leaderboard, compare
 from img2prompt_cache.runs.names import find_runs
+from img2prompt_cache.tuning.finished import FinishedStudy, load_study
+from img2prompt_cache.tuning.study import FOLDER as STUDIES
 
 if TYPE_CHECKING:
     from img2prompt_cache.cache.manifest import Column
     from img2prompt_cache.runs.run import AnyRun
 
-LONGEST_PROMPT = 2000
-"""Characters of a prompt that a report keeps."""
+MOST_DECODED = 1000
+"""Images that are decoded to measure them."""
 
 
 @dataclass(eq=False)
@@ -93,6 +96,41 @@ class Material:
             if self.cache.manifest.column("targets", spec) is not None:
                 return self.cache.column("targets", spec)
         return choose_target(self.cache, None)
+
+    @cached_property
+    def token_limit(self) -> int | None:
+        """How many tokens of a prompt the encoder reads; None where that is not known."""
+        text = "" if self.target is None else self.target.fingerprint.get("max_seq_length", "")
+        return int(text) if text.isdecimal() else None
+
+    @cached_property
+    def tokens(self) -> list[int] | None:
+        """Tokens of each prompt of `rows.prompted`; None where the tokenizer is not on this machine."""
+        if self.target is None or self.token_limit is None:
+            return None
+        return count_tokens(
+            self.target.spec,
+            [self.rows.prompts[row] for row in self.rows.prompted],
+            clean=self.target.fingerprint.get("clean", "none"),
+            revision=self.target.revision,
+        )
+
+    @cached_property
+    def measured(self) -> list[int]:
+        """Good rows whose images are decoded to measure them: all, or some drawn at random."""
+        return sample(self.rows.good, MOST_DECODED, self.seed)
+
+    @cached_property
+    def studies(self) -> list[FinishedStudy]:
+        """The studies of the cache that can be read; none where optuna is not installed."""
+        found = []
+        if self.cache is not None:
+            for file in sorted((self.cache.folder / STUDIES).glob("*.db")):
+                try:
+                    found.append(load_study(file))
+                except Img2PromptError as error:
+                    self.problems.append(str(error))
+        return found
 
     @property
     def name(self) -> str:

@@ -137,7 +137,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "share": share, "signed": signed, "bytes": size}
+    environment.filters |= {"number": number, "share": share, "signed": signed, "bytes": size, "code": code}
     return environment
 
 
@@ -176,6 +176,16 @@ def size(value: float) -> str:
         if value >= factor:
             return f"{value / factor:.1f} {unit}"
     return f"{value:.0f} bytes"
+
+
+def code(text: str) -> Markup:
+    """Set what stands between backticks as code; all else is text."""
+    from markupsafe import Markup, escape
+
+    parts = escape(_shown(text)).split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
+    )
 
 
 @cache

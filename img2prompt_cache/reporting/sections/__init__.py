@@ -9,7 +9,11 @@ if TYPE_CHECKING:
     from img2prompt_cache.progress import Callback
     from img2prompt_cache.reporting.material import Material
 
-SECTIONS = ("reporting.sections.data", "reporting.sections.cases")
+SECTIONS = (
+    "reporting.sections.checks",
+    "reporting.sections.data",
+    "reporting.sections.cases",
+)
 """Modules of the sections, in the order of the page."""
 
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from img2prompt_cache.data.columns import used_column
 from img2prompt_cache.models.backbones.taps import split_spec
-from img2prompt_cache.models.encoders.tokens import count_tokens
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.standardise import mean_and_scale
 from img2prompt_cache.progress import Callback
@@ -284,20 +283,10 @@ class Study:
         return {name: count / len(self.prompts) for name, count in counts.items()}
 
     @cached_property
-    def limit(self) -> int | None:
-        """Tokens that the encoder reads."""
-        text = self._target.fingerprint.get("max_seq_length", "")
-        return int(text) if text.isdecimal() else None
-
-    @cached_property
-    def tokens(self) -> list[int] | None:
-        """Tokens of each held-out prompt; None where the tokenizer is not here."""
-        return count_tokens(
-            self._target.spec,
-            self.prompts,
-            clean=self._target.fingerprint.get("clean", "none"),
-            revision=self._target.revision,
-        )
+    def tokens(self) -> dict[int, int] | None:
+        """Tokens of the prompt of each row; None where the tokenizer is not here."""
+        counts = self.material.tokens
+        return None if counts is None else dict(zip(self.material.rows.prompted, counts, strict=True))
 
     def cases(self, wanted: Rows, kinds: dict[int, list[str]]) -> list[Case]:
         """Describe some of the held-out rows, given by their places."""
@@ -341,21 +330,24 @@ class Study:
             image=similar[0].similarity if similar else None,
             image_prompt=similar[0].truth if similar else None,
             image_prompts=float(np.mean([each.truth for each in similar])) if similar else None,
-            tokens=None if self.tokens is None else self.tokens[at],
-            limit=self.limit,
+            tokens=None if self.tokens is None else self.tokens[int(self.rows[at])],
+            limit=self.material.token_limit,
         )
-        found = words_found(prompt, [each.prompt for each in shown])
+        words = [each[:DISTINCT] for each in words_found(prompt, [each.prompt for each in shown])]
         return Case(
-            int(self.rows[at]),
-            self.ids[at],
-            shorten(prompt, LONGEST),
-            kinds,
-            float(self.cosine[at]),
-            shown,
-            nearest_prompt,
-            similar[0] if similar else None,
-            *(words[:DISTINCT] for words in found),
-            reasons_of(known, self.scripts),
+            row=int(self.rows[at]),
+            id=self.ids[at],
+            prompt=shorten(prompt, LONGEST),
+            kinds=kinds,
+            cosine=float(self.cosine[at]),
+            nearest=shown,
+            reach=nearest_prompt,
+            image=similar[0] if similar else None,
+            subject_found=words[0],
+            subject_missed=words[1],
+            modifiers_found=words[2],
+            modifiers_missed=words[3],
+            reasons=reasons_of(known, self.scripts),
         )
 
     def _near(self, at: int, rows: Rows, similarity: F32) -> list[Near]:

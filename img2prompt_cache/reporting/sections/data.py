@@ -8,7 +8,6 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.models.encoders.tokens import count_tokens
 from img2prompt_cache.progress import Callback, note
 from img2prompt_cache.reporting.charts import Cloud, Histogram, histogram
 from img2prompt_cache.reporting.duplicates import Duplicated, find_duplicated
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 NAME = "data"
 TITLE = "Data"
 
-MOST_DECODED = 1000
-"""Images that are decoded to measure them."""
 MOST_COUNTED = 50_000
 """Prompts whose words are counted."""
 TOP, CLOUD, GALLERY, COLOURS = 20, 80, 24, 240
@@ -171,9 +168,7 @@ class DataSection:
 def gather(material: Material, tell: Callback) -> DataSection:
     """Make the data of the section."""
     rows, cache, notes = material.rows, material.cache, list[str]()
-    measured = sample(rows.good, MOST_DECODED, material.seed)
-    material.pictures.load(measured, tell)
-    tokens = _tokens(material)
+    material.pictures.load(material.measured, tell)
     duplicated = None
     try:
         duplicated = find_duplicated(material)
@@ -196,8 +191,8 @@ def gather(material: Material, tell: Callback) -> DataSection:
         ),
         columns=[*cache.columns] if cache else [],
         sources=[dict(source) for source in cache.manifest.sources] if cache else [],
-        images=summarise_images(material.pictures, measured, len(rows.good)),
-        prompts=summarise_prompts(rows, *tokens, seed=material.seed),
+        images=summarise_images(material.pictures, material.measured, len(rows.good)),
+        prompts=summarise_prompts(rows, material.tokens, material.token_limit, seed=material.seed),
         duplicated=duplicated,
         gallery=_gallery(material),
         notes=notes,
@@ -314,17 +309,6 @@ def _most(counts: list[int], keep: int | None = None) -> list[int]:
     """Cut the longest hundredth, so that one long prompt does not squeeze all others into one bin."""
     longest = max(sorted(counts)[int(0.99 * (len(counts) - 1))], keep if keep and max(counts) > keep else 0)
     return [min(count, longest) for count in counts]
-
-
-def _tokens(material: Material) -> tuple[list[int] | None, int | None]:
-    """Count the tokens of every prompt, and give how many the encoder reads; None where that is not known."""
-    column = material.target
-    if column is None or not column.fingerprint.get("max_seq_length", "").isdecimal():
-        return None, None
-    limit = int(column.fingerprint["max_seq_length"])
-    prompts = [material.rows.prompts[row] for row in material.rows.prompted]
-    clean = column.fingerprint.get("clean", "none")
-    return count_tokens(column.spec, prompts, clean=clean, revision=column.revision), limit
 
 
 def _gallery(material: Material) -> list[Shown]:
