@@ -89,6 +89,13 @@ def fit(
             help="Draw predictions towards near prompts: those fitted on, and those of a text file or table.",
         ),
     ] = None,
+    train_on: Annotated[
+        str,
+        typer.Option(
+            metavar="mean|first",
+            help="Where images have several prompts: fit on the mean of all, or on the first alone.",
+        ),
+    ] = "mean",
     only: Annotated[
         Path | None,
         typer.Option(
@@ -268,6 +275,7 @@ def fit(
             extra=extra or (),
             soften=soften,
             minutes=minutes,
+            train_on=train_on,
             only=only,
             seed=seed,
             refit=refit,

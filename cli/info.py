@@ -9,10 +9,14 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
     """Show what a cache holds, and warn of parts that are missing or have another size than recorded."""
     from img2prompt_cache.cache.reader import FAILED, OK, REMOVED, Cache
     from img2prompt_cache.cache.writer import find_writer
+    from img2prompt_cache.sources.several import MORE_PROMPTS
 
     opened = Cache(cache)
     writer = find_writer(opened.folder)
     status = opened.text("status")["status"]
+    several = 0
+    if MORE_PROMPTS in opened.manifest.extra:
+        several = sum(map(bool, opened.text(MORE_PROMPTS)[MORE_PROMPTS]))
     damaged = opened.check_sizes()
     ok, failed, removed = (status.count(each) for each in (OK, FAILED, REMOVED))
     if json:
@@ -22,6 +26,7 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
                 "ok": ok,
                 "failed": failed,
                 "removed": removed,
+                "several_prompts": several,
                 "columns": opened.columns,
                 "damaged": [damage.file for damage in damaged],
                 "crowded": opened.crowded(),
@@ -35,6 +40,8 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
     lines = [
         f"{cache}: {opened.rows} rows, {ok} ok, {failed} failed{f', {removed} removed' if removed else ''}"
     ]
+    if several:
+        lines.append(f"rows with several prompts: {several}")
     if preset:
         lines.append(f"preset {preset['name']}: {preset['reason']}")
     lines += [f"source: {source['root']} ({source['format']})" for source in opened.manifest.sources]

@@ -42,8 +42,12 @@ def run_line(run: Run) -> str:
     if metrics["leakage_gap"] is not None:
         more = f"; leakage gap {metrics['leakage_gap']:+.4f}{_between(metrics['leakage_gap_ci95'])}"
         more += f" beyond the floor's {metrics['leakage_gap_floor']:+.4f}"
+    several = ""
+    if "cosine_mean_prompt" in metrics:
+        several = f"on the first prompt, {metrics['cosine_mean_prompt']:.4f}"
+        several = f" {several}{_between(metrics['ci95_mean_prompt'])} on the mean of all prompts"
     return (
-        f"{run.folder}: cosine {metrics['cosine']:.4f}{_between(metrics['ci95'])}, "
+        f"{run.folder}: cosine {metrics['cosine']:.4f}{_between(metrics['ci95'])}{several}, "
         f"floor {metrics['floor']:.4f}, mse {metrics['mse']:.6f}, {retrieved} on {rows} "
         f"({split['strategy']} split{more}); {run.seconds:.1f} s"
     )

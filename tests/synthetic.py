@@ -17,6 +17,7 @@ from img2prompt_cache.cache.parts import PartFile
 from img2prompt_cache.cache.reader import FAILED, OK
 from img2prompt_cache.cli import main
 from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.sources.several import MORE_PROMPTS, pack
 
 ONE, OTHER, ENCODER = "timm:one", "timm:other", "st:some"
 WIDTH = 384
@@ -41,14 +42,16 @@ def make_cache(
     failed: Sequence[int] = (),
     nan: Sequence[int] = (),
     fold: Sequence[str] | None = None,
+    further: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Path:
     """Write a cache of two backbones whose features tell the targets, in `groups` groups of prompts.
 
-    `nan` rows hold NaN in the features of `ONE`; `fold` is a column of the user's own. Caches of different
-    seeds share no image and no prompt.
+    `nan` rows hold NaN in the features of `ONE`; `fold` is a column of the user's own; `further` says how
+    many prompts each row has beside its first. Caches of different seeds share no image and no prompt.
     """
     rng = np.random.default_rng(seed)
+    counts = list(further or [0] * rows)
     centres = rng.normal(size=(groups, WIDTH))
     group = np.arange(rows) % groups
     targets = unit(centres[group] + 0.02 * rng.normal(size=(rows, WIDTH)))
@@ -67,11 +70,21 @@ def make_cache(
         "reason": ["not an image" if row in failed else "" for row in range(rows)],
         **({"extra.fold": list(fold)} if fold is not None else {}),
     }
+    if further is not None:
+        text["extra.more_prompts"] = [
+            pack(f"prompt {row} of {row % groups}, again {n}" for n in range(count))
+            for row, count in enumerate(counts)
+        ]
     columns = [make_column(folder, "rows", "", text, rows, part_rows)]
     columns += [
         make_column(folder, "features", spec, values, rows, part_rows) for spec, values in features.items()
     ]
     columns.append(make_column(folder, "targets", ENCODER, targets, rows, part_rows))
+    if further is not None:
+        others = targets[:, None] + 0.04 * rng.normal(size=(rows, max(counts), WIDTH))
+        others = unit(others.reshape(-1, WIDTH)).reshape(others.shape)
+        others[np.arange(max(counts)) >= np.array(counts)[:, None]] = np.nan
+        columns.append(make_column(folder, "more_targets", ENCODER, others, rows, part_rows))
     save_manifest(
         folder,
         Manifest(
@@ -79,7 +92,7 @@ def make_cache(
             batch_size=4,
             columns=tuple(columns),
             sources=({"root": str(folder / "images"), "format": "table"},),
-            extra=() if fold is None else ("fold",),
+            extra=(*([] if fold is None else ["fold"]), *([] if further is None else [MORE_PROMPTS])),
         ),
     )
     return folder

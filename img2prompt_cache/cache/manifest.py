@@ -23,7 +23,7 @@ MOST_PART_ROWS = 1 << 24
 ROW_COLUMNS = ("imgId", "uri", "prompt", "sha256", "status", "reason")
 """Texts that every cache keeps for each row."""
 
-Kind = Literal["rows", "features", "trunk", "views", "targets"]
+Kind = Literal["rows", "features", "trunk", "views", "targets", "more_targets"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 EXTRA_NAME = re.compile(r"\w[\w .-]{0,63}")
 """Names under which columns of the user's own table are kept."""
@@ -101,14 +101,17 @@ class Column:
     Attributes
     ----------
     kind : str
-        ``"rows"``, ``"features"``, ``"trunk"``, ``"views"`` or ``"targets"``.
+        ``"rows"``, ``"features"``, ``"trunk"``, ``"views"``, ``"targets"`` or ``"more_targets"``. Targets are
+        embeddings of the first prompt of each row; the others, of the rows that have some, are a column
+        ``"more_targets"`` of the same spec.
     spec : str
         The backbone, with a suffix where not its pooled feature is kept (see `backbones.taps`), or the
         encoder; empty for `rows`.
     folder : str
         Where its parts lie, inside the cache folder.
     shape : tuple of int
-        Of one row's value; empty for `rows`. The views of a row are its first axis, channels the last.
+        Of one row's value; empty for `rows`. The views or the further prompts of a row are its first axis,
+        channels the last.
     dtype : str
         ``"float16"`` and the like; ``"text"`` for `rows`. Beside int8 values lies their scale.
     fingerprint : dict of str to str
@@ -140,6 +143,11 @@ class Column:
     def rows(self) -> int:
         """Rows cached so far."""
         return self.parts[-1].stop if self.parts else 0
+
+    @property
+    def from_prompts(self) -> bool:
+        """Whether its values are computed from prompts, and not from images."""
+        return self.kind in ("targets", "more_targets")
 
     @property
     def datasets(self) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -172,6 +172,7 @@ def _column(data: _Json) -> Column:
     check(spec == "" if kind == "rows" else folder_name(spec) != "", f"{spec!r} is no spec for {kind}")
     check((kind == "rows") == (shape == ()), f"a {kind} column cannot have shape {shape}")
     check(dtype != "int8" or len(shape) > 1, f"an int8 column cannot have shape {shape}")
+    check(kind != "more_targets" or len(shape) == 2, f"a {kind} column cannot have shape {shape}")
     folder = column_folder(kind, spec)
     check(data["folder"] == folder, f"{spec!r} does not lie in {data['folder']!r}")
     parts = tuple(_part(item, folder, number) for number, item in enumerate(data["parts"]))

@@ -13,6 +13,7 @@ from img2prompt_cache.cache.manifest import Block, Column
 from img2prompt_cache.cache.mapped import MappedViews
 from img2prompt_cache.cache.reader import OK, REMOVED, Cache
 from img2prompt_cache.data.feature_blocks import BlockWidth, concatenate
+from img2prompt_cache.data.further_prompts import further_texts, load_further
 from img2prompt_cache.data.trunk_rows import TrunkRows
 from img2prompt_cache.errors import Img2PromptError, UsageError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.data.extra_pairs import ExtraPairs
     from img2prompt_cache.data.feature_blocks import AnyFeatures
+    from img2prompt_cache.data.further_prompts import FurtherPrompts, TrainOn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +39,7 @@ class Dataset:
         Features of all backbones, concatenated; or the rows of a trunk column, which are read when they are
         used; or both.
     y : numpy.ndarray, float32, shape (n, t)
-        Targets; (n, 0) if no target was given.
+        Targets: embeddings of the first prompts, on which heads are scored; (n, 0) if no target was given.
     features : tuple of Column
         The feature columns, in the order of `X`.
     texts : numpy.ndarray or None, float32, shape (n, d)
@@ -50,6 +52,13 @@ class Dataset:
         Features of v augmented views of each image, concatenated like `X`; see `augmented_views.load_views`.
     target : Column or None
         The column of `y`.
+    further : FurtherPrompts or None
+        The other prompts of rows that have several; None if none has.
+    means : numpy.ndarray or None, float32, shape (n, t)
+        The mean of the embeddings of all prompts of each row, not scaled to length 1; None if no row has
+        several.
+    train_on : str
+        ``"mean"`` to fit heads on the mean of all prompts of each row, ``"first"`` on the first alone.
     """
 
     rows: NDArray[np.int64]
@@ -64,6 +73,14 @@ class Dataset:
     extra: ExtraPairs | None = None
     bank: NDArray[np.float32] | None = None
     target: Column | None = None
+    further: FurtherPrompts | None = None
+    means: NDArray[np.float32] | None = None
+    train_on: TrainOn = "mean"
+
+    @property
+    def training_targets(self) -> NDArray[np.float32]:
+        """What heads are fitted on, shape (n, t)."""
+        return self.y if self.means is None or self.train_on == "first" else self.means
 
     @property
     def widths(self) -> tuple[BlockWidth, ...]:
@@ -84,6 +101,7 @@ def load_dataset(
     with_prompt: bool | None = True,
     only: Collection[str] | None = None,
     views: bool = False,
+    train_on: TrainOn = "mean",
 ) -> Dataset:
     """Read the usable rows: those whose image could be read and whose features are all cached.
 
@@ -101,6 +119,8 @@ def load_dataset(
         The imgIds of the rows to read; all usable rows, if absent.
     views : bool
         Also open the augmented views of a trunk, if any are cached, and leave out rows without them.
+    train_on : str
+        As in `Dataset`.
 
     Returns
     -------
@@ -136,16 +156,21 @@ def load_dataset(
         }[with_prompt]
         raise UsageError(f"{cache.folder} has no usable image{what}")
     rows = np.array(usable, np.int64)
+    y = _finite(cache, target, rows) if target else np.empty((len(rows), 0), np.float32)
+    further = load_further(cache, target, rows) if target else None
     return Dataset(
         rows=rows,
         ids=[text["imgId"][row] for row in usable],
         prompts=[text["prompt"][row] for row in usable],
         images=[text["sha256"][row] for row in usable],
         X=_values(cache, features, rows, trunk_views),
-        y=_finite(cache, target, rows) if target else np.empty((len(rows), 0), np.float32),
+        y=y,
         features=features,
         texts=_finite(cache, texts, rows) if texts else None,
         target=target,
+        further=further,
+        means=None if further is None else further.means(y),
+        train_on=train_on,
     )
 
 
@@ -170,6 +195,7 @@ def load_prompts(cache: Cache, target: Column) -> tuple[list[str], NDArray[np.fl
     Returns
     -------
     prompts : list of str, length m
+        The first prompts of all rows, then the further ones that are none of these.
     vectors : numpy.ndarray, float32, shape (m, t)
 
     Raises
@@ -180,10 +206,15 @@ def load_prompts(cache: Cache, target: Column) -> tuple[list[str], NDArray[np.fl
     cache.require_undamaged([cache.manifest.columns[0], target])
     first: dict[str, int] = {}
     text = cache.text("prompt", "status")
-    for row, (prompt, status) in enumerate(zip(text["prompt"], text["status"], strict=True)):
-        if prompt.strip() and status != REMOVED:
+    there = np.array([status != REMOVED for status in text["status"]], bool)
+    for row, prompt in enumerate(text["prompt"]):
+        if prompt.strip() and there[row]:
             first.setdefault(prompt, row)
-    return list(first), _finite(cache, target, np.array(list(first.values()), np.int64))
+    vectors = _finite(cache, target, np.array(list(first.values()), np.int64))
+    texts, further = further_texts(cache, target, np.flatnonzero(there))
+    new = {text: at for at, text in reversed([*enumerate(texts)]) if text not in first}
+    at = sorted(new.values())
+    return [*first, *(texts[each] for each in at)], np.concatenate([vectors, further[at]])
 
 
 def _views_of(cache: Cache, trunk: Column) -> Column | None:

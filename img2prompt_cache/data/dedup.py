@@ -14,7 +14,8 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import OK, Cache
-from img2prompt_cache.data.groups import factorize
+from img2prompt_cache.data.further_prompts import load_further
+from img2prompt_cache.data.groups import factorize, join_rows
 from img2prompt_cache.destination import begins_with, require_earlier_output, require_free_place
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import write_atomically
@@ -25,6 +26,8 @@ from img2prompt_cache.tables import guard_cell
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from img2prompt_cache.data.further_prompts import FurtherPrompts
 
     F32 = NDArray[np.float32]
     Rows = NDArray[np.int64]
@@ -72,7 +75,8 @@ def find_duplicates(cache: Cache, threshold: float, features: Column, target: Co
     ----------
     cache : Cache
     threshold : float
-        Smallest cosine of near-identical prompts, or images; above 0, at most 1.
+        Smallest cosine of near-identical prompts, or images; above 0, at most 1. Of rows with several
+        prompts, any two count.
     features : Column
         Features by which images are compared.
     target : Column or None
@@ -102,7 +106,10 @@ def find_duplicates(cache: Cache, threshold: float, features: Column, target: Co
     image_group[good] = _groups(cache, features, good, images, threshold, standardised=True)
     if target and prompted:
         prompts = [text["prompt"][row] for row in prompted]
-        prompt_group[prompted] = _groups(cache, target, prompted, prompts, threshold, standardised=False)
+        further = load_further(cache, target, np.array(prompted, np.int64))
+        prompt_group[prompted] = _groups(
+            cache, target, prompted, prompts, threshold, standardised=False, further=further
+        )
     keep = np.zeros(cache.rows, bool)
     with_prompt = np.array([bool(text["prompt"][row].strip()) for row in good])
     keep[good] = keep_first(prompt_group[good], image_group[good], with_prompt)
@@ -199,12 +206,16 @@ def _groups(
     threshold: float,
     *,
     standardised: bool,
+    further: FurtherPrompts | None = None,
 ) -> Rows:
     """Group rows whose names are equal or whose values are similar; each distinct name is compared once."""
     name = factorize(names)
     _, first = np.unique(name, return_index=True)
     vectors = _Vectors(cache, column, np.array(rows, np.int64)[first], standardised=standardised)
-    return factorize(similarity_components(vectors, threshold)[name].tolist())
+    if further is None:
+        return factorize(similarity_components(vectors, threshold)[name].tolist())
+    joined = np.concatenate([vectors[:], unit(further.vectors)])
+    return factorize(join_rows(similarity_components(joined, threshold), name, further.row).tolist())
 
 
 class _Vectors:

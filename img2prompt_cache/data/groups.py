@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from img2prompt_cache.data.further_prompts import all_vectors
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.similarity_graph import edge_components, similarity_components
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from img2prompt_cache.data.further_prompts import FurtherPrompts
 
     Rows = NDArray[np.int64]
 
@@ -25,13 +28,14 @@ def prompt_groups(
     prompts: Sequence[Hashable],
     images: Sequence[Hashable] | None = None,
     threshold: float = THRESHOLD,
+    further: FurtherPrompts | None = None,
 ) -> Rows:
     """Group rows whose prompts are near-identical or whose images are identical.
 
     Groups are the connected components of a graph with an edge between two rows if the embeddings of their
-    prompts have a cosine ≥ `threshold`, or their prompts are equal, or their images are. All m distinct
-    prompts are compared with each other, in blocks: m²·d/2 multiply-adds at most, and the memory of a few
-    blocks, however many near-identical pairs there are.
+    prompts have a cosine ≥ `threshold`, or their prompts are equal, or their images are. Of rows with several
+    prompts, any two count. All m distinct prompts are compared with each other, in blocks: m²·d/2
+    multiply-adds at most, and the memory of a few blocks, however many near-identical pairs there are.
 
     Parameters
     ----------
@@ -43,6 +47,8 @@ def prompt_groups(
         Digest of each row's image.
     threshold : float
         Smallest cosine of near-identical prompts.
+    further : FurtherPrompts, optional
+        The prompts of rows that have several, but the first.
 
     Returns
     -------
@@ -54,16 +60,40 @@ def prompt_groups(
     Img2PromptError
         If an embedding is not finite.
     """
+    # Of further prompts it was checked when they were read.
     if not np.isfinite(np.sum(targets, dtype=np.float64)):
         raise Img2PromptError(
             "targets hold NaN or infinity; run `verify()` on the cache, or extract them anew"
         )
     prompt = factorize(prompts)
     _, first = np.unique(prompt, return_index=True)
-    group = similarity_components(unit(targets[first]), threshold)[prompt]
+    component = similarity_components(unit(all_vectors(targets[first], further)), threshold)
+    group = component[prompt] if further is None else join_rows(component, prompt, further.row)
     if images is not None:
         group = merge_groups(group, factorize(images))
     return factorize(group.tolist())
+
+
+def join_rows(component: Rows, first: Rows, row: Rows) -> Rows:
+    """Group rows with several prompts, each of which belongs to a component.
+
+    Parameters
+    ----------
+    component : numpy.ndarray, int64, shape (k + m,)
+        Component of each of k distinct first prompts, and of m further ones, from 0.
+    first : numpy.ndarray, int64, shape (n,)
+        Which of the k is the first prompt of each row.
+    row : numpy.ndarray, int64, shape (m,)
+        The row of each of the m.
+
+    Returns
+    -------
+    numpy.ndarray, int64, shape (n,)
+        Equal where rows have prompts of one component, or are joined by other rows.
+    """
+    group = component[first]
+    others = component[len(component) - len(row) :]
+    return edge_components(component.max(initial=-1) + 1, group[row], others)[group]
 
 
 def merge_groups(one: Rows, other: Rows) -> Rows:

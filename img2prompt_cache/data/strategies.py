@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.data.columns import choose_target
+from img2prompt_cache.data.further_prompts import load_further
 from img2prompt_cache.data.groups import factorize, merge_groups, prompt_groups
 from img2prompt_cache.data.splits import Split, random_split, split_groups
 from img2prompt_cache.errors import UsageError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from img2prompt_cache.cache.manifest import Column
     from img2prompt_cache.cache.reader import Cache
     from img2prompt_cache.data.dataset import Dataset
+    from img2prompt_cache.data.further_prompts import FurtherPrompts
 
     Rows = NDArray[np.int64]
 
@@ -88,7 +90,8 @@ def group_rows(cache: Cache, data: Dataset) -> Rows:
     Img2PromptError
         If it is damaged.
     """
-    return prompt_groups(grouping_vectors(cache, data), data.prompts, data.images)
+    first, further = grouping_vectors(cache, data)
+    return prompt_groups(first, data.prompts, data.images, further=further)
 
 
 def grouping_target(cache: Cache) -> Column:
@@ -106,10 +109,18 @@ def grouping_target(cache: Cache) -> Column:
     return choose_target(cache, None)
 
 
-def grouping_vectors(cache: Cache, data: Dataset) -> NDArray[np.float32]:
-    """Read the embeddings (n, d) of a dataset's prompts in `grouping_target`."""
-    column = grouping_target(cache)
-    return data.y if column == data.target else cache.values(column, data.rows)
+def grouping_vectors(cache: Cache, data: Dataset) -> tuple[NDArray[np.float32], FurtherPrompts | None]:
+    """Read the embeddings of a dataset's prompts in `grouping_target`: first (n, d) and further ones."""
+    return embeddings_in(cache, data, grouping_target(cache))
+
+
+def embeddings_in(
+    cache: Cache, data: Dataset, column: Column
+) -> tuple[NDArray[np.float32], FurtherPrompts | None]:
+    """Read the embeddings of a dataset's prompts in a target column: first (n, d) and further ones."""
+    if column == data.target:
+        return data.y, data.further
+    return cache.values(column, data.rows), load_further(cache, column, data.rows)
 
 
 SIDES = {

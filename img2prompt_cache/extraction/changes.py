@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from img2prompt_cache.sources.several import MORE_PROMPTS
 from img2prompt_cache.tables import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_CONTENTS = ("prompts", "more_prompts", "images", "removed", "returned")
 EXAMPLES = 3
 """Rows of a change that are shown."""
 
@@ -63,9 +65,9 @@ class Changes:
         Columns that the cache lacks, and such that the source lacks.
     moved : Change
         Images that have the same bytes in another place.
-    prompts, images, removed, returned : Change
-        Prompts that differ, images with other bytes, images that the source lists no more, and images that
-        were removed before and are listed again.
+    prompts, more_prompts, images, removed, returned : Change
+        Prompts that differ, images whose further prompts do, images with other bytes, images that the source
+        lists no more, and images that were removed before and are listed again.
     unreadable : numpy.ndarray, int64, shape (n,)
         Rows whose image could not be read to compare its bytes.
     unknown : int
@@ -79,6 +81,7 @@ class Changes:
     dropped: tuple[str, ...] = ()
     moved: Change = field(default_factory=Change)
     prompts: Change = field(default_factory=Change)
+    more_prompts: Change = field(default_factory=Change)
     images: Change = field(default_factory=Change)
     removed: Change = field(default_factory=Change)
     returned: Change = field(default_factory=Change)
@@ -92,6 +95,7 @@ class Changes:
         found = {
             "images": self.images,
             "prompts": self.prompts,
+            "more_prompts": self.more_prompts,
             "removed": self.removed,
             "returned": self.returned,
         }
@@ -110,7 +114,8 @@ class Changes:
     @property
     def taken_over(self) -> int:
         """Cached rows that get new texts: a prompt, a place, or values of the user's own columns."""
-        changed = [self.moved, *self.columns.values(), *([self.prompts] if self.updated else [])]
+        texts = [self.prompts, self.more_prompts] if self.updated else []
+        changed = [self.moved, *self.columns.values(), *texts]
         return len(np.unique(np.concatenate([change.rows for change in changed])))
 
     @property
@@ -138,7 +143,7 @@ class Changes:
             "columns": {name: change.summary() for name, change in self.columns.items()},
             "added": list(self.added),
             "dropped": list(self.dropped),
-            **{name: getattr(self, name).summary() for name in ("prompts", "images", "removed", "returned")},
+            **{name: getattr(self, name).summary() for name in _CONTENTS},
             "moved": len(self.moved),
             "unreadable": len(self.unreadable),
             "unknown": self.unknown,
@@ -161,9 +166,10 @@ class Changes:
             if name not in self.added:
                 what = counted(len(change), "value has changed", "values have changed")
                 yield f"column {name}: {what} and {taken(len(change) == 1)} taken over {change.first}"
-        if self.added:
+        added = [name for name in self.added if name != MORE_PROMPTS]
+        if added:
             kept = "would be kept" if planned else "kept"
-            yield f"columns that are new in the table and {kept} from now on: {', '.join(self.added)}"
+            yield f"columns that are new in the table and {kept} from now on: {', '.join(added)}"
         if self.dropped:
             yield f"columns that the table no longer has; their cached values stay: {', '.join(self.dropped)}"
         if len(self.moved):
@@ -174,6 +180,12 @@ class Changes:
             "prompts": (
                 "prompt differs from the cached one",
                 "prompts differ from the cached ones",
+                "taken over",
+                "takes {} over",
+            ),
+            "more_prompts": (
+                "image has further prompts that are not the cached ones",
+                "images have further prompts that are not the cached ones",
                 "taken over",
                 "takes {} over",
             ),

@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 from img2prompt_cache.cache.reader import FAILED, REMOVED, Cache
 from img2prompt_cache.errors import ImageError
 from img2prompt_cache.extraction.changes import EXAMPLES, Change, Changes
-from img2prompt_cache.extraction.listing import extra_columns
+from img2prompt_cache.extraction.listing import extra_columns, has_several
 from img2prompt_cache.extraction.threads import map_in_order
 from img2prompt_cache.progress import Callback, ignore, task
+from img2prompt_cache.sources.several import MORE_PROMPTS
 from img2prompt_cache.sources.stamps import UNKNOWN
 from img2prompt_cache.tables import shorten
 
@@ -80,20 +81,26 @@ def find_changes(
             return ""  # it cannot be read
 
     def differ(name: str) -> Change:
-        now = listed[name].fill_null("")
-        before = cache.table(name)[name].take(pa.array(rows)).cast(now.type)
+        nothing = pa.chunked_array([pa.array([""] * len(rows), pa.string())])
+        now = listed[name].fill_null("") if name in listed.column_names else nothing
+        known_text = name in cache.manifest.row_datasets
+        before = cache.table(name)[name].take(pa.array(rows)).cast(now.type) if known_text else nothing
         return _change(rows, ids, pc.not_equal(now, before).to_numpy(), now, before)
 
-    extra = extra_columns(table)
+    extra = tuple(name for name in extra_columns(table) if name != MORE_PROMPTS)
     added = tuple(name for name in extra if name not in cache.manifest.extra)
     columns = {name: differ(name) for name in cache.manifest.extra if name in extra}
     for name in added:
         now = listed[name].fill_null("")
         columns[name] = _change(rows, ids, pc.not_equal(now, "").to_numpy(), now)
+    more_prompts = differ(MORE_PROMPTS)
+    fresh = table.filter(pa.array(known.fresh))
+    if MORE_PROMPTS not in cache.manifest.extra and ((update and len(more_prompts)) or has_several(fresh)):
+        added = (*added, MORE_PROMPTS)
     dropped = tuple(
         name
         for name in cache.manifest.extra
-        if name not in extra
+        if name not in (*extra, MORE_PROMPTS)
         and pc.any(pc.not_equal(cache.table(name)[name].take(pa.array(known.of_source)), "")).as_py()
     )
     places = differ("uri")
@@ -120,6 +127,7 @@ def find_changes(
         dropped=dropped,
         moved=_change(rows, ids, moved & same, uris),
         prompts=differ("prompt"),
+        more_prompts=more_prompts,
         images=_change(rows, ids, suspect & ~same & ~unreadable, uris),
         removed=_change(removed, cache.table("imgId")["imgId"].take(pa.array(removed))),
         returned=_change(rows, ids, returned, uris),

@@ -27,7 +27,7 @@ from img2prompt_cache.extraction.recompute import Recompute
 from img2prompt_cache.extraction.report import Clock, Counts, Plan, Report, count_rows
 from img2prompt_cache.extraction.retry import retry
 from img2prompt_cache.extraction.stamps import save_stamps
-from img2prompt_cache.extraction.targets import CachedTargets, TargetWorker, first_occurrences
+from img2prompt_cache.extraction.targets import CachedTargets, TargetWorker, first_occurrences, texts_of
 from img2prompt_cache.extraction.update import take_in
 from img2prompt_cache.extraction.work import Job, Pass
 from img2prompt_cache.models.encoders.base import tell_overlong
@@ -105,7 +105,7 @@ def execute(work: Pass, models: Models, engine: Engine, tell: Callback, started:
         `time.perf_counter` when the pass began.
     """
     clock = Clock()
-    needed = (c for job in work.jobs for c in job.columns if engine.here or c.kind == "targets")
+    needed = (c for job in work.jobs for c in job.columns if engine.here or c.from_prompts)
     models.load(needed)
     plan = plan_of(work)
     require_room(work.folder, plan)
@@ -142,16 +142,16 @@ def _record(
             # are made first, since they take less time: this is what a pass loses that is killed in between.
             made = []
             for column in job.columns:
-                if column.kind == "targets":
-                    current = manifest.column("targets", column.spec) or column
+                if column.from_prompts:
+                    current = manifest.column(column.kind, column.spec) or column
                     rows, encoder = work.rows(job), models.encoder(column)
                     made.append((current, targets.compute(rows, current, encoder, folder)))
-                    overlong[column.spec] += encoder.overlong(rows.text["prompt"])
+                    overlong[column.spec] += encoder.overlong(texts_of(rows, current))
             _, parts = next(finished)
             if parts:
                 _require_some(work, job, parts)
             manifest = commit(folder, manifest, [*parts, *made])
-    for column in work.manifest.columns:
+    for column in work.manifest.of_kind("targets"):
         if overlong[column.spec]:
             tell_overlong(overlong[column.spec], models.encoder(column), tell)
 

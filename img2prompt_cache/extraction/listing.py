@@ -14,6 +14,7 @@ from img2prompt_cache.cache.manifest import EXTRA_NAME, ROW_COLUMNS
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.sources import list_source
 from img2prompt_cache.sources.clues import explain_missing_prompts
+from img2prompt_cache.sources.several import MORE_PROMPTS, unpack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,6 +104,23 @@ def extra_columns(table: pa.Table) -> tuple[str, ...]:
         for name in table.column_names
         if name not in ROW_COLUMNS and EXTRA_NAME.fullmatch(name) is not None
     )
+
+
+def most_further(packed: pa.ChunkedArray) -> int:
+    """Find the largest number of prompts that a row has beside its first.
+
+    Parameters
+    ----------
+    packed : pyarrow.ChunkedArray
+        The column `several.MORE_PROMPTS` of a listing or a cache.
+    """
+    texts = packed.fill_null("")
+    return max(map(len, map(unpack, texts.filter(pc.not_equal(texts, "")).to_pylist())), default=0)
+
+
+def has_several(table: pa.Table) -> bool:
+    """Whether an image of a listing has several prompts."""
+    return MORE_PROMPTS in table.column_names and most_further(table[MORE_PROMPTS]) > 0
 
 
 def digest_of(table: pa.Table) -> str:

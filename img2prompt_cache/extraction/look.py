@@ -24,6 +24,7 @@ from img2prompt_cache.images.decode import check_header
 from img2prompt_cache.models.backbones.taps import choose_taps
 from img2prompt_cache.progress import Callback, Event, listening, task
 from img2prompt_cache.sources import SourceOptions
+from img2prompt_cache.sources.several import MORE_PROMPTS, unpack
 from img2prompt_cache.tables import counted, printable, shorten
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Look:
             "pixels are not decoded",
             *(f"  {count} × {reason}" for reason, count in self.unreadable.items()),
             f"prompts found by: {', '.join(f'{name} {n}' for name, n in self.readers.items()) or 'none'}",
-            *(f"  {one['imgId']} [{one['found_in']}] {one['prompt']}" for one in self.first),
+            *(f"  {one['imgId']} [{one['found_in']}] {one['prompt']}{_more(one)}" for one in self.first),
             *(f"note: {line}" for line in self.notes),
             *self._cost(),
         ]
@@ -252,6 +253,12 @@ def look_at(source: Source, folder: Path, config: ExtractConfig, tell: Callback)
         plan=replace(plan_of(work), bytes=bytes_needed(known)),
         unmeasured=tuple(column.folder for column in unmeasured),
     )
+
+
+def _more(pair: dict[str, str]) -> str:
+    """Say how many further prompts a pair has, if any."""
+    further = len(unpack(pair.get(MORE_PROMPTS) or ""))
+    return f" (and {further} more)" if further else ""
 
 
 def _check_images(source: Source, uris: pa.ChunkedArray, tell: Callback) -> tuple[Counter[str], int]:

@@ -18,13 +18,20 @@ from img2prompt_cache.cache.writer import open_manifest
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.changes import Changes
 from img2prompt_cache.extraction.comparison import find_changes
-from img2prompt_cache.extraction.listing import digest_of, digest_of_stamps, extra_columns, match_rows
+from img2prompt_cache.extraction.listing import (
+    digest_of,
+    digest_of_stamps,
+    extra_columns,
+    match_rows,
+    most_further,
+)
 from img2prompt_cache.extraction.report import Plan
 from img2prompt_cache.extraction.request import ExtractConfig, backbones_of, choose_columns
 from img2prompt_cache.extraction.stamps import OUTDATED, list_stamps, load_stamps
 from img2prompt_cache.extraction.work import Job, OpenSources, Pass
 from img2prompt_cache.models.loader import Models
 from img2prompt_cache.progress import Callback, ignore, note
+from img2prompt_cache.sources.several import MORE_PROMPTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,10 +91,11 @@ def prepare(
     for line in found.changes.lines(planned=not load):
         note(tell, line)
     fresh = listing.table.filter(pa.array(found.fresh)) if not found.fresh.all() else listing.table
+    further = _most_further(folder, manifest, listing.table if config.update else fresh)
     if load:
-        manifest = models.declare(manifest, backbones, encoders, tell)
+        manifest = models.declare(manifest, backbones, encoders, tell, further=further)
     else:
-        manifest = models.outline(manifest, backbones, encoders)
+        manifest = models.outline(manifest, backbones, encoders, further=further)
     work = Pass(
         folder=folder,
         manifest=manifest,
@@ -102,6 +110,14 @@ def prepare(
         stamps=found.stamps,
     )
     return work, models
+
+
+def _most_further(folder: Path, manifest: Manifest, table: pa.Table) -> int:
+    """Find how many further prompts a row has at most, of those to be listed and those that are cached."""
+    known = [table[MORE_PROMPTS]] if MORE_PROMPTS in table.column_names else []
+    if manifest.rows and MORE_PROMPTS in manifest.extra:
+        known.append(Cache(folder).table(MORE_PROMPTS)[MORE_PROMPTS])
+    return max(map(most_further, known), default=0)
 
 
 def _empty(config: ExtractConfig, listing: Listing, preset: dict[str, str] | None) -> Manifest:

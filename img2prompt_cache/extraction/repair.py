@@ -110,7 +110,7 @@ class _Repair:
             for group in self._groups(number):
                 with self._attempt([column.parts[number] for column in group]):
                     self._images(number, group)
-        targets = self.manifest.of_kind("targets")
+        targets = [column for column in self.manifest.columns if column.from_prompts]
         if any(part.file in self.damaged for column in targets for part in column.parts):
             # Targets depend on the prompts of all parts before, so they end where rows are lost.
             readable = next(
@@ -174,7 +174,7 @@ class _Repair:
         """Find the damaged parts of one number that come from images; those of equal history go together."""
         groups: dict[object, list[Column]] = {}
         for column in self.manifest.columns:
-            if column.kind in ("rows", "targets") or number >= len(column.parts):
+            if column.kind == "rows" or column.from_prompts or number >= len(column.parts):
                 continue
             part = column.parts[number]
             if part.file in self.damaged:

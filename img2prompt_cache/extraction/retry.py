@@ -89,7 +89,7 @@ def _retry(manifest: Manifest, number: int, recompute: Recompute) -> list[tuple[
     failed = [first + i for i, status in enumerate(text["status"]) if status == FAILED]
     revised: dict[str, Part] = {}
     if failed:
-        columns = [c for c in manifest.columns if c.kind != "targets" and number < len(c.parts)]
+        columns = [c for c in manifest.columns if not c.from_prompts and number < len(c.parts)]
         rows = keep_only(manifest, number, text, failed, changed=True)
         done = recompute.compute(manifest, rows, columns, place / "failed")
         status = read_text(place / "failed" / done["rows"].file, ["status"], len(rows))["status"]

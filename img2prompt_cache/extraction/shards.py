@@ -109,7 +109,7 @@ def extract_shard(
     index, count = shard
     mine = tuple(job for job in work.jobs[index - 1 :: count] if not is_staged(work, job))
     models, clock = config.make_models(), Clock()
-    models.load(column for job in mine for column in job.columns if column.kind != "targets")
+    models.load(column for job in mine for column in job.columns if not column.from_prompts)
     plan = plan_of(replace(work, jobs=mine))
     tell(Event("plan", value=plan))
     if mine:

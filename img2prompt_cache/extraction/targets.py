@@ -1,8 +1,9 @@
-"""Targets: the embedding of every row's prompt, each distinct prompt encoded once."""
+"""Targets: the embeddings of every row's prompts, each distinct one encoded once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from img2prompt_cache.cache.mapped import MappedColumn
 from img2prompt_cache.cache.parts import PartFile
 from img2prompt_cache.extraction.report import Clock
 from img2prompt_cache.extraction.work import Slice
+from img2prompt_cache.sources.several import MORE_PROMPTS, unpack
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +33,19 @@ def first_occurrences(prompts: pa.ChunkedArray) -> NDArray[np.int64]:
     first[codes[::-1]] = np.arange(len(codes))[::-1]  # the last to be written is the first there is
     same: NDArray[np.int64] = first[codes]
     return same
+
+
+def texts_of(rows: Slice, column: Column) -> list[str]:
+    """List the prompts of which a column has embeddings; of a row without one, an empty text."""
+    if column.kind == "targets":
+        return rows.text["prompt"]
+    return [text for texts in further_prompts(rows, column) for text in texts]
+
+
+def further_prompts(rows: Slice, column: Column) -> list[list[str]]:
+    """Give the prompts of each row but the first, as many as the column has room for."""
+    packed = rows.text.get(MORE_PROMPTS) or [""] * len(rows)
+    return [unpack(text)[: column.shape[0]] for text in packed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +80,9 @@ class CachedTargets:
 class TargetWorker:
     """Encodes the prompts of a cache part by part.
 
-    A prompt that stood in an earlier part is copied from there, so what a part holds depends on the order of
-    rows alone, not on where a pass was interrupted.
+    A first prompt that stood in an earlier part is copied from there, so what a part holds depends on the
+    order of rows alone, not on where a pass was interrupted. Further prompts are rarely those of other rows:
+    they are encoded anew in each part, which then depends on no other.
 
     Attributes
     ----------
@@ -96,7 +112,8 @@ class TargetWorker:
         Parameters
         ----------
         rows : Slice
-            Those of the part. A row without a prompt gets NaN.
+            Those of the part. A row without a prompt gets NaN, and so does the room for further prompts that
+            a row does not have.
         column : Column
             With every part before this one.
         encoder : Encoder
@@ -111,6 +128,23 @@ class TargetWorker:
         Img2PromptError
             If an earlier part that is copied from is damaged.
         """
+        start, stop = rows.start, rows.start + len(rows)
+        make = self._first if column.kind == "targets" else self._further
+        values = make(rows, column, encoder, joins)
+        name = part_file(column.folder, rows.number)
+        with (
+            self.clock.timed("write"),
+            PartFile(folder / name, identity_of(column, start, stop, schema)) as file,
+        ):
+            file.create("values", values.shape, column.dtype)
+            file.write("values", 0, values)
+            size, sha256 = file.commit()
+        return Part(name, start, stop, size, sha256, schema=schema)
+
+    def _first(
+        self, rows: Slice, column: Column, encoder: Encoder, joins: tuple[int, ...]
+    ) -> NDArray[np.float32]:
+        """Embed the first prompts: shape (rows, dim)."""
         prompts, start, stop = rows.text["prompt"], rows.start, rows.start + len(rows)
         values = np.full((len(rows), *column.shape), np.nan, np.float32)
         first = self.first[start:stop]
@@ -126,12 +160,19 @@ class TargetWorker:
         before = np.flatnonzero(has & ~here)
         if len(before):
             values[before] = self.cached.values(column, first[before])
-        name = part_file(column.folder, rows.number)
-        with (
-            self.clock.timed("write"),
-            PartFile(folder / name, identity_of(column, start, stop, schema)) as file,
-        ):
-            file.create("values", values.shape, column.dtype)
-            file.write("values", 0, values)
-            size, sha256 = file.commit()
-        return Part(name, start, stop, size, sha256, schema=schema)
+        return values
+
+    def _further(
+        self, rows: Slice, column: Column, encoder: Encoder, joins: tuple[int, ...]
+    ) -> NDArray[np.float32]:
+        """Embed the other prompts: shape (rows, most of a row, dim)."""
+        values = np.full((len(rows), *column.shape), np.nan, np.float32)
+        prompts = further_prompts(rows, column)
+        edges = [0, *(row - rows.start for row in joins), len(rows)]
+        with self.clock.timed(column.spec):
+            for low, high in pairwise(edges):
+                at = [(row, place) for row in range(low, high) for place in range(len(prompts[row]))]
+                if at:
+                    row_of, place_of = np.array(at).T
+                    values[row_of, place_of] = encoder.encode([prompts[row][place] for row, place in at])
+        return values

@@ -24,7 +24,7 @@ from img2prompt_cache.cache.part_text import read_text
 from img2prompt_cache.cache.parts import PartFile
 from img2prompt_cache.cache.reader import OK, REMOVED, Cache
 from img2prompt_cache.cache.writer import RECOMPUTED, commit
-from img2prompt_cache.extraction.changes import Change
+from img2prompt_cache.extraction.changes import Change, Changes
 from img2prompt_cache.extraction.plan import find_jobs
 from img2prompt_cache.extraction.recompute import Recompute, keep_only, read_rows
 from img2prompt_cache.extraction.retry import revise_part
@@ -32,6 +32,7 @@ from img2prompt_cache.extraction.targets import CachedTargets, TargetWorker, fir
 from img2prompt_cache.extraction.work import Pass, Slice
 from img2prompt_cache.files import sync_folder
 from img2prompt_cache.progress import Callback, ignore, task
+from img2prompt_cache.sources.several import MORE_PROMPTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,8 +79,8 @@ def take_in(work: Pass, models: Models, tell: Callback = ignore) -> Pass:
         manifest = commit(work.folder, replace(manifest, extra=(*manifest.extra, *changes.added)), parts)
     if changes.updated:
         try:
-            if len(changes.prompts):
-                manifest = _update_prompts(work.folder, manifest, changes.prompts, models)
+            if len(changes.prompts) or len(changes.more_prompts):
+                manifest = _update_prompts(work.folder, manifest, changes, models)
             recompute = Recompute(work.folder, models, work.sources)
             manifest = _update_images(manifest, (changes.images, changes.returned), recompute, tell)
         finally:
@@ -92,6 +93,7 @@ def _entry(contents: dict[str, Change]) -> dict[str, str]:
     said = {
         "images": "images changed",
         "prompts": "prompts changed",
+        "more_prompts": "images with other further prompts",
         "removed": "removed",
         "returned": "back",
     }
@@ -127,36 +129,45 @@ def _revise_rows(
         yield column, replace(part, file=file, bytes=size, sha256=sha256)
 
 
-def _update_prompts(folder: Path, manifest: Manifest, change: Change, models: Models) -> Manifest:
+def _update_prompts(folder: Path, manifest: Manifest, changes: Changes, models: Models) -> Manifest:
     """Take over prompts, with all targets that depend on them, in one commit.
 
     A target is copied from the first row with the same prompt, and what is encoded together decides its last
     bit. So every part is made again in which a prompt, a first row, or what is copied from one has changed:
     afterwards the targets are those of a cache that was made of these prompts, bit for bit.
     """
-    before = Cache(folder).table("prompt")["prompt"].to_pylist()
-    now = list(before)
-    for row, prompt in _by_row(change).items():
-        now[row] = prompt
-    was, first = (first_occurrences(pa.chunked_array([texts], pa.large_string())) for texts in (before, now))
+    texts = {"prompt": _by_row(changes.prompts)}
+    if MORE_PROMPTS in manifest.extra:
+        texts[MORE_PROMPTS] = _by_row(changes.more_prompts)
+    cached = Cache(folder).table(*texts)
+    new = {name: cached[name].to_pylist() for name in texts}
+    for name, by_row in texts.items():
+        for row, text in by_row.items():
+            new[name][row] = text
+    before, now = cached["prompt"].to_pylist(), new["prompt"]
+    was, first = (first_occurrences(pa.chunked_array([each], pa.large_string())) for each in (before, now))
     has = np.array([bool(prompt.strip()) for prompt in now], bool)
     differs = has & (was != first)
-    differs[change.rows] = True
-    parts = [*_revise_rows(folder, manifest, {"prompt": _by_row(change)})]
-    for column in manifest.of_kind("targets"):
+    differs[changes.prompts.rows] = True
+    parts = [*_revise_rows(folder, manifest, texts)]
+    further = np.zeros(len(now), bool)
+    further[changes.more_prompts.rows] = True
+    for column in (column for column in manifest.columns if column.from_prompts):
+        # Embeddings of further prompts are not copied from other rows.
+        changed, copied = (differs, has) if column.kind == "targets" else (further, np.zeros(len(now), bool))
         worker, encoder = TargetWorker(CachedTargets(folder), first), None
         stops = np.array([part.stop for part in column.parts], np.int64)
         made: set[int] = set()
         for number, part in enumerate(column.parts):
             rows = slice(part.start, part.stop)
-            sources = np.searchsorted(stops, first[rows][has[rows]], side="right")
-            if not differs[rows].any() and made.isdisjoint(sources.tolist()):
+            sources = np.searchsorted(stops, first[rows][copied[rows]], side="right")
+            if not changed[rows].any() and made.isdisjoint(sources.tolist()):
                 continue
             made.add(number)
             encoder = encoder or models.encoder(column)
-            text = {"imgId": now[rows], "prompt": now[rows]}
+            piece = {"imgId": now[rows], **{name: values[rows] for name, values in new.items()}}
             done = worker.compute(
-                Slice(number, part.start, text),
+                Slice(number, part.start, piece),
                 column,
                 encoder,
                 folder / RECOMPUTED,

@@ -11,6 +11,7 @@ from img2prompt_cache.cache.part_text import read_rows_part
 from img2prompt_cache.cache.reader import OK
 from img2prompt_cache.extraction.changes import Changes
 from img2prompt_cache.sources import reopen_source
+from img2prompt_cache.sources.several import MORE_PROMPTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,13 +140,13 @@ class Pass:
     def rows(self, job: Job) -> Slice:
         """Give the rows of a job: fresh ones, or cached ones that lack a column."""
         if job.start < self.first:
-            return cached_slice(self.folder, job, self.manifest.columns[0])
+            return cached_slice(self.folder, job, self.manifest)
         return slice_of(job, self.fresh, self.first, self.manifest.extra)
 
 
 def image_columns(job: Job) -> list[Column]:
     """Name the columns of a job that a worker computes; targets are left to whoever records the parts."""
-    return [column for column in job.columns if column.kind != "targets"]
+    return [column for column in job.columns if not column.from_prompts]
 
 
 def slice_of(job: Job, fresh: pa.Table, first: int, extra: tuple[str, ...]) -> Slice:
@@ -170,7 +171,10 @@ def slice_of(job: Job, fresh: pa.Table, first: int, extra: tuple[str, ...]) -> S
     return Slice(job.number, job.start, text)
 
 
-def cached_slice(folder: Path, job: Job, column: Column) -> Slice:
+def cached_slice(folder: Path, job: Job, manifest: Manifest) -> Slice:
     """Read the rows of a job back from their part of the column `rows`."""
-    names = ["imgId", "uri", "prompt", "sha256", "status"]
-    return Slice(job.number, job.start, dict(read_rows_part(folder, column, column.parts[job.number], names)))
+    column = manifest.columns[0]
+    wanted = ("imgId", "uri", "prompt", MORE_PROMPTS, "sha256", "status")
+    names = {name: dataset for name, dataset in manifest.row_datasets.items() if name in wanted}
+    text = read_rows_part(folder, column, column.parts[job.number], list(names.values()))
+    return Slice(job.number, job.start, {name: text[dataset] for name, dataset in names.items()})

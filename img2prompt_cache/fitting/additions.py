@@ -13,7 +13,8 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn, used_column
 from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.data.extra_pairs import ExtraPairs, near_any
-from img2prompt_cache.data.strategies import grouping_target, grouping_vectors
+from img2prompt_cache.data.further_prompts import all_vectors
+from img2prompt_cache.data.strategies import embeddings_in, grouping_target, grouping_vectors
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.prediction.bank import encoded_bank
 from img2prompt_cache.progress import Callback, note
@@ -30,8 +31,9 @@ def add_extra_pairs(
     """Add the pairs of other caches, but for those that are near-identical to one of `data`.
 
     What is near-identical is told as the split tells it: a pair is left out if its image is in `data`, or
-    the embedding of its prompt in the column `grouping_target` has a cosine of at least `groups.THRESHOLD`
-    with one in `data`. So nothing of a held-out row is seen, whichever rows are held out.
+    the embedding of one of its prompts in the column `grouping_target` has a cosine of at least
+    `groups.THRESHOLD` with one in `data`. So nothing of a held-out row is seen, whichever rows are held out.
+    Pairs with several prompts are fitted on their mean, or on the first, as the rows of `data` are.
 
     Parameters
     ----------
@@ -54,17 +56,19 @@ def add_extra_pairs(
     """
     if not caches:
         return data
-    images, grouping, known = {*data.images}, grouping_target(cache), grouping_vectors(cache, data)
+    images, grouping = {*data.images}, grouping_target(cache)
+    known = all_vectors(*grouping_vectors(cache, data))
     X, y, kinds, left_out = [data.X], [], [], 0
     for kind, folder in enumerate(caches, 1):
         other = Cache(folder)
         columns = tuple(used_column(other, UsedColumn.of(column), _ADVICE) for column in data.features)
-        pairs = load_dataset(other, columns, used_column(other, UsedColumn.of(target), _ADVICE, "targets"))
-        vectors = pairs.y
-        if grouping != target:
-            compared = used_column(other, UsedColumn.of(grouping), _ADVICE, "targets")
-            vectors = other.values(compared, pairs.rows)
-        new = ~near_any(vectors, known)
+        theirs = used_column(other, UsedColumn.of(target), _ADVICE, "targets")
+        pairs = load_dataset(other, columns, theirs, train_on=data.train_on)
+        compared = used_column(other, UsedColumn.of(grouping), _ADVICE, "targets")
+        first, further = embeddings_in(other, pairs, compared)
+        new = ~near_any(first, known)
+        if further is not None:
+            new[further.row[near_any(further.vectors, known)]] = False
         kept = np.array([row for row in np.flatnonzero(new) if pairs.images[row] not in images], np.int64)
         if not len(kept):
             raise UsageError(
@@ -74,7 +78,7 @@ def add_extra_pairs(
             )
         left_out += len(pairs.rows) - len(kept)
         X.append(pairs.X[kept])
-        y.append(pairs.y[kept])
+        y.append(pairs.training_targets[kept])
         kinds.append(np.full(len(kept), kind, np.int64))
     arrays = [each for each in X if isinstance(each, np.ndarray)]
     if len(arrays) < len(X):
@@ -130,7 +134,7 @@ def add_soft_bank(
     compared = (
         found if grouping == target else encoded_bank(Path(bank), UsedColumn.of(grouping), device, tell)
     )
-    vectors = found.vectors[~near_any(compared.vectors, grouping_vectors(cache, data))]
+    vectors = found.vectors[~near_any(compared.vectors, all_vectors(*grouping_vectors(cache, data)))]
     note(
         tell,
         f"{len(vectors):,} prompts in the soft bank beside the training prompts; "

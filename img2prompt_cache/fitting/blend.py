@@ -124,7 +124,7 @@ def _fit(
         _chosen(records, members, ids[int(np.argmax(fold == number))]) for number in range(fold.max() + 1)
     ]
     inner = None
-    if can_be_nested(records, split):
+    if can_be_nested(records, split) and len({member.run.train_on for member in members}) == 1:
         joined, _ = load_rows(cache, smallest.run, smallest.held, _ADVICE, features)
         inner = nested_products(by_fold, joined, split, seed)
     weights, by_weights = best_weights(known), cross_weights(known, fold, inner)

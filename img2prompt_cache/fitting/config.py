@@ -12,6 +12,7 @@ from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads import make_head
 
 if TYPE_CHECKING:
+    from img2prompt_cache.data.further_prompts import TrainOn
     from img2prompt_cache.heads.base import Head
 
 EXTRA = ("best", "kernel", "blend")
@@ -53,6 +54,9 @@ class FitConfig:
     soften : str or pathlib.Path or None
         Draw predictions towards near prompts of a soft bank: ``"train"`` for the training prompts, or a file
         of further ones. The head is then a blend of the one named, unless it has a soft bank itself.
+    train_on : str
+        Of rows with several prompts: ``"mean"`` to fit on the mean of their embeddings, ``"first"`` on the
+        first prompt alone.
     only : pathlib.Path or None
         A table that names the rows to use, as `dedup` writes it; see `read_selection`.
     device : str
@@ -71,6 +75,7 @@ class FitConfig:
     leakage_gap: bool | None = None
     extra: tuple[Path, ...] = ()
     soften: str | Path | None = None
+    train_on: TrainOn = "mean"
     only: Path | None = None
     device: str = "auto"
 

@@ -193,7 +193,8 @@ def evaluate_student(
         seconds += time.perf_counter() - began
         teacher[held] = taught_by.predict(select_blocks(lessons.data.X, lessons.teacher)[held])
         groups, ours = split.inner_groups(train), select_widths(lessons.data.widths, lessons.student)
-        untaught = clone(head).fit(X[train], y[train], groups=groups, widths=ours)
+        known = lessons.data.training_targets[train]
+        untaught = clone(head).fit(X[train], known, groups=groups, widths=ours)
         plain[held] = untaught.predict(X[held])
         chosen.append(learnt.chosen)
         advance(1)

@@ -139,7 +139,7 @@ def measure_leakage_gap(
     gain, floor = np.empty(len(split.fold)), np.empty(len(split.fold))
     gain[rows] = -cosine(evaluation.predictions, data.y[rows])
     for train, held in split.sides:
-        floor[held] = -floor_cosines(data.y, train, held)
+        floor[held] = -floor_cosines(data.y, train, held, data.training_targets)
     careless = replace(split, strategy="random")  # inner folds leak, too
     for number, (train, held) in enumerate(_careless_sides(split)):
         chosen = evaluation.chosen[number if split.folds > 1 else 0]
@@ -147,7 +147,7 @@ def measure_leakage_gap(
         predictions = fitted.predict(data.X[held])
         require_finite(head.name, predictions)
         gain[held] += cosine(predictions, data.y[held])
-        floor[held] += floor_cosines(data.y, train, held)
+        floor[held] += floor_cosines(data.y, train, held, data.training_targets)
         advance(1)
     beyond = (gain - floor)[rows]
     return LeakageGap(float(beyond.mean()), float(floor[rows].mean()), interval(beyond, split.groups[rows]))
@@ -176,7 +176,7 @@ def fit_rows(head: Head, data: Dataset, split: Split, rows: NDArray[np.int64]) -
     more: dict[str, Any] = {} if data.texts is None else {"texts": data.texts[rows]}
     if data.views is not None:
         more["views"] = data.views[rows]
-    X, y, groups = data.X[rows], data.y[rows], split.inner_groups(rows)
+    X, y, groups = data.X[rows], data.training_targets[rows], split.inner_groups(rows)
     if head.takes_bank:
         more["bank"] = data.bank
     if head.takes_extra and data.extra is not None:

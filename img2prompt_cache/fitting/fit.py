@@ -12,6 +12,7 @@ from img2prompt_cache.fitting.blend import fit_blend
 from img2prompt_cache.fitting.config import HOLDOUT, FitConfig
 from img2prompt_cache.fitting.distil import fit_distil
 from img2prompt_cache.fitting.options import (
+    chosen_target,
     is_made_of_runs,
     require_consistent,
     require_valid,
@@ -40,6 +41,7 @@ def fit(
     extra: str | Path | Sequence[str | Path] = (),
     soften: str | Path | None = None,
     minutes: float | None = None,
+    train_on: str = "mean",
     only: str | Path | None = None,
     seed: int = 0,
     refit: bool = True,
@@ -98,6 +100,9 @@ def fit(
         of further prompts, as for `predict`'s `bank`.
     minutes : float, optional
         For ``head="best"``: time for each fit; in place of its setting ``minutes``.
+    train_on : str
+        Of rows with several prompts: ``"mean"`` to fit on the mean of their embeddings, ``"first"`` on the
+        first prompt alone. They are scored on the first; `metrics` also has the score on the mean.
     only : path, optional
         A table whose column ``imgId`` names the rows to use, as `dedup` writes it.
     seed : int
@@ -161,6 +166,7 @@ def fit(
         extra=more,
         soften=soften,
         minutes=minutes,
+        train_on=train_on,
         only=only,
         refit=refit,
         leakage_gap=leakage_gap,
@@ -184,6 +190,7 @@ def fit(
                 leakage_gap=leakage_gap,
                 extra=more,
                 soften=soften,
+                train_on=chosen_target(train_on),
                 only=None if only is None else Path(only),
                 device=device,
             )

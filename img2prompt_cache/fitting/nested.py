@@ -62,9 +62,8 @@ def nested_products(
     for chosen, (train, _) in zip(members, split.sides, strict=True):
         groups = split.inner_groups(train)
         folds = min(FOLDS, len(np.unique(groups)))
-        y = data.y[train]
         predictions, _ = Blend(chosen, folds=folds, seed=seed).out_of_fold(
-            data.X[train], y, groups=groups, widths=data.widths
+            data.X[train], data.training_targets[train], groups=groups, widths=data.widths
         )
-        found.append(inner_products(predictions, y))
+        found.append(inner_products(predictions, data.y[train]))
     return found

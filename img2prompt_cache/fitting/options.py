@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, cast, get_args
 
-from img2prompt_cache.errors import UsageError
+from img2prompt_cache.data.further_prompts import TrainOn
+from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.models.devices import choose_device
 
 LARGEST_SEED = 2**32 - 1
@@ -70,6 +71,20 @@ def require_valid(seed: int, device: str) -> None:
         raise UsageError(f"`seed` must be from 0 to {LARGEST_SEED}, not {seed}", parameter="seed")
     if device != "auto":
         choose_device(device)
+
+
+def chosen_target(train_on: str) -> TrainOn:
+    """Check what heads are to be fitted on.
+
+    Raises
+    ------
+    UsageError
+        If it is neither ``"mean"`` nor ``"first"``.
+    """
+    for value in get_args(TrainOn):
+        if train_on == value:
+            return cast(TrainOn, value)
+    raise unknown("`train_on`", train_on, get_args(TrainOn), parameter="train_on")
 
 
 def with_shorthands(settings: Mapping[str, Any] | None, **shorthands: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from img2prompt_cache.data.dataset import Dataset
 from img2prompt_cache.data.splits import Split, rows_digest
 from img2prompt_cache.environment import library_versions
 from img2prompt_cache.fitting.evaluate import Evaluation, LeakageGap
-from img2prompt_cache.fitting.scores import by_fold, floor, score
+from img2prompt_cache.fitting.scores import by_fold, floor, score, score_means
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.runs.folder import save_run
 from img2prompt_cache.runs.held_out import Validation
@@ -99,10 +99,11 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
     gap = fitted.leakage_gap
     scores = {
         **score(predictions, targets, groups, fold),
-        "floor": floor(data.y, split),
+        "floor": floor(data.y, split, data.training_targets),
         "leakage_gap": gap and gap.cosine,
         "leakage_gap_floor": gap and gap.floor,
         "leakage_gap_ci95": gap and gap.ci95 and list(gap.ci95),
+        **({} if data.means is None else score_means(predictions, data.means[rows], groups)),
     }
     record = RunRecord(
         head=reported.name,
@@ -121,6 +122,7 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
         parameters=sum(value.size for value in fitted.head.state().values()),
         predict_rows_per_second=evaluation.rows_per_second,
         fold_metrics=by_fold(cosines, fold, evaluation.chosen) if split.folds > 1 else [],
+        train_on="first" if data.means is None else data.train_on,
         updates=min([len(cache.manifest.updates), *(run.updates for run in fitted.made_of)]),
     )
     held = Validation([data.ids[row] for row in rows], groups, predictions, cosines, fold)

@@ -48,7 +48,8 @@ def load_rows(
     target = used_column(cache, run.target, advice, "targets")
     columns = tuple(used_column(cache, use, advice) for use in features or run.features)
     only = ids_of(run, held)
-    data = load_dataset(cache, columns, target, only=only, views=needs_views(run.head, run.settings))
+    views = needs_views(run.head, run.settings)
+    data = load_dataset(cache, columns, target, only=only, views=views, train_on=run.train_on)
     return data, split_of(cache, run, held, data)
 
 

@@ -87,7 +87,31 @@ def ranked(
     return {name: min(value, 1.0) if name != "bank" else value for name, value in found.items()}
 
 
-def floor(targets: NDArray[np.float32], split: Split) -> float:
+def score_means(
+    predictions: NDArray[np.float32], means: NDArray[np.float32], groups: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Score predictions of held-out rows against the mean of all prompts of each.
+
+    Parameters
+    ----------
+    predictions, means : numpy.ndarray, float32, shape (n, t)
+        Of any length.
+    groups
+        As for `score`.
+
+    Returns
+    -------
+    dict
+        `cosine_mean_prompt` and its interval `ci95_mean_prompt`.
+    """
+    inside = interval(cosine(predictions, means), groups)
+    return {
+        "cosine_mean_prompt": mean_cosine(predictions, means),
+        "ci95_mean_prompt": None if inside is None else list(inside),
+    }
+
+
+def floor(targets: NDArray[np.float32], split: Split, fitted: NDArray[np.float32] | None = None) -> float:
     """Score the mean head: the mean of `floor_cosines` over the held-out rows.
 
     Parameters
@@ -96,12 +120,17 @@ def floor(targets: NDArray[np.float32], split: Split) -> float:
         Unit norm.
     split : Split
         Of those rows.
+    fitted
+        As for `floor_cosines`.
     """
-    return float(np.concatenate([floor_cosines(targets, *side) for side in split.sides]).mean())
+    return float(np.concatenate([floor_cosines(targets, *side, fitted) for side in split.sides]).mean())
 
 
 def floor_cosines(
-    targets: NDArray[np.float32], train: NDArray[np.int64], held: NDArray[np.int64]
+    targets: NDArray[np.float32],
+    train: NDArray[np.int64],
+    held: NDArray[np.int64],
+    fitted: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float64]:
     """Compute the cosine of each held-out target with the mean target of the rows fitted on.
 
@@ -111,12 +140,15 @@ def floor_cosines(
         Unit norm.
     train, held : numpy.ndarray, int64
         Indices of the rows.
+    fitted : numpy.ndarray, float32, shape (n, t), optional
+        What the rows are fitted on, if not `targets`.
 
     Returns
     -------
     numpy.ndarray, float64, of the length of `held`
     """
-    return cosine(targets[held], unit(targets[train].mean(axis=0, keepdims=True, dtype=np.float64)))
+    known = (targets if fitted is None else fitted)[train]
+    return cosine(targets[held], unit(known.mean(axis=0, keepdims=True, dtype=np.float64)))
 
 
 def by_fold(

@@ -93,7 +93,7 @@ def _fit(
     features, target, texts = columns
     only = None if config.only is None else read_selection(config.only)
     views = bool(head.get_params().get("views"))
-    data = load_dataset(cache, features, target, texts, only=only, views=views)
+    data = load_dataset(cache, features, target, texts, only=only, views=views, train_on=config.train_on)
     if views and head.takes == "features":  # rows of a trunk bring their own
         data = replace(data, views=load_views(cache, data))
     data = add_extra_pairs(cache, data, config.extra, target, tell)

@@ -115,11 +115,11 @@ class TeacherData:
         teacher : Blend
         """
         teacher = clone(teacher).use_device(student.device)
-        groups, y = split.inner_groups(rows), self.data.y[rows]
+        groups, y = split.inner_groups(rows), self.data.training_targets[rows]
         X = select_blocks(self.data.X, self.teacher)[rows]
         widths = select_widths(self.data.widths, self.teacher)
         predictions, _ = teacher.out_of_fold(X, y, groups=groups, widths=widths)
-        weights = best_weights(inner_products(predictions, y))
+        weights = best_weights(inner_products(predictions, self.data.y[rows]))
         fitted: Blend = clone(teacher).set_params(weights=weights.tolist())
         fitted.fit(X, y, groups=groups, widths=widths)
         more = None
@@ -165,7 +165,7 @@ def load_teacher_data(
     joined = tuple({column.spec: column for column in (*columns, *seen)}.values())
     members = teacher_from_run(run, -1, 0).members
     views = any(needs_views(member["head"], member["settings"]) for member in members)
-    data = load_dataset(cache, joined, target, only=only, views=views)
+    data = load_dataset(cache, joined, target, only=only, views=views, train_on=run.train_on)
     try:
         unlabelled = load_dataset(cache, joined, with_prompt=False).X
     except UsageError:  # there are none

@@ -76,6 +76,8 @@ class Models:
         backbones: Iterable[str],
         encoders: Sequence[str],
         tell: Callback = ignore,
+        *,
+        further: int = 0,
     ) -> Manifest:
         """Add a column for every spec that has none yet, by loading its model.
 
@@ -87,7 +89,9 @@ class Models:
             Their specs.
         tell : callable
             Called where a backbone does not get the precision that ``"auto"`` gives the others, or has no
-            classifier to take class names from.
+            classifier to take class names from, or there is no room for further prompts.
+        further : int
+            Most prompts of a row beside its first.
 
         Raises
         ------
@@ -115,9 +119,11 @@ class Models:
                 self._encoders[spec] = encoder
                 column = _column("targets", spec, encoder.dim, "float32", encoder.fingerprint)
                 manifest = manifest.with_column(replace(column, revision=encoder.revision))
-        return manifest
+        return _with_further(manifest, further, tell)
 
-    def outline(self, manifest: Manifest, backbones: Iterable[str], encoders: Iterable[str]) -> Manifest:
+    def outline(
+        self, manifest: Manifest, backbones: Iterable[str], encoders: Iterable[str], *, further: int = 0
+    ) -> Manifest:
         """Add the columns that `declare` adds, but load no model.
 
         Only the names of the new columns are known: they have the shape (0,) and no fingerprint. A backbone
@@ -137,7 +143,7 @@ class Models:
         for spec in encoders:
             if self._known_encoder(manifest, spec) is None:
                 manifest = manifest.with_column(_column("targets", spec, 0, "float32", {}))
-        return manifest
+        return _with_further(manifest, further, ignore)
 
     def _known_backbone(self, manifest: Manifest, spec: str) -> Column | None:
         """Check the spec of a backbone, and find the column that has its pooled feature already."""
@@ -230,7 +236,7 @@ class Models:
             If a model is not the one its column was made with.
         """
         for column in columns:
-            if column.kind == "targets":
+            if column.from_prompts:
                 self.encoder(column)
             elif column.kind != "rows":
                 self.backbone(column)
@@ -293,6 +299,27 @@ def _names_encoder(manifest: Manifest, encoders: Sequence[str]) -> str:
     """Give the encoder in whose space class names are: the first, towers of CLIP models coming last."""
     specs = [*(column.spec for column in manifest.of_kind("targets")), *encoders]
     return min(specs, key=lambda spec: spec.startswith("open_clip:"), default="")
+
+
+def _with_further(manifest: Manifest, further: int, tell: Callback) -> Manifest:
+    """Add a column of further prompts beside every target column, if a row has any.
+
+    How many a row can have is settled when the column is made.
+    """
+    for target in manifest.of_kind("targets") if further else ():
+        known = manifest.column("more_targets", target.spec)
+        if known is None:
+            shape = target.shape if target.shape == (0,) else (further, *target.shape)
+            folder = column_folder("more_targets", target.spec)
+            column = replace(target, kind="more_targets", folder=folder, shape=shape, parts=())
+            manifest = manifest.with_column(column)
+        elif known.shape[0] < further:
+            note(
+                tell,
+                f"{target.spec} has room for {known.shape[0] + 1} prompts of an image, the most that one had "
+                f"when the column was made; of an image that has more (up to {further + 1}), the first count",
+            )
+    return manifest
 
 
 def _column(kind: Kind, spec: str, width: int, dtype: str, fingerprint: dict[str, str]) -> Column:

@@ -24,6 +24,7 @@ from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_bac
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.neighbours import nearest
 from img2prompt_cache.progress import Callback, ignore, task
+from img2prompt_cache.sources.captions import prompts_of_value
 from img2prompt_cache.sources.columns import PROMPT_COLUMNS
 from img2prompt_cache.sources.tablefile import TABLE_SUFFIXES, read_table
 from img2prompt_cache.tables import preview
@@ -230,7 +231,7 @@ def _read(path: Path) -> list[str]:
                 f"its columns are {', '.join(table.column_names[:20])}",
                 parameter="bank",
             )
-        found = table[known].to_pylist()
+        found = [prompt for text in table[known].to_pylist() for prompt in prompts_of_value(text)]
     else:
         try:
             found = path.read_text(encoding="utf-8-sig").split("\n")

@@ -90,6 +90,7 @@ class Leaderboard:
                 "cosine": run.metrics["cosine"],
                 "ci95_low": low,
                 "ci95_high": high,
+                "cosine_mean_prompt": run.metrics.get("cosine_mean_prompt"),
             }
             if self.reference is not None:
                 inside = difference.ci95 if difference else None

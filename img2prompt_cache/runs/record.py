@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from img2prompt_cache.data.columns import UsedColumn
+from img2prompt_cache.data.further_prompts import TrainOn
 
 Metrics = TypedDict(
     "Metrics",
@@ -24,6 +25,8 @@ Metrics = TypedDict(
         "leakage_gap": float | None,
         "leakage_gap_ci95": list[float] | None,
         "leakage_gap_floor": float | None,
+        "cosine_mean_prompt": float,
+        "ci95_mean_prompt": list[float] | None,
         "teacher": float,
         "plain": float,
         "nested": float,
@@ -40,6 +43,8 @@ the mean cosine of the mean head. `leakage_gap`: how much higher the head scores
 random, beyond `leakage_gap_floor`, which the mean head gains, and `leakage_gap_ci95` its interval; None if
 that was not tried. In a run that lacks the interval, it is the plain difference from a random split of other
 rows.
+`cosine_mean_prompt`, `ci95_mean_prompt`: where rows have several prompts, the score on the mean of all
+prompts of each row; all else is on the first.
 `nested`: of a blend by folds, 1 where the weights that scored a fold were found on predictions by members
 that had not seen it, 0 where the members take too long to fit for that; then, and in a run that lacks it, the
 score is a little too high.
@@ -117,6 +122,9 @@ class RunRecord:
         Of predicting the held-out rows from cached features.
     fold_metrics : list of dict
         `cosine`, `n` and what was `chosen` for each fold; empty for a hold-out.
+    train_on : str
+        ``"mean"`` if rows with several prompts were fitted on the mean of them; ``"first"`` if no row had
+        several, or only the first counted, as in older runs.
     updates : int
         How many updates of cached rows the cache had when it was fitted; see `Manifest.updates`. 0 in older
         runs, which no cache with updates can have had.
@@ -139,6 +147,7 @@ class RunRecord:
     parameters: int | None = None
     predict_rows_per_second: float | None = None
     fold_metrics: list[dict[str, Any]] = field(default_factory=list)
+    train_on: TrainOn = "first"
     updates: int = 0
 
     @property

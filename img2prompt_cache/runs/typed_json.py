@@ -7,7 +7,7 @@ import math
 import types
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from img2prompt_cache.errors import check
 
@@ -43,7 +43,8 @@ def read_as(kind: type[T], value: Any, where: str = "") -> T:
     ----------
     kind : type
         A dataclass or what its fields are declared as: `str`, `int`, `float`, `bool`, `None`, `Any`, unions,
-        ``list[...]``, ``tuple[..., ...]``, ``dict[str, ...]``, a `TypedDict` or another dataclass.
+        `Literal` texts, ``list[...]``, ``tuple[..., ...]``, ``dict[str, ...]``, a `TypedDict` or another
+        dataclass.
     value
         From `parse_json`. Whole numbers count as `float`, and true and false are no numbers.
     where : str
@@ -79,6 +80,9 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     if origin in (list, tuple):
         check(isinstance(value, list), f"{where} is not a list")
         return origin(_read(inner[0], each, f"{where}[{row}]") for row, each in enumerate(value))
+    if origin is Literal:
+        check(value in inner, f"{where} is not {' or '.join(map(repr, inner))}")
+        return value
     numeric = kind is float and isinstance(value, int) and not isinstance(value, bool)
     check(numeric or type(value) is kind, f"{where} is not {_NAMES[kind]}")
     return value

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from img2prompt_cache.sources.embedded.infotext import is_infotext, prompt_of_infotext
 from img2prompt_cache.sources.embedded.prompts import FLAGS, Found, prompt_in
+from img2prompt_cache.sources.several import distinct
 
 NAMES = ("prompt", "positive_prompt", "positiveprompt", "text", "caption", "txt", "prompts", "captions")
 """Names of the prompt in a record, the preferred one first; case is ignored."""
@@ -100,9 +101,9 @@ def prompt_of_record(record: Mapping[str, object], depth: int = DEEPEST) -> Foun
         named.setdefault(str(key).lower(), value)
     for name in NAMES:
         value = named.get(name)
-        prompt = None if isinstance(value, dict) and _is_graph(value) else prompt_of_value(value)
-        if prompt:
-            return _found(prompt, "json")
+        prompts = [] if isinstance(value, dict) and _is_graph(value) else prompts_of_value(value)
+        if prompts:
+            return _found(prompts[0], "json", prompts[1:])
     command = named.get("full_command")
     if isinstance(command, str):
         return _found(prompt_of_command(command), "midjourney")
@@ -123,35 +124,35 @@ def prompt_of_record(record: Mapping[str, object], depth: int = DEEPEST) -> Foun
     return _of_only_image(named.get("images"), depth)
 
 
-def prompt_of_value(value: object, depth: int = DEEPEST) -> str | None:
-    """Find the prompt in a value of a column of prompts.
+def prompts_of_value(value: object, depth: int = DEEPEST) -> list[str]:
+    """Find the prompts in a value of a column of prompts.
 
     Parameters
     ----------
     value : object
-        A text, which may be JSON; a list, whose first prompt that is not blank is taken; or an object with a
-        prompt.
+        A text, which may be JSON; a list of prompts; or an object with a prompt. Of a list of objects with
+        weights, which are parts of one prompt, only the first is taken.
     depth : int
         Depth of values inside values to search.
 
     Returns
     -------
-    str or None
-        None if there is no prompt.
+    list of str
+        Each distinct prompt once, in order; empty if there is none.
     """
     if isinstance(value, str):
         inner = parse_json(value) if re.match(JSON_START, value) else None
         if isinstance(inner, list) or (isinstance(inner, dict) and _has_name(inner)):
             value = inner
         else:
-            return value if value.strip() else None
+            return [value] if value.strip() else []
     if depth and isinstance(value, list):
-        prompts = (prompt_of_value(one, depth - 1) for one in value)
-        return next((prompt for prompt in prompts if prompt), None)
+        prompts = distinct(prompt for one in value for prompt in prompts_of_value(one, depth - 1))
+        return prompts[:1] if any(isinstance(one, dict) and "weight" in one for one in value) else prompts
     if depth and isinstance(value, Mapping):
         found = prompt_of_record(value, min(depth, DEEPEST - 1))
-        return found.prompt if found else None
-    return None
+        return [found.prompt, *found.more] if found else []
+    return []
 
 
 def prompt_of_command(command: str) -> str:
@@ -183,11 +184,12 @@ def _has_name(record: Mapping[str, object]) -> bool:
     return any(str(name).lower() in NAMES for name in record)
 
 
-def _found(prompt: str | None, reader: str) -> Found | None:
+def _found(prompt: str | None, reader: str, more: Iterable[str] = ()) -> Found | None:
     if not prompt or not prompt.strip():
         return None
     # JSON can contain half a surrogate pair, which UTF-8 cannot store.
-    return Found(prompt.rstrip("\r\n").encode(errors="replace").decode(), reader)
+    first, *others = (text.rstrip("\r\n").encode(errors="replace").decode() for text in (prompt, *more))
+    return Found(first, reader, tuple(others))
 
 
 def parse_json(text: str) -> object:

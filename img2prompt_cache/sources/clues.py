@@ -20,8 +20,8 @@ from img2prompt_cache.sources.tablefile import (
     DOCUMENT_SUFFIX,
     TABLE_SUFFIXES,
     column_names,
-    prompts_of,
     read_table,
+    split_prompts,
 )
 
 MOST = 3
@@ -123,7 +123,7 @@ def _table(path: Path, prompt_column: str | None) -> str:
     told = ", ".join(columns[:20]) or "none"
     try:
         column = pick_column(columns, prompt_column, PROMPT_COLUMNS, "prompt_column", path)
-        prompts = prompts_of(read_table(path, prompt_column)[column])
+        prompts, _ = split_prompts(read_table(path, prompt_column)[column])
     except (UsageError, KeyError):
         prompts = None
     if prompts is not None and prompts.null_count == len(prompts):

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import COLUMNS
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
+from img2prompt_cache.sources.several import MORE_PROMPTS
 
 ID_COLUMNS = (
     *("imgId", "image_id", "file_name", "filename", "file", "image_path", "image_name", "image", "path"),
@@ -21,7 +22,7 @@ IMG2DATASET = frozenset({"key", "status", "error_message"})
 """Columns of the table that img2dataset writes for each shard; it also lists images not downloaded."""
 LONGEST_EXTRA = 256
 """Most characters of a value in other columns that are kept: enough for a group or a model's name."""
-RESERVED = frozenset((*COLUMNS, "sha256", "status", "reason"))
+RESERVED = frozenset((*COLUMNS, MORE_PROMPTS, "sha256", "status", "reason"))
 """Names of columns that the cache itself uses."""
 
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
 
-import pyarrow as pa
-
 from img2prompt_cache.sources.base import Listing
 from img2prompt_cache.sources.embedded.prompts import Found, find_prompt, read_prompt
 from img2prompt_cache.sources.files import FileSource
-from img2prompt_cache.sources.listing import make_listing
+from img2prompt_cache.sources.listing import make_listing, text_columns
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_originals, without_suffix
 from img2prompt_cache.sources.scan import Scan, Walk, count_note
+from img2prompt_cache.sources.several import MORE_PROMPTS, pack
 
 ORIGINALS = (
     "image that cannot be decoded left out beside a copy of the same name",
@@ -66,14 +65,14 @@ class FolderSource(FileSource):
         images, originals = without_originals(images)
         ids = [without_suffix(name) for name in images]
         read = self.prompts(found, images)
-        readers = pa.array([one.reader if one else "" for one in read.found], pa.string())
-        extras = {"found_in": pa.chunked_array([readers])} if any(read.found) else {}
+        readers = [one.reader if one else "" for one in read.found]
+        more = [pack(one.more) if one else "" for one in read.found]
         return make_listing(
             ids,
             images,
             [one.prompt if one else None for one in read.found],
             self.root,
-            extras=extras,
+            extras=text_columns({"found_in": readers, MORE_PROMPTS: more}),
             without_image=read.without_image,
             notes=(*self.notes, *read.notes, *count_note(originals, *ORIGINALS), *found.notes()),
         )

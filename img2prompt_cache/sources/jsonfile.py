@@ -8,15 +8,16 @@ DiffusionDB and kohya's scripts write it; or an object that contains such a list
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, MutableSequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 
 from img2prompt_cache.errors import ImageError, UsageError
-from img2prompt_cache.sources.captions import NAMES, prompt_of_record, prompt_of_value
+from img2prompt_cache.sources.captions import NAMES, prompt_of_record, prompts_of_value
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
 from img2prompt_cache.sources.reading import read_regular
+from img2prompt_cache.sources.several import pack
 
 MAX_DOCUMENT_BYTES = 96 << 20
 """Largest document, which is read at once; the captions of COCO have 88 MiB. JSON Lines have no limit."""
@@ -64,13 +65,10 @@ def read_document(path: Path) -> list[Row]:
     return rows
 
 
-def table_of(
-    rows: Iterable[Row],
-    path: Path,
-    prompt_column: str | None = None,
-    several: MutableSequence[int] | None = None,
-) -> pa.Table:
+def table_of(rows: Iterable[Row], path: Path, prompt_column: str | None = None) -> pa.Table:
     """Make a table with every column as strings, without nested values other than prompts.
+
+    Where there are several prompts, the value is a JSON list of them.
 
     Parameters
     ----------
@@ -79,8 +77,6 @@ def table_of(
         The file, for messages.
     prompt_column : str, optional
         A further name of a column of prompts.
-    several : list of int, optional
-        The number of rows with several captions is appended.
 
     Raises
     ------
@@ -90,16 +86,15 @@ def table_of(
     # pyarrow.json is not used, because it converts text that looks like a date.
     columns: dict[str, list[str | None]] = {}
     nested: set[str] = set()
-    count = long = 0
-    for row in rows:
+    count = 0
+    for row in map(_with_sentences, rows):
         stated = any(name.lower() in NAMES or name == prompt_column for name in row)
         if not stated and any(isinstance(v, dict) or name == "full_command" for name, v in row.items()):
             found = prompt_of_record(row)
-            row = {**row, "prompt": found.prompt} if found else row
+            row = {**row, "prompt": [found.prompt, *found.more]} if found else row
         for name, value in row.items():
             if isinstance(value, dict | list) and (name.lower() in NAMES or name == prompt_column):
-                long += isinstance(value, list) and len(value) > 1
-                value = prompt_of_value(value)
+                value = text_of(prompts_of_value(value))
             if isinstance(value, dict | list):
                 nested.add(name)
                 continue
@@ -109,14 +104,32 @@ def table_of(
             column.extend([None] * (count - len(column)))
             column.append(value if isinstance(value, str | None) else json.dumps(value))
         count += 1
-    if several is not None:
-        several.append(long)
     arrays = {
         name: _strings([*values, *[None] * (count - len(values))], path)
         for name, values in columns.items()
         if name not in nested
     }
     return pa.table(arrays)
+
+
+def text_of(prompts: list[str]) -> str | None:
+    """Write the prompts of one row as the value of a table: as they are, or as a JSON list of several."""
+    return pack(prompts) if len(prompts) > 1 else next(iter(prompts), None)
+
+
+def _with_sentences(row: Row) -> Row:
+    """Read a row of Karpathy's splits of COCO and Flickr; others are given back as they are.
+
+    See https://cs.stanford.edu/people/karpathy/deepimagesent: a ``filename``, perhaps its folder as
+    ``filepath``, and ``sentences`` whose texts are ``raw``. Their `imgid` counts images, and names none.
+    """
+    name, folder, sentences = row.get("filename"), row.get("filepath"), row.get("sentences")
+    if not isinstance(name, str) or not isinstance(sentences, list):
+        return row
+    texts = [one["raw"] for one in sentences if isinstance(one, dict) and isinstance(one.get("raw"), str)]
+    file = f"{folder}/{name}" if isinstance(folder, str) and folder else name
+    split = {"split": row["split"]} if isinstance(row.get("split"), str) else {}
+    return {"file_name": file, "prompt": texts, **split} if texts else row
 
 
 def _rows(value: object, *, loose: bool) -> list[Row] | None:
@@ -163,7 +176,8 @@ def _row(name: str, stated: object, *, loose: bool) -> Row | None:
     image = name.lower().endswith(IMAGE_SUFFIXES)
     if name.lower() in NAMES or not (image or loose or (isinstance(stated, dict) and "caption" in stated)):
         return None
-    if isinstance(stated, str):
+    texts = image and isinstance(stated, list) and stated and all(isinstance(one, str) for one in stated)
+    if isinstance(stated, str) or texts:
         return {"file_name": name, "prompt": stated}
     if not isinstance(stated, dict):
         return None

@@ -11,13 +11,19 @@ import pyarrow.compute as pc
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import Listing, Summary
+from img2prompt_cache.sources.several import (
+    LONGEST_PROMPT,
+    MORE_PROMPTS,
+    MOST_PROMPTS,
+    distinct,
+    pack,
+    unpack,
+)
 from img2prompt_cache.sources.tablefile import blank_to_null
 from img2prompt_cache.tables import counted
 
-LONGEST_PROMPT = 1 << 20
-"""Most characters of a prompt; what is longer is something else, and its row has none."""
-
 Strings: TypeAlias = pa.Array | pa.ChunkedArray | Sequence[str | None]
+_Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 
 def make_listing(
@@ -39,7 +45,7 @@ def make_listing(
     root : pathlib.Path
         Root of the source, for error messages.
     extras : mapping of str to pyarrow.ChunkedArray, optional
-        Further columns, n values each.
+        Further columns, n values each; `several.MORE_PROMPTS` among them, where images have several prompts.
     without_image : int
         Number of prompts that were left out because they have no image.
     notes : sequence of str
@@ -59,7 +65,11 @@ def make_listing(
             *notes,
             f"{counted(count, 'prompt', 'prompts')} of more than {LONGEST_PROMPT} characters left out",
         )
-    table = pa.table({**columns, "prompt": blank_to_null(columns["prompt"])})
+    columns["prompt"] = blank_to_null(columns["prompt"])
+    if MORE_PROMPTS in columns:
+        columns, several = _with_several(columns)
+        notes = (*several, *notes)
+    table = pa.table(columns)
     if not table.num_rows:
         raise UsageError("; ".join((f"{root} holds no images", *notes)))
     twice = first_duplicate(table["imgId"])
@@ -69,6 +79,34 @@ def make_listing(
     without_prompt = table["prompt"].null_count
     summary = Summary(table.num_rows - without_prompt, without_prompt, without_image, tuple(notes))
     return Listing(table, summary)
+
+
+def _with_several(columns: dict[str, _Column]) -> tuple[dict[str, _Column], tuple[str, ...]]:
+    """Keep the distinct prompts of each image, of at most `MOST_PROMPTS`, and note how many have several."""
+    first, more = columns["prompt"].to_pylist(), columns.pop(MORE_PROMPTS).to_pylist()
+    too_many = 0
+    for row, text in enumerate(more):
+        if text:
+            others = (prompt for prompt in unpack(text) if len(prompt) <= LONGEST_PROMPT)
+            prompts = distinct([first[row], *others])
+            too_many += len(prompts) > MOST_PROMPTS
+            first[row], more[row] = next(iter(prompts), None), pack(prompts[1:MOST_PROMPTS])
+    count = sum(map(bool, more))
+    if not count:
+        return columns, ()
+    what = counted(count, "image has", "images have")
+    notes = [f"{what} several prompts; the first counts where there can be only one"]
+    if too_many:
+        what = counted(too_many, "image has", "images have")
+        notes.append(f"{what} more than {MOST_PROMPTS} prompts, of which the first {MOST_PROMPTS} are kept")
+    texts = {"prompt": pa.array(first, pa.string()), MORE_PROMPTS: pa.array(more, pa.string())}
+    return {**columns, **texts}, tuple(notes)
+
+
+def text_columns(columns: Mapping[str, Sequence[str]]) -> dict[str, pa.ChunkedArray]:
+    """Make further columns of a listing, leaving out those that are empty in all rows."""
+    made = {name: pa.array(texts, pa.string()) for name, texts in columns.items() if any(texts)}
+    return {name: pa.chunked_array([column]) for name, column in made.items()}
 
 
 def first_duplicate(values: pa.Array | pa.ChunkedArray) -> str | None:

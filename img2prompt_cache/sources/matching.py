@@ -7,8 +7,8 @@ An id is a path, with or without the suffix of an image. The first rule that mat
 3. the id ends with the path of the image: ``/kaggle/input/set/train/a.png`` for ``train/a.png``. Such a path
    may come from another machine; it is only compared, never opened.
 
-Only whole names of folders and files are compared. A table is refused if a row matches two images, or two
-rows match one image.
+Only whole names of folders and files are compared. Rows with the same id are several prompts of one image. A
+table is refused if an id matches two images, or two ids match one image.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from img2prompt_cache.errors import UsageError
-from img2prompt_cache.sources.listing import first_duplicate
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
 
 SUFFIX = r"(?i)(" + "|".join(suffix.replace(".", r"\.") for suffix in IMAGE_SUFFIXES) + ")$"
 """Matches the suffix of an image, in the syntax of RE2."""
+_NUMBERED = SUFFIX.removesuffix("$") + "#[0-9]{1,4}$"
+"""Matches the number of a caption after the name of an image, as Flickr8k's ``a.jpg#0`` has it."""
 _CLIMBS = r"(^|/)\.\.(/|$)|\x00"
 _TOP = r"^([A-Za-z]:)?/+"
 
@@ -46,7 +47,7 @@ def plain_ids(written: pa.ChunkedArray, files: pa.Array, path: Path, prefix: str
     Raises
     ------
     UsageError
-        If an id is empty, occurs twice, or leads out of the folder by ``..``.
+        If an id is empty, or leads out of the folder by ``..``.
     """
     ids = pc.utf8_trim_whitespace(written)
     if not (pc.any(pc.match_substring(files, "\\")).as_py() or False):
@@ -56,11 +57,10 @@ def plain_ids(written: pa.ChunkedArray, files: pa.Array, path: Path, prefix: str
         ids = pc.replace_substring_regex(ids, f"^{prefix}", "")
     refuse_rows(pc.equal(ids, ""), written, path, "has no id")
     refuse_rows(pc.match_substring_regex(ids, _CLIMBS), written, path, "names a file outside the source")
-    ids = pc.replace_substring_regex(pc.replace_substring_regex(ids, _TOP, ""), SUFFIX, "")
-    twice = first_duplicate(ids)
-    if twice is not None:
-        raise UsageError(f"{path} has the imgId {twice!r} twice; keep one row for each image")
-    return ids
+    ids = pc.replace_substring_regex(ids, _TOP, "")
+    if not (pc.any(pc.match_substring(files, "#")).as_py() or False):
+        ids = pc.replace_substring_regex(ids, _NUMBERED, "")
+    return pc.replace_substring_regex(ids, SUFFIX, "")
 
 
 def refuse_rows(bad: pa.ChunkedArray, written: pa.ChunkedArray, path: Path, what: str) -> None:

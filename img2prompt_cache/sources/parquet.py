@@ -10,7 +10,6 @@ from __future__ import annotations
 import bisect
 import re
 import threading
-from collections.abc import MutableSequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -35,7 +34,8 @@ from img2prompt_cache.sources.pages import Unpacked, unpacked_groups
 from img2prompt_cache.sources.parquetfile import rows_at_once, strings_of
 from img2prompt_cache.sources.reading import MAX_IMAGE_BYTES, UNSAFE_PATH, read_below
 from img2prompt_cache.sources.scan import Walk, shards
-from img2prompt_cache.sources.tablefile import note_several, prompts_of, read_table
+from img2prompt_cache.sources.several import MORE_PROMPTS
+from img2prompt_cache.sources.tablefile import read_table, split_prompts
 
 ID_COLUMNS = ("imgId", "image_id", "id", "key", "__key__")
 PATH_COLUMNS = ("image", "file_name", "filename", "image_path", "path", "file")
@@ -69,8 +69,7 @@ class ParquetSource(FileSource):
         names = shards(self.root, ".parquet")
         if not names:
             raise UsageError(f"{self.root} holds no .parquet file")
-        several: list[int] = []
-        parts = [self._list_file(name, several) for name in names]
+        parts = [self._list_file(name) for name in names]
         without_image = sum(lost for _, _, lost in parts)
         table = pa.concat_tables((part for part, _, _ in parts), promote_options="default")
         notes = dict.fromkeys(note for _, some, _ in parts for note in some)
@@ -82,7 +81,7 @@ class ParquetSource(FileSource):
             self.root,
             extras=extras,
             without_image=without_image,
-            notes=(*self.notes, *note_several(several), *notes),
+            notes=(*self.notes, *notes),
         )
 
     def read(self, uri: str) -> bytes:
@@ -105,10 +104,10 @@ class ParquetSource(FileSource):
             )
         return found
 
-    def _list_file(self, name: str, several: MutableSequence[int]) -> tuple[pa.Table, tuple[str, ...], int]:
+    def _list_file(self, name: str) -> tuple[pa.Table, tuple[str, ...], int]:
         path = self.folder / name
         image = _image_column(path)
-        table = read_table(path, self.options.prompt_column, several)
+        table = read_table(path, self.options.prompt_column)
         names = [column for column in table.column_names if column != image]
         prompt = pick_column(names, self.options.prompt_column, PROMPT_COLUMNS, "prompt_column", path)
         known = {column.lower() for column in ID_COLUMNS}
@@ -129,11 +128,13 @@ class ParquetSource(FileSource):
             prefix = f"{stem}/" if self.root.is_dir() else ""
             ids = [f"{prefix}{row}" for row in range(table.num_rows)]
         extras, notes = short_columns(table, {image, prompt, column})
+        first, more = split_prompts(table[prompt])
         columns = {
             "imgId": ids,
             "uri": [f"{name}#{row}" for row in range(table.num_rows)],
-            "prompt": prompts_of(table[prompt]),
+            "prompt": first,
             **extras,
+            **({} if more is None else {MORE_PROMPTS: more}),
         }
         listed = pa.table(columns)
         if IMG2DATASET.issubset(table.column_names):

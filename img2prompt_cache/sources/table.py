@@ -27,6 +27,7 @@ from img2prompt_cache.sources.columns import ID_COLUMNS, IMG2DATASET, PROMPT_COL
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.folder import ORIGINALS
 from img2prompt_cache.sources.hidden import note_hidden_prompts
+from img2prompt_cache.sources.joining import join_rows
 from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.matching import SUFFIX, match, plain_ids, refuse_rows
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_originals, without_suffix
@@ -192,12 +193,12 @@ def join_images(
     Raises
     ------
     UsageError
-        If an id is empty, occurs twice, contains ``..``, or leads through a link to a folder; if two images
-        differ only in their suffix; or if a row matches two images.
+        If an id is empty, contains ``..``, or leads through a link to a folder; if two images differ only in
+        their suffix; or if a row matches two images.
     """
     images, originals = without_originals(found.files)
     files = pa.array(images, pa.string())
-    ids = plain_ids(prompts.ids, files, path, prefix)
+    ids, prompts = join_rows(plain_ids(prompts.ids, files, path, prefix), prompts)
     for link in (link for link in found.links if link.endswith("/")):
         what = f"leads through {link}, a link to a folder, which is not followed"
         refuse_rows(pc.starts_with(ids, link), prompts.ids, path, what)

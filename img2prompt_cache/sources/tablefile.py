@@ -5,7 +5,7 @@ Types are not guessed from the values: ``00123`` stays an id and ``NA`` a prompt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableSequence, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.captionlist import read_list
-from img2prompt_cache.sources.captions import JSON_START, NESTED, parse_json, prompt_of_value
+from img2prompt_cache.sources.captions import JSON_START, NESTED, parse_json, prompts_of_value
 from img2prompt_cache.sources.columns import (
     ID_COLUMNS,
     PROMPT_COLUMNS,
@@ -25,9 +25,9 @@ from img2prompt_cache.sources.columns import (
     short_columns,
 )
 from img2prompt_cache.sources.csvfile import SEPARATORS, csv_names, detect_dialect, not_utf8, read_csv
-from img2prompt_cache.sources.jsonfile import read_document, read_lines, table_of
+from img2prompt_cache.sources.jsonfile import read_document, read_lines, table_of, text_of
 from img2prompt_cache.sources.parquetfile import read_columns
-from img2prompt_cache.tables import counted
+from img2prompt_cache.sources.several import MORE_PROMPTS, as_text, pack
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 DOCUMENT_SUFFIX = ".json"
@@ -47,7 +47,7 @@ class Prompts:
     ids, prompts : pyarrow.ChunkedArray
         Strings, n values each. Ids are unchanged; a blank prompt is null.
     extras : dict of str to pyarrow.ChunkedArray
-        The other columns, if they are short, as text.
+        The other columns, if they are short, as text; and `several.MORE_PROMPTS`, if a row has several.
     notes : tuple of str
         Which columns were left out.
     """
@@ -72,14 +72,14 @@ def read_prompts(path: Path, id_column: str | None, prompt_column: str | None) -
     UsageError
         If the file cannot be read or a column is missing.
     """
-    several: list[int] = []
-    table = read_table(path, prompt_column, several)
+    table = read_table(path, prompt_column)
     ids = pick_column(table.column_names, id_column, ID_COLUMNS, "id_column", path)
     prompt = pick_column(table.column_names, prompt_column, PROMPT_COLUMNS, "prompt_column", path)
     extras, notes = short_columns(table, {ids, prompt})
-    return Prompts(
-        table[ids].fill_null(""), prompts_of(table[prompt]), extras, (*note_several(several), *notes)
-    )
+    first, more = split_prompts(table[prompt])
+    if more is not None:
+        extras[MORE_PROMPTS] = more
+    return Prompts(table[ids].fill_null(""), first, extras, notes)
 
 
 def column_names(path: Path) -> list[str]:
@@ -105,20 +105,17 @@ def column_names(path: Path) -> list[str]:
         raise _unreadable(path, error) from error
 
 
-def read_table(
-    path: Path, prompt_column: str | None = None, several: MutableSequence[int] | None = None
-) -> pa.Table:
+def read_table(path: Path, prompt_column: str | None = None) -> pa.Table:
     """Read a table with every column as strings, without nested and binary columns.
 
-    In columns of prompts, lists and records are read, too: see `captions.prompt_of_value`.
+    In columns of prompts, lists and records are read, too: see `captions.prompts_of_value`. Several prompts
+    of a row are one text, a JSON list; `split_prompts` takes them apart.
 
     Parameters
     ----------
     path : pathlib.Path
     prompt_column : str, optional
         The column of prompts, if its name is not in `PROMPT_COLUMNS`.
-    several : list of int, optional
-        The number of images with several captions is appended, unless they are in a text that is JSON.
 
     Raises
     ------
@@ -128,14 +125,14 @@ def read_table(
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":
-            table = _read_parquet(path, prompt_column, several)
+            table = _read_parquet(path, prompt_column)
         elif suffix == ".jsonl":
-            table = table_of(read_lines(path), path, prompt_column, several)
+            table = table_of(read_lines(path), path, prompt_column)
         elif suffix == DOCUMENT_SUFFIX:
-            table = table_of(read_document(path), path, prompt_column, several)
+            table = table_of(read_document(path), path, prompt_column)
         elif suffix == LIST_SUFFIX:
             rows = ({"file_name": name, "prompt": texts} for name, texts in read_list(path).items())
-            table = table_of(rows, path, None, several)
+            table = table_of(rows, path)
         else:
             table = read_csv(path, detect_dialect(path, _KNOWN))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -154,19 +151,30 @@ def has_columns(path: Path, known: Sequence[Sequence[str]]) -> bool:
     return all(any(name.lower() in names for name in group) for group in known)
 
 
-def note_several(counts: Iterable[int]) -> tuple[str, ...]:
-    """Note how many images have several captions; no note if none has."""
-    count = sum(counts)
-    what = counted(count, "image has", "images have")
-    return (f"{what} several captions, of which the first is taken",) if count else ()
+def split_prompts(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
+    """Extract prompts from texts that may be JSON.
 
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray
+        Strings, n values.
 
-def prompts_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Extract prompts from texts that are JSON, and make blank ones null."""
-    if pc.any(pc.match_substring_regex(column, JSON_START)).as_py():
-        texts = [_text(value) for value in column.to_pylist()]
-        column = pa.chunked_array([pa.array(texts, pa.string())])
-    return blank_to_null(column)
+    Returns
+    -------
+    first : pyarrow.ChunkedArray
+        The first prompt of each row that is not blank; null where there is none.
+    more : pyarrow.ChunkedArray or None
+        The others, as `several.pack` writes them; None if no row has several.
+    """
+    if not pc.any(pc.match_substring_regex(column, JSON_START)).as_py():
+        return blank_to_null(column), None
+    prompts = [[as_text(prompt) for prompt in prompts_of_value(value)] for value in column.to_pylist()]
+    first = pa.array([next(iter(each), None) for each in prompts], pa.string())
+    more = [pack(each[1:]) for each in prompts] if any(len(each) > 1 for each in prompts) else None
+    return (
+        blank_to_null(pa.chunked_array([first])),
+        None if more is None else pa.chunked_array([pa.array(more, pa.string())]),
+    )
 
 
 def blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -175,7 +183,7 @@ def blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(blank, pa.scalar(None, pa.string()), column)
 
 
-def _read_parquet(path: Path, prompt_column: str | None, several: MutableSequence[int] | None) -> pa.Table:
+def _read_parquet(path: Path, prompt_column: str | None) -> pa.Table:
     schema, rows = pq.read_schema(path), pq.read_metadata(path).num_rows
     names = {*PROMPT_COLUMNS, (prompt_column or "").lower()}
     flat = [f.name for f in schema if not pa.types.is_nested(f.type) and not is_binary(f.type)]
@@ -187,18 +195,15 @@ def _read_parquet(path: Path, prompt_column: str | None, several: MutableSequenc
     if not flat and not stated and rows:
         raise UsageError(f"{path} has no column of text; its columns are {', '.join(schema.names[:20])}")
     wanted = list(dict.fromkeys([*flat, *stated]))
-    counts = [] if several is None else several
-    batches = [_texts(batch, set(flat), stated, counts) for batch in read_columns(path, wanted)]
+    batches = [_texts(batch, set(flat), stated) for batch in read_columns(path, wanted)]
     if batches:
         return pa.Table.from_batches(batches)
     kept = [*flat, *stated.values()]
     return pa.table([pa.array([], pa.string())] * len(kept), names=kept)
 
 
-def _texts(
-    batch: pa.RecordBatch, flat: set[str], stated: Mapping[str, str], several: MutableSequence[int]
-) -> pa.RecordBatch:
-    """Give the columns of a batch as text, and count its rows with several captions."""
+def _texts(batch: pa.RecordBatch, flat: set[str], stated: Mapping[str, str]) -> pa.RecordBatch:
+    """Give the columns of a batch as text."""
     named = list(zip(batch.schema.names, batch.columns, strict=True))
     columns = [(name, pc.cast(column, pa.string())) for name, column in named if name in flat]
     for _, column in columns:
@@ -206,14 +211,12 @@ def _texts(
     for name, column in named:
         if name in stated:
             values = [parse_json(value) if isinstance(value, str) else value for value in column.to_pylist()]
-            several.append(sum(isinstance(value, list) and len(value) > 1 for value in values))
             columns.append((stated[name], pa.array(map(_text, values), pa.string())))
     return pa.RecordBatch.from_arrays([column for _, column in columns], [name for name, _ in columns])
 
 
 def _text(value: object) -> str | None:
-    found = prompt_of_value(value)
-    return found.encode(errors="replace").decode() if found else None
+    return text_of([prompt.encode(errors="replace").decode() for prompt in prompts_of_value(value)])
 
 
 def _unreadable(path: Path, error: Exception) -> UsageError:

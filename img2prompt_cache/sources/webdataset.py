@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, ClassVar
-
-import pyarrow as pa
 
 from img2prompt_cache.errors import ImageError, UsageError
 from img2prompt_cache.sources.base import Listing
 from img2prompt_cache.sources.captions import prompt_of_text
 from img2prompt_cache.sources.embedded.prompts import Found
 from img2prompt_cache.sources.files import FileSource
-from img2prompt_cache.sources.listing import make_listing
+from img2prompt_cache.sources.listing import make_listing, text_columns
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, is_utf8
 from img2prompt_cache.sources.reading import MAX_TEXT_BYTES, UNSAFE_PATH, read_slice
 from img2prompt_cache.sources.scan import Walk, count_note, shards
+from img2prompt_cache.sources.several import MORE_PROMPTS, pack
 from img2prompt_cache.sources.tarindex import Member, TarDamage, members
 
 _NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
@@ -40,6 +39,7 @@ class _Rows:
     uris: list[str] = field(default_factory=list)
     prompts: list[str | None] = field(default_factory=list)
     readers: list[str] = field(default_factory=list)
+    more: list[str] = field(default_factory=list)
     without_image: int = 0
     damaged: list[str] = field(default_factory=list)
     unsafe: list[str] = field(default_factory=list)
@@ -76,13 +76,12 @@ class WebDatasetSource(FileSource):
                 rows.unsafe, "member with an unsafe name, skipped", "members with unsafe names, skipped"
             ),
         )
-        readers = pa.chunked_array([pa.array(rows.readers, pa.string())])
         return make_listing(
             rows.ids,
             rows.uris,
             rows.prompts,
             self.root,
-            extras={"found_in": readers} if any(rows.readers) else {},
+            extras=text_columns({"found_in": rows.readers, MORE_PROMPTS: rows.more}),
             without_image=rows.without_image,
             notes=notes,
         )
@@ -151,6 +150,7 @@ def _add(file: BinaryIO, shard: str, img_id: str, sample: dict[str, Member], row
     rows.uris.append(f"{shard}#{image.offset}+{image.size}")
     rows.prompts.append(found.prompt if found else None)
     rows.readers.append(found.reader if found else "")
+    rows.more.append(pack(found.more) if found else "")
 
 
 def _prompt(file: BinaryIO, sample: dict[str, Member]) -> Found | None:
@@ -160,7 +160,7 @@ def _prompt(file: BinaryIO, sample: dict[str, Member]) -> Found | None:
             continue
         found = prompt_of_text(text) if ending != "json" or text.lstrip().startswith("{") else None
         if found:
-            return Found(found.prompt.encode(errors="replace").decode(), found.reader)
+            return replace(found, prompt=found.prompt.encode(errors="replace").decode())
     return None
 
 

@@ -102,7 +102,7 @@ def search(cache: Cache, config: TuneConfig, file: Path, tell: Callback = ignore
     data = load_dataset(cache, choose_columns(cache, head, wanted.features)[0], target, views=views)
     split = make_split(cache, data, wanted.split, wanted.holdout, wanted.seed)
     rows = split.train
-    X, y, groups = data.X[rows], data.y[rows], split.inner_groups(rows)
+    X, y, groups = data.X[rows], data.training_targets[rows], split.inner_groups(rows)
     held = inner_holdouts(groups, wanted.seed, few=FEW, share=HELD, what="a trial is scored")
 
     def score(settings: Mapping[str, Any], on_step: OnStep | None) -> float:
@@ -165,6 +165,7 @@ def identify(head: Head, space: Space, data: Dataset, split: Split, target: dict
         "seed": split.seed,
         "split": {name: described[name] for name in _SPLIT},
         "settings beside the space": fixed,
+        **({} if data.means is None else {"train_on": data.train_on}),
     }
 
 

@@ -170,7 +170,7 @@ def test_sources_that_are_none(cli, here, models):
     (here / "file.txt").write_text("text")
     cli("extract", "file.txt", *models).refused(2, "file.txt")
     make_source(here / "twice", 2)
-    (here / "twice" / "prompts.csv").write_text("imgId,prompt\nimg000,a\nimg000,b\n")
+    (here / "twice" / "img000.jpg").write_bytes((here / "twice" / "img000.png").read_bytes())
     cli("extract", "twice", *models).refused(2, "'img000'", "twice")
     make_source(here / "images", 2)
     (here / "images" / "prompts.csv").write_text("name,words\nimg000,a\n")

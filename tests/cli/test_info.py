@@ -20,7 +20,17 @@ def folder(tmp_path):
 def test_json_is_what_scripts_rely_on(cli, folder):
     said = cli("info", "--cache", folder, "--json")
     assert (said.code, said.err) == (0, "")
-    assert list(said.json) == ["rows", "ok", "failed", "removed", "columns", "damaged", "crowded", "writer"]
+    assert list(said.json) == [
+        "rows",
+        "ok",
+        "failed",
+        "removed",
+        "several_prompts",
+        "columns",
+        "damaged",
+        "crowded",
+        "writer",
+    ]
     assert [said.json[name] for name in ("rows", "ok", "failed")] == [20, 18, 2]
     columns = said.json["columns"]
     assert all(list(column) == ["name", "kind", "shape", "dtype", "bytes"] for column in columns)

@@ -58,7 +58,7 @@ def test_coco_is_found_in_its_folder_of_annotations(tmp_path: Path) -> None:
     )
     found, notes = prompts_of(tmp_path)
     assert found == {"val2017/000000000009": "a quay", "val2017/000000000025": "a tram"}
-    assert "1 image has several captions, of which the first is taken" in notes
+    assert "1 image has several prompts; the first counts where there can be only one" in notes
     named = prompts_of(tmp_path / "val2017", prompts=tmp_path / "annotations" / "captions_val2017.json")
     assert set(named[0].values()) == {"a quay", "a tram"}
 
@@ -114,7 +114,7 @@ def test_a_list_of_captions_is_read(tmp_path: Path, name: str, text: str, folder
         f"{prefix}2": 'A "red" door, shut',
         f"{prefix}3": None,
     }
-    assert any("1 image has several captions" in note for note in notes) == ("Dogs" in text)
+    assert any("1 image has several prompts" in note for note in notes) == ("Dogs" in text)
     assert open_source(tmp_path).settings["format"] == "table"
 
 

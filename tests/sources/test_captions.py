@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from img2prompt_cache.sources.captions import decode_text, prompt_of_record, prompt_of_text, prompt_of_value
+from img2prompt_cache.sources.captions import decode_text, prompt_of_record, prompt_of_text, prompts_of_value
 
 INFOTEXT = """a tram in fog,
 charcoal drawing
@@ -107,24 +107,28 @@ def test_a_record(record: dict[str, object], prompt: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "prompt"),
+    ("value", "prompts"),
     [
-        ("a tram", "a tram"),
-        (" a tram ", " a tram "),
-        ("[cat:dog:0.5]", "[cat:dog:0.5]"),
-        ("[]", "[]"),
-        ('{"scene": "a quay"}', '{"scene": "a quay"}'),
-        ('{"prompt": "a tram"}', "a tram"),
-        ('["a tram", "b"]', "a tram"),
-        (["", "a tram"], "a tram"),
-        ([{"caption": "a tram"}], "a tram"),
-        ([], None),
-        (None, None),
-        (3, None),
+        ("a tram", ["a tram"]),
+        (" a tram ", [" a tram "]),
+        ("[cat:dog:0.5]", ["[cat:dog:0.5]"]),
+        ("[]", ["[]"]),
+        ('{"scene": "a quay"}', ['{"scene": "a quay"}']),
+        ('{"prompt": "a tram"}', ["a tram"]),
+        ('["a tram", "b"]', ["a tram", "b"]),
+        ('{"captions": ["a tram", "b"]}', ["a tram", "b"]),
+        (["", "a tram"], ["a tram"]),
+        (["b", " b", None, "a tram", "b"], ["b", "a tram"]),
+        ([{"caption": "a tram"}], ["a tram"]),
+        ([{"caption": "a tram"}, {"caption": "b"}, {"x": 1}], ["a tram", "b"]),
+        ([{"prompt": "a tram", "weight": 1}, {"prompt": "b", "weight": 0.5}], ["a tram"]),
+        ([], []),
+        (None, []),
+        (3, []),
     ],
 )
-def test_a_value(value: object, prompt: str | None) -> None:
-    assert prompt_of_value(value) == prompt
+def test_a_value(value: object, prompts: list[str]) -> None:
+    assert prompts_of_value(value) == prompts
 
 
 def test_encodings() -> None:
@@ -144,7 +148,7 @@ def nested(depth: int) -> dict[str, object]:
 def test_records_inside_records_are_bounded() -> None:
     assert prompt_of_record(nested(3)) is not None
     assert prompt_of_record(nested(500)) is None
-    assert prompt_of_value([[[[[[[["deep"]]]]]]]]) is None
+    assert prompts_of_value([[[[[[[["deep"]]]]]]]]) == []
 
 
 SIZE = 1 << 20
@@ -186,4 +190,4 @@ VALUES = st.recursive(
 def test_any_record_gives_text_or_nothing(record: dict[str, object]) -> None:
     found = prompt_of_record(record)
     assert found is None or found.prompt.encode().strip()
-    assert prompt_of_value(record) is None or isinstance(prompt_of_value(record), str)
+    assert all(isinstance(prompt, str) and prompt.strip() for prompt in prompts_of_value(record))

@@ -172,4 +172,7 @@ def test_images_with_several_captions_are_counted_over_all_files(tmp_path: Path)
         pq.write_table(table, tmp_path / f"{number}.parquet")
     listing = open_source(tmp_path).list()
     assert listing.table["prompt"].to_pylist() == ["a", "c", "d", None]
-    assert listing.summary.notes == ("2 images have several captions, of which the first is taken",)
+    assert listing.table["more_prompts"].to_pylist() == ['["b"]', "", '["e", "f"]', ""]
+    assert listing.summary.notes == (
+        "2 images have several prompts; the first counts where there can be only one",
+    )

@@ -295,7 +295,7 @@ def test_prediction_needs_no_prompts(tmp_path: Path) -> None:
     assert listing.table.to_pylist() == wanted
     for table, why in (
         ("imgId,prompt\nother,x\n", "no row of .*prompts.csv names an image"),
-        ("imgId,prompt\nc,x\nc,y\n", "has the imgId 'c' twice"),
+        ("imgId,prompt\nc,x\n,y\n", "the id '' has no id"),
         ("imgId,prompt\n../c,x\n", "names a file outside the source"),
         ("picture,words\nc,x\n", "prompts.csv"),
     ):

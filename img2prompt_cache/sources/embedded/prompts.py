@@ -33,10 +33,14 @@ _FREE_TEXTS = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A prompt, and the program or form that it was read as: ``"a1111"``, ``"comfyui"``, ``"novelai"``, …"""
+    """A prompt, and the program or form that it was read as: ``"a1111"``, ``"comfyui"``, ``"novelai"``, …
+
+    `more` are further prompts of the same image, where a list of them was found.
+    """
 
     prompt: str
     reader: str
+    more: tuple[str, ...] = ()
 
 
 def read_prompt(image: bytes | Path) -> str | None:
