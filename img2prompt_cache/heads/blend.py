@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from img2prompt_cache.numerics.blending import F64
 
 
+ROUNDING = 1e-12
+"""How far from 1 the sum of weights is at most that were scaled to it."""
+
+
 class Blend(Head):
     """Mix the unit predictions of other heads by weights ≥ 0, and scale the mix to length 1.
 
@@ -308,7 +312,9 @@ class Blend(Head):
                 f"member, at least 0 and not all 0, not {list(self.weights)}",
                 parameter="weights",
             )
-        scaled: F64 = weights / weights.sum()
+        total = float(weights.sum())
+        # Weights that a blend chose sum to 1 up to rounding: given again, they must stay what they are.
+        scaled: F64 = weights if abs(total - 1.0) < ROUNDING else weights / total
         return scaled
 
     def make_members(self, members: Sequence[Mapping[str, Any]]) -> list[Head]:

@@ -44,6 +44,34 @@ def require(head: Any, setting: str, fits: bool, wanted: str) -> None:
         )
 
 
+def positive(head: Any, setting: str) -> None:
+    """Check a setting of one number or several: each finite and above 0, or None.
+
+    Raises
+    ------
+    UsageError
+        If one is not.
+    """
+    values = np.asarray([] if getattr(head, setting) is None else getattr(head, setting), np.float64)
+    require(head, setting, bool(((values > 0) & (values < np.inf)).all()), "finite and above 0")
+
+
+def one_per(head: Any, setting: str, count: int, what: str) -> NDArray[np.float64] | None:
+    """Give a setting of one number, or one for each of `count` things, as `count` numbers; None if absent.
+
+    Raises
+    ------
+    UsageError
+        If there are more or fewer.
+    """
+    value = getattr(head, setting)
+    if value is None:
+        return None
+    values = np.atleast_1d(np.asarray(value, np.float64))
+    require(head, setting, len(values) in (1, count), f"one number, or one for each of {count} {what}")
+    return np.broadcast_to(values, count).copy()
+
+
 def require_one_of(head: Any, setting: str, valid: Sequence[str]) -> None:
     """Check that the value of a setting is one of some words.
 

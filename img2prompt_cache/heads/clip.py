@@ -9,18 +9,18 @@ import numpy as np
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads import checks
-from img2prompt_cache.heads.nearest import Nearest
+from img2prompt_cache.heads.neighbours import Neighbours
 from img2prompt_cache.numerics.metrics import unit
 
 if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Features, Groups, Targets
 
 
-class Clip(Nearest):
+class Clip(Neighbours):
     """Predict the target of the training prompt with the highest CLIP text-image cosine.
 
     Nothing is learned: the training rows are only the prompts to choose from. Each prompt is kept once, in
-    float16, and searched as `Nearest` searches images.
+    float16.
     """
 
     name = "clip"
@@ -72,6 +72,10 @@ class Clip(Nearest):
         first = np.sort(np.unique(texts, axis=0, return_index=True)[1])
         self.widths_ = np.array([X.shape[1]], np.int64)
         self.mean_, self.scale_ = np.zeros(X.shape[1], np.float32), np.ones(X.shape[1], np.float32)
+        self.gains_ = np.ones(1)
         self.vectors_ = unit(texts[first]).astype(np.float16)
         self.targets_ = unit(y[first])
         self._search(X[first], groups[first])
+
+    def _predict(self, X: Features) -> Targets:
+        return self._average(X, 1, 0.0)

@@ -94,7 +94,8 @@ class Kernel(Head):
         kinds: Any | None = None,
     ) -> None:
         kinds = checks.kinds(kinds, len(X))
-        gains, alpha = self._given(widths), self._given_alpha(int(kinds.max()) + 1)
+        gains = checks.one_per(self, "gain", len(widths), "backbones")
+        alpha = checks.one_per(self, "alpha", int(kinds.max()) + 1, "kinds of rows")
         self.widths_ = np.array(widths, np.int64)
         self.mean_, self.scale_ = mean_and_scale(X, widths)
         self.tried_: list[dict[str, float]] = []
@@ -175,25 +176,8 @@ class Kernel(Head):
 
     def _check_settings(self) -> None:
         checks.require(self, "landmarks", self.landmarks >= 1, "at least 1")
-        alpha = np.atleast_1d(np.asarray(1.0 if self.alpha is None else self.alpha, np.float64))
-        checks.require(self, "alpha", bool(((alpha > 0) & (alpha < np.inf)).all()), "finite and above 0")
-
-    def _given(self, widths: tuple[int, ...]) -> F64 | None:
-        if self.gain is None:
-            return None
-        gains = np.atleast_1d(np.asarray(self.gain, np.float64))
-        checks.require(self, "gain", bool(((gains > 0) & (gains < np.inf)).all()), "finite and above 0")
-        wanted = f"one number, or one for each of {len(widths)} backbones"
-        checks.require(self, "gain", len(gains) in (1, len(widths)), wanted)
-        return np.broadcast_to(gains, len(widths)).copy()
-
-    def _given_alpha(self, kinds: int) -> F64 | None:
-        if self.alpha is None:
-            return None
-        alpha = np.atleast_1d(np.asarray(self.alpha, np.float64))
-        wanted = f"one number, or one for each of {kinds} kinds of rows"
-        checks.require(self, "alpha", len(alpha) in (1, kinds), wanted)
-        return np.broadcast_to(alpha, kinds).copy()
+        checks.positive(self, "gain")
+        checks.positive(self, "alpha")
 
     def _note(self, gains: F64, alpha: F64, cosine: float) -> None:
         named = {f"gain {number}": float(gain) for number, gain in enumerate(gains, 1)}

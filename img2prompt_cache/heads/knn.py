@@ -30,8 +30,8 @@ MAX_QUERIES = 4096
 class Knn(Nearest):
     """Predict the mean target of the k nearest training images, weighted 1/distance**power.
 
-    Similarity is that of `Nearest`. Where k or the power is not given, the pair with the best mean cosine on
-    grouped folds of the training rows is chosen.
+    Similarity is that of `Nearest`, with its gains. Where k or the power is not given, the pair with the best
+    mean cosine on grouped folds of the training rows is chosen.
     """
 
     name = "knn"
@@ -46,6 +46,7 @@ class Knn(Nearest):
     seed: int = setting("Seed of the folds, and of the rows drawn to choose on.", default=0)
 
     def _check_settings(self) -> None:
+        super()._check_settings()
         checks.require(self, "k", self.k is None or self.k >= 1, "at least 1")
         checks.require(self, "power", self.power is None or 0 <= self.power < np.inf, "finite and at least 0")
 
@@ -76,8 +77,8 @@ class Knn(Nearest):
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The `k` and `power` in use."""
-        return {"k": self.k_, "power": self.power_}
+        """The `gain` of each block where there are several, and the `k` and `power` in use."""
+        return {**super().chosen, "k": self.k_, "power": self.power_}
 
     def state(self) -> State:
         """Give the training rows as `Nearest` does, with `k` (1,) and `power` (1,)."""

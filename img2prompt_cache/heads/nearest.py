@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads import checks
-from img2prompt_cache.heads.base import Head
-from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_back
+from img2prompt_cache.heads.neighbours import ROWS, SEED, Neighbours
+from img2prompt_cache.heads.settings import setting
+from img2prompt_cache.numerics.kernel_ridge import normalise_blocks
 from img2prompt_cache.numerics.metrics import unit
-from img2prompt_cache.numerics.neighbours import flat_index, inverse_power, nearest, weighted_sum
+from img2prompt_cache.numerics.neighbour_gains import learn_gains
 from img2prompt_cache.numerics.standardise import mean_and_scale
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from img2prompt_cache.heads.base import Features, Groups, Targets
+    from img2prompt_cache.numerics.neighbour_gains import F64
 
-    from img2prompt_cache.heads.base import Features, Groups, State, Targets
-
-EXACT = 50_000
-"""Rows up to which the search is exact; beyond, it is an inverted file (`benchmarks/knn.py`)."""
-
-SEED = 0
-"""Seed of the cells; the head has no setting for it."""
-
-ROWS = 4096
-"""Rows searched at a time, so that memory does not grow with the number of queries."""
+MAX_LEARNED = 2048
+"""Rows the gains are learned on; beyond these a sample is drawn, so that learning takes seconds."""
 
 
-class Nearest(Head):
+class Nearest(Neighbours):
     """Predict the target of the training image with the most similar features, found by FAISS.
 
-    Each column is standardised by the training rows, then each backbone's part of a row is scaled to length
-    1, so that similarity is the mean over backbones of their cosines. Training rows are kept in float16.
-    Beyond 50,000 of them the search is approximate; `measured` gives its recall.
+    Each column is standardised by the training rows, then each block of a row is scaled to length 1, so that
+    similarity is a weighted mean of the blocks' cosines. The weights, gains, are learned on rows predicted
+    from other groups. Training rows are kept in float16. Beyond 50,000 of them the search is approximate;
+    `measured` gives its recall.
     """
 
     name = "nearest"
+
+    gain: float | Sequence[float] | None = setting(
+        "How much each block's cosine counts: one value per block, or one for all; learned if absent.",
+        default=None,
+        search=None,
+    )
+
+    def _check_settings(self) -> None:
+        checks.positive(self, "gain")
 
     def _fit(
         self,
@@ -51,83 +54,23 @@ class Nearest(Head):
     ) -> None:
         self.widths_ = np.array(widths, np.int64)
         self.mean_, self.scale_ = mean_and_scale(X, widths)
-        self.vectors_: NDArray[np.float16] = np.empty(X.shape, np.float16)
+        self.targets_ = unit(y)
+        given = checks.one_per(self, "gain", len(widths), "blocks")
+        self.gains_ = self._learned(X, groups) if given is None else given
+        self.vectors_ = np.empty(X.shape, np.float16)
         for start in range(0, len(X), ROWS):
             self.vectors_[start : start + ROWS] = self._vectors(X[start : start + ROWS])
-        self.targets_ = unit(y)
         self._search(X, groups)
 
     def _predict(self, X: Features) -> Targets:
         return self._average(X, 1, 0.0)
 
     @property
-    def measured(self) -> dict[str, Any]:
-        """The kind of search: exact, or of the nearest cells, with its recall on rows that were held back."""
-        if self.cells_ is None:
-            return {"search": "exact"}
-        cells = self.cells_
-        return {
-            "search": "cells",
-            "cells": len(cells.centroids),
-            "probes": cells.probes,
-            "recall@10": cells.recall,
-        }
+    def chosen(self) -> dict[str, Any]:
+        """The `gain` of each block, with a mean of 1 where they were learned; nothing where there is one."""
+        return {"gain": self.gains_.tolist()} if len(self.gains_) > 1 else {}
 
-    def state(self) -> State:
-        """Give the training rows, `vectors` (n, p) float16 and `targets` (n, t), and their mean and scale.
-
-        Where the search is approximate also its cells: `centroids` (c, p), `cell` (n,), `probes` (1,) and
-        `recall` (1,); the index is built of them anew, because one that FAISS wrote cannot be checked.
-        """
-        state: State = {
-            "blocks": self.widths_,
-            "mean": self.mean_,
-            "scale": self.scale_,
-            "vectors": self.vectors_,
-            "targets": self.targets_,
-        }
-        return state if self.cells_ is None else {**state, **self.cells_.arrays()}
-
-    def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
-        """Take the fitted arrays back."""
-        self.vectors_ = checks.saved_array(state, "vectors", None, None)
-        n, width = self.vectors_.shape
-        self.n_features_in_ = width
-        self.targets_ = checks.saved_array(state, "targets", n, None)
-        self.mean_ = checks.saved_array(state, "mean", width)
-        self.scale_ = checks.saved_array(state, "scale", width)
-        self.widths_ = checks.saved_array(state, "blocks", None)
-        if self.widths_.sum() != width:
-            raise Img2PromptError(
-                f"the saved head's 'blocks' sum to {self.widths_.sum()}, not {width}; fit it again"
-            )
-        self._index(Cells.from_arrays(state) if "cell" in state else None)
-        return self
-
-    def _average(self, X: Features, k: int, power: float) -> Targets:
-        pred = np.empty((len(X), self.targets_.shape[1]), np.float32)
-        for start in range(0, len(X), ROWS):
-            distances, rows = nearest(self.index_, self._vectors(X[start : start + ROWS]), k)
-            weights = inverse_power(distances, power)
-            pred[start : start + ROWS] = weighted_sum(weights, rows, self.targets_)
-        return unit(pred)
-
-    def _vectors(self, X: Features) -> Features:
-        parts = np.split((X - self.mean_) / self.scale_, np.cumsum(self.widths_)[:-1], axis=1)
-        joined: Features = np.hstack([unit(part) for part in parts]) / np.float32(np.sqrt(len(parts)))
-        return joined
-
-    def _index(self, cells: Cells | None) -> None:
-        self.cells_: Cells | None = cells
-        if cells is None:
-            self.index_ = flat_index(self.vectors_.astype(np.float32))
-        else:
-            self.index_ = cell_index(self.vectors_, cells)
-
-    def _search(self, X: Features, groups: Groups) -> None:
-        """Build the index of the vectors; row i of `X` is a query that should find vector i."""
-        if len(X) <= EXACT:
-            self._index(None)
-            return
-        drawn, held = hold_back(groups, SEED)
-        self.cells_, self.index_ = fit_cells(self.vectors_, self._vectors(X[drawn]), held, SEED)
+    def _learned(self, X: Features, groups: Groups) -> F64:
+        rows = np.sort(np.random.default_rng(SEED).permutation(len(X))[:MAX_LEARNED])
+        units = normalise_blocks((X[rows] - self.mean_) / self.scale_, self.widths_)
+        return learn_gains(units, self.targets_[rows], groups[rows], self.widths_)

@@ -45,6 +45,15 @@ def test_a_member_sees_the_blocks_inside_its_columns():
     assert [each.widths_.tolist() for each in head.heads_] == [[5, 7], [7, 5]]
 
 
+def test_weights_that_sum_to_1_up_to_rounding_are_taken_to_the_last_bit():
+    X, y, _ = problem()
+    weights = [0.9924792586037359, 0.0075207413962640095]
+    assert sum(weights) != 1
+    members = [{"head": "ridge", "settings": {"alpha": 1.0}}, {"head": "mean"}]
+    head = make_head("blend", members=members, weights=weights).fit(X, y)
+    assert head.chosen["weights"] == weights
+
+
 def test_a_member_of_weight_0_is_not_asked():
     X, y, _ = problem()
     head = make_head("blend", members=[{"head": "ridge", "settings": {"alpha": 1.0}}, {"head": "mean"}])

@@ -13,7 +13,7 @@ from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.single import fit_head
-from img2prompt_cache.heads import nearest as nearest_module
+from img2prompt_cache.heads import neighbours as neighbours_module
 from img2prompt_cache.heads.clip import Clip
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.prediction.stream import predict_cached
@@ -53,7 +53,7 @@ def test_a_prompt_that_stands_twice_is_kept_once():
 def test_many_prompts_are_searched_as_images_are(monkeypatch):
     X, y, texts, groups = problem(900)
     exact = Clip().fit(X, y, texts=texts, groups=groups)
-    monkeypatch.setattr(nearest_module, "EXACT", 100)
+    monkeypatch.setattr(neighbours_module, "EXACT", 100)
     head = Clip().fit(X, y, texts=texts, groups=groups)
     assert head.measured["recall@10"] >= 0.99
     assert (head.predict(X) == exact.predict(X)).all(axis=1).mean() > 0.98

@@ -144,8 +144,12 @@ def test_a_tampered_state_is_refused(name):
     state = head.state()
     for name_in_file, value in state.items():
         key = re.sub(r"^members\.\d+\.", "", name_in_file)  # the member is named before it
-        with pytest.raises(Img2PromptError, match=f"lacks '{key}'"):
-            clone(head).load_state({other: kept for other, kept in state.items() if other != name_in_file})
+        without = {other: kept for other, kept in state.items() if other != name_in_file}
+        if key == "gain" and name != "kernel":  # version 0.1 saved neighbours without gains
+            clone(head).load_state(without)
+        else:
+            with pytest.raises(Img2PromptError, match=f"lacks '{key}'"):
+                clone(head).load_state(without)
         with pytest.raises(Img2PromptError, match=f"'{key}'.*is not what was fitted"):
             clone(head).load_state({**state, name_in_file: value[None]})
         if value.dtype.kind == "f":

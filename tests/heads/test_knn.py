@@ -9,8 +9,10 @@ from sklearn.neighbors import KNeighborsRegressor
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import knn as module
 from img2prompt_cache.heads import nearest as nearest_module
+from img2prompt_cache.heads import neighbours as neighbours_module
 from img2prompt_cache.heads.knn import Knn
 from img2prompt_cache.heads.nearest import Nearest
+from img2prompt_cache.numerics import neighbour_gains
 from img2prompt_cache.numerics.metrics import mean_cosine, unit
 
 
@@ -35,15 +37,98 @@ def test_knn_equals_scikit_learn(k, power):
     assert head.history == []
 
 
-def test_similarity_is_the_mean_of_the_blocks_cosines():
+@pytest.mark.parametrize("gain", [1.0, [3.0, 1.0]])
+def test_similarity_is_the_mean_of_the_blocks_cosines_weighted_by_gains(gain):
     X, y, _ = problem()
     Z = standardised(X, X)
-    similarity = sum(unit(part) @ unit(part).T for part in (Z[:, :7], Z[:, 7:])) / 2
+    cosines = [unit(part) @ unit(part).T for part in (Z[:, :7], Z[:, 7:])]
+    similarity = np.average(cosines, axis=0, weights=np.broadcast_to(gain, 2))
     np.fill_diagonal(similarity, -1)
-    head = Nearest().fit(X, y, widths=(7, 3))
+    head = Nearest(gain=gain).fit(X, y, widths=(7, 3))
     got = head.vectors_.astype("f") @ head.vectors_.astype("f").T
     np.fill_diagonal(got, -1)
     np.testing.assert_allclose(got, similarity, atol=1e-3)
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.3, [7.0, 7.0, 7.0]])
+def test_equal_gains_give_what_heads_without_gains_gave_bit_for_bit(gain):
+    X, y, groups = problem()
+    head = Knn(gain=gain).fit(X, y, groups=groups, widths=(5, 3, 2))
+    Z = (X - head.mean_) / head.scale_
+    before = np.hstack([unit(part) for part in np.split(Z, (5, 8), axis=1)]) / np.float32(np.sqrt(3))
+    assert np.array_equal(head.vectors_, before.astype(np.float16))
+    old = {name: array for name, array in head.state().items() if name != "gain"}
+    again = Knn().load_state(old)
+    assert np.array_equal(again.predict(X), head.predict(X))
+    assert again.chosen["gain"] == [1.0, 1.0, 1.0]
+
+
+def two_blocks(n=300):
+    """A block that tells the target, and one of noise."""
+    rng = np.random.default_rng(7)
+    told, noise = rng.normal(size=(2, n, 6)).astype(np.float32)
+    return np.hstack([told, noise]), unit(told[:, :4] + 0.3 * rng.normal(size=(n, 4))), np.arange(n) // 2
+
+
+@pytest.mark.parametrize("head", [Nearest(), Knn()])
+def test_a_block_of_noise_does_not_spoil_the_prediction(head):
+    X, y, groups = two_blocks()
+    train, held = groups < 100, groups >= 100
+
+    def score(head, columns, widths):
+        fitted = clone(head).fit(X[train, :columns], y[train], groups=groups[train], widths=widths)
+        return fitted.score(X[held, :columns], y[held])
+
+    alone, joined = score(head, 6, (6,)), score(head, 12, (6, 6))
+    equal = score(clone(head).set_params(gain=1.0), 12, (6, 6))
+    assert joined > alone - 0.01
+    assert equal < alone - 0.02
+
+
+@pytest.mark.parametrize("head", [Nearest(), Knn()])
+def test_gains_that_were_learned_can_be_given_again(head):
+    X, y, groups = two_blocks()
+    fitted = clone(head).fit(X, y, groups=groups, widths=(6, 6))
+    assert fitted.chosen["gain"][0] > 20 * fitted.chosen["gain"][1]
+    again = clone(head).set_params(**fitted.chosen).fit(X, y, groups=groups, widths=(6, 6))
+    assert {name: value.tobytes() for name, value in again.state().items()} == {
+        name: value.tobytes() for name, value in fitted.state().items()
+    }
+    assert "gain" not in clone(head).fit(X, y, groups=groups).chosen
+
+
+@pytest.mark.parametrize("head", [Nearest(), Knn(k=9, power=2.0)])
+def test_scaling_a_block_or_permuting_rows_changes_no_prediction(head):
+    X, y, groups = two_blocks()
+    fitted = clone(head).fit(X, y, groups=groups, widths=(6, 6))
+    scaled = X * np.repeat([8, 0.25], 6).astype("f")
+    other = clone(head).fit(scaled, y, groups=groups, widths=(6, 6))
+    assert np.array_equal(other.predict(scaled), fitted.predict(X))
+    order = np.random.default_rng(1).permutation(len(X))
+    permuted = clone(head).fit(X[order], y[order], groups=groups[order], widths=(6, 6))
+    np.testing.assert_allclose(permuted.gains_, fitted.gains_, atol=1e-3)
+    np.testing.assert_allclose(permuted.predict(X), fitted.predict(X), atol=2e-3)
+
+
+def test_nearest_fits_on_rows_of_a_single_group():
+    X, y, _ = problem()
+    head = Nearest().fit(X, y, groups=np.zeros(len(X), np.int64), widths=(7, 3))
+    assert head.chosen == {"gain": [1.0, 1.0]}
+
+
+def test_gains_are_learned_on_a_sample_beyond_a_bound(monkeypatch):
+    X, y, groups = two_blocks()
+    monkeypatch.setattr(nearest_module, "MAX_LEARNED", 100)
+    seen = []
+
+    def learn(units, y, groups, widths):
+        seen.append((units.shape, y.shape, groups.shape))
+        return neighbour_gains.learn_gains(units, y, groups, widths)
+
+    monkeypatch.setattr(nearest_module, "learn_gains", learn)
+    head = Nearest().fit(X, y, groups=groups, widths=(6, 6))
+    assert seen == [((100, 12), (100, 4), (100,))]
+    assert head.gains_[0] > 5 * head.gains_[1]
 
 
 def test_nearest_gives_the_target_of_the_most_similar_row():
@@ -57,7 +142,7 @@ def test_what_is_not_given_is_chosen_on_folds_of_whole_groups(given, tried):
     head = Knn(**given).fit(X, y, groups=groups)
     assert len(head.history) == tried
     best = max(head.history, key=lambda record: record["cosine"])
-    assert head.chosen == {"k": best["k"], "power": best["power"]}
+    assert head.chosen == {"k": best["k"], "power": best["power"]}  # no gain: there is one block
     assert given.items() <= head.chosen.items()
 
 
@@ -88,11 +173,25 @@ def test_choosing_samples_queries_beyond_a_bound(monkeypatch):
     assert sampled.score(X, y) > mean_cosine(np.repeat(y.mean(0)[None], len(y), 0), y)
 
 
-@pytest.mark.parametrize("wrong", [{"k": 0}, {"power": -1.0}])
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"power": -1.0}, {"gain": 0.0}, {"gain": [1.0, np.inf]}])
 def test_settings_out_of_range_are_refused(wrong):
     X, y, _ = problem()
-    with pytest.raises(UsageError, match=r"must be (finite and )?at least"):
+    with pytest.raises(UsageError, match=r"must be (finite and )?(at least|above 0)"):
         Knn(**wrong).fit(X, y)
+
+
+def test_another_number_of_gains_than_blocks_is_refused():
+    X, y, _ = problem()
+    with pytest.raises(UsageError, match="'gain' of head 'nearest' must be one number, or one for each of 2"):
+        Nearest(gain=[1.0, 2.0, 3.0]).fit(X, y, widths=(7, 3))
+
+
+@pytest.mark.parametrize("gain", [[1.0, 1.0], [0.0], [-1.0], [np.nan]])
+def test_a_saved_head_with_gains_that_cannot_be_is_refused(gain):
+    X, y, _ = problem()
+    state = Nearest().fit(X, y).state()
+    with pytest.raises(Img2PromptError, match=r"the saved head's 'gain'.* fit it again"):
+        Nearest().load_state({**state, "gain": np.array(gain)})
 
 
 def test_fewer_groups_than_folds_is_refused():
@@ -118,13 +217,13 @@ def test_a_saved_head_without_neighbours_is_refused():
 @pytest.fixture
 def many(monkeypatch):
     """As many rows as it takes for an approximate search."""
-    monkeypatch.setattr(nearest_module, "EXACT", 500)
+    monkeypatch.setattr(neighbours_module, "EXACT", 500)
     return problem(1500)
 
 
 def exactly(head, X, y, groups, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(nearest_module, "EXACT", len(X))
+        patch.setattr(neighbours_module, "EXACT", len(X))
         return clone(head).fit(X, y, groups=groups, widths=(7, 3))
 
 
@@ -153,7 +252,7 @@ def test_settings_chosen_beyond_a_size_are_scored_as_by_an_exact_search(many, mo
 
 
 def test_choosing_by_cells_keeps_groups_apart(monkeypatch):
-    monkeypatch.setattr(nearest_module, "EXACT", 100)
+    monkeypatch.setattr(neighbours_module, "EXACT", 100)
     X, _, _ = problem(60)
     y = unit(np.random.default_rng(1).normal(size=(60, 4)) + 1)
     X, y, groups = np.repeat(X, 3, axis=0), np.repeat(y, 3, axis=0), np.repeat(np.arange(60), 3)

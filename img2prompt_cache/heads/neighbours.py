@@ -1,0 +1,118 @@
+"""What heads that look up the most similar training rows share: the rows, their index, and its search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.heads import checks
+from img2prompt_cache.heads.base import Head
+from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_back
+from img2prompt_cache.numerics.kernel_ridge import normalise_blocks
+from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.neighbour_gains import weigh_blocks
+from img2prompt_cache.numerics.neighbours import flat_index, inverse_power, nearest, weighted_sum
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.heads.base import Features, Groups, State, Targets
+    from img2prompt_cache.numerics.neighbour_gains import F64
+
+EXACT = 50_000
+"""Rows up to which the search is exact; beyond, it is an inverted file (`benchmarks/knn.py`)."""
+
+SEED = 0
+"""Seed of the cells; the head has no setting for it."""
+
+ROWS = 4096
+"""Rows searched at a time, so that memory does not grow with the number of queries."""
+
+
+class Neighbours(Head):
+    """Average targets of the training rows that are most similar to an image, found by FAISS.
+
+    Similarity is the mean over blocks of their cosines, weighted by `gains_`. Training rows are kept in
+    float16. Beyond 50,000 of them the search is approximate; `measured` gives its recall.
+    """
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """The kind of search: exact, or of the nearest cells, with its recall on rows that were held back."""
+        if self.cells_ is None:
+            return {"search": "exact"}
+        cells = self.cells_
+        return {
+            "search": "cells",
+            "cells": len(cells.centroids),
+            "probes": cells.probes,
+            "recall@10": cells.recall,
+        }
+
+    def state(self) -> State:
+        """Give the training rows, `vectors` (n, p) float16 and `targets` (n, t), and how rows are scaled.
+
+        Where the search is approximate also its cells: `centroids` (c, p), `cell` (n,), `probes` (1,) and
+        `recall` (1,); the index is built of them anew, because one that FAISS wrote cannot be checked.
+        """
+        state: State = {
+            "blocks": self.widths_,
+            "mean": self.mean_,
+            "scale": self.scale_,
+            "gain": self.gains_,
+            "vectors": self.vectors_,
+            "targets": self.targets_,
+        }
+        return state if self.cells_ is None else {**state, **self.cells_.arrays()}
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
+        """Take the fitted arrays back."""
+        self.vectors_: NDArray[np.float16] = checks.saved_array(state, "vectors", None, None)
+        n, width = self.vectors_.shape
+        self.n_features_in_ = width
+        self.targets_ = checks.saved_array(state, "targets", n, None)
+        self.mean_ = checks.saved_array(state, "mean", width)
+        self.scale_ = checks.saved_array(state, "scale", width)
+        self.widths_ = checks.saved_array(state, "blocks", None)
+        if self.widths_.sum() != width:
+            raise Img2PromptError(
+                f"the saved head's 'blocks' sum to {self.widths_.sum()}, not {width}; fit it again"
+            )
+        # Until version 0.2 every block counted the same.
+        self.gains_: F64 = np.ones(len(self.widths_))
+        if "gain" in state:
+            self.gains_ = checks.saved_array(state, "gain", len(self.widths_))
+        if not (self.gains_ > 0).all():
+            raise Img2PromptError(f"the saved head's 'gain' is {self.gains_}, not above 0; fit it again")
+        self._index(Cells.from_arrays(state) if "cell" in state else None)
+        return self
+
+    def _average(self, X: Features, k: int, power: float) -> Targets:
+        pred = np.empty((len(X), self.targets_.shape[1]), np.float32)
+        for start in range(0, len(X), ROWS):
+            distances, rows = nearest(self.index_, self._vectors(X[start : start + ROWS]), k)
+            weights = inverse_power(distances, power)
+            pred[start : start + ROWS] = weighted_sum(weights, rows, self.targets_)
+        return unit(pred)
+
+    def _vectors(self, X: Features) -> Features:
+        units = normalise_blocks((X - self.mean_) / self.scale_, self.widths_)
+        return weigh_blocks(units, self.widths_, self.gains_)
+
+    def _index(self, cells: Cells | None) -> None:
+        self.cells_: Cells | None = cells
+        if cells is None:
+            self.index_ = flat_index(self.vectors_.astype(np.float32))
+        else:
+            self.index_ = cell_index(self.vectors_, cells)
+
+    def _search(self, X: Features, groups: Groups) -> None:
+        """Build the index of the vectors; row i of `X` is a query that should find vector i."""
+        if len(X) <= EXACT:
+            self._index(None)
+            return
+        drawn, held = hold_back(groups, SEED)
+        self.cells_, self.index_ = fit_cells(self.vectors_, self._vectors(X[drawn]), held, SEED)
