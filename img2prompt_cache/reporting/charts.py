@@ -89,6 +89,8 @@ class Curves:
         Values of x that are marked by a line, by what they are.
     diagonal : bool
         Whether y = x is drawn, as where what was expected is compared with what came.
+    joined : bool
+        Whether the values are joined by lines, instead of standing as points.
     """
 
     title: str
@@ -98,6 +100,7 @@ class Curves:
     log_x: bool = False
     marks: dict[str, float] = field(default_factory=dict)
     diagonal: bool = False
+    joined: bool = True
 
     @property
     def header(self) -> list[str]:

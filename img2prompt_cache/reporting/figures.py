@@ -26,7 +26,7 @@ _PAGE |= {colour: f"c{number}" for number, colour in enumerate(SERIES, 1)}
 WIDTH, HEIGHT = 5.4, 2.6
 """Inches, of 72 units each."""
 
-MOST_CURVES = 8
+MOST_CURVES, FEW_VALUES = 8, 25
 CLOUD_WIDTH, CLOUD_HEIGHT, CLOUD_WORDS = 720, 300, 90
 LONGEST = 60
 
@@ -99,10 +99,17 @@ def _histogram(axes: Axes, chart: Any) -> None:
 
 
 def _curves(axes: Axes, chart: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     for number, curve in enumerate(chart.curves[:MOST_CURVES]):
-        marker = "o" if len(curve.x) <= 25 else ""
         axes.plot(
-            curve.x, curve.y, color=SERIES[number], marker=marker, markersize=3.5, label=_clean(curve.name)
+            curve.x,
+            curve.y,
+            color=SERIES[number],
+            linestyle="-" if chart.joined else "",
+            marker="o" if len(curve.x) <= FEW_VALUES or not chart.joined else "",
+            markersize=3.5,
+            label=_clean(curve.name),
         )
     if chart.diagonal:
         low = min(min(curve.x) for curve in chart.curves if curve.x)
@@ -110,6 +117,8 @@ def _curves(axes: Axes, chart: Any) -> None:
         axes.plot([low, high], [low, high], color=MARK, linestyle="--", linewidth=1, label="as expected")
     if chart.log_x and all(x > 0 for curve in chart.curves for x in curve.x):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(_clean(chart.x_label))
     axes.set_ylabel(_clean(chart.y_label))
     if len(chart.curves) > 1 or chart.diagonal:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 SECTIONS = (
     "reporting.sections.checks",
     "reporting.sections.data",
+    "reporting.sections.heads",
     "reporting.sections.cases",
 )
 """Modules of the sections, in the order of the page."""
