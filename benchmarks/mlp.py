@@ -32,7 +32,7 @@ from img2prompt_cache.heads.mlp import Mlp
 from img2prompt_cache.heads.neural.network import outputs, start_at
 from img2prompt_cache.heads.neural.pairs import Pairs
 from img2prompt_cache.heads.neural.schedules import Schedule
-from img2prompt_cache.heads.neural.training import Training
+from img2prompt_cache.heads.neural.training import Training, dropped_share
 from img2prompt_cache.numerics.metrics import mean_cosine, unit
 from img2prompt_cache.numerics.standardise import mean_and_scale
 
@@ -44,10 +44,10 @@ def layers(head: Mlp, inputs: torch.Tensor, targets: torch.Tensor) -> nn.Sequent
     """Write the head's network in torch's own layers."""
     (width,) = head.hidden
     network = nn.Sequential(
-        nn.Dropout(head.dropout),
+        nn.Dropout(dropped_share(head, len(inputs))),
         nn.Linear(inputs.shape[1], width),
         nn.ReLU(),
-        nn.Dropout(head.dropout),
+        nn.Dropout(dropped_share(head, len(inputs))),
         nn.Linear(width, targets.shape[1]),
     )
     start_at(network, targets.mean(0))

@@ -34,7 +34,8 @@ class Mlp(Head):
     """A multi-layer perceptron on standardised features, which starts as the mean head.
 
     Each layer is dropout, then linear, with ReLU between layers. At first the last layer's weights are zero
-    and its bias is the mean target.
+    and its bias is the mean target. Where `dropout` is absent, it is 0.5 up to 2,000 rows, and less the more
+    rows there are (see `training.dropped_share`).
 
     The loss ``"mse"`` is the mean over all elements; ``"cosine"`` is 1 − cosine; ``"angular"`` is the angle
     in radians; ``"infonce"`` is that of finding the row's own prompt among those of the batch, at a learned
@@ -61,9 +62,9 @@ class Mlp(Head):
         "Width of one more hidden layer before those, as a multiple of the features'; 0 for no such layer.",
         default=0,
     )
-    dropout: float = setting(
-        "Share of each layer's inputs, the features among them, that is dropped in training.",
-        default=0.5,
+    dropout: float | None = setting(
+        "Share of each layer's inputs dropped in training; 0.5, or less for over 2,000 rows, if absent.",
+        default=None,
         search=Uniform(0.0, 0.7),
     )
     norm: str = setting('"batch" for batch normalisation before each ReLU, or "none".', default="none")
@@ -216,14 +217,14 @@ class Mlp(Head):
         self.epochs_ = int(checks.saved_array(state, "epochs", 1)[0])
         self.drops_ = checks.saved_array(state, "drops", None).tolist() if self.schedule == "plateau" else []
         self.history_ = []
-        self.network_ = restore(lambda t: self.make_network(len(self.mean_), t), state)
+        self.network_ = restore(lambda t: self.make_network(len(self.mean_), t, 0.0), state)
         return self
 
-    def make_network(self, p: int, t: int) -> nn.Module:
+    def make_network(self, p: int, t: int, dropout: float) -> nn.Module:
         """Make an untrained network of p features and t outputs; see `settings.require_layers` for limits."""
         widths = (*([self.expand * p] if self.expand else []), *self.hidden)
         require_layers(self, widths)
-        return make_network(p, widths, t, dropout=self.dropout, norm=self.norm, residual=self.residual)
+        return make_network(p, widths, t, dropout=dropout, norm=self.norm, residual=self.residual)
 
     def _check_settings(self) -> None:
         check_network_settings(self)

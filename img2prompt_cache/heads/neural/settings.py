@@ -20,7 +20,7 @@ NORMS = ("none", "batch")
 TRAINING_PRECISIONS = tuple(name for name in PRECISIONS if name != "fp16")
 """Precisions to train in. Gradients of float16 would vanish unless the loss was scaled."""
 LEAST = {
-    **dict.fromkeys(("lr", "weight_decay", "dropout", "expand", "warmup", "ema", "clip"), 0),
+    **dict.fromkeys(("lr", "weight_decay", "expand", "warmup", "ema", "clip"), 0),
     **dict.fromkeys(("batch_size", "max_epochs", "patience"), 1),
 }
 """The smallest value of each number among the settings of a network on features."""
@@ -36,7 +36,6 @@ class TrainingSettings(Protocol):
     warmup: float
     ema: float
     clip: float
-    dropout: float
     epochs: int | None
     max_epochs: int
     patience: int
@@ -51,12 +50,13 @@ class NetworkSettings(TrainingSettings, Protocol):
     optimizer: str
     loss: str
     norm: str
+    dropout: float | None
     weight_decay: float
     schedule: str
     drops: Sequence[int] | None
     views: bool
 
-    def make_network(self, p: int, t: int) -> nn.Module:
+    def make_network(self, p: int, t: int, dropout: float) -> nn.Module:
         """Make an untrained network of p features and t outputs."""
 
 
@@ -64,6 +64,7 @@ class FinetuneSettings(TrainingSettings, Protocol):
     """What the fine-tuning of a backbone's last blocks reads, beside that: a `Finetune` satisfies it."""
 
     blocks: int | None
+    dropout: float
     layer_decay: float
     pull: float
     mixup: float
@@ -91,8 +92,9 @@ def check_network_settings(head: NetworkSettings) -> None:
     parse(head.loss)
     for setting, low in LEAST.items():
         require(head, setting, getattr(head, setting) >= low, f"at least {low}")
-    for setting in ("dropout", "ema"):
-        require(head, setting, getattr(head, setting) < 1, "below 1")
+    require(head, "ema", head.ema < 1, "below 1")
+    require(head, "dropout", head.dropout is None or head.dropout >= 0, "at least 0")
+    require(head, "dropout", head.dropout is None or head.dropout < 1, "below 1")
     require(head, "epochs", head.epochs is None or head.epochs >= 0, "at least 0")
     if head.epochs is not None and head.schedule == "plateau" and head.drops is None:
         raise UsageError(

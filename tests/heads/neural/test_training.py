@@ -10,7 +10,7 @@ from img2prompt_cache.heads.neural import network
 from img2prompt_cache.heads.neural.losses import AT_FIRST, infonce
 from img2prompt_cache.heads.neural.pairs import Pairs
 from img2prompt_cache.heads.neural.schedules import Schedule
-from img2prompt_cache.heads.neural.training import Training, averaging
+from img2prompt_cache.heads.neural.training import Training, averaging, dropped_share
 from img2prompt_cache.models import devices
 from img2prompt_cache.numerics.metrics import unit
 
@@ -83,6 +83,31 @@ def test_with_few_steps_the_average_reaches_back_an_eighth_of_them():
     assert averaging(Mlp(max_epochs=2), 300) == 0
     assert averaging(Mlp(ema=0.5), 300) == 0.5
     assert averaging(Mlp(ema=0.0), 300) == 0
+
+
+@pytest.mark.parametrize("rows", [1, 300, 2_000])
+def test_up_to_2000_rows_half_of_the_inputs_are_dropped(rows):
+    assert dropped_share(Mlp(), rows) == 0.5
+    assert dropped_share(Mlp(dropout=0.2), rows) == 0.2
+
+
+@pytest.mark.parametrize("rows", [2_000, 20_000, 10_000_000])
+def test_beyond_the_penalty_that_dropout_amounts_to_stays_the_same(rows):
+    share = dropped_share(Mlp(), rows)
+    assert rows * share / (1 - share) == pytest.approx(2_000)
+    assert dropped_share(Mlp(dropout=0.2), rows) == 0.2
+
+
+def test_what_is_dropped_depends_on_the_rows_to_train_on():
+    X, y = problem(40)
+    few, many = Pairs(X, y), Pairs(np.tile(X, (100, 1)), np.tile(y, (100, 1)))
+    shares = {
+        layer.p
+        for pairs in (few, many)
+        for layer in training(pairs=pairs)._trained
+        if isinstance(layer, network.Dropout)
+    }
+    assert shares == {0.5, 1 / 3}
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.8])
