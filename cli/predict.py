@@ -6,11 +6,14 @@ import sys
 from contextlib import ExitStack, closing
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import console
+
+if TYPE_CHECKING:
+    from img2prompt_cache.prediction.predictions import Predictions
 
 
 def predict(
@@ -46,6 +49,13 @@ def predict(
             help="Prompts to choose from: a text file or a table. Default: those of the cache.",
         ),
     ] = None,
+    compose: Annotated[
+        bool,
+        typer.Option(
+            "--compose",
+            help="Compose a prompt for each image, of phrases in the prompts of the cache and of --bank.",
+        ),
+    ] = False,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -63,7 +73,7 @@ def predict(
     from img2prompt_cache.prediction.predict import predict_batches
     from img2prompt_cache.runs.names import open_run
 
-    if top_k == 0 and not out:
+    if top_k == 0 and not out and not compose:
         raise UsageError(
             "`top_k=0` without `out` leaves nothing to show; name a file with `out`", parameter="top_k"
         )
@@ -78,6 +88,7 @@ def predict(
             _images(paths),
             top_k=top_k,
             bank=bank,
+            compose=compose,
             cache=cache,
             out=out,
             overwrite=overwrite,
@@ -92,14 +103,20 @@ def predict(
                 console.note(f"{name}: {reason}")
             bad |= batch.failed
             count += len(batch.ids)
-            if batch.nearest is None or written:
+            if written:
                 continue
-            for name, nearest in zip(batch.ids, batch.nearest, strict=True):
-                if json:
-                    prompts = [{"prompt": prompt, "cosine": round(cosine, 6)} for prompt, cosine in nearest]
-                    predictions.append({"imgId": name, "prompts": prompts})
-                else:
-                    lines = [f"  {cosine:.3f}  {console.clean(prompt)}" for prompt, cosine in nearest]
+            for row, name in enumerate(batch.ids):
+                shown = _shown(batch, row)
+                if json and shown:
+                    predictions.append({"imgId": name, **shown})
+                elif shown:
+                    lines = [
+                        f"  {one['cosine']:.3f}  {console.clean(one['prompt'])}"
+                        for one in shown.get("prompts", ())
+                    ]
+                    if "composed" in shown:
+                        composed = console.clean(shown["composed"])
+                        lines.append(f"  {shown['composed_cosine']:.3f}  {composed}  (composed)")
                     console.result("\n".join([console.clean(name), *lines]))
     if bad:
         console.note(f"{len(bad)} images could not be used and were left out")
@@ -116,6 +133,19 @@ def predict(
         )
     elif out:
         console.result(f"{out}: {count} predictions")
+
+
+def _shown(batch: Predictions, row: int) -> dict[str, Any]:
+    """Give the prompts of one image: the nearest ones and the composed one, as far as they were asked for."""
+    from img2prompt_cache.prediction.outputs.base import plain, records
+
+    shown: dict[str, Any] = {}
+    if batch.nearest is not None:
+        shown["prompts"] = records(batch.nearest[row])
+    if batch.composed is not None and batch.composed_cosines is not None:
+        shown["composed"] = batch.composed[row]
+        shown["composed_cosine"] = plain(batch.composed_cosines[row])
+    return shown
 
 
 def _images(paths: list[str] | None) -> list[str] | None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,13 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn, used_column
 from img2prompt_cache.data.dataset import load_prompts
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.files import Replacement, hash_file
+from img2prompt_cache.files import hash_file
 from img2prompt_cache.models.encoders.base import MOST_CHARACTERS, tell_overlong
-from img2prompt_cache.models.fingerprints import digest
 from img2prompt_cache.models.recorded import load_recorded_encoder
-from img2prompt_cache.models.weights.packaged import home
 from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_back
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.neighbours import nearest
+from img2prompt_cache.prediction.kept import encode_kept, keep, kept_path
 from img2prompt_cache.progress import Callback, ignore, task
 from img2prompt_cache.sources.captions import prompts_of_value
 from img2prompt_cache.sources.columns import PROMPT_COLUMNS
@@ -35,9 +33,6 @@ if TYPE_CHECKING:
     from img2prompt_cache.models.encoders.base import Encoder
 
     F32 = NDArray[np.float32]
-
-CHUNK = 1024
-"""Prompts of a file encoded in one call: on a CPU about ten seconds, the step of progress."""
 
 EXACT = 100_000
 """Prompts of a file up to which the search is exact; beyond, it looks into cells (`benchmarks/bank.py`)."""
@@ -103,21 +98,9 @@ class Bank:
             If the file is not there, cannot be read, or holds no prompt.
         """
         prompts = _read(path)
-        key = f"{hash_file(path)}{path.suffix.lower()}\0{digest(encoder.fingerprint)}"
-        kept = home() / "banks" / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
-        shape = (len(prompts), encoder.dim)
         tell_overlong(encoder.overlong(prompts), encoder, tell)
-        vectors = _load(kept, shape)
-        if vectors is None:
-            vectors = np.empty(shape, np.float32)
-            with task(tell, "encode prompts", len(prompts)) as advance:
-                for start in range(0, len(prompts), CHUNK):
-                    chunk = prompts[start : start + CHUNK]
-                    vectors[start : start + CHUNK] = encoder.encode(chunk)
-                    advance(len(chunk))
-            # Without the kept copy the next run is slower, nothing worse.
-            with suppress(OSError):
-                _keep(kept, lambda path: _save(path, vectors))
+        kept = kept_path(f"{hash_file(path)}{path.suffix.lower()}", encoder)
+        vectors = encode_kept(kept, prompts, encoder, "encode prompts", tell)
         return cls(prompts, vectors, _index(kept.with_suffix(".safetensors"), vectors, tell))
 
     def search(self, queries: F32, k: int) -> tuple[NDArray[np.int64], F32]:
@@ -253,15 +236,6 @@ def _read(path: Path) -> list[str]:
     return prompts
 
 
-def _load(path: Path, shape: tuple[int, int]) -> F32 | None:
-    """Map a kept bank; None where it is absent or not what was written."""
-    try:
-        vectors: F32 = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError):
-        return None
-    return vectors if vectors.shape == shape and vectors.dtype == np.float32 else None
-
-
 def _index(path: Path, vectors: F32, tell: Callback) -> Any:
     """Give the index of a large bank, from its kept cells where they are whole; None for a small one."""
     from safetensors import SafetensorError
@@ -280,18 +254,5 @@ def _index(path: Path, vectors: F32, tell: Callback) -> Any:
         cells, index = fit_cells(vectors, queries, held, seed=0, target_recall=TARGET_RECALL)
         advance(len(vectors))
     with suppress(OSError, SafetensorError):
-        _keep(path, lambda temporary: save_file(cells.arrays(), temporary))
+        keep(path, lambda temporary: save_file(cells.arrays(), temporary))
     return index
-
-
-def _save(path: Path, vectors: F32) -> None:
-    with path.open("wb") as file:
-        np.save(file, vectors, allow_pickle=False)
-
-
-def _keep(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file as a whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with Replacement(path) as new:
-        write(new.temporary)
-        new.commit()

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -15,7 +15,10 @@ from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.models.devices import choose_device
+from img2prompt_cache.models.recorded import load_recorded_encoder
 from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
+from img2prompt_cache.prediction.compose import Composer
 from img2prompt_cache.prediction.outputs import open_writer
 from img2prompt_cache.prediction.outputs.base import Writer
 from img2prompt_cache.prediction.predictions import Predictions
@@ -84,6 +87,7 @@ def predict_batches(
     *,
     top_k: int | None = None,
     bank: str | Path | None = None,
+    compose: bool = False,
     cache: str | Path | Cache | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -98,7 +102,7 @@ def predict_batches(
     ----------
     fitted : Fitted
         A run.
-    images, top_k, bank, cache, out, overwrite, device
+    images, top_k, bank, compose, cache, out, overwrite, device
         See `Run.predict`.
     tell : callable
         Told notes, and the progress of the task ``"predict"``.
@@ -129,8 +133,8 @@ def predict_batches(
         if rows is not None
         else _find_batches(fitted, estimator, images, home, device, tell)
     )
-    prompts = _load_bank(fitted, home, bank, device, tell) if top_k else None
-    return _run(batches, prompts, top_k, writer, tell)
+    known = _load_prompts(fitted, home, bank, device, tell, compose=compose) if top_k or compose else None
+    return _run(batches, known, top_k, writer, tell)
 
 
 def _home(fitted: Fitted, cache: str | Path | Cache | None) -> Cache | Path | None:
@@ -209,23 +213,46 @@ def _streamed(
             yield batch
 
 
-def _load_bank(
-    fitted: Fitted, home: Cache | Path | None, bank: str | Path | None, device: str, tell: Callback
-) -> Bank:
-    if bank is not None:
-        return encoded_bank(Path(bank), fitted.target, device, tell)
-    if home is None:
+class _Prompts(NamedTuple):
+    """Prompts to show: the bank that the nearest ones are found in, and what composes them, if asked for."""
+
+    bank: Bank
+    composer: Composer | None
+
+
+def _load_prompts(
+    fitted: Fitted,
+    home: Cache | Path | None,
+    bank: str | Path | None,
+    device: str,
+    tell: Callback,
+    *,
+    compose: bool,
+) -> _Prompts:
+    if bank is None and home is None:
         raise UsageError(
-            f"the cache of the run is gone ({fitted.cache}); name prompts with `bank`, or `top_k=0`",
+            f"the cache of the run is gone ({fitted.cache}); name prompts with `bank`, or `top_k=0`"
+            + (" and no `compose`" if compose else ""),
             parameter="bank",
         )
-    return cached_bank(_opened(home), fitted.target)
+    own = (
+        cached_bank(_opened(home), fitted.target) if home is not None and (bank is None or compose) else None
+    )
+    if not compose:
+        return _Prompts(own or encoded_bank(Path(bank or ""), fitted.target, device, tell), None)
+    try:
+        encoder = load_recorded_encoder(fitted.target, device=device)
+    except Img2PromptError as error:
+        raise type(error)(f"`compose=True` takes the text encoder of the run: {error}") from error
+    given = None if bank is None else Bank.from_file(Path(bank), encoder, tell)
+    banks = [each for each in (own, given) if each is not None]
+    return _Prompts(given or banks[0], Composer(banks, encoder, device=choose_device(device), tell=tell))
 
 
 def _run(
-    batches: Iterator[Predictions], bank: Bank | None, top_k: int, writer: Writer | None, tell: Callback
+    batches: Iterator[Predictions], known: _Prompts | None, top_k: int, writer: Writer | None, tell: Callback
 ) -> Generator[Predictions, None, None]:
-    """Add the nearest prompts to each batch, write it, and hand it on."""
+    """Add prompts to each batch, write it, and hand it on."""
     used = failed = 0
     with ExitStack() as stack:
         if writer:
@@ -233,9 +260,8 @@ def _run(
         for batch in batches:
             used += len(batch.ids)
             failed += len(batch.failed)
-            if bank is not None and batch.ids:
-                prompts, scores = bank.nearest(batch.vectors, top_k)
-                batch = replace(batch, prompts=prompts, scores=scores)
+            if known is not None and batch.ids:
+                batch = _with_prompts(batch, known, top_k)
             if writer and batch.ids:
                 writer.write(batch.ids, batch.vectors, batch.nearest, batch.columns)
             yield batch
@@ -247,3 +273,13 @@ def _run(
             "ids that begin like a formula, and have an apostrophe before them in the CSV file: "
             f"{writer.guarded}; the .parquet and .jsonl outputs keep them",
         )
+
+
+def _with_prompts(batch: Predictions, known: _Prompts, top_k: int) -> Predictions:
+    if top_k:
+        prompts, scores = known.bank.nearest(batch.vectors, top_k)
+        batch = replace(batch, prompts=prompts, scores=scores)
+    if known.composer is not None:
+        composed, cosines = known.composer.compose(batch.vectors)
+        batch = replace(batch, composed=composed, composed_cosines=cosines)
+    return batch

@@ -40,6 +40,10 @@ class Predictions:
         the run does not say.
     flagged : numpy.ndarray, bool, shape (n,), or None
         Where `expected` is below what was asked for; None where nothing was.
+    composed : list of str, length n, or None
+        A prompt composed for each image, where that was asked for.
+    composed_cosines : numpy.ndarray, float32, shape (n,), or None
+        Cosine of each of these prompts to the prediction.
     """
 
     ids: list[str]
@@ -49,6 +53,8 @@ class Predictions:
     scores: NDArray[np.float32] | None = None
     expected: NDArray[np.float32] | None = None
     flagged: NDArray[np.bool_] | None = None
+    composed: list[str] | None = None
+    composed_cosines: NDArray[np.float32] | None = None
 
     @classmethod
     def concatenate(cls, batches: Iterable[Self], width: int) -> Self:
@@ -66,6 +72,10 @@ class Predictions:
             else None,
             expected=_joined([part.expected for part in used]),
             flagged=_joined([part.flagged for part in used]),
+            composed=[prompt for part in used for prompt in part.composed or ()]
+            if used and all(part.composed is not None for part in used)
+            else None,
+            composed_cosines=_joined([part.composed_cosines for part in used]),
         )
 
     @property
@@ -79,9 +89,14 @@ class Predictions:
         ]
 
     @property
-    def columns(self) -> dict[str, NDArray[Any]]:
+    def columns(self) -> dict[str, Sequence[Any] | NDArray[Any]]:
         """What is known of each image beside its vector and its nearest prompts, by name."""
-        found = {"expected": self.expected, "flagged": self.flagged}
+        found = {
+            "expected": self.expected,
+            "flagged": self.flagged,
+            "composed": self.composed,
+            "composed_cosine": self.composed_cosines,
+        }
         return {name: values for name, values in found.items() if values is not None}
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -106,7 +121,7 @@ class Predictions:
                 writer.write(self.ids, self.vectors, self.nearest, self.columns)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Give a data frame: `imgId`, `embedding`, `expected`, `flagged`, `prompts` and `scores`.
+        """Give a data frame: `imgId`, `embedding`, the further `columns`, `prompts` and `scores`.
 
         Those that were not asked for, or that the run does not say, are left out.
 
@@ -137,7 +152,7 @@ class Predictions:
 
     def _repr_html_(self) -> str:
         shown: dict[str, Sequence[object]] = {"imgId": self.ids}
-        shown |= {name: values.tolist() for name, values in self.columns.items()}
+        shown |= {name: np.asarray(values).tolist() for name, values in self.columns.items()}
         if self.nearest is not None:
             first = [found[0] if found else (None, None) for found in self.nearest]
             shown |= {

@@ -19,6 +19,7 @@ def predict(
     *,
     top_k: int | None = None,
     bank: str | Path | None = None,
+    compose: bool = False,
     cache: str | Path | Cache | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -39,6 +40,9 @@ def predict(
         are written with `out` and no `bank` is named.
     bank : str or pathlib.Path, optional
         Prompts to choose from: a text file with one a line, or a table. The cache's prompts if None.
+    compose : bool
+        Also compose a prompt for each image, of phrases in the cache's prompts and those of `bank`: see
+        `Predictions.composed`. It takes the text encoder that made the targets.
     cache : str, pathlib.Path or Cache, optional
         The cache. If None, the run's own; ``cache/default`` to find a run by its name.
     out : str or pathlib.Path, optional
@@ -72,6 +76,7 @@ def predict(
         images,
         top_k=top_k,
         bank=bank,
+        compose=compose,
         cache=cache,
         out=out,
         overwrite=overwrite,

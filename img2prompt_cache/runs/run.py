@@ -122,6 +122,7 @@ class Run(RunRecord):
         *,
         top_k: int | None = None,
         bank: str | Path | None = None,
+        compose: bool = False,
         cache: str | Path | Cache | None = None,
         out: str | Path | None = None,
         overwrite: bool = False,
@@ -140,6 +141,9 @@ class Run(RunRecord):
             predictions are written with `out` and no `bank` is named.
         bank : path, optional
             Prompts to choose from: a text file with one a line, or a table. The cache's prompts if None.
+        compose : bool
+            Also compose a prompt for each image, of phrases in the cache's prompts and those of `bank`. It
+            takes the text encoder that made the targets.
         cache : path or Cache, optional
             In place of the cache that the run was fitted on.
         out : path, optional
@@ -168,6 +172,7 @@ class Run(RunRecord):
             images,
             top_k=top_k,
             bank=bank,
+            compose=compose,
             cache=cache,
             out=out,
             overwrite=overwrite,

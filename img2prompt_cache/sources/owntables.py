@@ -16,7 +16,7 @@ from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.csvfile import csv_names, detect_dialect
 from img2prompt_cache.sources.jsonfile import read_document, read_lines
 
-FURTHER_COLUMNS = ("expected", "flagged")
+FURTHER_COLUMNS = ("expected", "flagged", "composed", "composed_cosine")
 """Columns of predictions beside `imgId`, `embedding` and `prompts`."""
 
 _PREDICTION = frozenset({"imgId", "embedding", "prompts", *FURTHER_COLUMNS})

@@ -321,3 +321,21 @@ def test_a_synthetic_cache_needs_no_models(cli, tmp_path):
     assert "i009: not an image" in said.err
     assert np.load(tmp_path / "x.npy").shape == (1, 384)
     assert ENCODER in (folder / "cache.json").read_text()
+
+
+def test_a_composed_prompt_is_shown_below_the_nearest_ones_and_written(cli, here, pairs):
+    image = pairs / "img004.png"
+    said = cli("predict", image, "--compose", "--top-k", "1")
+    name, nearest, composed = said.out.splitlines()
+    assert said.code == 0
+    assert (name, composed[-10:]) == ("img004", "(composed)")
+    assert "(composed)" not in nearest
+    (found,) = cli("predict", image, "--compose", "--top-k", "0", "--json").json["predictions"]
+    assert list(found) == ["imgId", "composed", "composed_cosine"]
+    assert composed == f"  {found['composed_cosine']:.3f}  {found['composed']}  (composed)"
+    assert cli("predict", image, "--compose", "--out", "x.jsonl").out == "x.jsonl: 1 predictions\n"
+    (line,) = (here / "x.jsonl").read_text().splitlines()
+    assert json.loads(line)["composed"] == found["composed"]
+    assert cli("predict", image, "--compose", "--out", "x.npy").code == 0
+    assert ids_of(here / "x.ids.csv") == ["img004"]
+    assert found["composed"] in (here / "x.ids.csv").read_text()

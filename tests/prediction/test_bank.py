@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.models.encoders.base import Encoder, load_encoder
 from img2prompt_cache.prediction import bank as bank_module
+from img2prompt_cache.prediction import kept
 from img2prompt_cache.prediction.bank import Bank
 from img2prompt_cache.progress import Event
 
@@ -107,7 +108,7 @@ def test_any_text_file_is_a_bank(name: str, column: str, encoder: Encoder, tmp_p
 def test_a_file_larger_than_a_chunk_is_encoded_whole(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bank_module, "CHUNK", 2)
+    monkeypatch.setattr(kept, "CHUNK", 2)
     told: list[Event] = []
     bank = Bank.from_file(write_table(tmp_path / "x.csv"), encoder, told.append)
     np.testing.assert_allclose(bank.vectors, encoder.encode(PROMPTS), atol=1e-6)

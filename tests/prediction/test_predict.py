@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import img2prompt_cache as ipc
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.fit import fit
 from img2prompt_cache.numerics.metrics import cosine
+from kit import save_encoder
 from synthetic import make_cache
 
 
@@ -74,6 +78,33 @@ def test_predictions_are_written_on_the_way(run, pairs, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), found.vectors)
 
 
+def test_a_prompt_is_composed_for_each_image_and_written(run, pairs, tmp_path):
+    paths = [pairs / "img001.png", pairs / "img002.png"]
+    found = run.predict(paths, compose=True, out=tmp_path / "x.parquet")
+    assert len(found.composed) == 2
+    assert all(prompt and prompt.isprintable() for prompt in found.composed)
+    assert found.prompts is None
+    table = pq.read_table(tmp_path / "x.parquet")
+    assert table.column_names == ["imgId", "embedding", "composed", "composed_cosine"]
+    assert table["composed"].to_pylist() == found.composed
+    (tmp_path / "bank.txt").write_text("a violin, velvet\na violin, chalk\n")
+    both = run.predict(paths, compose=True, bank=tmp_path / "bank.txt", top_k=1)
+    assert all("violin" in prompts[0] for prompts in both.prompts)
+    assert (both.composed_cosines >= both.scores[:, 0] - 0.02).all()
+    assert run.predict(paths).composed is None
+
+
+def test_composing_takes_the_text_encoder_of_the_run(pairs, tiny, tmp_path):
+    encoder = save_encoder(tmp_path / "encoder", seed=3)
+    cache = tmp_path / "cache"
+    tiny.extract(pairs, cache, encoder=f"st:local-dir:{encoder}")
+    run = fit(ipc.Cache(cache), head="mean", split="random")
+    shutil.rmtree(encoder)
+    assert len(run.predict(run.home)) > 0
+    with pytest.raises(UsageError, match=r"`compose=True` takes the text encoder .* there is no folder"):
+        run.predict(run.home, compose=True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "parameter"),
     [
@@ -100,8 +131,6 @@ def test_bad_images_are_left_out_and_alone_are_a_failure(run, pairs):
 
 
 def test_without_its_cache_a_run_predicts_from_features(tmp_path):
-    import shutil
-
     cache = make_cache(tmp_path / "cache")
     made = fit(cache, head="mean")
     moved = ipc.Run.load(shutil.move(made.folder, tmp_path / "moved"))

@@ -1,0 +1,143 @@
+"""Composer: known prompts, their phrases and an encoder, ready to write prompts for predictions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.models.devices import has_bf16
+from img2prompt_cache.prediction.bank import Bank
+from img2prompt_cache.prediction.compose.draft import Draft, draft_of
+from img2prompt_cache.prediction.compose.mining import MODIFIER, SUBJECT, mine
+from img2prompt_cache.prediction.compose.parts import key
+from img2prompt_cache.prediction.compose.search import Table, search
+from img2prompt_cache.prediction.kept import encode_kept, kept_path
+from img2prompt_cache.progress import Callback, ignore
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.models.encoders.base import Encoder
+
+    F32 = NDArray[np.float32]
+
+TOGETHER = 32
+"""Images that are searched for together, with 1.5 MB each."""
+
+NEAR = 8
+"""Known prompts and subjects of each kind that a search begins with."""
+
+LONGEST_SEED = 60
+"""Words of a known prompt that is begun with as a whole; of a longer one, its subject."""
+
+
+class Composer:
+    """Writes prompts whose embeddings are near predictions, of phrases that people wrote.
+
+    Parameters
+    ----------
+    banks : sequence of Bank
+        Prompts to take phrases from, and to begin with. Those of the first bank decide how many modifiers a
+        prompt may have, and whether it ends with a full stop.
+    encoder : Encoder
+        That of the predictions.
+    device : str
+        Where the encoder is, as torch spells it.
+    tell : callable
+        Told of the phrases as they are encoded; of none where they were kept.
+
+    Raises
+    ------
+    UsageError
+        If no prompt has a readable subject.
+    """
+
+    def __init__(
+        self,
+        banks: Sequence[Bank],
+        encoder: Encoder,
+        *,
+        device: str = "cpu",
+        tell: Callback = ignore,
+    ) -> None:
+        self._banks = banks
+        self._encoder = encoder
+        self._device = device
+        self._mined = mine(*(bank.prompts for bank in banks))
+        if not self._mined.phrases:
+            raise UsageError(
+                "`compose=True` found no phrase in the prompts that are known; name others with `bank`",
+                parameter="compose",
+            )
+        vectors = _encoded([phrase.text for phrase in self._mined.phrases], encoder, tell)
+        self._table = Table(self._mined.phrases, vectors, self._mined.most_modifiers)
+        self._known = {(phrase.kind, key(phrase.text)): phrase for phrase in self._mined.phrases}
+        kinds = np.array([phrase.kind for phrase in self._mined.phrases], np.int64)
+        self._subjects = np.flatnonzero(kinds == SUBJECT)
+
+    def compose(self, vectors: F32) -> tuple[list[str], F32]:
+        """Write a prompt for each prediction.
+
+        Parameters
+        ----------
+        vectors : numpy.ndarray, float32, shape (n, dim)
+            Unit norm.
+
+        Returns
+        -------
+        prompts : list of str, length n
+        cosines : numpy.ndarray, float32, shape (n,)
+            Of each prompt's embedding to the prediction.
+
+        Raises
+        ------
+        Img2PromptError
+            If a prediction is not finite.
+        """
+        prompts: list[str] = []
+        for start in range(0, len(vectors), TOGETHER):
+            goals = np.ascontiguousarray(vectors[start : start + TOGETHER], np.float32)
+            found = search(goals, self._seeds(goals), self._table, self._try)
+            prompts += [self._ended(each.draft) for each in found]
+        return prompts, np.einsum("ij,ij->i", self._encoder.encode(prompts), vectors)
+
+    def _seeds(self, vectors: F32) -> list[list[Draft]]:
+        """Give what a search begins with: near prompts, whole and without modifiers, and near subjects."""
+        seeds: list[list[Draft]] = [[] for _ in vectors]
+        for bank in self._banks:
+            for drafts, near in zip(seeds, bank.nearest(vectors, NEAR)[0], strict=True):
+                for prompt in near:
+                    draft = draft_of(prompt, self._known)
+                    if draft is None:
+                        continue
+                    if draft.words <= LONGEST_SEED and draft.count(MODIFIER) <= self._table.most_modifiers:
+                        drafts.append(draft)
+                    drafts.append(Draft(draft.phrases[:1]))
+        table = self._table.vectors[self._subjects]
+        for drafts, vector in zip(seeds, vectors, strict=True):
+            nearest = np.argsort(-(table @ vector), kind="stable")[:NEAR]
+            drafts += [Draft((self._table.phrases[self._subjects[at]],)) for at in nearest]
+        return seeds
+
+    def _try(self, texts: list[str]) -> F32:
+        """Embed candidates, in bfloat16 where that is fast: it moves a cosine by less than 0.001."""
+        import torch
+
+        kind = self._device.partition(":")[0]
+        with torch.autocast(kind, torch.bfloat16) if has_bf16(self._device) else nullcontext():
+            return self._encoder.encode(texts)
+
+    def _ended(self, draft: Draft) -> str:
+        """Give the text of a draft, with a full stop where people write one."""
+        return draft.text + ("." if self._mined.ends_with_stop else "")
+
+
+def _encoded(texts: Sequence[str], encoder: Encoder, tell: Callback) -> F32:
+    """Embed phrases, or read what was kept of them."""
+    content = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    return encode_kept(kept_path(content, encoder), texts, encoder, "encode phrases", tell)

@@ -1,0 +1,139 @@
+"""Parts of a prompt: its subject, the place it ends with, and the modifiers after it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import NamedTuple
+from unicodedata import category
+
+from img2prompt_cache.models.encoders.prompts import clean
+from img2prompt_cache.prediction.compose.words import (
+    DETERMINERS,
+    NEVER_FIRST,
+    NEVER_LAST,
+    PREPOSITIONS,
+    VERBS_OF_CLAUSES,
+    WITHOUT_CONTENT,
+)
+
+MOST_READ = 1000
+"""Characters of a prompt that are looked at; people's longest prompts have about as many."""
+
+MOST_CHARACTERS, MOST_WORDS = 100, 14
+"""Size of a part; a longer one is a text of its own rather than a phrase."""
+
+_BREAK = re.compile(r"[,;|\n]+|[.!?:]+(?=\s|$)|\s[-–—]+\s")
+_QUOTES = re.compile(r"[\"“”„«»*_`]+")
+_STYLE_OF = re.compile(
+    r"\s+(?=(?:(?:art |painted |drawn |illustrated |photographed )?by (?!the |an? |its |his |her |their )"
+    r"|in the style of )\S)",
+    re.IGNORECASE,
+)
+"""Where an artist's name begins: "a boat by Monet", but not "a boat by the sea"."""
+
+_PUNCTUATION = frozenset("'’-–&.+/%°()")
+
+
+class Parts(NamedTuple):
+    """A prompt in parts, each as its writer spelled it.
+
+    Attributes
+    ----------
+    subject : str
+        What is shown: the first segment, without its tail; empty where the prompt has no readable one.
+    tail : str
+        The prepositional phrase that the first segment ends with, or nothing.
+    modifiers : tuple of str
+        All other segments, in their order. Unreadable ones are left out.
+    """
+
+    subject: str
+    tail: str
+    modifiers: tuple[str, ...]
+
+
+def split_prompt(prompt: str) -> Parts:
+    """Split a prompt at commas and other marks between its parts, and before the name of an artist.
+
+    Weights, flags, brackets and quotation marks go first, as the cleaning rule ``light`` does it. A prompt
+    without a mark, such as a caption, has a subject, and often a tail: "A grey dog plays" and "in the sand".
+
+    Parameters
+    ----------
+    prompt : str
+        Only the first `MOST_READ` characters count.
+    """
+    text = _QUOTES.sub(" ", clean(prompt[:MOST_READ], "light"))
+    segments = [
+        part for segment in _BREAK.split(text) for part in _STYLE_OF.split(_trimmed(segment)) if part.strip()
+    ]
+    if not segments:
+        return Parts("", "", ())
+    subject, tail = split_tail(segments[0])
+    modifiers = tuple(segment for segment in segments[1:] if is_readable(segment))
+    return Parts(subject if is_readable(subject) else "", tail if is_readable(tail) else "", modifiers)
+
+
+def split_tail(segment: str) -> tuple[str, str]:
+    """Split off the prepositional phrase that a segment ends with, if it reads as one of two to six words."""
+    words = segment.split()
+    found = [at for at, word in enumerate(words) if word.lower() in PREPOSITIONS]
+    if not found:
+        return segment, ""
+    start = found[-1]
+    tail = words[start:]
+    # A determiner elsewhere than at the beginning or after "of" follows a verb: "on his head rides a bike".
+    verb = any(
+        word.lower() in DETERMINERS and before.lower() not in {*PREPOSITIONS, "of"}
+        for before, word in itertools.pairwise(tail)
+    )
+    sentence = verb or any(word.lower() in VERBS_OF_CLAUSES for word in tail)
+    joined = start > 0 and words[start - 1].lower() in NEVER_LAST | PREPOSITIONS
+    if start == 0 or joined or sentence or not 2 <= len(tail) <= 6:
+        return segment, ""
+    return " ".join(words[:start]), " ".join(tail)
+
+
+def is_readable(text: str, most_words: int = MOST_WORDS) -> bool:
+    """Say whether a part reads as a phrase: short, of words, and neither begun nor ended in the middle."""
+    words = text.split()
+    if not 1 <= len(words) <= most_words or len(text) > MOST_CHARACTERS:
+        return False
+    if words[0].lower() in NEVER_FIRST or words[-1].lower() in NEVER_LAST:
+        return False
+    kinds = [category(character)[0] for character in text]
+    if not all(
+        kind in "LMN" or character == " " or character in _PUNCTUATION
+        for kind, character in zip(kinds, text, strict=True)
+    ):
+        return False
+    letters = kinds.count("L") + kinds.count("M")
+    return letters >= 2 and letters >= 0.6 * (len(text) - text.count(" ")) and max(map(len, words)) <= 30
+
+
+def as_second(subject: str) -> str:
+    """Give a subject as it stands after "and": only one that begins with an article or a number can."""
+    first, _, rest = subject.partition(" ")
+    if first.lower() not in DETERMINERS or not rest or len(subject.split()) > 9:
+        return ""
+    return f"{first.lower()} {rest}"
+
+
+def key(text: str) -> str:
+    """Spell a phrase so that those that differ in case, spaces or punctuation only are equal."""
+    return "".join(character for character in text.casefold() if category(character)[0] in "LMN")
+
+
+def content_words(text: str) -> frozenset[str]:
+    """Give the words that carry a phrase's meaning, in the singular where that is a plain s."""
+    found = (key(word) for word in re.split(r"[\s/-]+", text))
+    return frozenset(
+        word.removesuffix("s") if len(word) > 3 else word
+        for word in found
+        if word and word not in WITHOUT_CONTENT
+    )
+
+
+def _trimmed(segment: str) -> str:
+    return " ".join(segment.split()).strip(" .'’-–&+/%")

@@ -1,0 +1,30 @@
+"""Words of English that say where a phrase may begin and end."""
+
+from __future__ import annotations
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+PREPOSITIONS = _words(
+    "in on at with near under behind beside inside outside through across into onto along around between "
+    "above against beneath underneath over during among towards toward"
+)
+DETERMINERS = _words(
+    "a an the two three four five six several some many his her their its this that these those"
+)
+VERBS_OF_CLAUSES = _words("is are was were has have had that who which while and or but")
+"""Words that make a clause of what they stand in."""
+
+NEVER_FIRST = _words(
+    "and or but nor which that who whom whose is are was were be been being has have had to of than then as "
+    "it he she they where when while so if because not no can will would does do did"
+)
+NEVER_LAST = _words(
+    "and or but nor of the a an by in on with at to for from is are was were as his her its their this that "
+    "these those into onto near under behind which who very most more my your our no not than"
+)
+WITHOUT_CONTENT = _words(
+    "a an the of in on at with by and or to from for is are its his her their very highly most more style art"
+)
