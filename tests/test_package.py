@@ -27,6 +27,10 @@ HEAVY = (
     "PIL",
     "jinja2",
     "matplotlib",
+    "fastapi",
+    "prometheus_client",
+    "starlette",
+    "uvicorn",
 )
 VERBS = {"extract", "look", "fit", "tune", "predict", "compare", "report"}
 OBJECTS = {"Cache", "Run", "Predictions", "Leaderboard", "Look", "Report"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -31,8 +31,22 @@ BATCH_SIZE = 32
 SLICE_ROWS = 512
 
 
-def load_backbones(features: Sequence[UsedColumn], device: str = "auto") -> dict[str, Backbone]:
+Loaded: TypeAlias = "dict[tuple[str, str, str], Backbone]"
+"""Backbones that are loaded, by spec, precision and revision."""
+
+
+def load_backbones(
+    features: Sequence[UsedColumn], device: str = "auto", loaded: Loaded | None = None
+) -> dict[str, Backbone]:
     """Load the backbones that some columns were made with, and no others, as they were then.
+
+    Parameters
+    ----------
+    features : sequence of UsedColumn
+    device : str
+        ``"auto"`` or as torch spells it.
+    loaded : dict, optional
+        Backbones that are loaded already, which are not loaded again; those that are loaded now are added.
 
     Returns
     -------
@@ -44,7 +58,7 @@ def load_backbones(features: Sequence[UsedColumn], device: str = "auto") -> dict
     Img2PromptError
         If a backbone is not the same any more; the message names what differs.
     """
-    loaded: dict[tuple[str, str, str], Backbone] = {}
+    loaded = {} if loaded is None else loaded
     backbones = {}
     for column in features:
         spec = split_spec(column.spec)[0]
@@ -58,7 +72,12 @@ def load_backbones(features: Sequence[UsedColumn], device: str = "auto") -> dict
 
 
 def predict_images(
-    head: Head, backbones: dict[str, Backbone], source: Source, table: pa.Table
+    head: Head,
+    backbones: dict[str, Backbone],
+    source: Source,
+    table: pa.Table,
+    *,
+    batch_size: int = BATCH_SIZE,
 ) -> Iterator[Predictions]:
     """Predict for the images of a source, batch by batch, in the order of its listing.
 
@@ -72,6 +91,8 @@ def predict_images(
         Gives the images' bytes.
     table : pyarrow.Table
         Its listing, or some rows of it.
+    batch_size : int
+        Images of a batch. Several batches are worked on side by side.
 
     Yields
     ------
@@ -83,7 +104,7 @@ def predict_images(
         ids, uris = piece["imgId"].to_pylist(), piece["uri"].to_pylist()
         known: dict[int, NDArray[np.float32]] = {}
         rows = Slice(0, start, {"imgId": ids, "uri": uris})
-        for batch in encode_batches(rows, source, backbones, BATCH_SIZE):
+        for batch in encode_batches(rows, source, backbones, batch_size):
             if batch.fresh:
                 values = [_stored(batch.features[spec], spec) for spec in backbones]
                 whole = np.all([np.isfinite(each).reshape(len(each), -1).all(1) for each in values], axis=0)

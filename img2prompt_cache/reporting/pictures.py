@@ -114,8 +114,14 @@ class Pictures:
             return str(error)
 
 
-def picture(data: bytes) -> Picture:
+def picture(data: bytes, side: int = SIDE) -> Picture:
     """Decode, measure and shrink an image file.
+
+    Parameters
+    ----------
+    data : bytes
+    side : int
+        Pixels of the longer side of the thumbnail, at most.
 
     Raises
     ------
@@ -124,7 +130,7 @@ def picture(data: bytes) -> Picture:
     """
     image = decode(data)
     width, height = image.size
-    small = image.copy() if max(image.size) <= SIDE else _shrink(image)
+    small = image.copy() if max(image.size) <= side else _shrink(image, side)
     brightness, colourfulness, colour = measure(np.asarray(small, np.float32))
     file = io.BytesIO()
     small.save(file, "WEBP", quality=QUALITY, method=4)
@@ -158,8 +164,8 @@ def sample(rows: list[int], most: int, seed: int) -> list[int]:
     return [rows[at] for at in np.sort(drawn).tolist()]
 
 
-def _shrink(image: Image.Image) -> Image.Image:
+def _shrink(image: Image.Image, side: int) -> Image.Image:
     # Reduced by a whole factor first, which is several times faster and looks the same.
     small = image.copy() if image.size[0] * image.size[1] < 1 << 16 else image
-    small.thumbnail((SIDE, SIDE), reducing_gap=2.0)
+    small.thumbnail((side, side), reducing_gap=2.0)
     return small

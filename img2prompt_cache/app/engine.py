@@ -1,0 +1,275 @@
+"""The engine: runs with their models, loaded once, and what they say of images; one thread uses it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from img2prompt_cache.app.gallery import Gallery
+from img2prompt_cache.app.settings import Settings
+from img2prompt_cache.app.uploads import UNUSABLE, Refusal, refusal_of
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
+from img2prompt_cache.extraction.encode import cores
+from img2prompt_cache.models.recorded import load_recorded_encoder
+from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
+from img2prompt_cache.prediction.stream import BATCH_SIZE, load_backbones, predict_images
+from img2prompt_cache.progress import Callback, ignore
+from img2prompt_cache.runs.names import find_runs, open_run
+from img2prompt_cache.runs.run import Run, load_run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.heads.base import Head
+    from img2prompt_cache.models.backbones.base import Backbone
+    from img2prompt_cache.models.encoders.base import Encoder
+    from img2prompt_cache.prediction.stream import Loaded
+
+    F32 = NDArray[np.float32]
+
+FRESH_SECONDS = 2.0
+"""How long a look at the runs of the cache is good for."""
+
+MOST_RUNS = 4
+"""Runs whose heads are held in memory; the one that was not asked for longest is let go first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What a run says of an image.
+
+    Attributes
+    ----------
+    vector : numpy.ndarray, float32, shape (t,)
+        Unit norm.
+    prompts : list of (str, float)
+        Nearest prompts with their cosines, best first.
+    expected : float or None
+        The cosine that is expected with the true prompt, where the run says.
+    """
+
+    vector: F32
+    prompts: list[tuple[str, float]]
+    expected: float | None = None
+
+
+Outcome: TypeAlias = "Prediction | Refusal"
+
+
+@dataclass(eq=False)
+class Served:
+    """A run that is loaded, with what it takes to predict."""
+
+    run: Run
+    head: Head
+    backbones: dict[str, Backbone]
+    bank: Bank
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Memory:
+    """A source of images that are in memory."""
+
+    images: Sequence[bytes]
+    root: Path = field(default_factory=Path)
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def list(self) -> Any:
+        raise NotImplementedError("its rows are made with it")
+
+    def read(self, uri: str) -> bytes:
+        return self.images[int(uri)]
+
+
+class Engine:
+    """Runs, models and embeddings of one cache.
+
+    Everything but `runs`, `find` and `gallery` is for one thread.
+
+    Parameters
+    ----------
+    settings : Settings
+    tell : callable
+        Told of what is loaded.
+
+    Attributes
+    ----------
+    default : str
+        The run that is taken where none is named.
+    folder : pathlib.Path or None
+        The cache; None where it is gone.
+    gallery : Gallery or None
+        Its pictures.
+
+    Raises
+    ------
+    UsageError
+        If there is no run.
+    Img2PromptError
+        If it is damaged.
+    """
+
+    def __init__(self, settings: Settings, tell: Callback = ignore) -> None:
+        self.settings, self._tell = settings, tell
+        first = open_run(settings.run, settings.cache)
+        self.folder = first.home if settings.run is not None else settings.cache
+        self.default = first.name
+        self._only = first if settings.run is not None else None
+        self._runs, self._look_again = {first.name: first}, 0.0
+        self.gallery = None if self.folder is None else Gallery(Cache(self.folder))
+        self._served: OrderedDict[tuple[str, str], Served] = OrderedDict()
+        self._loaded: Loaded = {}
+        self._banks: dict[tuple[tuple[str, str], ...], Bank] = {}
+        self._encoders: dict[tuple[tuple[str, str], ...], Encoder] = {}
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """The runs that are served, newest last; damaged ones are left out. Looked for every few seconds."""
+        if self._only is None and time.monotonic() >= self._look_again:
+            self._runs = _readable(self.settings.cache)
+            self._look_again = time.monotonic() + FRESH_SECONDS
+        return self._runs
+
+    @property
+    def batch_size(self) -> int:
+        """Images that are best predicted at a time."""
+        return BATCH_SIZE * min(cores(), 8)
+
+    def find(self, name: str) -> Run:
+        """Find a run that is served.
+
+        Raises
+        ------
+        UsageError
+            If there is none of this name.
+        """
+        runs = self.runs
+        if name not in runs:
+            raise unknown("run", name, list(runs), parameter="run")
+        return runs[name]
+
+    def load(self, name: str) -> Served:
+        """Load a run with its models, unless that was done.
+
+        Raises
+        ------
+        UsageError, Img2PromptError
+            If it is not there or damaged, or a model is not the one it was fitted with.
+        """
+        run = self.find(name)
+        key = (run.name, run.head_sha256)
+        if key not in self._served:
+            backbones = load_backbones(run.features, self.settings.device, self._loaded)
+            head = run.estimator.use_device(self.settings.device)
+            self._served[key] = Served(run, head, backbones, self._bank(run))
+            while len(self._served) > MOST_RUNS:
+                self._served.popitem(last=False)
+        self._served.move_to_end(key)
+        return self._served[key]
+
+    def predict(self, run: str, images: Sequence[bytes]) -> list[Outcome]:
+        """Predict for image files, in order.
+
+        Raises
+        ------
+        UsageError, Img2PromptError
+            As `load`.
+        """
+        import pyarrow as pa
+
+        served, numbers = self.load(run), [str(number) for number in range(len(images))]
+        table = pa.table({"imgId": numbers, "uri": numbers})
+        outcomes: dict[str, Outcome] = {}
+        for batch in predict_images(
+            served.head,
+            served.backbones,
+            _Memory(images),
+            table,
+            batch_size=min(BATCH_SIZE, -(-len(images) // cores())),
+        ):
+            outcomes |= {name: refusal_of(name, reason) for name, reason in batch.failed.items()}
+            outcomes |= self._described(served, batch.ids, batch.vectors, batch.expected)
+        return [outcomes[number] for number in numbers]
+
+    def _described(
+        self, served: Served, names: list[str], vectors: F32, expected: F32 | None
+    ) -> dict[str, Outcome]:
+        found: dict[str, Outcome] = {}
+        if not names:
+            return found
+        finite = np.isfinite(vectors.sum(axis=1))
+        for row in np.flatnonzero(~finite).tolist():
+            found[names[row]] = Refusal(names[row], UNUSABLE, "its prediction is not finite")
+        kept, most = np.flatnonzero(finite), self.settings.limits.results
+        if not len(kept):
+            return found
+        prompts, scores = served.bank.nearest(vectors[kept], most)
+        for at, row in enumerate(kept.tolist()):
+            found[names[row]] = Prediction(
+                vectors[row],
+                list(zip(prompts[at], scores[at].tolist(), strict=True)),
+                None if expected is None else float(expected[row]),
+            )
+        return found
+
+    def encode(self, run: str, text: str) -> F32:
+        """Embed a text as the targets of a run were, shape (t,).
+
+        Raises
+        ------
+        UsageError, Img2PromptError
+            If there is no such run, or its text encoder is not the one that made the targets.
+        """
+        target = self.find(run).target
+        key = tuple(sorted(target.fingerprint.items()))
+        if key not in self._encoders:
+            self._encoders[key] = load_recorded_encoder(target, device=self.settings.device)
+        vector: F32 = self._encoders[key].encode([text])[0]
+        return vector
+
+    def work_ahead(self) -> bool:
+        """Predict some more rows of the cache for the gallery; False where all are done."""
+        gallery = self.gallery
+        if gallery is None:
+            return False
+        for served in reversed(self._served.values()):
+            if gallery.predict_some(served.run, served.head):
+                return True
+        return False
+
+    def _bank(self, run: Run) -> Bank:
+        key = tuple(sorted(run.target.fingerprint.items()))
+        if key not in self._banks:
+            if self.settings.bank is not None:
+                found = encoded_bank(self.settings.bank, run.target, self.settings.device, self._tell)
+            elif self.folder is not None:
+                found = cached_bank(Cache(self.folder), run.target)
+            else:
+                raise UsageError(
+                    f"the cache of the run is gone ({run.cache}); name prompts with `bank`", parameter="bank"
+                )
+            self._banks[key] = found
+        return self._banks[key]
+
+
+def _readable(cache: Path) -> dict[str, Run]:
+    found = {}
+    for folder in find_runs(cache):
+        with suppress(Img2PromptError):
+            run = load_run(folder)
+            found[run.name] = run
+    return found
+
+
+def threads() -> int:
+    """Threads for what is not the model's: checking uploads, and pictures."""
+    return max(2, min(8, os.cpu_count() or 2))
