@@ -77,7 +77,7 @@ def predict_images(
     source: Source,
     table: pa.Table,
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
 ) -> Iterator[Predictions]:
     """Predict for the images of a source, batch by batch, in the order of its listing.
 
@@ -91,8 +91,8 @@ def predict_images(
         Gives the images' bytes.
     table : pyarrow.Table
         Its listing, or some rows of it.
-    batch_size : int
-        Images of a batch. Several batches are worked on side by side.
+    batch_size : int, optional
+        Images of a batch; 32 if absent. Several batches are worked on side by side.
 
     Yields
     ------
@@ -104,7 +104,7 @@ def predict_images(
         ids, uris = piece["imgId"].to_pylist(), piece["uri"].to_pylist()
         known: dict[int, NDArray[np.float32]] = {}
         rows = Slice(0, start, {"imgId": ids, "uri": uris})
-        for batch in encode_batches(rows, source, backbones, batch_size):
+        for batch in encode_batches(rows, source, backbones, batch_size or BATCH_SIZE):
             if batch.fresh:
                 values = [_stored(batch.features[spec], spec) for spec in backbones]
                 whole = np.all([np.isfinite(each).reshape(len(each), -1).all(1) for each in values], axis=0)
