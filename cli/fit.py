@@ -10,7 +10,7 @@ import typer
 
 from . import console
 from .parsing import read_names, read_numbers, read_settings, read_widths
-from .run_output import caution_lines, members_values, run_line, run_values, source_lines
+from .run_output import caution_lines, expected_lines, members_values, run_line, run_values, source_lines
 from .settings_table import list_settings
 
 _MLP = "Settings of linear, mlp, wide-mlp and seed-…"
@@ -288,7 +288,8 @@ def fit(
     if json:
         console.result_json({**run_values(made), **members_values(made)})
         return
-    console.result("\n".join([run_line(made), *source_lines(made), *caution_lines(made)]))
+    lines = [*source_lines(made), *caution_lines(made), *expected_lines(made)]
+    console.result("\n".join([run_line(made), *lines]))
 
 
 def _shorthands(context: typer.Context) -> dict[str, Any]:

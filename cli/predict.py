@@ -63,6 +63,16 @@ def predict(
             help="Folder of the cache. Default: the run's own, or `cache/default` to find the run.",
         ),
     ] = None,
+    min_expected: Annotated[
+        float | None,
+        typer.Option(
+            min=-1,
+            max=1,
+            metavar="X",
+            help="Flag predictions that are expected to have a cosine below X with the true prompt.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
     json: console.Json = False,
@@ -92,6 +102,7 @@ def predict(
             cache=cache,
             out=out,
             overwrite=overwrite,
+            min_expected=min_expected,
             device=device,
             tell=tell,
         )
@@ -105,19 +116,15 @@ def predict(
             count += len(batch.ids)
             if written:
                 continue
-            for row, name in enumerate(batch.ids):
-                shown = _shown(batch, row)
-                if json and shown:
-                    predictions.append({"imgId": name, **shown})
-                elif shown:
-                    lines = [
-                        f"  {one['cosine']:.3f}  {console.clean(one['prompt'])}"
-                        for one in shown.get("prompts", ())
-                    ]
-                    if "composed" in shown:
-                        composed = console.clean(shown["composed"])
-                        lines.append(f"  {shown['composed_cosine']:.3f}  {composed}  (composed)")
-                    console.result("\n".join([console.clean(name), *lines]))
+            shown = [_shown(batch, row) for row in range(len(batch.ids))]
+            if json:
+                predictions += [
+                    {"imgId": name, **one} for name, one in zip(batch.ids, shown, strict=True) if one
+                ]
+                continue
+            for name, one in zip(batch.ids, shown, strict=True):
+                if "prompts" in one or "composed" in one:
+                    console.result("\n".join(_lines(name, one)))
     if bad:
         console.note(f"{len(bad)} images could not be used and were left out")
     if json:
@@ -136,16 +143,23 @@ def predict(
 
 
 def _shown(batch: Predictions, row: int) -> dict[str, Any]:
-    """Give the prompts of one image: the nearest ones and the composed one, as far as they were asked for."""
+    """Give what is known of one image beside its vector, as JSON values."""
     from img2prompt_cache.prediction.outputs.base import plain, records
 
-    shown: dict[str, Any] = {}
-    if batch.nearest is not None:
-        shown["prompts"] = records(batch.nearest[row])
-    if batch.composed is not None and batch.composed_cosines is not None:
-        shown["composed"] = batch.composed[row]
-        shown["composed_cosine"] = plain(batch.composed_cosines[row])
-    return shown
+    shown = {name: plain(values[row]) for name, values in batch.columns.items()}
+    return shown if batch.nearest is None else {**shown, "prompts": records(batch.nearest[row])}
+
+
+def _lines(name: str, shown: dict[str, Any]) -> list[str]:
+    """Lay out what `_shown` gives of one image."""
+    head = console.clean(name)
+    if "expected" in shown:
+        flag = ", flagged" if shown.get("flagged") else ""
+        head += f"  (expected cosine {shown['expected']:.3f}{flag})"
+    found = [(one["cosine"], one["prompt"], "") for one in shown.get("prompts", ())]
+    if "composed" in shown:
+        found.append((shown["composed_cosine"], shown["composed"], "  (composed)"))
+    return [head, *(f"  {cosine:.3f}  {console.clean(text)}{kind}" for cosine, text, kind in found)]
 
 
 def _images(paths: list[str] | None) -> list[str] | None:

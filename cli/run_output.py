@@ -18,6 +18,7 @@ def run_values(run: Run) -> dict[str, Any]:
         "features": [use.spec for use in run.features],
         "metrics": run.metrics,
         "seconds": round(run.seconds, 3),
+        "expected": run.expected,
     }
 
 
@@ -75,6 +76,21 @@ def few_groups(groups: int | None, effective: float | None) -> list[str]:
         f"  few groups: the held-out rows are {groups} groups of near-identical ones, as good as "
         f"{effective:.1f} of equal size; with fewer than {FEW_GROUPS} the intervals are too narrow"
     ]
+
+
+def expected_lines(run: Run) -> list[str]:
+    """Say what a run knows of how good its predictions are."""
+    told = run.expected
+    if told is None:
+        return []
+    if told["calibration_error"] is None:
+        return [
+            f"  too few held-out rows ({told['n']}) or groups to tell good predictions from bad ones: the "
+            "expected cosine of each is the mean"
+        ]
+    order = told["spearman"]
+    said = "the same for all" if order is None else f"rank correlation {order:.3f} with the true one"
+    return [f"  expected cosine of a prediction: {said}, calibration error {told['calibration_error']:.3f}"]
 
 
 def _between(inside: list[float] | None) -> str:

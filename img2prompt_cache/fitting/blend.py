@@ -19,7 +19,14 @@ from img2prompt_cache.fitting.nested import can_be_nested, nested_products
 from img2prompt_cache.fitting.record import FittedHead, keep_run
 from img2prompt_cache.fitting.run_rows import load_rows
 from img2prompt_cache.heads.blend import Blend
-from img2prompt_cache.numerics.blending import ablation, best_weights, cross_weights, inner_products, mix
+from img2prompt_cache.numerics.blending import (
+    ablation,
+    agreement,
+    best_weights,
+    cross_weights,
+    inner_products,
+    mix,
+)
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.held_out import Validation, load_validation
@@ -143,7 +150,13 @@ def _fit(
     ]
     return FittedHead(
         head=head,
-        evaluation=Evaluation(head, chosen, mix(predictions, by_weights[fold]), rows_per_second=None),
+        evaluation=Evaluation(
+            head,
+            chosen,
+            mix(predictions, by_weights[fold]),
+            rows_per_second=None,
+            signals={"agreement": agreement(predictions, by_weights[fold])},
+        ),
         data=data,
         split=split,
         features=features,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from img2prompt_cache.numerics.metrics import cosine
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.heads.base import Head
+    from img2prompt_cache.heads.base import Head, Signals
 
     Advance = Callable[[int], None]
 
@@ -39,12 +39,15 @@ class Evaluation:
         For the rows that are held out, in ascending order.
     rows_per_second : float or None
         Speed of predicting them; None where they were not predicted one by one.
+    signals : dict of str to numpy.ndarray, float64, shape (m,)
+        How sure the heads were; those signals that the head of every fold gives.
     """
 
     head: Head
     chosen: list[dict[str, Any]]
     predictions: NDArray[np.float32]
     rows_per_second: float | None
+    signals: Signals = field(default_factory=dict)
 
 
 def evaluate_head(
@@ -72,17 +75,29 @@ def evaluate_head(
         If a prediction is not finite.
     """
     predictions = np.empty_like(data.y)
+    said: list[tuple[NDArray[np.int64], Signals]] = []
     found, seconds = [], 0.0
     for number, (train, held) in enumerate(split.sides):
         fitted = fit_rows(configured(head, chosen[number] if chosen else {}), data, split, train)
         started = time.perf_counter()
-        predictions[held] = fitted.predict(data.X[held])
+        predictions[held], signals = fitted.predict_with_signals(data.X[held])
         seconds += time.perf_counter() - started
+        said.append((held, signals))
         found.append(fitted.chosen)
         advance(1)
     predictions = predictions[split.validation]
     require_finite(head.name, predictions)
-    return Evaluation(fitted, found, predictions, len(predictions) / seconds)
+    return Evaluation(fitted, found, predictions, len(predictions) / seconds, _joined(said, split))
+
+
+def _joined(said: list[tuple[NDArray[np.int64], Signals]], split: Split) -> Signals:
+    """Put the signals of all folds together, in the order of the held-out rows."""
+    names = [name for name in said[0][1] if all(name in signals for _, signals in said)]
+    joined = {name: np.empty(len(split.fold)) for name in names}
+    for held, signals in said:
+        for name in names:
+            joined[name][held] = signals[name]
+    return {name: values[split.validation] for name, values in joined.items()}
 
 
 @dataclass(frozen=True, slots=True)

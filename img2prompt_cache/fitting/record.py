@@ -16,6 +16,7 @@ from img2prompt_cache.data.dataset import Dataset
 from img2prompt_cache.data.splits import Split, rows_digest
 from img2prompt_cache.environment import library_versions
 from img2prompt_cache.fitting.evaluate import Evaluation, LeakageGap
+from img2prompt_cache.fitting.expected import fit_expectation
 from img2prompt_cache.fitting.scores import by_fold, floor, score, score_means
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.runs.folder import save_run
@@ -105,6 +106,8 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
         "leakage_gap_ci95": gap and gap.ci95 and list(gap.ci95),
         **({} if data.means is None else score_means(predictions, data.means[rows], groups)),
     }
+    train = np.arange(len(data.y)) if fitted.refit else split.train
+    expectation, expected = fit_expectation(fitted.head, evaluation, data.y, split, train)
     record = RunRecord(
         head=reported.name,
         settings={**reported.settings, **reported.chosen},
@@ -124,9 +127,10 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
         fold_metrics=by_fold(cosines, fold, evaluation.chosen) if split.folds > 1 else [],
         train_on="first" if data.means is None else data.train_on,
         updates=min([len(cache.manifest.updates), *(run.updates for run in fitted.made_of)]),
+        expected=expected,
     )
     held = Validation([data.ids[row] for row in rows], groups, predictions, cosines, fold)
-    return Run.of(save_run(folder, record, fitted.head, reported.history, held), folder)
+    return Run.of(save_run(folder, record, fitted.head, reported.history, held, expectation), folder)
 
 
 def _extra_pairs(data: Dataset) -> dict[str, Any]:

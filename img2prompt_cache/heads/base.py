@@ -12,7 +12,7 @@ from img2prompt_cache.cache.manifest import Kind
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads.estimator import VectorRegressor
 from img2prompt_cache.heads.settings import settings_declared
-from img2prompt_cache.numerics.metrics import cosine
+from img2prompt_cache.numerics.metrics import cosine, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Targets = NDArray[np.float32]
     Groups = NDArray[np.int64]
     State = dict[str, NDArray[Any]]
+    Signals = Mapping[str, NDArray[np.float64]]
     OnStep = Callable[[int, float], None]
 
 
@@ -52,6 +53,9 @@ class Head(VectorRegressor):
         Whether `fit` also takes `kinds`, which tell extra pairs from those like what will be predicted.
     takes_bank : bool
         Whether `fit` also takes `bank`, the embeddings of further prompts.
+    length_tells : bool
+        Whether the length of a prediction, before it is scaled to 1, tells how sure it is: it is shorter
+        where training targets disagree. Such a head computes in `_unscaled` in place of `_predict`.
     warm_up : int
         Number of first steps of `validate` whose scores say little about that of the last step.
     """
@@ -64,6 +68,7 @@ class Head(VectorRegressor):
     prefers: ClassVar[Mapping[str, str]] = {}
     takes_extra: ClassVar[bool] = False
     takes_bank: ClassVar[bool] = False
+    length_tells: ClassVar[bool] = False
     warm_up: ClassVar[int] = 0
 
     def __sklearn_tags__(self) -> Any:
@@ -108,6 +113,40 @@ class Head(VectorRegressor):
             if on_step and turn < len(held) - 1:
                 on_step(turn, float(np.mean(np.concatenate(cosines))))
         return float(np.mean(np.concatenate(cosines)))
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Names of the signals that `predict_with_signals` gives, once the head is fitted."""
+        return ("norm",) if self.length_tells else ()
+
+    def predict_with_signals(self, X: Any) -> tuple[Targets, Signals]:
+        """Predict as `predict` does, and give signals of how sure the head is.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, p)
+
+        Returns
+        -------
+        vectors : numpy.ndarray, float32, shape (n, t)
+        signals : dict of str to numpy.ndarray, float64, shape (n,)
+            Each is higher where the head is surer; many heads give none.
+        """
+        return self._predict_with_signals(self._checked(X))
+
+    def _predict_with_signals(self, X: Any) -> tuple[Targets, Signals]:
+        """Predict from checked features."""
+        if not self.length_tells:
+            return self._predict(X), {}
+        vectors = self._unscaled(X)
+        return unit(vectors), {"norm": np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))}
+
+    def _predict(self, X: Any) -> Targets:
+        return unit(self._unscaled(X))
+
+    def _unscaled(self, X: Any) -> NDArray[Any]:
+        """Predict vectors of any length from checked features."""
+        raise NotImplementedError
 
     @property
     def settings(self) -> dict[str, Any]:

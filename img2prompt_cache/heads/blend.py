@@ -17,14 +17,14 @@ from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.fitting_rows import FittingRows
 from img2prompt_cache.heads.settings import DEVICE, setting
 from img2prompt_cache.numerics import soft_bank
-from img2prompt_cache.numerics.blending import ablation, best_weights, inner_products, mix
+from img2prompt_cache.numerics.blending import ablation, agreement, best_weights, inner_products, mix
 from img2prompt_cache.numerics.metrics import unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from img2prompt_cache.data.feature_blocks import Inputs
-    from img2prompt_cache.heads.base import Groups, State, Targets
+    from img2prompt_cache.heads.base import Groups, Signals, State, Targets
     from img2prompt_cache.models.backbones.taps import Described
     from img2prompt_cache.numerics.blending import F64
 
@@ -215,18 +215,36 @@ class Blend(Head):
                 found[held] = head.predict(select_blocks(X[held], ranges))
         return [found[wanted] for found in predictions], fold[wanted]
 
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Those of each member, such as `norm of kernel`, and where there are several, their `agreement`."""
+        asked = [head for head in self.heads_ if head is not None]
+        names = [f"{signal} of {name}" for name, head in _named(asked) for signal in head.signals]
+        return (*names, "agreement") if len(asked) > 1 else tuple(names)
+
     def _predict(self, X: Inputs | FeatureBlocks) -> Targets:
+        return self._predict_with_signals(X)[0]
+
+    def _predict_with_signals(self, X: Inputs | FeatureBlocks) -> tuple[Targets, Signals]:
         """Mix the predictions of the members; one of weight 0 is not asked."""
-        asked = np.flatnonzero(self.weights_)
-        found = [
-            head.use_device(self.device).predict(select_blocks(X, ranges))
+        members = [
+            (head.use_device(self.device), ranges)
             for head, ranges in zip(self.heads_, self.ranges_, strict=True)
             if head is not None
         ]
-        mixed = mix(found, self.weights_[asked])
-        if not len(self.bank_):
-            return mixed
-        return soft_bank.soften(mixed, self.bank_.astype(np.float32), self.temperature_, self.pull_)
+        weights = self.weights_[self.weights_ > 0]
+        predictions: list[Targets] = []
+        signals: dict[str, NDArray[np.float64]] = {}
+        for (name, head), (_, ranges) in zip(_named([head for head, _ in members]), members, strict=True):
+            found, own = head.predict_with_signals(select_blocks(X, ranges))
+            predictions.append(found)
+            signals |= {f"{signal} of {name}": values for signal, values in own.items()}
+        if len(members) > 1:
+            signals["agreement"] = agreement(predictions, weights)
+        mixed = mix(predictions, weights)
+        if len(self.bank_):
+            mixed = soft_bank.soften(mixed, self.bank_.astype(np.float32), self.temperature_, self.pull_)
+        return mixed, signals
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -353,6 +371,16 @@ def member_columns(
                 f"a member of the blend takes columns {ranges}, but there are {sum(widths)} features"
             )
     return found
+
+
+def _named(heads: Sequence[Head]) -> list[tuple[str, Head]]:
+    """Name heads apart: ``mlp``, and ``mlp 2`` for the second of that name."""
+    names = [head.name for head in heads]
+    counts = [names[: at + 1].count(name) for at, name in enumerate(names)]
+    return [
+        (name if count == 1 else f"{name} {count}", head)
+        for name, count, head in zip(names, counts, heads, strict=True)
+    ]
 
 
 def _prefix(number: int) -> str:

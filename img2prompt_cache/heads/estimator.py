@@ -91,14 +91,18 @@ class VectorRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         DataError
             If the number of features is not that of `fit`, or a value is not finite in float32.
         """
-        check_is_fitted(self)
-        X = self._check_inputs(X)
-        checks.same_width(X, self)
-        return self._predict(X)
+        return self._predict(self._checked(X))
 
     def score(self, X: Any, y: Any) -> float:
         """Mean cosine similarity between `predict(X)` and `y`."""
         return mean_cosine(self.predict(X), checks.targets(y, self))
+
+    def _checked(self, X: Any) -> Any:
+        """Check that the head is fitted, and features to predict from; give them converted."""
+        check_is_fitted(self)
+        X = self._check_inputs(X)
+        checks.same_width(X, self)
+        return X
 
     def _check_and_fit(
         self,

@@ -39,6 +39,7 @@ class Kernel(Head):
     name = "kernel"
     joins = "blocks"
     takes_extra = True
+    length_tells = True
 
     gain: float | Sequence[float] | None = setting(
         "How fast the kernel falls with cosine distance, or one value per backbone; chosen if absent.",
@@ -122,12 +123,13 @@ class Kernel(Head):
         else:
             self._fit_landmarks(X, centred.astype(np.float32), alpha[0] / alpha[kinds])
 
-    def _predict(self, X: Features) -> Targets:
+    def _unscaled(self, X: Features) -> NDArray[Any]:
         pred = np.empty((len(X), self.dual_.shape[1]), np.float32)
         for start in range(0, len(X), kernel_ridge.ROWS):
             rows = slice(start, start + kernel_ridge.ROWS)
             pred[rows] = kernel_ridge.kernel(self._scaled(X[rows]), self.rows_, self.gains_) @ self.dual_
-        return unit(pred + self.intercept_)
+        pred += self.intercept_
+        return pred
 
     @property
     def history(self) -> list[dict[str, float]]:

@@ -16,7 +16,6 @@ from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.settings import setting
 from img2prompt_cache.heads.space import LogUniform
 from img2prompt_cache.numerics import banded_ridge, gram, ridge_path
-from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.row_space import expand_coefficients, reduce_blocks
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ class Ridge(Head):
     """
 
     name = "ridge"
+    length_tells = True
 
     alpha: float | Sequence[float] | None = setting(
         "Penalty on the scaled features, as in scikit-learn, or one per backbone; chosen if absent.",
@@ -138,8 +138,9 @@ class Ridge(Head):
         self.mean_, self.coef_, self.intercept_ = gram.solve(total, scale, np.repeat(alpha, widths))
         return self
 
-    def _predict(self, X: Features) -> Targets:
-        return unit((X - self.mean_) @ self.coef_ + self.intercept_)
+    def _unscaled(self, X: Features) -> NDArray[Any]:
+        found: NDArray[Any] = (X - self.mean_) @ self.coef_ + self.intercept_
+        return found
 
     @property
     def history(self) -> list[dict[str, float]]:

@@ -137,10 +137,25 @@ def mix(predictions: Sequence[F32], weights: F64) -> F32:
     predictions : sequence of m numpy.ndarray, float32, shape (n, t)
     weights : numpy.ndarray, float64, shape (m,), or (n, m) for separate weights in each row
     """
+    return unit(_weighted_sum(predictions, weights))
+
+
+def agreement(predictions: Sequence[F32], weights: F64) -> F64:
+    """Compute how far members agree: the length (n,) of the weighted mean of their unit predictions.
+
+    It is 1 where all are the same. The parameters are those of `mix`; in each row the weights sum to more
+    than 0.
+    """
+    total = _weighted_sum(predictions, weights)
+    lengths: F64 = np.sqrt(np.einsum("ij,ij->i", total, total)) / weights.sum(axis=-1)
+    return lengths
+
+
+def _weighted_sum(predictions: Sequence[F32], weights: F64) -> F64:
     total = np.zeros(predictions[0].shape)
     for member, each in enumerate(predictions):
         total += weights[..., member, None] * unit(each)
-    return unit(total)
+    return total
 
 
 def ablation(

@@ -19,6 +19,7 @@ from img2prompt_cache.models.devices import choose_device
 from img2prompt_cache.models.recorded import load_recorded_encoder
 from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
 from img2prompt_cache.prediction.compose import Composer
+from img2prompt_cache.prediction.expectation import Expectation, predict_expected
 from img2prompt_cache.prediction.outputs import open_writer
 from img2prompt_cache.prediction.outputs.base import Writer
 from img2prompt_cache.prediction.predictions import Predictions
@@ -64,6 +65,10 @@ class Fitted(Protocol):
     def estimator(self) -> Head:
         """The fitted head."""
 
+    @property
+    def expectation(self) -> Expectation | None:
+        """What to expect of its predictions; None where the run does not say."""
+
 
 def predict(
     fitted: Fitted, images: Images = None, *, progress: bool | Callback = False, **options: Any
@@ -91,6 +96,7 @@ def predict_batches(
     cache: str | Path | Cache | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    min_expected: float | None = None,
     device: str = "auto",
     tell: Callback = ignore,
 ) -> Generator[Predictions, None, None]:
@@ -102,7 +108,7 @@ def predict_batches(
     ----------
     fitted : Fitted
         A run.
-    images, top_k, bank, compose, cache, out, overwrite, device
+    images, top_k, bank, compose, cache, out, overwrite, min_expected, device
         See `Run.predict`.
     tell : callable
         Told notes, and the progress of the task ``"predict"``.
@@ -124,17 +130,34 @@ def predict_batches(
         top_k = NEAREST if bank or not (out or rows is not None) else 0
     if top_k < 0:
         raise UsageError(f"`top_k` must be at least 0, not {top_k}", parameter="top_k")
+    if min_expected is not None and not -1 <= min_expected <= 1:
+        raise UsageError(
+            f"`min_expected` is a cosine, from -1 to 1, not {min_expected}", parameter="min_expected"
+        )
     home = _home(fitted, cache)
     inputs = [*_paths(images if rows is None else None), *([bank] if bank else [])]
     writer = open_writer(Path(out), fitted.target.width, overwrite=overwrite, inputs=inputs) if out else None
     estimator = fitted.estimator.use_device(device)
+    _require_told(fitted, min_expected, tell)
     batches = (
         iter([_from_features(fitted, estimator, rows)])
         if rows is not None
         else _find_batches(fitted, estimator, images, home, device, tell)
     )
     known = _load_prompts(fitted, home, bank, device, tell, compose=compose) if top_k or compose else None
-    return _run(batches, known, top_k, writer, tell)
+    return _run(batches, known, top_k, writer, min_expected, tell)
+
+
+def _require_told(fitted: Fitted, min_expected: float | None, tell: Callback) -> None:
+    """Say where a run tells no expected cosine, and refuse to compare with one then."""
+    if fitted.expectation is not None:
+        return
+    if min_expected is not None:
+        raise UsageError(
+            "`min_expected`: this run was fitted before runs had an expected cosine; fit it again",
+            parameter="min_expected",
+        )
+    note(tell, "this run was fitted before runs had an expected cosine; fit it again to have it")
 
 
 def _home(fitted: Fitted, cache: str | Path | Cache | None) -> Cache | Path | None:
@@ -167,8 +190,10 @@ def _from_features(fitted: Fitted, estimator: Head, rows: NDArray[Any]) -> Predi
             f"{', '.join(map(str, shape))}) of {' + '.join(column.spec for column in fitted.features)}",
             parameter="images",
         )
-    vectors = estimator.predict(rows) if len(rows) else np.empty((0, fitted.target.width), np.float32)
-    return Predictions([str(row) for row in range(len(rows))], vectors)
+    if not len(rows):
+        return Predictions([], np.empty((0, fitted.target.width), np.float32))
+    vectors, expected = predict_expected(estimator, rows, fitted.expectation)
+    return Predictions([str(row) for row in range(len(rows))], vectors, expected=expected)
 
 
 def _find_batches(
@@ -182,16 +207,24 @@ def _find_batches(
                 f"the cache of the run is gone ({fitted.cache}); name images, or a cache with `cache`",
                 parameter="cache",
             )
-        return iter([predict_cached(fitted.features, estimator, _opened(home), with_prompt=False)])
+        return iter([_from_cache(fitted, estimator, _opened(home), with_prompt=False)])
     if isinstance(images, Cache):
-        return iter([predict_cached(fitted.features, estimator, images, with_prompt=None)])
+        return iter([_from_cache(fitted, estimator, images)])
     if len(paths) == 1 and (paths[0] / MANIFEST).is_file():
-        return iter([predict_cached(fitted.features, estimator, Cache(paths[0]), with_prompt=None)])
+        return iter([_from_cache(fitted, estimator, Cache(paths[0]))])
     source, listing = list_images(paths)
     for line in listing.summary.notes:
         note(tell, line)
     backbones = load_backbones(fitted.features, device)
-    return _streamed(estimator, backbones, source, listing, tell)
+    return _streamed(fitted, estimator, backbones, source, listing, tell)
+
+
+def _from_cache(
+    fitted: Fitted, estimator: Head, cache: Cache, with_prompt: bool | None = None
+) -> Predictions:
+    return predict_cached(
+        fitted.features, estimator, cache, with_prompt=with_prompt, expectation=fitted.expectation
+    )
 
 
 def _paths(images: Any) -> list[Path]:
@@ -205,10 +238,17 @@ def _opened(cache: Cache | Path) -> Cache:
 
 
 def _streamed(
-    estimator: Head, backbones: dict[str, Any], source: Source, listing: Listing, tell: Callback
+    fitted: Fitted,
+    estimator: Head,
+    backbones: dict[str, Any],
+    source: Source,
+    listing: Listing,
+    tell: Callback,
 ) -> Iterator[Predictions]:
     with task(tell, "predict", len(listing.table)) as advance:
-        for batch in predict_images(estimator, backbones, source, listing.table):
+        for batch in predict_images(
+            estimator, backbones, source, listing.table, expectation=fitted.expectation
+        ):
             advance(len(batch.ids) + len(batch.failed))
             yield batch
 
@@ -250,16 +290,25 @@ def _load_prompts(
 
 
 def _run(
-    batches: Iterator[Predictions], known: _Prompts | None, top_k: int, writer: Writer | None, tell: Callback
+    batches: Iterator[Predictions],
+    known: _Prompts | None,
+    top_k: int,
+    writer: Writer | None,
+    min_expected: float | None,
+    tell: Callback,
 ) -> Generator[Predictions, None, None]:
-    """Add prompts to each batch, write it, and hand it on."""
-    used = failed = 0
+    """Add flags and prompts to each batch, write it, and hand it on."""
+    used = failed = flagged = 0
     with ExitStack() as stack:
         if writer:
             stack.enter_context(writer)
         for batch in batches:
             used += len(batch.ids)
             failed += len(batch.failed)
+            if min_expected is not None and batch.expected is not None:
+                below = batch.expected < min_expected
+                batch = replace(batch, flagged=below)
+                flagged += int(below.sum())
             if known is not None and batch.ids:
                 batch = _with_prompts(batch, known, top_k)
             if writer and batch.ids:
@@ -267,6 +316,13 @@ def _run(
             yield batch
         if failed and not used:
             raise Img2PromptError(f"none of the {failed} images could be used")
+    if min_expected is not None:
+        unmarked = "" if writer is None or writer.keeps_columns else ", which the output has no place to show"
+        note(
+            tell,
+            f"expected to have a cosine below {min_expected:g}: {flagged} of {used} predictions{unmarked}; "
+            "none is left out",
+        )
     if writer and writer.guarded:
         note(
             tell,

@@ -17,6 +17,7 @@ from img2prompt_cache.extraction.encode import encode_batches
 from img2prompt_cache.extraction.work import Slice
 from img2prompt_cache.models.backbones.taps import split_spec
 from img2prompt_cache.models.recorded import load_recorded_backbone, require_backbone
+from img2prompt_cache.prediction.expectation import Expectation, predict_expected
 from img2prompt_cache.prediction.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def predict_images(
     table: pa.Table,
     *,
     batch_size: int | None = None,
+    expectation: Expectation | None = None,
 ) -> Iterator[Predictions]:
     """Predict for the images of a source, batch by batch, in the order of its listing.
 
@@ -93,6 +95,8 @@ def predict_images(
         Its listing, or some rows of it.
     batch_size : int, optional
         Images of a batch; 32 if absent. Several batches are worked on side by side.
+    expectation : Expectation, optional
+        Of the predictions of `head`.
 
     Yields
     ------
@@ -102,29 +106,34 @@ def predict_images(
     for start in range(0, len(table), SLICE_ROWS):
         piece = table.slice(start, SLICE_ROWS)
         ids, uris = piece["imgId"].to_pylist(), piece["uri"].to_pylist()
-        known: dict[int, NDArray[np.float32]] = {}
+        known: dict[int, tuple[NDArray[np.float32], float | None]] = {}
         rows = Slice(0, start, {"imgId": ids, "uri": uris})
         for batch in encode_batches(rows, source, backbones, batch_size or BATCH_SIZE):
             if batch.fresh:
                 values = [_stored(batch.features[spec], spec) for spec in backbones]
                 whole = np.all([np.isfinite(each).reshape(len(each), -1).all(1) for each in values], axis=0)
                 at = [batch.first + batch.fresh[i] for i in np.flatnonzero(whole)]
-                known.update(
-                    zip(
-                        at,
-                        head.predict(concatenate([each[whole] for each in values])) if at else (),
-                        strict=True,
-                    )
-                )
-            found: dict[str, NDArray[np.float32]] = {}
+                if at:
+                    X = concatenate([each[whole] for each in values])
+                    vectors, expected = predict_expected(head, X, expectation)
+                    told = [None] * len(at) if expected is None else expected.tolist()
+                    known.update(zip(at, zip(vectors, told, strict=True), strict=True))
+            found: dict[str, tuple[NDArray[np.float32], float | None]] = {}
             bad: dict[str, str] = {}
             for row, image in enumerate(batch.images, batch.first):
-                vector = known.get(image.duplicate_of if image.duplicate_of >= 0 else row)
-                if image.reason or vector is None:
+                prediction = known.get(image.duplicate_of if image.duplicate_of >= 0 else row)
+                if image.reason or prediction is None:
                     bad[ids[row]] = image.reason or "its features are not finite, or too large for float16"
                 else:
-                    found[ids[row]] = vector
-            yield Predictions(list(found), np.array(list(found.values()), np.float32), bad)
+                    found[ids[row]] = prediction
+            yield Predictions(
+                list(found),
+                np.array([vector for vector, _ in found.values()], np.float32),
+                bad,
+                expected=None
+                if expectation is None
+                else np.array([expected for _, expected in found.values()], np.float32),
+            )
 
 
 def _stored(values: NDArray[Any], spec: str) -> NDArray[np.float32]:
@@ -136,7 +145,12 @@ def _stored(values: NDArray[Any], spec: str) -> NDArray[np.float32]:
 
 
 def predict_cached(
-    features: Sequence[UsedColumn], head: Head, cache: Cache, *, with_prompt: bool | None
+    features: Sequence[UsedColumn],
+    head: Head,
+    cache: Cache,
+    *,
+    with_prompt: bool | None,
+    expectation: Expectation | None = None,
 ) -> Predictions:
     """Predict for rows of a cache; no image is read.
 
@@ -149,6 +163,8 @@ def predict_cached(
     cache : Cache
     with_prompt : bool or None
         True for rows that have a prompt, False for those that have none, None for all.
+    expectation : Expectation, optional
+        Of the predictions of `head`.
 
     Raises
     ------
@@ -169,7 +185,8 @@ def predict_cached(
         for row, (name, prompt, reason) in enumerate(zip(*text.values(), strict=True))
         if row not in used and (with_prompt is None or bool(prompt.strip()) == with_prompt)
     }
-    return Predictions(data.ids, head.predict(data.X), bad)
+    vectors, expected = predict_expected(head, data.X, expectation)
+    return Predictions(data.ids, vectors, bad, expected=expected)
 
 
 _ADVICE = "A run predicts only from features made as those it was fitted on: fit it again on this cache."

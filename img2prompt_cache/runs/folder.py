@@ -15,22 +15,23 @@ import numpy as np
 
 from img2prompt_cache.data.feature_blocks import concatenate
 from img2prompt_cache.destination import require_free_place
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.errors import Img2PromptError, UsageError, check
 from img2prompt_cache.files import Replacement, hash_file, restore
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.locks import lock_folder
+from img2prompt_cache.prediction.expectation import Expectation
 from img2prompt_cache.runs.held_out import VALIDATION, VALIDATION_ROWS, Validation, save_validation
-from img2prompt_cache.runs.record import RunRecord
+from img2prompt_cache.runs.record import ExpectedRecord, RunRecord
 from img2prompt_cache.runs.run_file import INFO, save_record
 
 if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Head
 
-HEAD, HISTORY = "head.safetensors", "history.csv"
+HEAD, EXPECTED, HISTORY = "head.safetensors", "expected.safetensors", "history.csv"
 _NO_STATE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What heads, NumPy and torch raise for arrays that are not those of the head."""
 
-FILES = (INFO, HEAD, HISTORY, VALIDATION, VALIDATION_ROWS)
+FILES = (INFO, HEAD, EXPECTED, HISTORY, VALIDATION, VALIDATION_ROWS)
 
 
 @contextmanager
@@ -126,14 +127,19 @@ def _require_run(folder: Path) -> None:
 
 
 def save_run(
-    folder: Path, record: RunRecord, head: Head, history: list[dict[str, float]], held: Validation
+    folder: Path,
+    record: RunRecord,
+    head: Head,
+    history: list[dict[str, float]],
+    held: Validation,
+    expectation: Expectation | None = None,
 ) -> RunRecord:
     """Write a run as a whole: the folder appears complete or not at all, an old one goes only then.
 
     Returns
     -------
     RunRecord
-        As it was written, with the digest of the head.
+        As it was written, with the digests of the head and of the expectation.
 
     Raises
     ------
@@ -151,6 +157,10 @@ def save_run(
             save_validation(new.temporary, held)
             _save_history(new.temporary / HISTORY, history)
             saved = replace(record, head_sha256=hash_file(new.temporary / HEAD))
+            if expectation is not None and record.expected is not None:
+                save_file(expectation.state(), new.temporary / EXPECTED)
+                hashed: ExpectedRecord = {**record.expected, "sha256": hash_file(new.temporary / EXPECTED)}
+                saved = replace(saved, expected=hashed)
             save_record(new.temporary, saved)
             new.commit()
     except (OSError, SafetensorError) as error:
@@ -200,3 +210,32 @@ def load_head(folder: Path, record: RunRecord) -> Head:
             f"{path} predicts {shape[1]} values, not {record.target.width}; fit the run again"
         )
     return head.use_device("auto")
+
+
+def load_expectation(folder: Path, record: RunRecord, head: Head) -> Expectation | None:
+    """Read what to expect of the predictions of a run; None where it does not say.
+
+    Raises
+    ------
+    Img2PromptError
+        If `expected.safetensors` is missing, not the one that was saved, or does not fit what the run says.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if record.expected is None:
+        return None
+    path = folder / EXPECTED
+    try:
+        if hash_file(path) != record.expected.get("sha256"):
+            raise Img2PromptError(f"{path} is not the file that was saved with this run; fit it again")
+        signals = tuple(record.expected.get("signals", ()))
+        found = Expectation.from_state(load_file(path), signals, head)
+        width = found.bank.shape[1]
+        check(width in (0, record.target.width), f"its prompts have {width} values")
+    except OSError as error:
+        raise Img2PromptError(f"{path} cannot be read: {error.strerror}; fit the run again") from None
+    except (SafetensorError, *_NO_STATE) as error:
+        reason = str(error).partition("\n")[0]
+        raise Img2PromptError(f"{path} does not fit {INFO}: {reason}; fit the run again") from None
+    return found

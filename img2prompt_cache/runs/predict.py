@@ -23,6 +23,7 @@ def predict(
     cache: str | Path | Cache | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    min_expected: float | None = None,
     device: str = "auto",
     progress: bool | Callback = False,
 ) -> Predictions:
@@ -49,6 +50,8 @@ def predict(
         Also write the predictions to this file: ``.npy``, ``.csv`` (Kaggle), ``.parquet`` or ``.jsonl``.
     overwrite : bool
         Replace the file.
+    min_expected : float, optional
+        Flag predictions whose expected cosine is lower; see `Predictions.flagged`. None is left out.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     progress : bool or callable
@@ -57,7 +60,8 @@ def predict(
     Returns
     -------
     Predictions
-        With `ids`, `vectors` (n, 384), `prompts` and `scores`. Bad images are left out; see `failed`.
+        With `ids`, `vectors` (n, 384), `expected`, `prompts` and `scores`. Bad images are left out; see
+        `failed`.
 
     Raises
     ------
@@ -80,6 +84,7 @@ def predict(
         cache=cache,
         out=out,
         overwrite=overwrite,
+        min_expected=min_expected,
         device=device,
         progress=progress,
     )

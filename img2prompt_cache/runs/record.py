@@ -73,6 +73,24 @@ class SplitRecord(TypedDict, total=False):
     largest_group: int
 
 
+class ExpectedRecord(TypedDict, total=False):
+    """How well the expected cosines agree with the true ones, on held-out rows that they were not fitted on.
+
+    `signals`: what they are computed from; where there are none, they are the mean cosine. `n`: rows.
+    `spearman`: rank correlation. `calibration_error`: mean distance between both in ten bins of equal size.
+    Both are None where there are no signals, and the first also where all are equal. `coverage`: for each
+    threshold `min_expected`, the `share` of rows expected to reach it, and their mean true `cosine`.
+    `sha256`: of `expected.safetensors`.
+    """
+
+    signals: list[str]
+    n: int
+    spearman: float | None
+    calibration_error: float | None
+    coverage: list[dict[str, float]]
+    sha256: str
+
+
 def same_split(one: SplitRecord, other: SplitRecord) -> bool:
     """Whether two runs were scored on the same rows, and fitted on the same others.
 
@@ -128,6 +146,8 @@ class RunRecord:
     updates : int
         How many updates of cached rows the cache had when it was fitted; see `Manifest.updates`. 0 in older
         runs, which no cache with updates can have had.
+    expected : dict or None
+        See `ExpectedRecord`.
     """
 
     head: str
@@ -149,6 +169,7 @@ class RunRecord:
     fold_metrics: list[dict[str, Any]] = field(default_factory=list)
     train_on: TrainOn = "first"
     updates: int = 0
+    expected: ExpectedRecord | None = None
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -16,13 +16,14 @@ from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.prediction.predict import Images, predict
 from img2prompt_cache.prediction.predictions import Predictions
 from img2prompt_cache.progress import Callback
-from img2prompt_cache.runs.folder import HISTORY, load_head
+from img2prompt_cache.runs.folder import HISTORY, load_expectation, load_head
 from img2prompt_cache.runs.record import RunRecord
 from img2prompt_cache.runs.run_file import load_record
 from img2prompt_cache.tables import Records, html_table
 
 if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Head
+    from img2prompt_cache.prediction.expectation import Expectation
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -34,7 +35,8 @@ class Run(RunRecord):
     Attributes
     ----------
     folder : pathlib.Path
-        Holds `run.json`, `head.safetensors`, `history.csv`, `validation.npy` and `validation.csv`.
+        Holds `run.json`, `head.safetensors`, `expected.safetensors`, `history.csv`, `validation.npy` and
+        `validation.csv`.
 
     Examples
     --------
@@ -98,6 +100,17 @@ class Run(RunRecord):
         """
         return load_head(self.folder, self)
 
+    @cached_property
+    def expectation(self) -> Expectation | None:
+        """What to expect of the predictions; None in runs that were fitted before runs said so.
+
+        Raises
+        ------
+        Img2PromptError
+            If `expected.safetensors` is missing, not the one that was saved, or does not fit the record.
+        """
+        return load_expectation(self.folder, self, self.estimator)
+
     @property
     def history(self) -> Records:
         """What was recorded while the head was fitted: losses by epoch, or scores by candidate.
@@ -126,6 +139,7 @@ class Run(RunRecord):
         cache: str | Path | Cache | None = None,
         out: str | Path | None = None,
         overwrite: bool = False,
+        min_expected: float | None = None,
         device: str = "auto",
         progress: bool | Callback = False,
     ) -> Predictions:
@@ -150,6 +164,8 @@ class Run(RunRecord):
             Also write the predictions to this file: ``.npy``, ``.csv`` (Kaggle), ``.parquet`` or ``.jsonl``.
         overwrite : bool
             Replace the file.
+        min_expected : float, optional
+            Flag predictions whose expected cosine is lower; see `Predictions.flagged`. None is left out.
         device : str
             ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         progress : bool or callable
@@ -176,6 +192,7 @@ class Run(RunRecord):
             cache=cache,
             out=out,
             overwrite=overwrite,
+            min_expected=min_expected,
             device=device,
             progress=progress,
         )

@@ -22,7 +22,7 @@ def cli(capsys):
 def test_json_is_what_scripts_rely_on(cli, folder):
     said = cli("fit", "--head", "ridge", "--cache", folder, "--json")
     assert said.code == 0
-    assert list(said.json) == ["run", "head", "features", "metrics", "seconds"]
+    assert list(said.json) == ["run", "head", "features", "metrics", "seconds", "expected"]
     assert said.json["head"] == "ridge"
     assert said.json["features"] == [ONE, OTHER]
     assert said.json["run"] == str(folder / "runs" / "ridge-one+other-01")

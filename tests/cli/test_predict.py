@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import sys
 
@@ -56,7 +57,7 @@ def test_bare_predict_is_the_newest_run_on_the_rows_without_prompt(cli, here):
     assert said.code == 0
     assert said.err == f"run {run_in(here).name}\n"
     lines = said.out.splitlines()
-    assert lines[0] == "img019"
+    assert re.fullmatch(r"img019  \(expected cosine -?[01]\.\d{3}\)", lines[0])
     assert len(lines) == 4
     prompts = {prompt_of(number) for number in range(19)}
     cosines = [float(line.split()[0]) for line in lines[1:]]
@@ -101,7 +102,7 @@ def test_prompts_are_printed_where_the_file_does_not_keep_them(cli, here, pairs,
     assert said.code == 0
     lines = said.out.splitlines()
     if suffix in ("npy", "csv"):
-        assert lines[0] == "img004"
+        assert lines[0].startswith("img004  (expected cosine ")
         assert len(lines) == 4
     assert lines[-1] == f"x.{suffix}: 1 predictions"
     if suffix == "parquet":
@@ -117,6 +118,64 @@ def test_prompts_are_printed_where_the_file_does_not_keep_them(cli, here, pairs,
         assert [row.partition(",")[0] for row in rows[1:]] == [f"img004_{i}" for i in range(16)]
     again = cli("predict", pairs / "img004.png", "--out", f"y.{suffix}")
     assert again.out == f"y.{suffix}: 1 predictions\n"
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """A cache of made-up features and a run with enough held-out rows; three rows have no prompt."""
+    folder = make_cache(tmp_path_factory.mktemp("told") / "cache", 150, groups=50, without_prompt=[1, 5, 9])
+    return fit_head(Cache(folder), FitConfig("ridge", {"alpha": 1.0}, folds=3, leakage_gap=False))
+
+
+@pytest.fixture
+def threshold(told):
+    """A cosine that one or two of the three rows are expected to reach."""
+    return float(np.sort(told.predict(top_k=0).expected)[1])
+
+
+@pytest.mark.parametrize("suffix", ["npy", "csv", "parquet", "jsonl"])
+def test_what_to_expect_stands_in_every_file_that_has_a_place(cli, told, tmp_path, suffix, threshold):
+    out = tmp_path / f"x.{suffix}"
+    arguments = ("predict", "--run", told.folder, "--out", out, "--min-expected", threshold)
+    said = cli(*arguments, "--json")
+    assert said.code == 0
+    expected = told.predict(top_k=0).expected
+    wanted = [(round(float(each), 6), bool(each < threshold)) for each in expected]
+    if suffix == "npy":
+        assert len(np.load(out)) == 3
+        with out.with_suffix(".ids.csv").open(newline="") as file:
+            found = [(float(row["expected"]), row["flagged"] == "true") for row in csv.DictReader(file)]
+    elif suffix == "parquet":
+        found = [(round(row["expected"], 6), row["flagged"]) for row in pq.read_table(out).to_pylist()]
+    elif suffix == "jsonl":
+        found = [(row["expected"], row["flagged"]) for row in map(json.loads, out.read_text().splitlines())]
+    else:  # a submission: every row of it is there, and nothing else
+        assert len(out.read_text().splitlines()) == 1 + 3 * 384
+        found = [(row["expected"], row["flagged"]) for row in said.json["predictions"]]
+    assert [flagged for _, flagged in found] == [flagged for _, flagged in wanted]
+    assert [each for each, _ in found] == pytest.approx([each for each, _ in wanted], abs=1e-6)
+    assert (said.json["predictions"] == []) == (suffix in ("parquet", "jsonl"))
+    place = ", which the output has no place to show" if suffix == "csv" else ""
+    assert said.err == (
+        f"expected to have a cosine below {threshold:g}: 1 of 3 predictions{place}; none is left out\n"
+    )
+
+
+def test_what_to_expect_is_shown_with_the_nearest_prompts(cli, told, threshold):
+    found = told.predict()
+    said = cli("predict", "--run", told.folder, "--min-expected", threshold)
+    names = [line for line in said.out.splitlines() if not line.startswith("  ")]
+    assert names == [
+        f"{name}  (expected cosine {each:.3f}{', flagged' if each < threshold else ''})"
+        for name, each in zip(found.ids, found.expected, strict=True)
+    ]
+    said = cli("predict", "--run", told.folder, "--json")
+    assert [list(row) for row in said.json["predictions"]] == [["imgId", "expected", "prompts"]] * 3
+
+
+def test_a_threshold_must_be_a_cosine(cli, told):
+    assert cli("predict", "--run", told.folder, "--min-expected", "1.5").code == 2
+    assert cli("predict", "--run", told.folder, "--min-expected", "nan").code == 2
 
 
 def test_a_cache_a_folder_and_stdin_give_the_same(cli, here, fitted, pairs, monkeypatch):
@@ -303,7 +362,7 @@ def test_what_an_image_is_called_cannot_play_tricks_on_the_terminal(cli, here):
     paint(here / "a\x1b[31m\nb.png", 0)
     said = cli("predict", here / "a\x1b[31m\nb.png")
     assert said.code == 0
-    assert said.out.splitlines()[0] == "a\\x1b[31m\\nb"
+    assert said.out.splitlines()[0].startswith("a\\x1b[31m\\nb  (expected")
 
 
 def test_a_damaged_cache(cli, here):
@@ -328,10 +387,10 @@ def test_a_composed_prompt_is_shown_below_the_nearest_ones_and_written(cli, here
     said = cli("predict", image, "--compose", "--top-k", "1")
     name, nearest, composed = said.out.splitlines()
     assert said.code == 0
-    assert (name, composed[-10:]) == ("img004", "(composed)")
+    assert (name[:6], composed[-10:]) == ("img004", "(composed)")
     assert "(composed)" not in nearest
     (found,) = cli("predict", image, "--compose", "--top-k", "0", "--json").json["predictions"]
-    assert list(found) == ["imgId", "composed", "composed_cosine"]
+    assert list(found) == ["imgId", "expected", "composed", "composed_cosine"]
     assert composed == f"  {found['composed_cosine']:.3f}  {found['composed']}  (composed)"
     assert cli("predict", image, "--compose", "--out", "x.jsonl").out == "x.jsonl: 1 predictions\n"
     (line,) = (here / "x.jsonl").read_text().splitlines()

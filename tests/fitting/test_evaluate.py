@@ -106,8 +106,8 @@ class Mad(Mean):
 
     name = "mad"
 
-    def predict(self, X):
-        return super().predict(X) * np.nan
+    def _predict(self, X):
+        return super()._predict(X) * np.nan
 
 
 def test_a_prediction_that_is_no_number_is_refused(cache, data):

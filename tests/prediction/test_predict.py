@@ -85,7 +85,7 @@ def test_a_prompt_is_composed_for_each_image_and_written(run, pairs, tmp_path):
     assert all(prompt and prompt.isprintable() for prompt in found.composed)
     assert found.prompts is None
     table = pq.read_table(tmp_path / "x.parquet")
-    assert table.column_names == ["imgId", "embedding", "composed", "composed_cosine"]
+    assert table.column_names == ["imgId", "embedding", "expected", "composed", "composed_cosine"]
     assert table["composed"].to_pylist() == found.composed
     (tmp_path / "bank.txt").write_text("a violin, velvet\na violin, chalk\n")
     both = run.predict(paths, compose=True, bank=tmp_path / "bank.txt", top_k=1)

@@ -16,11 +16,12 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import hash_file
 from img2prompt_cache.fitting.config import FitConfig
+from img2prompt_cache.fitting.fit import fit
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.runs.folder import load_head, remove_empty, reserve, save_run
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.run import load_run
-from synthetic import ONE, OTHER, SETTINGS, edit_run
+from synthetic import ONE, OTHER, SETTINGS, edit_run, make_cache
 
 
 @pytest.mark.parametrize("head", SETTINGS)
@@ -36,7 +37,14 @@ def test_a_run_comes_back_as_it_was(fitted, tmp_path, head):
     assert held.cosine.mean() == pytest.approx(made.metrics["cosine"])
     assert len(held.groups) == made.metrics["n"] == len(rows)
     assert {path.name for path in made.folder.iterdir()} == {
-        *("run.json", "head.safetensors", "history.csv", "validation.npy", "validation.csv")
+        *(
+            "run.json",
+            "head.safetensors",
+            "expected.safetensors",
+            "history.csv",
+            "validation.npy",
+            "validation.csv",
+        )
     }
 
 
@@ -56,6 +64,80 @@ def test_a_head_that_does_not_fit_its_description_is_refused(run, values, words)
     with pytest.raises(Img2PromptError, match=words) as caught:
         load_head(run, load_run(run))
     assert caught.value.exit_code == 1
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """A run that has enough held-out rows to tell good predictions from bad ones."""
+    folder = make_cache(tmp_path_factory.mktemp("told") / "cache", 120, groups=60)
+    return fit(folder, "ridge", settings={"alpha": 1.0}, folds=2, leakage_gap=False)
+
+
+def test_what_is_expected_of_predictions_is_read_back(told):
+    loaded, X = load_run(told.folder), np.zeros((2, 32), np.float32)
+    assert loaded.expected == told.expected
+    assert loaded.expectation.signals == tuple(told.expected["signals"])
+    np.testing.assert_array_equal(loaded.predict(X).expected, told.predict(X).expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"weight": np.full(5, -1.0)}, "a weight is below 0"),
+        ({"weight": np.full(5, np.nan)}, "'weight' holds NaN or infinity"),
+        ({"weight": np.zeros(4)}, r"'weight' is not of shape \(5,\)"),
+        ({"low": np.full(5, 99.0)}, "a weight is below 0, or a range is empty"),
+        ({"high": np.zeros(5, np.float32)}, "'high' is not of shape"),
+        ({"knots": np.array([0, np.inf])}, "'knots' holds NaN or infinity"),
+        ({"knots": np.zeros((6, 2))}, "'knots' is not of shape"),
+        ({"knots": np.zeros(6)}, "'knots' do not rise"),
+        ({"knots": np.zeros(0), "levels": np.zeros(0)}, "'knots' do not rise"),
+        ({"levels": np.zeros(2)}, "'levels' is not of shape"),
+        ({"levels": -np.arange(6.0)}, "'levels' are no cosines that rise"),
+        ({"levels": np.arange(6.0)}, "'levels' are no cosines that rise"),
+        ({"bank": np.zeros((3, 384), np.float32)}, "'bank' is no matrix of float16"),
+        ({"bank": np.full((3, 384), np.nan, np.float16)}, "'bank' holds NaN or infinity"),
+        ({"bank": np.zeros((3, 16), np.float16)}, "its prompts have 16 values"),
+        ({"bank": np.zeros((0, 384), np.float16)}, "nearest is no signal of it"),
+    ],
+)
+def test_an_expectation_that_does_not_fit_its_run_is_refused(told, tmp_path, change, words):
+    run = shutil.copytree(told.folder, tmp_path / "run")
+    path = run / "expected.safetensors"
+    whole = load_file(path)
+    save_file({**whole, **change}, path)
+    with pytest.raises(Img2PromptError, match="is not the file that was saved with this run; fit it again"):
+        load_run(run).predict(np.zeros((1, 32), np.float32))
+    edit_run(run, expected__sha256=hash_file(path))
+    with pytest.raises(Img2PromptError, match=f"does not fit run.json: {words}.*; fit the run again"):
+        load_run(run).predict(np.zeros((1, 32), np.float32))
+    path.unlink()
+    with pytest.raises(Img2PromptError, match=r"expected.safetensors cannot be read: No such file"):
+        load_run(run).predict(np.zeros((1, 32), np.float32))
+
+
+@pytest.mark.parametrize("signals", [["norm"], ["mood", "nearest", "nearest_5", "near", "concentration"]])
+def test_an_expectation_of_other_signals_is_refused(told, tmp_path, signals):
+    run = shutil.copytree(told.folder, tmp_path / "run")
+    edit_run(run, expected__signals=signals)
+    with pytest.raises(Img2PromptError, match=r"does not fit run.json: .*; fit the run again"):
+        _ = load_run(run).expectation
+
+
+def test_a_run_of_an_earlier_version_says_nothing_of_what_to_expect(told, tmp_path):
+    run = shutil.copytree(told.folder, tmp_path / "run")
+    edit_run(run, expected=KeyError)
+    (run / "expected.safetensors").unlink()
+    old, X, said = load_run(run), np.zeros((2, 32), np.float32), []
+    assert old.expectation is None
+    found = old.predict(X, progress=said.append)
+    assert found.expected is None
+    assert [event.message for event in said if event.kind == "note"] == [
+        "this run was fitted before runs had an expected cosine; fit it again to have it"
+    ]
+    with pytest.raises(UsageError, match="`min_expected`: this run was fitted before") as caught:
+        old.predict(X, min_expected=0.5)
+    assert caught.value.parameter == "min_expected"
 
 
 def test_a_changed_head_is_refused(run):

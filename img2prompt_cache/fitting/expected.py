@@ -1,0 +1,125 @@
+"""The expected cosine of a run's predictions: fitted on its held-out rows, and scored on groups of these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from img2prompt_cache.data.splits import Split, k_folds
+from img2prompt_cache.numerics.calibration import calibration_error, coverage, rank_correlation
+from img2prompt_cache.numerics.expected_cosine import BANK_SIGNALS, bank_signals, fit_curve, stack_signals
+from img2prompt_cache.numerics.metrics import cosine
+from img2prompt_cache.prediction.expectation import Expectation
+from img2prompt_cache.runs.record import ExpectedRecord
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.fitting.evaluate import Evaluation
+    from img2prompt_cache.heads.base import Head, Signals, Targets
+
+    Rows = NDArray[np.int64]
+
+FEWEST = 100
+"""Held-out rows below which the expected cosine is their mean cosine."""
+
+FOLDS = 5
+"""Grouped folds of the held-out rows: a curve fitted on the others is scored on each."""
+
+LARGEST_BANK = 20_000
+"""Most prompts that are kept to compare predictions with."""
+
+
+def fit_expectation(
+    head: Head, evaluation: Evaluation, y: Targets, split: Split, train: Rows
+) -> tuple[Expectation, ExpectedRecord]:
+    """Fit what to expect of the predictions of a head.
+
+    Signals of a held-out row come from the head that was not fitted on it, and from a bank of prompts that
+    this head was fitted on, without those of the row's own group. The bank that is kept has as many distinct
+    prompts as these have: in a bank with more prompts, the nearest would be nearer.
+
+    Parameters
+    ----------
+    head : Head
+        The one that is saved.
+    evaluation : Evaluation
+        Of the same head on held-out rows.
+    y : numpy.ndarray, float32, shape (n, t)
+        Unit targets of all rows.
+    split : Split
+        Of these rows.
+    train : numpy.ndarray, int64
+        Rows that the saved head was fitted on.
+
+    Returns
+    -------
+    Expectation
+        The mean cosine for all, where there are fewer than `FEWEST` held-out rows, or one group of them.
+    ExpectedRecord
+        How well it agrees with the true cosines, by cross-fitting over groups of the held-out rows.
+    """
+    rows = split.validation
+    groups, cosines = split.groups[rows], cosine(evaluation.predictions, y[rows])
+    bank = np.empty((0, y.shape[1]), np.float32)
+    found: dict[str, NDArray[np.float64]] = {}
+    if len(rows) >= FEWEST and len(np.unique(groups)) > 1:
+        found = {name: each for name, each in evaluation.signals.items() if name in head.signals}
+        bank, near = _compare_with_prompts(evaluation.predictions, y, split, train)
+        found |= near
+    names = tuple(found)
+    signals = stack_signals(found, names, len(rows))
+    expectation = Expectation(names, fit_curve(signals, cosines), bank.astype(np.float16))
+    record = ExpectedRecord(
+        signals=list(names), n=len(rows), spearman=None, calibration_error=None, coverage=[]
+    )
+    if not names:
+        return expectation, record
+    fold = k_folds(groups, min(FOLDS, len(np.unique(groups))), seed=0)
+    expected = np.empty(len(rows))
+    for number in range(fold.max() + 1):
+        held = fold == number
+        expected[held] = fit_curve(signals[~held], cosines[~held])(signals[held])
+    record["spearman"] = rank_correlation(expected, cosines)
+    record["calibration_error"] = calibration_error(expected, cosines)
+    record["coverage"] = coverage(expected, cosines)
+    return expectation, record
+
+
+def _compare_with_prompts(
+    predictions: Targets, y: Targets, split: Split, train: Rows
+) -> tuple[Targets, Signals]:
+    """Give the bank to keep, and the signals of held-out rows by banks of other groups; both may be empty."""
+    others = list(_distinct_others(y, split))
+    kept = _distinct(y, train)
+    if not min(len(each) for each in (*others, kept)):
+        return y[:0], {}
+    size = min(len(kept), round(np.median([len(each) for each in others])))
+    found = {name: np.empty(len(y)) for name in BANK_SIGNALS}
+    whole = np.empty_like(y)
+    whole[split.validation] = predictions
+    for (_, held), rows in zip(split.sides, others, strict=True):
+        for name, values in bank_signals(whole[held], y[_draw(rows, size)]).items():
+            found[name][held] = values
+    return y[_draw(kept, size)], {name: values[split.validation] for name, values in found.items()}
+
+
+def _distinct_others(y: Targets, split: Split) -> Iterator[Rows]:
+    """For each fold, give rows outside it with distinct targets, of none of the groups in it."""
+    for train, held in split.sides:
+        yield _distinct(y, train[~np.isin(split.groups[train], split.groups[held])])
+
+
+def _distinct(y: Targets, rows: Rows) -> Rows:
+    """Give rows with distinct targets, of so many rows at most that finding them stays quick."""
+    rows = _draw(rows, LARGEST_BANK)
+    return rows[np.unique(y[rows], axis=0, return_index=True)[1]]
+
+
+def _draw(rows: Rows, most: int) -> Rows:
+    """Draw rows without replacement, ascending; all where there are no more than `most`."""
+    if len(rows) <= most:
+        return np.sort(rows)
+    return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
