@@ -45,6 +45,7 @@ HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "kernel-pooled": ("kernel", {}),
     "blend": ("blend", {"members": MEMBERS}),
     "distil": ("distil", {}),
+    "kernel-unwhitened": ("kernel", {"whiten": False}),
     "kernel": ("kernel", {}),
     "best": ("best", {"minutes": 1e6}),
 }
@@ -109,7 +110,7 @@ def fit_fold(job: Job) -> dict[str, Any]:
     if name == "distil":
         predictions, specs = taught(head, data, split, train, held, cache)
     elif job.head == "ridge":
-        fitted = head.fit(data.X[train], data.y[train], groups=split.inner_groups(train))
+        fitted = head.fit(data.X[train], data.training_targets[train], groups=split.inner_groups(train))
         predictions = fitted.predict(data.X[held])
     else:
         if isinstance(head, Stepwise):

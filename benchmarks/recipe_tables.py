@@ -17,6 +17,16 @@ from img2prompt_cache.numerics.bootstrap import (
 )
 
 RANKS = ("r@1", "r@5", "bank")
+PAIRS = (
+    ("banded-ridge", "ridge"),
+    ("kernel-pooled", "banded-ridge"),
+    ("kernel-unwhitened", "kernel-pooled"),
+    ("kernel", "kernel-unwhitened"),
+    ("mlp", "banded-ridge"),
+    ("distil", "mlp"),
+    ("blend", "mlp"),
+)
+"""Which heads are compared with each other: what one thing brings, and the other lacks."""
 
 
 def records_of(content: dict[str, Any], name: str, seed: int, head: str) -> list[dict[str, Any]]:
@@ -33,6 +43,7 @@ def summary(content: dict[str, Any], name: str, seed: int) -> dict[str, Any]:
         "groups": len(np.unique(groups)),
         "effective_groups": effective_groups(groups),
         "heads": {},
+        "pairs": [],
         "steps": [],
     }
     cosines = {}
@@ -57,6 +68,10 @@ def summary(content: dict[str, Any], name: str, seed: int) -> dict[str, Any]:
     told = compared([(cosines["best"], cosines[head]) for head in others], groups, widening) if others else []
     for head, difference in zip(others, told, strict=True):
         found["heads"][head]["best_minus_this"] = difference
+    pairs = [pair for pair in PAIRS if cosines.keys() >= {*pair}]
+    if pairs:
+        told = compared([(cosines[one], cosines[other]) for one, other in pairs], groups, widening)
+        found["pairs"] = [{"pair": pair, **each} for pair, each in zip(pairs, told, strict=True)]
     if "best" in cosines:
         found["steps"] = steps(records_of(content, name, seed, "best"), groups, widening)
     return found
@@ -123,6 +138,10 @@ def tables(name: str, seed: int, found: dict[str, Any]) -> Iterator[str]:
             f"| {_difference(row.get('best_minus_this'))} | {row['r@1']:.3f} | {row['r@5']:.3f} "
             f"| {row['seconds']:.0f} |"
         )
+    if found["pairs"]:
+        yield f"\n| head | minus | difference | 95 % | p |\n|{'---|' * 5}"
+    for row in found["pairs"]:
+        yield f"| {' | '.join(row['pair'])} | {_difference(row)} |"
     if found["steps"]:
         yield "\n| step of best | kept in folds | cosine | gain | 95 % | p | on inner folds | s |"
         yield f"|{'---|' * 8}"

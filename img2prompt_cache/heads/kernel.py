@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from img2prompt_cache.data.splits import k_folds
-from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.heads import checks
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.heads import checks, kernel_choice
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.settings import setting
 from img2prompt_cache.heads.space import LogUniform
 from img2prompt_cache.numerics import gram, kernel_ridge
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.standardise import mean_and_scale
+from img2prompt_cache.numerics.within_class import Normalisation, fit_normalisation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 EXACT = 10_000
 """Most rows that are fitted exactly; the kernel matrix of more would not fit in 1 GB."""
-MAX_CHOSEN = 2048
-"""Rows the settings are chosen on; beyond these a sample is drawn, so that choosing stays quick."""
+WHITENED = 4096
+"""Most rows that are whitened, which takes a matrix as large as the kernel's at each prediction."""
+WHITENING = ("members", "root", "projected", "lengths")
 
 
 class Kernel(Head):
@@ -50,6 +51,10 @@ class Kernel(Head):
         "Penalty, as in scikit-learn's `KernelRidge`, or one per kind of rows; chosen if absent.",
         default=None,
         search=LogUniform(*kernel_ridge.ALPHAS),
+    )
+    whiten: bool | None = setting(
+        "Discount what differs between images of one prompt; if absent, decided where settings are chosen.",
+        default=None,
     )
     landmarks: int = setting("Number of landmarks where there are more than 10,000 rows.", default=4096)
     folds: int = setting("Number of grouped folds to choose the gains and the penalty on.", default=5)
@@ -100,25 +105,31 @@ class Kernel(Head):
         self.widths_ = np.array(widths, np.int64)
         self.mean_, self.scale_ = mean_and_scale(X, widths)
         self.tried_: list[dict[str, float]] = []
+        self.whitening_: Normalisation | None = None
+        self.measured_: dict[str, Any] = {}
+        whiten = bool(self.whiten)
         if gains is None or alpha is None:
-            fold = _folds(groups, kinds, self.folds, self.seed)
-            rows = _sample(fold, MAX_CHOSEN, self.seed)
-            gains, alpha = kernel_ridge.search(
-                self._units(X[rows]),
-                unit(y[rows]),
-                fold[rows],
-                widths,
-                gains=gains,
-                alpha=alpha,
-                kinds=kinds[rows],
-                on_evaluation=self._note,
+            rows, fold = kernel_choice.drawn_rows(groups, kinds, self.folds, self.seed)
+            chosen = kernel_choice.ChoosingRows(
+                self._units(X[rows]), unit(y[rows]), fold, groups[rows], kinds[rows], widths
             )
+            gains, alpha = chosen.search(gains, alpha, self._note)
+            if self.whiten is None and len(X) <= WHITENED:
+                whiten, self.measured_ = chosen.whitening_pays(gains, alpha)
         self.gains_, self.alpha_ = gains, alpha
         mean, centred = kernel_ridge.centre_kinds(y.astype(np.float64), kinds)
         self.intercept_ = mean.astype(np.float32)
+        if whiten and len(X) > WHITENED:
+            raise UsageError(
+                f"setting 'whiten' of head 'kernel' takes at most {WHITENED:,} rows; leave it out",
+                parameter="whiten",
+            )
         if len(X) <= EXACT:
             self.rows_ = self._scaled(X)
-            dual = kernel_ridge.fit_exact(self.rows_, centred, gains, alpha[kinds])
+            if whiten:
+                products = self.rows_ @ self.rows_.T
+                self.whitening_ = fit_normalisation(products, kernel_choice.prompt_numbers(y))
+            dual = kernel_ridge.fit_exact(self._values(self.rows_), centred, alpha[kinds])
             self.dual_ = dual.astype(np.float32, order="C")
         else:
             self._fit_landmarks(X, centred.astype(np.float32), alpha[0] / alpha[kinds])
@@ -127,9 +138,16 @@ class Kernel(Head):
         pred = np.empty((len(X), self.dual_.shape[1]), np.float32)
         for start in range(0, len(X), kernel_ridge.ROWS):
             rows = slice(start, start + kernel_ridge.ROWS)
-            pred[rows] = kernel_ridge.kernel(self._scaled(X[rows]), self.rows_, self.gains_) @ self.dual_
+            pred[rows] = self._values(self._scaled(X[rows])) @ self.dual_
         pred += self.intercept_
         return pred
+
+    def _values(self, scaled: F32) -> F32:
+        """Compute the kernel values of rows with those fitted on."""
+        if self.whitening_ is None:
+            return kernel_ridge.kernel(scaled, self.rows_, self.gains_)
+        squares = np.einsum("ij,ij->i", scaled, scaled)
+        return self.whitening_.kernel(scaled @ self.rows_.T, squares, float(self.gains_.sum()))
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -141,12 +159,24 @@ class Kernel(Head):
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The `gain` in use, a list where backbones are joined, and `alpha`, a list where there are kinds."""
-        return {"gain": _plain(self.gains_), "alpha": _plain(self.alpha_)}
+        """The `gain` in use, a list where backbones are joined; `alpha`, where there are kinds; `whiten`."""
+        whiten = self.whitening_ is not None
+        return {"gain": _plain(self.gains_), "alpha": _plain(self.alpha_), "whiten": whiten}
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What `whitening` gains on held-out rows, with its standard error, where that was tried."""
+        return self.measured_
 
     def state(self) -> State:
-        """Give the scaled `rows` (m, p) and their `dual` (m, t), with what it takes to scale new ones."""
+        """Give the scaled `rows` (m, p) and their `dual` (m, t), with what it takes to scale new ones.
+
+        Where the head whitens, also the arrays of the `Normalisation`.
+        """
+        whitening = self.whitening_
+        more = {} if whitening is None else {name: getattr(whitening, name) for name in WHITENING}
         return {
+            **more,
             "rows": self.rows_,
             "dual": self.dual_,
             "intercept": self.intercept_,
@@ -169,6 +199,14 @@ class Kernel(Head):
         self.widths_ = checks.saved_array(state, "blocks", None)
         self.gains_ = checks.saved_array(state, "gain", len(self.widths_))
         self.alpha_ = checks.saved_array(state, "alpha", None)
+        self.whitening_, self.measured_ = None, {}
+        if "root" in state:
+            k = len(checks.saved_array(state, "members", None))
+            shapes = {"members": (k,), "root": (k, k), "projected": (m, k), "lengths": (m,)}
+            arrays = {name: checks.saved_array(state, name, *shape) for name, shape in shapes.items()}
+            if not ((arrays["members"] >= 0) & (arrays["members"] < m)).all():
+                raise Img2PromptError("the saved head's 'members' are no rows of it; fit it again")
+            self.whitening_ = Normalisation(**arrays)
         if self.widths_.sum() != width:
             raise Img2PromptError(
                 f"the saved head's 'blocks' sum to {self.widths_.sum()}, not {width}; fit it again"
@@ -213,24 +251,6 @@ class Kernel(Head):
         mean, coef, intercept = gram.solve(sums, np.ones(root.shape[1]), penalty)
         self.dual_ = root @ coef
         self.intercept_ = self.intercept_ + intercept - mean @ coef
-
-
-def _folds(groups: Groups, kinds: Groups, folds: int, seed: int) -> Groups:
-    """Give grouped folds of the rows of kind 0; rows of other kinds, which are never held out, get -1."""
-    fold = np.full(len(groups), -1, np.int64)
-    fold[kinds == 0] = k_folds(groups[kinds == 0], folds, seed)
-    return fold
-
-
-def _sample(fold: Groups, most: int, seed: int) -> Groups:
-    """Draw about `most` rows, ascending, the same share of each fold; all where there are no more."""
-    share = min(1.0, most / len(fold))
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for number in np.unique(fold):
-        rows = np.flatnonzero(fold == number)
-        drawn.append(rng.permutation(rows)[: max(1, round(share * len(rows)))])
-    return np.sort(np.concatenate(drawn))
 
 
 def _plain(values: F64) -> float | list[float]:

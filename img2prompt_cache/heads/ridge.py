@@ -125,7 +125,7 @@ class Ridge(Head):
         Img2PromptError
             If a value is not finite.
         """
-        alpha = self._given(widths)
+        alpha = checks.one_per(self, "alpha", len(widths), "backbones")
         checks.require_one_of(self, "choose", CHOICES)
         by_fold = gram.accumulate(chunks(), self.folds if alpha is None else 1)
         total = reduce(add, by_fold)
@@ -168,15 +168,6 @@ class Ridge(Head):
         self.alpha_ = checks.saved_array(state, "alpha", None)
         self.tried_ = []
         return self
-
-    def _given(self, widths: tuple[int, ...]) -> F64 | None:
-        if self.alpha is None:
-            return None
-        alpha = np.atleast_1d(np.asarray(self.alpha, np.float64))
-        checks.require(self, "alpha", bool(((alpha > 0) & (alpha < np.inf)).all()), "finite and above 0")
-        wanted = f"one number, or one for each of {len(widths)} backbones"
-        checks.require(self, "alpha", len(alpha) in (1, len(widths)), wanted)
-        return np.broadcast_to(alpha, len(widths)).copy()
 
     def _chosen(
         self, chunks: Chunks, n: int, by_fold: list[Sums], total: Sums, scale: F64, widths: tuple[int, ...]

@@ -68,16 +68,15 @@ def kernel(a: F32, b: F32, gains: F64) -> F32:
     return np.exp(values, out=values)
 
 
-def fit_exact(rows: F32, y: F64, gains: F64, alpha: float | F64) -> F64:
+def fit_exact(values: F32, y: F64, alpha: float | F64) -> F64:
     """Compute the dual coefficients (n, t) of kernel ridge, (K + αI)⁻¹ y, as in scikit-learn's.
 
     Parameters
     ----------
-    rows : numpy.ndarray, float32, shape (n, p)
-        From `scale_blocks`.
+    values : numpy.ndarray, float32, shape (n, n)
+        Kernel values of the rows.
     y : numpy.ndarray, float64, shape (n, t)
         Centred targets.
-    gains : numpy.ndarray, float64, shape (b,)
     alpha : float, or numpy.ndarray, float64, shape (n,)
         One penalty, or one for each row.
 
@@ -86,7 +85,7 @@ def fit_exact(rows: F32, y: F64, gains: F64, alpha: float | F64) -> F64:
     Img2PromptError
         If the penalty is too small.
     """
-    penalised = cholesky(kernel(rows, rows, gains).astype(np.float64), alpha)
+    penalised = cholesky(values.astype(np.float64), alpha)
     dual: F64 = linalg.cho_solve(penalised, y, check_finite=False)
     return dual
 

@@ -9,10 +9,13 @@ from img2prompt_cache.cache.manifest_file import load_manifest, save_manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
+from img2prompt_cache.data.strategies import make_split
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.additions import add_extra_pairs, add_soft_bank
+from img2prompt_cache.fitting.evaluate import evaluate_head
+from img2prompt_cache.heads import make_head
 from img2prompt_cache.models.encoders.base import load_encoder
-from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.metrics import mean_cosine, unit
 from img2prompt_cache.prediction import bank
 from img2prompt_cache.progress import ignore
 from synthetic import make_cache, make_column
@@ -114,6 +117,27 @@ def test_a_bank_is_compared_as_the_split_compares_whatever_is_predicted(tmp_path
     file.write_text("\n".join(names))
     found = add_soft_bank(cache, data, file, target, "cpu", ignore).bank
     assert np.array_equal(found, encoders[target.spec].encode(names[1:]))
+
+
+def test_a_held_out_prompt_in_the_bank_is_caught(tmp_path, monkeypatch):
+    """A file of all prompts of the cache tells a head no more than its training prompts do."""
+    cache, data, target = loaded(make_cache(tmp_path / "own"))
+    prompts = dict(zip(data.prompts, data.y, strict=True))
+    monkeypatch.setattr(bank, "load_recorded_encoder", lambda used, device: Dictionary(prompts))
+    monkeypatch.setattr(bank, "home", lambda: tmp_path / "home")
+    file = tmp_path / "bank.txt"
+    file.write_text("\n".join(prompts))
+    split = make_split(cache, data, "group", 0.2, 0, 4)
+    head = make_head("best", members=[{"head": "mean"}], temperature=0.1, pull=0.5)
+    scores = {}
+    for name in ("train", file):
+        softened = add_soft_bank(cache, data, name, target, "cpu", ignore)
+        assert len(softened.bank) == 0
+        found = evaluate_head(head, softened, split).predictions
+        scores[name] = mean_cosine(found, data.y[split.validation])
+    assert scores["train"] == scores[file]
+    leaking = evaluate_head(head, replace(data, bank=data.y), split).predictions
+    assert not np.allclose(leaking, found)
 
 
 @pytest.mark.weights

@@ -122,3 +122,19 @@ def test_kinds_that_make_no_sense_are_refused(kinds):
     for head in (best(RIDGE), make_head("kernel", gain=1.0, alpha=1.0)):
         with pytest.raises(DataError, match="`kinds` must be 30 numbers"):
             head.fit(X, y, kinds=kinds)
+
+
+def test_extra_rows_never_enter_a_score():
+    """Steps that have no use for extra rows score the same with and without them."""
+    X, y, groups = problem(60)
+    more, targets = shifted(40)
+    kinds = np.repeat([0, 1], [60, 40])
+    all_groups = np.concatenate([groups, 1000 + np.arange(40)])
+    arrays = np.vstack([X, more]), np.vstack([y, targets])
+    for noise in (0, 1):  # whatever the extra rows hold
+        arrays[0][60:] += noise * np.random.default_rng(0).normal(size=more.shape)
+        head = best(RIDGE, KNN).fit(*arrays, groups=all_groups, widths=BLOCKS, kinds=kinds)
+        alone = best(RIDGE, KNN).fit(X, y, groups=groups, widths=BLOCKS)
+        for one, other in zip(head.history, alone.history, strict=True):
+            assert one["step"] == other["step"]
+            assert one["cosine"] == pytest.approx(other["cosine"], abs=1e-6)

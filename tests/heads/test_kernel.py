@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import kernel as module
+from img2prompt_cache.heads import kernel_choice
 from img2prompt_cache.heads.kernel import Kernel
 from img2prompt_cache.heads.ridge import Ridge
 from img2prompt_cache.numerics.metrics import mean_cosine, unit
@@ -73,13 +74,16 @@ def test_every_row_as_a_landmark_is_the_exact_fit(monkeypatch):
 
 
 def test_settings_are_chosen_on_a_sample_of_every_fold(monkeypatch):
-    monkeypatch.setattr(module, "MAX_CHOSEN", 60)
+    monkeypatch.setattr(kernel_choice, "MOST", 60)
     X, y, groups = problem()
     head = Kernel().fit(X, y, groups=groups)
     assert len(head.rows_) == 200
     fold = np.repeat([0, 1, 2], [150, 49, 1])
-    drawn = module._sample(fold, 20, 0)
-    assert np.bincount(fold[drawn]).tolist() == [15, 5, 1]
+    monkeypatch.setattr(kernel_choice, "MOST", 20)
+    monkeypatch.setattr(kernel_choice, "k_folds", lambda groups, folds, seed: fold)
+    drawn, folds = kernel_choice.drawn_rows(np.arange(200), np.zeros(200, int), 3, 0)
+    assert np.array_equal(folds, fold[drawn])
+    assert np.bincount(folds).tolist() == [15, 5, 1]
     assert (np.diff(drawn) > 0).all()
 
 

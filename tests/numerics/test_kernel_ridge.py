@@ -50,7 +50,7 @@ def test_the_kernel_is_what_its_formula_says():
 @pytest.mark.parametrize("alpha", [1e-3, 0.3, 50.0])
 def test_the_exact_fit_equals_scikit_learn(alpha):
     x, y, _ = problem()
-    dual = fit_exact(scaled(x), y, GAINS, alpha)
+    dual = fit_exact(kernel(scaled(x), scaled(x), GAINS), y, alpha)
     fitted = KernelRidge(alpha=alpha, kernel="precomputed").fit(oracle(x, x), y)
     new = problem(seed=1)[0]
     np.testing.assert_allclose(
@@ -62,7 +62,7 @@ def test_identical_rows_need_a_penalty():
     x, y, _ = problem()
     rows = np.vstack([scaled(x), scaled(x)])
     with pytest.raises(Img2PromptError, match="penalty 1e-300 is too small"):
-        fit_exact(rows, np.vstack([y, y]), GAINS, 1e-300)
+        fit_exact(kernel(rows, rows, GAINS), np.vstack([y, y]), 1e-300)
 
 
 def test_all_rows_as_landmarks_give_the_kernel_back():
