@@ -125,6 +125,7 @@ class Ridge(Head):
         Img2PromptError
             If a value is not finite.
         """
+        checks.positive(self, "alpha")
         alpha = checks.one_per(self, "alpha", len(widths), "backbones")
         checks.require_one_of(self, "choose", CHOICES)
         by_fold = gram.accumulate(chunks(), self.folds if alpha is None else 1)
