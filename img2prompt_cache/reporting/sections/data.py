@@ -31,7 +31,7 @@ TITLE = "Data"
 
 MOST_COUNTED = 50_000
 """Prompts whose words are counted."""
-TOP, CLOUD, GALLERY, COLOURS = 20, 80, 24, 240
+TOP, CLOUD, GALLERY, COLOURS = 15, 80, 24, 240
 LONGEST = 400
 
 SHAPES = {
