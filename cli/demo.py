@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +27,7 @@ def demo(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing demo.")] = False,
     json: console.Json = False,
 ) -> None:
-    """Draw scenes with prompts, extract, fit five heads, compare them, and predict for held-out scenes."""
+    """Draw scenes with prompts, extract, fit five heads, compare them, report, and predict for new scenes."""
     from img2prompt_cache.destination import require_free_place
     from img2prompt_cache.errors import UsageError
     from img2prompt_cache.images.scenes import write_demo
@@ -56,6 +57,7 @@ def demo(
     board = _run(say, "compare", "--cache", cache)
     best = next(run["run"] for run in board["runs"])
     found = _run(say, "predict", folder / "new", "--run", best, "--top-k", 3, "--cache", cache)
+    page = _report(say, cache)
     predictions = _with_truth(folder / "new" / "truth.csv", found["predictions"])
     if json:
         console.result_json(
@@ -63,6 +65,7 @@ def demo(
                 "dir": str(folder),
                 "runs": board["runs"],
                 "predictions": predictions,
+                "report": page,
                 "seconds": round(time.perf_counter() - started, 3),
             }
         )
@@ -71,6 +74,8 @@ def demo(
     console.result(
         f"\n{len(runs)} heads and {len(predictions)} predictions in {time.perf_counter() - started:.0f} s"
     )
+    if page:
+        console.result(f"open {page} in a browser: pictures, scores and single cases")
 
 
 def _note(text: str) -> None:
@@ -95,12 +100,23 @@ def _run(say: Any, *arguments: object) -> dict[str, Any]:
     return found
 
 
+def _report(say: Any, cache: Path) -> str | None:
+    """Make the report, where the extra that it takes is installed."""
+    if not all(map(find_spec, ("jinja2", "matplotlib", "wordcloud"))):
+        say("no report: it takes `pip install 'img2prompt-cache[report]'`")
+        return None
+    page = cache.parent / "report.html"
+    return str(_run(say, "report", "--cache", cache, "--out", page, "--overwrite")["out"])
+
+
 def _told(command: str, found: dict[str, Any]) -> str:
     if command == "extract":
         return f"{found['ok']} images cached, {found['failed']} failed, in {found['seconds']:.1f} s"
     if command == "fit":
         metrics = found["metrics"]
         return f"cosine {metrics['cosine']:.4f} on {metrics['n']} held-out rows, {found['seconds']:.1f} s"
+    if command == "report":
+        return f"{found['out']}: {', '.join(name for name in found if isinstance(found[name], dict))}"
     if command == "compare":
         rows = [[run["head"], run["cosine"], run["r@1"], run["r@5"], run["seconds"]] for run in found["runs"]]
         return console.table(["head", "cosine", "R@1", "R@5", "seconds"], rows)

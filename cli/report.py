@@ -45,6 +45,7 @@ def report(
     """
     from img2prompt_cache.reporting.output import FILE, FOLDER
     from img2prompt_cache.reporting.report import report as make
+    from img2prompt_cache.tables import counted
 
     if out is None and not json:
         out = Path(cache) / (FOLDER if folder else FILE)
@@ -53,4 +54,6 @@ def report(
     if json:
         console.result_json({**made.to_dict(), "out": None if out is None else str(out)})
         return
-    console.result(f"{out}: {', '.join(made.sections)}")
+    found = made.sections["checks"].counts if "checks" in made.sections else {}
+    told = [counted(found[name], name, f"{name}s") for name in ("problem", "caution", "remark") if found]
+    console.result(f"{out}: {', '.join(made.sections)}" + "".join(f"; {each}" for each in told))

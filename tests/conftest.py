@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from chromium import start_chromium
 from kit import Log, Tiny, make_source, prompt_of, save_backbone, save_encoder, write_prompts
 from synthetic import SETTINGS, make_cache
 
@@ -40,6 +43,13 @@ def shaky(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def log() -> Log:
     return Log()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium without a window, driven by Playwright; a test that takes it is marked `browser`."""
+    with start_chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
