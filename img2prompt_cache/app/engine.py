@@ -19,7 +19,6 @@ from img2prompt_cache.app.uploads import UNUSABLE, Refusal, refusal_of
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.extraction.encode import cores
-from img2prompt_cache.models.recorded import load_recorded_encoder
 from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
 from img2prompt_cache.prediction.stream import BATCH_SIZE, load_backbones, predict_images
 from img2prompt_cache.progress import Callback, ignore
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.heads.base import Head
     from img2prompt_cache.models.backbones.base import Backbone
-    from img2prompt_cache.models.encoders.base import Encoder
     from img2prompt_cache.prediction.stream import Loaded
 
     F32 = NDArray[np.float32]
@@ -129,7 +127,6 @@ class Engine:
         self._served: OrderedDict[tuple[str, str], Served] = OrderedDict()
         self._loaded: Loaded = {}
         self._banks: dict[tuple[tuple[str, str], ...], Bank] = {}
-        self._encoders: dict[tuple[tuple[str, str], ...], Encoder] = {}
 
     @property
     def runs(self) -> dict[str, Run]:
@@ -220,21 +217,6 @@ class Engine:
                 None if expected is None else float(expected[row]),
             )
         return found
-
-    def encode(self, run: str, text: str) -> F32:
-        """Embed a text as the targets of a run were, shape (t,).
-
-        Raises
-        ------
-        UsageError, Img2PromptError
-            If there is no such run, or its text encoder is not the one that made the targets.
-        """
-        target = self.find(run).target
-        key = tuple(sorted(target.fingerprint.items()))
-        if key not in self._encoders:
-            self._encoders[key] = load_recorded_encoder(target, device=self.settings.device)
-        vector: F32 = self._encoders[key].encode([text])[0]
-        return vector
 
     def work_ahead(self) -> bool:
         """Predict some more rows of the cache for the gallery; False where all are done."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from img2prompt_cache.app.gallery import SIDES, Gallery
 from img2prompt_cache.app.guard import COOKIE, Guard, session_of
 from img2prompt_cache.app.metrics import Counted, Metrics
 from img2prompt_cache.app.settings import Settings
+from img2prompt_cache.app.texts import Texts
 from img2prompt_cache.app.uploads import Refusal, RequestRefused, Upload, read_uploads
 from img2prompt_cache.app.worker import Full, Worker
 from img2prompt_cache.destination import begins_with
@@ -61,6 +63,7 @@ class App:
         self.engine, self.settings, self.limits, self._tell = engine, settings, settings.limits, tell
         self.metrics = Metrics(lambda: self.worker.waiting)
         self.worker = Worker(engine, settings.limits.waiting, engine.batch_size, self.metrics.batch)
+        self.texts = Texts(settings.device, tell)
         self._pictures = CapacityLimiter(threads() // 2)
 
     async def predict(
@@ -69,6 +72,7 @@ class App:
         run: RunName = None,
         top_k: TopK = 5,
         pictures: Annotated[int, Query(ge=0, le=100, description="Pictures of the cache.")] = 0,
+        compose: Annotated[bool, Query(description="Write a prompt for each image; slower.")] = False,
         embeddings: Annotated[bool, Query(description="Give the embeddings, too.")] = False,
     ) -> Response:
         """Predict for one image or many: the nearest prompts, and pictures of the cache that look alike.
@@ -83,6 +87,8 @@ class App:
         ]
         if pictures and self.engine.gallery is not None:
             await self._add_pictures(name, results, outcomes, pictures)
+        if compose:
+            await self._add_composed(name, results, outcomes)
         return Ascii({"run": name, "results": results}, status_of(outcomes))
 
     async def embed(
@@ -154,11 +160,11 @@ class App:
         Either by what the run predicts for the pictures, or by the embeddings of their own prompts.
         """
         gallery, name = self._gallery(), await self._run(run)
+        # Once it is loaded, the worker predicts for the pictures whenever nobody waits.
+        fitted = (await asyncio.wrap_future(self.worker.call(lambda: self.engine.load(name)))).run
 
         def find() -> list[dict[str, Any]]:
-            fitted = self.engine.find(name)
-            self.engine.load(name)
-            vector = self.engine.encode(name, q)
+            vector = self.texts.encode(fitted.target, q)
             if by == "true":
                 return [
                     {**picture_of(gallery, row), "true": cosine}
@@ -177,7 +183,7 @@ class App:
                 for row, cosine in gallery.alike(fitted, vector[None], limit)[0]
             ]
 
-        found = await asyncio.wrap_future(self.worker.call(find))
+        found = await asyncio.wrap_future(self.texts.call(find))
         return Ascii({"total": len(found), "offset": 0, "pictures": found})
 
     async def picture(self, row: int, side: int = SIDES[0]) -> Response:
@@ -225,6 +231,11 @@ class App:
         note(self._tell, f"{request.url.path}: {type(error).__name__}: {error}")
         return problem(500, str(error) if isinstance(error, Img2PromptError) else "an error of the app")
 
+    def stop(self) -> None:
+        """Finish what was taken, and end the threads."""
+        self.worker.stop()
+        self.texts.stop()
+
     async def _run(self, name: str | None) -> str:
         if name is None:
             return self.engine.default
@@ -256,6 +267,15 @@ class App:
             results[at]["pictures"] = [
                 {**picture_of(gallery, row), "cosine": cosine} for row, cosine in nearest
             ]
+
+    async def _add_composed(self, name: str, results: list[dict[str, Any]], outcomes: list[Outcome]) -> None:
+        """Write a prompt for each image; one by one, so that others get their turn between them."""
+        served = await asyncio.wrap_future(self.worker.call(lambda: self.engine.load(name)))
+        for result, outcome in zip(results, outcomes, strict=True):
+            if isinstance(outcome, Prediction):
+                write = partial(self.texts.compose, served.run.target, served.bank, outcome.vector)
+                prompt, cosine = await asyncio.wrap_future(self.texts.call(write))
+                result["composed"] = {"prompt": prompt, "cosine": cosine}
 
     def _gallery(self) -> Gallery:
         if self.engine.gallery is None:
@@ -294,13 +314,13 @@ def create_app(settings: Settings, tell: Callback = ignore, engine: Engine | Non
     try:
         routes.worker.call(lambda: routes.engine.load(routes.engine.default)).result()
     except BaseException:
-        routes.worker.stop()
+        routes.stop()
         raise
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await to_thread.run_sync(routes.worker.stop)
+        await to_thread.run_sync(routes.stop)
 
     api = FastAPI(
         title="img2prompt-cache",

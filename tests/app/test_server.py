@@ -211,6 +211,16 @@ def test_text_finds_pictures_by_their_prompts_and_by_predictions(client):
     assert client.get("/search", params={"q": ""}).status_code == 422
 
 
+def test_a_prompt_is_composed_for_each_image(client, served, pairs):
+    paths = [pairs / "img001.png", pairs / "words.png", pairs / "img006.png"]
+    results = client.post("/predict", files=files(*paths), params={"compose": True}).json()["results"]
+    assert "composed" not in results[1]
+    expected = open_run(None, served).predict([paths[0], paths[2]], compose=True)
+    for result, cosine in zip((results[0], results[2]), expected.composed_cosines, strict=True):
+        assert result["composed"]["prompt"]
+        assert result["composed"]["cosine"] == pytest.approx(float(cosine), abs=1e-3)
+
+
 def test_the_interface_describes_itself(client):
     described = client.get("/openapi.json").json()
     assert {"/predict", "/embed", "/runs", "/health", "/metrics"} <= described["paths"].keys()
