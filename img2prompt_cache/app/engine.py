@@ -167,6 +167,7 @@ class Engine:
         if key not in self._served:
             backbones = load_backbones(run.features, self.settings.device, self._loaded)
             head = run.estimator.use_device(self.settings.device)
+            run.expectation  # noqa: B018 it is read once, now: what is wrong with it is to be known at once
             self._served[key] = Served(run, head, backbones, self._bank(run))
             while len(self._served) > MOST_RUNS:
                 self._served.popitem(last=False)
@@ -191,6 +192,7 @@ class Engine:
             served.backbones,
             _Memory(images),
             table,
+            expectation=served.run.expectation,
             batch_size=min(BATCH_SIZE, -(-len(images) // cores())),
         ):
             outcomes |= {name: refusal_of(name, reason) for name, reason in batch.failed.items()}

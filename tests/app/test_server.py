@@ -53,6 +53,7 @@ def test_predictions_are_those_of_the_library(client, served, pairs):
     expected = run.predict(paths, top_k=2)
     assert [each.name for each in given.results] == [path.name for path in paths]
     np.testing.assert_allclose([each.embedding for each in given.results], expected.vectors, atol=1e-5)
+    np.testing.assert_allclose([each.expected for each in given.results], expected.expected, atol=1e-4)
     for result, nearest in zip(given.results, expected.nearest, strict=True):
         # Prompts are compared by their cosines: to this encoder many are as good as equal.
         assert len(result.prompts) == 2
