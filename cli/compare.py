@@ -47,7 +47,8 @@ def compare(
     Targets are 384 values of length 1, so mse is cosine in other words: mse = 2 (1 − cosine) / 384. An mse
     of 0.003 is a cosine of 0.424, 0.006 one of −0.152. R@1, R@5 and R@10 say how often the true prompt is
     the nearest, or among so many, of the prompts held out in the same fold; bank is how many these are. Floor
-    is the cosine of the mean head, leakage gap how much higher the same head scores on a random split.
+    is the cosine of the mean head, leakage gap how much higher the same head scores on a random split. Where
+    images have several prompts, cosine is that with the first, cosine of means that with the mean of all.
     Intervals are of 95 %, by bootstrap over groups of alike prompts or images.
     """
     from img2prompt_cache.runs.leaderboard import compare as rank
@@ -82,7 +83,7 @@ def compare(
 
 
 def _json(board: Leaderboard) -> list[dict[str, Any]]:
-    from img2prompt_cache.runs.run_file import LATER, METRICS
+    from img2prompt_cache.runs.run_file import LATER, METRICS, ON_MEANS
 
     found = []
     for number, (run, difference) in enumerate(zip(board.runs, board.differences, strict=True)):
@@ -90,7 +91,7 @@ def _json(board: Leaderboard) -> list[dict[str, Any]]:
             "run": str(run.folder),
             "head": run.head,
             "features": [column.spec for column in run.features],
-            **{name: run.metrics.get(name) for name in (*METRICS, "ci95", *LATER)},
+            **{name: run.metrics.get(name) for name in (*METRICS, "ci95", *LATER, *ON_MEANS)},
             "difference": difference
             and {"cosine": difference.cosine, "ci95": difference.ci95, "p": difference.p},
             "seconds": round(run.seconds, 3),
@@ -107,13 +108,17 @@ def _json(board: Leaderboard) -> list[dict[str, Any]]:
 
 
 def _table(board: Leaderboard) -> str:
+    several = any("cosine_mean_prompt" in run.metrics for run in board.runs)
     header = ["run", "head", "features", "cosine", "95 % interval"]
+    header += ["cosine of means"] * several
     header += ["difference", "p"] * (board.reference is not None)
     header += ["mse", "R@1", "R@5", "R@10", "bank", "floor", "leakage gap", "seconds", "parameters", "rows/s"]
     rows = []
     for record, run, difference in zip(board.records(), board.runs, board.differences, strict=True):
         row = [record["run"], run.head, record["features"], run.metrics["cosine"]]
         row.append(_interval(run.metrics.get("ci95")))
+        if several:
+            row.append(record["cosine_mean_prompt"])
         if board.reference is not None:
             row.append(difference and f"{difference.cosine:+.4f} ({_interval(difference.ci95)})")
             row.append(difference and _short(difference.p, 4))

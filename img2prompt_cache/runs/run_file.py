@@ -20,6 +20,8 @@ METRICS = ("cosine", "mse", "n", "r@1", "r@5")
 SPLIT = ("strategy", "seed", "digest", "train", "validation")
 LATER = ("r@10", "bank", "groups", "effective_groups", "floor", "leakage_gap")
 """Metrics that older runs lack, and `leakage_gap` may be None in any."""
+ON_MEANS = ("cosine_mean_prompt", "ci95_mean_prompt")
+"""Metrics of runs on rows with several prompts."""
 
 MOST_BYTES, WIDEST = 1 << 26, 1 << 24
 """The most bytes of a `run.json`, and the most values in a row of a column: far more than there ever are."""

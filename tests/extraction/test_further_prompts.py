@@ -14,7 +14,9 @@ import img2prompt_cache.extraction.look as looking
 from img2prompt_cache.cache.export import pack
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.extraction.repair import repair
+from img2prompt_cache.extraction.shards import extract_shard, finish, parse_shard
 from img2prompt_cache.models.encoders.base import load_encoder
+from img2prompt_cache.sources import open_source
 from kit import Log, Tiny, make_source, parts_of, prompt_of
 from synthetic import Cli
 
@@ -183,3 +185,11 @@ def test_a_dry_run_and_info_say_so(
     said = Cli(capsys)("info", "--cache", tmp_path / "cache", "--json").json
     shapes = [each["shape"] for each in said["columns"] if each["kind"] == "more_targets"]
     assert (shapes, said["several_prompts"]) == ([[ROWS, 3, load_encoder(tiny.encoder).dim]], 4)
+
+
+def test_shards_give_what_one_pass_gives(source: Path, tiny: Tiny, tmp_path: Path) -> None:
+    tiny.extract(source, tmp_path / "one")
+    for which in ("2/2", "1/2"):
+        extract_shard(tmp_path / "many", open_source(source), tiny.config(), parse_shard(which))
+    finish(tmp_path / "many", tiny.config())
+    assert parts_of(tmp_path / "many") == parts_of(tmp_path / "one")
