@@ -17,7 +17,7 @@ from img2prompt_cache.extraction.repair import repair
 from img2prompt_cache.extraction.shards import extract_shard, finish, parse_shard
 from img2prompt_cache.models.encoders.base import load_encoder
 from img2prompt_cache.sources import open_source
-from kit import Log, Tiny, make_source, parts_of, prompt_of
+from kit import Log, Tiny, make_source, parts_of, prompt_of, save_encoder
 from synthetic import Cli
 
 ROWS = 20
@@ -193,3 +193,27 @@ def test_shards_give_what_one_pass_gives(source: Path, tiny: Tiny, tmp_path: Pat
         extract_shard(tmp_path / "many", open_source(source), tiny.config(), parse_shard(which))
     finish(tmp_path / "many", tiny.config())
     assert parts_of(tmp_path / "many") == parts_of(tmp_path / "one")
+
+
+def test_an_update_is_right_for_every_encoder(source: Path, tiny: Tiny, tmp_path: Path) -> None:
+    folder, fresh = tmp_path / "cache", tmp_path / "fresh"
+    encoders = (tiny.encoder, f"st:local-dir:{save_encoder(tmp_path / 'other', seed=5)}")
+    for encoder in encoders:
+        tiny.extract(source, folder, encoder=encoder)
+    kinds = [column.kind for column in Cache(folder).manifest.columns if column.from_prompts]
+    assert kinds == ["targets", "more_targets"] * 2
+    # First prompts change in the first part, further ones in the last.
+    rows = [[f"img{n:03d}", f"red sea, {n} boats" if n < 3 else prompt_of(n)] for n in range(ROWS)]
+    rows += [[f"img{n:03d}", text] for n, texts in {**SEVERAL, 18: ["night"]}.items() for text in texts]
+    with (source / "prompts.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["imgId", "prompt"], *rows])
+    report = tiny.extract(source, folder, update=True)
+    assert (len(report.changes.prompts), len(report.changes.more_prompts)) == (3, 1)
+    for encoder in encoders:
+        tiny.extract(source, fresh, encoder=encoder)
+    one, other = Cache(folder), Cache(fresh)
+    for column in (column for column in one.manifest.columns if column.from_prompts):
+        np.testing.assert_array_equal(
+            one.values(column), other.values(other.column(column.kind, column.spec)), err_msg=column.folder
+        )
+    assert one.text("prompt", "more_prompts") == other.text("prompt", "more_prompts")
