@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Head, Signals, Targets
 
     Rows = NDArray[np.int64]
+    F64 = NDArray[np.float64]
+    Fit = Callable[[F64, F64], Callable[[F64], F64]]
 
 FEWEST = 100
 """Held-out rows below which the expected cosine is their mean cosine."""
@@ -63,29 +65,62 @@ def fit_expectation(
     """
     rows = split.validation
     groups, cosines = split.groups[rows], cosine(evaluation.predictions, y[rows])
-    bank = np.empty((0, y.shape[1]), np.float32)
-    found: dict[str, NDArray[np.float64]] = {}
-    if len(rows) >= FEWEST and len(np.unique(groups)) > 1:
-        found = {name: each for name, each in evaluation.signals.items() if name in head.signals}
-        bank, near = _compare_with_prompts(evaluation.predictions, y, split, train)
-        found |= near
+    found, bank = held_out_signals(head, evaluation, y, split, train)
     names = tuple(found)
     signals = stack_signals(found, names, len(rows))
     expectation = Expectation(names, fit_curve(signals, cosines), bank.astype(np.float16))
     record = ExpectedRecord(
         signals=list(names), n=len(rows), spearman=None, calibration_error=None, coverage=[]
     )
-    if not names:
-        return expectation, record
+    if names:
+        expected = cross_fit(signals, cosines, groups)
+        record["spearman"] = rank_correlation(expected, cosines)
+        record["calibration_error"] = calibration_error(expected, cosines)
+        record["coverage"] = coverage(expected, cosines)
+    return expectation, record
+
+
+def held_out_signals(
+    head: Head, evaluation: Evaluation, y: Targets, split: Split, train: Rows
+) -> tuple[Signals, Targets]:
+    """Give the signals of held-out rows, none where these are too few, and the bank to keep.
+
+    Parameters
+    ----------
+    head, evaluation, y, split, train
+        As for `fit_expectation`.
+
+    Returns
+    -------
+    signals : dict of str to numpy.ndarray, float64, shape (m,)
+    bank : numpy.ndarray, float32, shape (b, t)
+    """
+    rows = split.validation
+    if len(rows) < FEWEST or len(np.unique(split.groups[rows])) == 1:
+        return {}, y[:0]
+    own = {name: each for name, each in evaluation.signals.items() if name in head.signals}
+    bank, near = _compare_with_prompts(evaluation.predictions, y, split, train)
+    return {**own, **near}, bank
+
+
+def cross_fit(signals: F64, cosines: F64, groups: Rows, fit: Fit = fit_curve) -> F64:
+    """Give the expected cosine of each row by a curve that was fitted on other groups.
+
+    Parameters
+    ----------
+    signals : numpy.ndarray, float64, shape (n, s)
+    cosines : numpy.ndarray, float64, shape (n,)
+    groups : numpy.ndarray, int64, shape (n,)
+        Two at least.
+    fit : callable
+        What is fitted.
+    """
     fold = k_folds(groups, min(FOLDS, len(np.unique(groups))), seed=0)
-    expected = np.empty(len(rows))
+    expected = np.empty(len(cosines))
     for number in range(fold.max() + 1):
         held = fold == number
-        expected[held] = fit_curve(signals[~held], cosines[~held])(signals[held])
-    record["spearman"] = rank_correlation(expected, cosines)
-    record["calibration_error"] = calibration_error(expected, cosines)
-    record["coverage"] = coverage(expected, cosines)
-    return expectation, record
+        expected[held] = fit(signals[~held], cosines[~held])(signals[held])
+    return expected
 
 
 def _compare_with_prompts(

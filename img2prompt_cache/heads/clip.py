@@ -78,4 +78,4 @@ class Clip(Neighbours):
         self._search(X[first], groups[first])
 
     def _predict(self, X: Features) -> Targets:
-        return self._average(X, 1, 0.0)
+        return unit(self._average(X, 1, 0.0))

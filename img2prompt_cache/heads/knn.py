@@ -35,6 +35,7 @@ class Knn(Nearest):
     """
 
     name = "knn"
+    length_tells = True
 
     k: int | None = setting("Number of neighbours; chosen if absent.", default=None, search=Choices(KS))
     power: float | None = setting(
@@ -67,7 +68,7 @@ class Knn(Nearest):
         best = max(self.tried_, key=lambda record: record["cosine"])
         self.k_, self.power_ = int(best["k"]), best["power"]
 
-    def _predict(self, X: Features) -> Targets:
+    def _unscaled(self, X: Features) -> Targets:
         return self._average(X, self.k_, self.power_)
 
     @property

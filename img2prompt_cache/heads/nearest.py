@@ -62,7 +62,7 @@ class Nearest(Neighbours):
             self.vectors_[start : start + ROWS] = self._vectors(X[start : start + ROWS])
         self._search(X, groups)
 
-    def _predict(self, X: Features) -> Targets:
+    def _unscaled(self, X: Features) -> Targets:
         return self._average(X, 1, 0.0)
 
     @property

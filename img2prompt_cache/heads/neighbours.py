@@ -12,7 +12,6 @@ from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_back
 from img2prompt_cache.numerics.kernel_ridge import normalise_blocks
-from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.neighbour_gains import weigh_blocks
 from img2prompt_cache.numerics.neighbours import flat_index, inverse_power, nearest, weighted_sum
 
@@ -91,12 +90,14 @@ class Neighbours(Head):
         return self
 
     def _average(self, X: Features, k: int, power: float) -> Targets:
+        """Average the unit targets of the k nearest rows; the length of the mean tells how far they agree."""
         pred = np.empty((len(X), self.targets_.shape[1]), np.float32)
         for start in range(0, len(X), ROWS):
             distances, rows = nearest(self.index_, self._vectors(X[start : start + ROWS]), k)
             weights = inverse_power(distances, power)
+            weights /= weights.sum(axis=1, keepdims=True)
             pred[start : start + ROWS] = weighted_sum(weights, rows, self.targets_)
-        return unit(pred)
+        return pred
 
     def _vectors(self, X: Features) -> Features:
         units = normalise_blocks((X - self.mean_) / self.scale_, self.widths_)
