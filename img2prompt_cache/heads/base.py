@@ -12,7 +12,7 @@ from img2prompt_cache.cache.manifest import Kind
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads.estimator import VectorRegressor
 from img2prompt_cache.heads.settings import settings_declared
-from img2prompt_cache.numerics.metrics import cosine, unit
+from img2prompt_cache.numerics.metrics import cosine, lengths, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,7 +139,7 @@ class Head(VectorRegressor):
         if not self.length_tells:
             return self._predict(X), {}
         vectors = self._unscaled(X)
-        return unit(vectors), {"norm": np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))}
+        return unit(vectors), {"norm": lengths(vectors)}
 
     def _predict(self, X: Any) -> Targets:
         return unit(self._unscaled(X))

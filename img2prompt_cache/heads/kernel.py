@@ -13,14 +13,15 @@ from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.settings import setting
 from img2prompt_cache.heads.space import LogUniform
 from img2prompt_cache.numerics import gram, kernel_ridge
-from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.metrics import lengths, unit
+from img2prompt_cache.numerics.neighbours import nearest_agreement
 from img2prompt_cache.numerics.standardise import mean_and_scale
 from img2prompt_cache.numerics.within_class import Normalisation, fit_normalisation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.heads.base import Features, Groups, State, Targets
+    from img2prompt_cache.heads.base import Features, Groups, Signals, State, Targets
     from img2prompt_cache.numerics.kernel_ridge import F32, F64
 
 EXACT = 10_000
@@ -28,6 +29,8 @@ EXACT = 10_000
 WHITENED = 4096
 """Most rows that are whitened, which takes a matrix as large as the kernel's at each prediction."""
 WHITENING = ("members", "root", "projected", "lengths")
+NEIGHBOURS = 10
+"""Most similar rows whose targets are compared, to tell how sure a prediction is."""
 
 
 class Kernel(Head):
@@ -105,6 +108,7 @@ class Kernel(Head):
         self.widths_ = np.array(widths, np.int64)
         self.mean_, self.scale_ = mean_and_scale(X, widths)
         self.tried_: list[dict[str, float]] = []
+        self.targets_: NDArray[np.float16] | None = None
         self.whitening_: Normalisation | None = None
         self.measured_: dict[str, Any] = {}
         whiten = bool(self.whiten)
@@ -125,22 +129,46 @@ class Kernel(Head):
                 parameter="whiten",
             )
         if len(X) <= EXACT:
-            self.rows_ = self._scaled(X)
+            self.rows_, self.targets_ = self._scaled(X), unit(y).astype(np.float16)
             if whiten:
                 products = self.rows_ @ self.rows_.T
                 self.whitening_ = fit_normalisation(products, kernel_choice.prompt_numbers(y))
             dual = kernel_ridge.fit_exact(self._values(self.rows_), centred, alpha[kinds])
             self.dual_ = dual.astype(np.float32, order="C")
         else:
-            self._fit_landmarks(X, centred.astype(np.float32), alpha[0] / alpha[kinds])
+            landmarks = self._fit_landmarks(X, centred.astype(np.float32), alpha[0] / alpha[kinds])
+            self.targets_ = unit(y[landmarks]).astype(np.float16)
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """`norm`, and `neighbours`: how far the targets of the most similar rows agree.
+
+        Heads that were saved by earlier versions do not have the targets of their rows.
+        """
+        return ("norm",) if self.targets_ is None else ("norm", "neighbours")
 
     def _unscaled(self, X: Features) -> NDArray[Any]:
         pred = np.empty((len(X), self.dual_.shape[1]), np.float32)
-        for start in range(0, len(X), kernel_ridge.ROWS):
-            rows = slice(start, start + kernel_ridge.ROWS)
-            pred[rows] = self._values(self._scaled(X[rows])) @ self.dual_
+        for rows, values in self._similarities(X):
+            pred[rows] = values @ self.dual_
         pred += self.intercept_
         return pred
+
+    def _predict_with_signals(self, X: Features) -> tuple[Targets, Signals]:
+        if self.targets_ is None:
+            return super()._predict_with_signals(X)
+        pred, agreement = np.empty((len(X), self.dual_.shape[1]), np.float32), np.empty(len(X))
+        for rows, values in self._similarities(X):
+            pred[rows] = values @ self.dual_
+            agreement[rows] = nearest_agreement(values, self.targets_, NEIGHBOURS)
+        pred += self.intercept_
+        return unit(pred), {"norm": lengths(pred), "neighbours": agreement}
+
+    def _similarities(self, X: Features) -> Iterator[tuple[slice, F32]]:
+        """Compute the kernel values with the saved rows, some rows at a time."""
+        for start in range(0, len(X), kernel_ridge.ROWS):
+            rows = slice(start, start + kernel_ridge.ROWS)
+            yield rows, self._values(self._scaled(X[rows]))
 
     def _values(self, scaled: F32) -> F32:
         """Compute the kernel values of rows with those fitted on."""
@@ -169,12 +197,15 @@ class Kernel(Head):
         return self.measured_
 
     def state(self) -> State:
-        """Give the scaled `rows` (m, p) and their `dual` (m, t), with what it takes to scale new ones.
+        """Give the scaled `rows` (m, p), their `dual` (m, t), and what it takes to scale new ones.
 
-        Where the head whitens, also the arrays of the `Normalisation`.
+        Also their `targets` (m, t), float16, but for a head that was saved without them. Where the head
+        whitens, also the arrays of the `Normalisation`.
         """
         whitening = self.whitening_
         more = {} if whitening is None else {name: getattr(whitening, name) for name in WHITENING}
+        if self.targets_ is not None:
+            more["targets"] = self.targets_
         return {
             **more,
             "rows": self.rows_,
@@ -207,6 +238,9 @@ class Kernel(Head):
             if not ((arrays["members"] >= 0) & (arrays["members"] < m)).all():
                 raise Img2PromptError("the saved head's 'members' are no rows of it; fit it again")
             self.whitening_ = Normalisation(**arrays)
+        self.targets_ = None
+        if "targets" in state:
+            self.targets_ = checks.saved_array(state, "targets", *self.dual_.shape)
         if self.widths_.sum() != width:
             raise Img2PromptError(
                 f"the saved head's 'blocks' sum to {self.widths_.sum()}, not {width}; fit it again"
@@ -230,7 +264,8 @@ class Kernel(Head):
     def _scaled(self, X: Features) -> F32:
         return kernel_ridge.scale_blocks(self._units(X), self.widths_, self.gains_)
 
-    def _fit_landmarks(self, X: Features, y: Targets, weight: F64) -> None:
+    def _fit_landmarks(self, X: Features, y: Targets, weight: F64) -> Groups:
+        """Fit on Nyström features; give the rows that are landmarks."""
         # Leverages of more rows than these would change little: the sample is of the same distribution.
         pool = np.sort(np.random.default_rng(self.seed).permutation(len(X))[: 4 * max(EXACT, self.landmarks)])
         candidates = self._scaled(X[pool])
@@ -251,6 +286,8 @@ class Kernel(Head):
         mean, coef, intercept = gram.solve(sums, np.ones(root.shape[1]), penalty)
         self.dual_ = root @ coef
         self.intercept_ = self.intercept_ + intercept - mean @ coef
+        found: Groups = pool[picked]
+        return found
 
 
 def _plain(values: F64) -> float | list[float]:

@@ -26,7 +26,7 @@ def unit(x: NDArray[Any]) -> NDArray[np.float32]:
     -------
     numpy.ndarray, float32, shape (n, d)
     """
-    length = _lengths(x)
+    length = lengths(x)
     length[length == 0] = 1.0
     scaled = np.empty(x.shape, np.float32)
     np.divide(x, length[:, None], out=scaled, casting="same_kind")
@@ -45,7 +45,7 @@ def cosine(pred: NDArray[Any], true: NDArray[Any]) -> NDArray[np.float64]:
     numpy.ndarray, float64, shape (n,)
         In −1…1, up to rounding; 0 where either row is zero.
     """
-    length = _lengths(pred) * _lengths(true)
+    length = lengths(pred) * lengths(true)
     length[length == 0] = 1.0
     similarity: NDArray[np.float64] = np.einsum("ij,ij->i", pred, true, dtype=np.float64) / length
     return similarity
@@ -114,6 +114,7 @@ def retrieval(
     return {k: float(np.mean(rank <= k)) for k in ks}
 
 
-def _lengths(x: NDArray[Any]) -> NDArray[np.float64]:
-    lengths: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))
-    return lengths
+def lengths(x: NDArray[Any]) -> NDArray[np.float64]:
+    """Compute the length of each row of a matrix: float64, shape (n,)."""
+    found: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))
+    return found

@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from img2prompt_cache.numerics.metrics import lengths
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     F32 = NDArray[np.float32]
+
+STEP = 256
+"""Rows whose similarities are sorted at a time."""
 
 FLOOR = 1e-6
 """Cosine distances below this are rounding errors between equal vectors."""
@@ -118,3 +123,32 @@ def weighted_sum(weights: NDArray[np.float64], rows: NDArray[np.int64], values: 
     )
     total: F32 = table @ values
     return total
+
+
+def nearest_agreement(similarities: F32, values: NDArray[Any], k: int) -> NDArray[np.float64]:
+    """Compute how far the values of the k most similar rows agree: the length of their weighted mean.
+
+    Parameters
+    ----------
+    similarities : numpy.ndarray, float32, shape (m, n)
+        At least 0; they are the weights. Where all of the nearest are 0, the mean is 0.
+    values : numpy.ndarray, float16 or float32, shape (n, t)
+        Unit vectors.
+    k : int
+        Cut to n where it is larger.
+
+    Returns
+    -------
+    numpy.ndarray, float64, shape (m,), in 0…1
+        1 where the values are the same.
+    """
+    k = min(k, len(values))
+    found = np.empty(len(similarities))
+    for start in range(0, len(similarities), STEP):
+        some = similarities[start : start + STEP]
+        rows = np.argpartition(some, len(values) - k, axis=1)[:, len(values) - k :]
+        weights = np.take_along_axis(some, rows, axis=1)
+        total = np.einsum("ij,ijt->it", weights, values[rows].astype(np.float32))
+        weight = np.maximum(weights.sum(axis=1, dtype=np.float64), np.finfo(np.float64).tiny)
+        found[start : start + STEP] = lengths(total) / weight
+    return np.minimum(found, 1.0)

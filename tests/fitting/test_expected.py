@@ -22,11 +22,12 @@ MLP = {"hidden": [8], "epochs": 2}
 HEADS = {
     "mean": {},
     "nearest": {},
+    "knn": {"k": 3, "power": 2.0},
     "ridge": {"alpha": 1.0},
     "kernel": {"gain": 1.0, "alpha": 0.1},
     "mlp": MLP,
 }
-NORM = {"ridge", "kernel"}
+OWN = {"ridge": ["norm"], "knn": ["norm"], "kernel": ["norm", "neighbours"]}
 
 
 def unit_rows(n: int, t: int, seed: int) -> np.ndarray:
@@ -46,7 +47,7 @@ def cache(tmp_path_factory):
 def test_every_head_says_what_to_expect_and_it_is_what_its_record_says(cache, head):
     run = ipc.Run.load(cache / "runs" / head)
     assert run.expected["n"] == 159
-    assert run.expected["signals"] == [*(["norm"] if head in NORM else []), *BANK_SIGNALS]
+    assert run.expected["signals"] == [*OWN.get(head, []), *BANK_SIGNALS]
     assert run.expected["calibration_error"] < 0.05
     found = run.predict(cache, top_k=0)
     assert found.expected.shape == (160,)
@@ -77,7 +78,12 @@ def test_what_is_recorded_is_what_comes_of_the_held_out_rows(cache):
 def test_a_blend_of_runs_counts_on_the_agreement_of_its_members(cache, tmp_path):
     run = ipc.fit(cache, "blend", members=["ridge", "kernel"], run=tmp_path / "blend")
     assert run.expected["signals"] == ["agreement", *BANK_SIGNALS]
-    assert run.estimator.signals == ("norm of ridge", "norm of kernel", "agreement")
+    assert run.estimator.signals == (
+        "norm of ridge",
+        "norm of kernel",
+        "neighbours of kernel",
+        "agreement",
+    )
     X = features_of(cache, run)[:9]
     vectors, signals = run.estimator.predict_with_signals(X)
     np.testing.assert_array_equal(vectors, run.estimator.predict(X))
@@ -102,7 +108,7 @@ def test_the_best_head_and_several_members_of_one_name_have_signals_of_their_own
     best = ipc.fit(
         cache, "best", settings={"members": [{"head": "kernel"}]}, run=tmp_path / "best", holdout=0.65
     )
-    assert best.expected["signals"] == ["norm of kernel", *BANK_SIGNALS]
+    assert best.expected["signals"] == ["norm of kernel", "neighbours of kernel", *BANK_SIGNALS]
 
 
 def test_a_prediction_is_shorter_where_the_targets_near_it_disagree():

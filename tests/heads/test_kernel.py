@@ -12,6 +12,7 @@ from img2prompt_cache.heads import kernel as module
 from img2prompt_cache.heads import kernel_choice
 from img2prompt_cache.heads.kernel import Kernel
 from img2prompt_cache.heads.ridge import Ridge
+from img2prompt_cache.numerics import kernel_ridge
 from img2prompt_cache.numerics.metrics import mean_cosine, unit
 
 
@@ -120,3 +121,35 @@ def test_predictions_do_not_depend_on_the_number_of_threads(exact, alpha, monkey
             head = Kernel(gain=2.0, alpha=alpha, landmarks=100).fit(X, y)
             found.append(head.predict(problem(seed=1)[0]))
     np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_head_says_how_far_the_targets_of_similar_rows_agree(exact, monkeypatch):
+    monkeypatch.setattr(module, "EXACT", 10_000 if exact else 100)
+    (X, y, _), (new, _, _) = problem(300), problem(seed=1)
+    head = Kernel(gain=2.0, alpha=0.1, landmarks=120).fit(X, y)
+    vectors, signals = head.predict_with_signals(new)
+    np.testing.assert_allclose(vectors, head.predict(new), atol=1e-6)
+    assert tuple(signals) == head.signals == ("norm", "neighbours")
+    values = kernel_ridge.kernel(head._scaled(new), head.rows_, head.gains_)
+    raw = values @ head.dual_ + head.intercept_
+    np.testing.assert_allclose(signals["norm"], np.linalg.norm(raw, axis=1), rtol=1e-5)
+    # The rows that were kept are found again by their features: each has a target of its own.
+    targets = y[np.argmax(kernel_ridge.kernel(head.rows_, head._scaled(X), head.gains_), axis=1)]
+    for row in (0, 7):
+        top = np.argsort(-values[row])[:10]
+        mean = np.average(targets[top], axis=0, weights=values[row][top])
+        assert signals["neighbours"][row] == pytest.approx(np.linalg.norm(mean), abs=2e-3)
+    loaded = clone(head).load_state(head.state())
+    np.testing.assert_array_equal(loaded.predict_with_signals(new)[1]["neighbours"], signals["neighbours"])
+
+
+def test_a_head_that_was_saved_without_targets_says_less():
+    X, y, _ = problem(40)
+    state = Kernel(gain=1.0, alpha=1.0).fit(X, y).state()
+    targets = state.pop("targets")
+    old = Kernel().load_state(state)
+    assert old.signals == tuple(old.predict_with_signals(X)[1]) == ("norm",)
+    assert "targets" not in old.state()
+    with pytest.raises(Img2PromptError, match=r"the saved head's 'targets', .* is not what was fitted"):
+        Kernel().load_state({**state, "targets": targets[:-1]})

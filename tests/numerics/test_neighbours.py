@@ -11,7 +11,33 @@ from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import NearestNeighbors
 
 from img2prompt_cache.numerics.metrics import unit
-from img2prompt_cache.numerics.neighbours import flat_index, inverse_power, nearest, weighted_sum
+from img2prompt_cache.numerics.neighbours import (
+    flat_index,
+    inverse_power,
+    nearest,
+    nearest_agreement,
+    weighted_sum,
+)
+
+
+@given(seed=st.integers(0, 99), k=st.integers(1, 12))
+def test_agreement_is_the_length_of_the_mean_of_the_most_similar_values(seed, k):
+    rng = np.random.default_rng(seed)
+    similarities = rng.uniform(0, 1, (4, 9)).astype(np.float32)
+    values = unit(rng.normal(size=(9, 3)))
+    found = nearest_agreement(similarities, values, k)
+    for row, some in enumerate(similarities):
+        top = np.argsort(-some)[:k]
+        mean = np.average(values[top], axis=0, weights=some[top])
+        assert found[row] == pytest.approx(np.linalg.norm(mean), abs=1e-5)
+    order = rng.permutation(9)
+    np.testing.assert_allclose(nearest_agreement(similarities[:, order], values[order], k), found, atol=1e-5)
+
+
+def test_equal_values_agree_and_nothing_similar_agrees_on_nothing():
+    same = np.repeat(unit(np.ones((1, 3))), 300, axis=0)
+    assert nearest_agreement(np.ones((400, 300), np.float32), same, 10) == pytest.approx(1)
+    assert nearest_agreement(np.zeros((1, 300), np.float32), same, 10) == 0
 
 
 def test_nearest_equals_scikit_learn():
