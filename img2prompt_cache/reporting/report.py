@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.progress import Callback, listening, note
+from img2prompt_cache.reporting.damage import DATA_ERRORS, told
 from img2prompt_cache.reporting.material import Material
 from img2prompt_cache.reporting.output import check_free, write_folder, write_page
 from img2prompt_cache.reporting.page import Page
@@ -178,9 +178,9 @@ def gather(material: Material, tell: Callback, names: tuple[str, ...] = ()) -> R
     for section in load_sections(names):
         try:
             data = section.gather(material, tell)
-        except Img2PromptError as error:
-            failed[section.TITLE] = str(error)
-            note(tell, f"{section.TITLE} is left out: {error}")
+        except DATA_ERRORS as error:
+            failed[section.TITLE] = told(error)
+            note(tell, f"{section.TITLE} is left out: {failed[section.TITLE]}")
         else:
             if data is not None:
                 sections[section.NAME] = data

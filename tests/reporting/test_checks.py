@@ -46,7 +46,7 @@ def make_run(folder: Path, name: str = "ridge-01", **changes: Any) -> Run:
     }  # fmt: skip
     values: dict[str, Any] = {
         "head": "ridge", "settings": {}, "seconds": 1.0, "refit": True, "rows": 500, "cache": "",
-        "created": "2026-01-01", "features": (UsedColumn(ONE, 24, {}),),
+        "created": "2026-01-01", "expected": None, "features": (UsedColumn(ONE, 24, {}),),
         "target": UsedColumn("st:some", 384, {}),
         "fold_metrics": [{"cosine": 0.6, "n": 100, "chosen": {}}, {"cosine": 0.62, "n": 100, "chosen": {}}],
     }  # fmt: skip
@@ -243,6 +243,9 @@ def test_columns_of_lower_precision(tmp_path, plain_cache):
             {"history": "alpha,cosine\n0.1,0.4\n1,0.7\n10,0.6\n", "settings": {"alpha": 1.0}},
             [],
         ),
+        (runs.expected_cosines, {"expected": {"calibration_error": 0.01, "spearman": 0.6}}, []),
+        (runs.expected_cosines, {"expected": {"calibration_error": 0.1, "spearman": 0.6}}, ["caution"]),
+        (runs.expected_cosines, {"expected": {"calibration_error": 0.01, "spearman": 0.1}}, ["remark"]),
         (runs.idle_members, {"settings": {"weights": [0.0, 1.0], "members": MEMBERS}}, ["remark"]),
         (runs.idle_members, {"settings": {"weights": [0.5, 0.5], "members": MEMBERS}}, []),
     ],

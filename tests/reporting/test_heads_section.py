@@ -12,7 +12,7 @@ from img2prompt_cache.fitting.fit import fit
 from img2prompt_cache.progress import ignore
 from img2prompt_cache.reporting.material import Material
 from img2prompt_cache.reporting.report import plain, report
-from img2prompt_cache.reporting.sections.heads import gather, scale_of
+from img2prompt_cache.reporting.sections.heads import coverage_curves, gather, scale_of
 from synthetic import SETTINGS, edit_run, make_cache
 from webpages import check_page
 
@@ -115,6 +115,40 @@ def test_the_whole_page_of_runs_is_well_formed_and_its_data_are_json(fitted: Pat
     values = made.to_dict()
     assert json.loads(json.dumps(values, allow_nan=False)) == values
     assert plain(made.sections["heads"]) == values["heads"]
+
+
+def test_expected_cosines_are_compared_with_true_ones(found, fitted):
+    known = {row.run: row for row in found.expected}
+    for run in compare(fitted).runs:
+        error = (run.expected or {}).get("calibration_error")
+        assert (run.name in known) == (error is not None)
+        if error is not None:
+            assert known[run.name].calibration_error == error
+
+
+def test_the_rows_kept_are_drawn_by_their_share(fitted):
+    from dataclasses import replace
+
+    run = compare(fitted).best
+    coverage = [
+        {"min_expected": 0.1, "share": 1.0, "cosine": 0.4},
+        {"min_expected": 0.5, "share": 0.2, "cosine": 0.7},
+    ]
+    drawn = coverage_curves([replace(run, expected={"coverage": coverage})])
+    assert drawn.curves[0].x == (20.0, 100.0)
+    assert drawn.curves[0].y == (0.7, 0.4)
+    assert coverage_curves([replace(run, expected=None)]) is None
+
+
+def test_a_run_that_somebody_wrote_by_hand_keeps_no_other_section_back(fitted, tmp_path):
+    folder = shutil.copytree(fitted, tmp_path / "cache")
+    edit_run(folder / "runs" / "ridge-one+other-01", settings={"weights": "what", "members": [1, 2]})
+    made = report(folder)
+    assert {*made.sections} == {"checks", "data", "cases"}
+    assert "Heads" in made.failed
+    page = made.html()
+    assert "<strong>Heads</strong> is left out" in page
+    check_page(page)
 
 
 def test_an_axis_has_room_for_everything():

@@ -13,8 +13,12 @@ import pytest
 
 import img2prompt_cache as ipc
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.reporting.report import report
+from img2prompt_cache.errors import ImageError, Img2PromptError, UsageError
+from img2prompt_cache.progress import ignore
+from img2prompt_cache.reporting.material import Material
+from img2prompt_cache.reporting.pictures import Pictures
+from img2prompt_cache.reporting.report import gather, report
+from img2prompt_cache.reporting.rows import Rows
 from kit import Tiny, paint, write_prompts
 from webpages import check_page
 
@@ -83,6 +87,22 @@ def test_hostile_text_is_shown_as_text(hostile):
     assert "ثعلب" in shown
     assert "\\u202e" in shown
     assert "format SVG is not allowed" in shown
+
+
+def test_text_that_no_file_can_hold_is_shown_all_the_same():
+    bad = ["\ud800 <b>fox\x00", "\udfff" * 5000, "</script><script>alert(1)</script>"]
+    rows = Rows(bad, bad, ["ok", "failed", "ok"], bad, [""] * 3, ["a1111", bad[0], bad[2]], _no_image)
+    made = gather(Material(rows, Pictures(rows)), ignore)
+    text = made.html()
+    text.encode()
+    tree = check_page(text)
+    assert len(list(tree.iter("script"))) == 1
+    assert "\\ud800 &lt;b&gt;fox\\x00" in text
+    json.dumps(made.to_dict())
+
+
+def _no_image(row: int) -> bytes:
+    raise ImageError("<script>gone</script>")
 
 
 def test_a_cache_whose_images_are_gone_has_a_page_without_pictures_that_says_so(tiny, pairs, tmp_path):

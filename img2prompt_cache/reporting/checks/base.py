@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from img2prompt_cache.reporting.damage import DATA_ERRORS, told
+
 if TYPE_CHECKING:
     from img2prompt_cache.reporting.material import Material
 
@@ -68,9 +70,7 @@ class Checked:
 
 def carry_out(check: Check, material: Material) -> Checked:
     """Carry out a check."""
-    from img2prompt_cache.errors import Img2PromptError
-
     try:
         return Checked(check.number, check.title, [*check.examine(material)])
-    except (NotCheckedError, Img2PromptError) as error:
-        return Checked(check.number, check.title, [], str(error))
+    except (NotCheckedError, *DATA_ERRORS) as error:
+        return Checked(check.number, check.title, [], told(error))

@@ -30,5 +30,6 @@ CHECKS = (
     Check("R22", "Folds with very different scores", runs.uneven_folds),
     Check("R23", "Members of a blend without weight", runs.idle_members),
     Check("R24", "Runs that are left out", runs.unreadable_runs),
+    Check("R25", "Expected cosines that say little", runs.expected_cosines),
 )
 """A number is never given to another check."""

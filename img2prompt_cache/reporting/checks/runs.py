@@ -23,6 +23,8 @@ GAP = 0.05
 """Leakage gap from which a random split flatters a head."""
 OVERFITTED = 2.0
 """Loss of held-out rows, as a multiple of that of training rows."""
+MISCALIBRATED, UNORDERED = 0.05, 0.2
+"""Mean distance of expected and true cosines, and their rank correlation, from which they say little."""
 UNEVEN = 0.1
 """Difference of the cosines of two folds."""
 EDGE = 0.02
@@ -240,6 +242,30 @@ def uneven_folds(material: Material) -> Iterator[Finding]:
             f"the folds of {runs[0].name} have cosines from {min(cosines):.3f} to {max(cosines):.3f}",
             "The rows differ much from group to group; a single hold-out would say little.",
         )
+
+
+def expected_cosines(material: Material) -> Iterator[Finding]:
+    """Expected cosines that are far from the true ones, or tell good predictions from bad ones poorly."""
+    runs = [run for run in _board(material).runs if run.expected is not None]
+    known = [
+        (run, run.expected or {}) for run in runs if (run.expected or {}).get("calibration_error") is not None
+    ]
+    if not known:
+        raise NotCheckedError("no run says which cosine to expect of each prediction")
+    for run, expected in known:
+        error, order = expected["calibration_error"], expected.get("spearman")
+        if error is not None and error > MISCALIBRATED:
+            yield Finding(
+                "caution",
+                f"expected cosines of {run.name} are {error:.3f} off on average",
+                "Take them for an order, not for a level.",
+            )
+        if order is not None and order < UNORDERED:
+            yield Finding(
+                "remark",
+                f"expected cosines of {run.name} have a rank correlation of {order:.2f} with the true ones",
+                "They hardly tell good predictions from bad ones.",
+            )
 
 
 def idle_members(material: Material) -> Iterator[Finding]:

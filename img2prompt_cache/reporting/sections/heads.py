@@ -111,6 +111,16 @@ class Searched:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedRow:
+    """How well a run's expected cosines agree with the true ones; see `ExpectedRecord`."""
+
+    run: str
+    n: int
+    spearman: float | None
+    calibration_error: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Breakdown:
     """Mean cosines of the best runs on some of the rows: `cells` name these, in the order of `runs`."""
 
@@ -139,6 +149,9 @@ class HeadsSection:
         Ends of the axes on which intervals are drawn.
     losses, tried : list of Curves
     scores : Curves or None
+    expected : list of ExpectedRow
+    coverage : Curves or None
+        Mean true cosine of the rows that are expected to be good, by how many of the rows these are.
     blends : list of Blended
     steps : list of Steps
     studies : list of Searched
@@ -159,6 +172,8 @@ class HeadsSection:
     losses: list[Curves]
     scores: Curves | None
     tried: list[Curves]
+    expected: list[ExpectedRow]
+    coverage: Curves | None
     blends: list[Blended]
     steps: list[Steps]
     studies: list[Searched]
@@ -198,6 +213,8 @@ def gather(material: Material, tell: Callback) -> HeadsSection | None:
             if run.head not in ("best", "blend")
             for curves in tried_curves(run.name, history)
         ][:MOST_CHARTS],
+        expected=expected_rows(runs),
+        coverage=coverage_curves(runs),
         blends=[blended(run) for run in runs if run.settings.get("weights")],
         steps=[Steps(run.name, list(history)) for run, history in histories if run.head == "best"],
         studies=studies,
@@ -211,7 +228,8 @@ def gather(material: Material, tell: Callback) -> HeadsSection | None:
 def _without_runs(studies: list[Searched], notes: list[str]) -> HeadsSection:
     return HeadsSection(
         title="", few_groups="", best="", runs=[], left_out=0, scale=(0.0, 1.0), difference_scale=(-1.0, 1.0),
-        losses=[], scores=None, tried=[], blends=[], steps=[], studies=studies, breakdowns=[], others=[],
+        losses=[], scores=None, tried=[], expected=[], coverage=None, blends=[], steps=[], studies=studies,
+        breakdowns=[], others=[],
         unreadable=[], notes=notes,
     )  # fmt: skip
 
@@ -273,6 +291,38 @@ def blended(run: Run) -> Blended:
         for member, weight in pairs
     ]
     return Blended(run.name, run.metrics["cosine"], sorted(members, key=lambda each: -each.weight))
+
+
+def expected_rows(runs: Sequence[Run]) -> list[ExpectedRow]:
+    """Say how well expected cosines agree with true ones, for each run that tells rows apart by them."""
+    return [
+        ExpectedRow(
+            run.name,
+            run.expected.get("n", 0),
+            run.expected.get("spearman"),
+            run.expected["calibration_error"],
+        )
+        for run in runs
+        if run.expected is not None and run.expected.get("calibration_error") is not None
+    ]
+
+
+def coverage_curves(runs: Sequence[Run]) -> Curves | None:
+    """Draw the mean true cosine of the rows that are expected to be good, by the share that they are."""
+    curves = []
+    for run in runs:
+        kept = sorted((run.expected or {}).get("coverage") or [], key=lambda each: each["share"])
+        if len(kept) > 1:
+            shares = tuple(100 * each["share"] for each in kept)
+            curves.append(Curve(run.name, shares, tuple(each["cosine"] for each in kept)))
+    if not curves:
+        return None
+    return Curves(
+        "Keeping those that are expected to be good",
+        "% of the rows kept",
+        "cosine",
+        tuple(curves[:MOST_BROKEN_DOWN]),
+    )
 
 
 def searched(study: FinishedStudy) -> Searched:
