@@ -8,6 +8,7 @@ how near b is to the predictions for rows of other folds, and of other groups th
 
 - mean: h is the mean cosine over those predictions;
 - nearest: the mean over the 10 most similar of them (NNN; Chowdhury et al., 2024);
+- predict: as `predict` does it: mean with alpha = 0.5, over all held-out predictions;
 - softmax: 0.05 log mean exp(s / 0.05) (QB-Norm; Bogolin et al., 2022).
 
 Banks are the distinct prompts of the row's own fold, as R@k is defined, and all distinct prompts: R@k, and
@@ -28,6 +29,7 @@ from system import load, save
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import used_column
 from img2prompt_cache.data.dataset import load_dataset
+from img2prompt_cache.numerics import hubs
 from img2prompt_cache.numerics.bootstrap import interval
 from img2prompt_cache.numerics.metrics import TIE, unit
 from img2prompt_cache.numerics.similarity_graph import similarity_components
@@ -44,6 +46,7 @@ TEMPERATURE, TOP = 0.05, 10
 CORRECTIONS = {
     "none": ("none", 0.0),
     **{f"{kind} {alpha}": (kind, alpha) for kind in ("mean", "nearest") for alpha in (0.25, 0.5, 0.75, 1.0)},
+    "predict": ("predict", hubs.ALPHA),
     **{f"softmax {alpha}": ("softmax", alpha) for alpha in (0.25, 0.5, 1.0)},
 }
 BANKS = ("own fold", "all", "other folds")
@@ -75,7 +78,7 @@ class HeldOut:
         return np.setdiff1d(self.prompt[seen], self.prompt[mine])
 
 
-def hubs(near: Floats, own: NDArray[np.bool_], kind: str) -> Floats:
+def nearness(near: Floats, own: NDArray[np.bool_], kind: str) -> Floats:
     """Say how near each prompt (b,) is to predictions, those of its own group left out.
 
     `near` are the cosines (b, n), `own` marks which predictions are of the prompt's group.
@@ -100,7 +103,10 @@ def rank(held: HeldOut, name: str) -> dict[str, dict[str, Floats]]:
         own = held.prompt_groups[choice][:, None] == held.groups[seen]
         true = np.searchsorted(choice, held.prompt[mine])
         for correction, (kind, alpha) in CORRECTIONS.items():
-            scores = plain if kind == "none" else plain - alpha * hubs(near, own, kind)
+            if kind == "predict":
+                scores = hubs.corrected_queries(held.q[mine], held.q.mean(axis=0)) @ bank.T
+            else:
+                scores = plain if kind == "none" else plain - alpha * nearness(near, own, kind)
             best = np.argsort(-scores, axis=1)[:, :5]
             cosines = np.take_along_axis(agree, best, axis=1)
             line = found[correction]

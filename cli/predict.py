@@ -49,6 +49,12 @@ def predict(
             help="Prompts to choose from: a text file or a table. Default: those of the cache.",
         ),
     ] = None,
+    hub_correction: Annotated[
+        bool,
+        typer.Option(
+            help="Rank the nearest prompts with a correction for those that are near to every prediction.",
+        ),
+    ] = True,
     compose: Annotated[
         bool,
         typer.Option(
@@ -98,6 +104,7 @@ def predict(
             _images(paths),
             top_k=top_k,
             bank=bank,
+            hub_correction=hub_correction,
             compose=compose,
             cache=cache,
             out=out,

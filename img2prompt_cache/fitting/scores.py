@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from img2prompt_cache.numerics.bootstrap import effective_groups, interval
+from img2prompt_cache.numerics.hubs import corrected_queries
 from img2prompt_cache.numerics.metrics import TIE, cosine, mean_cosine, mse, retrieval, unit
 from img2prompt_cache.numerics.similarity_graph import similarity_components
 
@@ -39,9 +40,13 @@ def score(
     -------
     dict
         `cosine`; `ci95`, its interval, or None where all rows are one group; `groups`, their number, and
-        `effective_groups`; `mse`; `n`; `r@1`, `r@5`, `r@10` and `bank`, see `ranked`.
+        `effective_groups`; `mse`; `n`; `r@1`, `r@5`, `r@10` and `bank`, see `ranked`; and
+        `r@1_corrected`, … with the correction for hubs that `predict` makes.
     """
     inside = interval(cosine(predictions, targets), groups)
+    folds = np.zeros(len(targets), np.int64) if fold is None else fold
+    queries = corrected_queries(unit(predictions), unit(predictions).mean(axis=0))
+    corrected = ranked(queries, targets, folds)
     return {
         "cosine": mean_cosine(predictions, targets),
         "ci95": None if inside is None else list(inside),
@@ -49,7 +54,8 @@ def score(
         "effective_groups": effective_groups(groups),
         "mse": mse(predictions, targets),
         "n": len(targets),
-        **ranked(predictions, targets, np.zeros(len(targets), np.int64) if fold is None else fold),
+        **ranked(predictions, targets, folds),
+        **{f"r@{k}_corrected": corrected[f"r@{k}"] for k in RANKS},
     }
 
 

@@ -17,6 +17,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import hash_file
 from img2prompt_cache.models.encoders.base import MOST_CHARACTERS, tell_overlong
 from img2prompt_cache.models.recorded import load_recorded_encoder
+from img2prompt_cache.numerics.hubs import corrected_queries
 from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_back
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.neighbours import nearest
@@ -52,11 +53,14 @@ class Bank:
         Unit-norm embeddings; may be memory-mapped.
     index : faiss.Index, optional
         Of cells, over the same vectors; the search is exact where there is none.
+    mean_prediction : numpy.ndarray, float32, shape (dim,), optional
+        Of the run whose prompts are searched; `nearest` corrects for hubs where it is known.
     """
 
     prompts: list[str]
     vectors: F32
     index: Any = None
+    mean_prediction: F32 | None = None
 
     @classmethod
     def from_pairs(cls, prompts: Iterable[str | None], vectors: F32) -> Self:
@@ -152,12 +156,20 @@ class Bank:
     def nearest(self, queries: F32, k: int) -> tuple[list[list[str]], F32]:
         """Find the k nearest prompts of each query: their texts, and cosines of shape (n, min(k, m)).
 
+        Where `mean_prediction` is known, they are ranked with a correction for hubs (`numerics.hubs`). The
+        cosines are not corrected, and need not descend then.
+
         Raises
         ------
         Img2PromptError
             As `search`.
         """
-        indices, cosines = self.search(queries, k)
+        if self.mean_prediction is None:
+            indices, cosines = self.search(queries, k)
+        else:
+            indices, _ = self.search(corrected_queries(queries, self.mean_prediction), k)
+            found = np.einsum("nd,nkd->nk", queries, self.vectors[indices])
+            cosines = np.clip(found, -1.0, 1.0).astype(np.float32)
         return [[self.prompts[at] for at in row] for row in indices.tolist()], cosines
 
     def __len__(self) -> int:

@@ -69,6 +69,10 @@ class Fitted(Protocol):
     def expectation(self) -> Expectation | None:
         """What to expect of its predictions; None where the run does not say."""
 
+    @property
+    def mean_prediction(self) -> NDArray[np.float32]:
+        """The mean of its unit predictions for held-out rows; an `Img2PromptError` where these are lost."""
+
 
 def predict(
     fitted: Fitted, images: Images = None, *, progress: bool | Callback = False, **options: Any
@@ -92,6 +96,7 @@ def predict_batches(
     *,
     top_k: int | None = None,
     bank: str | Path | None = None,
+    hub_correction: bool = True,
     compose: bool = False,
     cache: str | Path | Cache | None = None,
     out: str | Path | None = None,
@@ -108,7 +113,7 @@ def predict_batches(
     ----------
     fitted : Fitted
         A run.
-    images, top_k, bank, compose, cache, out, overwrite, min_expected, device
+    images, top_k, bank, hub_correction, compose, cache, out, overwrite, min_expected, device
         See `Run.predict`.
     tell : callable
         Told notes, and the progress of the task ``"predict"``.
@@ -145,6 +150,8 @@ def predict_batches(
         else _find_batches(fitted, estimator, images, home, device, tell)
     )
     known = _load_prompts(fitted, home, bank, device, tell, compose=compose) if top_k or compose else None
+    if known is not None and top_k and hub_correction:
+        known = known._replace(bank=correct_hubs(known.bank, fitted, tell))
     return _run(batches, known, top_k, writer, min_expected, tell)
 
 
@@ -158,6 +165,18 @@ def _require_told(fitted: Fitted, min_expected: float | None, tell: Callback) ->
             parameter="min_expected",
         )
     note(tell, "this run was fitted before runs had an expected cosine; fit it again to have it")
+
+
+def correct_hubs(bank: Bank, fitted: Fitted, tell: Callback = ignore) -> Bank:
+    """Give a bank that corrects for hubs; as it is, with a note, where the run's predictions are lost.
+
+    Hubs are prompts near to every prediction; see `numerics.hubs`.
+    """
+    try:
+        return replace(bank, mean_prediction=fitted.mean_prediction)
+    except Img2PromptError as error:
+        note(tell, f"the nearest prompts are not corrected for hubs: {error}")
+        return bank
 
 
 def _home(fitted: Fitted, cache: str | Path | Cache | None) -> Cache | Path | None:

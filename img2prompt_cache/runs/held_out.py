@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError, check
+from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.runs.record import RunRecord
 from img2prompt_cache.runs.run_file import INFO
 from img2prompt_cache.tables import bare_cell, guard_cell
@@ -23,6 +24,9 @@ NO_ARRAY = (AttributeError, RecursionError, SyntaxError, TokenError)
 """What NumPy raises, besides `ValueError`, for a header that is none."""
 
 COSINE_ROUNDING = 1e-4
+
+MOST_AVERAGED = 20_000
+"""Rows of which a mean prediction is computed: of more, it would be the same to three digits."""
 
 VALIDATION, VALIDATION_ROWS = "validation.npy", "validation.csv"
 
@@ -98,16 +102,53 @@ def cosines_of(folder: Path, record: RunRecord, ids: Sequence[str]) -> NDArray[n
     return held.cosine[[place[name] for name in ids]]
 
 
+def mean_prediction(folder: Path, width: int) -> NDArray[np.float32]:
+    """Compute the mean of a run's predictions for held-out rows, each scaled to length 1.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    width : int
+        Of the predictions, as the record says.
+
+    Returns
+    -------
+    numpy.ndarray, float32, shape (width,)
+        Of every second, third, … row where there are more than `MOST_AVERAGED`, so that it takes no time.
+
+    Raises
+    ------
+    Img2PromptError
+        If `validation.npy` cannot be read, or its predictions are of another width or not finite.
+    """
+    try:
+        predictions = _map_predictions(folder)
+        check(
+            predictions.shape[1] == width and len(predictions) > 0,
+            f"they are not {width} wide, or there are none",
+        )
+        found = unit(predictions[:: -(-len(predictions) // MOST_AVERAGED)]).mean(axis=0)
+        check(bool(np.isfinite(found).all()), "they hold NaN or infinity")
+    except (OSError, ValueError, TypeError, ArithmeticError, *NO_ARRAY) as error:
+        raise Img2PromptError(
+            f"the validation predictions of {folder} cannot be read: {error}; fit it again"
+        ) from None
+    return found
+
+
+def _map_predictions(folder: Path) -> NDArray[Any]:
+    # Mapped, because NumPy would make room for whatever the header says, and the file may be shorter.
+    predictions: NDArray[Any] = np.lib.format.open_memmap(folder / VALIDATION, mode="r")
+    check(predictions.dtype.kind == "f" and predictions.itemsize <= 4, "they are not float32")
+    check(predictions.ndim == 2, f"they have the shape {predictions.shape}")
+    return predictions
+
+
 def _read_validation(folder: Path) -> Validation:
     with (folder / VALIDATION_ROWS).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    # Mapped, because NumPy would make room for whatever the header says, and the file may be shorter.
-    predictions = np.lib.format.open_memmap(folder / VALIDATION, mode="r")
-    check(predictions.dtype.kind == "f" and predictions.itemsize <= 4, "they are not float32")
-    check(
-        predictions.ndim == 2 and len(predictions) == len(rows),
-        f"{len(rows)} ids for predictions of shape {predictions.shape}",
-    )
+    predictions = _map_predictions(folder)
+    check(len(predictions) == len(rows), f"{len(rows)} ids for predictions of shape {predictions.shape}")
     held = Validation(
         ids=[bare_cell(row["imgId"]) for row in rows],
         groups=np.array([int(row["group"]) for row in rows], np.int64),

@@ -19,6 +19,7 @@ def predict(
     *,
     top_k: int | None = None,
     bank: str | Path | None = None,
+    hub_correction: bool = True,
     compose: bool = False,
     cache: str | Path | Cache | None = None,
     out: str | Path | None = None,
@@ -41,6 +42,9 @@ def predict(
         are written with `out` and no `bank` is named.
     bank : str or pathlib.Path, optional
         Prompts to choose from: a text file with one a line, or a table. The cache's prompts if None.
+    hub_correction : bool
+        Rank the nearest prompts with a correction for hubs: prompts that are near to every prediction. It
+        takes the mean of the run's predictions for held-out rows.
     compose : bool
         Also compose a prompt for each image, of phrases in the cache's prompts and those of `bank`: see
         `Predictions.composed`. It takes the text encoder that made the targets.
@@ -80,6 +84,7 @@ def predict(
         images,
         top_k=top_k,
         bank=bank,
+        hub_correction=hub_correction,
         compose=compose,
         cache=cache,
         out=out,

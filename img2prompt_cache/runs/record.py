@@ -20,6 +20,9 @@ Metrics = TypedDict(
         "r@1": float,
         "r@5": float,
         "r@10": float | None,
+        "r@1_corrected": float,
+        "r@5_corrected": float,
+        "r@10_corrected": float,
         "bank": float | None,
         "floor": float | None,
         "leakage_gap": float | None,
@@ -38,11 +41,11 @@ Metrics = TypedDict(
 `cosine`: the mean, and `ci95` its 95 % interval by bootstrap over groups: `groups` of them, as good as
 `effective_groups` of equal size. `mse`: mean squared error of the vectors. `n`: rows. `r@k`: how often the
 true prompt is among the k nearest of those held out in the same fold, and `bank` how many distinct ones these
-are, the mean over rows; a run by folds that lacks `bank` was ranked among the prompts of all folds. `floor`:
-the mean cosine of the mean head. `leakage_gap`: how much higher the head scores if rows are divided at
-random, beyond `leakage_gap_floor`, which the mean head gains, and `leakage_gap_ci95` its interval; None if
-that was not tried. In a run that lacks the interval, it is the plain difference from a random split of other
-rows.
+are, the mean over rows; a run by folds that lacks `bank` was ranked among the prompts of all folds.
+`r@k_corrected`: the same, ranked with the correction for hubs that `predict` makes. `floor`: the mean cosine
+of the mean head. `leakage_gap`: how much higher the head scores if rows are divided at random, beyond
+`leakage_gap_floor`, which the mean head gains, and `leakage_gap_ci95` its interval; None if that was not
+tried. In a run that lacks the interval, it is the plain difference from a random split of other rows.
 `cosine_mean_prompt`, `ci95_mean_prompt`: where rows have several prompts, the score on the mean of all
 prompts of each row; all else is on the first.
 `nested`: of a blend by folds, 1 where the weights that scored a fold were found on predictions by members

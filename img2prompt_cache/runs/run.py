@@ -17,11 +17,15 @@ from img2prompt_cache.prediction.predict import Images, predict
 from img2prompt_cache.prediction.predictions import Predictions
 from img2prompt_cache.progress import Callback
 from img2prompt_cache.runs.folder import HISTORY, load_expectation, load_head
+from img2prompt_cache.runs.held_out import mean_prediction
 from img2prompt_cache.runs.record import RunRecord
 from img2prompt_cache.runs.run_file import load_record
 from img2prompt_cache.tables import Records, html_table
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from img2prompt_cache.heads.base import Head
     from img2prompt_cache.prediction.expectation import Expectation
 
@@ -111,6 +115,17 @@ class Run(RunRecord):
         """
         return load_expectation(self.folder, self, self.estimator)
 
+    @cached_property
+    def mean_prediction(self) -> NDArray[np.float32]:
+        """The mean of the unit predictions for held-out rows, float32 (t,), which tells hubs from others.
+
+        Raises
+        ------
+        Img2PromptError
+            If `validation.npy` cannot be read, or does not fit the record.
+        """
+        return mean_prediction(self.folder, self.target.width)
+
     @property
     def history(self) -> Records:
         """What was recorded while the head was fitted: losses by epoch, or scores by candidate.
@@ -135,6 +150,7 @@ class Run(RunRecord):
         *,
         top_k: int | None = None,
         bank: str | Path | None = None,
+        hub_correction: bool = True,
         compose: bool = False,
         cache: str | Path | Cache | None = None,
         out: str | Path | None = None,
@@ -155,6 +171,9 @@ class Run(RunRecord):
             predictions are written with `out` and no `bank` is named.
         bank : path, optional
             Prompts to choose from: a text file with one a line, or a table. The cache's prompts if None.
+        hub_correction : bool
+            Rank the nearest prompts with a correction for hubs: prompts that are near to every prediction. It
+            takes the mean of the run's predictions for held-out rows.
         compose : bool
             Also compose a prompt for each image, of phrases in the cache's prompts and those of `bank`. It
             takes the text encoder that made the targets.
@@ -188,6 +207,7 @@ class Run(RunRecord):
             images,
             top_k=top_k,
             bank=bank,
+            hub_correction=hub_correction,
             compose=compose,
             cache=cache,
             out=out,

@@ -60,9 +60,16 @@ def test_bare_predict_is_the_newest_run_on_the_rows_without_prompt(cli, here):
     assert re.fullmatch(r"img019  \(expected cosine -?[01]\.\d{3}\)", lines[0])
     assert len(lines) == 4
     prompts = {prompt_of(number) for number in range(19)}
+    assert all(-1 <= float(line.split()[0]) <= 1 for line in lines[1:])
+    assert {line[2:].partition("  ")[2] for line in lines[1:]} <= prompts | {"bad"}
+
+
+def test_without_the_correction_for_hubs_cosines_descend(cli, here, pairs):
+    image = pairs / "img004.png"
+    lines = cli("predict", image, "--no-hub-correction", "--top-k", "9").out.splitlines()
     cosines = [float(line.split()[0]) for line in lines[1:]]
     assert cosines == sorted(cosines, reverse=True)
-    assert {line[2:].partition("  ")[2] for line in lines[1:]} <= prompts | {"bad"}
+    assert cli("predict", image, "--top-k", "9").out.splitlines() != lines
 
 
 def test_npy_is_float32_of_unit_norm_in_input_order_without_the_bad_ones(cli, here, pairs):

@@ -6,6 +6,7 @@ import pytest
 from img2prompt_cache.data.splits import hold_out, k_fold_split
 from img2prompt_cache.fitting.scores import by_fold, floor, score
 from img2prompt_cache.heads import make_head
+from img2prompt_cache.numerics import hubs
 from img2prompt_cache.numerics.bootstrap import interval
 from img2prompt_cache.numerics.metrics import cosine, unit
 
@@ -33,6 +34,17 @@ def test_ranks_are_those_of_a_sort():
     found = score(said, truth, np.arange(60))
     for k in (1, 5, 10):
         assert found[f"r@{k}"] == pytest.approx((rank < k).mean())
+
+
+def test_corrected_ranks_are_those_after_half_of_each_prompts_mean_cosine_is_subtracted():
+    truth = unit(vectors(60, 8) + 0.2)
+    said = unit(truth + 1.5 * vectors(60, 8, seed=1) + 0.5)
+    corrected = said @ truth.T - hubs.ALPHA * (said @ truth.T).mean(axis=0)
+    rank = (corrected > np.diagonal(corrected)[:, None] + 1e-6).sum(axis=1)
+    found = score(said, truth, np.arange(60))
+    for k in (1, 5, 10):
+        assert found[f"r@{k}_corrected"] == pytest.approx((rank < k).mean())
+    assert found["r@5_corrected"] != found["r@5"]
 
 
 def test_by_folds_a_row_is_ranked_among_its_own_fold():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.models.encoders.base import Encoder, load_encoder
+from img2prompt_cache.numerics import hubs
 from img2prompt_cache.prediction import bank as bank_module
 from img2prompt_cache.prediction import kept
 from img2prompt_cache.prediction.bank import Bank
@@ -68,6 +70,32 @@ def test_search_is_brute_force(m: int, n: int, k: int, seed: int) -> None:
     every = queries.astype(np.float64) @ vectors.T.astype(np.float64)
     np.testing.assert_allclose(cosines, -np.sort(-every, axis=1)[:, :k], atol=1e-6)
     np.testing.assert_allclose(cosines, np.take_along_axis(every, indices, axis=1), atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(m=st.integers(1, 40), n=st.integers(0, 6), k=st.integers(1, 50), seed=st.integers(0, 99))
+def test_prompts_are_ranked_with_a_correction_for_hubs_and_shown_with_their_cosine(
+    m: int, n: int, k: int, seed: int
+) -> None:
+    vectors, queries, known = unit(m, seed=seed), unit(n, seed=seed + 1), unit(9, seed=seed + 2) + 0.3
+    bank = Bank([str(i) for i in range(m)], vectors, mean_prediction=known.mean(axis=0))
+    prompts, cosines = bank.nearest(queries, k)
+    assert cosines.dtype == np.float32
+    every = (queries @ vectors.T).astype(np.float64)
+    corrected = every - hubs.ALPHA * (vectors @ known.T).mean(axis=1)
+    rows = np.array(prompts, dtype=np.int64).reshape(n, min(k, m))
+    np.testing.assert_allclose(np.take_along_axis(corrected, rows, 1), -np.sort(-corrected)[:, :k], atol=1e-6)
+    np.testing.assert_allclose(cosines, np.take_along_axis(every, rows, axis=1), atol=1e-6)
+
+
+def test_a_hub_gives_way_to_a_prompt_that_is_near_to_this_image() -> None:
+    hub, own = np.eye(4, dtype=np.float32)[:2]
+    query = np.array([[0.8, 0.6, 0, 0]], np.float32)
+    bank = Bank(["hub", "own"], np.stack([hub, own]))
+    assert bank.nearest(query, 1)[0] == [["hub"]]
+    prompts, cosines = replace(bank, mean_prediction=hub).nearest(query, 2)
+    assert prompts == [["own", "hub"]]
+    np.testing.assert_allclose(cosines, [[0.6, 0.8]], atol=1e-6)
 
 
 def test_pairs_make_a_bank_of_distinct_prompts() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ import img2prompt_cache as ipc
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.fit import fit
 from img2prompt_cache.numerics.metrics import cosine
+from img2prompt_cache.prediction.bank import cached_bank
 from kit import save_encoder
 from synthetic import make_cache
 
@@ -40,6 +42,33 @@ def test_every_way_to_name_images_and_runs_gives_the_same(run, pairs):
     alone = run.predict(str(paths[0]))
     assert alone.ids == ["img001"]
     assert len(alone.prompts[0]) == 3
+
+
+def test_prompts_are_corrected_for_hubs_unless_that_is_turned_off(run, pairs, tmp_path):
+    paths = [pairs / f"img{number:03d}.png" for number in range(6)]
+    plain = run.predict(paths, top_k=5, hub_correction=False)
+    bank = cached_bank(ipc.Cache(run.home), run.target)
+    assert plain.prompts == bank.nearest(plain.vectors, 5)[0]
+    # Held-out predictions that were all the prompt shown first make that one a hub.
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    hub = bank.vectors[bank.prompts.index(plain.prompts[0][0])]
+    np.save(folder / "validation.npy", np.tile(hub, (4, 1)))
+    told = ipc.predict(folder, paths, top_k=5, cache=run.home)
+    assert told.prompts == replace(bank, mean_prediction=hub).nearest(plain.vectors, 5)[0]
+    assert told.prompts != plain.prompts
+    np.testing.assert_array_equal(told.vectors, plain.vectors)
+    again = ipc.predict(folder, paths, top_k=5, cache=run.home, hub_correction=False)
+    assert again.prompts == plain.prompts
+
+
+def test_prompts_of_a_run_whose_held_out_predictions_are_lost_are_not_corrected(run, pairs, tmp_path):
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    (folder / "validation.npy").unlink()
+    events = []
+    found = ipc.predict(folder, [pairs / "img001.png"], cache=run.home, progress=events.append)
+    notes = [event.message for event in events if event.kind == "note"]
+    assert any(text.startswith("the nearest prompts are not corrected for hubs: ") for text in notes)
+    assert found.prompts == run.predict([pairs / "img001.png"], hub_correction=False).prompts
 
 
 def test_features_predict_as_the_rows_they_are_of(run):

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.runs.held_out import load_validation
+from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.runs import held_out
+from img2prompt_cache.runs.held_out import load_validation, mean_prediction
 from img2prompt_cache.runs.run import load_run
 
 
@@ -71,3 +73,33 @@ def test_an_array_of_objects_is_never_unpickled(run):
     np.save(run / "validation.npy", np.array([{"a": 1}] * 12, dtype=object), allow_pickle=True)
     with pytest.raises(Img2PromptError, match="validation predictions"):
         load_validation(run)
+
+
+def test_the_mean_prediction_is_of_unit_vectors(run, monkeypatch):
+    loaded = load_run(run)
+    predictions = load_validation(run).predictions
+    np.testing.assert_allclose(loaded.mean_prediction, unit(predictions).mean(axis=0), atol=1e-6)
+    np.save(run / "validation.npy", 3 * predictions)
+    np.testing.assert_allclose(mean_prediction(run, loaded.target.width), loaded.mean_prediction, atol=1e-6)
+    monkeypatch.setattr(held_out, "MOST_AVERAGED", 3)
+    some = mean_prediction(run, loaded.target.width)
+    step = -(-len(predictions) // 3)
+    np.testing.assert_allclose(some, unit(predictions[::step]).mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "words"),
+    [
+        (np.ones((3, 2), "f"), "wide"),
+        (np.ones((0, 4), "f"), "wide|none"),
+        (np.ones(4, "f"), "shape"),
+        (np.full((3, 4), np.nan, "f"), "NaN"),
+        (np.ones((3, 4)), "float32"),
+        (None, "No such file"),
+    ],
+)
+def test_a_mean_prediction_of_other_arrays_is_refused(tmp_path, predictions, words):
+    if predictions is not None:
+        np.save(tmp_path / "validation.npy", predictions)
+    with pytest.raises(Img2PromptError, match=f"cannot be read: .*({words}).*fit it again"):
+        mean_prediction(tmp_path, 4)
