@@ -36,8 +36,8 @@ def run_line(run: Run) -> str:
     ranks = ((1, metrics["r@1"]), (5, metrics["r@5"]), (10, metrics["r@10"]))
     retrieved = ", ".join(f"R@{k} {share or 0:.3f}" for k, share in ranks)
     if "r@5_corrected" in metrics:
-        shares = ", ".join(f"{metrics[f'r@{k}_corrected']:.3f}" for k, _ in ranks)
-        retrieved += f" ({shares} corrected for hubs)"
+        shares = metrics["r@1_corrected"], metrics["r@5_corrected"], metrics["r@10_corrected"]
+        retrieved += f" ({', '.join(f'{share:.3f}' for share in shares)} corrected for hubs)"
     retrieved += f" of {metrics['bank']:.0f} prompts"
     rows = f"{metrics['n']} held-out rows"
     if run.fold_metrics:

@@ -127,7 +127,7 @@ def mean_prediction(folder: Path, width: int) -> NDArray[np.float32]:
             predictions.shape[1] == width and len(predictions) > 0,
             f"they are not {width} wide, or there are none",
         )
-        found = unit(predictions[:: -(-len(predictions) // MOST_AVERAGED)]).mean(axis=0)
+        found: NDArray[np.float32] = unit(predictions[:: -(-len(predictions) // MOST_AVERAGED)]).mean(axis=0)
         check(bool(np.isfinite(found).all()), "they hold NaN or infinity")
     except (OSError, ValueError, TypeError, ArithmeticError, *NO_ARRAY) as error:
         raise Img2PromptError(
