@@ -20,7 +20,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.extraction.encode import cores
 from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
-from img2prompt_cache.prediction.predict import correct_hubs
+from img2prompt_cache.prediction.predict import mean_for_hubs
 from img2prompt_cache.prediction.stream import BATCH_SIZE, load_backbones, predict_images
 from img2prompt_cache.progress import Callback, ignore
 from img2prompt_cache.runs.names import find_runs, open_run
@@ -66,12 +66,13 @@ Outcome: TypeAlias = "Prediction | Refusal"
 
 @dataclass(eq=False)
 class Served:
-    """A run that is loaded, with what it takes to predict."""
+    """A run that is loaded, with what it takes to predict and, where it is known, to correct for hubs."""
 
     run: Run
     head: Head
     backbones: dict[str, Backbone]
     bank: Bank
+    mean_prediction: F32 | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,7 +170,7 @@ class Engine:
             backbones = load_backbones(run.features, self.settings.device, self._loaded)
             head = run.estimator.use_device(self.settings.device)
             run.expectation  # noqa: B018 it is read once, now: what is wrong with it is to be known at once
-            self._served[key] = Served(run, head, backbones, correct_hubs(self._bank(run), run, self._tell))
+            self._served[key] = Served(run, head, backbones, self._bank(run), mean_for_hubs(run, self._tell))
             while len(self._served) > MOST_RUNS:
                 self._served.popitem(last=False)
         self._served.move_to_end(key)
@@ -212,7 +213,7 @@ class Engine:
         kept, most = np.flatnonzero(finite), self.settings.limits.results
         if not len(kept):
             return found
-        prompts, scores = served.bank.nearest(vectors[kept], most)
+        prompts, scores = served.bank.nearest(vectors[kept], most, served.mean_prediction)
         for at, row in enumerate(kept.tolist()):
             found[names[row]] = Prediction(
                 vectors[row],

@@ -53,14 +53,11 @@ class Bank:
         Unit-norm embeddings; may be memory-mapped.
     index : faiss.Index, optional
         Of cells, over the same vectors; the search is exact where there is none.
-    mean_prediction : numpy.ndarray, float32, shape (dim,), optional
-        Of the run whose prompts are searched; `nearest` corrects for hubs where it is known.
     """
 
     prompts: list[str]
     vectors: F32
     index: Any = None
-    mean_prediction: F32 | None = None
 
     @classmethod
     def from_pairs(cls, prompts: Iterable[str | None], vectors: F32) -> Self:
@@ -153,21 +150,36 @@ class Bank:
         )
         return indices, np.clip(cosines, -1.0, 1.0)
 
-    def nearest(self, queries: F32, k: int) -> tuple[list[list[str]], F32]:
-        """Find the k nearest prompts of each query: their texts, and cosines of shape (n, min(k, m)).
+    def nearest(
+        self, queries: F32, k: int, mean_prediction: F32 | None = None
+    ) -> tuple[list[list[str]], F32]:
+        """Find the k nearest prompts of each query.
 
-        Where `mean_prediction` is known, they are ranked with a correction for hubs (`numerics.hubs`). The
-        cosines are not corrected, and need not descend then.
+        Parameters
+        ----------
+        queries : numpy.ndarray, float32, shape (n, dim)
+            Unit vectors.
+        k : int
+            Cut to m where it is larger.
+        mean_prediction : numpy.ndarray, float32, shape (dim,), optional
+            The mean of unit predictions for other images: prompts are ranked with a correction for hubs then
+            (`numerics.hubs`).
+
+        Returns
+        -------
+        prompts : list of list of str
+        cosines : numpy.ndarray, float32, shape (n, min(k, m))
+            Not corrected: where prompts are ranked with a correction, they need not descend.
 
         Raises
         ------
         Img2PromptError
             As `search`.
         """
-        if self.mean_prediction is None:
+        if mean_prediction is None:
             indices, cosines = self.search(queries, k)
         else:
-            indices, _ = self.search(corrected_queries(queries, self.mean_prediction), k)
+            indices, _ = self.search(corrected_queries(queries, mean_prediction), k)
             found = np.einsum("nd,nkd->nk", queries, self.vectors[indices])
             cosines = np.clip(found, -1.0, 1.0).astype(np.float32)
         return [[self.prompts[at] for at in row] for row in indices.tolist()], cosines

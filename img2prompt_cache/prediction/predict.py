@@ -151,7 +151,7 @@ def predict_batches(
     )
     known = _load_prompts(fitted, home, bank, device, tell, compose=compose) if top_k or compose else None
     if known is not None and top_k and hub_correction:
-        known = known._replace(bank=correct_hubs(known.bank, fitted, tell))
+        known = known._replace(mean_prediction=mean_for_hubs(fitted, tell))
     return _run(batches, known, top_k, writer, min_expected, tell)
 
 
@@ -167,16 +167,16 @@ def _require_told(fitted: Fitted, min_expected: float | None, tell: Callback) ->
     note(tell, "this run was fitted before runs had an expected cosine; fit it again to have it")
 
 
-def correct_hubs(bank: Bank, fitted: Fitted, tell: Callback = ignore) -> Bank:
-    """Give a bank that corrects for hubs; as it is, with a note, where the run's predictions are lost.
+def mean_for_hubs(fitted: Fitted, tell: Callback = ignore) -> NDArray[np.float32] | None:
+    """Give what prompts are corrected for hubs with; None, with a note, where the run's predictions are lost.
 
     Hubs are prompts near to every prediction; see `numerics.hubs`.
     """
     try:
-        return replace(bank, mean_prediction=fitted.mean_prediction)
+        return fitted.mean_prediction
     except Img2PromptError as error:
         note(tell, f"the nearest prompts are not corrected for hubs: {error}")
-        return bank
+        return None
 
 
 def _home(fitted: Fitted, cache: str | Path | Cache | None) -> Cache | Path | None:
@@ -273,10 +273,14 @@ def _streamed(
 
 
 class _Prompts(NamedTuple):
-    """Prompts to show: the bank that the nearest ones are found in, and what composes them, if asked for."""
+    """Prompts to show: the bank that the nearest ones are found in, and what composes them, if asked for.
+
+    Where `mean_prediction` is there, the nearest ones are corrected for hubs.
+    """
 
     bank: Bank
     composer: Composer | None
+    mean_prediction: NDArray[np.float32] | None = None
 
 
 def _load_prompts(
@@ -352,7 +356,7 @@ def _run(
 
 def _with_prompts(batch: Predictions, known: _Prompts, top_k: int) -> Predictions:
     if top_k:
-        prompts, scores = known.bank.nearest(batch.vectors, top_k)
+        prompts, scores = known.bank.nearest(batch.vectors, top_k, known.mean_prediction)
         batch = replace(batch, prompts=prompts, scores=scores)
     if known.composer is not None:
         composed, cosines = known.composer.compose(batch.vectors)

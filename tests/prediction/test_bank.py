@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +77,8 @@ def test_prompts_are_ranked_with_a_correction_for_hubs_and_shown_with_their_cosi
     m: int, n: int, k: int, seed: int
 ) -> None:
     vectors, queries, known = unit(m, seed=seed), unit(n, seed=seed + 1), unit(9, seed=seed + 2) + 0.3
-    bank = Bank([str(i) for i in range(m)], vectors, mean_prediction=known.mean(axis=0))
-    prompts, cosines = bank.nearest(queries, k)
+    bank = Bank([str(i) for i in range(m)], vectors)
+    prompts, cosines = bank.nearest(queries, k, known.mean(axis=0))
     assert cosines.dtype == np.float32
     every = (queries @ vectors.T).astype(np.float64)
     corrected = every - hubs.ALPHA * (vectors @ known.T).mean(axis=1)
@@ -93,7 +92,7 @@ def test_a_hub_gives_way_to_a_prompt_that_is_near_to_this_image() -> None:
     query = np.array([[0.8, 0.6, 0, 0]], np.float32)
     bank = Bank(["hub", "own"], np.stack([hub, own]))
     assert bank.nearest(query, 1)[0] == [["hub"]]
-    prompts, cosines = replace(bank, mean_prediction=hub).nearest(query, 2)
+    prompts, cosines = bank.nearest(query, 2, hub)
     assert prompts == [["own", "hub"]]
     np.testing.assert_allclose(cosines, [[0.6, 0.8]], atol=1e-6)
 
