@@ -171,9 +171,11 @@ class Blend(Head):
         self.tried_: list[dict[str, Any]] = list(tried)
         return self.draw_towards(np.empty((0, 0), np.float32), soft_bank.TEMPERATURES[0], 0.0)
 
-    def draw_towards(self, bank: Targets, temperature: float, pull: float) -> Self:
+    def draw_towards(
+        self, bank: Targets, temperature: float, pull: float, nearest: float = soft_bank.NEAREST
+    ) -> Self:
         """Draw all predictions towards the prompts of a bank from now on; see `soft_bank.soften`."""
-        self.temperature_, self.pull_ = temperature, pull
+        self.temperature_, self.pull_, self.nearest_ = temperature, pull, int(nearest)
         self.bank_ = (bank if pull else bank[:0]).astype(np.float16)
         return self
 
@@ -243,7 +245,8 @@ class Blend(Head):
             signals["agreement"] = agreement(predictions, weights)
         mixed = mix(predictions, weights)
         if len(self.bank_):
-            mixed = soft_bank.soften(mixed, self.bank_.astype(np.float32), self.temperature_, self.pull_)
+            soft = self.temperature_, self.pull_, self.nearest_
+            mixed = soft_bank.soften(mixed, self.bank_.astype(np.float32), *soft)
         return mixed, signals
 
     @property
@@ -267,11 +270,12 @@ class Blend(Head):
     def state(self) -> State:
         """Give `weights` (m,), `width`, the number of features, and each member's state: `members.0.coef`.
 
-        With a soft bank also its embeddings `bank` (b, t), float16, and `soft`, its temperature and pull.
+        With a soft bank also its embeddings `bank` (b, t), float16, and `soft`: its temperature and
+        pull, and how many prompts count.
         """
         found: State = {"weights": self.weights_, "width": np.array([self.n_features_in_], np.int64)}
         if len(self.bank_):
-            found |= {"bank": self.bank_, "soft": np.array([self.temperature_, self.pull_])}
+            found |= {"bank": self.bank_, "soft": np.array([self.temperature_, self.pull_, self.nearest_])}
         for number, head in enumerate(self.heads_):
             own = {} if head is None else head.state()
             found |= {f"{_prefix(number)}{key}": value for key, value in own.items()}
@@ -302,7 +306,12 @@ class Blend(Head):
         self.from_fitted(heads, weights, (width,))
         if "bank" in state or "soft" in state:
             bank = checks.saved_array(state, "bank", None, None)
-            self.draw_towards(bank, *checks.saved_array(state, "soft", 2).tolist())
+            soft = checks.saved_array(state, "soft", None).tolist()
+            if len(soft) == 2:  # of versions in which all prompts counted
+                soft.append(0)
+            if len(soft) != 3 or soft[0] <= 0:
+                raise Img2PromptError(f"the saved head's 'soft' is {soft}; fit it again")
+            self.draw_towards(bank, *soft)
         return self
 
     def given_bank(self) -> tuple[float, float] | None:

@@ -8,6 +8,7 @@ from estimators import BLOCKS, MEMBERS, problem
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import make_head
+from img2prompt_cache.numerics import soft_bank
 from img2prompt_cache.numerics.blending import best_weights, inner_products, mix
 
 
@@ -99,3 +100,20 @@ def test_tampered_weights(weights):
     state = head.fit(X, y).state()
     with pytest.raises(Img2PromptError, match="'weights' are"):
         clone(head).load_state({**state, "weights": np.array(weights)})
+
+
+def test_a_soft_bank_of_an_older_run_is_used_whole():
+    X, y, groups = problem()
+    head = make_head("blend", members=[{"head": "ridge"}], temperature=0.2, pull=0.7)
+    head.fit(X, y, groups=groups, widths=BLOCKS, bank=y[:0])
+    state = head.state()
+    assert state["soft"].tolist() == [0.2, 0.7, soft_bank.NEAREST]
+    assert np.array_equal(clone(head).load_state(state).predict(X), head.predict(X))
+    old = clone(head).load_state({**state, "soft": state["soft"][:2]})
+    ridge = make_head("ridge").fit(X, y, groups=groups, widths=BLOCKS).predict(X)
+    bank = state["bank"].astype(np.float32)
+    np.testing.assert_allclose(old.predict(X), soft_bank.soften(ridge, bank, 0.2, 0.7, 0), atol=1e-5)
+    assert not np.allclose(old.predict(X), head.predict(X), atol=1e-3)
+    for broken in ([0.2], [0.2, 0.7, 30, 1], [0.0, 0.7, 30]):
+        with pytest.raises(Img2PromptError, match="'soft' is"):
+            clone(head).load_state({**state, "soft": np.array(broken)})

@@ -16,11 +16,16 @@ def vectors(n, seed, t=6):
 
 
 @pytest.mark.parametrize("values", [1, 20, 1 << 24])
-def test_the_means_are_what_their_formula_says(values, monkeypatch):
+@pytest.mark.parametrize("nearest", [0, 1, 5, 14, 99])
+def test_the_means_are_what_their_formula_says(values, nearest, monkeypatch):
     monkeypatch.setattr(module, "VALUES", values)
     p, bank = vectors(9, 0), vectors(14, 1)
-    weights = softmax(p.astype(float) @ bank.T.astype(float) / 0.07, axis=1)
-    np.testing.assert_allclose(bank_means(p, bank, 0.07), unit(weights @ bank), atol=1e-5)
+    cosines = p.astype(float) @ bank.T.astype(float)
+    far = np.sort(cosines, axis=1)[:, -min(nearest or 14, 14)]
+    cosines[cosines < far[:, None]] = -np.inf
+    for temperature, found in zip((0.07, 0.4), bank_means(p, bank, (0.07, 0.4), nearest), strict=True):
+        weights = softmax(cosines / temperature, axis=1)
+        np.testing.assert_allclose(found, unit(weights @ bank), atol=1e-5)
 
 
 @given(seed=st.integers(0, 99), weight=st.floats(0, 10), temperature=st.floats(1e-3, 10))
@@ -40,7 +45,7 @@ def test_a_weight_of_0_leaves_predictions_as_they_are():
 
 def test_a_cold_bank_gives_the_nearest_prompt():
     p, bank = vectors(5, 0), vectors(40, 1)
-    np.testing.assert_allclose(bank_means(p, bank, 1e-3), bank[np.argmax(p @ bank.T, axis=1)], atol=0.05)
+    np.testing.assert_allclose(bank_means(p, bank, [1e-3])[0], bank[np.argmax(p @ bank.T, axis=1)], atol=0.05)
 
 
 def noisy(n=200):
