@@ -41,6 +41,8 @@ class Evaluation:
         Speed of predicting them; None where they were not predicted one by one.
     signals : dict of str to numpy.ndarray, float64, shape (m,)
         How sure the heads were; those signals that the head of every fold gives.
+    unsoftened : numpy.ndarray, float32, shape (m, t), or None
+        The predictions before a soft bank drew them towards its prompts; None where none did.
     """
 
     head: Head
@@ -48,6 +50,7 @@ class Evaluation:
     predictions: NDArray[np.float32]
     rows_per_second: float | None
     signals: Signals = field(default_factory=dict)
+    unsoftened: NDArray[np.float32] | None = None
 
 
 def evaluate_head(
@@ -74,20 +77,28 @@ def evaluate_head(
     Img2PromptError
         If a prediction is not finite.
     """
-    predictions = np.empty_like(data.y)
+    predictions, unsoftened = np.empty_like(data.y), np.empty_like(data.y)
     said: list[tuple[NDArray[np.int64], Signals]] = []
     found, seconds = [], 0.0
     for number, (train, held) in enumerate(split.sides):
         fitted = fit_rows(configured(head, chosen[number] if chosen else {}), data, split, train)
         started = time.perf_counter()
-        predictions[held], signals = fitted.predict_with_signals(data.X[held])
+        sure = fitted.predict_with_signals(data.X[held])
         seconds += time.perf_counter() - started
-        said.append((held, signals))
+        predictions[held], unsoftened[held] = sure.vectors, sure.unsoftened
+        said.append((held, sure.signals))
         found.append(fitted.chosen)
         advance(1)
     predictions = predictions[split.validation]
     require_finite(head.name, predictions)
-    return Evaluation(fitted, found, predictions, len(predictions) / seconds, _joined(said, split))
+    return Evaluation(
+        fitted,
+        found,
+        predictions,
+        rows_per_second=len(predictions) / seconds,
+        signals=_joined(said, split),
+        unsoftened=unsoftened[split.validation] if fitted.takes_bank else None,
+    )
 
 
 def _joined(said: list[tuple[NDArray[np.int64], Signals]], split: Split) -> Signals:

@@ -99,7 +99,8 @@ def held_out_signals(
     if len(rows) < FEWEST or len(np.unique(split.groups[rows])) == 1:
         return {}, y[:0]
     own = {name: each for name, each in evaluation.signals.items() if name in head.signals}
-    bank, near = _compare_with_prompts(evaluation.predictions, y, split, train)
+    plain = evaluation.predictions if evaluation.unsoftened is None else evaluation.unsoftened
+    bank, near = _compare_with_prompts(plain, y, split, train)
     return {**own, **near}, bank
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -25,6 +25,29 @@ if TYPE_CHECKING:
     State = dict[str, NDArray[Any]]
     Signals = Mapping[str, NDArray[np.float64]]
     OnStep = Callable[[int, float], None]
+
+
+class SureTargets(NamedTuple):
+    """Predictions with signals of how sure the head is.
+
+    Attributes
+    ----------
+    vectors : numpy.ndarray, float32, shape (n, t)
+    unsoftened : numpy.ndarray, float32, shape (n, t)
+        The same before a soft bank drew them towards its prompts: how near they are to prompts tells less
+        afterwards.
+    signals : dict of str to numpy.ndarray, float64, shape (n,)
+        Each is higher where the head is surer; many heads give none.
+    """
+
+    vectors: Targets
+    unsoftened: Targets
+    signals: Signals
+
+    @classmethod
+    def of(cls, vectors: Targets, signals: Signals) -> Self:
+        """Make them of predictions that no soft bank has drawn."""
+        return cls(vectors, vectors, signals)
 
 
 class Head(VectorRegressor):
@@ -119,7 +142,7 @@ class Head(VectorRegressor):
         """Names of the signals that `predict_with_signals` gives, once the head is fitted."""
         return ("norm",) if self.length_tells else ()
 
-    def predict_with_signals(self, X: Any) -> tuple[Targets, Signals]:
+    def predict_with_signals(self, X: Any) -> SureTargets:
         """Predict as `predict` does, and give signals of how sure the head is.
 
         Parameters
@@ -128,18 +151,16 @@ class Head(VectorRegressor):
 
         Returns
         -------
-        vectors : numpy.ndarray, float32, shape (n, t)
-        signals : dict of str to numpy.ndarray, float64, shape (n,)
-            Each is higher where the head is surer; many heads give none.
+        SureTargets
         """
         return self._predict_with_signals(self._checked(X))
 
-    def _predict_with_signals(self, X: Any) -> tuple[Targets, Signals]:
+    def _predict_with_signals(self, X: Any) -> SureTargets:
         """Predict from checked features."""
         if not self.length_tells:
-            return self._predict(X), {}
+            return SureTargets.of(self._predict(X), {})
         vectors = self._unscaled(X)
-        return unit(vectors), {"norm": lengths(vectors)}
+        return SureTargets.of(unit(vectors), {"norm": lengths(vectors)})
 
     def _predict(self, X: Any) -> Targets:
         return unit(self._unscaled(X))

@@ -13,7 +13,7 @@ from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.data.trunk_rows import TrunkRows
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import checks, make_head
-from img2prompt_cache.heads.base import Head
+from img2prompt_cache.heads.base import Head, SureTargets
 from img2prompt_cache.heads.fitting_rows import FittingRows
 from img2prompt_cache.heads.settings import DEVICE, setting
 from img2prompt_cache.numerics import soft_bank
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from img2prompt_cache.data.feature_blocks import Inputs
-    from img2prompt_cache.heads.base import Groups, Signals, State, Targets
+    from img2prompt_cache.heads.base import Groups, State, Targets
     from img2prompt_cache.models.backbones.taps import Described
     from img2prompt_cache.numerics.blending import F64
 
@@ -225,9 +225,9 @@ class Blend(Head):
         return (*names, "agreement") if len(asked) > 1 else tuple(names)
 
     def _predict(self, X: Inputs | FeatureBlocks) -> Targets:
-        return self._predict_with_signals(X)[0]
+        return self._predict_with_signals(X).vectors
 
-    def _predict_with_signals(self, X: Inputs | FeatureBlocks) -> tuple[Targets, Signals]:
+    def _predict_with_signals(self, X: Inputs | FeatureBlocks) -> SureTargets:
         """Mix the predictions of the members; one of weight 0 is not asked."""
         members = [
             (head.use_device(self.device), ranges)
@@ -238,16 +238,17 @@ class Blend(Head):
         predictions: list[Targets] = []
         signals: dict[str, NDArray[np.float64]] = {}
         for (name, head), (_, ranges) in zip(_named([head for head, _ in members]), members, strict=True):
-            found, own = head.predict_with_signals(select_blocks(X, ranges))
+            found, _, own = head.predict_with_signals(select_blocks(X, ranges))
             predictions.append(found)
             signals |= {f"{signal} of {name}": values for signal, values in own.items()}
         if len(members) > 1:
             signals["agreement"] = agreement(predictions, weights)
         mixed = mix(predictions, weights)
-        if len(self.bank_):
-            soft = self.temperature_, self.pull_, self.nearest_
-            mixed = soft_bank.soften(mixed, self.bank_.astype(np.float32), *soft)
-        return mixed, signals
+        if not len(self.bank_):
+            return SureTargets.of(mixed, signals)
+        soft = self.temperature_, self.pull_, self.nearest_
+        softened = soft_bank.soften(mixed, self.bank_.astype(np.float32), *soft)
+        return SureTargets(softened, mixed, signals)
 
     @property
     def history(self) -> list[dict[str, float]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import checks, kernel_choice
-from img2prompt_cache.heads.base import Head
+from img2prompt_cache.heads.base import Head, SureTargets
 from img2prompt_cache.heads.settings import setting
 from img2prompt_cache.heads.space import LogUniform
 from img2prompt_cache.numerics import gram, kernel_ridge
@@ -21,7 +21,7 @@ from img2prompt_cache.numerics.within_class import Normalisation, fit_normalisat
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.heads.base import Features, Groups, Signals, State, Targets
+    from img2prompt_cache.heads.base import Features, Groups, State, Targets
     from img2prompt_cache.numerics.kernel_ridge import F32, F64
 
 EXACT = 10_000
@@ -154,7 +154,7 @@ class Kernel(Head):
         pred += self.intercept_
         return pred
 
-    def _predict_with_signals(self, X: Features) -> tuple[Targets, Signals]:
+    def _predict_with_signals(self, X: Features) -> SureTargets:
         if self.targets_ is None:
             return super()._predict_with_signals(X)
         pred, agreement = np.empty((len(X), self.dual_.shape[1]), np.float32), np.empty(len(X))
@@ -162,7 +162,7 @@ class Kernel(Head):
             pred[rows] = values @ self.dual_
             agreement[rows] = nearest_agreement(values, self.targets_, NEIGHBOURS)
         pred += self.intercept_
-        return unit(pred), {"norm": lengths(pred), "neighbours": agreement}
+        return SureTargets.of(unit(pred), {"norm": lengths(pred), "neighbours": agreement})
 
     def _similarities(self, X: Features) -> Iterator[tuple[slice, F32]]:
         """Compute the kernel values with the saved rows, some rows at a time."""

@@ -14,7 +14,7 @@ from img2prompt_cache.numerics.expected_cosine import BANK_SIGNALS, Curve, bank_
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.heads.base import Head, Signals
+    from img2prompt_cache.heads.base import Head, SureTargets
 
     F32 = NDArray[np.float32]
 
@@ -37,24 +37,22 @@ class Expectation:
     curve: Curve
     bank: NDArray[np.float16]
 
-    def expect(self, vectors: F32, signals: Signals) -> F32:
+    def expect(self, predicted: SureTargets) -> F32:
         """Compute the expected cosine of each prediction.
 
         Parameters
         ----------
-        vectors : numpy.ndarray, float32, shape (n, t)
-            Unit-norm predictions.
-        signals : mapping
-            What the head says of them; see `Head.predict_with_signals`.
+        predicted : SureTargets
+            From `Head.predict_with_signals`.
 
         Returns
         -------
         numpy.ndarray, float32, shape (n,), in −1…1
         """
-        found = dict(signals)
+        found = dict(predicted.signals)
         if len(self.bank):
-            found |= bank_signals(vectors, self.bank.astype(np.float32))
-        return self.curve(stack_signals(found, self.signals, len(vectors))).astype(np.float32)
+            found |= bank_signals(predicted.unsoftened, self.bank.astype(np.float32))
+        return self.curve(stack_signals(found, self.signals, len(predicted.vectors))).astype(np.float32)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Give the arrays, for `expected.safetensors`."""
@@ -98,8 +96,8 @@ def predict_expected(head: Head, X: Any, expectation: Expectation | None) -> tup
     """Predict, and say what to expect: the unit vectors (n, t), and their expected cosines (n,), or None."""
     if expectation is None:
         return head.predict(X), None
-    vectors, signals = head.predict_with_signals(X)
-    return vectors, expectation.expect(vectors, signals)
+    found = head.predict_with_signals(X)
+    return found.vectors, expectation.expect(found)
 
 
 def _floats(state: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import img2prompt_cache as ipc
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.fitting import expected as module
 from img2prompt_cache.fitting.evaluate import Evaluation
-from img2prompt_cache.fitting.expected import FEWEST, fit_expectation
+from img2prompt_cache.fitting.expected import FEWEST, fit_expectation, held_out_signals
 from img2prompt_cache.heads import make_head
+from img2prompt_cache.heads.base import SureTargets
 from img2prompt_cache.numerics.expected_cosine import BANK_SIGNALS
 from img2prompt_cache.numerics.metrics import cosine, unit
 from img2prompt_cache.runs.held_out import load_validation
@@ -85,10 +87,10 @@ def test_a_blend_of_runs_counts_on_the_agreement_of_its_members(cache, tmp_path)
         "agreement",
     )
     X = features_of(cache, run)[:9]
-    vectors, signals = run.estimator.predict_with_signals(X)
+    vectors, _, signals = run.estimator.predict_with_signals(X)
     np.testing.assert_array_equal(vectors, run.estimator.predict(X))
     one, other = (ipc.Run.load(cache / "runs" / name).estimator for name in ("ridge", "kernel"))
-    np.testing.assert_allclose(signals["norm of ridge"], one.predict_with_signals(X)[1]["norm"])
+    np.testing.assert_allclose(signals["norm of ridge"], one.predict_with_signals(X).signals["norm"])
     weights = run.settings["weights"]
     mixed = weights[0] * one.predict(X) + weights[1] * other.predict(X)
     np.testing.assert_allclose(signals["agreement"], np.linalg.norm(mixed, axis=1), atol=1e-5)
@@ -111,12 +113,33 @@ def test_the_best_head_and_several_members_of_one_name_have_signals_of_their_own
     assert best.expected["signals"] == ["norm of kernel", "neighbours of kernel", *BANK_SIGNALS]
 
 
+def test_what_a_soft_bank_does_to_predictions_does_not_hide_how_near_they_were(cache, tmp_path):
+    run = ipc.fit(
+        cache,
+        "kernel",
+        settings=HEADS["kernel"],
+        soften="train",
+        run=tmp_path / "plain",
+        folds=3,
+        leakage_gap=False,
+    )
+    head, X = run.estimator, features_of(cache, run)[:5]
+    head.draw_towards(unit_rows(1, 384, 5), 0.04, 0.5)
+    vectors, unsoftened, _ = head.predict_with_signals(X)
+    np.testing.assert_array_equal(vectors, head.predict(X))
+    assert (cosine(vectors, unsoftened) < 0.99).all()
+    softened = run.expectation.expect(head.predict_with_signals(X))
+    head.draw_towards(unit_rows(1, 384, 5), 0.04, 0.0)
+    np.testing.assert_array_equal(head.predict(X), unsoftened)
+    np.testing.assert_array_equal(run.expectation.expect(head.predict_with_signals(X)), softened)
+
+
 def test_a_prediction_is_shorter_where_the_targets_near_it_disagree():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 5)).astype(np.float32)
     y = unit(np.tile(unit_rows(1, 8, 1), (200, 1)) + rng.normal(size=(200, 8)) * (X[:, :1] > 0) * 3)
     head = make_head("kernel", gain=1.0, alpha=0.1).fit(X, y)
-    norm = head.predict_with_signals(X)[1]["norm"]
+    norm = head.predict_with_signals(X).signals["norm"]
     assert norm[X[:, 0] < -0.5].mean() > 1.3 * norm[X[:, 0] > 0.5].mean()
 
 
@@ -140,10 +163,20 @@ def test_a_signal_that_tells_is_found_and_scored_on_other_groups():
     assert record["calibration_error"] < 0.05
     assert record["n"] == 600
     assert record["signals"][0] == "norm"
-    found = expectation.expect(evaluation.predictions, evaluation.signals)
+    found = expectation.expect(SureTargets.of(evaluation.predictions, evaluation.signals))
     assert np.corrcoef(found, cosines)[0, 1] > 0.65
     kept = record["coverage"][-1]
     assert kept["cosine"] > kept["min_expected"]
+
+
+def test_held_out_rows_are_compared_with_prompts_before_a_soft_bank_draws_them():
+    y = unit_rows(300, 16, 1)
+    evaluation, split, head, _ = evaluated(y, np.arange(300) % 5, np.arange(300) // 3)
+    wanted, _ = held_out_signals(head, evaluation, y, split, np.arange(300))
+    drawn = replace(evaluation, predictions=unit_rows(300, 16, 9), unsoftened=evaluation.predictions)
+    found, _ = held_out_signals(head, drawn, y, split, np.arange(300))
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(found[name], values)
 
 
 def test_signals_that_say_nothing_are_scored_as_such():
@@ -212,7 +245,7 @@ def test_too_few_rows_or_groups_give_the_mean(rows, groups):
     expectation, record = fit_expectation(head, evaluation, y, split, np.arange(200))
     assert record["signals"] == record["coverage"] == []
     assert record["spearman"] is record["calibration_error"] is None
-    np.testing.assert_allclose(expectation.expect(y, {}), cosines.mean(), atol=1e-6)
+    np.testing.assert_allclose(expectation.expect(SureTargets.of(y, {})), cosines.mean(), atol=1e-6)
 
 
 def test_banks_are_bounded(monkeypatch):
