@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -74,11 +74,19 @@ class Composer:
                 "`compose=True` found no phrase in the prompts that are known; name others with `bank`",
                 parameter="compose",
             )
-        vectors = _encoded([phrase.text for phrase in self._mined.phrases], encoder, tell)
+        texts = [phrase.text for phrase in self._mined.phrases]
+        content = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+        with self._quickly():
+            vectors = encode_kept(kept_path(content, encoder), texts, encoder, "encode phrases", tell)
         self._table = Table(self._mined.phrases, vectors, self._mined.most_modifiers)
         self._known = {(phrase.kind, key(phrase.text)): phrase for phrase in self._mined.phrases}
         kinds = np.array([phrase.kind for phrase in self._mined.phrases], np.int64)
         self._subjects = np.flatnonzero(kinds == SUBJECT)
+
+    @property
+    def phrases(self) -> int:
+        """Number of phrases."""
+        return len(self._table.phrases)
 
     def compose(self, vectors: F32) -> tuple[list[str], F32]:
         """Write a prompt for each prediction.
@@ -125,19 +133,17 @@ class Composer:
         return seeds
 
     def _try(self, texts: list[str]) -> F32:
-        """Embed candidates, in bfloat16 where that is fast: it moves a cosine by less than 0.001."""
+        """Embed candidates."""
+        with self._quickly():
+            return self._encoder.encode(texts)
+
+    def _quickly(self) -> AbstractContextManager[Any]:
+        """Compute in bfloat16 where that is fast: it moves a cosine by less than 0.001."""
         import torch
 
         kind = self._device.partition(":")[0]
-        with torch.autocast(kind, torch.bfloat16) if has_bf16(self._device) else nullcontext():
-            return self._encoder.encode(texts)
+        return torch.autocast(kind, torch.bfloat16) if has_bf16(self._device) else nullcontext()
 
     def _ended(self, draft: Draft) -> str:
         """Give the text of a draft, with a full stop where people write one."""
         return draft.text + ("." if self._mined.ends_with_stop else "")
-
-
-def _encoded(texts: Sequence[str], encoder: Encoder, tell: Callback) -> F32:
-    """Embed phrases, or read what was kept of them."""
-    content = hashlib.sha256("\n".join(texts).encode()).hexdigest()
-    return encode_kept(kept_path(content, encoder), texts, encoder, "encode phrases", tell)

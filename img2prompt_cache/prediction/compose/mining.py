@@ -46,7 +46,7 @@ class Phrase:
 
     @property
     def words(self) -> int:
-        """Number of words: its share in a text's embedding, about."""
+        """Number of words."""
         return self.text.count(" ") + 1
 
 

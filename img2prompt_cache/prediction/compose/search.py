@@ -10,7 +10,7 @@ import numpy as np
 
 from img2prompt_cache.prediction.compose.draft import Draft
 from img2prompt_cache.prediction.compose.mining import MODIFIER, SECOND, SUBJECT, TAIL, Phrase
-from img2prompt_cache.prediction.compose.stand_in import added, removed
+from img2prompt_cache.prediction.compose.stand_in import added, removed, weight
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,7 +77,7 @@ class _Image:
         self.rows = np.concatenate(chosen)
         self.kinds = kinds[self.rows]
         self.vectors = self.table.vectors[self.rows]
-        self.lengths = np.array([self.table.phrases[row].words for row in self.rows], np.float32)
+        self.shares = np.array([weight(self.table.phrases[row].words) for row in self.rows], np.float32)
 
     def propose(self) -> list[Draft]:
         """Give the edits of the beam that are to be encoded, none of them seen before."""
@@ -120,12 +120,11 @@ def _edits(image: _Image, found: Found) -> Iterator[_Edit]:
     draft, table = found.draft, image.table
     known = [phrase for phrase in draft.phrases if phrase.row >= 0]
     bases = [found.vector] + [
-        removed(found.vector, draft.words, table.vectors[phrase.row], phrase.words) for phrase in known
+        removed(found.vector, weight(draft.words), table.vectors[phrase.row], weight(phrase.words))
+        for phrase in known
     ]
-    weights = [draft.words, *(max(draft.words - phrase.words, 1) for phrase in known)]
-    estimates = added(
-        np.stack(bases), np.array(weights, np.float32), image.vectors, image.lengths, image.goal
-    )
+    weights = [weight(draft.words), *(weight(max(draft.words - phrase.words, 1)) for phrase in known)]
+    estimates = added(np.stack(bases), np.array(weights, np.float32), image.vectors, image.shares, image.goal)
     counts = {kind: draft.count(kind) for kind in table.limits}
     room = np.array([counts[kind] < limit for kind, limit in table.limits.items()])
     price = PRICE * len(draft.phrases)
