@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from img2prompt_cache.prediction.compose.mining import MODIFIER, SECOND, SUBJECT, TAIL, Phrase
+from img2prompt_cache.prediction.compose.mining import ACTION, MODIFIER, SECOND, SUBJECT, TAIL, Phrase
 from img2prompt_cache.prediction.compose.parts import content_words, key, split_prompt
 
-_BEFORE = {SUBJECT: "", TAIL: " ", SECOND: " and ", MODIFIER: ", "}
+_BEFORE = {SUBJECT: "", ACTION: " ", TAIL: " ", SECOND: " and ", MODIFIER: ", "}
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A prompt in the making: phrases in the order in which they are written.
 
-    The subject stands first, then its tails, then what else is shown, then modifiers by the places that
-    people give them.
+    The subject stands first, then what it does, then its tails, then what else is shown, then modifiers by
+    the places that people give them.
     """
 
     phrases: tuple[Phrase, ...]
@@ -67,9 +67,8 @@ def draft_of(prompt: str, known: dict[tuple[int, str], Phrase]) -> Draft | None:
     parts = split_prompt(prompt)
     if not parts.subject:
         return None
-    found = [Phrase(parts.subject, SUBJECT)]
-    if parts.tail:
-        found.append(Phrase(parts.tail, TAIL))
+    first = ((parts.subject, SUBJECT), (parts.action, ACTION), (parts.tail, TAIL))
+    found = [Phrase(text, kind) for text, kind in first if text]
     last = max(len(parts.modifiers) - 1, 1)
     found += [Phrase(text, MODIFIER, place / last) for place, text in enumerate(parts.modifiers)]
     draft = Draft(())

@@ -11,13 +11,13 @@ import numpy as np
 
 from img2prompt_cache.prediction.compose.parts import as_second, is_readable, key, split_prompt
 
-SUBJECT, TAIL, SECOND, MODIFIER = range(4)
+SUBJECT, ACTION, TAIL, SECOND, MODIFIER = range(5)
 """Kinds of phrases, in the order in which a prompt has them."""
 
 MOST_PROMPTS = 100_000
 """Prompts that are looked at; of more, every so many."""
 
-MOST_PHRASES = {SUBJECT: 6000, TAIL: 3000, MODIFIER: 6000}
+MOST_PHRASES = {SUBJECT: 6000, ACTION: 1500, TAIL: 1500, MODIFIER: 6000}
 """Phrases of a kind that are kept: these are encoded, which takes 3 to 5 ms each on one core."""
 
 MOST_MODIFIERS = 8
@@ -32,7 +32,7 @@ class Phrase:
     ----------
     text : str
     kind : int
-        `SUBJECT`, `TAIL`, `SECOND` (another subject, after "and") or `MODIFIER`.
+        `SUBJECT`, `ACTION`, `TAIL`, `SECOND` (another subject, after "and") or `MODIFIER`.
     place : float
         Mean place among the modifiers of a prompt, from 0, the first, to 1, the last.
     row : int
@@ -83,7 +83,7 @@ def mine(prompts: Sequence[str], *more: Sequence[str]) -> Mined:
         Other prompts, for their phrases only.
     """
     subjects: dict[str, str] = {}
-    tails, modifiers = _Counted(), _Counted()
+    actions, tails, modifiers = _Counted(), _Counted(), _Counted()
     counts = []
     read = _spread(prompts, MOST_PROMPTS)
     for number, prompt in enumerate(
@@ -94,6 +94,8 @@ def mine(prompts: Sequence[str], *more: Sequence[str]) -> Mined:
             counts.append(len(parts.modifiers))
         if parts.subject:
             subjects.setdefault(key(parts.subject), parts.subject)
+        if parts.action:
+            actions.add(parts.action, 0.0)
         if parts.tail:
             tails.add(parts.tail, 0.0)
         last = max(len(parts.modifiers) - 1, 1)
@@ -102,6 +104,7 @@ def mine(prompts: Sequence[str], *more: Sequence[str]) -> Mined:
                 modifiers.add(modifier, place / last)
     shown = [text for name, text in subjects.items() if modifiers.count(name) < 2] or [*subjects.values()]
     found = [Phrase(text, SUBJECT) for text in _spread(shown, MOST_PHRASES[SUBJECT])]
+    found += [Phrase(text, ACTION) for text, _ in actions.most(MOST_PHRASES[ACTION], 1)]
     found += [Phrase(text, TAIL) for text, _ in tails.most(MOST_PHRASES[TAIL], 1)]
     found += [
         Phrase(text, SECOND) for text in map(as_second, [p.text for p in found if p.kind == SUBJECT]) if text

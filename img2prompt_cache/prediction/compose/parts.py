@@ -12,6 +12,7 @@ from img2prompt_cache.prediction.compose.words import (
     DETERMINERS,
     NEVER_FIRST,
     NEVER_LAST,
+    NOUNS_IN_ING,
     PREPOSITIONS,
     VERBS_OF_CLAUSES,
     WITHOUT_CONTENT,
@@ -23,7 +24,7 @@ MOST_READ = 1000
 MOST_CHARACTERS, MOST_WORDS = 100, 14
 """Size of a part; a longer one is a text of its own rather than a phrase."""
 
-_BREAK = re.compile(r"[,;|\n]+|[.!?:]+(?=\s|$)|\s[-–—]+\s")
+_BREAK = re.compile(r"[,;|\n]+|[.!?:]+(?=\s|$)|\s[-–—/]+\s")
 _QUOTES = re.compile(r"[\"“”„«»*_`]+")
 _STYLE_OF = re.compile(
     r"\s+(?=(?:(?:art |painted |drawn |illustrated |photographed )?by (?!the |an? |its |his |her |their )"
@@ -41,7 +42,9 @@ class Parts(NamedTuple):
     Attributes
     ----------
     subject : str
-        What is shown: the first segment, without its tail; empty where the prompt has no readable one.
+        What is shown: the first segment, without what follows; empty where the prompt has no readable one.
+    action : str
+        The participle phrase after it, "holding a red ball", or nothing.
     tail : str
         The prepositional phrase that the first segment ends with, or nothing.
     modifiers : tuple of str
@@ -49,6 +52,7 @@ class Parts(NamedTuple):
     """
 
     subject: str
+    action: str
     tail: str
     modifiers: tuple[str, ...]
 
@@ -57,7 +61,8 @@ def split_prompt(prompt: str) -> Parts:
     """Split a prompt at commas and other marks between its parts, and before the name of an artist.
 
     Weights, flags, brackets and quotation marks go first, as the cleaning rule ``light`` does it. A prompt
-    without a mark, such as a caption, has a subject, and often a tail: "A grey dog plays" and "in the sand".
+    without a mark, such as a caption, has a subject, and often an action or a tail: "A grey dog", "chasing a
+    ball" and "in the sand".
 
     Parameters
     ----------
@@ -69,10 +74,11 @@ def split_prompt(prompt: str) -> Parts:
         part for segment in _BREAK.split(text) for part in _STYLE_OF.split(_trimmed(segment)) if part.strip()
     ]
     if not segments:
-        return Parts("", "", ())
-    subject, tail = split_tail(segments[0])
-    modifiers = tuple(segment for segment in segments[1:] if is_readable(segment))
-    return Parts(subject if is_readable(subject) else "", tail if is_readable(tail) else "", modifiers)
+        return Parts("", "", "", ())
+    rest, tail = split_tail(segments[0])
+    subject, action = split_action(rest)
+    first = (part if is_readable(part) else "" for part in (subject, action, tail))
+    return Parts(*first, tuple(segment for segment in segments[1:] if is_readable(segment)))
 
 
 def split_tail(segment: str) -> tuple[str, str]:
@@ -93,6 +99,21 @@ def split_tail(segment: str) -> tuple[str, str]:
     if start == 0 or joined or sentence or not 2 <= len(tail) <= 6:
         return segment, ""
     return " ".join(words[:start]), " ".join(tail)
+
+
+def split_action(segment: str) -> tuple[str, str]:
+    """Split off the participle phrase that a segment ends with, if it reads as one of two to seven words."""
+    words = segment.split()
+    for start in range(1, len(words)):
+        word, before = words[start].lower(), words[start - 1].lower()
+        noun = not word.endswith("ing") or len(word) < 5 or word in NOUNS_IN_ING
+        if noun or before in NEVER_LAST | PREPOSITIONS or before.endswith("ly"):
+            continue
+        action = words[start:]
+        if 2 <= len(action) <= 7 and not any(each.lower() in VERBS_OF_CLAUSES for each in action):
+            return " ".join(words[:start]), " ".join(action)
+        break
+    return segment, ""
 
 
 def is_readable(text: str, most_words: int = MOST_WORDS) -> bool:

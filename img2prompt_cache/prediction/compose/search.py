@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from img2prompt_cache.prediction.compose.draft import Draft
-from img2prompt_cache.prediction.compose.mining import MODIFIER, SECOND, SUBJECT, TAIL, Phrase
+from img2prompt_cache.prediction.compose.mining import ACTION, MODIFIER, SECOND, SUBJECT, TAIL, Phrase
 from img2prompt_cache.prediction.compose.stand_in import added, removed, weight
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Table:
     @property
     def limits(self) -> dict[int, int]:
         """Most phrases of each kind in a prompt."""
-        return {SUBJECT: 1, TAIL: 2, SECOND: 1, MODIFIER: self.most_modifiers}
+        return {SUBJECT: 1, ACTION: 1, TAIL: 2, SECOND: 1, MODIFIER: self.most_modifiers}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +71,7 @@ class _Image:
         near = self.table.vectors @ self.goal
         kinds = np.array([phrase.kind for phrase in self.table.phrases], np.int64)
         chosen = []
-        for kind in (SUBJECT, TAIL, SECOND, MODIFIER):
+        for kind in self.table.limits:
             rows = np.flatnonzero(kinds == kind)
             chosen.append(rows[np.argsort(-near[rows], kind="stable")[:SHORTLIST]])
         self.rows = np.concatenate(chosen)

@@ -9,7 +9,7 @@ def _words(text: str) -> frozenset[str]:
 
 PREPOSITIONS = _words(
     "in on at with near under behind beside inside outside through across into onto along around between "
-    "above against beneath underneath over during among towards toward"
+    "above against beneath underneath over down past during among towards toward"
 )
 DETERMINERS = _words(
     "a an the two three four five six several some many his her their its this that these those"
@@ -28,3 +28,10 @@ NEVER_LAST = _words(
 WITHOUT_CONTENT = _words(
     "a an the of in on at with by and or to from for is are its his her their very highly most more style art"
 )
+NOUNS_IN_ING = _words(
+    "building painting drawing rendering lighting shading evening morning king ring string wing thing "
+    "something nothing everything anything spring ceiling clothing wedding swing sling viking sibling "
+    "duckling railing being engraving carving etching lettering setting opening crossing landing parking icing "
+    "stocking ending meeting"
+)
+"""Words that end as participles do, and are nouns."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from img2prompt_cache.prediction.compose.draft import Draft, draft_of
-from img2prompt_cache.prediction.compose.mining import MODIFIER, SECOND, SUBJECT, TAIL, Phrase
+from img2prompt_cache.prediction.compose.mining import ACTION, MODIFIER, SECOND, SUBJECT, TAIL, Phrase
 
 FOX, SNOW = Phrase("A fox", SUBJECT), Phrase("in the snow", TAIL)
 BOAT, OIL, MONET = Phrase("a boat", SECOND), Phrase("oil", MODIFIER, 0.2), Phrase("by Monet", MODIFIER, 0.9)
@@ -9,6 +9,7 @@ BOAT, OIL, MONET = Phrase("a boat", SECOND), Phrase("oil", MODIFIER, 0.2), Phras
 
 def test_phrases_are_written_in_the_order_of_people():
     assert Draft.of([MONET, OIL, BOAT, SNOW, FOX]).text == "A fox in the snow and a boat, oil, by Monet"
+    assert Draft.of([SNOW, Phrase("eating", ACTION), FOX]).text == "A fox eating in the snow"
     assert Draft.of([FOX]).with_phrase(MONET).with_phrase(OIL).text == "A fox, oil, by Monet"
     assert Draft.of([FOX, OIL, MONET]).without(OIL).text == "A fox, by Monet"
 
@@ -16,7 +17,7 @@ def test_phrases_are_written_in_the_order_of_people():
 def test_words_and_kinds_are_counted():
     draft = Draft.of([FOX, SNOW, OIL])
     assert draft.words == 6
-    assert [draft.count(kind) for kind in (SUBJECT, TAIL, SECOND, MODIFIER)] == [1, 1, 0, 1]
+    assert [draft.count(kind) for kind in (SUBJECT, ACTION, TAIL, SECOND, MODIFIER)] == [1, 0, 1, 0, 1]
 
 
 def test_what_says_nothing_new_repeats():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from img2prompt_cache.prediction.compose import mining
-from img2prompt_cache.prediction.compose.mining import MODIFIER, SECOND, SUBJECT, TAIL, mine
+from img2prompt_cache.prediction.compose.mining import ACTION, MODIFIER, SECOND, SUBJECT, TAIL, mine
 
 PROMPTS = [
     "A fox in the snow, oil painting, Highly Detailed",
@@ -34,11 +34,17 @@ def test_modifiers_know_the_place_that_people_give_them():
 
 
 def test_captions_have_no_modifiers_and_end_with_a_stop():
-    captions = ["A dog runs in the grass.", "Two boys play on a beach.", "A man is on a bike."]
+    captions = [
+        "A dog runs in the grass.",
+        "A cat eating a fish.",
+        "Two boys play on a beach.",
+        "A man is on a bike.",
+    ]
     mined = mine(captions, PROMPTS)
     assert mined.most_modifiers == 0
     assert mined.ends_with_stop
-    assert {"A dog runs", "A boat"} <= {*texts(mined, SUBJECT)}
+    assert texts(mined, ACTION) == ["eating a fish"]
+    assert {"A dog runs", "A cat", "A boat"} <= {*texts(mined, SUBJECT)}
 
 
 def test_what_is_used_as_a_modifier_is_no_subject():
@@ -48,7 +54,7 @@ def test_what_is_used_as_a_modifier_is_no_subject():
 
 def test_tables_are_bounded(monkeypatch):
     monkeypatch.setattr(mining, "MOST_PROMPTS", 50)
-    monkeypatch.setattr(mining, "MOST_PHRASES", {SUBJECT: 5, TAIL: 4, MODIFIER: 3})
+    monkeypatch.setattr(mining, "MOST_PHRASES", {SUBJECT: 5, ACTION: 2, TAIL: 4, MODIFIER: 3})
     words = [f"{a}{b}ung" for a in "bcdfgh" for b in "aeiou"]
     prompts = [f"a {one} thing in the {one}, {words[0]} light, {words[1]} art" for one in words]
     mined = mine(prompts * 10)

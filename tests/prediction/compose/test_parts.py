@@ -11,6 +11,7 @@ from img2prompt_cache.prediction.compose.parts import (
     as_second,
     content_words,
     is_readable,
+    split_action,
     split_prompt,
     split_tail,
 )
@@ -34,7 +35,7 @@ from img2prompt_cache.prediction.compose.parts import (
     ],
 )
 def test_prompts_in_their_parts(prompt, subject, tail, modifiers):
-    assert split_prompt(prompt) == (subject, tail, modifiers)
+    assert split_prompt(prompt) == (subject, "", tail, modifiers)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,28 @@ def test_prompts_in_their_parts(prompt, subject, tail, modifiers):
 def test_a_tail_is_the_last_phrase_with_a_preposition(segment, tail):
     assert split_tail(segment)[1] == tail
     assert " ".join(filter(None, split_tail(segment))) == segment
+
+
+@pytest.mark.parametrize(
+    ("segment", "action"),
+    [
+        ("A man drilling a hole", "drilling a hole"),
+        ("Two dogs of one breed looking at each other", "looking at each other"),
+        ("A dog is running through grass", ""),  # "is running" is a verb
+        ("A stunning painting of a building", ""),
+        ("a sitting cat", ""),
+        ("a man running", ""),  # reads as well without being split
+        ("a man wearing a hat which is red", ""),
+        ("a man wearing a hat with a feather of a very large bird", ""),
+    ],
+)
+def test_an_action_begins_with_a_participle(segment, action):
+    assert split_action(segment)[1] == action
+    assert " ".join(filter(None, split_action(segment))) == segment
+
+
+def test_a_caption_in_its_parts():
+    assert split_prompt("A boy chasing a ball in the snow.") == ("A boy", "chasing a ball", "in the snow", ())
 
 
 @pytest.mark.parametrize(
@@ -84,7 +107,7 @@ def test_what_is_a_phrase(text):
 @given(st.text(max_size=300))
 def test_parts_of_any_text_are_short_and_printable(prompt):
     parts = split_prompt(prompt)
-    for part in (parts.subject, parts.tail, *parts.modifiers):
+    for part in (*parts[:3], *parts.modifiers):
         assert len(part) <= MOST_CHARACTERS
         assert all(unicodedata.category(character)[0] != "C" for character in part)
         assert part == " ".join(part.split())
