@@ -79,7 +79,7 @@ def overlap(found: list[str], true: list[str]) -> dict[str, dict[str, float]]:
     }  # in both, in the found ones, in the true ones
     for one, other in zip(found, true, strict=True):
         parts = [split_prompt(text) for text in (one, other)]
-        subjects = [content_words(" ".join(part[:3])) for part in parts]
+        subjects = [content_words(text.partition(",")[0]) for text in (one, other)]
         modifiers = [frozenset(map(key, part.modifiers)) for part in parts]
         for name, (ours, theirs) in (("subject", subjects), ("modifiers", modifiers)):
             counts[name] += len(ours & theirs), len(ours), len(theirs)

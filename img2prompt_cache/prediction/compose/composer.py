@@ -74,11 +74,9 @@ class Composer:
                 "`compose=True` found no phrase in the prompts that are known; name others with `bank`",
                 parameter="compose",
             )
-        texts = [phrase.text for phrase in self._mined.phrases]
-        content = hashlib.sha256("\n".join(texts).encode()).hexdigest()
-        with self._quickly():
-            vectors = encode_kept(kept_path(content, encoder), texts, encoder, "encode phrases", tell)
-        self._table = Table(self._mined.phrases, vectors, self._mined.most_modifiers)
+        self._table = Table(
+            self._mined.phrases, self._encode_phrases(tell), most_modifiers=self._mined.most_modifiers
+        )
         self._known = {(phrase.kind, key(phrase.text)): phrase for phrase in self._mined.phrases}
         kinds = np.array([phrase.kind for phrase in self._mined.phrases], np.int64)
         self._subjects = np.flatnonzero(kinds == SUBJECT)
@@ -131,6 +129,19 @@ class Composer:
             nearest = np.argsort(-(table @ vector), kind="stable")[:NEAR]
             drafts += [Draft((self._table.phrases[self._subjects[at]],)) for at in nearest]
         return seeds
+
+    def _encode_phrases(self, tell: Callback) -> F32:
+        """Embed all phrases; those that differ in case and punctuation only, once."""
+        names = [key(phrase.text) for phrase in self._mined.phrases]
+        distinct = {name: phrase.text for name, phrase in zip(names, self._mined.phrases, strict=True)}
+        texts = [*distinct.values()]
+        content = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+        with self._quickly():
+            vectors = encode_kept(
+                kept_path(content, self._encoder), texts, self._encoder, "encode phrases", tell
+            )
+        place = {name: row for row, name in enumerate(distinct)}
+        return vectors[[place[name] for name in names]]
 
     def _try(self, texts: list[str]) -> F32:
         """Embed candidates."""

@@ -48,6 +48,23 @@ class Draft:
         """Leave a phrase out."""
         return Draft(tuple(each for each in self.phrases if each is not phrase))
 
+    def takes(self, phrase: Phrase) -> bool:
+        """Say whether a phrase can be added: it repeats nothing, and the sentence stays one.
+
+        Two places begin with different prepositions, and there is one participle at most: neither "in a field
+        in a forest" nor "a boy standing riding a horse".
+        """
+        if phrase.kind == TAIL and any(
+            each.kind == TAIL and _first(each.text) == _first(phrase.text) for each in self.phrases
+        ):
+            return False
+        kinds = {each.kind for each in self.phrases}
+        if (phrase.kind == ACTION and any(each.kind == SUBJECT and each.acts for each in self.phrases)) or (
+            phrase.kind == SUBJECT and ACTION in kinds and phrase.acts
+        ):
+            return False
+        return not self.repeats(phrase.text)
+
     def repeats(self, text: str) -> bool:
         """Say whether a phrase says nothing that is not there: the same words, or some of them."""
         words = content_words(text)
@@ -77,3 +94,7 @@ def draft_of(prompt: str, known: dict[tuple[int, str], Phrase]) -> Draft | None:
         if phrase.kind != MODIFIER or not draft.repeats(phrase.text):
             draft = draft.with_phrase(Phrase(phrase.text, phrase.kind, phrase.place, row.row if row else -1))
     return draft
+
+
+def _first(text: str) -> str:
+    return text.partition(" ")[0].lower()

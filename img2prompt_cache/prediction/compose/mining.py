@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from img2prompt_cache.prediction.compose.parts import as_second, is_readable, key, split_prompt
+from img2prompt_cache.prediction.compose.parts import as_second, is_participle, is_readable, key, split_prompt
 
 SUBJECT, ACTION, TAIL, SECOND, MODIFIER = range(5)
 """Kinds of phrases, in the order in which a prompt has them."""
@@ -48,6 +48,11 @@ class Phrase:
     def words(self) -> int:
         """Number of words."""
         return self.text.count(" ") + 1
+
+    @property
+    def acts(self) -> bool:
+        """Whether there is a participle in it."""
+        return any(map(is_participle, self.text.split()))
 
 
 @dataclass(frozen=True, slots=True)

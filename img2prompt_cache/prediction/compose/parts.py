@@ -9,6 +9,8 @@ from unicodedata import category
 
 from img2prompt_cache.models.encoders.prompts import clean
 from img2prompt_cache.prediction.compose.words import (
+    ADJECTIVE_ENDINGS,
+    ADJECTIVES,
     DETERMINERS,
     NEVER_FIRST,
     NEVER_LAST,
@@ -75,6 +77,8 @@ def split_prompt(prompt: str) -> Parts:
     ]
     if not segments:
         return Parts("", "", "", ())
+    while len(segments) > 1 and lacks_noun(segments[0]):
+        segments[:2] = [" ".join(segments[:2])]
     rest, tail = split_tail(segments[0])
     subject, action = split_action(rest)
     first = (part if is_readable(part) else "" for part in (subject, action, tail))
@@ -94,7 +98,7 @@ def split_tail(segment: str) -> tuple[str, str]:
         word.lower() in DETERMINERS and before.lower() not in {*PREPOSITIONS, "of"}
         for before, word in itertools.pairwise(tail)
     )
-    sentence = verb or any(word.lower() in VERBS_OF_CLAUSES for word in tail)
+    sentence = verb or any(word.lower() in VERBS_OF_CLAUSES or is_participle(word) for word in tail)
     joined = start > 0 and words[start - 1].lower() in NEVER_LAST | PREPOSITIONS
     if start == 0 or joined or sentence or not 2 <= len(tail) <= 6:
         return segment, ""
@@ -105,15 +109,27 @@ def split_action(segment: str) -> tuple[str, str]:
     """Split off the participle phrase that a segment ends with, if it reads as one of two to seven words."""
     words = segment.split()
     for start in range(1, len(words)):
-        word, before = words[start].lower(), words[start - 1].lower()
-        noun = not word.endswith("ing") or len(word) < 5 or word in NOUNS_IN_ING
-        if noun or before in NEVER_LAST | PREPOSITIONS or before.endswith("ly"):
+        before = words[start - 1].lower()
+        adjective = before in NEVER_LAST | PREPOSITIONS or lacks_noun(" ".join(words[:start]))
+        if not is_participle(words[start]) or adjective or before.endswith("ly"):
             continue
         action = words[start:]
         if 2 <= len(action) <= 7 and not any(each.lower() in VERBS_OF_CLAUSES for each in action):
             return " ".join(words[:start]), " ".join(action)
         break
     return segment, ""
+
+
+def lacks_noun(subject: str) -> bool:
+    """Say whether there is an article and no noun yet: of "a majestic, horrifying owl", the first half."""
+    words = subject.lower().split()
+    last = words[-1]
+    return words[0] in DETERMINERS and (last in ADJECTIVES or last.endswith(ADJECTIVE_ENDINGS))
+
+
+def is_participle(word: str) -> bool:
+    """Say whether a word looks like a present participle, and is no noun that ends as one does."""
+    return len(word) > 4 and word.lower().endswith("ing") and word.lower() not in NOUNS_IN_ING
 
 
 def is_readable(text: str, most_words: int = MOST_WORDS) -> bool:
@@ -157,4 +173,6 @@ def content_words(text: str) -> frozenset[str]:
 
 
 def _trimmed(segment: str) -> str:
-    return " ".join(segment.split()).strip(" .'’-–&+/%")
+    text = " ".join(segment.split()).strip(" .-–&+/%")
+    # An apostrophe at either end belongs to the text where it has another one: 'Hello World'.
+    return text.strip("'") if text.count("'") % 2 else text

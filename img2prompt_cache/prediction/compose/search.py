@@ -85,7 +85,7 @@ class _Image:
         for found in self.beam:
             taken = dict.fromkeys(EDITS, 0)
             for edit in sorted(_edits(self, found), key=lambda edit: -edit.worth):
-                if taken[edit.name] == EDITS[edit.name] or _repeats(edit, self.table):
+                if taken[edit.name] == EDITS[edit.name] or not _fits(edit, self.table):
                     continue
                 draft = edit.rest.with_phrase(edit.new) if edit.new else edit.rest
                 if draft.text not in self.seen:
@@ -147,13 +147,14 @@ def _best(values: F32, allowed: NDArray[np.bool_], number: int) -> NDArray[np.in
     return best
 
 
-def _repeats(edit: _Edit, table: Table) -> bool:
-    """Say whether the new phrase of an edit repeats one of the others."""
+def _fits(edit: _Edit, table: Table) -> bool:
+    """Say whether the new phrase of an edit fits in, and means something else than each of the others."""
     if edit.new is None:
+        return True
+    if not edit.rest.takes(edit.new):
         return False
     rows = [phrase.row for phrase in edit.rest.phrases if phrase.row >= 0]
-    twins = bool(rows) and float((table.vectors[rows] @ table.vectors[edit.new.row]).max()) >= TWINS
-    return twins or edit.rest.repeats(edit.new.text)
+    return not rows or float((table.vectors[rows] @ table.vectors[edit.new.row]).max()) < TWINS
 
 
 def search(

@@ -31,7 +31,14 @@ WITHOUT_CONTENT = _words(
 NOUNS_IN_ING = _words(
     "building painting drawing rendering lighting shading evening morning king ring string wing thing "
     "something nothing everything anything spring ceiling clothing wedding swing sling viking sibling "
-    "duckling railing being engraving carving etching lettering setting opening crossing landing parking icing "
-    "stocking ending meeting"
+    "duckling railing being engraving carving etching lettering setting opening crossing landing parking "
+    "icing stocking ending meeting"
 )
 """Words that end as participles do, and are nouns."""
+
+ADJECTIVES = _words(
+    "tall huge small big large little tiny giant old young cute epic long dark majestic surreal futuristic "
+    "ancient modern realistic massive detailed cinematic magical mystical red blue green black white"
+)
+"""Words that people list before a noun: "a majestic, horrifying owl"."""
+ADJECTIVE_ENDINGS = ("ful", "ous", "esque", "less")

@@ -38,3 +38,14 @@ def test_a_whole_prompt_becomes_a_draft_without_what_it_repeats():
     assert draft.text == "a fox in the snow, by Monet, Oil"
     assert [phrase.row for phrase in draft.phrases] == [3, -1, -1, 7]
     assert draft_of("123", known) is None
+
+
+def test_a_sentence_stays_one():
+    draft = Draft.of([Phrase("a boy standing", SUBJECT), SNOW])
+    assert not draft.takes(Phrase("riding a horse", ACTION))
+    assert not draft.takes(Phrase("In a field", TAIL))
+    assert draft.takes(Phrase("on a hill", TAIL))
+    acting = Draft.of([Phrase("riding a horse", ACTION)])
+    assert not acting.takes(Phrase("a boy standing", SUBJECT))
+    assert acting.takes(Phrase("a boy", SUBJECT))
+    assert not acting.takes(Phrase("a horse", SUBJECT))

@@ -27,6 +27,11 @@ from img2prompt_cache.prediction.compose.parts import (
         ("(a cat:1.2), <lora:x:1>, [[soft light]] --ar 2:3", "a cat", "", ("soft light",)),
         ('a sign "open" | neon; night', "a sign open", "", ("neon", "night")),
         ("A boy looks up. He has a hat!", "A boy looks up", "", ()),
+        ("a sign that says 'open late'", "a sign that says 'open late'", "", ()),
+        ("'a cat, 8k lens", "a cat", "", ("8k lens",)),
+        ("a majestic, horrifying owl in a tree, oil", "a majestic horrifying owl", "in a tree", ("oil",)),
+        ("a beautiful, old, house", "a beautiful old house", "", ()),
+        ("a beautiful", "a beautiful", "", ()),
         ("a wolf - a forest", "a wolf", "", ("a forest",)),
         ("red, and a hat, of glass, lit from", "red", "", ()),
         ("", "", "", ()),
@@ -44,6 +49,7 @@ def test_prompts_in_their_parts(prompt, subject, tail, modifiers):
         ("a man rides a bike down a street in a yellow hat", "in a yellow hat"),
         ("a hat on his head rides a bike", ""),  # a verb after the place
         ("two dogs in a field of the king", "in a field of the king"),
+        ("a boy on each side overlooking mountains", ""),
         ("in the beginning", ""),
         ("a girl looks out of under the bed", ""),  # two prepositions in a row
         ("a house on the hill that is red", ""),
