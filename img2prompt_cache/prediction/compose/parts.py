@@ -81,8 +81,8 @@ def split_prompt(prompt: str) -> Parts:
         segments[:2] = [" ".join(segments[:2])]
     rest, tail = split_tail(segments[0])
     subject, action = split_action(rest)
-    first = (part if is_readable(part) else "" for part in (subject, action, tail))
-    return Parts(*first, tuple(segment for segment in segments[1:] if is_readable(segment)))
+    subject, action, tail = (part if is_readable(part) else "" for part in (subject, action, tail))
+    return Parts(subject, action, tail, tuple(segment for segment in segments[1:] if is_readable(segment)))
 
 
 def split_tail(segment: str) -> tuple[str, str]:
@@ -150,11 +150,12 @@ def is_readable(text: str, most_words: int = MOST_WORDS) -> bool:
 
 
 def as_second(subject: str) -> str:
-    """Give a subject as it stands after "and": only one that begins with an article or a number can."""
-    first, _, rest = subject.partition(" ")
-    if first.lower() not in DETERMINERS or not rest or len(subject.split()) > 9:
+    """Give a subject as it stands after "and": a short one without a clause, with an article or a number."""
+    first, *rest = subject.split()
+    clause = any(word.lower() in VERBS_OF_CLAUSES for word in rest)
+    if first.lower() not in DETERMINERS or not 1 <= len(rest) <= 4 or clause:
         return ""
-    return f"{first.lower()} {rest}"
+    return " ".join([first.lower(), *rest])
 
 
 def key(text: str) -> str:
