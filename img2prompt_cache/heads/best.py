@@ -13,8 +13,9 @@ from sklearn.base import clone
 from img2prompt_cache.data.feature_blocks import select_blocks
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.heads import checks
-from img2prompt_cache.heads.blend import Blend, member_columns
+from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.fitting_rows import FittingRows
+from img2prompt_cache.heads.members import member_columns
 from img2prompt_cache.heads.settings import setting
 from img2prompt_cache.numerics import soft_bank
 from img2prompt_cache.numerics.blending import best_weights, cross_weights, inner_products, mix

@@ -15,6 +15,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import checks, make_head
 from img2prompt_cache.heads.base import Head, SureTargets
 from img2prompt_cache.heads.fitting_rows import FittingRows
+from img2prompt_cache.heads.members import member_columns, named_apart
 from img2prompt_cache.heads.settings import DEVICE, setting
 from img2prompt_cache.numerics import soft_bank
 from img2prompt_cache.numerics.blending import ablation, agreement, best_weights, inner_products, mix
@@ -221,7 +222,7 @@ class Blend(Head):
     def signals(self) -> tuple[str, ...]:
         """Those of each member, such as `norm of kernel`, and where there are several, their `agreement`."""
         asked = [head for head in self.heads_ if head is not None]
-        names = [f"{signal} of {name}" for name, head in _named(asked) for signal in head.signals]
+        names = [f"{signal} of {name}" for name, head in named_apart(asked) for signal in head.signals]
         return (*names, "agreement") if len(asked) > 1 else tuple(names)
 
     def _predict(self, X: Inputs | FeatureBlocks) -> Targets:
@@ -237,7 +238,9 @@ class Blend(Head):
         weights = self.weights_[self.weights_ > 0]
         predictions: list[Targets] = []
         signals: dict[str, NDArray[np.float64]] = {}
-        for (name, head), (_, ranges) in zip(_named([head for head, _ in members]), members, strict=True):
+        for (name, head), (_, ranges) in zip(
+            named_apart([head for head, _ in members]), members, strict=True
+        ):
             found, _, own = head.predict_with_signals(select_blocks(X, ranges))
             predictions.append(found)
             signals |= {f"{signal} of {name}": values for signal, values in own.items()}
@@ -360,37 +363,6 @@ class Blend(Head):
                 )
         heads = [make_head(member["head"], **member.get("settings", {})) for member in members]
         return [head.use_device(self.device) for head in heads]
-
-
-def member_columns(
-    members: Sequence[Mapping[str, Any]], widths: tuple[int, ...]
-) -> list[list[tuple[int, int]]]:
-    """Find the ranges of features that each member takes: all blocks, where it does not say.
-
-    Raises
-    ------
-    UsageError
-        If a member's `columns` are not among the features.
-    """
-    everything = consecutive_ranges(widths)
-    found = [[(start, stop) for start, stop in m.get("columns", everything)] for m in members]
-    for ranges in found:
-        whole = all(isinstance(edge, int) for each in ranges for edge in each)
-        if not (ranges and whole and all(0 <= start < stop <= sum(widths) for start, stop in ranges)):
-            raise UsageError(
-                f"a member of the blend takes columns {ranges}, but there are {sum(widths)} features"
-            )
-    return found
-
-
-def _named(heads: Sequence[Head]) -> list[tuple[str, Head]]:
-    """Name heads apart: ``mlp``, and ``mlp 2`` for the second of that name."""
-    names = [head.name for head in heads]
-    counts = [names[: at + 1].count(name) for at, name in enumerate(names)]
-    return [
-        (name if count == 1 else f"{name} {count}", head)
-        for name, count, head in zip(names, counts, heads, strict=True)
-    ]
 
 
 def _prefix(number: int) -> str:
