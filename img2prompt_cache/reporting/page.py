@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.reporting.figures import draw
 from img2prompt_cache.reporting.pictures import EMBEDDED_BYTES, Picture, Pictures
+from img2prompt_cache.reporting.sprites import Sprite, make_sprite
 from img2prompt_cache.tables import printable, shorten
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class Page:
         from markupsafe import Markup
 
         found = _environment().get_template(template)
-        return Markup(found.render({**values, "picture": self.picture, "figure": self.figure}))  # noqa: S704
+        shown = {"picture": self.picture, "figure": self.figure, "sprite": self.sprite}
+        return Markup(found.render({**values, **shown}))  # noqa: S704
 
     def picture(self, row: int, alt: str) -> Markup:
         """Show the image of a row: embedded or linked, or in words why it is not shown."""
@@ -110,6 +112,15 @@ class Page:
         from markupsafe import Markup
 
         return Markup(template.render(values))  # noqa: S704
+
+    def sprite(self, rows: Sequence[int]) -> Sprite | None:
+        """Put small pictures of many rows into one, a cell for each in order; None where there is none."""
+        made = make_sprite([self._pictures[row] for row in rows])
+        if made is None or (self._link is None and self.bytes + len(made.source) > self._most):
+            self.left_out += made is not None
+            return None
+        self.bytes += len(made.source)
+        return made
 
     def figure(self, chart: Chart) -> Markup:
         """Draw a chart, with its table below."""

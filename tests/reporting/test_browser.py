@@ -147,6 +147,28 @@ def test_a_picture_opens_large_and_closes_by_keyboard(shown, folder):
     assert page.locator("dialog[open]").count() == 0
 
 
+def test_a_point_of_the_map_shows_its_picture_and_prompt_and_is_marked_on_both(shown, folder):
+    page = shown.open(folder / "report.html")
+    point = page.locator("svg.map circle").nth(5)
+    point.scroll_into_view_if_needed()
+    point.hover(force=True)
+    number = page.locator("svg.map circle.near").first.get_attribute("data-i")
+    assert page.locator("svg.map circle.near").count() == 2
+    prompt = page.locator(f"#map-rows tr[data-i='{number}'] td").first.text_content()
+    assert page.locator("#map-tip:visible p").inner_text().startswith(prompt)
+    assert page.evaluate("document.querySelector('#map-tip img').naturalWidth") > 0
+    page.mouse.move(2, 2)
+    assert page.locator("#map-tip").is_hidden()
+
+
+def test_the_map_is_coloured_by_score(shown, folder):
+    page = shown.open(folder / "report.html")
+    colour = "getComputedStyle(document.querySelector('svg.map circle:not([data-level=\"-1\"])')).fill"
+    before = page.evaluate(colour)
+    page.locator("#map-colours select").select_option("level")
+    assert page.evaluate(colour) != before
+
+
 def test_light_and_dark_are_switched(shown, folder):
     page = shown.open(folder / "report.html")
     colour = "getComputedStyle(document.body).backgroundColor"

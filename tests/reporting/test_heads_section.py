@@ -109,7 +109,7 @@ def test_runs_of_an_older_version_are_shown(fitted, tmp_path):
 def test_the_whole_page_of_runs_is_well_formed_and_its_data_are_json(fitted: Path):
     pytest.importorskip("html5lib")
     made = report(fitted)
-    assert {*made.sections} == {"checks", "data", "heads", "cases"}
+    assert {*made.sections} == {"checks", "data", "map", "heads", "cases"}
     assert made.failed == {}
     check_page(made.html())
     values = made.to_dict()
@@ -144,7 +144,7 @@ def test_a_run_that_somebody_wrote_by_hand_keeps_no_other_section_back(fitted, t
     folder = shutil.copytree(fitted, tmp_path / "cache")
     edit_run(folder / "runs" / "ridge-one+other-01", settings={"weights": "what", "members": [1, 2]})
     made = report(folder)
-    assert {*made.sections} == {"checks", "data", "cases"}
+    assert {*made.sections} == {"checks", "data", "map", "cases"}
     assert "Heads" in made.failed
     page = made.html()
     assert "<strong>Heads</strong> is left out" in page

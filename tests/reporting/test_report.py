@@ -155,7 +155,7 @@ def test_a_folder_has_every_row_and_its_pictures_as_files(made, tmp_path):
     found = report(made, out=out, folder=True)
     text = (out / "index.html").read_text(encoding="utf-8")
     tree = check_page(text)
-    linked = {each.get("src") for each in tree.iter("img")} - {"data:,"}
+    linked = {each.get("src") for each in tree.iter("img") if not each.get("src").startswith("data:")}
     assert linked == {f"images/{path.name}" for path in (out / "images").iterdir()}
     assert len(linked) == 20
     report(made, out=out, folder=True, overwrite=True)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 SECTIONS = (
     "reporting.sections.checks",
     "reporting.sections.data",
+    "reporting.sections.map",
     "reporting.sections.heads",
     "reporting.sections.cases",
 )

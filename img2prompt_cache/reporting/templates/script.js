@@ -61,6 +61,36 @@ for (const form of all(".filter")) {
   apply();
 }
 
+const maps = document.getElementById("maps");
+if (maps) {
+  const form = document.getElementById("map-colours");
+  const tip = document.getElementById("map-tip");
+  const sheet = tip.querySelector("img");
+  const told = [...document.getElementById("map-rows").rows];
+  form.hidden = false;
+  form.addEventListener("input", () => { maps.dataset.by = form.querySelector("select").value; });
+  const leave = () => { tip.hidden = true; all("circle.near", maps).forEach((each) => each.classList.remove("near")); };
+  maps.addEventListener("pointerover", (event) => {
+    leave();
+    const i = event.target.dataset?.i;
+    if (i === undefined) return;
+    all(`circle[data-i="${i}"]`, maps).forEach((each) => each.classList.add("near"));
+    const [prompt, , cosine] = told[i].cells;
+    tip.querySelector("p").textContent = `${prompt.textContent}${cosine.textContent === "–" ? "" : ` (${cosine.textContent})`}`;
+    if (sheet) {
+      const side = Number(sheet.dataset.side), columns = Number(sheet.dataset.columns);
+      Object.assign(sheet.parentElement.style, { width: `${2 * side}px`, height: `${2 * side}px` });
+      Object.assign(sheet.style, { width: `${2 * side * columns}px`, height: "auto",
+        left: `${-2 * side * (i % columns)}px`, top: `${-2 * side * Math.floor(i / columns)}px` });
+    }
+    tip.hidden = false;
+    const place = event.target.getBoundingClientRect();
+    tip.style.left = `${Math.max(4, Math.min(place.right + 10, innerWidth - tip.offsetWidth - 8))}px`;
+    tip.style.top = `${Math.max(4, Math.min(place.top, innerHeight - tip.offsetHeight - 8))}px`;
+  });
+  maps.addEventListener("pointerleave", leave);
+}
+
 const box = document.getElementById("lightbox");
 const enlarge = (picture) => {
   const large = box.querySelector("img");
@@ -70,7 +100,7 @@ const enlarge = (picture) => {
   box.querySelector("p").textContent = caption ? caption.textContent : picture.alt;
   box.showModal();
 };
-for (const picture of all("main img")) {
+for (const picture of all("main figure img")) {
   picture.tabIndex = 0;
   picture.setAttribute("role", "button");
   picture.addEventListener("click", () => enlarge(picture));
