@@ -15,8 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GPU = ROOT / "benchmarks" / "gpu"
 SECTIONS = (
-    *("inputs", "machine", "forward", "passes", "lanes", "rival", "networks", "targets"),
-    "closed_forms",
+    *("inputs", "machine", "passes", "rival", "targets", "networks"),
+    *("closed_forms", "forward", "lanes"),
 )
 IMPORT = "import importlib, sys; [importlib.import_module(name).measure for name in sys.argv[1:]]"
 

@@ -82,14 +82,18 @@ def extract(setting: Setting, names: list[str], **options: Any) -> dict[str, Any
 
 
 def measure(setting: Setting, notes: Notes) -> None:
-    """Each backbone with the defaults; joined with other batch sizes and with several workers."""
+    """The joined pass: with several workers, larger batches, and float32; then each backbone alone."""
+    parts = 8 if setting.small else 256
     notes.add("joined, to warm up", extract(setting, setting.joined))
     notes.add("joined", extract(setting, setting.joined))
+    if torch.cuda.is_available() or setting.small:
+        for workers in (4, 8, 2):
+            found = extract(setting, setting.joined, workers=workers, part_rows=parts)
+            notes.add(f"joined, {workers} workers", found)
+    for size in (128, 256):
+        notes.add(
+            f"joined, batches of {size}", extract(setting, setting.joined, batch_size=size, part_rows=4096)
+        )
+    notes.add("joined, fp32", extract(setting, setting.joined, precision="fp32"))
     for name in setting.backbones:
         notes.add(name, extract(setting, [name]))
-    notes.add("joined, batches of 256", extract(setting, setting.joined, batch_size=256))
-    if torch.cuda.is_available() or setting.small:
-        for workers in (2, 4):
-            found = extract(setting, setting.joined, workers=workers, part_rows=8 if setting.small else 256)
-            notes.add(f"joined, {workers} workers", found)
-    notes.add("joined, fp32", extract(setting, setting.joined, precision="fp32"))

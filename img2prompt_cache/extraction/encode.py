@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from threading import BoundedSemaphore, Event
+from queue import SimpleQueue
+from threading import Event
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -26,6 +27,7 @@ from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones.taps import Tap, split_spec
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
     from img2prompt_cache.images.geometry import Geometry
@@ -81,6 +83,8 @@ class Batch:
 
 _Task: TypeAlias = "tuple[Backbone, dict[str, Tap]]"
 """A backbone, and what to keep of its forward pass for each column."""
+_Streams: TypeAlias = "SimpleQueue[torch.cuda.Stream | None]"
+"""What lanes take turns with at the device: streams of a GPU, or None for each lane of a processor."""
 _Pixels: TypeAlias = "dict[tuple[Geometry, View | None], list[NDArray[np.uint8]]]"
 """The images of a batch for each geometry and view that some backbone takes; None is the whole image."""
 
@@ -120,10 +124,8 @@ def encode_batches(
     before = torch.get_num_threads()
     # Sums are rounded as they are shared out, so the share must not depend on how many lanes there are.
     share = max(1, cores() // MAX_LANES)
-    on_gpu = any(backbone.device.type != "cpu" for backbone in backbones.values())
     tasks = _group_columns(backbones)
-    # Two at the device at a time: one computes while the other copies.
-    device_slots = BoundedSemaphore(2 if on_gpu else lanes)
+    streams = _streams(backbones, lanes)
     stopped = Event()
     first_of: dict[str, int] = {}
     done: list[Image] = []
@@ -138,7 +140,7 @@ def encode_batches(
             if reads:
                 data, batch = reads.popleft().result()
                 _mark_duplicates(batch, data, first_of)
-                encodings.append(pool.submit(_encode, data, batch, tasks, device_slots, stopped))
+                encodings.append(pool.submit(_encode, data, batch, tasks, streams, stopped))
             if not encodings:
                 break
             if len(encodings) > lanes or not reads:
@@ -200,9 +202,23 @@ def _group_columns(backbones: Mapping[str, Backbone]) -> list[_Task]:
     return list(tasks.values())
 
 
-def _encode(
-    data: list[bytes], batch: Batch, tasks: list[_Task], device_slots: BoundedSemaphore, stopped: Event
-) -> Batch:
+def _streams(backbones: Mapping[str, Backbone], lanes: int) -> _Streams:
+    """Make what lanes take turns with at the device.
+
+    On a GPU two streams: one computes while the other copies. More would each keep memory of their own, since
+    torch reuses what a stream has freed for that stream alone. On a processor no lane waits for another.
+    """
+    import torch
+
+    streams: _Streams = SimpleQueue()
+    devices = {backbone.device for backbone in backbones.values() if backbone.device.type == "cuda"}
+    for _ in range(2 if devices else lanes):
+        stream = torch.cuda.Stream(next(iter(devices))) if devices else None  # type: ignore[no-untyped-call]
+        streams.put(stream)
+    return streams
+
+
+def _encode(data: list[bytes], batch: Batch, tasks: list[_Task], streams: _Streams, stopped: Event) -> Batch:
     """Decode and encode a batch; once `stopped` is set nobody waits for it, so it ends where it stands."""
     import torch
 
@@ -213,8 +229,12 @@ def _encode(
             if stopped.is_set():
                 return batch
             stacked = torch.from_numpy(np.stack(pixels[backbone.geometry, view]))
-            with device_slots, batch.clock.timed(backbone.spec):
-                outputs[view] = backbone.read(stacked, names)
+            stream = streams.get()
+            try:
+                with batch.clock.timed(backbone.spec), torch.cuda.stream(stream):
+                    outputs[view] = backbone.read(stacked, names)
+            finally:
+                streams.put(stream)
         for spec, tap in taps.items():
             values = [outputs[view][tap.name] for view in tap.inputs]
             batch.features[spec] = np.stack(values, 1) if tap.views else values[0]

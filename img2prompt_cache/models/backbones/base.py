@@ -139,12 +139,9 @@ class Backbone:
         import torch
 
         device, dtype = self.device, next(self.model.parameters()).dtype
-        # A stream of its own lets one call copy while another computes.
-        stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        with torch.inference_mode(), torch.cuda.stream(stream):
-            if stream is not None:
+        with torch.inference_mode():
+            if device.type == "cuda":  # in the caller's stream, like all that follows
                 pixels = pixels.pin_memory().to(device, non_blocking=True)
-            # Made in the same stream: those of another one may not be there yet.
             mean, std = (
                 torch.tensor(values, device=device).mul_(255).view(3, 1, 1)
                 for values in (self.mean, self.std)
