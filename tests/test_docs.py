@@ -295,6 +295,14 @@ def test_the_tables_of_results_are_those_of_the_benchmarks():
         assert row.endswith(f" | {gap:+.3f} |"), row
 
 
+def test_the_figures_of_expected_cosines_are_those_of_the_benchmark():
+    text = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
+    found = json.loads((RESULTS / "expected.json").read_text())["figures"]["kernel"]
+    for data, seeds in found.items():
+        every = seeds["0"]["models"]["all signals"]
+        assert f"| {data} | {every['spearman']:.3f} | {every['calibration_error']:.3f} |" in text
+
+
 def _ladder(data: str) -> dict[str, Any]:
     found = json.loads((RESULTS / f"ladder-{data}.json").read_text())
     return {run["run"]: run for run in found["figures"]["compare"]["runs"]}
