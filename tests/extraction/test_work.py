@@ -44,8 +44,8 @@ def test_a_job_gets_its_rows_of_what_is_fresh() -> None:
 
 
 def test_a_job_gets_its_rows_back_from_the_cache(made: Path) -> None:
-    rows = Cache(made).manifest.columns[0]
-    found = cached_slice(made, Job(1, 8, 16, 0, ()), rows)
+    manifest = Cache(made).manifest
+    found = cached_slice(made, Job(1, 8, 16, 0, ()), manifest)
     assert (found.number, found.start, len(found), found.known) == (1, 8, 8, True)
     everything = Cache(made).text(*found.text)
     assert found.text == {name: values[8:16] for name, values in everything.items()}
