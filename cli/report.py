@@ -33,6 +33,9 @@ def report(
         bool, typer.Option("--folder", help="Show every row, with pictures in files beside the page.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier report.")] = False,
+    compose: Annotated[
+        bool, typer.Option("--compose", help="Also compose a prompt for each case, with the text encoder.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")] = 0,
     json: Annotated[
         bool, typer.Option("--json", help="Print the data as one JSON object; write a page only with --out.")
@@ -40,8 +43,8 @@ def report(
 ) -> None:
     """Make a page to look at: the data, the heads, single cases, and numbered checks.
 
-    One HTML file that needs no network. Nothing is fitted and no model is loaded. Images are read from where
-    they were cached from.
+    One HTML file that needs no network. Nothing is fitted, and no model is loaded without --compose.
+    Images are read from where they were cached from.
     """
     from img2prompt_cache.reporting.output import FILE, FOLDER
     from img2prompt_cache.reporting.report import report as make
@@ -50,7 +53,16 @@ def report(
     if out is None and not json:
         out = Path(cache) / (FOLDER if folder else FILE)
     with console.telling() as tell:
-        made = make(cache, runs, out=out, folder=folder, overwrite=overwrite, seed=seed, progress=tell)
+        made = make(
+            cache,
+            runs,
+            out=out,
+            folder=folder,
+            overwrite=overwrite,
+            compose=compose,
+            seed=seed,
+            progress=tell,
+        )
     if json:
         console.result_json({**made.to_dict(), "out": None if out is None else str(out)})
         return

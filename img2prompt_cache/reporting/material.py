@@ -43,6 +43,10 @@ class Material:
         Of whatever is drawn at random.
     everything : bool
         Whether all rows are shown, instead of some.
+    compose : bool
+        Whether a prompt is composed for each case, which takes the text encoder.
+    problems : list of str
+        What could not be read, and why.
     """
 
     rows: Rows
@@ -51,11 +55,18 @@ class Material:
     board: Leaderboard | None = None
     seed: int = 0
     everything: bool = False
+    compose: bool = False
     problems: list[str] = field(default_factory=list)
 
     @classmethod
     def of_cache(
-        cls, cache: Cache, runs: Sequence[AnyRun] | None = None, *, seed: int = 0, everything: bool = False
+        cls,
+        cache: Cache,
+        runs: Sequence[AnyRun] | None = None,
+        *,
+        seed: int = 0,
+        everything: bool = False,
+        compose: bool = False,
     ) -> Self:
         """Take the material of a cache.
 
@@ -65,7 +76,8 @@ class Material:
         runs : sequence of Run, str or pathlib.Path, optional
             Those to report; every run of the cache if None.
         seed : int
-        everything : bool
+        everything, compose : bool
+            See `Material`.
 
         Raises
         ------
@@ -84,7 +96,7 @@ class Material:
                 if runs:
                     raise
                 problems.append(str(error))
-        return cls(rows, Pictures(rows), cache, board, seed, everything, problems)
+        return cls(rows, Pictures(rows), cache, board, seed, everything, compose, problems)
 
     @cached_property
     def target(self) -> Column | None:

@@ -119,13 +119,14 @@ def report(
     out: str | Path | None = None,
     folder: bool = False,
     overwrite: bool = False,
+    compose: bool = False,
     seed: int = 0,
     progress: bool | Callback = False,
 ) -> Report:
     """Report what a cache and its runs hold: the data, the heads, single cases, and what to look at.
 
-    Nothing is fitted, and no model is loaded. Images are read again from where they were cached from; where
-    they are gone, the report has no pictures and says so.
+    Nothing is fitted, and no model is loaded unless `compose` is set. Images are read again from where they
+    were cached from; where they are gone, the report has no pictures and says so.
 
     Parameters
     ----------
@@ -138,6 +139,8 @@ def report(
         Show every row, with pictures in files of their own beside the page.
     overwrite : bool
         Replace an earlier report.
+    compose : bool
+        Also compose a prompt for each case that is shown, which takes the text encoder, and its time.
     seed : int
         Of whatever is drawn at random.
     progress : bool or callable
@@ -164,7 +167,7 @@ def report(
     if out is not None:
         check_free(Path(out), folder=folder, overwrite=overwrite)
     with listening(progress) as tell:
-        made = gather(Material.of_cache(opened, runs, seed=seed, everything=folder), tell)
+        made = gather(Material.of_cache(opened, runs, seed=seed, everything=folder, compose=compose), tell)
         if out is not None and folder:
             made.save_folder(out, overwrite=overwrite)
         elif out is not None:

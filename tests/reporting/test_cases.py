@@ -15,6 +15,7 @@ from img2prompt_cache.reporting.material import Material
 from img2prompt_cache.reporting.report import plain
 from img2prompt_cache.reporting.sections.cases import gather, pick, words_found
 from img2prompt_cache.runs.held_out import load_validation
+from kit import paint, prompt_of, write_prompts
 from synthetic import make_cache
 
 
@@ -56,8 +57,11 @@ def test_the_cases_are_the_runs_held_out_rows_with_their_cosines(found, fitted):
 
 
 def test_what_is_near_is_a_training_row(found, fitted):
-    held = {*load_validation(fitted / "runs" / "ridge-one+other-01").ids}
+    validation = load_validation(fitted / "runs" / "ridge-one+other-01")
+    held = {*validation.ids}
+    predicted = dict(zip(validation.ids, validation.predictions, strict=True))
     cache = Cache(fitted)
+    targets = cache.values(cache.manifest.of_kind("targets")[0])
     prompts = dict(zip(*cache.text("imgId", "prompt").values(), strict=True))
     for case in found.cases:
         assert prompts[case.id] == case.prompt
@@ -66,7 +70,9 @@ def test_what_is_near_is_a_training_row(found, fitted):
             assert near.id not in held
             assert prompts[near.id] == near.prompt
             assert -1.001 <= near.truth <= 1.001
-        assert case.nearest[0].similarity >= case.nearest[1].similarity
+        similar = [near.similarity for near in case.nearest]
+        rows = np.array([near.row for near in case.nearest])
+        assert similar == pytest.approx(list(targets[rows] @ predicted[case.id]), abs=1e-5)
         assert case.reach.similarity == pytest.approx(case.reach.truth, abs=1e-5)
         assert case.reach.truth >= max(near.truth for near in case.nearest) - 1e-5
 
@@ -97,3 +103,23 @@ def test_a_cache_that_no_longer_holds_what_was_scored_is_an_error(fitted, tmp_pa
     shutil.copytree(run, other / "runs" / "ridge-one+other-01")
     with pytest.raises(Img2PromptError, match="no longer holds"):
         gather(Material.of_cache(Cache(other)), ignore)
+
+
+def test_a_prompt_is_composed_of_phrases_of_other_folds_where_asked_for(tiny, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    prompts = {}
+    for number in range(24):
+        paint(images / f"i{number:02d}.png", number)
+        prompts[f"i{number:02d}"] = prompt_of(number) + ", oil painting"
+    write_prompts(images, prompts)
+    tiny.extract(images, tmp_path / "cache")
+    cache = Cache(tmp_path / "cache")
+    fit_head(cache, FitConfig("ridge", {"alpha": 1.0}, split="random", folds=3))
+    plain_cases = gather(Material.of_cache(cache), ignore).cases
+    assert all(case.composed is None for case in plain_cases)
+    found = gather(Material.of_cache(cache, compose=True), ignore)
+    for case in found.cases:
+        assert case.composed.prompt
+        assert -1.001 <= case.composed.truth <= 1.001
+        assert case.composed.similarity >= max(near.similarity for near in case.nearest) - 0.02

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from img2prompt_cache.data.columns import used_column
 from img2prompt_cache.models.backbones.taps import split_spec
+from img2prompt_cache.numerics.hubs import corrected_queries
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.standardise import mean_and_scale
 from img2prompt_cache.progress import Callback
@@ -60,6 +61,15 @@ class Near:
 
 
 @dataclass(frozen=True, slots=True)
+class Composed:
+    """A prompt composed of phrases of training prompts: its cosines with the prediction and the truth."""
+
+    prompt: str
+    similarity: float
+    truth: float
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """A held-out row.
 
@@ -73,7 +83,8 @@ class Case:
     cosine : float
         Of the prediction with the truth.
     nearest : list of Near
-        Training prompts nearest to the prediction; `similarity` is their cosine with it.
+        Training prompts nearest to the prediction, corrected for hubs as `predict` does; `similarity` is
+        their cosine with it.
     reach : Near or None
         The training prompt nearest to the truth.
     image : Near or None
@@ -81,6 +92,8 @@ class Case:
     subject_found, subject_missed, modifiers_found, modifiers_missed : list of str
         Words of the true prompt, before its first comma and after, that are in one of `nearest`, and not.
     reasons : list of Reason
+    composed : Composed or None
+        Where that was asked for.
     """
 
     row: int
@@ -96,6 +109,7 @@ class Case:
     modifiers_found: list[str]
     modifiers_missed: list[str]
     reasons: list[Reason]
+    composed: Composed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +178,10 @@ def gather(material: Material, tell: Callback) -> CasesSection | None:
         picked = {at: picked.get(at, ["other"]) for at in range(len(worst))}
     wanted = np.array(list(dict.fromkeys([*picked, *lowest.tolist(), *drawn.tolist()])), np.int64)
     cases = dict(zip(wanted.tolist(), study.cases(wanted, picked), strict=True))
+    if material.compose:
+        composed = study.compose(np.array([*picked], np.int64), tell)
+        for at, each in zip(picked, composed, strict=True):
+            cases[at] = replace(cases[at], composed=each)
     low = [cases[at] for at in lowest.tolist()]
     average = [cases[at] for at in drawn.tolist()]
     floor = study.run.metrics.get("floor")
@@ -263,6 +281,7 @@ class Study:
         order = [place[name] for name in held.ids]
         self.ids, self.prompts, self.targets = held.ids, held.prompts, held.targets
         self.predictions = validation.predictions[order]
+        self.mean_prediction = self.predictions.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.cosine, self.fold = validation.cosine[order], validation.fold[order]
         rows = material.rows
         row_of = {name: row for row, name in enumerate(rows.ids)}
@@ -295,7 +314,7 @@ class Study:
         def search(queries: F32, k: int) -> tuple[Rows, F32]:
             return nearest_rows(queries, fold, self.train, self.train_fold, self._targets, k)
 
-        near = search(self.predictions[wanted], DISTINCT)
+        near = search(corrected_queries(self.predictions[wanted], self.mean_prediction), DISTINCT)
         reach = search(self.targets[wanted], 1)
         counts = count_near(self.targets[wanted], fold, self.train, self.train_fold, self._targets, FAR)
         images = self._similar_images(wanted, fold)
@@ -306,6 +325,31 @@ class Study:
             )
             for i, at in enumerate(wanted.tolist())
         ]  # fmt: skip
+
+    def compose(self, wanted: Rows, tell: Callback) -> list[Composed]:
+        """Compose a prompt for each of some held-out rows, of phrases of training rows of other folds.
+
+        Raises
+        ------
+        Img2PromptError
+            If the text encoder of the run cannot be loaded, or is another one now.
+        """
+        from img2prompt_cache.models.recorded import load_recorded_encoder
+        from img2prompt_cache.prediction.bank import Bank
+        from img2prompt_cache.prediction.compose import Composer
+
+        encoder = load_recorded_encoder(self.run.target)
+        found: dict[int, Composed] = {}
+        for number in np.unique(self.fold[wanted]).tolist():
+            inside = wanted[self.fold[wanted] == number]
+            rows = self.train[self.train_fold != number]
+            prompts = (self.material.rows.prompts[row] for row in rows.tolist())
+            composer = Composer([Bank.from_pairs(prompts, self._targets(rows))], encoder, tell=tell)
+            texts, cosines = composer.compose(self.predictions[inside])
+            truth = np.einsum("ij,ij->i", encoder.encode(texts), self.targets[inside])
+            for at, text, one, other in zip(inside.tolist(), texts, cosines, truth, strict=True):
+                found[at] = Composed(shorten(text, LONGEST), float(one), float(other))
+        return [found[at] for at in wanted.tolist()]
 
     def _case(
         self,
@@ -318,7 +362,7 @@ class Study:
     ) -> Case:
         prompt = self.prompts[at]
         nearest: dict[str, Near] = {}
-        for each in self._near(at, *near):
+        for each in self._near(at, near[0], self._targets(np.maximum(near[0], 0)) @ self.predictions[at]):
             nearest.setdefault(each.prompt, each)
         shown = list(nearest.values())[:PROMPTS]
         nearest_prompt = next(iter(self._near(at, *reach)), None)
