@@ -19,7 +19,8 @@ def app(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder of the cache; all of its runs are served. Default: `cache/default`.",
+            help="Folder of the cache; all of its runs are served. Default: that of the run, or "
+            "`cache/default`.",
             show_default=False,
         ),
     ] = None,
@@ -66,7 +67,7 @@ def app(
 
         token = secrets.token_urlsafe(24)
     settings = Settings(
-        cache=cache or Path(console.DEFAULT_CACHE),
+        cache=cache,
         run=run,
         bank=bank,
         device=device,

@@ -76,6 +76,10 @@ def demo(
     )
     if page:
         console.result(f"open {page} in a browser: pictures, scores and single cases")
+    if find_spec("fastapi"):
+        console.result(
+            f"`img2prompt-cache app --cache {shlex.quote(str(cache))}` opens a page to drop images into"
+        )
 
 
 def _note(text: str) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from img2prompt_cache.app.gallery import Gallery
 from img2prompt_cache.app.settings import Settings
 from img2prompt_cache.app.uploads import UNUSABLE, Refusal, refusal_of
+from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.extraction.encode import cores
@@ -120,8 +121,9 @@ class Engine:
 
     def __init__(self, settings: Settings, tell: Callback = ignore) -> None:
         self.settings, self._tell = settings, tell
-        first = open_run(settings.run, settings.cache)
-        self.folder = first.home if settings.run is not None else settings.cache
+        cache = settings.cache or DEFAULT_CACHE
+        first = open_run(settings.run, cache)
+        self.folder = first.home if settings.run is not None and settings.cache is None else cache
         self.default = first.name
         self._only = first if settings.run is not None else None
         self._runs, self._look_again = {first.name: first}, 0.0
@@ -133,8 +135,8 @@ class Engine:
     @property
     def runs(self) -> dict[str, Run]:
         """The runs that are served, newest last; damaged ones are left out. Looked for every few seconds."""
-        if self._only is None and time.monotonic() >= self._look_again:
-            self._runs = _readable(self.settings.cache)
+        if self._only is None and self.folder is not None and time.monotonic() >= self._look_again:
+            self._runs = _readable(self.folder)
             self._look_again = time.monotonic() + FRESH_SECONDS
         return self._runs
 

@@ -23,6 +23,8 @@ COOKIE = "img2prompt_session"
 OPEN_PATHS = ("/", "/docs", "/openapi.json", "/health")
 """What needs no token: pages and their files, which hold nothing of the cache."""
 STATIC = "/static/"
+LINKED = ("/", "/docs", "/report")
+"""What links of other sites may lead to."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -45,7 +47,7 @@ class Guard:
 
     - The Host header must name this machine, so that no stranger's name that resolves to it (DNS rebinding)
       makes its page one of ours.
-    - What changes or computes something must come from our own page or from no page at all.
+    - What is asked must come from our own page or from no page at all, but for links to our pages.
     - Where there is a token, everything but the pages themselves needs it.
     - Bodies are bounded, each and all together, and must come in time.
 
@@ -106,12 +108,12 @@ class Guard:
         headers = Headers(scope=scope)
         if not self._names_us(headers.get("host", "")):
             return 421, "this machine is not known by that name"
-        if scope["method"] not in ("GET", "HEAD") and not self._from_us(headers):
+        path = scope["path"]
+        if not self._from_us(headers, scope["method"], path):
             return 403, "the request comes from another site"
         length = headers.get("content-length", "")
         if length.isdigit() and int(length[:20]) > self._limits.request_bytes:
             return 413, f"the body is larger than {self._limits.request_bytes >> 20} MiB"
-        path = scope["path"]
         if not (path in OPEN_PATHS or path.startswith(STATIC)) and not self._knows_token(headers):
             return 401, "a token is needed: send it as `Authorization: Bearer …`"
         return None
@@ -123,9 +125,10 @@ class Guard:
         # With a token, any address will do: a name can be made to resolve to this machine, an address cannot.
         return bool(self._settings.token) and _is_address(name)
 
-    def _from_us(self, headers: Headers) -> bool:
+    def _from_us(self, headers: Headers, method: str, path: str) -> bool:
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            return False
+            # A link on another site may lead to our pages, and that is all.
+            return method == "GET" and path in LINKED and headers.get("sec-fetch-mode") == "navigate"
         origin = headers.get("origin")
         return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
 

@@ -54,8 +54,8 @@ class Settings:
 
     Attributes
     ----------
-    cache : pathlib.Path
-        Where runs are found.
+    cache : pathlib.Path or None
+        Where runs are found, and pictures and prompts. If None, the cache of `run`, or ``cache/default``.
     run : str or None
         A run folder or a name; then only this run is served. All runs of the cache if None.
     bank : pathlib.Path or None
@@ -71,7 +71,7 @@ class Settings:
     limits : Limits
     """
 
-    cache: Path
+    cache: Path | None = None
     run: str | None = None
     bank: Path | None = None
     device: str = "auto"

@@ -63,10 +63,14 @@ def test_further_names_can_be_allowed(tmp_path):
         ({"Sec-Fetch-Site": "same-site"}, 403),
     ],
 )
-def test_pages_of_other_sites_cannot_post(tmp_path, headers, status):
+def test_pages_of_other_sites_can_link_to_ours_and_nothing_else(tmp_path, headers, status):
     client = client_of(tmp_path)
     assert client.post("/predict", headers=headers).status_code == status
-    assert client.get("/runs", headers=headers).status_code == 200
+    followed = {**headers, "Sec-Fetch-Mode": "navigate"}
+    assert client.get("/", headers={k: v for k, v in followed.items() if k != "Origin"}).status_code == 200
+    if "Sec-Fetch-Site" in headers:
+        assert client.get("/runs", headers=followed).status_code == status
+        assert client.post("/", headers=followed).status_code == status
 
 
 def test_a_token_guards_everything_but_the_pages(tmp_path):

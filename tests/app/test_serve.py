@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,15 @@ def started(*arguments):
     pytest.fail("".join(told))
 
 
+def client_in_the_docs():
+    """The class of docs/app.md."""
+    page = (Path(__file__).parents[2] / "docs" / "app.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    exec(code, names)
+    return names["Client"]
+
+
 def ask(url, data=None, kind="image/png"):
     headers = {"Content-Type": kind} if data is not None else {}
     with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:
@@ -61,6 +72,13 @@ def test_the_app_answers_until_it_is_stopped_and_finishes_what_it_took(served, p
             ask(f"{address}predict", b"nothing")
         assert refused.value.code == 415
         refused.value.close()
+
+        client = client_in_the_docs()(address)
+        results = client.predict(pairs / "img001.png", pairs / "words.png", top_k=2)
+        assert [len(results[0]["prompts"]), results[1]["error"]] == [2, "not an image"]
+        assert client.predict(pairs / "words.png")[0]["status"] == 415
+        with pytest.raises(RuntimeError, match="nobody"):
+            client.predict(pairs / "img001.png", run="nobody")
 
         # A request of which half has come when the app is asked to stop.
         host, port = re.match(r"http://([^:]+):(\d+)/", address).groups()
@@ -101,3 +119,28 @@ def test_models_that_are_gone_are_told_before_anything_is_served(cli, tmp_path):
     said = cli("app", "--cache", folder, "--port", 0, "--device", "cpu")
     assert said.code != 0
     assert "open http" not in said.err
+
+
+def test_a_run_alone_takes_its_prompts_from_its_cache_from_another_or_from_a_bank(served, tmp_path):
+    from img2prompt_cache.app.engine import Engine
+    from img2prompt_cache.app.settings import Settings
+    from img2prompt_cache.errors import UsageError
+    from img2prompt_cache.runs.names import find_runs
+
+    inside = find_runs(served)[0]
+    engine = Engine(Settings(run=str(inside), device="cpu"))
+    assert (list(engine.runs), engine.folder) == ([inside.name], served)
+    away = shutil.copytree(inside, tmp_path / "away")
+    record = json.loads((away / "run.json").read_text())
+    (away / "run.json").write_text(json.dumps({**record, "cache": str(tmp_path / "gone")}))
+    alone = Engine(Settings(run=str(away), device="cpu"))
+    assert alone.gallery is None
+    with pytest.raises(UsageError, match="`bank`"):
+        alone.load(alone.default)
+    assert Engine(Settings(served, str(away), device="cpu")).load("away").bank.prompts
+    bank = tmp_path / "bank.txt"
+    bank.write_text("two red boats\na calm sea\n")
+    assert Engine(Settings(run=str(away), bank=bank, device="cpu")).load("away").bank.prompts == [
+        "two red boats",
+        "a calm sea",
+    ]
