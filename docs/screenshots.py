@@ -62,8 +62,8 @@ def shoot_app(
         shown.click("#search button")
         shown.locator("#found", has_text="nearest to").wait_for(timeout=120_000)
     else:
-        shown.check("#compose")
         shown.set_input_files("#files", images)
+        shown.check("#compose")
         for at in range(len(images)):
             shown.locator(f".card:nth-child({at + 1}) .composed").wait_for(timeout=300_000)
     shown.wait_for_load_state("networkidle")

@@ -64,6 +64,8 @@ class App:
         self.metrics = Metrics(lambda: self.worker.waiting)
         self.worker = Worker(engine, settings.limits.waiting, engine.batch_size, self.metrics.batch)
         self.texts = Texts(settings.device, tell)
+        # Few: memory that many threads have used for large files is not given back by all of them.
+        self._checks = CapacityLimiter(threads())
         self._pictures = CapacityLimiter(threads() // 2)
 
     async def predict(
@@ -245,7 +247,7 @@ class App:
         self, request: Request, run: str | None
     ) -> tuple[str, list[Upload | Refusal], list[Outcome]]:
         name = await self._run(run)
-        uploads = await read_uploads(request, self.limits)
+        uploads = await read_uploads(request, self.limits, self._checks)
         futures = self.worker.predict(name, [each for each in uploads if isinstance(each, Upload)])
         found = iter(await asyncio.gather(*map(asyncio.wrap_future, futures)))
         outcomes = [each if isinstance(each, Refusal) else next(found) for each in uploads]

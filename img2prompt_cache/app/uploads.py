@@ -14,6 +14,7 @@ from img2prompt_cache.images.decode import check_header
 from img2prompt_cache.tables import printable, shorten
 
 if TYPE_CHECKING:
+    from anyio import CapacityLimiter
     from starlette.requests import Request
 
     from img2prompt_cache.app.settings import Limits
@@ -52,8 +53,15 @@ class RequestRefused(Exception):
         self.status = status
 
 
-async def read_uploads(request: Request, limits: Limits) -> list[Upload | Refusal]:
+async def read_uploads(request: Request, limits: Limits, threads: CapacityLimiter) -> list[Upload | Refusal]:
     """Read and check the images of a request.
+
+    Parameters
+    ----------
+    request : Request
+    limits : Limits
+    threads : CapacityLimiter
+        For how many are checked at a time.
 
     Raises
     ------
@@ -66,7 +74,7 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload | Refusa
     if kind == "multipart/form-data":
         found = await _from_form(request, limits)
     elif kind == "application/json":
-        found = await to_thread.run_sync(_from_json, await request.body(), limits)
+        found = await to_thread.run_sync(_from_json, await request.body(), limits, limiter=threads)
     elif kind.startswith("image/") or kind == "application/octet-stream":
         found = [Upload("image", await request.body())]
     else:
@@ -77,7 +85,7 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload | Refusa
         )
     if not found:
         raise RequestRefused(UNUSABLE, f"the request holds no image; the field is called `{FIELD}`")
-    return await to_thread.run_sync(_checked, found, limits)
+    return await to_thread.run_sync(_checked, found, limits, limiter=threads)
 
 
 def refusal_of(name: str, reason: str) -> Refusal:
