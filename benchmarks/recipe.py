@@ -10,8 +10,8 @@ scored, and not fitted again by a later call, so a call that was stopped is cont
 nothing is left to fit, that prints the tables alone.
 
 Intervals are by bootstrap over groups, wider by the factor of `split_widening`; p are Holm's over a table.
-Seconds are those of one core, to fit and predict all folds; those of the steps of best are wall time. Prints
-Markdown tables and writes `results/recipe.json`.
+Seconds are those of one core, to fit and predict all folds; but wall time of the steps of best, and of all
+where `--device` is not the CPU. Prints Markdown tables and writes `results/recipe.json`.
 """
 
 from __future__ import annotations
