@@ -11,6 +11,7 @@ import numpy as np
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.models.devices import has_bf16
+from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.prediction.bank import Bank
 from img2prompt_cache.prediction.compose.draft import Draft, draft_of
 from img2prompt_cache.prediction.compose.mining import MODIFIER, SUBJECT, mine
@@ -146,7 +147,7 @@ class Composer:
     def _try(self, texts: list[str]) -> F32:
         """Embed candidates."""
         with self._quickly():
-            return self._encoder.encode(texts)
+            return unit(self._encoder.encode(texts))  # a text tower normalises in what it computes in
 
     def _quickly(self) -> AbstractContextManager[Any]:
         """Compute in bfloat16 where that is fast: it moves a cosine by less than 0.001."""

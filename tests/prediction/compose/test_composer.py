@@ -9,6 +9,7 @@ from img2prompt_cache.numerics.metrics import cosine, unit
 from img2prompt_cache.prediction.bank import Bank
 from img2prompt_cache.prediction.compose import Composer
 from img2prompt_cache.progress import Event
+from kit import save_clip
 
 PROMPTS = [
     f"{article} {colour} {thing} {place}, {style}, {style} light, by someone"
@@ -64,6 +65,13 @@ def test_the_same_is_composed_again_and_phrases_are_kept(encoder, home):
     assert again[0] == once[0]
     assert kept == 1
     assert events == []
+
+
+def test_the_text_tower_of_a_clip_model_composes_as_well(tmp_path):
+    tower = load_encoder(f"open_clip:local-dir:{save_clip(tmp_path / 'clip')}")
+    wanted = tower.encode(PROMPTS[:2])
+    prompts, cosines = Composer([bank_of(PROMPTS, tower)], tower).compose(wanted)
+    np.testing.assert_allclose(cosine(tower.encode(prompts), wanted), cosines, atol=1e-5)
 
 
 def test_phrases_of_a_second_bank_are_used(encoder):
