@@ -7,7 +7,8 @@ each group of near-identical ones is drawn, up to `--rows`. Prompts of the other
 adds texts of a file. Reported are the mean cosines to the true prompt's embedding, with bootstrap intervals
 over rows, the cosine to the prediction, processor seconds for an image on one thread, and what PromptStealer
 measures: precision and recall of the subject's words and of the modifiers (equal but for case and
-punctuation). Prints a Markdown table and writes `results/compose.json`.
+punctuation). The mean of the ten nearest prompts' embeddings, which no text has, is there to compare. Prints
+a Markdown table and writes `results/compose.json`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from img2prompt_cache.data.dataset import load_prompts
 from img2prompt_cache.models.encoders.base import Encoder
 from img2prompt_cache.models.recorded import load_recorded_encoder
 from img2prompt_cache.numerics.bootstrap import interval, paired_difference
-from img2prompt_cache.numerics.metrics import cosine
+from img2prompt_cache.numerics.metrics import cosine, unit
 from img2prompt_cache.prediction.bank import Bank
 from img2prompt_cache.prediction.compose import Composer, split_prompt
 from img2prompt_cache.prediction.compose.parts import content_words, key
@@ -109,6 +110,7 @@ def measure(folder: Path, options: argparse.Namespace, encoders: dict[str, Encod
         "prediction": held.vectors,
         "nearest": encoder.encode(nearest),
         "composed": encoder.encode(composed),
+        "mean_of_ten": unit(held.bank.vectors[held.bank.search(held.vectors, 10)[0]].mean(axis=1)),
     }
     rows = np.arange(len(held.prompts))
     scores = {name: cosine(found, held.targets).astype(float) for name, found in embeddings.items()}
@@ -164,7 +166,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for folder in options.caches:
         found = figures[folder.name] = measure(folder, options, encoders)
-        for name in ("prediction", "nearest", "composed"):
+        for name in ("prediction", "nearest", "composed", "mean_of_ten"):
             row = found[name]
             cells = [
                 f"{row['cosine']:.3f}",
