@@ -167,7 +167,7 @@ function described(result) {
   if (result.composed) {
     found.push(make("div", { className: "composed" }, make("h3", { textContent: "Composed prompt" }), promptLine(result.composed.prompt, result.composed.cosine)));
   }
-  found.push(make("h3", { textContent: "Nearest known prompts" }));
+  found.push(make("h3", { textContent: "Nearest known prompts", title: "Ranked with a correction for prompts that are near to everything, so that the cosines need not descend." }));
   found.push(make("ol", { className: "prompts" }, ...result.prompts.map((each) => make("li", {}, promptLine(each.prompt, each.cosine)))));
   if (result.pictures?.length) {
     found.push(make("h3", { textContent: "Pictures of the cache that this run sees as most alike" }));
