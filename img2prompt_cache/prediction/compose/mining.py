@@ -15,10 +15,10 @@ SUBJECT, ACTION, TAIL, SECOND, MODIFIER = range(5)
 """Kinds of phrases, in the order in which a prompt has them."""
 
 MOST_PROMPTS = 100_000
-"""Prompts that are looked at; of more, every so many."""
+"""Prompts that are looked at, 0.12 ms each; of more, every so many."""
 
 MOST_PHRASES = {SUBJECT: 6000, ACTION: 1500, TAIL: 1500, MODIFIER: 6000}
-"""Phrases of a kind that are kept: these are encoded, which takes 3 to 5 ms each on one core."""
+"""Phrases of a kind that are kept and encoded: about 1 ms each on one core in bfloat16, 5 ms in float32."""
 
 MOST_MODIFIERS = 8
 MODIFIER_WORDS = 6
