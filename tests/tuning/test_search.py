@@ -77,8 +77,8 @@ def test_a_trial_is_scored_on_grouped_folds_of_the_training_side(cache, file, he
             for number in range(3):
                 ours, theirs = rows[fold != number], rows[fold == number]
                 assert not {*split.groups[ours]} & {*split.groups[theirs]}
-                clone(made).fit(data.X[ours], data.y[ours], groups=split.groups[ours], widths=data.widths)
-                fitted = clone(made).fit(data.X[ours], data.y[ours], widths=data.widths)
+                known = {"groups": split.groups[ours], "widths": data.widths}
+                fitted = clone(made).fit(data.X[ours], data.y[ours], **known)
                 cosines.extend(cosine(fitted.predict(data.X[theirs]), data.y[theirs]))
             wanted = np.mean(cosines)
         assert trial.cosine == pytest.approx(wanted, abs=1e-7)
