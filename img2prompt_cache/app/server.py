@@ -14,6 +14,7 @@ import numpy as np
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse
+from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
 from img2prompt_cache.app import schemas
@@ -224,6 +225,8 @@ class App:
 
     async def failed(self, request: Request, error: Exception) -> Response:
         """Answer for an error, and say it where the app was started."""
+        if isinstance(error, ClientDisconnect):
+            return problem(400, "the connection was closed before the body had come")
         if isinstance(error, Full):
             return problem(503, "too many images wait; come again", {"Retry-After": str(RETRY_SECONDS)})
         if isinstance(error, RequestRefused):
@@ -332,7 +335,7 @@ def create_app(settings: Settings, tell: Callback = ignore, engine: Engine | Non
         redoc_url=None,
         lifespan=lifespan,
     )
-    for kind in (Full, RequestRefused, Img2PromptError, Exception):
+    for kind in (ClientDisconnect, Full, RequestRefused, Img2PromptError, Exception):
         api.add_exception_handler(kind, routes.failed)
     images: dict[str, Any] = {
         "methods": ["POST"],

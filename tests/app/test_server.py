@@ -271,3 +271,35 @@ def test_a_report_is_shown_in_a_sandbox(client, served):
         assert client.get("/runs").json()["report"] is True
     finally:
         path.unlink()
+
+
+def test_who_goes_away_while_sending_is_no_error_of_the_app(served):
+    told = []
+    app = create_app(Settings(served, device="cpu"), told.append)
+    answered = []
+
+    async def ask():
+        messages = iter([{"type": "http.request", "body": b"half", "more_body": True}])
+
+        async def receive():
+            return next(messages, {"type": "http.disconnect"})
+
+        async def send(message):
+            answered.append(message)
+
+        headers = [(b"host", b"localhost"), (b"content-type", b"image/png"), (b"content-length", b"10")]
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/predict",
+            "root_path": "",
+            "query_string": b"",
+            "headers": headers,
+        }
+        await app(scope, receive, send)
+
+    with TestClient(app, base_url="http://localhost") as client:
+        client.portal.call(ask)
+        assert client.get("/health").json()["waiting"] == 0
+    assert answered[0]["status"] == 400
+    assert told == []
