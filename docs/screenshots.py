@@ -21,8 +21,9 @@ from playwright.sync_api import sync_playwright
 
 HERE = Path(__file__).parent
 SHOTS = {
-    "report-light.webp": ("light", 1200, 900, "#heads"),
-    "report-dark.webp": ("dark", 1200, 900, "#cases"),
+    "report-heads.webp": ("light", 1200, 900, "#heads"),
+    "report-map.webp": ("light", 1200, 900, "#map"),
+    "report-cases.webp": ("dark", 1200, 900, "#cases form"),
     "report-narrow.webp": ("light", 360, 780, "#data"),
 }
 """File: colours, width, height, and the section that it begins with."""

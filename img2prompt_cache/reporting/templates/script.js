@@ -68,7 +68,11 @@ if (maps) {
   const sheet = tip.querySelector("img");
   const told = [...document.getElementById("map-rows").rows];
   form.hidden = false;
-  form.addEventListener("input", () => { maps.dataset.by = form.querySelector("select").value; });
+  const scale = form.querySelector(".scale");
+  form.addEventListener("input", () => {
+    maps.dataset.by = form.querySelector("select").value;
+    if (scale) scale.hidden = maps.dataset.by !== "level";
+  });
   const leave = () => { tip.hidden = true; all("circle.near", maps).forEach((each) => each.classList.remove("near")); };
   maps.addEventListener("pointerover", (event) => {
     leave();
