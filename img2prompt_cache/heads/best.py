@@ -32,7 +32,7 @@ LADDER = (
     {"head": "kernel", "extra": False},
     {"head": "kernel", "extra": True},
     {"head": "knn", "extra": False},
-    {"head": "mlp", "extra": False},
+    {"head": "mlp", "settings": {"mix": 1.0}, "extra": False},  # the kernel is what it is mixed with
 )
 """Members that are tried by default."""
 

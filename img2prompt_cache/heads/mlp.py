@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import clone
 
+from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
+from img2prompt_cache.heads.neural.beside import add_ridge, mean_penalty
 from img2prompt_cache.heads.neural.epochs import Sides, holdouts_for_epochs
 from img2prompt_cache.heads.neural.network import arrays_of, make_network, predict, restore
 from img2prompt_cache.heads.neural.pairs import Pairs, checked_views, sides_of
 from img2prompt_cache.heads.neural.settings import OPTIMIZERS, check_network_settings, require_layers
 from img2prompt_cache.heads.neural.training import train_networks
+from img2prompt_cache.heads.ridge import Ridge
 from img2prompt_cache.heads.settings import DEVICE, setting
 from img2prompt_cache.heads.space import Choices, LogUniform, Uniform
 from img2prompt_cache.models.devices import choose_device
+from img2prompt_cache.numerics.blending import mix_two
 from img2prompt_cache.numerics.metrics import unit
 
 if TYPE_CHECKING:
@@ -28,10 +32,12 @@ if TYPE_CHECKING:
 
 FEW = 1000
 """With fewer rows than this, the epochs are chosen on folds."""
+RIDGE = "ridge."
+"""What the names of the saved arrays of ridge begin with."""
 
 
 class Mlp(Head):
-    """A multi-layer perceptron on standardised features, which starts as the mean head.
+    """A multi-layer perceptron on standardised features, which starts as the mean head, beside ridge.
 
     Each layer is dropout, then linear, with ReLU between layers. At first the last layer's weights are zero
     and its bias is the mean target. Where `dropout` is absent, it is 0.5 up to 2,000 rows, and less the more
@@ -45,9 +51,17 @@ class Mlp(Head):
     itself, stands for it in each epoch. Weights are kept, and predictions made, in float32.
 
     Where `epochs` is absent, their number is the one that was best by mean cosine on the validation rows:
-    0, which is the mean head, where training did not help. Where no validation rows are given, a grouped
-    tenth of the training rows stands in for them, or, of fewer than 1,000 rows, each of three grouped
-    folds; then all rows are fitted for as many epochs.
+    0 where training did not help. Where no validation rows are given, a grouped tenth of the training rows
+    stands in for them, or, of fewer than 1,000 rows, each of three grouped folds; then all rows are fitted
+    for as many epochs.
+
+    The prediction is the mean of the network's and that of `Ridge` on the same rows, `mix` the weight of
+    the network, scaled to length 1. Where `mix` and `epochs` are absent, the epoch and the mix (0, 0.05, …,
+    1) are chosen together, so on the validation rows the head is never worse than ridge. Where `epochs` is
+    given, the network is alone unless `mix` is given, too. The validation rows have no say in the ridge
+    solution that they compare: it is fitted, and its penalty chosen by grouped folds, on the rows that the
+    network is trained on. Then all rows are fitted with the same penalty; with three folds, with the
+    geometric mean of theirs.
     """
 
     name = "mlp"
@@ -112,6 +126,12 @@ class Mlp(Head):
     patience: int = setting(
         "Epochs to wait for an improvement, where early stopping chooses their number.", default=15
     )
+    mix: float | None = setting(
+        "Mean of ridge's prediction, 0, and the network's, 1; chosen with `epochs` if absent.", default=None
+    )
+    alpha: float | Sequence[float] | None = setting(
+        "Penalty of ridge, or one per backbone; chosen if absent.", default=None
+    )
     seed: int = setting("Seed of the first weights, the order of rows and the dropout.", default=0)
     device: str = setting(DEVICE, default="auto", recorded=False)
 
@@ -154,14 +174,21 @@ class Mlp(Head):
         pairs = Pairs(X, y, checked_views(self, views, X), widths)
         head, history = self, None
         if self.epochs is None and validation is None:
-            inner = [sides_of(pairs, held) for held in holdouts_for_epochs(self, groups, FEW)]
+            held = holdouts_for_epochs(self, groups, FEW)
+            inner = [sides_of(pairs, out) for out in held]
+            inner, ridges = add_ridge(self, inner, [groups[~out] for out in held])
             choice, drops = train_networks(self, inner)
-            head, history = clone(self).set_params(epochs=choice.epochs, drops=drops), choice.history
-        course, drops = train_networks(head, [Sides(pairs, validation)])
+            found = {"epochs": choice.epochs, "drops": drops, "mix": choice.mix}
+            head = clone(self).set_params(**found, alpha=mean_penalty(ridges))
+            history = choice.history
+        sides, ridges = add_ridge(head, [Sides(pairs, validation)], [groups])
+        course, drops = train_networks(head, sides)
         (net,) = course.nets
         net.settle()
         self.mean_, self.scale_, self.network_ = net.mean, net.scale, net.network
         self.epochs_, self.drops_, self.history_ = course.epochs, drops, history or course.history
+        self.ridge_: Ridge | None = ridges[0] if ridges and course.mix < 1 else None
+        self.mix_ = 1.0 if self.ridge_ is None else course.mix
 
     def validate(
         self,
@@ -175,37 +202,50 @@ class Mlp(Head):
     ) -> float:
         """Score these settings as `fit` chooses the epochs: networks of all turns trained together.
 
-        A step is an epoch, and the score that of the best one, or of the last where `epochs` is given.
+        A step is an epoch, and the score that of the best one, or of the last where `epochs` is given. Where
+        `mix` is absent, it is that of the network alone: ridge would be the same with all settings.
         """
         self._check_settings()
+        head = clone(self).set_params(mix=1.0 if self.mix is None else self.mix)
         pairs = Pairs(X, y, widths=widths)
-        sides = [sides_of(pairs, out) for out in held]
-        course, _ = train_networks(self, sides, on_step=on_step)
+        sides, _ = add_ridge(head, [sides_of(pairs, out) for out in held], [groups[~out] for out in held])
+        course, _ = train_networks(head, sides, on_step=on_step)
         scores = [record["val_cosine"] for record in course.history]
         return max(scores) if self.epochs is None else scores[-1]
 
     def _predict(self, X: Features) -> Targets:
         network = self.network_.to(choose_device(self.device))
-        return unit(predict(network, self.mean_, self.scale_, X))
+        found = unit(predict(network, self.mean_, self.scale_, X))
+        return found if self.ridge_ is None else mix_two(found, self.ridge_.predict(X), self.mix_)
 
     @property
     def history(self) -> list[dict[str, float]]:
         """One record per epoch from 0: `epoch`, `train_loss`, `val_loss`, `val_cosine`, `val_mse`, `seconds`.
 
-        Those of the fit that chose the epochs, if one did; means over its folds.
+        Those of the fit that chose the epochs, if one did; means over its folds. Where the mix with ridge is
+        chosen, `val_cosine` and `val_mse` are those of the best one, `mix` is its weight, and
+        `network_cosine` that of the network alone.
         """
         return self.history_
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The number of `epochs` that the weights were fitted for, and the `drops` of a plateau."""
-        return {"epochs": self.epochs_, **({"drops": self.drops_} if self.schedule == "plateau" else {})}
+        """The number of `epochs`, the `drops` of a plateau, the `mix`, and the penalty `alpha` of ridge."""
+        drops = {"drops": self.drops_} if self.schedule == "plateau" else {}
+        ridge = {} if self.ridge_ is None else {"mix": self.mix_, "alpha": self.ridge_.alpha_.tolist()}
+        return {"epochs": self.epochs_, **drops, **ridge}
 
     def state(self) -> State:
-        """Give `mean` (p,), `scale` (p,), `epochs` (1,), `drops` of a plateau, and all of the layers."""
+        """Give `mean` (p,), `scale` (p,), `epochs` (1,), `drops` of a plateau, and all of the layers.
+
+        Where ridge is mixed in, also `mix` (1,), and its state, as `ridge.coef`.
+        """
         found = {"mean": self.mean_, "scale": self.scale_, "epochs": np.array([self.epochs_])}
         if self.schedule == "plateau":
             found["drops"] = np.array(self.drops_, np.int64)
+        if self.ridge_ is not None:
+            found["mix"] = np.array([self.mix_])
+            found |= {f"{RIDGE}{name}": array for name, array in self.ridge_.state().items()}
         return {**found, **arrays_of(self.network_)}
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
@@ -218,7 +258,23 @@ class Mlp(Head):
         self.drops_ = checks.saved_array(state, "drops", None).tolist() if self.schedule == "plateau" else []
         self.history_ = []
         self.network_ = restore(lambda t: self.make_network(len(self.mean_), t, 0.0), state)
+        self.mix_, self.ridge_ = 1.0, None
+        if "mix" in state or any(name.startswith(RIDGE) for name in state):  # in version 0.1 none were
+            self.mix_ = float(checks.saved_array(state, "mix", 1)[0])
+            if not 0 <= self.mix_ <= 1:
+                raise Img2PromptError(
+                    f"the saved head's 'mix', {self.mix_}, is not from 0 to 1; fit it again"
+                )
+            self.ridge_ = self._load_ridge(state)
         return self
+
+    def _load_ridge(self, state: Mapping[str, NDArray[Any]]) -> Ridge:
+        *_, last = self.network_.parameters()
+        shapes = {"coef": (len(self.mean_), len(last)), "mean": (len(self.mean_),), "intercept": (len(last),)}
+        for name, shape in {**shapes, "alpha": (None,)}.items():
+            checks.saved_array(state, f"{RIDGE}{name}", *shape)
+        own = {name.removeprefix(RIDGE): array for name, array in state.items() if name.startswith(RIDGE)}
+        return Ridge().load_state(own)
 
     def make_network(self, p: int, t: int, dropout: float) -> nn.Module:
         """Make an untrained network of p features and t outputs; see `settings.require_layers` for limits."""

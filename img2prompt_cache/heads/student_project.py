@@ -70,6 +70,7 @@ class StudentMlp(Mlp):
     precision: str = "fp32"
     views: bool = False
     epochs: int = 15
+    mix: float = 1.0
 
 
 class StudentResnet50(StudentMlp):

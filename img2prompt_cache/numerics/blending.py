@@ -158,6 +158,24 @@ def _weighted_sum(predictions: Sequence[F32], weights: F64) -> F64:
     return total
 
 
+def mix_two(one: F32, other: F32, share: float) -> F32:
+    """Compute the mean of two unit predictions (n, t), the first of weight `share`, scaled to length 1."""
+    return mix([one, other], np.array([share, 1 - share]))
+
+
+def best_share(one: F32, other: F32, targets: F32, shares: Sequence[float]) -> float:
+    """Find the weight of the first of two predictions with the best mean cosine; of equal ones the largest.
+
+    Parameters
+    ----------
+    one, other, targets : numpy.ndarray, float32, shape (n, t)
+    shares : sequence of float
+        Weights to try, from 0 to 1.
+    """
+    known = inner_products([one, other], targets)
+    return max(shares, key=lambda share: (cosines(known, np.array([share, 1 - share])).mean(), share))
+
+
 def ablation(
     known: InnerProducts, fold: Fold, weights: F64, inner: Sequence[InnerProducts] | None = None
 ) -> list[dict[str, float]]:

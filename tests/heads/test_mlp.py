@@ -5,12 +5,17 @@ import pytest
 import torch
 from safetensors.numpy import load, save
 from sklearn.base import clone
+from sklearn.linear_model import Ridge as SklearnRidge
 
 from img2prompt_cache.data.inner_holdouts import hold_out_many
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.heads.linear import Linear
 from img2prompt_cache.heads.mean import Mean
 from img2prompt_cache.heads.mlp import Mlp
+from img2prompt_cache.heads.ridge import Ridge
+from img2prompt_cache.heads.wide_mlp import WideMlp
+from img2prompt_cache.numerics.blending import mix
 from img2prompt_cache.numerics.metrics import mean_cosine, mse, unit
 
 
@@ -93,7 +98,7 @@ def test_with_few_rows_epochs_are_chosen_on_grouped_folds_in_turn():
     # Without dropout or an order of rows to draw, what one fold does is the same beside others and alone.
     X, y, groups = problem(120)
     settings = {"dropout": 0, "batch_size": 120, "hidden": (), "lr": 0.3, "max_epochs": 6, "optimizer": "sgd"}
-    head = small(**settings).fit(X, y, groups=groups)
+    head = small(**settings, mix=1.0).fit(X, y, groups=groups)
     fold = k_folds(groups, 3, 0)
     alone = [
         small(**settings, epochs=6).fit(X[fold != i], y[fold != i], validation=(X[fold == i], y[fold == i]))
@@ -113,7 +118,7 @@ def test_settings_are_scored_as_the_epochs_are_chosen():
     options = {"groups": groups, "widths": (12,)}
     seen = []
     score = small(max_epochs=6).validate(X, y, held, **options, on_step=lambda *step: seen.append(step))
-    head = small(max_epochs=6).fit(X, y, groups=groups)
+    head = small(max_epochs=6, mix=1.0).fit(X, y, groups=groups)
     assert seen == [(record["epoch"], record["val_cosine"]) for record in head.history]
     assert score == max(cosine for _, cosine in seen)
     last = small(epochs=3).validate(X, y, held, **options)
@@ -129,6 +134,147 @@ def test_it_stays_the_mean_head_where_training_does_not_help():
     np.testing.assert_allclose(head.predict(X), Mean().fit(X, y).predict(X), atol=1e-6)
     again = small(**head.chosen).load_state(head.state())
     assert np.array_equal(again.predict(X), head.predict(X))
+
+
+def linear_problem(n=240, seed=0):
+    """Targets that are linear in the features but for noise, and features that ridge has to shrink."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 40)).astype(np.float32)
+    y = X @ np.random.default_rng(5).normal(size=(40, 6)) * 0.2 + 0.8 * rng.normal(size=(n, 6)) + 1
+    return X, unit(y), np.arange(n) // 3
+
+
+@pytest.mark.parametrize("widths", [(40,), (30, 10)])
+@pytest.mark.parametrize("epochs", [None, 0, 2])
+def test_without_a_say_of_the_network_it_is_ridge(epochs, widths):
+    X, y, groups = linear_problem()
+    head = small(mix=0.0, epochs=epochs, max_epochs=2).fit(X, y, groups=groups, widths=widths)
+    fitted = Ridge(head.chosen["alpha"]).fit(X, y, widths=widths)
+    np.testing.assert_allclose(head.predict(X), fitted.predict(X), atol=1e-6)
+    # As scikit-learn has it, on features whose blocks are scaled to a total variance of 1.
+    blocks = np.split(X.astype(float), np.cumsum(widths)[:-1], axis=1)
+    scaled = [
+        block / np.sqrt(block.var(axis=0).sum() * alpha)
+        for block, alpha in zip(blocks, head.chosen["alpha"], strict=True)
+    ]
+    Z = np.concatenate(scaled, axis=1)
+    np.testing.assert_allclose(head.predict(X), unit(SklearnRidge(1.0).fit(Z, y).predict(Z)), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Mlp, WideMlp, Linear])
+def test_on_a_linear_problem_it_is_no_worse_than_ridge(kind):
+    X, y, groups = linear_problem()
+    new, true, _ = linear_problem(2000, seed=1)
+    settings = {"max_epochs": 10, "lr": 1e-2, "batch_size": 40}
+    settings |= {"expand": 2} if kind is WideMlp else {"hidden": (16,)} if kind is Mlp else {}
+    alone = kind(**settings, mix=1.0).fit(X, y, groups=groups).score(new, true)
+    ridge = Ridge().fit(X, y, groups=groups).score(new, true)
+    assert alone < ridge - 0.01
+    assert kind(**settings).fit(X, y, groups=groups).score(new, true) > ridge - 0.002
+
+
+@pytest.mark.parametrize("n", [120, 1000])
+def test_ridge_is_fitted_without_the_rows_that_choose_the_mix(n, monkeypatch):
+    X, y, groups = linear_problem(n)
+    seen = []
+    fit = Ridge.fit
+
+    def watched(head, X, *rest, groups, **more):
+        seen.append({*groups.tolist()})
+        return fit(head, X, *rest, groups=groups, **more)
+
+    monkeypatch.setattr(Ridge, "fit", watched)
+    head = small(max_epochs=2).fit(X, y, groups=groups)
+    *inner, last = seen
+    fold = k_folds(groups, 3, 0)
+    held = [fold == number for number in range(3)] if n < 1000 else [hold_out_many(groups, 0.1, 0)]
+    assert inner == [{*groups[~out].tolist()} for out in held]
+    assert last == {*groups.tolist()}
+    # The held-out rows' targets have no influence on the penalty: with others it is the same.
+    alphas = [Ridge(seed=0).fit(X[~out], y[~out], groups=groups[~out]).alpha_[0] for out in held]
+    assert head.chosen["alpha"] == pytest.approx([np.exp(np.mean(np.log(alphas)))])
+
+
+def test_an_epoch_is_judged_by_its_best_mix():
+    X, y, groups = linear_problem(120)
+    head = small(max_epochs=4).fit(X, y, groups=groups)
+    alone = small(max_epochs=4, mix=1.0).fit(X, y, groups=groups)
+    for record, other in zip(head.history, alone.history, strict=True):
+        assert record["network_cosine"] == other["val_cosine"]
+        assert record["val_cosine"] >= record["network_cosine"] - 1e-9
+    scores = [record["val_cosine"] for record in head.history]
+    assert head.chosen["epochs"] == np.argmax(scores)
+    assert head.chosen["mix"] == head.history[np.argmax(scores)]["mix"]
+
+
+def test_the_prediction_is_the_mean_of_both():
+    X, y, groups = problem()
+    head = small(mix=0.3, alpha=2.0, epochs=5).fit(X, y, groups=groups)
+    both = [small(epochs=5).fit(X, y).predict(X), Ridge(2.0).fit(X, y).predict(X)]
+    np.testing.assert_allclose(head.predict(X), mix(both, np.array([0.3, 0.7])), atol=1e-6)
+    assert head.chosen == {"epochs": 5, "mix": 0.3, "alpha": [2.0]}
+    X, y, groups = problem(60)
+    fold = k_folds(groups, 3, 0)
+    held = [fold == number for number in range(3)]
+    score = small(mix=0.3, epochs=2).validate(X, y, held, groups=groups, widths=(12,))
+    assert score > small(epochs=2).validate(X, y, held, groups=groups, widths=(12,))
+
+
+def test_the_network_alone_needs_no_ridge(monkeypatch):
+    X, y, groups = problem(60)
+    monkeypatch.setattr(Ridge, "fit", None)
+    for settings in ({"mix": 1.0, "max_epochs": 2}, {"epochs": 2}):
+        head = small(**settings).fit(X, y, groups=groups)
+        assert {*head.chosen} == {"epochs"}
+        assert not [name for name in head.state() if name.startswith("ridge")]
+    assert small(epochs=1).fit(X, y, groups=np.zeros(60, int)).chosen == {"epochs": 1}
+
+
+def test_with_two_groups_there_are_no_folds_for_ridge():
+    X, y, _ = problem(60)
+    groups = np.arange(60) % 2
+    assert {*small(max_epochs=2).fit(X, y, groups=groups).chosen} == {"epochs"}
+    with pytest.raises(UsageError, match="folds"):
+        small(max_epochs=2, mix=0.5).fit(X, y, groups=groups)
+    assert small(max_epochs=2, mix=0.5, alpha=1.0).fit(X, y, groups=groups).chosen["mix"] == 0.5
+
+
+def test_training_goes_on_while_the_network_alone_improves():
+    X, y, groups = linear_problem()
+    head = small(lr=1e-4, max_epochs=60, patience=3).fit(X, y, groups=groups)
+    assert len(head.history) == 61
+
+
+def test_a_mix_survives_the_file_and_repeats():
+    settings = {"max_epochs": 40, "dropout": 0.0, "lr": 1e-2}
+    X, y, groups = problem(120)
+    head = small(**settings).fit(X, y, groups=groups)
+    assert 0 < head.chosen["mix"] < 1
+    again = small(**settings | head.chosen).load_state(load(save(head.state())))
+    assert again.chosen == head.chosen
+    assert np.array_equal(again.predict(X), head.predict(X))
+    repeated = small(**settings | head.chosen).fit(X, y, groups=groups)
+    assert np.array_equal(repeated.predict(X), head.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ({"mix": np.array([1.5])}, "'mix'"),
+        ({"mix": np.array([np.nan])}, "'mix'"),
+        ({"mix": np.zeros(2)}, "'mix'"),
+        ({"ridge.coef": np.zeros((12, 5), np.float32)}, r"'ridge\.coef'"),
+        ({"ridge.coef": np.zeros((11, 6), np.float32)}, r"'ridge\.coef'"),
+        ({"ridge.mean": np.zeros(5, np.float32)}, r"'ridge\.mean'"),
+        ({"ridge.intercept": None}, r"lacks 'ridge\.intercept'"),
+    ],
+)
+def test_a_broken_mix_is_refused(broken, words):
+    X, y, groups = problem(60)
+    head = small(epochs=1, mix=0.5, alpha=1.0).fit(X, y, groups=groups)
+    state = {name: array for name, array in {**head.state(), **broken}.items() if array is not None}
+    with pytest.raises(Img2PromptError, match=words):
+        clone(head).load_state(state)
 
 
 def test_one_group_needs_epochs():
@@ -166,6 +312,9 @@ def test_divergence_is_told():
         ({"precision": "bf61"}, "did you mean bf16"),
         ({"loss": "mse:0"}, "weight above 0"),
         ({"ema": 1.0}, "'ema' .* below 1"),
+        ({"mix": 1.5}, "'mix' .* from 0 to 1"),
+        ({"alpha": 0.0}, "'alpha' .* finite and above 0"),
+        ({"alpha": [1.0, float("nan")]}, "'alpha' .* finite and above 0"),
         ({"clip": -1.0}, "'clip' .* at least 0"),
         ({"warmup": -1.0}, "'warmup' .* at least 0"),
         ({"norm": "batch", "batch_size": 3}, "'batch_size' .* at least 4 with"),

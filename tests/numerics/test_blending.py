@@ -11,11 +11,13 @@ from scipy.optimize import approx_fprime
 from img2prompt_cache.numerics.blending import (
     _loss,
     ablation,
+    best_share,
     best_weights,
     cosines,
     cross_weights,
     inner_products,
     mix,
+    mix_two,
 )
 from img2prompt_cache.numerics.metrics import cosine, mean_cosine, unit
 
@@ -127,3 +129,18 @@ def test_ablation_is_a_blend_of_the_others():
     by_fold = cross_weights(inner_products(rest, targets), fold)
     assert records[1]["without"] == pytest.approx(mean_cosine(mix(rest, by_fold[fold]), targets), abs=1e-6)
     assert "without" not in ablation(inner_products(predictions[:1], targets), fold, np.ones(1))[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_share_of_two_is_the_best_of_those_tried(seed):
+    (one, other), targets = problem(seed, 2)
+    shares = [step / 20 for step in range(21)]
+    found = [mean_cosine(unit(share * one + (1 - share) * other), targets) for share in shares]
+    best = best_share(one, other, targets, shares)
+    assert best == shares[int(np.argmax(found))]
+    assert mean_cosine(mix_two(one, other, best), targets) == pytest.approx(max(found), abs=1e-6)
+
+
+def test_of_equal_shares_the_largest_is_taken():
+    (one,), targets = problem(0, 1)
+    assert best_share(one, one, targets, [0.0, 0.5, 1.0]) == 1.0

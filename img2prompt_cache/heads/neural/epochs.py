@@ -14,6 +14,7 @@ import torch
 from img2prompt_cache.data.inner_holdouts import inner_holdouts
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.models.devices import choose_device
+from img2prompt_cache.numerics.blending import best_share, mix_two
 from img2prompt_cache.numerics.metrics import mean_cosine, mse
 
 if TYPE_CHECKING:
@@ -56,10 +57,13 @@ class Sides(Generic[Rows]):
         Whatever the network is made from.
     held_out : pair of arrays, optional
         Inputs and targets to evaluate the network on.
+    other : numpy.ndarray, float32, shape (m, t), optional
+        What another head predicts for the held-out rows, unit norm: it is mixed with what the network does.
     """
 
     rows: Rows
     held_out: tuple[Any, Targets] | None = None
+    other: Targets | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +78,14 @@ class Course(Generic[Net]):
         The best epoch, whose weights the networks keep; or the last one, if none was to be chosen.
     history : list of dict
         A record for each epoch, from 0; means over the networks.
+    mix : float
+        Weight of the networks' predictions beside those of the other head.
     """
 
     nets: list[Net]
     epochs: int
     history: list[dict[str, float]]
+    mix: float = 1.0
 
 
 def train(
@@ -88,13 +95,16 @@ def train(
     *,
     schedule: Schedule | None = None,
     untrained_competes: bool = True,
+    mixes: Sequence[float] = (1.0,),
     on_step: OnStep | None = None,
 ) -> Course[Net]:
     """Train one network for each pair of sides, epoch by epoch together.
 
     They are trained for `head.epochs` epochs. If that is absent, they are stopped once `head.patience` epochs
     have not improved on the best one, or after `head.max_epochs`, and keep the weights of the epoch that was
-    best on the held-out rows of all.
+    best on the held-out rows of all. Where the sides have predictions of another head, an epoch is judged by
+    the best mix with these, and training goes on while the networks alone still improve: young ones do not
+    help a head that is fitted already.
 
     Parameters
     ----------
@@ -106,6 +116,8 @@ def train(
         That of the networks, to look for a plateau in.
     untrained_competes : bool
         Whether epoch 0, the networks as they start, can be the best one.
+    mixes : sequence of float
+        Weights of the networks' predictions to try, where the sides have predictions of another head.
     on_step : callable, optional
         Called with the number of every epoch and its score; what it raises ends the training.
 
@@ -118,12 +130,13 @@ def train(
     epochs = head.max_epochs if head.epochs is None else head.epochs
     history: list[dict[str, float]] = []
     best, score = 0, -np.inf
+    improved, alone = 0, -np.inf
     started = time.perf_counter()
     with seeded(head.seed, choose_device(head.device)):
         nets = [start(side.rows) for side in sides]
         for epoch in range(epochs + 1):
             losses = [net.train() if epoch else net.loss() for net in nets]
-            scores = evaluate([net.evaluate for net in nets], sides)
+            scores = evaluate([net.evaluate for net in nets], sides, mixes)
             record = {"epoch": epoch, "train_loss": float(np.mean(losses)), **scores}
             if not np.isfinite(list(record.values())).all():
                 raise Img2PromptError(
@@ -134,16 +147,19 @@ def train(
                 on_step(epoch, record["val_cosine"])
             if not stop:
                 continue
+            if record.get("network_cosine", -np.inf) > alone:
+                improved, alone = epoch, record["network_cosine"]
             if record["val_cosine"] > score:
-                best = epoch
+                best = improved = epoch
                 score = record["val_cosine"] if epoch or untrained_competes else -np.inf
                 for net in nets:
                     net.keep()
-            elif epoch - best >= head.patience:
+            elif epoch - improved >= head.patience:
                 break
             if schedule:
-                schedule.observe(epoch, best)
-    return Course(nets, best if stop else epochs, history)
+                schedule.observe(epoch, improved)
+    epochs = best if stop else epochs
+    return Course(nets, epochs, history, history[epochs].get("mix", mixes[-1]))
 
 
 def holdouts_for_epochs(head: TrainingSettings, groups: Groups, few: int) -> list[NDArray[np.bool_]]:
@@ -171,7 +187,9 @@ def holdouts_for_epochs(head: TrainingSettings, groups: Groups, few: int) -> lis
     )
 
 
-def evaluate(evaluators: Sequence[Evaluator], sides: Sequence[Sides[Any]]) -> dict[str, float]:
+def evaluate(
+    evaluators: Sequence[Evaluator], sides: Sequence[Sides[Any]], mixes: Sequence[float] = (1.0,)
+) -> dict[str, float]:
     """Score networks on the rows held out from each, all together.
 
     Parameters
@@ -179,11 +197,14 @@ def evaluate(evaluators: Sequence[Evaluator], sides: Sequence[Sides[Any]]) -> di
     evaluators : sequence of callable
         `Trainee.evaluate` of each network.
     sides : sequence of Sides
+    mixes : sequence of float
+        As for `train`.
 
     Returns
     -------
     dict of str to float
-        Means over all held-out rows; empty where there are none.
+        Means over all held-out rows; empty where there are none. With another head's predictions those of the
+        best mix, its weight `mix`, and `network_cosine` of the networks alone.
     """
     found = [
         (*evaluator(*side.held_out), side.held_out[1])
@@ -195,8 +216,16 @@ def evaluate(evaluators: Sequence[Evaluator], sides: Sequence[Sides[Any]]) -> di
     predictions, means, targets = zip(*found, strict=True)
     counts = [len(rows) for rows in targets]
     pred, true = np.concatenate(predictions), np.concatenate(targets)
+    others = [side.other for side in sides if side.other is not None]
+    beside = {}
+    if others and np.isfinite(pred).all():  # else the caller ends the training
+        beside["network_cosine"] = mean_cosine(pred, true)
+        other = np.concatenate(others)
+        beside["mix"] = best_share(pred, other, true, mixes)
+        pred = mix_two(pred, other, beside["mix"])
     return {
         **{key: float(np.average([each[key] for each in means], weights=counts)) for key in means[0]},
+        **beside,
         "val_cosine": mean_cosine(pred, true),
         "val_mse": mse(pred, true),
     }

@@ -54,6 +54,8 @@ class NetworkSettings(TrainingSettings, Protocol):
     weight_decay: float
     schedule: str
     drops: Sequence[int] | None
+    mix: float | None
+    alpha: float | Sequence[float] | None
     views: bool
 
     def make_network(self, p: int, t: int, dropout: float) -> nn.Module:
@@ -96,6 +98,9 @@ def check_network_settings(head: NetworkSettings) -> None:
     require(head, "dropout", head.dropout is None or head.dropout >= 0, "at least 0")
     require(head, "dropout", head.dropout is None or head.dropout < 1, "below 1")
     require(head, "epochs", head.epochs is None or head.epochs >= 0, "at least 0")
+    require(head, "mix", head.mix is None or 0 <= head.mix <= 1, "from 0 to 1")
+    penalties = np.atleast_1d(np.asarray(1.0 if head.alpha is None else head.alpha, np.float64))
+    require(head, "alpha", bool(((penalties > 0) & (penalties < np.inf)).all()), "finite and above 0")
     if head.epochs is not None and head.schedule == "plateau" and head.drops is None:
         raise UsageError(
             f"{head.name} finds a plateau on the rows it chooses its epochs on; give `drops` with `epochs`",

@@ -10,6 +10,7 @@ from torch import nn, optim
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.heads.neural.beside import mixes_of
 from img2prompt_cache.heads.neural.epochs import Course, Sides, train
 from img2prompt_cache.heads.neural.losses import AT_FIRST, mixed, parse
 from img2prompt_cache.heads.neural.network import measure_norms, outputs, predict, start_at
@@ -229,6 +230,7 @@ def train_networks(
         lambda pairs: Training(head, pairs, schedule),
         sides,
         schedule=schedule,
+        mixes=mixes_of(head),
         on_step=on_step,
     )
     # Drops after the best epoch made no difference to its weights.
