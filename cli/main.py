@@ -24,6 +24,7 @@ from .compare import compare
 from .dedup import dedup
 from .demo import demo
 from .doctor import doctor
+from .explore import explore
 from .extract import extract
 from .fit import fit
 from .influence import influence
@@ -56,7 +57,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(extract, fit, tune, influence, predict, compare, report, serve_app, dedup),
+    *(explore, extract, fit, tune, influence, predict, compare, report, serve_app, dedup),
     *(info, verify, repair, pack, demo, weights, doctor),
 ):
     app.command()(command)

@@ -9,6 +9,7 @@ from .heads import make_head as make_head
 from .models.backbones import load_backbone as load_backbone
 from .models.encoders.base import load_encoder as load_encoder
 from .prediction.predictions import Predictions as Predictions
+from .reporting.explore import explore as explore
 from .reporting.report import Report as Report
 from .reporting.report import report as report
 from .runs.leaderboard import Leaderboard as Leaderboard

@@ -8,23 +8,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.cache.reader import FAILED, Cache
 from img2prompt_cache.data.columns import choose_target
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.models.encoders.tokens import count_tokens
+from img2prompt_cache.models.encoders.tokens import count_tokens, read_limit
+from img2prompt_cache.models.specs import PRESETS
+from img2prompt_cache.progress import Callback, ignore
 from img2prompt_cache.reporting.pictures import Pictures, sample
 from img2prompt_cache.reporting.rows import Rows
 from img2prompt_cache.runs.leaderboard import Leaderboard, compare
 from img2prompt_cache.runs.names import find_runs
+from img2prompt_cache.sources import list_source
 from img2prompt_cache.tuning.finished import FinishedStudy, load_study
 from img2prompt_cache.tuning.study import FOLDER as STUDIES
 
 if TYPE_CHECKING:
     from img2prompt_cache.cache.manifest import Column
     from img2prompt_cache.runs.run import AnyRun
+    from img2prompt_cache.sources.base import Source
 
 MOST_DECODED = 1000
 """Images that are decoded to measure them."""
+ENCODER = PRESETS["packaged"][1]
+"""The text encoder that is assumed for a source; the other preset has the same one from elsewhere."""
 
 
 @dataclass(eq=False)
@@ -47,6 +53,12 @@ class Material:
         Whether a prompt is composed for each case, which takes the text encoder.
     problems : list of str
         What could not be read, and why.
+    notes : list of str
+        What there is to say about the listing of a source.
+    source : Source or None
+        What was listed, where there is no cache.
+    without_runs : bool
+        Whether only the data are looked at, whatever runs there are.
     """
 
     rows: Rows
@@ -57,6 +69,9 @@ class Material:
     everything: bool = False
     compose: bool = False
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    source: Source | None = None
+    without_runs: bool = False
 
     @classmethod
     def of_cache(
@@ -98,6 +113,38 @@ class Material:
                 problems.append(str(error))
         return cls(rows, Pictures(rows), cache, board, seed, everything, compose, problems)
 
+    @classmethod
+    def of_data(cls, cache: Cache, *, seed: int = 0) -> Self:
+        """Take the material of a cache, without its runs."""
+        rows = Rows.of_cache(cache)
+        return cls(rows, Pictures(rows), cache, seed=seed, without_runs=True)
+
+    @classmethod
+    def of_source(cls, source: Source, *, seed: int = 0, tell: Callback = ignore) -> Self:
+        """Take the material of a source that is not extracted yet.
+
+        Every image file is read once. Of some, the pixels are decoded, too; where that fails, the image has
+        failed.
+
+        Raises
+        ------
+        UsageError
+            As `Source.list`.
+        """
+        source, listing = list_source(source)
+        rows = Rows.of_source(source, listing.table, tell)
+        notes = [*listing.summary.notes]
+        if listing.summary.without_image:
+            notes.append(f"prompts without an image: {listing.summary.without_image}")
+        made = cls(rows, Pictures(rows), seed=seed, notes=notes, source=source, without_runs=True)
+        made.pictures.load(made.measured, tell)
+        for row in made.measured:
+            reason = made.pictures[row]
+            if isinstance(reason, str):
+                rows.status[row], rows.reasons[row] = FAILED, reason
+        made.measured = [row for row in made.measured if rows.status[row] != FAILED]
+        return made
+
     @cached_property
     def target(self) -> Column | None:
         """The embeddings of prompts that the runs predict, or the first of the cache; None without any."""
@@ -109,20 +156,32 @@ class Material:
                 return self.cache.column("targets", spec)
         return choose_target(self.cache, None)
 
+    @property
+    def encoder(self) -> str:
+        """Spec of the text encoder of the target; for a source, of the one that is assumed."""
+        if self.cache is None:
+            return ENCODER
+        return "" if self.target is None else self.target.spec
+
     @cached_property
     def token_limit(self) -> int | None:
         """How many tokens of a prompt the encoder reads; None where that is not known."""
+        if self.cache is None:
+            return read_limit(ENCODER)
         text = "" if self.target is None else self.target.fingerprint.get("max_seq_length", "")
         return int(text) if text.isdecimal() else None
 
     @cached_property
     def tokens(self) -> list[int] | None:
         """Tokens of each prompt of `rows.prompted`; None where the tokenizer is not on this machine."""
-        if self.target is None or self.token_limit is None:
+        if self.token_limit is None:
             return None
+        prompts = [self.rows.prompts[row] for row in self.rows.prompted]
+        if self.target is None:
+            return count_tokens(ENCODER, prompts)
         return count_tokens(
             self.target.spec,
-            [self.rows.prompts[row] for row in self.rows.prompted],
+            prompts,
             clean=self.target.fingerprint.get("clean", "none"),
             revision=self.target.revision,
         )
@@ -148,7 +207,7 @@ class Material:
     def name(self) -> str:
         """What is reported, as a person calls it."""
         if self.cache is None:
-            return "source"
+            return "source" if self.source is None else Path(self.source.root).resolve().name or "source"
         folder = Path(self.cache.folder).resolve()
         return (
             folder.name if folder.name not in ("cache", "default") else f"{folder.parent.name}/{folder.name}"

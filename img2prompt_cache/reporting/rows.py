@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from img2prompt_cache.cache.reader import OK, REMOVED, Cache
+from img2prompt_cache.cache.reader import FAILED, OK, REMOVED, Cache
 from img2prompt_cache.errors import ImageError, Img2PromptError
+from img2prompt_cache.extraction.threads import map_in_order
 from img2prompt_cache.extraction.work import OpenSources
+from img2prompt_cache.images.decode import check_header
+from img2prompt_cache.progress import Callback, task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from img2prompt_cache.sources.base import Source
+
+THREADS = 4
+"""How many images of a source are read at a time."""
 
 Reader = Callable[[int], bytes]
 """Reads the image file of a row; raises ImageError where that cannot be done."""
@@ -61,6 +73,46 @@ class Rows:
             digests=text["sha256"],
             found_in=found_in or [""] * cache.rows,
             read=cached_images(cache, text["uri"]),
+        )
+
+    @classmethod
+    def of_source(cls, source: Source, table: pa.Table, tell: Callback) -> Self:
+        """Read the rows of a source that is not extracted yet.
+
+        Every image file is read once: its header says whether it can be used, its bytes whether it is twice.
+
+        Parameters
+        ----------
+        source : Source
+        table : pyarrow.Table
+            Its listing; see `sources.Listing`.
+        tell : callable
+        """
+        uris = table["uri"].to_pylist()
+
+        def examine(uri: str) -> tuple[str, str]:
+            try:
+                data = source.read(uri)
+                check_header(data)
+            except ImageError as error:
+                return "", str(error)
+            return hashlib.sha256(data).hexdigest(), ""
+
+        digests, reasons = list[str](), list[str]()
+        with task(tell, "images", len(uris)) as advance:
+            for digest, reason in map_in_order(examine, uris, THREADS):
+                digests.append(digest)
+                reasons.append(reason)
+                advance(1)
+        found_in = table["found_in"].to_pylist() if "found_in" in table.column_names else []
+        return cls(
+            ids=table["imgId"].to_pylist(),
+            prompts=[prompt or "" for prompt in table["prompt"].to_pylist()],
+            status=[FAILED if reason else OK for reason in reasons],
+            reasons=reasons,
+            digests=digests,
+            found_in=[found or "" for found in found_in] or [""] * len(uris),
+            read=lambda row: source.read(uris[row]),
         )
 
     def __len__(self) -> int:

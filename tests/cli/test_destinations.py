@@ -27,13 +27,14 @@ OUTPUTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("predict", "out"): ("CACHE", "--run", RUN, "--out", "PATH", "--overwrite"),
     ("dedup", "out"): ("--out", "PATH", "--overwrite"),
     ("report", "out"): ("--out", "PATH", "--overwrite"),
+    ("explore", "out"): ("CACHE", "--out", "PATH", "--overwrite"),
     ("pack", "out"): ("PATH", "--overwrite"),
     ("demo", "folder"): ("--dir", "PATH", "--overwrite"),
 }
 """Options that name what is written, each with a command line that writes to PATH."""
 
 INPUTS = {
-    *(("extract", name) for name in ("source", "prompts")),
+    *((command, name) for command in ("extract", "explore") for name in ("source", "prompts")),
     *(("fit", name) for name in ("cache", "only", "members", "teacher", "extra", "soften")),
     *(("tune", "cache"), ("influence", "cache"), ("compare", "cache"), ("dedup", "cache")),
     *(("predict", name) for name in ("paths", "run", "bank", "cache")),
@@ -47,6 +48,7 @@ FILES = {
     ("predict", "out"): (".csv", ".npy", ".parquet", ".jsonl"),
     ("dedup", "out"): (".csv",),
     ("report", "out"): (".html",),
+    ("explore", "out"): (".html",),
     ("pack", "out"): (".h5", ".hdf5"),
 }
 """Of these, the ones that name a file, with the extensions that it may have."""

@@ -17,7 +17,7 @@ from kit import paint, run_cli
 from synthetic import Cli, make_cache
 
 COMMANDS = (
-    *("extract", "fit", "tune", "influence", "predict", "compare", "report", "app"),
+    *("extract", "fit", "tune", "influence", "predict", "compare", "report", "explore", "app"),
     *("info", "verify", "demo", "weights", "doctor"),
 )
 HEAVY = (

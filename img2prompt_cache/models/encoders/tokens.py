@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from img2prompt_cache.models.encoders.prompts import clean as clean_prompt
 from img2prompt_cache.models.specs import ENCODER_FAMILIES, parse_spec
 from img2prompt_cache.models.weights.packaged import list_packaged
 
-FILE = "tokenizer.json"
+FILE, LIMIT_FILE = "tokenizer.json", "sentence_bert_config.json"
 BATCH = 1024
 
 
@@ -57,6 +58,18 @@ def count_tokens(
         safe = [text.encode("utf-8", "replace").decode() for text in texts]
         found += [len(encoding.ids) for encoding in tokenizer.encode_batch(safe)]
     return found
+
+
+def read_limit(spec: str) -> int | None:
+    """Read how many tokens of a text an encoder reads; None where its files are not on this machine."""
+    path = _find(spec, "")
+    if path is None:
+        return None
+    try:
+        limit = json.loads((path.parent / LIMIT_FILE).read_text(encoding="utf-8")).get("max_seq_length")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return limit if isinstance(limit, int) else None
 
 
 def _find(spec: str, revision: str) -> Path | None:

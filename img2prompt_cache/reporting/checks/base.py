@@ -44,11 +44,14 @@ class Check:
         ``"R01"``: it never changes, and its chapter in ``docs/report.md`` begins with it.
     title : str
     examine : callable
+    of_runs : bool
+        Whether it looks at runs, so that there is nothing to look at before one is fitted.
     """
 
     number: str
     title: str
     examine: Examine
+    of_runs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,12 +39,14 @@ def failed_images(material: Material) -> Iterator[Finding]:
             "problem" if share > MANY_FAILED else "caution",
             f"{counted(len(failed), 'image', 'images')} of {len(rows.present)} could not be read, most often "
             f"({count}) because: {shorten(reason, 120)}",
-            "Mend or remove these files; `extract` with `retry_failed` tries them again.",
+            "Mend or remove these files"
+            + ("." if material.cache is None else "; `extract()` with `retry_failed` tries them again."),
         )
 
 
 def changed_images(material: Material) -> Iterator[Finding]:
     """Images that are gone from their source, or have other bytes than were cached."""
+    _cache(material)
     found = [material.pictures[row] for row in material.measured]
     if not found:
         raise NotCheckedError("there is no good image")
@@ -54,7 +56,7 @@ def changed_images(material: Material) -> Iterator[Finding]:
         yield Finding(
             "problem",
             f"{changed} of {len(found)} images have changed since they were cached",
-            "`extract` with `update` computes their features again; then fit again.",
+            "`extract()` with `update` computes their features again; then fit again.",
         )
     if gone:
         yield Finding(
@@ -83,7 +85,7 @@ def missing_prompts(material: Material) -> Iterator[Finding]:
         yield Finding(
             "caution" if missing > len(material.rows.prompted) else "remark",
             f"{counted(missing, 'row has', 'rows have')} no prompt, of {len(material.rows.present)}",
-            "No head learns from them; `predict` without a source predicts their prompts.",
+            "No head learns from them; `predict()` without a source predicts their prompts.",
         )
 
 
@@ -97,7 +99,7 @@ def cut_prompts(material: Material) -> Iterator[Finding]:
         yield Finding(
             "caution" if cut > MANY_CUT * len(tokens) else "remark",
             f"{cut} of {len(tokens)} prompts have more tokens than the {limit} that the encoder reads",
-            "Their ends do not count in the score. `extract` with `clean` removes what only controls "
+            "Their ends do not count in the score. `extract()` with `clean` removes what only controls "
             "a generator, in a cache of its own.",
         )
 
@@ -112,14 +114,14 @@ def repeated_prompts(material: Material) -> Iterator[Finding]:
         yield Finding(
             "caution" if repeated > MANY_REPEATED * len(prompted) else "remark",
             f"{repeated} of {len(prompted)} rows repeat the prompt of an earlier one",
-            "A split keeps them on one side. `dedup` marks near-identical rows, and `fit` with `only` "
+            "A split keeps them on one side. `dedup()` marks near-identical rows, and `fit` with `only` "
             "leaves them out.",
         )
 
 
 def foreign_scripts(material: Material) -> Iterator[Finding]:
     """Prompts in scripts that an English encoder does not know."""
-    if material.target is None or "MiniLM" not in material.target.spec:
+    if "MiniLM" not in material.encoder:
         raise NotCheckedError("it is not known which languages the encoder was trained on")
     counts = script_counts([material.rows.prompts[row] for row in material.rows.prompted])
     total = sum(counts.values())
@@ -127,10 +129,10 @@ def foreign_scripts(material: Material) -> Iterator[Finding]:
     if other > FOREIGN * total:
         yield Finding(
             "caution",
-            f"{other} of {total} prompts are not in Latin letters, and {material.target.spec} was trained on "
+            f"{other} of {total} prompts are not in Latin letters, and {material.encoder} was trained on "
             "English",
             "Their embeddings tell little. An encoder of many languages goes into a cache of its own with "
-            "`extract` and `encoder`.",
+            "`extract()` and `encoder`.",
         )
 
 
@@ -158,7 +160,7 @@ def damaged_parts(material: Material) -> Iterator[Finding]:
             "problem",
             f"{counted(len(damaged), 'part is', 'parts are')} damaged, first {damaged[0].file}: "
             f"{damaged[0].reason}",
-            "`repair` computes them again.",
+            "`repair()` computes them again.",
         )
 
 
@@ -169,14 +171,14 @@ def incomplete_columns(material: Material) -> Iterator[Finding]:
         yield Finding(
             "caution",
             f"{folder} lacks {counted(count, 'image', 'images')} that could not be read again",
-            "`extract` with `retry_failed` tries them.",
+            "`extract()` with `retry_failed` tries them.",
         )
     for column in cache.manifest.columns:
         if column.rows < cache.rows:
             yield Finding(
                 "problem",
                 f"{column.folder} holds {column.rows} of {cache.rows} rows",
-                "`extract` finishes it.",
+                "`extract()` finishes it.",
             )
 
 
@@ -196,7 +198,7 @@ def features(material: Material) -> Iterator[Finding]:
             yield Finding(
                 "problem",
                 f"{column.folder} holds NaN or infinity in {int((~finite).sum())} of {len(rows)} rows",
-                "`verify` tells whether a part was changed; if none was, extract in fp32 (`precision`).",
+                "`verify()` tells whether a part was changed; if none was, extract in fp32 (`precision`).",
             )
         spread = values[finite].std(axis=0, dtype=np.float64)
         constant = int((spread <= CONSTANT * np.median(spread)).sum()) if finite.sum() > 2 else 0

@@ -79,7 +79,7 @@ def large_group(material: Material) -> Iterator[Finding]:
         yield Finding(
             "caution",
             f"one group of near-identical rows has {largest} of {rows} rows",
-            "The score depends on where it falls. Use folds; `dedup` shows what is in it.",
+            "The score depends on where it falls. Use folds; `dedup()` shows what is in it.",
         )
 
 
@@ -152,7 +152,7 @@ def edge_of_search(material: Material) -> Iterator[Finding]:
             yield Finding(
                 "caution",
                 f"{run.name} chose {name} = {value:.4g}, the {end} that was tried",
-                f"A {other} one may be better; `fit` takes it as a setting.",
+                f"A {other} one may be better; `fit()` takes it as a setting.",
             )
     yield from _edges_of_studies(material)
 
@@ -194,7 +194,7 @@ def _edges_of_studies(material: Material) -> Iterator[Finding]:
                     "caution",
                     f"the best trial of {study.file.stem} has {name} = {value:.4g}, at the {end} end of the "
                     f"search from {each.low:.4g} to {each.high:.4g}",
-                    "Search a wider range with `tune` and `space`.",
+                    "Search a wider range with `tune()` and `space`.",
                 )
 
 

@@ -167,7 +167,7 @@ class DataSection:
 
 def gather(material: Material, tell: Callback) -> DataSection:
     """Make the data of the section."""
-    rows, cache, notes = material.rows, material.cache, list[str]()
+    rows, cache, notes = material.rows, material.cache, [*material.notes]
     material.pictures.load(material.measured, tell)
     duplicated = None
     try:
@@ -190,7 +190,7 @@ def gather(material: Material, tell: Callback) -> DataSection:
             )
         ),
         columns=[*cache.columns] if cache else [],
-        sources=[dict(source) for source in cache.manifest.sources] if cache else [],
+        sources=_sources(material),
         images=summarise_images(material.pictures, material.measured, len(rows.good)),
         prompts=summarise_prompts(rows, material.tokens, material.token_limit, seed=material.seed),
         duplicated=duplicated,
@@ -224,6 +224,12 @@ def summarise_images(pictures: Pictures, rows: list[int], of: int) -> ImageSumma
         colours=["#{:02x}{:02x}{:02x}".format(*each.colour) for each in _by_hue(seen)[:: _step(len(seen))]],
         unavailable=dict(missing.most_common(TOP)),
     )  # fmt: skip
+
+
+def _sources(material: Material) -> list[dict[str, str]]:
+    if material.cache is not None:
+        return [dict(source) for source in material.cache.manifest.sources]
+    return [{"root": str(material.source.root), **material.source.settings}] if material.source else []
 
 
 def _step(n: int) -> int:
