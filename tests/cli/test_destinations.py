@@ -38,6 +38,7 @@ INPUTS = {
     *(("fit", name) for name in ("cache", "only", "members", "teacher", "extra", "soften")),
     *(("tune", "cache"), ("influence", "cache"), ("compare", "cache"), ("dedup", "cache")),
     *(("predict", name) for name in ("paths", "run", "bank", "cache")),
+    *(("app", name) for name in ("run", "bank", "cache")),
     *(("compare", "runs"), ("compare", "against"), ("report", "runs"), ("report", "cache")),
     *((name, "cache") for name in ("info", "verify", "repair", "pack")),
 }
