@@ -36,6 +36,13 @@ def report(
     compose: Annotated[
         bool, typer.Option("--compose", help="Also compose a prompt for each case, with the text encoder.")
     ] = False,
+    atlas: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write the points of the map, for the tool embedding-atlas: a parquet file.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")] = 0,
     json: Annotated[
         bool, typer.Option("--json", help="Print the data as one JSON object; write a page only with --out.")
@@ -60,12 +67,18 @@ def report(
             folder=folder,
             overwrite=overwrite,
             compose=compose,
+            atlas=atlas,
             seed=seed,
             progress=tell,
         )
     if json:
-        console.result_json({**made.to_dict(), "out": None if out is None else str(out)})
+        files = {"out": out, "atlas": atlas}
+        console.result_json(
+            {**made.to_dict(), **{name: None if path is None else str(path) for name, path in files.items()}}
+        )
         return
     found = made.sections["checks"].counts if "checks" in made.sections else {}
     told = [counted(found[name], name, f"{name}s") for name in ("problem", "caution", "remark") if found]
     console.result(f"{out}: {', '.join(made.sections)}" + "".join(f"; {each}" for each in told))
+    if atlas is not None:
+        console.result(f"{atlas}: {len(made.sections['map'].rows)} points")

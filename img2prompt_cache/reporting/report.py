@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.progress import Callback, listening, note
+from img2prompt_cache.reporting.atlas import check_atlas, write_atlas
 from img2prompt_cache.reporting.damage import DATA_ERRORS, told
 from img2prompt_cache.reporting.material import Material
 from img2prompt_cache.reporting.output import check_free, write_folder, write_page
@@ -120,6 +121,7 @@ def report(
     folder: bool = False,
     overwrite: bool = False,
     compose: bool = False,
+    atlas: str | Path | None = None,
     seed: int = 0,
     progress: bool | Callback = False,
 ) -> Report:
@@ -141,6 +143,9 @@ def report(
         Replace an earlier report.
     compose : bool
         Also compose a prompt for each case that is shown, which takes the text encoder, and its time.
+    atlas : path, optional
+        Also write the points of the map as a table for the tool embedding-atlas: a file whose name ends with
+        ``.parquet``; see `img2prompt_cache.reporting.atlas.write_atlas`.
     seed : int
         Of whatever is drawn at random.
     progress : bool or callable
@@ -153,10 +158,11 @@ def report(
     Raises
     ------
     UsageError
-        If there is no cache, a run that is named is not there, or something else is at `out`.
+        If there is no cache, a run that is named is not there, or something else is at `out` or
+        `atlas`.
     Img2PromptError
         If the rows of the cache are damaged, the report cannot be written, or it is to be and the extra
-        `report` is not installed.
+        `report` is not installed; with `atlas`, if there is no map.
 
     Examples
     --------
@@ -166,12 +172,16 @@ def report(
     opened = cache if isinstance(cache, Cache) else Cache(cache)
     if out is not None:
         check_free(Path(out), folder=folder, overwrite=overwrite)
+    if atlas is not None:
+        check_atlas(Path(atlas), overwrite=overwrite)
     with listening(progress) as tell:
         made = gather(Material.of_cache(opened, runs, seed=seed, everything=folder, compose=compose), tell)
         if out is not None and folder:
             made.save_folder(out, overwrite=overwrite)
         elif out is not None:
             made.save(out, overwrite=overwrite)
+        if atlas is not None:
+            write_atlas(Path(atlas), made.sections.get("map"), made.material)
     return made
 
 

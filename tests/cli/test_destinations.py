@@ -27,6 +27,7 @@ OUTPUTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("predict", "out"): ("CACHE", "--run", RUN, "--out", "PATH", "--overwrite"),
     ("dedup", "out"): ("--out", "PATH", "--overwrite"),
     ("report", "out"): ("--out", "PATH", "--overwrite"),
+    ("report", "atlas"): ("--json", "--atlas", "PATH", "--overwrite"),
     ("explore", "out"): ("CACHE", "--out", "PATH", "--overwrite"),
     ("pack", "out"): ("PATH", "--overwrite"),
     ("demo", "folder"): ("--dir", "PATH", "--overwrite"),
@@ -49,6 +50,7 @@ FILES = {
     ("predict", "out"): (".csv", ".npy", ".parquet", ".jsonl"),
     ("dedup", "out"): (".csv",),
     ("report", "out"): (".html",),
+    ("report", "atlas"): (".parquet",),
     ("explore", "out"): (".html",),
     ("pack", "out"): (".h5", ".hdf5"),
 }
