@@ -59,6 +59,7 @@ def ask(url, data=None, kind="image/png"):
         return json.loads(answer.read())
 
 
+@pytest.mark.slow
 def test_the_app_answers_until_it_is_stopped_and_finishes_what_it_took(served, pairs):
     process, address = started("--cache", served, "--device", "cpu")
     with ExitStack() as stack:
