@@ -29,7 +29,8 @@ from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.progress import ignore
 
 FOLDS = 5
-MEMBERS = tuple({"head": name} for name in ("knn", "ridge", "kernel", "mlp"))
+MEMBERS = ("knn", "ridge", "kernel", "mlp")
+"""What `blend` mixes."""
 HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "mean": ("mean", {}),
     "nearest": ("nearest", {}),
@@ -43,7 +44,7 @@ HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "seed-vit": ("seed-vit", {}),
     "seed-tuned-resnet": ("seed-tuned-resnet", {}),
     "kernel-pooled": ("kernel", {}),
-    "blend": ("blend", {"members": MEMBERS}),
+    "blend": ("blend", {}),
     "distil": ("distil", {}),
     "kernel-unwhitened": ("kernel", {"whiten": False}),
     "kernel": ("kernel", {}),
@@ -114,6 +115,10 @@ def fit_fold(job: Job) -> dict[str, Any]:
         fitted = head.fit(data.X[train], data.training_targets[train], groups=split.inner_groups(train))
         predictions = fitted.predict(data.X[held])
     else:
+        if name == "blend":  # as of runs: each member chooses its settings once for a fold
+            chosen = [fit_rows(make_head(member), data, split, train).chosen for member in MEMBERS]
+            pairs = zip(MEMBERS, chosen, strict=True)
+            head.set_params(members=[{"head": member, "settings": settings} for member, settings in pairs])
         if isinstance(head, Stepwise):
             head.watched, head.after = data.X[held], []
         predictions = fit_rows(head, data, split, train).predict(data.X[held])
