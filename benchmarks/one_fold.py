@@ -116,7 +116,8 @@ def fit_fold(job: Job) -> dict[str, Any]:
         predictions = fitted.predict(data.X[held])
     else:
         if name == "blend":  # as of runs: each member chooses its settings once for a fold
-            chosen = [fit_rows(make_head(member), data, split, train).chosen for member in MEMBERS]
+            heads = [make_head(member).use_device(job.device) for member in MEMBERS]
+            chosen = [fit_rows(member, data, split, train).chosen for member in heads]
             pairs = zip(MEMBERS, chosen, strict=True)
             head.set_params(members=[{"head": member, "settings": settings} for member, settings in pairs])
         if isinstance(head, Stepwise):
