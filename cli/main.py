@@ -44,7 +44,7 @@ LEAST_MEMORY = 512 << 20
 """Address space below which the linear algebra of NumPy waits for memory without end, instead of failing."""
 LEAST_FOR_TORCH = 3 << 30
 """Address space below which PyTorch is not imported: now and then its threads end the process there."""
-TORCH_COMMANDS = ("extract", "predict", "repair", "demo", "app")
+TORCH_COMMANDS = ("explore", "extract", "predict", "repair", "demo", "app")
 """Commands that are refused below it at once: PyArrow's threads do the same while images are listed."""
 BATCH_COMMANDS = ("extract", "fit", "tune", "predict", "repair", "demo")
 """Commands that work in batches, and end with the one in hand when they are interrupted."""

@@ -111,6 +111,31 @@ def script_counts(prompts: Sequence[str]) -> Counter[str]:
     return Counter(map(script_of, prompts))
 
 
+def words_found(prompt: str, nearest: list[str]) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Divide the words of a prompt into subject and modifiers, and these into found and missed.
+
+    Returns
+    -------
+    tuple of list of str
+        Words of the subject that are in one of the nearest prompts, those that are not, and the same of the
+        modifiers. A plural in s is the same word.
+    """
+    there = {_stem(word) for each in nearest for word in content_words(each)}
+    subject, modifiers = subject_and_modifiers(prompt)
+    first = list(dict.fromkeys(content_words(subject)))
+    later = [word for word in dict.fromkeys(content_words(", ".join(modifiers))) if word not in first]
+    return (
+        [word for word in first if _stem(word) in there],
+        [word for word in first if _stem(word) not in there],
+        [word for word in later if _stem(word) in there],
+        [word for word in later if _stem(word) not in there],
+    )
+
+
+def _stem(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+
+
 @lru_cache(maxsize=4096)
 def _script(character: str) -> str:
     """Name the script of a letter by the first word of its Unicode name."""

@@ -13,7 +13,8 @@ from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.progress import ignore
 from img2prompt_cache.reporting.material import Material
 from img2prompt_cache.reporting.report import plain
-from img2prompt_cache.reporting.sections.cases import gather, pick, words_found
+from img2prompt_cache.reporting.sections.cases import gather, pick
+from img2prompt_cache.reporting.words import words_found
 from img2prompt_cache.runs.held_out import load_validation
 from kit import paint, prompt_of, write_prompts
 from synthetic import make_cache

@@ -82,6 +82,8 @@ def test_images_without_any_prompt_are_explored_too(tmp_path):
     assert found.sections["data"].counts["without_prompt"] == 1
     assert found.sections["data"].prompts is None
     assert findings(found)["R04"] == "caution"
+    (finding,) = next(each for each in found.sections["checks"].checks if each.number == "R04").findings
+    assert "names a table" in finding.advice, "nothing can be predicted before a cache is made"
     assert not found.failed
 
 

@@ -85,7 +85,12 @@ def missing_prompts(material: Material) -> Iterator[Finding]:
         yield Finding(
             "caution" if missing > len(material.rows.prompted) else "remark",
             f"{counted(missing, 'row has', 'rows have')} no prompt, of {len(material.rows.present)}",
-            "No head learns from them; `predict()` without a source predicts their prompts.",
+            "No head learns from them; "
+            + (
+                "`prompts` names a table that has them."
+                if material.cache is None
+                else "`predict()` without a source predicts their prompts."
+            ),
         )
 
 

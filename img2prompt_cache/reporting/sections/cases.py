@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.data.columns import used_column
-from img2prompt_cache.models.backbones.taps import split_spec
-from img2prompt_cache.numerics.hubs import corrected_queries
-from img2prompt_cache.numerics.metrics import unit
-from img2prompt_cache.numerics.standardise import mean_and_scale
 from img2prompt_cache.progress import Callback
+from img2prompt_cache.reporting.case_study import Case, CaseStudy
 from img2prompt_cache.reporting.charts import Histogram, histogram
-from img2prompt_cache.reporting.nearest import count_near, nearest_rows
-from img2prompt_cache.reporting.reasons import FAR, HELPS, LABELS, Circumstances, Reason, reasons_of
-from img2prompt_cache.reporting.words import content_words, script_counts, subject_and_modifiers
-from img2prompt_cache.runs.breakdown import held_out
-from img2prompt_cache.runs.held_out import load_validation
-from img2prompt_cache.tables import shorten
+from img2prompt_cache.reporting.reasons import HELPS, LABELS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.cache.mapped import MappedColumn
-    from img2prompt_cache.cache.reader import Cache
     from img2prompt_cache.reporting.material import Material
-    from img2prompt_cache.runs.run import Run
 
     F32 = NDArray[np.float32]
     Rows = NDArray[np.int64]
@@ -41,75 +28,6 @@ EACH = 20
 """Cases shown of each kind."""
 STUDIED = 300
 """Rows of the worst tenth, and drawn at random, whose reasons are counted."""
-PROMPTS, IMAGES = 3, 5
-DISTINCT = 20
-"""Nearest rows that are looked at to find `PROMPTS` different prompts."""
-SAMPLE = 4096
-"""Rows by which features are standardised, evenly spaced."""
-LONGEST = 600
-
-
-@dataclass(frozen=True, slots=True)
-class Near:
-    """A training row that is near: its prompt, how near, and the cosine of its prompt with the truth."""
-
-    row: int
-    id: str
-    prompt: str
-    similarity: float
-    truth: float
-
-
-@dataclass(frozen=True, slots=True)
-class Composed:
-    """A prompt composed of phrases of training prompts: its cosines with the prediction and the truth."""
-
-    prompt: str
-    similarity: float
-    truth: float
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A held-out row.
-
-    Attributes
-    ----------
-    row : int
-    id, prompt : str
-        The prompt is the true one.
-    kinds : list of str
-        ``"worst"``, ``"best"``, ``"random"``.
-    cosine : float
-        Of the prediction with the truth.
-    nearest : list of Near
-        Training prompts nearest to the prediction, corrected for hubs as `predict` does; `similarity` is
-        their cosine with it.
-    reach : Near or None
-        The training prompt nearest to the truth.
-    image : Near or None
-        The nearest training image; `similarity` is the cosine of the standardised features.
-    subject_found, subject_missed, modifiers_found, modifiers_missed : list of str
-        Words of the true prompt, before its first comma and after, that are in one of `nearest`, and not.
-    reasons : list of Reason
-    composed : Composed or None
-        Where that was asked for.
-    """
-
-    row: int
-    id: str
-    prompt: str
-    kinds: list[str]
-    cosine: float
-    nearest: list[Near]
-    reach: Near | None
-    image: Near | None
-    subject_found: list[str]
-    subject_missed: list[str]
-    modifiers_found: list[str]
-    modifiers_missed: list[str]
-    reasons: list[Reason]
-    composed: Composed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +86,7 @@ def gather(material: Material, tell: Callback) -> CasesSection | None:
     """
     if material.cache is None or material.board is None:
         return None
-    study = Study(material, material.cache, material.board.best)
+    study = CaseStudy(material, material.cache, material.board.best)
     worst = np.argsort(study.cosine, kind="stable")
     lowest = worst[: min(STUDIED, -(-len(worst) // 10))]
     rng = np.random.default_rng(material.seed)
@@ -237,195 +155,3 @@ def shares(worst: list[Case], average: list[Case]) -> list[ReasonShare]:
         if counts[0][key] or counts[1][key]
     ]
     return sorted(found, key=lambda each: -(abs(each.worst - each.all)))
-
-
-def words_found(prompt: str, nearest: list[str]) -> tuple[list[str], list[str], list[str], list[str]]:
-    """Divide the words of a prompt into subject and modifiers, and these into found and missed.
-
-    Returns
-    -------
-    tuple of list of str
-        Words of the subject that are in one of the nearest prompts, those that are not, and the same of the
-        modifiers. A plural in s is the same word.
-    """
-    there = {_stem(word) for each in nearest for word in content_words(each)}
-    subject, modifiers = subject_and_modifiers(prompt)
-    first = list(dict.fromkeys(content_words(subject)))
-    later = [word for word in dict.fromkeys(content_words(", ".join(modifiers))) if word not in first]
-    return (
-        [word for word in first if _stem(word) in there],
-        [word for word in first if _stem(word) not in there],
-        [word for word in later if _stem(word) in there],
-        [word for word in later if _stem(word) not in there],
-    )
-
-
-def _stem(word: str) -> str:
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
-
-
-class Study:
-    """A run's held-out rows, and the training rows of each of its folds.
-
-    Parameters
-    ----------
-    material : Material
-    cache : Cache
-    run : Run
-    """
-
-    def __init__(self, material: Material, cache: Cache, run: Run) -> None:
-        self.material, self.cache, self.run = material, cache, run
-        held, validation = held_out([run]), load_validation(run.folder, run)
-        place = {name: at for at, name in enumerate(validation.ids)}
-        order = [place[name] for name in held.ids]
-        self.ids, self.prompts, self.targets = held.ids, held.prompts, held.targets
-        self.predictions = validation.predictions[order]
-        self.mean_prediction = self.predictions.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self.cosine, self.fold = validation.cosine[order], validation.fold[order]
-        rows = material.rows
-        row_of = {name: row for row, name in enumerate(rows.ids)}
-        self.rows = np.array([row_of[name] for name in held.ids], np.int64)
-        missing = cache.missing(list(cache.manifest.of_kind("features")))
-        self.train = np.array(
-            [row for row in rows.prompted if rows.status[row] == "ok" and row not in missing], np.int64
-        )
-        fold_of = np.full(cache.rows, -1, np.int64)
-        fold_of[self.rows] = self.fold
-        self.train_fold = fold_of[self.train]
-        self._target = used_column(cache, run.target, "fit the run again", "targets")
-
-    @cached_property
-    def scripts(self) -> dict[str, float]:
-        """Share of the held-out prompts by script."""
-        counts = script_counts(self.prompts)
-        return {name: count / len(self.prompts) for name, count in counts.items()}
-
-    @cached_property
-    def tokens(self) -> dict[int, int] | None:
-        """Tokens of the prompt of each row; None where the tokenizer is not here."""
-        counts = self.material.tokens
-        return None if counts is None else dict(zip(self.material.rows.prompted, counts, strict=True))
-
-    def cases(self, wanted: Rows, kinds: dict[int, list[str]]) -> list[Case]:
-        """Describe some of the held-out rows, given by their places."""
-        fold = self.fold[wanted]
-
-        def search(queries: F32, k: int) -> tuple[Rows, F32]:
-            return nearest_rows(queries, fold, self.train, self.train_fold, self._targets, k)
-
-        near = search(corrected_queries(self.predictions[wanted], self.mean_prediction), DISTINCT)
-        reach = search(self.targets[wanted], 1)
-        counts = count_near(self.targets[wanted], fold, self.train, self.train_fold, self._targets, FAR)
-        images = self._similar_images(wanted, fold)
-        return [
-            self._case(
-                at, kinds.get(at, []), (near[0][i], near[1][i]), (reach[0][i], reach[1][i]), int(counts[i]),
-                None if images is None else (images[0][i], images[1][i]),
-            )
-            for i, at in enumerate(wanted.tolist())
-        ]  # fmt: skip
-
-    def compose(self, wanted: Rows, tell: Callback) -> list[Composed]:
-        """Compose a prompt for each of some held-out rows, of phrases of training rows of other folds.
-
-        Raises
-        ------
-        Img2PromptError
-            If the text encoder of the run cannot be loaded, or is another one now.
-        """
-        from img2prompt_cache.models.recorded import load_recorded_encoder
-        from img2prompt_cache.prediction.bank import Bank
-        from img2prompt_cache.prediction.compose import Composer
-
-        encoder = load_recorded_encoder(self.run.target)
-        found: dict[int, Composed] = {}
-        for number in np.unique(self.fold[wanted]).tolist():
-            inside = wanted[self.fold[wanted] == number]
-            rows = self.train[self.train_fold != number]
-            prompts = (self.material.rows.prompts[row] for row in rows.tolist())
-            composer = Composer([Bank.from_pairs(prompts, self._targets(rows))], encoder, tell=tell)
-            texts, cosines = composer.compose(self.predictions[inside])
-            truth = np.einsum("ij,ij->i", encoder.encode(texts), self.targets[inside])
-            for at, text, one, other in zip(inside.tolist(), texts, cosines, truth, strict=True):
-                found[at] = Composed(shorten(text, LONGEST), float(one), float(other))
-        return [found[at] for at in wanted.tolist()]
-
-    def _case(
-        self,
-        at: int,
-        kinds: list[str],
-        near: tuple[Rows, F32],
-        reach: tuple[Rows, F32],
-        kind: int,
-        images: tuple[Rows, F32] | None,
-    ) -> Case:
-        prompt = self.prompts[at]
-        nearest: dict[str, Near] = {}
-        for each in self._near(at, near[0], self._targets(np.maximum(near[0], 0)) @ self.predictions[at]):
-            nearest.setdefault(each.prompt, each)
-        shown = list(nearest.values())[:PROMPTS]
-        nearest_prompt = next(iter(self._near(at, *reach)), None)
-        similar = [] if images is None else self._near(at, *images)
-        known = Circumstances(
-            prompt,
-            reach=nearest_prompt.similarity if nearest_prompt else -1.0,
-            kind=kind,
-            image=similar[0].similarity if similar else None,
-            image_prompt=similar[0].truth if similar else None,
-            image_prompts=float(np.mean([each.truth for each in similar])) if similar else None,
-            tokens=None if self.tokens is None else self.tokens[int(self.rows[at])],
-            limit=self.material.token_limit,
-        )
-        words = [each[:DISTINCT] for each in words_found(prompt, [each.prompt for each in shown])]
-        return Case(
-            row=int(self.rows[at]),
-            id=self.ids[at],
-            prompt=shorten(prompt, LONGEST),
-            kinds=kinds,
-            cosine=float(self.cosine[at]),
-            nearest=shown,
-            reach=nearest_prompt,
-            image=similar[0] if similar else None,
-            subject_found=words[0],
-            subject_missed=words[1],
-            modifiers_found=words[2],
-            modifiers_missed=words[3],
-            reasons=reasons_of(known, self.scripts),
-        )
-
-    def _near(self, at: int, rows: Rows, similarity: F32) -> list[Near]:
-        """Describe training rows that are near a held-out one."""
-        rows, similarity = rows[rows >= 0], similarity[rows >= 0]
-        if not len(rows):
-            return []
-        truth = self._targets(rows) @ self.targets[at]
-        texts = self.material.rows
-        return [
-            Near(row, texts.ids[row], shorten(texts.prompts[row], LONGEST), alike, near)
-            for row, alike, near in zip(rows.tolist(), similarity.tolist(), truth.tolist(), strict=True)
-        ]
-
-    def _similar_images(self, wanted: Rows, fold: Rows) -> tuple[Rows, F32] | None:
-        """Find the most similar training images by the first pooled features of the run."""
-        specs = [use.spec for use in self.run.features if split_spec(use.spec)[1].kind == "features"]
-        if not specs or not len(self.train):
-            return None
-        use = next(use for use in self.run.features if use.spec == specs[0])
-        column = used_column(self.cache, use, "fit the run again")
-        self.cache.require_undamaged([column])
-        values = self.cache.mapped(column)
-        mean, scale = mean_and_scale(values[self.train[:: -(-len(self.train) // SAMPLE)]])
-
-        def read(rows: Rows) -> F32:
-            return unit((values[rows] - mean) / scale)
-
-        return nearest_rows(read(self.rows[wanted]), fold, self.train, self.train_fold, read, IMAGES)
-
-    @cached_property
-    def _mapped(self) -> MappedColumn:
-        self.cache.require_undamaged([self._target])
-        return self.cache.mapped(self._target)
-
-    def _targets(self, rows: Rows) -> F32:
-        return self._mapped[rows]
