@@ -36,5 +36,7 @@ def test_the_demo_runs_the_commands_it_shows(cli, tmp_path):
         truth = {row["imgId"]: row["prompt"] for row in csv.DictReader(file)}
     assert {row["imgId"]: row["truth"] for row in said.json["predictions"]} == truth
     assert all(len(row["prompts"]) == 3 for row in said.json["predictions"])
+    if said.json["report"] is not None:  # it takes the extra `report`
+        assert (tmp_path / said.json["report"]).is_file()
     for command in ("extract", "fit --head mlp", "compare", "predict"):
         assert f"$ img2prompt-cache {command} " in said.err
