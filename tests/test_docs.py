@@ -295,6 +295,21 @@ def test_the_tables_of_results_are_those_of_the_benchmarks():
         assert row.endswith(f" | {gap:+.3f} |"), row
 
 
+def test_the_figures_of_best_are_those_of_the_benchmark():
+    """Every step and head in the tables of the measurements, and the table in the README."""
+    text = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
+    readme = README.read_text(encoding="utf-8")
+    for data, seeds in json.loads((RESULTS / "recipe.json").read_text())["figures"]["sets"].items():
+        found = seeds["0"]
+        for step in found["steps"]:
+            assert f"| {step['step']} | {step['kept']} of 5 | {step['cosine']:.4f} |" in text
+        for name, head in found["heads"].items():
+            assert f"| {head['cosine']:.4f} | " in text, name
+        shown = [found["heads"][name]["cosine"] for name in ("mean", "seed-tuned-resnet", "ridge")]
+        row = " | ".join([data, *(f"{each:.3f}" for each in shown)])
+        assert f"| {row} | **{found['heads']['best']['cosine']:.3f}** |" in readme
+
+
 def test_the_figures_of_expected_cosines_are_those_of_the_benchmark():
     text = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
     found = json.loads((RESULTS / "expected.json").read_text())["figures"]["kernel"]
