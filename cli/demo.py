@@ -120,7 +120,8 @@ def _told(command: str, found: dict[str, Any]) -> str:
         metrics = found["metrics"]
         return f"cosine {metrics['cosine']:.4f} on {metrics['n']} held-out rows, {found['seconds']:.1f} s"
     if command == "report":
-        return f"{found['out']}: {', '.join(name for name in found if isinstance(found[name], dict))}"
+        sections = [name for name, data in found.items() if isinstance(data, dict) and name != "failed"]
+        return f"{found['out']}: {', '.join(sections)}"
     if command == "compare":
         rows = [[run["head"], run["cosine"], run["r@1"], run["r@5"], run["seconds"]] for run in found["runs"]]
         return console.table(["head", "cosine", "R@1", "R@5", "seconds"], rows)

@@ -96,6 +96,8 @@ class Pictures:
     def load(self, rows: Iterable[int], tell: Callback = ignore) -> None:
         """Decode the images of these rows with several threads."""
         wanted = [row for row in dict.fromkeys(rows) if row not in self.known]
+        if not wanted:
+            return
         with task(tell, "pictures", len(wanted)) as advance:
             for row, found in zip(wanted, map_in_order(self._load, wanted, THREADS), strict=True):
                 self.known[row] = found

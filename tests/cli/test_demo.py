@@ -4,6 +4,7 @@ import csv
 
 import pytest
 
+from img2prompt_cache.cli.demo import _told
 from synthetic import Cli
 
 
@@ -40,3 +41,8 @@ def test_the_demo_runs_the_commands_it_shows(cli, tmp_path):
         assert (tmp_path / said.json["report"]).is_file()
     for command in ("extract", "fit --head mlp", "compare", "predict"):
         assert f"$ img2prompt-cache {command} " in said.err
+
+
+def test_what_the_demo_says_of_its_report_names_the_sections():
+    found = {"title": "x", "checks": {}, "data": {"counts": {}}, "failed": {}, "out": "demo/report.html"}
+    assert _told("report", found) == "demo/report.html: checks, data"

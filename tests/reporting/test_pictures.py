@@ -80,3 +80,13 @@ def test_a_sample_is_seeded_sorted_and_whole_where_rows_are_few():
     assert len(drawn) == 50
     assert {*drawn} <= {*rows}
     assert drawn != sample(rows, 50, 2)
+
+
+def test_nothing_is_told_where_every_picture_is_known():
+    pictures = Pictures(rows_of([b"", b""]))
+    told = []
+    pictures.load([0, 1, 1], told.append)
+    assert [(event.task, event.done, event.total) for event in told][-1] == ("pictures", 2, 2)
+    told.clear()
+    pictures.load([1, 0], told.append)
+    assert told == []
