@@ -14,7 +14,7 @@ from img2prompt_cache.models.devices import has_bf16
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.prediction.bank import Bank
 from img2prompt_cache.prediction.compose.draft import Draft, draft_of
-from img2prompt_cache.prediction.compose.mining import MODIFIER, SUBJECT, mine
+from img2prompt_cache.prediction.compose.mining import MODIFIER, MOST_MODIFIERS, SUBJECT, mine
 from img2prompt_cache.prediction.compose.parts import key
 from img2prompt_cache.prediction.compose.search import Table, search
 from img2prompt_cache.prediction.kept import encode_kept, kept_path
@@ -116,13 +116,14 @@ class Composer:
     def _seeds(self, vectors: F32) -> list[list[Draft]]:
         """Give what a search begins with: near prompts, whole and without modifiers, and near subjects."""
         seeds: list[list[Draft]] = [[] for _ in vectors]
-        for bank in self._banks:
+        for number, bank in enumerate(self._banks):
+            most = self._table.most_modifiers if number else MOST_MODIFIERS
             for drafts, near in zip(seeds, bank.nearest(vectors, NEAR)[0], strict=True):
                 for prompt in near:
                     draft = draft_of(prompt, self._known)
                     if draft is None:
                         continue
-                    if draft.words <= LONGEST_SEED and draft.count(MODIFIER) <= self._table.most_modifiers:
+                    if draft.words <= LONGEST_SEED and draft.count(MODIFIER) <= most:
                         drafts.append(draft)
                     drafts.append(Draft(draft.phrases[:1]))
         table = self._table.vectors[self._subjects]

@@ -146,7 +146,8 @@ def is_readable(text: str, most_words: int = MOST_WORDS) -> bool:
     ):
         return False
     letters = kinds.count("L") + kinds.count("M")
-    return letters >= 2 and letters >= 0.6 * (len(text) - text.count(" ")) and max(map(len, words)) <= 30
+    enough = letters >= 1 and letters >= 0.5 * (len(text) - text.count(" "))  # "4k", but not "1234"
+    return enough and len(text) > 1 and max(map(len, words)) <= 30
 
 
 def as_second(subject: str) -> str:

@@ -7,7 +7,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.models.encoders.base import load_encoder
 from img2prompt_cache.numerics.metrics import cosine, unit
 from img2prompt_cache.prediction.bank import Bank
-from img2prompt_cache.prediction.compose import Composer
+from img2prompt_cache.prediction.compose import Composer, search
 from img2prompt_cache.progress import Event
 from kit import save_clip
 
@@ -65,6 +65,13 @@ def test_the_same_is_composed_again_and_phrases_are_kept(encoder, home):
     assert again[0] == once[0]
     assert kept == 1
     assert events == []
+
+
+def test_a_known_prompt_with_more_modifiers_than_most_is_begun_with_too(encoder, monkeypatch):
+    monkeypatch.setattr(search, "PRICE", 0.0)
+    long = "a violin, ruby, jade, onyx, opal, pearl, amber"
+    composer = Composer([bank_of([*PROMPTS, long], encoder)], encoder)
+    assert composer.compose(encoder.encode([long]))[1] > 0.999
 
 
 def test_the_text_tower_of_a_clip_model_composes_as_well(tmp_path):

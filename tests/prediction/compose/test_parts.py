@@ -20,7 +20,7 @@ from img2prompt_cache.prediction.compose.parts import (
 @pytest.mark.parametrize(
     ("prompt", "subject", "tail", "modifiers"),
     [
-        ("A red boat, oil on canvas, 8k.", "A red boat", "", ("oil on canvas",)),
+        ("A red boat, oil on canvas, 8k.", "A red boat", "", ("oil on canvas", "8k")),
         ("A grey dog plays in the sand at the ocean.", "A grey dog plays in the sand", "at the ocean", ()),
         ("a boat by the sea by Monet, calm", "a boat by the sea", "", ("by Monet", "calm")),
         ("a fox in the style of Klimt", "a fox", "", ("in the style of Klimt",)),
@@ -98,6 +98,8 @@ def test_a_caption_in_its_parts():
         "a\u202eb",
         "=1+1",
         "12 34",
+        "x",
+        "f1234",
         "a\nb",
     ],
 )
@@ -105,7 +107,7 @@ def test_what_is_no_phrase(text):
     assert not is_readable(text)
 
 
-@pytest.mark.parametrize("text", ["8k resolution", "a fox", "peintre à l’huile", "赤い 車", "don't"])
+@pytest.mark.parametrize("text", ["8k", "8k resolution", "a fox", "peintre à l’huile", "赤い 車", "don't"])
 def test_what_is_a_phrase(text):
     assert is_readable(text)
 
