@@ -61,7 +61,8 @@ class Mlp(Head):
     given, the network is alone unless `mix` is given, too. The validation rows have no say in the ridge
     solution that they compare: it is fitted, and its penalty chosen by grouped folds, on the rows that the
     network is trained on. Then all rows are fitted with the same penalty; with three folds, with the
-    geometric mean of theirs.
+    geometric mean of theirs. A network that starts from the ridge solution, and learns what that leaves,
+    is not as good; docs/measurements.md has the figures.
     """
 
     name = "mlp"
