@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     OnStep = Callable[[int, float], None]
 
 
-class SureTargets(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class SureTargets:
     """Predictions with signals of how sure the head is.
 
     Attributes

@@ -241,7 +241,8 @@ class Blend(Head):
         for (name, head), (_, ranges) in zip(
             named_apart([head for head, _ in members]), members, strict=True
         ):
-            found, _, own = head.predict_with_signals(select_blocks(X, ranges))
+            sure = head.predict_with_signals(select_blocks(X, ranges))
+            found, own = sure.vectors, sure.signals
             predictions.append(found)
             signals |= {f"{signal} of {name}": values for signal, values in own.items()}
         if len(members) > 1:

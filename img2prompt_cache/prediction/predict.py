@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -151,7 +151,7 @@ def predict_batches(
     )
     known = _load_prompts(fitted, home, bank, device, tell, compose=compose) if top_k or compose else None
     if known is not None and top_k and hub_correction:
-        known = known._replace(mean_prediction=mean_for_hubs(fitted, tell))
+        known = replace(known, mean_prediction=mean_for_hubs(fitted, tell))
     return _run(batches, known, top_k, writer, min_expected, tell)
 
 
@@ -272,7 +272,8 @@ def _streamed(
             yield batch
 
 
-class _Prompts(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prompts:
     """Prompts to show: the bank that the nearest ones are found in, and what composes them, if asked for.
 
     Where `mean_prediction` is there, the nearest ones are corrected for hubs.

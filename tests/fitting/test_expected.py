@@ -87,7 +87,8 @@ def test_a_blend_of_runs_counts_on_the_agreement_of_its_members(cache, tmp_path)
         "agreement",
     )
     X = features_of(cache, run)[:9]
-    vectors, _, signals = run.estimator.predict_with_signals(X)
+    sure = run.estimator.predict_with_signals(X)
+    vectors, signals = sure.vectors, sure.signals
     np.testing.assert_array_equal(vectors, run.estimator.predict(X))
     one, other = (ipc.Run.load(cache / "runs" / name).estimator for name in ("ridge", "kernel"))
     np.testing.assert_allclose(signals["norm of ridge"], one.predict_with_signals(X).signals["norm"])
@@ -125,7 +126,8 @@ def test_what_a_soft_bank_does_to_predictions_does_not_hide_how_near_they_were(c
     )
     head, X = run.estimator, features_of(cache, run)[:5]
     head.draw_towards(unit_rows(1, 384, 5), 0.04, 0.5)
-    vectors, unsoftened, _ = head.predict_with_signals(X)
+    sure = head.predict_with_signals(X)
+    vectors, unsoftened = sure.vectors, sure.unsoftened
     np.testing.assert_array_equal(vectors, head.predict(X))
     assert (cosine(vectors, unsoftened) < 0.99).all()
     softened = run.expectation.expect(head.predict_with_signals(X))

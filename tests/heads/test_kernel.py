@@ -128,7 +128,8 @@ def test_the_head_says_how_far_the_targets_of_similar_rows_agree(exact, monkeypa
     monkeypatch.setattr(module, "EXACT", 10_000 if exact else 100)
     (X, y, _), (new, _, _) = problem(300), problem(seed=1)
     head = Kernel(gain=2.0, alpha=0.1, landmarks=120).fit(X, y)
-    vectors, _, signals = head.predict_with_signals(new)
+    sure = head.predict_with_signals(new)
+    vectors, signals = sure.vectors, sure.signals
     np.testing.assert_allclose(vectors, head.predict(new), atol=1e-6)
     assert tuple(signals) == head.signals == ("norm", "neighbours")
     values = kernel_ridge.kernel(head._scaled(new), head.rows_, head.gains_)
