@@ -31,8 +31,12 @@ def predict(
         typer.Option(metavar="DIR", help="A run folder, or its name in the cache. Default: the newest run."),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write embeddings: .npy, .csv (Kaggle), .parquet or .jsonl."),
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write embeddings: .npy, .csv (Kaggle), .parquet or .jsonl. A name that ends with / is a "
+            "folder: one .txt with a prompt for each image.",
+        ),
     ] = None,
     top_k: Annotated[
         int | None,
@@ -85,11 +89,11 @@ def predict(
 ) -> None:
     """Predict prompt embeddings for images, and show the nearest prompts."""
     from img2prompt_cache.errors import UsageError
-    from img2prompt_cache.prediction.outputs import WRITERS
+    from img2prompt_cache.prediction.outputs import writer_for
     from img2prompt_cache.prediction.predict import predict_batches
     from img2prompt_cache.runs.names import open_run
 
-    if top_k == 0 and not out and not compose:
+    if top_k == 0 and out is None and not compose:
         raise UsageError(
             "`top_k=0` without `out` leaves nothing to show; name a file with `out`", parameter="top_k"
         )
@@ -115,7 +119,7 @@ def predict(
         )
         if run is None:
             console.note(f"run {fitted.name}")
-        written = out is not None and WRITERS[out.suffix.lower()].keeps_prompts
+        written = out is not None and writer_for(out).keeps_prompts
         for batch in stack.enter_context(closing(batches)):
             for name, reason in batch.failed.items():
                 console.note(f"{name}: {reason}")
@@ -141,12 +145,12 @@ def predict(
                 "head": fitted.head,
                 "rows": count,
                 "bad": bad,
-                "out": str(out) if out else None,
+                "out": str(Path(out)) if out else None,
                 "predictions": predictions,
             }
         )
     elif out:
-        console.result(f"{out}: {count} predictions")
+        console.result(f"{Path(out)}: {count} predictions")
 
 
 def _shown(batch: Predictions, row: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.files import Replacement
 from img2prompt_cache.models.weights import packaged
 from img2prompt_cache.prediction.outputs import open_writer
+from img2prompt_cache.prediction.outputs.captions import CaptionWriter
 from kit import Tiny
 from synthetic import ONE, Cli, Said, make_cache
 
@@ -38,6 +39,7 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], 
 
         with monkeypatch.context() as patch:
             patch.setattr(Replacement, "commit", die)
+            patch.setattr(CaptionWriter, "_commit", die)
             patch.setattr(packaged, "_move", die)
             patch.setattr(Replacement, "discard", lambda new: new._release())  # the system does so
             with suppress(KeyboardInterrupt):
@@ -84,15 +86,15 @@ def test_a_pass_removes_what_it_left(
     assert Cache(cache).verify() == []
 
 
-@pytest.mark.parametrize("extension", [".npy", ".csv", ".parquet", ".jsonl"])
+@pytest.mark.parametrize("extension", [".npy", ".csv", ".parquet", ".jsonl", "/"])
 def test_predictions_remove_what_they_left(
     extension: str, tmp_path: Path, killed: Callable[..., object]
 ) -> None:
     vectors = np.eye(2, WIDTH, dtype=np.float32)
 
     def write() -> None:
-        with open_writer(tmp_path / f"out{extension}", WIDTH) as writer:
-            writer.write(["a", "b"], vectors)
+        with open_writer(f"{tmp_path}/out{extension}", WIDTH, overwrite=True) as writer:
+            writer.write(["a", "b"], vectors, [[("sea", 0.5)]] * 2)
 
     killed(write)
     assert temporary(tmp_path)

@@ -20,8 +20,9 @@ from img2prompt_cache.models.recorded import load_recorded_encoder
 from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
 from img2prompt_cache.prediction.compose import Composer
 from img2prompt_cache.prediction.expectation import Expectation, predict_expected
-from img2prompt_cache.prediction.outputs import open_writer
+from img2prompt_cache.prediction.outputs import open_writer, writer_for
 from img2prompt_cache.prediction.outputs.base import Writer
+from img2prompt_cache.prediction.outputs.captions import CaptionWriter
 from img2prompt_cache.prediction.predictions import Predictions
 from img2prompt_cache.prediction.stream import load_backbones, predict_cached, predict_images
 from img2prompt_cache.progress import Callback, ignore, listening, note, task
@@ -131,17 +132,26 @@ def predict_batches(
         If a backbone is not the one the head was fitted with, or none of the images could be used.
     """
     rows = _features(images)
+    captions = out is not None and writer_for(out) is CaptionWriter
     if top_k is None:
-        top_k = NEAREST if bank or not (out or rows is not None) else 0
+        top_k = (
+            NEAREST if bank or not (out is not None or rows is not None) else int(captions and not compose)
+        )
     if top_k < 0:
         raise UsageError(f"`top_k` must be at least 0, not {top_k}", parameter="top_k")
+    if captions and not (top_k or compose):
+        raise UsageError(
+            "captions are prompts: `top_k` must be 1 or more, or give `compose=True`", parameter="top_k"
+        )
     if min_expected is not None and not -1 <= min_expected <= 1:
         raise UsageError(
             f"`min_expected` is a cosine, from -1 to 1, not {min_expected}", parameter="min_expected"
         )
     home = _home(fitted, cache)
     inputs = [*_paths(images if rows is None else None), *([bank] if bank else [])]
-    writer = open_writer(Path(out), fitted.target.width, overwrite=overwrite, inputs=inputs) if out else None
+    writer = (
+        open_writer(out, fitted.target.width, overwrite=overwrite, inputs=inputs) if out is not None else None
+    )
     estimator = fitted.estimator.use_device(device)
     _require_told(fitted, min_expected, tell)
     batches = (

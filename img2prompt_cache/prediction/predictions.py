@@ -105,7 +105,8 @@ class Predictions:
         Parameters
         ----------
         path : str or pathlib.Path
-            ``.npy``, ``.csv`` (Kaggle's submission), ``.parquet`` or ``.jsonl``; see `outputs`.
+            ``.npy``, ``.csv`` (Kaggle's submission), ``.parquet`` or ``.jsonl``; or a folder, ``captions/``,
+            for a text file with the prompt of each image. See `outputs`.
         overwrite : bool
             Replace the file.
 
@@ -116,7 +117,7 @@ class Predictions:
         Img2PromptError
             If it cannot be written.
         """
-        with open_writer(Path(path), self.vectors.shape[1], overwrite=overwrite) as writer:
+        with open_writer(path, self.vectors.shape[1], overwrite=overwrite) as writer:
             if self.ids:
                 writer.write(self.ids, self.vectors, self.nearest, self.columns)
 

@@ -168,7 +168,7 @@ class Run(RunRecord):
             as the run was fitted on them; or None for the rows of the run's cache that have no prompt.
         top_k : int, optional
             Nearest prompts to find for each image. If None: 3, but none for an array, and none where
-            predictions are written with `out` and no `bank` is named.
+            predictions are written with `out` and no `bank` is named; 1 for captions that are not composed.
         bank : path, optional
             Prompts to choose from: a text file with one a line, or a table. The cache's prompts if None.
         hub_correction : bool
@@ -180,7 +180,8 @@ class Run(RunRecord):
         cache : path or Cache, optional
             In place of the cache that the run was fitted on.
         out : path, optional
-            Also write the predictions to this file: ``.npy``, ``.csv`` (Kaggle), ``.parquet`` or ``.jsonl``.
+            Also write the predictions to this file: ``.npy``, ``.csv`` (Kaggle), ``.parquet`` or ``.jsonl``;
+            or to a folder, ``captions/``, a text file with the composed or nearest prompt of each image.
         overwrite : bool
             Replace the file.
         min_expected : float, optional

@@ -127,6 +127,22 @@ def test_prompts_are_printed_where_the_file_does_not_keep_them(cli, here, pairs,
     assert again.out == f"y.{suffix}: 1 predictions\n"
 
 
+def test_captions_are_a_text_file_for_each_image(cli, here, pairs):
+    images = [pairs / f"{name}.png" for name in ("img004", "words", "img002")]
+    said = cli("predict", *images, "--out", "captions/")
+    assert (said.code, said.out) == (0, "captions: 2 predictions\n")
+    assert sorted(path.name for path in (here / "captions").iterdir()) == ["img002.txt", "img004.txt"]
+    nearest = cli("predict", images[0], "--top-k", "1", "--json").json["predictions"][0]["prompts"][0]
+    assert (here / "captions" / "img004.txt").read_text() == f"{nearest['prompt']}\n"
+    again = cli("predict", images[0], "--out", "captions")
+    assert (again.code, again.out) == (2, "")
+    assert "--out captions: captions/img004.txt exists; give --overwrite to replace it" in again.err
+    cli("predict", images[0], "--out", "captions/", "--top-k", "0").refused(2, "--top-k", "--compose")
+    composed = cli("predict", images[0], "--compose", "--json").json["predictions"][0]["composed"]
+    assert cli("predict", images[0], "--compose", "--out", "captions", "--overwrite").code == 0
+    assert (here / "captions" / "img004.txt").read_text() == f"{composed}\n"
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     """A cache of made-up features and a run with enough held-out rows; three rows have no prompt."""

@@ -115,8 +115,7 @@ class Writer(ABC):
         """Open the temporary files."""
         try:
             with self._reporting():
-                for final in self.finals(self._path):
-                    self._new[final] = Replacement(final)
+                self._reserve()
                 self._begin()
         except BaseException:
             self._discard()
@@ -132,13 +131,22 @@ class Writer(ABC):
                 with self._reporting():
                     self._finish()
                     self._open.close()
-                    for new in self._new.values():
-                        new.flush()
-                    self._remove_last()
-                    for new in self._new.values():
-                        new.commit()
+                    self._commit()
         finally:
             self._discard()
+
+    def _reserve(self) -> None:
+        """Make the temporary files."""
+        for final in self.finals(self._path):
+            self._new[final] = Replacement(final)
+
+    def _commit(self) -> None:
+        """Give the temporary files their names."""
+        for new in self._new.values():
+            new.flush()
+        self._remove_last()
+        for new in self._new.values():
+            new.commit()
 
     def _remove_last(self) -> None:
         """Remove the last of several old files: the new first one never lies beside it.

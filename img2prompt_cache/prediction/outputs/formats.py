@@ -6,12 +6,14 @@
 | ``.csv`` | Kaggle's ``imgId_eId,val``; the eIds of an image: ``<imgId>_0`` … ``<imgId>_383`` | no |
 | ``.parquet`` | ``imgId``, ``embedding``, ``prompts`` (a list of ``prompt``, ``cosine``) | where given |
 | ``.jsonl`` | one object a line with the same names | where given |
+| a folder | a ``.txt`` for each image: its composed or nearest prompt, no embedding | the first one |
 
 Numbers in text have the fewest digits that read back as the same float32. Files are UTF-8.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from img2prompt_cache.destination import require_earlier_output, require_free_pl
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.files import Replacement
 from img2prompt_cache.prediction.outputs.base import Writer
+from img2prompt_cache.prediction.outputs.captions import CaptionWriter
 from img2prompt_cache.prediction.outputs.jsonl import JsonlWriter
 from img2prompt_cache.prediction.outputs.kaggle import CsvWriter
 from img2prompt_cache.prediction.outputs.npy import NpyWriter
@@ -33,8 +36,30 @@ WRITERS: dict[str, type[Writer]] = {
 """Extension to the writer of its format."""
 
 
+def writer_for(path: str | Path) -> type[Writer]:
+    """Choose the format: captions for a path that ends with ``/`` or is a folder, else by the extension.
+
+    Raises
+    ------
+    UsageError
+        If the extension is unknown.
+    """
+    name = os.fspath(path)
+    is_folder = name.endswith(("/", os.sep))
+    kind = None if is_folder else WRITERS.get(Path(name).suffix.lower())
+    if is_folder or (name and kind is None and Path(name).is_dir()):
+        return CaptionWriter
+    if kind is None:
+        raise UsageError(
+            f"`out` {path}: the extension must be one of {', '.join(WRITERS)}; a name that ends with / is a "
+            "folder of captions",
+            parameter="out",
+        )
+    return kind
+
+
 def open_writer(
-    path: Path,
+    path: str | Path,
     dim: int,
     *,
     overwrite: bool = False,
@@ -44,8 +69,8 @@ def open_writer(
 
     Parameters
     ----------
-    path : pathlib.Path
-        File to be made; its extension is a key of `WRITERS`.
+    path : str or pathlib.Path
+        File to be made; its extension is a key of `WRITERS`. Or a folder of captions; see `writer_for`.
     dim : int
         Width of the embeddings.
     overwrite : bool
@@ -68,9 +93,9 @@ def open_writer(
     def refuse(why: str) -> UsageError:
         return UsageError(f"`out` {path}{why}", parameter="out")
 
-    kind = WRITERS.get(path.suffix.lower())
-    if kind is None:
-        raise refuse(f": the extension must be one of {', '.join(WRITERS)}")
+    kind, path = writer_for(path), Path(path)
+    if kind is CaptionWriter:
+        return CaptionWriter(path, dim, overwrite=overwrite, inputs=inputs)
     if not path.parent.is_dir():
         raise refuse(f": the folder {path.parent} does not exist; make it first")
     inputs = list(inputs)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -145,6 +146,16 @@ def test_formats_without_prompts_say_so_and_pass_them_over(tmp_path: Path) -> No
         assert not WRITERS[extension].keeps_prompts
         write(tmp_path / f"x{extension}", ["a"], unit(1), [[("sea", 0.5)]])
         assert read(tmp_path / f"x{extension}")[0] == ["a"]
+
+
+def test_a_parquet_file_opens_in_pandas_with_a_fixed_size_list_of_float32(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    vectors = unit(3)
+    write(tmp_path / "x.parquet", ["a", "b", "c"], vectors)
+    assert pq.read_schema(tmp_path / "x.parquet").field("embedding").type == pa.list_(pa.float32(), DIM)
+    frame = pd.read_parquet(tmp_path / "x.parquet")
+    assert frame["imgId"].tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(np.stack(frame["embedding"]), vectors)
 
 
 def test_parquet_gathers_small_batches_into_large_row_groups(tmp_path: Path) -> None:
