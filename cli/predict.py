@@ -127,7 +127,7 @@ def predict(
             count += len(batch.ids)
             if written:
                 continue
-            shown = [_shown(batch, row) for row in range(len(batch.ids))]
+            shown = _shown(batch)
             if json:
                 predictions += [
                     {"imgId": name, **one} for name, one in zip(batch.ids, shown, strict=True) if one
@@ -153,12 +153,17 @@ def predict(
         console.result(f"{Path(out)}: {count} predictions")
 
 
-def _shown(batch: Predictions, row: int) -> dict[str, Any]:
-    """Give what is known of one image beside its vector, as JSON values."""
+def _shown(batch: Predictions) -> list[dict[str, Any]]:
+    """Give what is known of each image beside its vector, as JSON values."""
     from img2prompt_cache.prediction.outputs.base import plain, records
 
-    shown = {name: plain(values[row]) for name, values in batch.columns.items()}
-    return shown if batch.nearest is None else {**shown, "prompts": records(batch.nearest[row])}
+    columns = batch.columns
+    shown = [{name: plain(values[row]) for name, values in columns.items()} for row in range(len(batch.ids))]
+    nearest = batch.nearest
+    if nearest is not None:
+        for one, found in zip(shown, nearest, strict=True):
+            one["prompts"] = records(found)
+    return shown
 
 
 def _lines(name: str, shown: dict[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.files import hash_file
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.single import fit_head
+from img2prompt_cache.prediction.predictions import Predictions
 from kit import paint, prompt_of
 from synthetic import ENCODER, Cli, make_cache
 
@@ -70,6 +71,19 @@ def test_without_the_correction_for_hubs_cosines_descend(cli, here, pairs):
     cosines = [float(line.split()[0]) for line in lines[1:]]
     assert cosines == sorted(cosines, reverse=True)
     assert cli("predict", image, "--top-k", "9").out.splitlines() != lines
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_the_nearest_prompts_of_a_batch_are_laid_out_once(cli, fitted, monkeypatch, options):
+    asked = []
+
+    def counting(batch, lay_out=Predictions.nearest.fget):
+        asked.append(len(batch))
+        return lay_out(batch)
+
+    monkeypatch.setattr(Predictions, "nearest", property(counting))
+    assert cli("predict", fitted, *options, "--cache", fitted).code == 0
+    assert asked == [20]
 
 
 def test_npy_is_float32_of_unit_norm_in_input_order_without_the_bad_ones(cli, here, pairs):
