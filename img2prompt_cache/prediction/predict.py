@@ -157,7 +157,7 @@ def predict_batches(
     batches = (
         iter([_from_features(fitted, estimator, rows)])
         if rows is not None
-        else _find_batches(fitted, estimator, images, home, device, tell)
+        else _find_batches(fitted, estimator, images, home, device, tell, writer)
     )
     known = _load_prompts(fitted, home, bank, device, tell, compose=compose) if top_k or compose else None
     if known is not None and top_k and hub_correction:
@@ -226,7 +226,13 @@ def _from_features(fitted: Fitted, estimator: Head, rows: NDArray[Any]) -> Predi
 
 
 def _find_batches(
-    fitted: Fitted, estimator: Head, images: Images, home: Cache | Path | None, device: str, tell: Callback
+    fitted: Fitted,
+    estimator: Head,
+    images: Images,
+    home: Cache | Path | None,
+    device: str,
+    tell: Callback,
+    writer: Writer | None,
 ) -> Iterator[Predictions]:
     """Find out what to predict for, and check that it can be done; then go through it batch by batch."""
     paths = _paths(images)
@@ -244,6 +250,8 @@ def _find_batches(
     source, listing = list_images(paths)
     for line in listing.summary.notes:
         note(tell, line)
+    if writer:
+        writer.expect(each.as_py() for each in listing.table["imgId"])
     backbones = load_backbones(fitted.features, device)
     return _streamed(fitted, estimator, backbones, source, listing, tell)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -74,6 +74,20 @@ class Writer(ABC):
     def finals(cls, path: Path) -> tuple[Path, ...]:
         """Name every file that writing to `path` makes."""
         return (path,)
+
+    def expect(self, ids: Iterable[str]) -> None:  # noqa: B027 - most formats take every id
+        """Find out before the work whether rows of these ids can be written.
+
+        Parameters
+        ----------
+        ids : iterable of str
+            imgId of every image that is to be predicted; images that turn out to be unusable count, too.
+
+        Raises
+        ------
+        UsageError
+            Naming the one that cannot.
+        """
 
     def write(
         self,

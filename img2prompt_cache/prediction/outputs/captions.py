@@ -103,6 +103,17 @@ class CaptionWriter(Writer):
             return False
         return not text or text == f"{one_line(text)}\n"
 
+    def expect(self, ids: Iterable[str]) -> None:
+        """Refuse two images of one caption, and a file that is in the way."""
+        names = set[str]()
+        for each in ids:
+            inside = caption_name(each)
+            if inside in names:
+                raise self._twice(each, inside)
+            names.add(inside)
+            if not self._new_folder:
+                self._require_free(self._path / inside)
+
     def _staging(self) -> Replacement:
         """Make the temporary folder on the same file system: beside the folder, or in it if it is there."""
         self._new_folder = not os.path.lexists(self._path)
@@ -133,10 +144,7 @@ class CaptionWriter(Writer):
             with staged.open("x", encoding="utf-8", newline="\n") as file:
                 file.write(f"{one_line(prompt)}\n")
         except (FileExistsError, NotADirectoryError):
-            raise self._refusal(
-                f": two images would write {inside}, the second one is {shorten(printable(name))}; "
-                "rename one of them, or predict them into two folders"
-            ) from None
+            raise self._twice(name, inside) from None
         if not self._new_folder:
             self._require_free(self._path / inside)
 
@@ -193,6 +201,12 @@ class CaptionWriter(Writer):
             for name in names:
                 staged = Path(folder) / name
                 yield staged, self._path / staged.relative_to(top)
+
+    def _twice(self, name: str, inside: str) -> UsageError:
+        return self._refusal(
+            f": two images would write {inside}, the second one is {shorten(printable(name))}; rename one of "
+            "them, or predict them into two folders"
+        )
 
     def _refusal(self, why: str) -> UsageError:
         return UsageError(f"`out` {self._path}{why}", parameter="out")
