@@ -13,9 +13,9 @@ import numpy as np
 
 from img2prompt_cache.data.columns import UsedColumn, used_column
 from img2prompt_cache.data.feature_blocks import concatenate
-from img2prompt_cache.errors import ImageError, Img2PromptError
+from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.numerics.metrics import unit
-from img2prompt_cache.reporting.pictures import CHANGED, picture, sample
+from img2prompt_cache.reporting.pictures import picture, sample
 from img2prompt_cache.reporting.rows import Rows
 
 if TYPE_CHECKING:
@@ -92,29 +92,20 @@ class Gallery:
         Raises
         ------
         ImageError
-            If the image cannot be read any more, or has changed.
+            If the image cannot be read any more, has changed, or it is not known what was cached.
         """
         key = (row, side)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        made = picture(self._read(row), side).thumbnail
+        made = picture(self.rows.image(row), side).thumbnail
         with self._lock:
             self._kept_bytes += len(made) - len(self._kept.pop(key, b""))
             self._kept[key] = made
             while self._kept_bytes > KEPT_BYTES:
                 self._kept_bytes -= len(self._kept.popitem(last=False)[1])
         return made
-
-    def _read(self, row: int) -> bytes:
-        import hashlib
-
-        data = self.rows.read(row)
-        known = self.rows.digests[row]
-        if known and hashlib.sha256(data).hexdigest() != known:
-            raise ImageError(CHANGED)
-        return data
 
     def progress(self, run: Run) -> float:
         """Tell for which part of the rows the run has predicted, 0…1."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -26,8 +25,6 @@ QUALITY = 60
 EMBEDDED_BYTES = 5 << 20
 """Most bytes of all thumbnails of a page, as base64; the rest of a page takes about 1 MB."""
 THREADS = 2
-
-CHANGED = "the image has changed since it was cached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +104,7 @@ class Pictures:
         if self.rows.status[row] != "ok":
             return self.rows.reasons[row] or f"the image is {self.rows.status[row]}"
         try:
-            data = self.rows.read(row)
-            known = self.rows.digests[row]
-            if known and hashlib.sha256(data).hexdigest() != known:
-                return CHANGED
-            return picture(data)
+            return picture(self.rows.image(row))
         except ImageError as error:
             return str(error)
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 THREADS = 4
 """How many images of a source are read at a time."""
 
+CHANGED = "the image has changed since it was cached"
+UNKNOWN = "it is not known what was cached of the image"
+
 Reader = Callable[[int], bytes]
 """Reads the image file of a row; raises ImageError where that cannot be done."""
 
@@ -42,7 +45,7 @@ class Rows:
     found_in : list of str, length n
         What the prompt was found by (``"a1111"``, ``"comfyui"``, …); all empty where the source does not say.
     read : callable
-        Reads the image file of a row.
+        Reads the image file of a row, whatever its bytes are; `image` is for what is shown.
     """
 
     ids: list[str]
@@ -117,6 +120,23 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def image(self, row: int) -> bytes:
+        """Read the image file of a row if it has the bytes that `digests` says.
+
+        Raises
+        ------
+        ImageError
+            If it cannot be read, has other bytes, or it is not known which it had: a cache from a stranger
+            could name any file of this machine.
+        """
+        known = self.digests[row]
+        if not known:
+            raise ImageError(UNKNOWN)
+        data = self.read(row)
+        if hashlib.sha256(data).hexdigest() != known:
+            raise ImageError(CHANGED)
+        return data
 
     @property
     def present(self) -> list[int]:

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from img2prompt_cache.errors import ImageError
-from img2prompt_cache.reporting.pictures import CHANGED, Picture, Pictures, measure, picture, sample
-from img2prompt_cache.reporting.rows import Rows
+from img2prompt_cache.reporting.pictures import Picture, Pictures, measure, picture, sample
+from img2prompt_cache.reporting.rows import CHANGED, UNKNOWN, Rows
 
 
 def file_of(image: Image.Image, form: str = "PNG") -> bytes:
@@ -27,7 +27,8 @@ def rows_of(files: list[bytes | Exception], digests: list[str] | None = None) ->
 
     n = len(files)
     names = [f"i{row}" for row in range(n)]
-    return Rows(names, names, ["ok"] * n, [""] * n, digests or [""] * n, [""] * n, read)
+    known = [hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else "0" * 64 for data in files]
+    return Rows(names, names, ["ok"] * n, [""] * n, digests or known, [""] * n, read)
 
 
 def test_a_picture_is_measured_and_made_small():
@@ -70,6 +71,11 @@ def test_an_image_with_other_bytes_than_cached_is_not_shown():
     pictures = Pictures(rows_of([data, data], [hashlib.sha256(data).hexdigest(), "0" * 64]))
     assert isinstance(pictures[0], Picture)
     assert pictures[1] == CHANGED
+
+
+def test_an_image_is_not_shown_where_it_is_not_known_what_was_cached():
+    data = file_of(Image.new("RGB", (8, 8)))
+    assert Pictures(rows_of([data], [""]))[0] == UNKNOWN
 
 
 def test_a_sample_is_seeded_sorted_and_whole_where_rows_are_few():

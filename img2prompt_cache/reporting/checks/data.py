@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.reporting.checks.base import Finding, NotCheckedError
-from img2prompt_cache.reporting.pictures import CHANGED
+from img2prompt_cache.reporting.rows import CHANGED
 from img2prompt_cache.reporting.words import script_counts
 from img2prompt_cache.tables import counted, shorten
 
