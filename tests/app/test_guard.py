@@ -45,6 +45,24 @@ def test_other_names_are_refused_so_that_no_name_can_be_rebound(tmp_path, host):
     assert refused.headers["content-security-policy"] == HEADERS["Content-Security-Policy"]
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({b"origin": b"http://["}, 403),
+        ({b"host": b"["}, 421),
+        ({b"host": b"\xff"}, 421),
+        ({b"content-length": b"\xb2"}, 401),  # a superscript: a digit, and no number
+        ({b"cookie": b"img2prompt_session=\xff; ]=["}, 401),
+        ({b"authorization": b"Bearer \xff"}, 401),
+    ],
+)
+def test_headers_that_are_none_are_refused_like_others(tmp_path, headers, status):
+    client = client_of(tmp_path, token=TOKEN)
+    refused = client.get("/runs", headers=list({b"host": b"localhost", **headers}.items()))
+    assert refused.status_code == status
+    assert refused.headers["content-security-policy"] == HEADERS["Content-Security-Policy"]
+
+
 def test_further_names_can_be_allowed(tmp_path):
     client = client_of(tmp_path, allow_hosts=("Box.lan",))
     assert client.get("/runs", headers={"Host": "box.lan:80"}).status_code == 200
@@ -59,6 +77,11 @@ def test_further_names_can_be_allowed(tmp_path):
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "http://localhost:9999"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": ""}, 403),
+        ({"Origin": "localhost:8765"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Origin": "http://[::1]x:8765"}, 403),
+        ({"Origin": "http://localhost:8765@evil.example"}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),
     ],

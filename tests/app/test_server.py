@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -118,7 +119,9 @@ def test_an_image_that_cannot_be_used_does_not_fail_its_neighbours(client, pairs
     [
         (b"", 422),
         (b"{", 422),
-        (b"[" * 100_000, 422),
+        (b"[" * 100, 422),
+        (b"[" * 100_000, 413),
+        (b'{"images":' * 100_000, 413),
         (b"[]", 422),
         (b'{"images": []}', 422),
         (b'{"images": 5}', 422),
@@ -134,6 +137,38 @@ def test_json_that_is_none_of_ours_is_refused(client, body, status):
     answer = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == status, answer.text
     assert "detail" in answer.json() or answer.json()["results"][0]["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"images": [' + b"{}," * 400_000 + b"{}]}", 413),
+        (b'{"images": [], "x": {"a": ' + b"[0]," * 300_000 + b"0}}", 413),
+        (b'{"images": ["' + b"AAA " * 300_000 + b'"]}', 415),
+        (('{"images": [' + "{}," * 200_000 + "{}]}").encode("utf-16"), 413),
+    ],
+)
+def test_json_takes_a_few_times_its_length_of_memory(client, body, status):
+    sent = {"content": body, "headers": {"Content-Type": "application/json"}}
+    client.post("/predict", **sent)
+    tracemalloc.start()
+    try:
+        answer = client.post("/predict", **sent)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert answer.status_code == status, answer.text
+    assert peak < 8 * len(body)
+
+
+def test_as_many_images_as_are_allowed_can_be_sent_as_json(client, pairs):
+    image = "data:image/png;base64," + base64.b64encode((pairs / "img001.png").read_bytes()).decode()
+    items = [{"name": "a, b, c [1] {2}", "data": image}] * SMALL.images
+    answer = client.post("/predict", json={"images": items})
+    assert answer.status_code == 200
+    assert len(answer.json()["results"]) == SMALL.images
+    wrapped = base64.encodebytes((pairs / "img001.png").read_bytes()).decode()
+    assert client.post("/predict", json={"images": [wrapped]}).status_code == 200
 
 
 def test_other_bodies_are_refused(client, pairs):
