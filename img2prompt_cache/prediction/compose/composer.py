@@ -70,17 +70,18 @@ class Composer:
         self._encoder = encoder
         self._device = device
         self._mined = mine(*(bank.prompts for bank in banks))
-        if not self._mined.phrases:
+        kinds = np.array([phrase.kind for phrase in self._mined.phrases], np.int64)
+        self._subjects = np.flatnonzero(kinds == SUBJECT)
+        if not len(self._subjects):
             raise UsageError(
-                "`compose=True` found no phrase in the prompts that are known; name others with `bank`",
+                "`compose=True` found no readable subject in the prompts that are known; "
+                "name others with `bank`",
                 parameter="compose",
             )
         self._table = Table(
             self._mined.phrases, self._encode_phrases(tell), most_modifiers=self._mined.most_modifiers
         )
         self._known = {(phrase.kind, key(phrase.text)): phrase for phrase in self._mined.phrases}
-        kinds = np.array([phrase.kind for phrase in self._mined.phrases], np.int64)
-        self._subjects = np.flatnonzero(kinds == SUBJECT)
 
     @property
     def phrases(self) -> int:

@@ -105,9 +105,10 @@ def test_hostile_prompts_give_short_printable_ones(encoder):
         assert "\u202e" not in prompt
 
 
-def test_where_no_prompt_reads_as_one_nothing_is_composed(encoder):
-    with pytest.raises(UsageError, match="`bank`") as caught:
-        Composer([bank_of(["12", "==="], encoder)], encoder)
+@pytest.mark.parametrize("prompts", [["12", "==="], ["of, oil painting", "is, oil painting"]])
+def test_where_no_prompt_has_a_subject_nothing_is_composed(encoder, prompts):
+    with pytest.raises(UsageError, match=r"no readable subject.*`bank`") as caught:
+        Composer([bank_of(prompts, encoder)], encoder)
     assert caught.value.parameter == "compose"
 
 
