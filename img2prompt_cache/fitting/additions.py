@@ -129,10 +129,12 @@ def add_soft_bank(
     """
     if bank is None or bank == TRAIN:
         return data if bank is None else replace(data, bank=data.y[:0])
-    found = encoded_bank(Path(bank), UsedColumn.of(target), device, tell)
+    found = encoded_bank(Path(bank), UsedColumn.of(target), device, tell, parameter="soften")
     grouping = grouping_target(cache)
     compared = (
-        found if grouping == target else encoded_bank(Path(bank), UsedColumn.of(grouping), device, tell)
+        found
+        if grouping == target
+        else encoded_bank(Path(bank), UsedColumn.of(grouping), device, tell, parameter="soften")
     )
     vectors = found.vectors[~near_any(compared.vectors, all_vectors(*grouping_vectors(cache, data)))]
     note(

@@ -41,6 +41,9 @@ EXACT = 100_000
 TARGET_RECALL = 0.998
 """Recall that the cells are fitted to: predictions are farther from prompts than any sample of prompts is."""
 
+FLOATS = 1 << 24
+"""Values of embeddings that are gathered at once for the cosines of prompts: 64 MB."""
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Bank:
@@ -77,7 +80,9 @@ class Bank:
         return cls(list(rows), np.ascontiguousarray(vectors[list(rows.values())], np.float32))
 
     @classmethod
-    def from_file(cls, path: Path, encoder: Encoder, tell: Callback = ignore) -> Self:
+    def from_file(
+        cls, path: Path, encoder: Encoder, tell: Callback = ignore, *, parameter: str = "bank"
+    ) -> Self:
         """Make a bank of any text file: a prompt a line, or a table with a prompt column.
 
         Embeddings are kept in the folder ``banks`` of `weights.home`, under a name made of the file's content
@@ -92,13 +97,15 @@ class Bank:
         encoder : Encoder
         tell : callable
             Told of the prompts as they are encoded and indexed; of none where that was kept.
+        parameter : str
+            What errors call the file.
 
         Raises
         ------
         UsageError
             If the file is not there, cannot be read, or holds no prompt.
         """
-        prompts = _read(path)
+        prompts = _read(path, parameter)
         tell_overlong(encoder.overlong(prompts), encoder, tell)
         kept = kept_path(f"{hash_file(path)}{path.suffix.lower()}", encoder)
         vectors = encode_kept(kept, prompts, encoder, "encode prompts", tell)
@@ -180,9 +187,17 @@ class Bank:
             indices, cosines = self.search(queries, k)
         else:
             indices, _ = self.search(corrected_queries(queries, mean_prediction), k)
-            found = np.einsum("nd,nkd->nk", queries, self.vectors[indices])
-            cosines = np.clip(found, -1.0, 1.0).astype(np.float32)
+            cosines = self._cosines(queries, indices)
         return [[self.prompts[at] for at in row] for row in indices.tolist()], cosines
+
+    def _cosines(self, queries: F32, indices: NDArray[np.int64]) -> F32:
+        """Give the cosines of each query to prompts of its own; memory does not grow with the queries."""
+        cosines = np.empty(indices.shape, np.float32)
+        step = max(1, FLOATS // max(1, indices.shape[1] * self.vectors.shape[1]))
+        for start in range(0, len(queries), step):
+            rows = slice(start, start + step)
+            cosines[rows] = np.einsum("nd,nkd->nk", queries[rows], self.vectors[indices[rows]])
+        return np.clip(cosines, -1.0, 1.0)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -207,7 +222,14 @@ def cached_bank(cache: Cache, target: UsedColumn) -> Bank:
     return Bank.from_pairs(*load_prompts(cache, column))
 
 
-def encoded_bank(path: Path, target: UsedColumn, device: str = "auto", tell: Callback = ignore) -> Bank:
+def encoded_bank(
+    path: Path,
+    target: UsedColumn,
+    device: str = "auto",
+    tell: Callback = ignore,
+    *,
+    parameter: str = "bank",
+) -> Bank:
     """Make a bank of a file, encoded as the targets of a run were.
 
     Raises
@@ -218,25 +240,25 @@ def encoded_bank(path: Path, target: UsedColumn, device: str = "auto", tell: Cal
         If the encoder is not the one that made the targets.
     """
     encoder = load_recorded_encoder(target, device=device)
-    return Bank.from_file(path, encoder, tell)
+    return Bank.from_file(path, encoder, tell, parameter=parameter)
 
 
 _ADVICE = "Prompts are found only among embeddings made as those that the run was fitted on: fit it again."
 
 
-def _read(path: Path) -> list[str]:
-    """Give the distinct prompts of a file, in its order."""
+def _read(path: Path, parameter: str) -> list[str]:
+    """Give the distinct prompts of a file, in its order; errors call it by a parameter's name."""
     if not path.is_file():
-        raise UsageError(f"`bank` {path}: there is no such file", parameter="bank")
+        raise UsageError(f"`{parameter}` {path}: there is no such file", parameter=parameter)
     if path.suffix.lower() in TABLE_SUFFIXES:
         table = read_table(path)
         columns = {name.strip().lower(): name for name in table.column_names}
         known = next((columns[name] for name in PROMPT_COLUMNS if name in columns), None)
         if known is None:
             raise UsageError(
-                f"`bank` {path} has no column {' or '.join(PROMPT_COLUMNS[:3])}; "
+                f"`{parameter}` {path} has no column {' or '.join(PROMPT_COLUMNS[:3])}; "
                 f"its columns are {', '.join(table.column_names[:20])}",
-                parameter="bank",
+                parameter=parameter,
             )
         found = [prompt for text in table[known].to_pylist() for prompt in prompts_of_value(text)]
     else:
@@ -244,18 +266,18 @@ def _read(path: Path) -> list[str]:
             found = path.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
-                f"`bank` {path} cannot be read as UTF-8 text: {error}", parameter="bank"
+                f"`{parameter}` {path} cannot be read as UTF-8 text: {error}", parameter=parameter
             ) from error
         found = [line.strip() for line in found]
     prompts = list(dict.fromkeys(prompt for prompt in found if prompt and prompt.strip()))
     if not prompts:
-        raise UsageError(f"`bank` {path} holds no prompt", parameter="bank")
+        raise UsageError(f"`{parameter}` {path} holds no prompt", parameter=parameter)
     longest = max(map(len, prompts))
     if longest > MOST_CHARACTERS:
         raise UsageError(
-            f"`bank` {path} has a prompt of {longest} characters, more than the {MOST_CHARACTERS} allowed; "
-            "write one prompt a line",
-            parameter="bank",
+            f"`{parameter}` {path} has a prompt of {longest} characters, more than the {MOST_CHARACTERS} "
+            "allowed; write one prompt a line",
+            parameter=parameter,
         )
     return prompts
 

@@ -14,7 +14,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.additions import add_extra_pairs, add_soft_bank
 from img2prompt_cache.fitting.evaluate import evaluate_head
 from img2prompt_cache.heads import make_head
-from img2prompt_cache.models.encoders.base import load_encoder
+from img2prompt_cache.models.encoders.base import MOST_CHARACTERS, load_encoder
 from img2prompt_cache.numerics.metrics import mean_cosine, unit
 from img2prompt_cache.prediction import bank, kept
 from img2prompt_cache.progress import ignore
@@ -117,6 +117,20 @@ def test_a_bank_is_compared_as_the_split_compares_whatever_is_predicted(tmp_path
     file.write_text("\n".join(names))
     found = add_soft_bank(cache, data, file, target, "cpu", ignore).bank
     assert np.array_equal(found, encoders[target.spec].encode(names[1:]))
+
+
+def test_errors_about_the_file_of_a_soft_bank_call_it_by_its_parameter(tmp_path, monkeypatch):
+    cache, data, target = loaded(make_cache(tmp_path / "own"))
+    monkeypatch.setattr(bank, "load_recorded_encoder", lambda used, device: Dictionary({"": data.y[0]}))
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "long.txt").write_text("a" * (MOST_CHARACTERS + 1))
+    (tmp_path / "other.csv").write_text("title\na boat\n")
+    for name in ("none.txt", "empty.txt", "latin.txt", "long.txt", "other.csv"):
+        with pytest.raises(UsageError, match=f"`soften` .*{name}") as caught:
+            add_soft_bank(cache, data, tmp_path / name, target, "cpu", ignore)
+        assert caught.value.parameter == "soften"
+        assert "`bank`" not in str(caught.value)
 
 
 def test_a_held_out_prompt_in_the_bank_is_caught(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,20 @@ def test_a_hub_gives_way_to_a_prompt_that_is_near_to_this_image() -> None:
     prompts, cosines = bank.nearest(query, 2, hub)
     assert prompts == [["own", "hub"]]
     np.testing.assert_allclose(cosines, [[0.6, 0.8]], atol=1e-6)
+
+
+def test_cosines_of_many_prompts_of_many_queries_are_computed_in_parts() -> None:
+    known, queries = unit(300, 128), unit(3_001, 128, 1)
+    bank = Bank.from_pairs([f"prompt {row}" for row in range(300)], known)
+    tracemalloc.start()
+    try:
+        prompts, cosines = bank.nearest(queries, 100, queries.mean(axis=0))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 120e6 < queries.nbytes * 100
+    rows = np.array([[int(text.split()[1]) for text in row] for row in prompts])
+    np.testing.assert_allclose(cosines, np.take_along_axis(queries @ known.T, rows, axis=1), atol=1e-5)
 
 
 def test_pairs_make_a_bank_of_distinct_prompts() -> None:
