@@ -47,7 +47,8 @@ class Best(Blend):
     more than the standard error of the paired difference over groups.
 
     Settings that a member chooses itself are chosen once, on all training rows, not anew in each fold: that
-    favours all steps alike. What the whole choice gains is measured by scoring this head on other rows.
+    favours steps that choose more settings. What the whole choice gains is measured by scoring this head on
+    other rows.
     """
 
     name = "best"

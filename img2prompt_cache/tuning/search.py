@@ -66,8 +66,9 @@ def search(cache: Cache, config: TuneConfig, file: Path, tell: Callback = ignore
     """Search the settings of a head, or continue a search.
 
     A trial is scored by the mean cosine on rows of the training side: whole groups of them are held out, one
-    lot after the other. The rows that will score the final run are never used. What trial i draws is seeded
-    by i, so that a search that was interrupted continues as if it had not been.
+    lot after the other. Where rows have several prompts it is the cosine to their mean. The rows that will
+    score the final run are never used. What trial i draws is seeded by i, so that a search that was
+    interrupted continues as if it had not been.
 
     Parameters
     ----------
