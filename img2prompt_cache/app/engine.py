@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from img2prompt_cache.app.gallery import Gallery
-from img2prompt_cache.app.settings import Settings
+from img2prompt_cache.app.settings import MOST_RESULTS, Settings
 from img2prompt_cache.app.uploads import UNUSABLE, Refusal, refusal_of
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
 from img2prompt_cache.cache.reader import Cache
@@ -40,7 +40,7 @@ FRESH_SECONDS = 2.0
 """How long a look at the runs of the cache is good for."""
 
 MOST_RUNS = 4
-"""Runs whose heads are held in memory; the one that was not asked for longest is let go first."""
+"""Runs that are held in memory with their backbones and prompts; the one not asked for longest goes first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,6 +175,7 @@ class Engine:
             self._served[key] = Served(run, head, backbones, self._bank(run), mean_for_hubs(run, self._tell))
             while len(self._served) > MOST_RUNS:
                 self._served.popitem(last=False)
+            self._let_go()
         self._served.move_to_end(key)
         return self._served[key]
 
@@ -212,7 +213,7 @@ class Engine:
         finite = np.isfinite(vectors.sum(axis=1))
         for row in np.flatnonzero(~finite).tolist():
             found[names[row]] = Refusal(names[row], UNUSABLE, "its prediction is not finite")
-        kept, most = np.flatnonzero(finite), self.settings.limits.results
+        kept, most = np.flatnonzero(finite), MOST_RESULTS
         if not len(kept):
             return found
         prompts, scores = served.bank.nearest(vectors[kept], most, served.mean_prediction)
@@ -233,6 +234,14 @@ class Engine:
             if gallery.predict_some(served.run, served.head):
                 return True
         return False
+
+    def _let_go(self) -> None:
+        """Drop the backbones and prompts that no run in memory uses any more."""
+        held = self._served.values()
+        backbones = {id(each) for served in held for each in served.backbones.values()}
+        banks = {id(served.bank) for served in held}
+        self._loaded = {key: each for key, each in self._loaded.items() if id(each) in backbones}
+        self._banks = {key: each for key, each in self._banks.items() if id(each) in banks}
 
     def _bank(self, run: Run) -> Bank:
         key = tuple(sorted(run.target.fingerprint.items()))

@@ -23,7 +23,7 @@ from img2prompt_cache.app.engine import Engine, Outcome, Prediction, threads
 from img2prompt_cache.app.gallery import SIDES, Gallery
 from img2prompt_cache.app.guard import COOKIE, Guard, session_of
 from img2prompt_cache.app.metrics import Counted, Metrics
-from img2prompt_cache.app.settings import Settings
+from img2prompt_cache.app.settings import LONGEST_QUERY, MOST_RESULTS, Settings
 from img2prompt_cache.app.texts import Texts
 from img2prompt_cache.app.uploads import Refusal, RequestRefused, Upload, read_uploads
 from img2prompt_cache.app.worker import Full, Worker
@@ -43,7 +43,7 @@ REPORT_POLICY = (
 """Of a report: its own policy allows its one script only, and a sandbox keeps it away from the app."""
 
 RunName = Annotated[str | None, Query(description="A run of `/runs`; the default one if absent.")]
-TopK = Annotated[int, Query(ge=0, le=100, description="Nearest prompts of each image.")]
+TopK = Annotated[int, Query(ge=0, le=MOST_RESULTS, description="Nearest prompts of each image.")]
 Refused: dict[int | str, dict[str, Any]] = {
     code: {"model": schemas.Problem, "description": why}
     for code, why in {
@@ -74,7 +74,7 @@ class App:
         request: Request,
         run: RunName = None,
         top_k: TopK = 5,
-        pictures: Annotated[int, Query(ge=0, le=100, description="Pictures of the cache.")] = 0,
+        pictures: Annotated[int, Query(ge=0, le=MOST_RESULTS, description="Pictures of the cache.")] = 0,
         compose: Annotated[bool, Query(description="Write a prompt for each image; slower.")] = False,
         embeddings: Annotated[bool, Query(description="Give the embeddings, too.")] = False,
     ) -> Response:
@@ -140,7 +140,7 @@ class App:
     async def gallery(
         self,
         offset: Annotated[int, Query(ge=0)] = 0,
-        limit: Annotated[int, Query(ge=1, le=100)] = 60,
+        limit: Annotated[int, Query(ge=1, le=MOST_RESULTS)] = 60,
     ) -> Response:
         """Give pictures of the cache, in its order."""
         gallery = self._gallery()
@@ -151,12 +151,14 @@ class App:
 
     async def search(
         self,
-        q: Annotated[str, Query(min_length=1, max_length=2000, description="A prompt, or part of one.")],
+        q: Annotated[
+            str, Query(min_length=1, max_length=LONGEST_QUERY, description="A prompt, or part of one.")
+        ],
         run: RunName = None,
         by: Annotated[
             str, Query(pattern="^(predicted|true)$", description="Embeddings of the pictures to search.")
         ] = "predicted",
-        limit: Annotated[int, Query(ge=1, le=100)] = 60,
+        limit: Annotated[int, Query(ge=1, le=MOST_RESULTS)] = 60,
     ) -> Response:
         """Find the pictures of the cache that are nearest to a text.
 
@@ -204,7 +206,14 @@ class App:
         """Show the report of the cache, where there is one."""
         path = self._report()
         if path is None:
-            raise HTTPException(404, "there is no report; `img2prompt-cache report` makes one")
+            if self.engine.folder is None:
+                raise HTTPException(404, "the cache of this run is gone, and its report with it")
+            name = printable(shorten(self.engine.folder.resolve().name))
+            raise HTTPException(
+                404,
+                "there is no report; `img2prompt-cache report --cache DIR` makes one, where DIR is the "
+                f"folder {name} that is served",
+            )
         headers = {"Content-Security-Policy": REPORT_POLICY}
         return FileResponse(path, media_type="text/html; charset=utf-8", headers=headers)
 
@@ -352,10 +361,11 @@ def create_app(settings: Settings, tell: Callback = ignore, engine: Engine | Non
     add("/pictures/{row}", routes.picture, response_class=Response)
     add("/report", routes.report, response_class=Response)
     add("/health", routes.health, response_model=schemas.Health)
+    add("/health", routes.health, methods=["HEAD"], include_in_schema=False)
     add("/metrics", routes.metrics_text, response_class=Response)
     add("/session", routes.session, methods=["POST"], include_in_schema=False)
     for path, file in {"/": "index.html", "/docs": "docs.html"}.items():
-        add(path, _page(STATIC / file), include_in_schema=False)
+        add(path, _page(STATIC / file), methods=["GET", "HEAD"], include_in_schema=False)
     api.mount("/static", StaticFiles(directory=STATIC), name="static")
     return Counted(Guard(api, settings), routes.metrics)
 

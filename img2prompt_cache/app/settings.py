@@ -8,7 +8,10 @@ from pathlib import Path
 
 from img2prompt_cache.errors import UsageError
 
-PORT = 8765
+MOST_RESULTS = 100
+"""Nearest prompts or pictures of an image, and pictures of a page of the gallery, that may be asked for."""
+LONGEST_QUERY = 2000
+"""Characters of a text that is searched for; the page's field takes as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +34,6 @@ class Limits:
         Images that wait for the model.
     body_seconds : float
         Until the body of a request must be there.
-    results : int
-        Nearest prompts or pictures of an image, and pictures of a page of the gallery.
-    query_characters : int
-        Of a text that is searched for.
     """
 
     file_bytes: int = 32 << 20
@@ -44,8 +43,6 @@ class Limits:
     pixels: int = 1 << 25
     waiting: int = 256
     body_seconds: float = 60.0
-    results: int = 100
-    query_characters: int = 2000
 
 
 @dataclass(frozen=True, slots=True)

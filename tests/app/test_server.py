@@ -15,8 +15,8 @@ pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
 
 from img2prompt_cache.app import schemas
-from img2prompt_cache.app.server import create_app
-from img2prompt_cache.app.settings import Limits, Settings
+from img2prompt_cache.app.server import STATIC, create_app
+from img2prompt_cache.app.settings import LONGEST_QUERY, MOST_RESULTS, Limits, Settings
 from img2prompt_cache.runs.names import open_run
 from kit import paint
 
@@ -280,6 +280,25 @@ def test_health_and_metrics(client, pairs):
     assert "img2prompt_batch_images_bucket" in text
 
 
+@pytest.mark.parametrize("path", ["/", "/docs", "/health"])
+def test_monitors_can_ask_for_the_head_alone(client, path):
+    head, whole = client.head(path), client.get(path)
+    assert head.status_code == whole.status_code == 200
+    assert head.headers["content-type"] == whole.headers["content-type"]
+
+
+def test_what_may_be_asked_for_at_a_time_is_bounded_as_the_settings_say(client, pairs):
+    image = files(pairs / "img001.png")
+    for most, status in ((MOST_RESULTS, 200), (MOST_RESULTS + 1, 422)):
+        assert client.get("/gallery", params={"limit": most}).status_code == status
+        assert client.get("/search", params={"q": "sea", "by": "true", "limit": most}).status_code == status
+        for name in ("top_k", "pictures"):
+            assert client.post("/predict", files=image, params={name: most}).status_code == status
+    for length, status in ((LONGEST_QUERY, 200), (LONGEST_QUERY + 1, 422)):
+        assert client.get("/search", params={"q": "x" * length, "by": "true"}).status_code == status
+    assert f'maxlength="{LONGEST_QUERY}"' in (STATIC / "index.html").read_text()
+
+
 def test_hostile_names_come_back_as_text(client, pairs):
     name = '<img src=x onerror=alert(1)>\u202e"\n.png'
     data = base64.b64encode((pairs / "img001.png").read_bytes()).decode()
@@ -294,7 +313,10 @@ def test_hostile_names_come_back_as_text(client, pairs):
 
 def test_a_report_is_shown_in_a_sandbox(client, served):
     assert client.get("/runs").json()["report"] is False
-    assert client.get("/report").status_code == 404
+    missing = client.get("/report")
+    assert missing.status_code == 404
+    assert "report --cache DIR" in missing.json()["detail"]
+    assert f"the folder {served.name} " in missing.json()["detail"]
     path = served / "report.html"
     try:
         path.write_text("<p>not ours</p>")
