@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 MOST_WAITING = 128
 """Texts that may wait."""
 
+MOST_TARGETS = 4
+"""Text encoders, and composers, that are held in memory; the one not asked for longest goes first."""
+
 Result = TypeVar("Result")
 
 
@@ -45,8 +49,8 @@ class Texts:
 
     def __init__(self, device: str, tell: Callback = ignore) -> None:
         self._device, self._tell = device, tell
-        self._encoders: dict[Key, Encoder] = {}
-        self._composers: dict[Key, Composer] = {}
+        self._encoders: OrderedDict[Key, Encoder] = OrderedDict()
+        self._composers: OrderedDict[Key, Composer] = OrderedDict()
         self._pool = ThreadPoolExecutor(1, "texts")
         self._lock = Lock()
         self._waiting = 0
@@ -94,22 +98,33 @@ class Texts:
         UsageError, Img2PromptError
             As `encode`.
         """
-        key = _key(target)
-        if key not in self._composers:
+
+        def make() -> Composer:
             device = choose_device(self._device)
-            self._composers[key] = Composer([bank], self._encoder(target), device=device, tell=self._tell)
-        prompts, cosines = self._composers[key].compose(vector[None])
+            return Composer([bank], self._encoder(target), device=device, tell=self._tell)
+
+        prompts, cosines = _held(self._composers, _key(target), make).compose(vector[None])
         return prompts[0], float(cosines[0])
 
     def _encoder(self, target: UsedColumn) -> Encoder:
-        key = _key(target)
-        if key not in self._encoders:
-            self._encoders[key] = load_recorded_encoder(target, device=self._device)
-        return self._encoders[key]
+        def make() -> Encoder:
+            return load_recorded_encoder(target, device=self._device)
+
+        return _held(self._encoders, _key(target), make)
 
     def _done(self, _: object = None) -> None:
         with self._lock:
             self._waiting -= 1
+
+
+def _held(held: OrderedDict[Key, Result], key: Key, make: Callable[[], Result]) -> Result:
+    """Give what is held under a key, made now if it is not; of more than a few, let the oldest go."""
+    if key not in held:
+        held[key] = make()
+        while len(held) > MOST_TARGETS:
+            held.popitem(last=False)
+    held.move_to_end(key)
+    return held[key]
 
 
 def _key(target: UsedColumn) -> Key:
