@@ -11,6 +11,7 @@ import pytest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import Dataset, load_dataset
+from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.data.strategies import make_split
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting.additions import add_extra_pairs, add_soft_bank
@@ -18,11 +19,13 @@ from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.evaluate import evaluate_head
 from img2prompt_cache.fitting.fit import fit
 from img2prompt_cache.heads import make_head
+from img2prompt_cache.heads.space import Choices
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.progress import ignore
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.leaderboard import compare
 from img2prompt_cache.runs.run import load_run
+from img2prompt_cache.tuning.search import TuneConfig, search
 from img2prompt_cache.tuning.tune import tune
 from synthetic import ENCODER, ONE, Cli, edit_run, make_cache
 
@@ -201,6 +204,23 @@ def test_a_study_is_of_what_its_trials_learn_from(several: Path, plain: Path, tm
         assert run.train_on == ("mean" if folder is several else "first")
     with pytest.raises(UsageError, match="train_on"):
         tune(several, "knn", trials=3, study=tmp_path / f"{plain.parent.name}.db")
+
+
+def test_a_trial_is_scored_on_the_mean(several: Path, tmp_path: Path) -> None:
+    config = TuneConfig(FitConfig("ridge", features=(ONE,)), {"alpha": Choices((1.0,))}, 1)
+    found = search(Cache(several), config, tmp_path / "study.db").trials[0].cosine
+    data = read(several)
+    split = make_split(Cache(several), data, "group", 0.2, 0)
+    rows, groups = split.train, split.inner_groups(split.train)
+    fold = k_folds(groups, 3, 0)
+    scores = [
+        make_head("ridge", alpha=1.0).validate(
+            data.X[rows], y[rows], [fold == number for number in range(3)], groups=groups, widths=data.widths
+        )
+        for y in (means_of(several).astype(np.float32), data.y)
+    ]
+    assert found == pytest.approx(scores[0], abs=1e-6)
+    assert abs(found - scores[1]) > 1e-4
 
 
 def test_settings_carry_what_to_learn_from(several: Path) -> None:
