@@ -133,7 +133,7 @@ def load_dataset(
     Img2PromptError
         If a part is damaged, or a value is not finite.
     """
-    trunk_views = {column.spec: _views_of(cache, column) if views else None for column in features}
+    trunk_views = {column.spec: views_of(cache, column) if views else None for column in features}
     read = [*features, *filter(None, trunk_views.values())]
     columns = [*read, *(column for column in (target, texts) if column)]
     cache.require_undamaged([cache.manifest.columns[0], *columns])
@@ -217,7 +217,7 @@ def load_prompts(cache: Cache, target: Column) -> tuple[list[str], NDArray[np.fl
     return [*first, *(texts[each] for each in at)], np.concatenate([vectors, further[at]])
 
 
-def _views_of(cache: Cache, trunk: Column) -> Column | None:
+def views_of(cache: Cache, trunk: Column) -> Column | None:
     """Find the views of a trunk that are cached for every row, the column with the most; None if none are."""
     if trunk.kind != "trunk":
         return None

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.data.columns import used_column
+from img2prompt_cache.data.dataset import views_of
+from img2prompt_cache.data.splits import Split
+from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.fitting.run_rows import needs_views
 from img2prompt_cache.models.backbones.taps import split_spec
 from img2prompt_cache.numerics.hubs import corrected_queries
 from img2prompt_cache.numerics.metrics import unit
@@ -19,11 +23,13 @@ from img2prompt_cache.reporting.reasons import FAR, Circumstances, Reason, reaso
 from img2prompt_cache.reporting.words import script_counts, words_found
 from img2prompt_cache.runs.breakdown import held_out
 from img2prompt_cache.runs.held_out import load_validation
+from img2prompt_cache.runs.record import SplitRecord, same_split
 from img2prompt_cache.tables import shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from img2prompt_cache.cache.manifest import Column
     from img2prompt_cache.cache.mapped import MappedColumn
     from img2prompt_cache.cache.reader import Cache
     from img2prompt_cache.reporting.material import Material
@@ -111,6 +117,11 @@ class CaseStudy:
     material : Material
     cache : Cache
     run : Run
+
+    Raises
+    ------
+    Img2PromptError
+        If the cache no longer holds what the run was scored on, or what it was fitted on.
     """
 
     def __init__(self, material: Material, cache: Cache, run: Run) -> None:
@@ -125,14 +136,50 @@ class CaseStudy:
         rows = material.rows
         row_of = {name: row for row, name in enumerate(rows.ids)}
         self.rows = np.array([row_of[name] for name in held.ids], np.int64)
-        missing = cache.missing(list(cache.manifest.of_kind("features")))
-        self.train = np.array(
-            [row for row in rows.prompted if rows.status[row] == "ok" and row not in missing], np.int64
-        )
         fold_of = np.full(cache.rows, -1, np.int64)
         fold_of[self.rows] = self.fold
+        self.train = self._fitted_rows(fold_of)
         self.train_fold = fold_of[self.train]
         self._target = used_column(cache, run.target, "fit the run again", "targets")
+
+    def _fitted_rows(self, fold_of: Rows) -> Rows:
+        """Find the rows that the run was fitted on or scored on, ascending.
+
+        By folds every one of them was held out. A hold-out does not record the others, but a hash of them.
+        """
+        run, rows = self.run, self.material.rows
+        if run.split["train"] == 0:
+            return np.flatnonzero(fold_of >= 0)
+        missing = self.cache.missing(self._columns())
+        found = np.array(
+            [row for row in rows.prompted if rows.status[row] == "ok" and row not in missing], np.int64
+        )
+        split = Split(run.split["strategy"], run.split["seed"], fold_of[found], np.zeros_like(found))
+        ids, prompts, images = (
+            [values[row] for row in found.tolist()] for values in (rows.ids, rows.prompts, rows.digests)
+        )
+        here: SplitRecord = {
+            "digest": split.digest(ids, prompts, images),
+            "contents_digest": split.contents_digest(ids, prompts, images, run.target.fingerprint),
+        }
+        if not same_split(here, run.split):
+            raise Img2PromptError(
+                f"{run.name} was fitted on other rows than the usable ones of the cache: rows were added or "
+                "changed since, or it was fitted with `only`; fit it again, or with `folds`, so that the run "
+                "records its rows"
+            )
+        return found
+
+    def _columns(self) -> list[Column]:
+        """Find the columns that rows had to be in to be fitted on."""
+        views = needs_views(self.run.head, self.run.settings)
+        columns = []
+        for use in self.run.features:
+            for column in self.cache.manifest.of_kind(split_spec(use.spec)[1].kind):
+                if column.spec == use.spec:
+                    made = views_of(self.cache, column) if views else None
+                    columns += [column] if made is None else [column, made]
+        return columns
 
     @cached_property
     def scripts(self) -> dict[str, float]:

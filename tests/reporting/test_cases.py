@@ -2,22 +2,25 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from img2prompt_cache.cache.manifest_file import load_manifest, save_manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.progress import ignore
+from img2prompt_cache.reporting.case_study import CaseStudy
 from img2prompt_cache.reporting.material import Material
 from img2prompt_cache.reporting.report import plain
 from img2prompt_cache.reporting.sections.cases import gather, pick
 from img2prompt_cache.reporting.words import words_found
 from img2prompt_cache.runs.held_out import load_validation
 from kit import paint, prompt_of, write_prompts
-from synthetic import make_cache
+from synthetic import ONE, OTHER, make_cache
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +127,44 @@ def test_a_prompt_is_composed_of_phrases_of_other_folds_where_asked_for(tiny, tm
         assert case.composed.prompt
         assert -1.001 <= case.composed.truth <= 1.001
         assert case.composed.similarity >= max(near.similarity for near in case.nearest) - 0.02
+
+
+def selection(folder, numbers):
+    """A table of ids that `only` takes."""
+    path = folder / "some.csv"
+    path.write_text("imgId\n" + "".join(f"i{number:03d}\n" for number in numbers))
+    return path
+
+
+def test_by_folds_rows_that_were_left_out_are_no_training_rows(tmp_path):
+    folder = make_cache(tmp_path / "cache")
+    used = range(0, 60, 2)
+    fit_head(Cache(folder), FitConfig("ridge", {"alpha": 1.0}, folds=3, only=selection(tmp_path, used)))
+    section = gather(Material.of_cache(Cache(folder), everything=True), ignore)
+    assert len(section.cases) == len(used)
+    near = {each.row for case in section.cases for each in [*case.nearest, case.reach, case.image]}
+    assert near <= {*used}
+
+
+def test_by_a_hold_out_rows_that_were_left_out_are_told(tmp_path):
+    folder = make_cache(tmp_path / "cache")
+    fit_head(Cache(folder), FitConfig("ridge", {"alpha": 1.0}, only=selection(tmp_path, range(0, 60, 2))))
+    with pytest.raises(Img2PromptError, match="was fitted on other rows"):
+        gather(Material.of_cache(Cache(folder)), ignore)
+
+
+def test_a_row_that_only_another_backbone_lacks_is_a_training_row(tmp_path):
+    folder = make_cache(tmp_path / "cache")
+    run = fit_head(Cache(folder), FitConfig("ridge", {"alpha": 1.0}, features=(ONE,)))
+    held = {*load_validation(run.folder).ids}
+    row = next(row for row in range(16) if f"i{row:03d}" not in held)
+    manifest = load_manifest(folder)
+    columns = [
+        replace(column, parts=(replace(column.parts[0], missing=(row,)), *column.parts[1:]))
+        if column.spec == OTHER
+        else column
+        for column in manifest.columns
+    ]
+    save_manifest(folder, replace(manifest, columns=tuple(columns)))
+    material = Material.of_cache(Cache(folder))
+    assert row in CaseStudy(material, material.cache, material.board.best).train
