@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import re
 import shutil
@@ -14,11 +16,13 @@ import pytest
 
 from img2prompt_cache.cache.manifest_file import load_manifest, save_manifest
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.cli import main
+from img2prompt_cache.cli.spelling import spell
 from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.progress import ignore
-from img2prompt_cache.reporting.checks import data, runs
+from img2prompt_cache.reporting.checks import base, data, runs
 from img2prompt_cache.reporting.checks.base import NotCheckedError, carry_out
 from img2prompt_cache.reporting.checks.registry import CHECKS
 from img2prompt_cache.reporting.checks.runs import edges
@@ -243,6 +247,24 @@ def test_columns_of_lower_precision(tmp_path, plain_cache):
             {"history": "alpha,cosine\n0.1,0.4\n1,0.7\n10,0.6\n", "settings": {"alpha": 1.0}},
             [],
         ),
+        (  # each epoch has its best mix
+            runs.edge_of_search,
+            {
+                "head": "mlp",
+                "history": "epoch,mix,val_cosine\n0,0,0.4\n1,0.1,0.5\n2,0.25,0.6\n",
+                "settings": {"mix": 0.25},
+            },
+            [],
+        ),
+        (  # the path of an optimiser
+            runs.edge_of_search,
+            {
+                "head": "kernel",
+                "history": "gain 1,alpha,cosine\n1,0.1,0.4\n1,1,0.5\n1,10,0.6\n",
+                "settings": {"alpha": 10.0},
+            },
+            [],
+        ),
         (runs.expected_cosines, {"expected": {"calibration_error": 0.01, "spearman": 0.6}}, []),
         (runs.expected_cosines, {"expected": {"calibration_error": 0.1, "spearman": 0.6}}, ["caution"]),
         (runs.expected_cosines, {"expected": {"calibration_error": 0.01, "spearman": 0.1}}, ["remark"]),
@@ -314,6 +336,25 @@ def test_the_edge_of_a_study(plain_cache, tmp_path):
     assert len(edges_of(99.0, 4.0)) == 1
     assert "at the low end" in edges_of(0.0101, 4.0)[0]
     assert edges_of(1.0, 0.0) == [], "nothing lies below 0"
+
+
+def test_what_findings_name_is_a_parameter_or_a_command():
+    for module in (base, data, runs):
+        tree = ast.parse(inspect.getsource(module))
+        notes = {id(each.value) for each in ast.walk(tree) if isinstance(each, ast.Expr)}
+        texts = [
+            each.value
+            for each in ast.walk(tree)
+            if isinstance(each, ast.Constant) and isinstance(each.value, str) and id(each) not in notes
+        ]
+        for name in re.findall(r"`([^`]+)`", " ".join(texts)):
+            assert spelled(f"`{name}`") != f"`{name}`", f"{name} is no parameter and no command"
+            assert name.endswith(")") or spelled(f"`{name}()`") == f"`{name}()`", f"{name} lacks ()"
+
+
+def spelled(text: str) -> str:
+    """Spell a text as the command line does."""
+    return spell(text, main.app, main.NAME)
 
 
 def test_a_check_that_cannot_tell_says_why(tmp_path):

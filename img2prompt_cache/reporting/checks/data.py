@@ -119,7 +119,7 @@ def repeated_prompts(material: Material) -> Iterator[Finding]:
         yield Finding(
             "caution" if repeated > MANY_REPEATED * len(prompted) else "remark",
             f"{repeated} of {len(prompted)} rows repeat the prompt of an earlier one",
-            "A split keeps them on one side. `dedup()` marks near-identical rows, and `fit` with `only` "
+            "A split keeps them on one side. `dedup()` marks near-identical rows, and `fit()` with `only` "
             "leaves them out.",
         )
 

@@ -30,6 +30,12 @@ UNEVEN = 0.1
 EDGE = 0.02
 """Share of a range that counts as its edge."""
 
+GRIDS = ("knn", "ridge")
+"""Heads whose history is all that was tried, from the least to the greatest.
+
+Others record the steps of an optimiser, or the best of each epoch, whose ends are no limits of a search.
+"""
+
 SIMPLE = ("mean", "nearest", "knn", "ridge", "clip", "linear", "kernel")
 """Heads from the simplest on; every other one is less simple."""
 
@@ -94,7 +100,7 @@ def leaking_split(material: Material) -> Iterator[Finding]:
                 "problem",
                 f"{run.name} was scored by the split {run.split['strategy']}, which divides "
                 f"{counted(straddling, 'group', 'groups')} of near-identical rows",
-                "The score is too high. Fit with the split `group`, the default.",
+                "The score is too high. Fit without `split`: by default groups stay together.",
             )
     gaps = [(run, run.metrics.get("leakage_gap")) for run in board.runs]
     large = [f"{run.name} {gap:.3f}" for run, gap in gaps if gap is not None and gap > GAP]
@@ -147,6 +153,8 @@ def simpler_head(material: Material) -> Iterator[Finding]:
 def edge_of_search(material: Material) -> Iterator[Finding]:
     """Settings that were chosen at the end of what was tried."""
     for run in _board(material).runs:
+        if run.head not in GRIDS:
+            continue
         for name, value, end in edges(run.settings, _history(run)):
             other = "smaller" if end == "least" else "larger"
             yield Finding(
@@ -226,7 +234,7 @@ def unfinished_training(material: Material) -> Iterator[Finding]:
             yield Finding(
                 "caution",
                 f"the last of the {most} epochs of {run.name} was its best",
-                "It had not finished; give it more with the setting `max_epochs`.",
+                "It had not finished; give it more epochs with `settings` (max_epochs).",
             )
 
 
