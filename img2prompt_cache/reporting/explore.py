@@ -88,16 +88,17 @@ def explore(
 
 
 def _open(source: str | Path | Cache | Source | None, options: SourceOptions) -> Cache | Source:
-    """Open what was named: a folder with a manifest is a cache, unless options of a source are given."""
+    """Open what was named: a folder with a manifest is a cache, which takes no options of a source."""
     if source is None:
         return open_source(find_default(Path.cwd()), options)
     if isinstance(source, str | Path):
         path = Path(source)
-        if options == SourceOptions() and (path / NAME).is_file():
-            return Cache(path)
-        return open_source(path, options)
+        if not (path / NAME).is_file():
+            return open_source(path, options)
+        source = Cache(path)
     if options != SourceOptions():
         raise UsageError(
-            "`format`, `prompts`, `id_column` and `prompt_column` go with a source named by its path"
+            "`format`, `prompts`, `id_column` and `prompt_column` go with a source named by its path, "
+            "not with a cache or an open source"
         )
     return source

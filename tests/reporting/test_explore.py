@@ -127,6 +127,9 @@ def test_wrong_use_is_told(pairs, made, tmp_path):
         ipc.explore(tmp_path / "not there")
     with pytest.raises(UsageError, match="named by its path"):
         ipc.explore(ipc.Cache(made), format="table")
+    (tmp_path / "prompts.csv").write_text("imgId,prompt\n")
+    with pytest.raises(UsageError, match=r"`prompts`.* go with a source"):
+        ipc.explore(made, prompts=tmp_path / "prompts.csv")
     (tmp_path / "x.html").write_text("mine")
     with pytest.raises(UsageError, match="was not made by"):
         ipc.explore(pairs, out=tmp_path / "x.html", overwrite=True)
