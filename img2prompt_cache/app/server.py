@@ -211,8 +211,8 @@ class App:
             name = printable(shorten(self.engine.folder.resolve().name))
             raise HTTPException(
                 404,
-                "there is no report; `img2prompt-cache report --cache DIR` makes one, where DIR is the "
-                f"folder {name} that is served",
+                f"there is no report of {name}; `img2prompt-cache report` makes one of the folder that is "
+                "given as its cache",
             )
         headers = {"Content-Security-Policy": REPORT_POLICY}
         return FileResponse(path, media_type="text/html; charset=utf-8", headers=headers)

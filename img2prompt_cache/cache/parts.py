@@ -48,8 +48,12 @@ class PartFile:
         with ExitStack() as undo:
             undo.callback(self._new.discard)
             # HDF5 crashes the process when it cannot write its own file (a full disk); Python raises OSError.
-            self._raw = undo.enter_context(self._new.temporary.open("r+b"))
-            self._file: h5py.File | None = h5py.File(self._raw, "w", userblock_size=len(self._block))
+            self._raw = self._new.temporary.open("r+b")
+            try:
+                self._file: h5py.File | None = h5py.File(self._raw, "w", userblock_size=len(self._block))
+            except Exception:
+                self._raw.close()
+                raise  # after an interrupt HDF5 may still use the file, which is closed with the last of both
             undo.pop_all()  # `__exit__` does it from now on
 
     @property

@@ -315,8 +315,8 @@ def test_a_report_is_shown_in_a_sandbox(client, served):
     assert client.get("/runs").json()["report"] is False
     missing = client.get("/report")
     assert missing.status_code == 404
-    assert "report --cache DIR" in missing.json()["detail"]
-    assert f"the folder {served.name} " in missing.json()["detail"]
+    assert f"there is no report of {served.name}; " in missing.json()["detail"]
+    assert "given as its cache" in missing.json()["detail"]
     path = served / "report.html"
     try:
         path.write_text("<p>not ours</p>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import subprocess
@@ -338,3 +339,23 @@ def test_a_whole_dataset_is_read_and_checked_in_each_part(tmp_path: Path) -> Non
     paths[1].symlink_to(paths[0])
     with pytest.raises(Img2PromptError, match="not a plain file"):
         loader.read(paths[1], "values", out)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_an_interrupt_while_hdf5_opens_a_part_leaves_nothing(tmp_path, monkeypatch):
+    """HDF5 wrote to the file when its handle went, after it had been closed, and a traceback was printed."""
+    unraisable = []
+    real = h5py.File
+
+    def interrupted(*arguments, **options):
+        made = real(*arguments, **options)
+        raise KeyboardInterrupt(made)  # its handle lives on with the exception
+
+    monkeypatch.setattr(h5py, "File", interrupted)
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        PartFile(tmp_path / "part.h5")
+    assert not list(tmp_path.iterdir())
+    del caught
+    gc.collect()
+    assert not [each for each in unraisable if not isinstance(each.exc_value, ResourceWarning)]
