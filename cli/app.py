@@ -28,14 +28,7 @@ def app(
         str | None,
         typer.Option(metavar="DIR", help="Serve this run alone: a run folder, or its name in the cache."),
     ] = None,
-    bank: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Prompts to choose from: a text file or a table. Default: those of the cache.",
-            show_default=False,
-        ),
-    ] = None,
+    bank: console.BankOption = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any that is free.")] = PORT,
     host: Annotated[
         str, typer.Option(help="Address to listen at. One that others can reach needs a token.")
@@ -52,7 +45,7 @@ def app(
         list[str] | None,
         typer.Option(metavar="NAME", help="A further name of this machine that clients may use; repeatable."),
     ] = None,
-    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
+    device: console.DeviceOption = "auto",
 ) -> None:
     """Open a page that predicts prompts for images, and an HTTP interface.
 

@@ -18,14 +18,7 @@ LONGEST = 60
 
 
 def compare(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN",
-            help="Run folders, or names in the cache's `runs`. Default: all.",
-            show_default=False,
-        ),
-    ] = None,
+    runs: console.RunsArgument = None,
     cache: console.CacheOption = console.DEFAULT_CACHE,
     against: Annotated[
         str | None,

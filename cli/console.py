@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +23,23 @@ CacheOption = Annotated[
     str, typer.Option("--cache", metavar="DIR", help="Folder of the cache.", show_default=True)
 ]
 DEFAULT_CACHE = "cache/default"
+DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
+RunsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RUN",
+        help="Run folders, or names in the cache's `runs`. Default: all.",
+        show_default=False,
+    ),
+]
+BankOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Prompts to choose from: a text file or a table. Default: those of the cache.",
+        show_default=False,
+    ),
+]
 LONGEST = 2000
 """Characters of a line that are shown; the whole text is in `--json` and in files."""
 NUMBER = re.compile(r"-?\d+(\.\d+)?|–")

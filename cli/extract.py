@@ -76,7 +76,7 @@ def extract(
         str,
         typer.Option(help="Number format: auto, fp32, bf16 or fp16. auto: bf16 where possible."),
     ] = "auto",
-    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
+    device: console.DeviceOption = "auto",
     batch_size: Annotated[
         int | None,
         typer.Option(

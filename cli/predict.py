@@ -46,13 +46,7 @@ def predict(
             help="Nearest prompts for each image. Default: 3, or none with --out and without --bank.",
         ),
     ] = None,
-    bank: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Prompts to choose from: a text file or a table. Default: those of the cache.",
-        ),
-    ] = None,
+    bank: console.BankOption = None,
     hub_correction: Annotated[
         bool,
         typer.Option(
@@ -83,7 +77,7 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
+    device: console.DeviceOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
     json: console.Json = False,
 ) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from . import console
@@ -11,7 +9,7 @@ from . import console
 
 def repair(
     cache: console.CacheOption = console.DEFAULT_CACHE,
-    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
+    device: console.DeviceOption = "auto",
     json: console.Json = False,
 ) -> None:
     """Compute the damaged parts of a cache again from its source; exit code 1 if any is left.

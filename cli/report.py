@@ -11,14 +11,7 @@ from . import console
 
 
 def report(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN",
-            help="Run folders, or names in the cache's `runs`. Default: all.",
-            show_default=False,
-        ),
-    ] = None,
+    runs: console.RunsArgument = None,
     cache: console.CacheOption = console.DEFAULT_CACHE,
     out: Annotated[
         Path | None,

@@ -90,7 +90,7 @@ def tune(
             metavar="DIR", help="Folder of the new run. Default: a readable name in the cache's `runs`."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
+    device: console.DeviceOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     json: console.Json = False,
 ) -> None:

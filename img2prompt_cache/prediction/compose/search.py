@@ -63,13 +63,12 @@ class Found:
 class _Image:
     """The search for one image."""
 
-    def __init__(self, goal: F32, table: Table) -> None:
+    def __init__(self, goal: F32, table: Table, kinds: NDArray[np.int64]) -> None:
         self.goal, self.table = goal, table
         self.beam: list[Found] = []
         self.seen: set[str] = set()
         self.done = False
         near = self.table.vectors @ self.goal
-        kinds = np.array([phrase.kind for phrase in self.table.phrases], np.int64)
         chosen = []
         for kind in self.table.limits:
             rows = np.flatnonzero(kinds == kind)
@@ -185,7 +184,8 @@ def search(
     list of Found, length n
         The best draft of each image by its cosine, less `PRICE` for each of its phrases.
     """
-    images = [_Image(goal, table) for goal in goals]
+    kinds = np.array([phrase.kind for phrase in table.phrases], np.int64)
+    images = [_Image(goal, table, kinds) for goal in goals]
     wanted = [_distinct(drafts, image.seen) for drafts, image in zip(seeds, images, strict=True)]
     for _ in range(ROUNDS + 1):
         texts = [draft.text for drafts in wanted for draft in drafts]
