@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -269,4 +268,4 @@ def _readable(cache: Path) -> dict[str, Run]:
 
 def threads() -> int:
     """Threads for what is not the model's: checking uploads, and pictures."""
-    return max(2, min(8, os.cpu_count() or 2))
+    return max(2, min(8, cores()))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import socket
 from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 
+from img2prompt_cache.app.answers import problem
 from img2prompt_cache.app.settings import Settings
 
 if TYPE_CHECKING:
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "img2prompt_session"
@@ -77,7 +78,7 @@ class Guard:
 
         refused = self._refuse(scope)
         if refused:
-            return await _answer(*refused, send_guarded)
+            return await refused(scope, receive, send_guarded)
         taken = 0
 
         async def receive_bounded() -> Message:
@@ -102,19 +103,20 @@ class Guard:
             self._bytes -= taken
         return None
 
-    def _refuse(self, scope: Scope) -> tuple[int, str] | None:
-        """Give the status and the reason where a request is refused unread."""
+    def _refuse(self, scope: Scope) -> Response | None:
+        """Give the answer where a request is refused unread."""
         headers = Headers(scope=scope)
         if not self._names_us(headers.get("host", "")):
-            return 421, "this machine is not known by that name"
+            return problem(421, "this machine is not known by that name")
         path = scope["path"]
         if not self._from_us(headers, scope["method"], path):
-            return 403, "the request comes from another site"
+            return problem(403, "the request comes from another site")
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._limits.request_bytes:
-            return 413, f"the body is larger than {self._limits.request_bytes >> 20} MiB"
+            return problem(413, f"the body is larger than {self._limits.request_bytes >> 20} MiB")
         if not (path in OPEN_PATHS or path.startswith(STATIC)) and not self._knows_token(headers):
-            return 401, "a token is needed: send it as `Authorization: Bearer …`"
+            reason = "a token is needed: send it as `Authorization: Bearer …`"
+            return problem(401, reason, {"WWW-Authenticate": "Bearer"})
         return None
 
     def _names_us(self, host: str) -> bool:
@@ -176,12 +178,3 @@ def _is_address(name: str) -> bool:
 
 def _same(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode("utf-8", "surrogateescape"), other.encode())
-
-
-async def _answer(status: int, reason: str, send: Any) -> None:
-    body = json.dumps({"detail": reason}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

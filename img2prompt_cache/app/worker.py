@@ -60,10 +60,8 @@ class Worker:
     def __init__(
         self, predictor: Predictor, most_waiting: int, batch_size: int, on_batch: Callable[[int], None]
     ) -> None:
-        self._predictor, self._most, self._batch_size, self._on_batch = (
-            *(predictor, most_waiting, batch_size),
-            on_batch,
-        )
+        self._predictor, self._on_batch = predictor, on_batch
+        self._most, self._batch_size = most_waiting, batch_size
         self._changed = threading.Condition()
         self._waiting: deque[_Image | _Call] = deque()
         self._images = 0

@@ -294,10 +294,10 @@ class CaseStudy:
 
     def _similar_images(self, wanted: Rows, fold: Rows) -> tuple[Rows, F32] | None:
         """Find the most similar training images by the first pooled features of the run."""
-        specs = [use.spec for use in self.run.features if split_spec(use.spec)[1].kind == "features"]
-        if not specs or not len(self.train):
+        pooled = (use for use in self.run.features if split_spec(use.spec)[1].kind == "features")
+        use = next(pooled, None)
+        if use is None or not len(self.train):
             return None
-        use = next(use for use in self.run.features if use.spec == specs[0])
         column = used_column(self.cache, use, "fit the run again")
         self.cache.require_undamaged([column])
         values = self.cache.mapped(column)

@@ -149,7 +149,7 @@ def _axes(name: str) -> Iterator[tuple[Axes, list[str]]]:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
     except ImportError:
-        raise _missing("matplotlib") from None
+        raise missing("matplotlib") from None
 
     finished: list[str] = []
     # Only the measures of glyphs that a font lacks are in doubt: the browser draws the text.
@@ -201,7 +201,7 @@ def _placed(counts: dict[str, int]) -> Iterator[tuple[str, int, tuple[int, int]]
     try:
         from wordcloud import WordCloud
     except ImportError:
-        raise _missing("wordcloud") from None
+        raise missing("wordcloud") from None
     made = WordCloud(
         width=CLOUD_WIDTH,
         height=CLOUD_HEIGHT,
@@ -240,7 +240,8 @@ def _clean(text: str) -> str:
     return printable(shorten(text, LONGEST))
 
 
-def _missing(library: str) -> Img2PromptError:
+def missing(library: str) -> Img2PromptError:
+    """Make the error of a library that is not installed."""
     return Img2PromptError(
         f"a report takes {library}, which is not installed; run `pip install 'img2prompt-cache[report]'`"
     )

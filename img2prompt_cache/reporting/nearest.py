@@ -1,8 +1,8 @@
-"""Nearest rows of a few queries, read in blocks, so that memory does not grow with the rows of a cache."""
+"""Nearest rows of queries, searched block by block, so that memory does not grow with queries times rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 BLOCK = 4096
+"""Rows that are read at a time, at most."""
+PRODUCTS = 1 << 22
+"""Products of queries and rows that are held at a time, at most, while there are fewer queries than that."""
 
 
 def nearest_rows(
@@ -41,10 +44,10 @@ def nearest_rows(
     """
     found = np.full((len(queries), k), -1, np.int64)
     best = np.full((len(queries), k), -np.inf, np.float32)
-    for start in range(0, len(rows), BLOCK):
-        part = rows[start : start + BLOCK]
+    for block in _blocks(len(queries), len(rows)):
+        part = rows[block]
         products = queries @ read(part).T
-        products[fold[:, None] == row_fold[None, start : start + BLOCK]] = -np.inf
+        products[fold[:, None] == row_fold[None, block]] = -np.inf
         joined = np.concatenate([best, products], axis=1)
         names = np.concatenate([found, np.broadcast_to(part, products.shape)], axis=1)
         # A stable order, so that of equal ones the first row comes first.
@@ -59,9 +62,14 @@ def count_near(
 ) -> Rows:
     """Count for each query the rows of other folds whose inner product is at least `threshold`."""
     counts = np.zeros(len(queries), np.int64)
-    for start in range(0, len(rows), BLOCK):
-        products = queries @ read(rows[start : start + BLOCK]).T
-        counts += ((products >= threshold) & (fold[:, None] != row_fold[None, start : start + BLOCK])).sum(
-            axis=1
-        )
+    for block in _blocks(len(queries), len(rows)):
+        products = queries @ read(rows[block]).T
+        counts += ((products >= threshold) & (fold[:, None] != row_fold[None, block])).sum(axis=1)
     return counts
+
+
+def _blocks(queries: int, rows: int) -> Iterator[slice]:
+    """Divide rows into blocks; the more queries, the shorter."""
+    step = max(1, min(BLOCK, PRODUCTS // max(1, queries)))
+    for start in range(0, rows, step):
+        yield slice(start, start + step)

@@ -9,8 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.reporting.figures import draw
+from img2prompt_cache.reporting.figures import draw, missing
 from img2prompt_cache.reporting.pictures import EMBEDDED_BYTES, Picture, Pictures
 from img2prompt_cache.reporting.sprites import Sprite, make_sprite
 from img2prompt_cache.tables import printable, shorten
@@ -26,8 +25,6 @@ LONGEST = 2000
 
 MARK = '<!doctype html>\n<html lang="en" data-made-by="img2prompt-cache report"'
 """How every page begins; nothing but such a page is replaced."""
-
-INSTALL = "run `pip install 'img2prompt-cache[report]'`"
 
 
 class Page:
@@ -139,7 +136,7 @@ def _environment() -> Environment:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
-        raise Img2PromptError(f"a report takes jinja2, which is not installed; {INSTALL}") from None
+        raise missing("jinja2") from None
     environment = Environment(
         loader=PackageLoader("img2prompt_cache.reporting", "templates"),
         autoescape=True,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,9 +16,10 @@ from img2prompt_cache.reporting.nearest import count_near, nearest_rows
     q=st.integers(1, 5),
     k=st.integers(1, 6),
     block=st.integers(1, 50),
+    products=st.integers(1, 200),
     seed=st.integers(0, 99),
 )
-def test_the_nearest_rows_are_those_of_other_folds_with_the_highest_products(n, q, k, block, seed):
+def test_the_nearest_rows_are_those_of_other_folds_with_the_highest_products(n, q, k, block, products, seed):
     rng = np.random.default_rng(seed)
     values = rng.integers(-3, 4, (n + 5, 2)).astype(np.float32)
     rows = np.sort(rng.choice(n + 5, n, replace=False))
@@ -24,13 +27,34 @@ def test_the_nearest_rows_are_those_of_other_folds_with_the_highest_products(n, 
     queries = rng.integers(-3, 4, (q, 2)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nearest, "BLOCK", block)
+        patch.setattr(nearest, "PRODUCTS", products)
         found, best = nearest_rows(queries, fold, rows, row_fold, values.__getitem__, k)
         counts = count_near(queries, fold, rows, row_fold, values.__getitem__, 2.0)
     for i in range(q):
-        products = queries[i] @ values[rows].T
+        cosines = queries[i] @ values[rows].T
         allowed = np.flatnonzero(row_fold != fold[i])
-        order = allowed[np.argsort(-products[allowed], kind="stable")][:k]
+        order = allowed[np.argsort(-cosines[allowed], kind="stable")][:k]
         expected = rows[order].tolist() + [-1] * (k - len(order))
         assert found[i].tolist() == expected
-        assert best[i, : len(order)].tolist() == products[order].tolist()
-        assert counts[i] == (products[allowed] >= 2).sum()
+        assert best[i, : len(order)].tolist() == cosines[order].tolist()
+        assert counts[i] == (cosines[allowed] >= 2).sum()
+
+
+def test_many_queries_take_no_more_memory_than_few(monkeypatch):
+    monkeypatch.setattr(nearest, "PRODUCTS", 1 << 16)
+    values = np.random.default_rng(0).normal(size=(4000, 4)).astype(np.float32)
+    rows, asked = np.arange(4000), []
+
+    def read(part):
+        asked.append(len(part))
+        return values[part]
+
+    tracemalloc.start()
+    try:
+        found, _ = nearest_rows(values, rows, rows, rows, read, 1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sum(asked) == 4000
+    assert (found[:, 0] != rows).all()
+    assert peak < 16 << 20, "all products of 4,000 queries and rows take 64 MB"

@@ -208,10 +208,7 @@ def _edges_of_studies(material: Material) -> Iterator[Finding]:
 
 def overfitted(material: Material) -> Iterator[Finding]:
     """Heads that know their training rows much better than others."""
-    curves = [(run, history) for run in _board(material).runs if (history := _losses(run))]
-    if not curves:
-        raise NotCheckedError("no run was trained by epochs")
-    for run, history in curves:
+    for run, history in _trained(material):
         best = min(history, key=lambda row: row["val_loss"])
         if best["train_loss"] > 0 and best["val_loss"] > OVERFITTED * best["train_loss"]:
             yield Finding(
@@ -224,10 +221,7 @@ def overfitted(material: Material) -> Iterator[Finding]:
 
 def unfinished_training(material: Material) -> Iterator[Finding]:
     """Heads whose training ended at its limit while they still improved."""
-    curves = [(run, history) for run in _board(material).runs if (history := _losses(run))]
-    if not curves:
-        raise NotCheckedError("no run was trained by epochs")
-    for run, history in curves:
+    for run, history in _trained(material):
         most = run.settings.get("max_epochs")
         best = min(range(len(history)), key=lambda at: history[at]["val_loss"])
         if isinstance(most, int) and len(history) >= most and best >= len(history) - 1:
@@ -254,9 +248,10 @@ def uneven_folds(material: Material) -> Iterator[Finding]:
 
 def expected_cosines(material: Material) -> Iterator[Finding]:
     """Expected cosines that are far from the true ones, or tell good predictions from bad ones poorly."""
-    runs = [run for run in _board(material).runs if run.expected is not None]
     known = [
-        (run, run.expected or {}) for run in runs if (run.expected or {}).get("calibration_error") is not None
+        (run, run.expected)
+        for run in _board(material).runs
+        if run.expected is not None and run.expected.get("calibration_error") is not None
     ]
     if not known:
         raise NotCheckedError("no run says which cosine to expect of each prediction")
@@ -332,6 +327,14 @@ def _history(run: Run) -> list[dict[str, Any]]:
         return list(run.history)
     except Img2PromptError:
         return []
+
+
+def _trained(material: Material) -> list[tuple[Run, list[dict[str, Any]]]]:
+    """Find the runs that were trained by epochs, with the epochs that have both losses."""
+    found = [(run, losses) for run in _board(material).runs if (losses := _losses(run))]
+    if not found:
+        raise NotCheckedError("no run was trained by epochs")
+    return found
 
 
 def _losses(run: Run) -> list[dict[str, Any]]:
