@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.data.splits import Split
 
+    _Bank = tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.int64]]
+
 RANKS = (1, 5, 10)
 
 
@@ -45,8 +47,8 @@ def score(
     """
     inside = interval(cosine(predictions, targets), groups)
     folds = np.zeros(len(targets), np.int64) if fold is None else fold
-    queries = corrected_queries(unit(predictions), unit(predictions).mean(axis=0))
-    corrected = ranked(queries, targets, folds)
+    banks, vectors = _banks(targets, folds), unit(predictions)
+    corrected = _ranked(corrected_queries(vectors, vectors.mean(axis=0)), banks)
     return {
         "cosine": mean_cosine(predictions, targets),
         "ci95": None if inside is None else list(inside),
@@ -54,7 +56,7 @@ def score(
         "effective_groups": effective_groups(groups),
         "mse": mse(predictions, targets),
         "n": len(targets),
-        **ranked(predictions, targets, folds),
+        **_ranked(predictions, banks),
         **{f"r@{k}_corrected": corrected[f"r@{k}"] for k in RANKS},
     }
 
@@ -80,16 +82,27 @@ def ranked(
         from, the mean over rows. The share falls as the bank grows, so shares of unequal banks are not
         comparable.
     """
-    found = dict.fromkeys((*(f"r@{k}" for k in RANKS), "bank"), 0.0)
+    return _ranked(predictions, _banks(targets, fold))
+
+
+def _banks(targets: NDArray[np.float32], fold: NDArray[np.int64]) -> list[_Bank]:
+    """For each fold, give a mask of its rows, their distinct targets, and which of these each row has."""
+    found = []
     for number in np.unique(fold):
         rows = fold == number
         alike = similarity_components(unit(targets[rows]), 1 - TIE)
         _, first, truth = np.unique(alike, return_index=True, return_inverse=True)
-        shares = retrieval(predictions[rows], targets[rows][first], truth, RANKS)
+        found.append((rows, targets[rows][first], truth))
+    return found
+
+
+def _ranked(predictions: NDArray[np.float32], banks: list[_Bank]) -> dict[str, float]:
+    found = dict.fromkeys((*(f"r@{k}" for k in RANKS), "bank"), 0.0)
+    for rows, bank, truth in banks:
         weight = float(rows.mean())
-        for k, share in shares.items():
+        for k, share in retrieval(predictions[rows], bank, truth, RANKS).items():
             found[f"r@{k}"] += weight * share
-        found["bank"] += weight * len(first)
+        found["bank"] += weight * len(bank)
     return {name: min(value, 1.0) if name != "bank" else value for name, value in found.items()}
 
 

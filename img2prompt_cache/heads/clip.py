@@ -76,6 +76,3 @@ class Clip(Neighbours):
         self.vectors_ = unit(texts[first]).astype(np.float16)
         self.targets_ = unit(y[first])
         self._search(X[first], groups[first])
-
-    def _predict(self, X: Features) -> Targets:
-        return unit(self._average(X, 1, 0.0))

@@ -105,13 +105,18 @@ class Kernel(Head):
         kinds = checks.kinds(kinds, len(X))
         gains = checks.one_per(self, "gain", len(widths), "backbones")
         alpha = checks.one_per(self, "alpha", int(kinds.max()) + 1, "kinds of rows")
+        whiten = bool(self.whiten)
+        if whiten and len(X) > WHITENED:
+            raise UsageError(
+                f"setting 'whiten' of head 'kernel' takes at most {WHITENED:,} rows; leave it out",
+                parameter="whiten",
+            )
         self.widths_ = np.array(widths, np.int64)
         self.mean_, self.scale_ = mean_and_scale(X, widths)
         self.tried_: list[dict[str, float]] = []
         self.targets_: NDArray[np.float16] | None = None
         self.whitening_: Normalisation | None = None
         self.measured_: dict[str, Any] = {}
-        whiten = bool(self.whiten)
         if gains is None or alpha is None:
             rows, fold = kernel_choice.drawn_rows(groups, kinds, self.folds, self.seed)
             chosen = kernel_choice.ChoosingRows(
@@ -123,11 +128,6 @@ class Kernel(Head):
         self.gains_, self.alpha_ = gains, alpha
         mean, centred = kernel_ridge.centre_kinds(y.astype(np.float64), kinds)
         self.intercept_ = mean.astype(np.float32)
-        if whiten and len(X) > WHITENED:
-            raise UsageError(
-                f"setting 'whiten' of head 'kernel' takes at most {WHITENED:,} rows; leave it out",
-                parameter="whiten",
-            )
         if len(X) <= EXACT:
             self.rows_, self.targets_ = self._scaled(X), unit(y).astype(np.float16)
             if whiten:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MOST = 2048
 """Rows to choose on; beyond these a sample is drawn, so that choosing stays quick."""
 
-
 FEWEST = 30
 """Images beyond the first of their prompts; fewer tell too little of what images of one prompt differ in."""
 

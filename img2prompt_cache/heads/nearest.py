@@ -62,9 +62,6 @@ class Nearest(Neighbours):
             self.vectors_[start : start + ROWS] = self._vectors(X[start : start + ROWS])
         self._search(X, groups)
 
-    def _unscaled(self, X: Features) -> Targets:
-        return self._average(X, 1, 0.0)
-
     @property
     def chosen(self) -> dict[str, Any]:
         """The `gain` of each block, with a mean of 1 where they were learned; nothing where there is one."""

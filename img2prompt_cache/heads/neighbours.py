@@ -89,6 +89,9 @@ class Neighbours(Head):
         self._index(Cells.from_arrays(state) if "cell" in state else None)
         return self
 
+    def _unscaled(self, X: Features) -> Targets:
+        return self._average(X, 1, 0.0)
+
     def _average(self, X: Features, k: int, power: float) -> Targets:
         """Average the unit targets of the k nearest rows; the length of the mean tells how far they agree."""
         pred = np.empty((len(X), self.targets_.shape[1]), np.float32)

@@ -198,12 +198,18 @@ def cross_validated_cosine(
 
 def kernel_of_cosines(cosines: Sequence[Floats], gains: F64) -> Floats:
     """Compute the kernel matrix (n, n) from each block's cosines minus 1, in their precision."""
-    total = cosines[0] * cosines[0].dtype.type(gains[0])
+    total = weigh_cosines(cosines, gains)
+    values: Floats = np.exp(total, out=total)
+    return values
+
+
+def weigh_cosines(cosines: Sequence[Floats], gains: F64) -> Floats:
+    """Sum the blocks' matrices (n, n), each multiplied by its gain, in their precision."""
+    total: Floats = cosines[0] * cosines[0].dtype.type(gains[0])
     scaled = np.empty_like(total)
     for gain, each in zip(gains[1:], cosines[1:], strict=True):
         total += np.multiply(each, each.dtype.type(gain), out=scaled)
-    values: Floats = np.exp(total, out=total)
-    return values
+    return total
 
 
 def centre_kinds(y: Floats, kinds: Ints) -> tuple[Floats, Floats]:

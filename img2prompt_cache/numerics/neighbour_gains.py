@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import optimize
 
+from img2prompt_cache.numerics.kernel_ridge import SCALE, weigh_cosines
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -27,8 +29,6 @@ BOUNDS = (0.01, 200.0)
 """Range of each gain."""
 START = 16.0
 """Sum of the gains from which the search starts; on real images it ends between 13 and 18."""
-SCALE = 50.0
-"""Factor of the loss: by its own rules L-BFGS-B takes a step from cosine .45 to .46 for convergence."""
 ITERATIONS = 12
 """Steps of the search: more of them fit 23 gains to 900 rows a little too closely."""
 
@@ -98,10 +98,7 @@ def left_out_cosine(cosines: Sequence[Floats], y: Floats, groups: Ints, gains: F
     score : float
     by_gain : numpy.ndarray, float64, shape (b,)
     """
-    weights = cosines[0] * cosines[0].dtype.type(gains[0])
-    scaled = np.empty_like(weights)
-    for gain, each in zip(gains[1:], cosines[1:], strict=True):
-        weights += np.multiply(each, each.dtype.type(gain), out=scaled)
+    weights = weigh_cosines(cosines, gains)
     weights[groups[:, None] == groups] = -np.inf
     weights -= weights.max(axis=1, keepdims=True)
     np.exp(weights, out=weights)
@@ -110,9 +107,8 @@ def left_out_cosine(cosines: Sequence[Floats], y: Floats, groups: Ints, gains: F
     length = np.maximum(np.sqrt(np.einsum("ij,ij->i", pred, pred)), 1e-12)[:, None]
     pred /= length
     cosine = np.einsum("ij,ij->i", pred, y)[:, None]
-    np.matmul((y - cosine * pred) / (length * len(y)), y.T, out=scaled)
-    scaled *= weights
-    by_gain = np.array([np.vdot(scaled, each) for each in cosines], np.float64)
+    weights *= ((y - cosine * pred) / (length * len(y))) @ y.T
+    by_gain = np.array([np.vdot(weights, each) for each in cosines], np.float64)
     return float(cosine.mean(dtype=np.float64)), by_gain
 
 

@@ -90,6 +90,7 @@ def test_more_rows_than_can_be_whitened_are_not(monkeypatch):
     X, y, groups = images_of_prompts()
     monkeypatch.setattr(module, "WHITENED", 100)
     assert Kernel().fit(X, y, groups=groups).measured == {}
+    monkeypatch.setattr(module.kernel_choice, "drawn_rows", None)  # it is refused before any search
     with pytest.raises(UsageError, match="at most 100 rows") as caught:
         Kernel(whiten=True).fit(X, y, groups=groups)
     assert caught.value.parameter == "whiten"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import numpy as np
 
 from img2prompt_cache.errors import UsageError
-from img2prompt_cache.heads.checks import require, require_one_of
+from img2prompt_cache.heads.checks import positive, require, require_one_of
 from img2prompt_cache.heads.neural.schedules import SCHEDULES
 from img2prompt_cache.models.devices import PRECISIONS, choose_device
 
@@ -99,8 +99,7 @@ def check_network_settings(head: NetworkSettings) -> None:
     require(head, "dropout", head.dropout is None or head.dropout < 1, "below 1")
     require(head, "epochs", head.epochs is None or head.epochs >= 0, "at least 0")
     require(head, "mix", head.mix is None or 0 <= head.mix <= 1, "from 0 to 1")
-    penalties = np.atleast_1d(np.asarray(1.0 if head.alpha is None else head.alpha, np.float64))
-    require(head, "alpha", bool(((penalties > 0) & (penalties < np.inf)).all()), "finite and above 0")
+    positive(head, "alpha")
     if head.epochs is not None and head.schedule == "plateau" and head.drops is None:
         raise UsageError(
             f"{head.name} finds a plateau on the rows it chooses its epochs on; give `drops` with `epochs`",
