@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 
 from img2prompt_cache.errors import ImageError, UsageError
 from img2prompt_cache.sources.columns import PROMPT_COLUMNS, bytes_column, pick_column
+from img2prompt_cache.sources.findtables import ANNOTATIONS
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
 from img2prompt_cache.sources.owntables import is_own_table
 from img2prompt_cache.sources.reading import read_regular
 from img2prompt_cache.sources.scan import count_note, files_in, scan
 from img2prompt_cache.sources.sidecar import TEXT_SUFFIXES
-from img2prompt_cache.sources.table import ANNOTATIONS
 from img2prompt_cache.sources.tablefile import (
     DOCUMENT_SUFFIX,
     TABLE_SUFFIXES,

@@ -32,12 +32,13 @@ from img2prompt_cache.sources.base import Listing, Source, SourceOptions
 from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.folder import FolderSource, MetadataSource
 from img2prompt_cache.sources.imagefolder import ImageFolderSource
+from img2prompt_cache.sources.matching import UnmatchedTableError
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
 from img2prompt_cache.sources.parquet import ParquetSource
 from img2prompt_cache.sources.paths import PathsSource
 from img2prompt_cache.sources.scan import Walk
 from img2prompt_cache.sources.sidecar import SidecarSource
-from img2prompt_cache.sources.table import TableSource, UnmatchedTableError
+from img2prompt_cache.sources.table import TableSource
 from img2prompt_cache.sources.webdataset import WebDatasetSource
 
 FORMATS: dict[str, type[FileSource]] = {

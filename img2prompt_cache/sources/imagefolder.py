@@ -18,9 +18,10 @@ from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import Listing
 from img2prompt_cache.sources.columns import PROMPT_COLUMNS
 from img2prompt_cache.sources.files import FileSource
+from img2prompt_cache.sources.matching import unmatched_ids
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
 from img2prompt_cache.sources.scan import Walk
-from img2prompt_cache.sources.table import UnmatchedTableError, join_images, with_hidden_prompts
+from img2prompt_cache.sources.table import join_images, with_hidden_prompts
 from img2prompt_cache.sources.tablefile import Prompts, has_columns, read_prompts
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -57,7 +58,7 @@ class ImageFolderSource(FileSource):
         found = walk.scan(IMAGE_SUFFIXES)
         listing = join_images(prompts, found, "", self.root, tables[0], self.notes)
         if listing is None:
-            raise UnmatchedTableError(tables[0], self.root, prompts.ids[0].as_py(), found.files[0])
+            raise unmatched_ids(tables[0], self.root, prompts.ids[0].as_py(), found.files[0])
         return with_hidden_prompts(self, listing, walk, tables[0])
 
 

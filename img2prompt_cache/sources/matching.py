@@ -30,6 +30,19 @@ _CLIMBS = r"(^|/)\.\.(/|$)|\x00"
 _TOP = r"^([A-Za-z]:)?/+"
 
 
+class UnmatchedTableError(UsageError):
+    """No row of a table names an image, though there are images."""
+
+
+def unmatched_ids(table: Path, root: Path, id: str, image: str) -> UnmatchedTableError:
+    """Make the error for a table of which no row names an image; `id` and `image` are the first of each."""
+    return UnmatchedTableError(
+        f"no row of {table} names an image of {root}: the first id is {id!r}, the first image {image!r}. "
+        "Check `id_column`, or name the folder that holds the images",
+        parameter="id_column",
+    )
+
+
 def plain_ids(written: pa.ChunkedArray, files: pa.Array, path: Path, prefix: str) -> pa.ChunkedArray:
     """Normalise the ids of a table to paths below a folder, without suffix.
 

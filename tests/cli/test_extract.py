@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from img2prompt_cache.cache.reader import Cache
-from kit import make_source, paint, parts_of
+from kit import make_source, paint, parts_of, prompt_of
 from synthetic import Cli
 
 
@@ -60,6 +60,18 @@ def test_images_without_a_prompt_are_no_success_unless_asked_for(cli, here, mode
     named = ("--prompts", "set/words.csv", "--id-column", "nr", "--prompt-column", "words")
     said = cli("extract", "set", *models, *named, "--cache", "other", "--json")
     assert (said.code, said.json["without_prompt"]) == (0, 0)
+
+
+def test_tables_of_several_folders_are_read(cli, here, models):
+    make_source(here / "set" / "a", 4)
+    make_source(here / "set" / "b", 3, first=2)
+    said = cli("extract", "set", *models, "--cache", "cache", "--json")
+    assert (said.code, said.json["rows"], said.json["without_prompt"]) == (0, 7, 0)
+    assert "2 folders have tables of prompts" in said.err
+    found = Cache(here / "cache").text("imgId", "prompt")
+    assert found["imgId"] == [*(f"a/img{n:03d}" for n in range(4)), *(f"b/img{n:03d}" for n in range(2, 5))]
+    assert found["prompt"] == [*map(prompt_of, range(4)), *map(prompt_of, range(2, 5))]
+    assert cli("extract", "--cache", "cache", "--json").json["new"] == 0
 
 
 def test_the_reader_of_each_prompt_is_kept(cli, here, models):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from img2prompt_cache.errors import ImageError, UsageError
-from img2prompt_cache.sources import jsonfile, open_source
+from img2prompt_cache.sources import jsonfile, list_source, open_source
 from img2prompt_cache.sources.base import SourceOptions
 from img2prompt_cache.sources.tablefile import read_table
 
@@ -454,7 +454,55 @@ def test_a_table_in_a_folder_of_its_own(tmp_path: Path) -> None:
     put(tmp_path, "pictures/a.png")
     assert rows(tmp_path) == [("pictures/a", "pictures/a.png", "p0")]
     table(tmp_path / "more", "a")
-    assert open_source(tmp_path).settings == {"format": "folder"}
+    source, listing = list_source(open_source(tmp_path))
+    assert source.settings == {"format": "folder"}
+    assert "meta/, more/ lie in folders without images" in listing.summary.notes[0]
+
+
+def test_each_folder_with_its_own_table(tmp_path: Path) -> None:
+    put(tmp_path, "set/a/0.png", "set/a/1.png", "set/b/images/0.png", "set/c/0.png", "loose.png")
+    (tmp_path / "set/a/prompts.csv").write_text("imgId,prompt,style\n1,one,ink\n0,zero,oil\n9,gone,oil\n")
+    (tmp_path / "set/b/captions.csv").write_text("image,caption\n0.png,two\n")
+    put(tmp_path, "meta/x.txt")
+    (tmp_path / "meta" / "t.csv").write_text("imgId,prompt\n0,other\n")
+    assert rows(tmp_path) == [
+        ("set/a/1", "set/a/1.png", "one"),
+        ("set/a/0", "set/a/0.png", "zero"),
+        ("set/b/0", "set/b/images/0.png", "two"),
+        ("loose", "loose.png", None),
+        ("set/c/0", "set/c/0.png", None),
+    ]
+    listing = open_source(tmp_path).list()
+    assert listing.table["style"].to_pylist() == ["ink", "oil", "", "", ""]
+    assert (listing.summary.pairs, listing.summary.without_prompt, listing.summary.without_image) == (3, 2, 1)
+    assert listing.summary.notes == (
+        "2 folders have tables of prompts, each of which is read with the images of its folder "
+        "(first: set/a/)",
+        "1 folder with a table of prompts, but without images, left out (first: meta/)",
+        "2 images in no such folder (first: loose.png)",
+    )
+    (tmp_path / "set/b/captions.csv").write_text("image,caption\n7.png,two\n")
+    with pytest.raises(UsageError, match=r"no row of .*captions\.csv names an image of .*set/b"):
+        open_source(tmp_path).list()
+
+
+def test_one_table_deep_below_is_read_with_its_folder(tmp_path: Path) -> None:
+    put(tmp_path, "data/train/0.png", "data/val/0.png")
+    (tmp_path / "data/train/prompts.csv").write_text("imgId,prompt\n0,one\n")
+    assert rows(tmp_path) == [
+        ("data/train/0", "data/train/0.png", "one"),
+        ("data/val/0", "data/val/0.png", None),
+    ]
+
+
+def test_a_table_that_is_not_read_beside_another_is_told(tmp_path: Path) -> None:
+    put(tmp_path, "0.png", "more/1.png", "other/2.png")
+    (tmp_path / "prompts.csv").write_text("imgId,prompt\n0,zero\n")
+    (tmp_path / "more/prompts.csv").write_text("imgId,prompt\n1,one\n")
+    notes = open_source(tmp_path).list().summary.notes
+    assert any("table of its own, which is not read beside prompts.csv" in note for note in notes)
+    (tmp_path / "prompts.csv").write_text("imgId,prompt\n0,zero\nmore/1,one\n")
+    assert open_source(tmp_path).list().summary.notes == ()
 
 
 @pytest.mark.parametrize(
