@@ -153,6 +153,9 @@ def _shown(batch: Predictions) -> list[dict[str, Any]]:
 
     columns = batch.columns
     shown = [{name: plain(values[row]) for name, values in columns.items()} for row in range(len(batch.ids))]
+    for one, prompt in zip(shown, batch.own_prompts or (), strict=False):
+        if prompt is not None:
+            one["own_prompt"] = prompt
     nearest = batch.nearest
     if nearest is not None:
         for one, found in zip(shown, nearest, strict=True):
@@ -169,7 +172,11 @@ def _lines(name: str, shown: dict[str, Any]) -> list[str]:
     found = [(one["cosine"], one["prompt"], "") for one in shown.get("prompts", ())]
     if "composed" in shown:
         found.append((shown["composed_cosine"], shown["composed"], "  (composed)"))
-    return [head, *(f"  {cosine:.3f}  {console.clean(text)}{kind}" for cosine, text, kind in found)]
+    lines = [f"  {cosine:.3f}  {console.clean(text)}{kind}" for cosine, text, kind in found]
+    if "own_prompt" in shown:
+        own = console.clean(shown["own_prompt"])
+        lines.insert(0, f"  this picture is in the cache; its own prompt is: {own}")
+    return [head, *lines]
 
 
 def _images(paths: list[str] | None) -> list[str] | None:

@@ -16,8 +16,8 @@ from img2prompt_cache.tables import printable, shorten
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.app.engine import Outcome
     from img2prompt_cache.app.gallery import Gallery
+    from img2prompt_cache.app.outcomes import Outcome
     from img2prompt_cache.runs.run import Run
 
 LONGEST_PROMPT = 4000
@@ -45,6 +45,8 @@ def result_of(name: str, outcome: Outcome, top_k: int = 0, *, embeddings: bool) 
     found: dict[str, Any] = {"name": name, "status": 200}
     if outcome.expected is not None:
         found["expected"] = outcome.expected
+    if outcome.own_prompt is not None:
+        found["own_prompt"] = shorten(outcome.own_prompt, LONGEST_PROMPT)
     if top_k:
         found["prompts"] = [
             {"prompt": shorten(prompt, LONGEST_PROMPT), "cosine": cosine}

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from img2prompt_cache.app.gallery import Gallery
+from img2prompt_cache.app.outcomes import Outcome, Prediction
 from img2prompt_cache.app.settings import MOST_RESULTS, Settings
 from img2prompt_cache.app.uploads import UNUSABLE, Refusal, refusal_of
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
@@ -20,6 +21,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.extraction.encode import cores
 from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
+from img2prompt_cache.prediction.own_prompts import open_own_prompts
 from img2prompt_cache.prediction.predict import mean_for_hubs
 from img2prompt_cache.prediction.stream import BATCH_SIZE, load_backbones, predict_images
 from img2prompt_cache.progress import Callback, ignore
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.heads.base import Head
     from img2prompt_cache.models.backbones.base import Backbone
+    from img2prompt_cache.prediction.predictions import Predictions
     from img2prompt_cache.prediction.stream import Loaded
 
     F32 = NDArray[np.float32]
@@ -40,28 +43,6 @@ FRESH_SECONDS = 2.0
 
 MOST_RUNS = 4
 """Runs that are held in memory with their backbones and prompts; the one not asked for longest goes first."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
-    """What a run says of an image.
-
-    Attributes
-    ----------
-    vector : numpy.ndarray, float32, shape (t,)
-        Unit norm.
-    prompts : list of (str, float)
-        Nearest prompts with their cosines, best first.
-    expected : float or None
-        The cosine that is expected with the true prompt, where the run says.
-    """
-
-    vector: F32
-    prompts: list[tuple[str, float]]
-    expected: float | None = None
-
-
-Outcome: TypeAlias = "Prediction | Refusal"
 
 
 @dataclass(eq=False)
@@ -130,6 +111,7 @@ class Engine:
         self._served: OrderedDict[tuple[str, str], Served] = OrderedDict()
         self._loaded: Loaded = {}
         self._banks: dict[tuple[tuple[str, str], ...], Bank] = {}
+        self._own_prompts = open_own_prompts(self.folder, tell)
 
     @property
     def runs(self) -> dict[str, Run]:
@@ -197,15 +179,15 @@ class Engine:
             _Memory(images),
             table,
             expectation=served.run.expectation,
+            own_prompts=self._own_prompts,
             batch_size=min(BATCH_SIZE, -(-len(images) // cores())),
         ):
             outcomes |= {name: refusal_of(name, reason) for name, reason in batch.failed.items()}
-            outcomes |= self._described(served, batch.ids, batch.vectors, batch.expected)
+            outcomes |= self._described(served, batch)
         return [outcomes[number] for number in numbers]
 
-    def _described(
-        self, served: Served, names: list[str], vectors: F32, expected: F32 | None
-    ) -> dict[str, Outcome]:
+    def _described(self, served: Served, batch: Predictions) -> dict[str, Outcome]:
+        names, vectors, expected, own = batch.ids, batch.vectors, batch.expected, batch.own_prompts
         found: dict[str, Outcome] = {}
         if not names:
             return found
@@ -221,6 +203,7 @@ class Engine:
                 vectors[row],
                 list(zip(prompts[at], scores[at].tolist(), strict=True)),
                 None if expected is None else float(expected[row]),
+                None if own is None else own[row],
             )
         return found
 

@@ -30,6 +30,9 @@ class ImageResult(BaseModel):
     status: int = Field(description="200, or 413 too large, 415 a format that is not read, 422 damaged.")
     error: str | None = None
     expected: float | None = Field(None, description="Cosine that is expected with the true prompt.")
+    own_prompt: str | None = Field(
+        None, description="Of an image that is in the cache: its prompt there. The run may be fitted on it."
+    )
     composed: NearPrompt | None = Field(None, description="A prompt that was written for the image.")
     prompts: list[NearPrompt] = []
     pictures: list[NearPicture] = []

@@ -19,10 +19,11 @@ from starlette.staticfiles import StaticFiles
 
 from img2prompt_cache.app import schemas
 from img2prompt_cache.app.answers import Ascii, npy, picture_of, problem, result_of, run_of, status_of
-from img2prompt_cache.app.engine import Engine, Outcome, Prediction, threads
+from img2prompt_cache.app.engine import Engine, threads
 from img2prompt_cache.app.gallery import SIDES, Gallery
 from img2prompt_cache.app.guard import COOKIE, Guard, session_of
 from img2prompt_cache.app.metrics import Counted, Metrics
+from img2prompt_cache.app.outcomes import Outcome, Prediction
 from img2prompt_cache.app.settings import LONGEST_QUERY, MOST_RESULTS, Settings
 from img2prompt_cache.app.texts import Texts
 from img2prompt_cache.app.uploads import Refusal, RequestRefused, Upload, read_uploads

@@ -23,6 +23,7 @@ from img2prompt_cache.prediction.expectation import Expectation, predict_expecte
 from img2prompt_cache.prediction.outputs import open_writer, writer_for
 from img2prompt_cache.prediction.outputs.base import Writer
 from img2prompt_cache.prediction.outputs.captions import CaptionWriter
+from img2prompt_cache.prediction.own_prompts import OwnPrompts, open_own_prompts
 from img2prompt_cache.prediction.predictions import Predictions
 from img2prompt_cache.prediction.stream import load_backbones, predict_cached, predict_images
 from img2prompt_cache.progress import Callback, ignore, listening, note, task
@@ -253,7 +254,7 @@ def _find_batches(
     if writer:
         writer.expect(each.as_py() for each in listing.table["imgId"])
     backbones = load_backbones(fitted.features, device)
-    return _streamed(fitted, estimator, backbones, source, listing, tell)
+    return _streamed(fitted, estimator, backbones, source, listing, open_own_prompts(home, tell), tell)
 
 
 def _from_cache(
@@ -280,11 +281,17 @@ def _streamed(
     backbones: dict[str, Any],
     source: Source,
     listing: Listing,
+    own_prompts: OwnPrompts | None,
     tell: Callback,
 ) -> Iterator[Predictions]:
     with task(tell, "predict", len(listing.table)) as advance:
         for batch in predict_images(
-            estimator, backbones, source, listing.table, expectation=fitted.expectation
+            estimator,
+            backbones,
+            source,
+            listing.table,
+            expectation=fitted.expectation,
+            own_prompts=own_prompts,
         ):
             advance(len(batch.ids) + len(batch.failed))
             yield batch
@@ -340,13 +347,14 @@ def _run(
     tell: Callback,
 ) -> Generator[Predictions, None, None]:
     """Add flags and prompts to each batch, write it, and hand it on."""
-    used = failed = flagged = 0
+    used = failed = flagged = own = 0
     with ExitStack() as stack:
         if writer:
             stack.enter_context(writer)
         for batch in batches:
             used += len(batch.ids)
             failed += len(batch.failed)
+            own += sum(prompt is not None for prompt in batch.own_prompts or ())
             if min_expected is not None and batch.expected is not None:
                 below = batch.expected < min_expected
                 batch = replace(batch, flagged=below)
@@ -358,6 +366,12 @@ def _run(
             yield batch
         if failed and not used:
             raise Img2PromptError(f"none of the {failed} images could be used")
+    if own and writer:
+        note(
+            tell,
+            f"{own} of {used} images are in the cache with a prompt of their own, so the head may have been "
+            "fitted on them: their predictions are no test of it",
+        )
     if min_expected is not None:
         unmarked = "" if writer is None or writer.keeps_columns else ", which the output has no place to show"
         note(

@@ -44,6 +44,9 @@ class Predictions:
         A prompt composed for each image, where that was asked for.
     composed_cosines : numpy.ndarray, float32, shape (n,), or None
         Cosine of each of these prompts to the prediction.
+    own_prompts : list of (str or None), length n, or None
+        Of an image that is in the run's cache with a prompt: that prompt. The head may have been fitted on
+        it, so its prediction is no test of the head. None where no image was looked up.
     """
 
     ids: list[str]
@@ -55,6 +58,7 @@ class Predictions:
     flagged: NDArray[np.bool_] | None = None
     composed: list[str] | None = None
     composed_cosines: NDArray[np.float32] | None = None
+    own_prompts: list[str | None] | None = None
 
     @classmethod
     def concatenate(cls, batches: Iterable[Self], width: int) -> Self:
@@ -76,6 +80,9 @@ class Predictions:
             if used and all(part.composed is not None for part in used)
             else None,
             composed_cosines=_joined([part.composed_cosines for part in used]),
+            own_prompts=[prompt for part in used for prompt in part.own_prompts or ()]
+            if used and all(part.own_prompts is not None for part in used)
+            else None,
         )
 
     @property
@@ -122,9 +129,10 @@ class Predictions:
                 writer.write(self.ids, self.vectors, self.nearest, self.columns)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Give a data frame: `imgId`, `embedding`, the further `columns`, `prompts` and `scores`.
+        """Give a data frame: `imgId`, `embedding`, the `columns`, `own_prompt`, `prompts` and `scores`.
 
-        Those that were not asked for, or that the run does not say, are left out.
+        Those that were not asked for, or that the run does not say, are left out, and so is `own_prompt`
+        where no image is in the cache.
 
         Raises
         ------
@@ -135,6 +143,8 @@ class Predictions:
         for row, name in enumerate(self.ids):
             record: dict[str, Any] = {"imgId": name, "embedding": self.vectors[row]}
             record |= {column: values[row] for column, values in self.columns.items()}
+            if self.own_prompts is not None and any(self.own_prompts):
+                record["own_prompt"] = self.own_prompts[row]
             if self.prompts is not None and self.scores is not None:
                 record |= {"prompts": self.prompts[row], "scores": self.scores[row]}
             records.append(record)
@@ -154,6 +164,8 @@ class Predictions:
     def _repr_html_(self) -> str:
         shown: dict[str, Sequence[object]] = {"imgId": self.ids}
         shown |= {name: np.asarray(values).tolist() for name, values in self.columns.items()}
+        if self.own_prompts is not None and any(self.own_prompts):
+            shown["own prompt"] = self.own_prompts
         if self.nearest is not None:
             first = [found[0] if found else (None, None) for found in self.nearest]
             shown |= {

@@ -18,6 +18,7 @@ from img2prompt_cache.extraction.work import Slice
 from img2prompt_cache.models.backbones.taps import split_spec
 from img2prompt_cache.models.recorded import load_recorded_backbone, require_backbone
 from img2prompt_cache.prediction.expectation import Expectation, predict_expected
+from img2prompt_cache.prediction.own_prompts import OwnPrompts
 from img2prompt_cache.prediction.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def predict_images(
     *,
     batch_size: int | None = None,
     expectation: Expectation | None = None,
+    own_prompts: OwnPrompts | None = None,
 ) -> Iterator[Predictions]:
     """Predict for the images of a source, batch by batch, in the order of its listing.
 
@@ -97,6 +99,8 @@ def predict_images(
         Images of a batch; 32 if absent. Several batches are worked on side by side.
     expectation : Expectation, optional
         Of the predictions of `head`.
+    own_prompts : OwnPrompts, optional
+        Where images are looked up that are in a cache already; see `Predictions.own_prompts`.
 
     Yields
     ------
@@ -120,12 +124,14 @@ def predict_images(
                     known.update(zip(at, zip(vectors, told, strict=True), strict=True))
             found: dict[str, tuple[NDArray[np.float32], float | None]] = {}
             bad: dict[str, str] = {}
+            digests: list[str] = []
             for row, image in enumerate(batch.images, batch.first):
                 prediction = known.get(image.duplicate_of if image.duplicate_of >= 0 else row)
                 if image.reason or prediction is None:
                     bad[ids[row]] = image.reason or "its features are not finite, or too large for float16"
                 else:
                     found[ids[row]] = prediction
+                    digests.append(image.sha256)
             yield Predictions(
                 list(found),
                 np.array([vector for vector, _ in found.values()], np.float32),
@@ -133,6 +139,7 @@ def predict_images(
                 expected=None
                 if expectation is None
                 else np.array([expected for _, expected in found.values()], np.float32),
+                own_prompts=None if own_prompts is None else own_prompts.find(digests),
             )
 
 

@@ -18,7 +18,7 @@ from img2prompt_cache.app import schemas
 from img2prompt_cache.app.server import STATIC, create_app
 from img2prompt_cache.app.settings import LONGEST_QUERY, MOST_RESULTS, Limits, Settings
 from img2prompt_cache.runs.names import open_run
-from kit import paint
+from kit import paint, prompt_of
 
 SMALL = Limits(file_bytes=1 << 20, request_bytes=4 << 20, total_bytes=8 << 20, images=8, pixels=1 << 16)
 
@@ -55,6 +55,8 @@ def test_predictions_are_those_of_the_library(client, served, pairs):
     assert [each.name for each in given.results] == [path.name for path in paths]
     np.testing.assert_allclose([each.embedding for each in given.results], expected.vectors, atol=1e-5)
     np.testing.assert_allclose([each.expected for each in given.results], expected.expected, atol=1e-4)
+    assert [each.own_prompt for each in given.results] == expected.own_prompts
+    assert expected.own_prompts[0] == prompt_of(1)
     for result, nearest in zip(given.results, expected.nearest, strict=True):
         # Prompts are compared by their cosines: to this encoder many are as good as equal.
         assert len(result.prompts) == 2

@@ -68,7 +68,7 @@ def test_bare_predict_is_the_newest_run_on_the_rows_without_prompt(cli, here):
 def test_without_the_correction_for_hubs_cosines_descend(cli, here, pairs):
     image = pairs / "img004.png"
     lines = cli("predict", image, "--no-hub-correction", "--top-k", "9").out.splitlines()
-    cosines = [float(line.split()[0]) for line in lines[1:]]
+    cosines = [float(line.split()[0]) for line in lines[2:]]
     assert cosines == sorted(cosines, reverse=True)
     assert cli("predict", image, "--top-k", "9").out.splitlines() != lines
 
@@ -113,6 +113,7 @@ def test_json_holds_everything_or_there_is_none(cli, here, pairs):
     assert list(said.json["bad"]) == ["cut"]
     (found,) = said.json["predictions"]
     assert found["imgId"] == "img004"
+    assert found["own_prompt"] == prompt_of(4)
     assert len(found["prompts"]) == 2
     assert set(found["prompts"][0]) == {"prompt", "cosine"}
 
@@ -124,7 +125,8 @@ def test_prompts_are_printed_where_the_file_does_not_keep_them(cli, here, pairs,
     lines = said.out.splitlines()
     if suffix in ("npy", "csv"):
         assert lines[0].startswith("img004  (expected cosine ")
-        assert len(lines) == 4
+        assert lines[1] == f"  this picture is in the cache; its own prompt is: {prompt_of(4)}"
+        assert len(lines) == 5
     assert lines[-1] == f"x.{suffix}: 1 predictions"
     if suffix == "parquet":
         assert len(lines) == 1
@@ -270,7 +272,7 @@ def test_a_bank_of_the_users_own(cli, here, pairs, monkeypatch):
     (here / "bank.txt").write_text("a calm sea\n\ntwo red boats\x1b[31m\na calm sea\n")
     said = cli("predict", pairs / "img001.png", "--bank", "bank.txt", "--out", "x.npy")
     assert said.code == 0
-    found = [line.partition("  ")[2].partition("  ")[2] for line in said.out.splitlines()[1:3]]
+    found = [line.partition("  ")[2].partition("  ")[2] for line in said.out.splitlines()[2:4]]
     assert sorted(found) == ["a calm sea", "two red boats\\x1b[31m"]
     cli("predict", pairs / "img001.png", "--bank", "none.txt", "--out", "y.npy").refused(2, "--bank none.txt")
     assert not (here / "y.npy").exists()
@@ -421,12 +423,13 @@ def test_a_synthetic_cache_needs_no_models(cli, tmp_path):
 def test_a_composed_prompt_is_shown_below_the_nearest_ones_and_written(cli, here, pairs):
     image = pairs / "img004.png"
     said = cli("predict", image, "--compose", "--top-k", "1")
-    name, nearest, composed = said.out.splitlines()
+    name, own, nearest, composed = said.out.splitlines()
+    assert own.endswith(f"its own prompt is: {prompt_of(4)}")
     assert said.code == 0
     assert (name[:6], composed[-10:]) == ("img004", "(composed)")
     assert "(composed)" not in nearest
     (found,) = cli("predict", image, "--compose", "--top-k", "0", "--json").json["predictions"]
-    assert list(found) == ["imgId", "expected", "composed", "composed_cosine"]
+    assert list(found) == ["imgId", "expected", "composed", "composed_cosine", "own_prompt"]
     assert composed == f"  {found['composed_cosine']:.3f}  {found['composed']}  (composed)"
     assert cli("predict", image, "--compose", "--out", "x.jsonl").out == "x.jsonl: 1 predictions\n"
     (line,) = (here / "x.jsonl").read_text().splitlines()

@@ -8,10 +8,12 @@ import pytest
 
 import img2prompt_cache as ipc
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.files import hash_file
 from img2prompt_cache.fitting.fit import fit
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.prediction.bank import cached_bank
-from kit import save_encoder
+from img2prompt_cache.prediction.own_prompts import OwnPrompts
+from kit import paint, prompt_of, save_encoder
 from synthetic import make_cache
 
 
@@ -169,3 +171,41 @@ def test_without_its_cache_a_run_predicts_from_features(tmp_path):
         moved.predict(features, top_k=2)
     with pytest.raises(UsageError, match="the cache of the run is gone"):
         moved.predict()
+
+
+def test_a_picture_of_the_cache_is_known_again_by_its_bytes(run, pairs, tmp_path):
+    copy, other = tmp_path / "renamed.png", paint(tmp_path / "other.png", 900)
+    shutil.copy(pairs / "img004.png", copy)
+    found = run.predict([copy, pairs / "words.png", other, pairs / "img019.png"], top_k=1)
+    # The last one is a row of the cache without a prompt.
+    assert found.own_prompts == [prompt_of(4), None, None]
+    assert found.to_pandas()["own_prompt"].fillna("").tolist() == [prompt_of(4), "", ""]
+    assert "own prompt" in found._repr_html_()
+    assert "own_prompt" not in run.predict([other]).to_pandas()
+    assert run.predict(run.home).own_prompts is None
+
+
+def test_files_of_predictions_for_pictures_of_the_cache_come_with_a_note(run, pairs, tmp_path):
+    events = []
+    images = [pairs / "img004.png", pairs / "img019.png"]
+    run.predict(images, out=tmp_path / "x.npy", progress=events.append)
+    notes = [event.message for event in events if event.kind == "note"]
+    assert notes[0].startswith("1 of 2 images are in the cache with a prompt of their own")
+
+
+def test_a_picture_is_not_taken_for_one_with_the_same_hash(run, pairs):
+    known = OwnPrompts(ipc.Cache(run.home))
+    digest = hash_file(pairs / "img004.png")
+    assert known.find([digest, "0" * 64]) == [prompt_of(4), None]
+    known._hashes = np.full_like(known._hashes, hash("0" * 64))
+    assert known.find(["0" * 64]) == [None]
+
+
+def test_images_are_predicted_where_the_rows_of_the_cache_cannot_be_read(run, pairs, tmp_path):
+    cache = shutil.copytree(run.home, tmp_path / "cache")
+    for part in (cache / "rows").iterdir():
+        part.write_bytes(b"damaged")
+    events = []
+    found = run.predict([pairs / "img004.png"], cache=cache, out=tmp_path / "x.npy", progress=events.append)
+    assert found.own_prompts is None
+    assert any("is in the cache cannot be told" in (event.message or "") for event in events)

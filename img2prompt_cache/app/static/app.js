@@ -164,6 +164,9 @@ function described(result) {
     found.push(make("p", { className: "expected", title: "What this run expects the cosine between its prediction and the true prompt to be." },
       "Expected cosine with the true prompt", make("b", { textContent: result.expected.toFixed(2) })));
   }
+  if (typeof result.own_prompt === "string") {
+    found.push(make("p", { className: "note", textContent: `This picture is in the cache; its own prompt is: ${result.own_prompt}` }));
+  }
   if (result.composed) {
     found.push(make("div", { className: "composed" }, make("h3", { textContent: "Composed prompt" }), promptLine(result.composed.prompt, result.composed.cosine)));
   }
