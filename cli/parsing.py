@@ -37,6 +37,17 @@ def read_settings(pairs: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def read_replacements(pairs: list[str]) -> dict[str, str]:
+    """Read texts to be replaced, given as ``OLD=NEW``."""
+    for pair in pairs:
+        old, equals, _ = pair.partition("=")
+        if not equals or not old:
+            raise UsageError(
+                f"--replace {pair!r}: write OLD=NEW, e.g. --replace /home/me/models=/data/models"
+            )
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
 def read_numbers(name: str, text: str) -> float | list[float]:
     """Read one number, or one for each backbone."""
     try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
+from .parsing import read_replacements
 
 if TYPE_CHECKING:
     from img2prompt_cache.prediction.predictions import Predictions
@@ -77,6 +78,20 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Search this folder for the weights of the run, if they lie elsewhere now; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    replace: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OLD=NEW", help="Replace the beginning of paths in the run's specs; repeatable."
+        ),
+    ] = None,
     device: console.DeviceOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
     json: console.Json = False,
@@ -85,6 +100,7 @@ def predict(
     from img2prompt_cache.errors import UsageError
     from img2prompt_cache.prediction.outputs import writer_for
     from img2prompt_cache.prediction.predict import predict_batches
+    from img2prompt_cache.prediction.weights import weights_of
     from img2prompt_cache.runs.names import open_run
 
     if top_k == 0 and out is None and not compose:
@@ -97,6 +113,7 @@ def predict(
     count = 0
     with ExitStack() as stack:
         tell = stack.enter_context(console.telling())
+        stack.enter_context(weights_of(fitted, weights, read_replacements(replace or [])))
         batches = predict_batches(
             fitted,
             _images(paths),

@@ -11,17 +11,22 @@ import torch
 from img2prompt_cache.models.backbones.class_names import Classifier, ClassNames
 from img2prompt_cache.models.backbones.taps import NoClassifierError
 from img2prompt_cache.models.encoders.base import load_encoder
+from img2prompt_cache.models.finding import find_model
 from img2prompt_cache.models.fingerprints import digest, weights_digest
-from img2prompt_cache.models.specs import parse_spec
+from img2prompt_cache.models.specs import ENCODER_FAMILIES, parse_spec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from img2prompt_cache.models.backbones.base import Backbone
+    from img2prompt_cache.models.encoders.base import Encoder
+    from img2prompt_cache.models.specs import Spec
 
 FAMILIES = {"timm": "backbones.timm_models", "packaged": "backbones.packaged"}
-"""Family of a spec to the module whose ``load_classifier(spec, revision)`` gives its `Classifier`."""
+"""Family of a spec to the module whose ``load_classifier(spec, revision, folder)`` gives its `Classifier`."""
 
 
-def attach_names(backbone: Backbone, encoder: str) -> None:
+def attach_names(backbone: Backbone, encoder: str, encoder_digest: str = "") -> None:
     """Load a backbone's classifier, and embed the descriptions of its classes.
 
     Parameters
@@ -30,6 +35,8 @@ def attach_names(backbone: Backbone, encoder: str) -> None:
         Its `class_names` are set, unless they are of this encoder already.
     encoder : str
         Spec of the text encoder.
+    encoder_digest : str, optional
+        Of its fingerprint, where a column was made with it: the encoder is then found wherever it lies now.
 
     Raises
     ------
@@ -44,14 +51,16 @@ def attach_names(backbone: Backbone, encoder: str) -> None:
     if spec.family not in FAMILIES:
         raise NoClassifierError(backbone.spec)
     module = importlib.import_module(f"{__package__}.{FAMILIES[spec.family]}")
-    classifier: Classifier = module.load_classifier(spec, backbone.identity.get("revision", ""))
+    classifier: Classifier = module.load_classifier(
+        spec, backbone.identity.get("revision", ""), backbone.folder
+    )
     if classifier.weight.shape != (len(classifier.descriptions), backbone.dim):
         raise NoClassifierError(backbone.spec)
-    table, encoder_digest = _embed(encoder, str(backbone.device), classifier.descriptions)
+    table, found_digest = _embed(encoder, str(backbone.device), classifier.descriptions, encoder_digest)
     state = {"weight": classifier.weight, "bias": classifier.bias}
     fingerprint = {
         "encoder": encoder,
-        "encoder_digest": encoder_digest,
+        "encoder_digest": found_digest,
         "classifier": weights_digest(state),
         "descriptions": digest({"descriptions": "\n".join(classifier.descriptions)}),
     }
@@ -60,7 +69,16 @@ def attach_names(backbone: Backbone, encoder: str) -> None:
 
 
 @lru_cache(maxsize=4)
-def _embed(spec: str, device: str, texts: tuple[str, ...]) -> tuple[torch.Tensor, str]:
+def _embed(spec: str, device: str, texts: tuple[str, ...], wanted: str) -> tuple[torch.Tensor, str]:
     """Embed descriptions, which many backbones share, and give the digest of the encoder's fingerprint."""
-    encoder = load_encoder(spec, device=device)
+
+    def load(named: Spec, folder: Path | None) -> Encoder:
+        return load_encoder(str(named), device=device, folder=folder)
+
+    parsed = parse_spec(spec, ENCODER_FAMILIES)
+    encoder = (
+        find_model(parsed, {}, load, lambda found: digest(found.fingerprint) == wanted)
+        if wanted
+        else load(parsed, None)
+    )
     return torch.from_numpy(encoder.encode(texts)).to(device), digest(encoder.fingerprint)

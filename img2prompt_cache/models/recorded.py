@@ -8,13 +8,21 @@ from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.taps import NAMES, split_spec
 from img2prompt_cache.models.devices import choose_device, choose_precision
 from img2prompt_cache.models.encoders.base import load_encoder
+from img2prompt_cache.models.finding import find_model
 from img2prompt_cache.models.fingerprints import Fingerprint, require_equal
+from img2prompt_cache.models.specs import ENCODER_FAMILIES, parse_spec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from img2prompt_cache.models.backbones.base import Backbone
     from img2prompt_cache.models.backbones.taps import Described, Tap
     from img2prompt_cache.models.devices import Precision
     from img2prompt_cache.models.encoders.base import Encoder
+    from img2prompt_cache.models.specs import Spec
+
+_MODEL = ("library", "architecture", "activation", "weights", "preprocessing", "decode")
+"""Fields of the fingerprint of a backbone, but for its precision."""
 
 ADVICE = "Use what it was made with, or extract into a new `cache` and fit again."
 
@@ -38,17 +46,32 @@ def load_recorded_backbone(
     Img2PromptError
         If the model that its spec names is another one now; the message names what differs.
     """
-    spec = split_spec(column.spec)[0]
     device = choose_device(device)
     recorded = column.fingerprint.get("precision", "fp32")
-    backbone = load_backbone(
-        spec,
-        precision=precision or choose_precision(recorded, device),
-        device=device,
-        revision=column.revision,
+
+    wanted = precision or choose_precision(recorded, device)
+
+    def load(spec: Spec, folder: Path | None) -> Backbone:
+        return load_backbone(
+            str(spec), precision=wanted, device=device, revision=column.revision, folder=folder
+        )
+
+    backbone = find_model(
+        parse_spec(split_spec(column.spec)[0]),
+        column.fingerprint,
+        load,
+        lambda found: same_model(found.fingerprint, column.fingerprint),
     )
     require_backbone(column, backbone, recorded if precision else None)
     return backbone
+
+
+def same_model(one: Fingerprint, other: Fingerprint) -> bool:
+    """Whether two fingerprints of backbones are of one model, whatever precision it computes in.
+
+    Fields that only a column has, such as which output it keeps, are passed over.
+    """
+    return all(one.get(field) == other.get(field) for field in _MODEL)
 
 
 def require_backbone(column: Described, backbone: Backbone, precision: str | None = None) -> None:
@@ -70,7 +93,8 @@ def require_backbone(column: Described, backbone: Backbone, precision: str | Non
     if tap.name == NAMES:
         from img2prompt_cache.models.naming import attach_names
 
-        attach_names(backbone, column.fingerprint.get("encoder", ""))
+        recorded = column.fingerprint
+        attach_names(backbone, recorded.get("encoder", ""), recorded.get("encoder_digest", ""))
     fingerprint = fingerprint_of(backbone, tap)
     require_recorded(column, {**fingerprint, "precision": precision} if precision else fingerprint)
 
@@ -96,11 +120,16 @@ def load_recorded_encoder(column: Described, *, device: str = "auto") -> Encoder
     Img2PromptError
         If the model that its spec names is another one now; the message names what differs.
     """
-    encoder = load_encoder(
-        column.spec,
-        clean=column.fingerprint.get("clean", "none"),
-        device=choose_device(device),
-        revision=column.revision,
+    clean, device = column.fingerprint.get("clean", "none"), choose_device(device)
+
+    def load(spec: Spec, folder: Path | None) -> Encoder:
+        return load_encoder(str(spec), clean=clean, device=device, revision=column.revision, folder=folder)
+
+    encoder = find_model(
+        parse_spec(column.spec, ENCODER_FAMILIES),
+        column.fingerprint,
+        load,
+        lambda found: found.fingerprint == column.fingerprint,
     )
     require_recorded(column, encoder.fingerprint)
     return encoder

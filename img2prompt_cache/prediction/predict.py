@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from img2prompt_cache.prediction.outputs.captions import CaptionWriter
 from img2prompt_cache.prediction.own_prompts import OwnPrompts, open_own_prompts
 from img2prompt_cache.prediction.predictions import Predictions
 from img2prompt_cache.prediction.stream import load_backbones, predict_cached, predict_images
+from img2prompt_cache.prediction.weights import Weights, weights_of
 from img2prompt_cache.progress import Callback, ignore, listening, note, task
 from img2prompt_cache.sources import list_images
 
@@ -77,16 +78,22 @@ class Fitted(Protocol):
 
 
 def predict(
-    fitted: Fitted, images: Images = None, *, progress: bool | Callback = False, **options: Any
+    fitted: Fitted,
+    images: Images = None,
+    *,
+    weights: Weights = None,
+    replace: Mapping[str, str] | None = None,
+    progress: bool | Callback = False,
+    **options: Any,
 ) -> Predictions:
-    """Predict, and give everything at once; the options are those of `predict_batches`.
+    """Predict, and give everything at once; the options are those of `weights_of` and `predict_batches`.
 
     Raises
     ------
     UsageError, Img2PromptError
         As `predict_batches`; also if no image could be used.
     """
-    with listening(progress) as tell:
+    with listening(progress) as tell, weights_of(fitted, weights, replace):
         return Predictions.concatenate(
             predict_batches(fitted, images, tell=tell, **options), fitted.target.width
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.prediction.predict import Images
 from img2prompt_cache.prediction.predictions import Predictions
+from img2prompt_cache.prediction.weights import Weights
 from img2prompt_cache.progress import Callback
 from img2prompt_cache.runs.names import open_run
 from img2prompt_cache.runs.run import AnyRun
@@ -25,6 +27,8 @@ def predict(
     out: str | Path | None = None,
     overwrite: bool = False,
     min_expected: float | None = None,
+    weights: Weights = None,
+    replace: Mapping[str, str] | None = None,
     device: str = "auto",
     progress: bool | Callback = False,
 ) -> Predictions:
@@ -56,6 +60,11 @@ def predict(
         Replace the file.
     min_expected : float, optional
         Flag predictions whose expected cosine is lower; see `Predictions.flagged`. None is left out.
+    weights : path or sequence of paths, optional
+        Folders to search, with all below them, for the weights that the run was fitted with, told by their
+        fingerprints, if they lie elsewhere now. `IMG2PROMPT_WEIGHTS` names more.
+    replace : mapping of str to str, optional
+        Beginnings of paths in the run's specs, and what stands in their place now.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     progress : bool or callable
@@ -90,6 +99,8 @@ def predict(
         out=out,
         overwrite=overwrite,
         min_expected=min_expected,
+        weights=weights,
+        replace=replace,
         device=device,
         progress=progress,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.prediction.predict import Images, predict
 from img2prompt_cache.prediction.predictions import Predictions
+from img2prompt_cache.prediction.weights import Weights
 from img2prompt_cache.progress import Callback
 from img2prompt_cache.runs.folder import HISTORY, load_expectation, load_head
 from img2prompt_cache.runs.held_out import mean_prediction
@@ -156,6 +157,8 @@ class Run(RunRecord):
         out: str | Path | None = None,
         overwrite: bool = False,
         min_expected: float | None = None,
+        weights: Weights = None,
+        replace: Mapping[str, str] | None = None,
         device: str = "auto",
         progress: bool | Callback = False,
     ) -> Predictions:
@@ -186,6 +189,11 @@ class Run(RunRecord):
             Replace the file.
         min_expected : float, optional
             Flag predictions whose expected cosine is lower; see `Predictions.flagged`. None is left out.
+        weights : path or sequence of paths, optional
+            Folders to search, with all below them, for the weights that the run was fitted with, told by
+            their fingerprints, if they lie elsewhere now. `IMG2PROMPT_WEIGHTS` names more.
+        replace : mapping of str to str, optional
+            Beginnings of paths in the run's specs, and what stands in their place now.
         device : str
             ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         progress : bool or callable
@@ -214,6 +222,8 @@ class Run(RunRecord):
             out=out,
             overwrite=overwrite,
             min_expected=min_expected,
+            weights=weights,
+            replace=replace,
             device=device,
             progress=progress,
         )

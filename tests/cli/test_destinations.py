@@ -38,7 +38,7 @@ INPUTS = {
     *((command, name) for command in ("extract", "explore") for name in ("source", "prompts")),
     *(("fit", name) for name in ("cache", "only", "members", "teacher", "extra", "soften")),
     *(("tune", "cache"), ("influence", "cache"), ("compare", "cache"), ("dedup", "cache")),
-    *(("predict", name) for name in ("paths", "run", "bank", "cache")),
+    *(("predict", name) for name in ("paths", "run", "bank", "cache", "weights")),
     *(("app", name) for name in ("run", "bank", "cache")),
     *(("compare", "runs"), ("compare", "against"), ("report", "runs"), ("report", "cache")),
     *((name, "cache") for name in ("info", "verify", "repair", "pack")),

@@ -15,6 +15,8 @@ from img2prompt_cache.models.backbones.taps import MULTI, NAMES, TOP, blocks_of
 from img2prompt_cache.models.devices import Precision
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
 
@@ -48,6 +50,8 @@ class Backbone:
         Number format that the model computes in.
     class_names : ClassNames or None
         What gives the output ``"names"``; see `naming.attach_names`.
+    folder : pathlib.Path or None
+        Where its weights lie, if not where the spec says.
     """
 
     spec: str
@@ -59,6 +63,7 @@ class Backbone:
     identity: dict[str, str] = field(default_factory=dict)
     precision: Precision = "fp32"
     class_names: ClassNames | None = field(default=None, repr=False, compare=False)
+    folder: Path | None = None
     _chain: Chain | None = field(default=None, init=False, repr=False, compare=False)
     _levels: Levels | None = field(default=None, init=False, repr=False, compare=False)
 

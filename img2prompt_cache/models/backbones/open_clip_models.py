@@ -47,7 +47,7 @@ class Model:
     revision: str = ""
 
 
-def load(spec: Spec, revision: str = "") -> Backbone:
+def load(spec: Spec, revision: str = "", folder: Path | None = None) -> Backbone:
     """Load the image tower of a CLIP model; its feature is the projected, un-normalised image embedding.
 
     Raises
@@ -55,12 +55,12 @@ def load(spec: Spec, revision: str = "") -> Backbone:
     UsageError, Img2PromptError
         As `load_model` does.
     """
-    found = load_model(spec, revision)
+    found = load_model(spec, revision, folder)
     return _freeze(spec, found.model, found.architecture, found.revision)
 
 
-def load_model(spec: Spec, revision: str = "") -> Model:
-    """Load a CLIP model.
+def load_model(spec: Spec, revision: str = "", folder: Path | None = None) -> Model:
+    """Load a CLIP model, of a folder in place of where the spec says, if one is given.
 
     Raises
     ------
@@ -71,16 +71,18 @@ def load_model(spec: Spec, revision: str = "") -> Model:
     """
     source, _, rest = spec.name.partition(":")
     if source == "local-dir" and rest:
-        return _from_folder(spec, Path(rest).expanduser())
+        return _from_folder(spec, folder or Path(rest).expanduser())
     name, _, asked = (rest if source == "hf-hub" else spec.name).partition("@")
     revision = revision or asked
     if source == "hf-hub" and name:
+        if folder is not None:
+            return _from_folder(spec, folder, revision, f"hf-hub:{name}")
         snapshot = hub.fetch(str(spec), name, [(CONFIG,), WEIGHTS], revision)
         return _from_folder(spec, snapshot.folder, snapshot.commit, f"hf-hub:{name}")
-    return _from_registry(spec, name, revision)
+    return _from_registry(spec, name, revision, folder)
 
 
-def _from_registry(spec: Spec, name: str, revision: str) -> Model:
+def _from_registry(spec: Spec, name: str, revision: str, folder: Path | None) -> Model:
     architecture, _, tag = name.partition("/")
     config = open_clip.get_model_config(architecture) if ":" not in architecture else None
     pretrained = open_clip.get_pretrained_cfg(architecture, tag) if config else None
@@ -90,17 +92,21 @@ def _from_registry(spec: Spec, name: str, revision: str) -> Model:
         raise unknown("open_clip model", name, ("/".join(pair) for pair in open_clip.list_pretrained()))
     repository, _, file = pretrained["hf_hub"].rpartition("/")
     names = (f"{file.rpartition('.')[0]}.safetensors", file) if file else WEIGHTS
-    snapshot = hub.fetch(str(spec), repository, [names], revision)
+    if folder is None:
+        snapshot = hub.fetch(str(spec), repository, [names], revision)
+        weights, revision = snapshot.files[0], snapshot.commit
+    else:
+        weights = hub.first_of(str(spec), folder, (*names, *WEIGHTS))
     model = _create(
         spec,
         architecture,
-        pretrained=str(snapshot.files[0]),
+        pretrained=str(weights),
         # Weights trained with QuickGELU are also listed under architectures without it, where open_clip warns
         # and computes something else than they were trained for.
         force_quick_gelu=bool(pretrained.get("quick_gelu") or config.get("quick_gelu")),
         force_preprocess_cfg={key: value for key, value in pretrained.items() if key != "size"},
     )
-    return Model(model, config, architecture, architecture, snapshot.commit)
+    return Model(model, config, architecture, architecture, revision)
 
 
 def _from_folder(spec: Spec, folder: Path, revision: str = "", hub_name: str = "") -> Model:

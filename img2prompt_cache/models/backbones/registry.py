@@ -9,15 +9,22 @@ from img2prompt_cache.errors import unknown
 from img2prompt_cache.models.specs import parse_spec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from img2prompt_cache.models.backbones.base import Backbone
     from img2prompt_cache.models.devices import Precision
 
 FAMILIES = {"timm": "timm_models", "open_clip": "open_clip_models", "packaged": "packaged"}
-"""Family of a spec to the module whose ``load(spec, revision)`` gives its `Backbone`, in fp32 on the cpu."""
+"""Family of a spec to the module whose ``load(spec, revision, folder)`` gives its `Backbone`, in fp32."""
 
 
 def load_backbone(
-    spec: str, *, precision: Precision = "fp32", device: str = "cpu", revision: str = ""
+    spec: str,
+    *,
+    precision: Precision = "fp32",
+    device: str = "cpu",
+    revision: str = "",
+    folder: Path | None = None,
 ) -> Backbone:
     """Load a frozen image encoder.
 
@@ -33,6 +40,8 @@ def load_backbone(
     revision : str, optional
         Commit, tag or branch of weights from the hub, instead of the spec's; a commit that was recorded
         earlier (``identity["revision"]``) loads from the hub's local cache.
+    folder : pathlib.Path, optional
+        Where its weights lie, with their configuration, in place of where the spec says.
 
     Raises
     ------
@@ -50,6 +59,7 @@ def load_backbone(
 
     place = choose_device(device)
     module = importlib.import_module(f"{__package__}.{FAMILIES[parsed.family]}")
-    backbone: Backbone = module.load(parsed, revision)
+    backbone: Backbone = module.load(parsed, revision, folder)
+    backbone.folder = folder
     backbone.compute_in(precision, place)
     return backbone

@@ -45,7 +45,7 @@ class Model:
     revision: str = ""
 
 
-def load(spec: Spec, revision: str = "") -> Backbone:
+def load(spec: Spec, revision: str = "", folder: Path | None = None) -> Backbone:
     """Load a timm model with its classifier cut off (``num_classes=0``) and its own preprocessing.
 
     Raises
@@ -53,7 +53,7 @@ def load(spec: Spec, revision: str = "") -> Backbone:
     UsageError, Img2PromptError
         As `load_model` does.
     """
-    found = load_model(spec, revision, num_classes=0)
+    found = load_model(spec, revision, folder, num_classes=0)
     config = timm.data.resolve_model_data_config(found.model)
     return freeze(
         spec,
@@ -67,7 +67,7 @@ def load(spec: Spec, revision: str = "") -> Backbone:
     )
 
 
-def load_classifier(spec: Spec, revision: str = "") -> Classifier:
+def load_classifier(spec: Spec, revision: str = "", folder: Path | None = None) -> Classifier:
     """Load the classifier that `load` cuts off, and find out what its classes are called.
 
     Raises
@@ -78,7 +78,7 @@ def load_classifier(spec: Spec, revision: str = "") -> Classifier:
     Img2PromptError
         As `load_model` does.
     """
-    model: Any = load_model(spec, revision).model.eval()
+    model: Any = load_model(spec, revision, folder).model.eval()
     try:
         last = _linear_classifier(model)
     except UNEXPECTED:
@@ -114,13 +114,15 @@ def _descriptions(config: Any, classes: int) -> tuple[str, ...]:
     return tuple(str(table.get(str(name), name))[:MOST_CHARACTERS] for name in names)
 
 
-def load_model(spec: Spec, revision: str = "", **options: Any) -> Model:
+def load_model(spec: Spec, revision: str = "", folder: Path | None = None, **options: Any) -> Model:
     """Load a timm model.
 
     Parameters
     ----------
     spec : Spec
     revision : str
+    folder : pathlib.Path, optional
+        Where its weights lie, in place of where the spec says.
     **options
         Of `timm.create_model`.
 
@@ -133,10 +135,12 @@ def load_model(spec: Spec, revision: str = "", **options: Any) -> Model:
     """
     source, _, rest = spec.name.partition(":")
     if source == "local-dir" and rest:
-        return _from_folder(spec, Path(rest).expanduser(), **options)
+        return _from_folder(spec, folder or Path(rest).expanduser(), **options)
     name, _, asked = (rest if source == "hf-hub" else spec.name).partition("@")
     revision = revision or asked
     if source == "hf-hub" and name:
+        if folder is not None:
+            return _from_folder(spec, folder, revision, **options)
         snapshot = hub.fetch(str(spec), name, [("config.json",), WEIGHTS], revision)
         return _from_folder(spec, snapshot.folder, snapshot.commit, **options)
     if any(character in name for character in "/\\:") or Path(name).exists():
@@ -146,10 +150,14 @@ def load_model(spec: Spec, revision: str = "", **options: Any) -> Model:
         )
     if not timm.is_model_pretrained(name):
         raise unknown("timm model", name, timm.list_models(pretrained=True))
-    return _from_registry(spec, name, revision, **options)
+    return _from_registry(spec, name, revision, folder, **options)
 
 
-def _from_registry(spec: Spec, name: str, revision: str, **options: Any) -> Model:
+def _from_registry(spec: Spec, name: str, revision: str, folder: Path | None, **options: Any) -> Model:
+    if folder is not None:
+        file = hub.first_of(str(spec), folder, WEIGHTS)
+        model = _create(spec, name, pretrained_cfg_overlay={"file": str(file)}, **options)
+        return Model(model, name.partition(".")[0], revision)
     config = timm.get_pretrained_cfg(name)
     repository = config.hf_hub_id
     if not repository:

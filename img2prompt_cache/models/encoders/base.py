@@ -18,6 +18,8 @@ from img2prompt_cache.progress import Callback, note
 from img2prompt_cache.tables import counted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from img2prompt_cache.models.encoders.clip_text import TextTower
@@ -117,7 +119,14 @@ def tell_overlong(count: int, encoder: Encoder, tell: Callback) -> None:
         )
 
 
-def load_encoder(spec: str, *, clean: str = "none", device: str = "cpu", revision: str = "") -> Encoder:
+def load_encoder(
+    spec: str,
+    *,
+    clean: str = "none",
+    device: str = "cpu",
+    revision: str = "",
+    folder: Path | None = None,
+) -> Encoder:
     """Load a frozen text encoder.
 
     Parameters
@@ -131,6 +140,8 @@ def load_encoder(spec: str, *, clean: str = "none", device: str = "cpu", revisio
         As torch spells it.
     revision : str, optional
         Commit, tag or branch of weights from the hub, instead of the spec's.
+    folder : pathlib.Path, optional
+        Where its weights lie, in place of where the spec says.
 
     Raises
     ------
@@ -143,21 +154,21 @@ def load_encoder(spec: str, *, clean: str = "none", device: str = "cpu", revisio
     if clean not in CLEAN_RULES:
         raise unknown("`clean` rule", clean, CLEAN_RULES, parameter="clean")
     with _quiet():
-        model = _load_model(parsed, device, revision)
+        model = _load_model(parsed, device, revision, folder)
     dim = model.encode([""], 1).shape[1]
     fingerprint = {**model.fingerprint(_PROBE), "clean": clean}
     return Encoder(str(parsed), model, dim, clean, fingerprint, model.revision)
 
 
-def _load_model(spec: Spec, device: str, revision: str) -> SentenceModel | TextTower:
+def _load_model(spec: Spec, device: str, revision: str, folder: Path | None) -> SentenceModel | TextTower:
     # Only the library that is needed is imported.
     if spec.family == "open_clip":
         from img2prompt_cache.models.encoders.clip_text import TextTower
 
-        return TextTower(spec, revision, device)
+        return TextTower(spec, revision, device, folder)
     from img2prompt_cache.models.encoders.sentence_model import SentenceModel
 
-    return SentenceModel(spec, revision, device)
+    return SentenceModel(spec, revision, device, folder)
 
 
 @contextmanager

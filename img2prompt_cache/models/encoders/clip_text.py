@@ -19,6 +19,8 @@ from img2prompt_cache.models.fingerprints import weights_digest
 from img2prompt_cache.models.specs import Spec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 _OTHERS = ("visual.", "text_decoder.", "logit_")
@@ -35,6 +37,8 @@ class TextTower:
         Commit, tag or branch of weights from the hub.
     device : str
         As torch spells it.
+    folder : pathlib.Path, optional
+        Where its weights lie, in place of where the spec says.
 
     Raises
     ------
@@ -42,8 +46,10 @@ class TextTower:
         As `load_model` does; also if its tokenizer cannot be loaded.
     """
 
-    def __init__(self, spec: Spec, revision: str = "", device: str = "cpu") -> None:
-        found = load_model(spec, revision)
+    def __init__(
+        self, spec: Spec, revision: str = "", device: str = "cpu", folder: Path | None = None
+    ) -> None:
+        found = load_model(spec, revision, folder)
         try:
             self.tokenize: Any = open_clip.get_tokenizer(found.name)
         except Exception as error:  # the libraries raise anything on files from anybody

@@ -34,6 +34,8 @@ class SentenceModel:
         Commit, tag or branch of weights from the hub.
     device : str
         As torch spells it.
+    folder : pathlib.Path, optional
+        Where its weights lie, in place of where the spec says.
 
     Raises
     ------
@@ -43,8 +45,10 @@ class SentenceModel:
         If the weights cannot be loaded, or not without running code or a pickle that comes with them.
     """
 
-    def __init__(self, spec: Spec, revision: str = "", device: str = "cpu") -> None:
-        folder, self.revision = _find(spec, revision)
+    def __init__(
+        self, spec: Spec, revision: str = "", device: str = "cpu", folder: Path | None = None
+    ) -> None:
+        folder, self.revision = (folder, revision) if folder else _find(spec, revision)
         self.model = _load(spec, folder, device)
         self.longest = longest_text(self.model.max_seq_length)
 

@@ -111,6 +111,28 @@ def fetch(spec: str, repository: str, wanted: Sequence[Sequence[str]], revision:
         raise unreachable(spec, error) from error
 
 
+def first_of(spec: str, folder: Path, names: Sequence[str]) -> Path:
+    """Find the weights in a folder that takes the place of the hub.
+
+    Parameters
+    ----------
+    spec : str
+        Named in errors.
+    folder : pathlib.Path
+    names : sequence of str
+        What they may be called, best first.
+
+    Raises
+    ------
+    UsageError
+        If there are none.
+    """
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise UsageError(f"{spec}: {folder} has no {' or '.join(dict.fromkeys(names))}")
+
+
 def unreachable(spec: str, error: Exception) -> Img2PromptError:
     """Build the error for a hub that does not answer, to be raised by the caller."""
     lines = str(error).strip().splitlines() or [type(error).__name__]

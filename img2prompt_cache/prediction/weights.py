@@ -1,0 +1,55 @@
+"""The weights of a run: looked for where the caller says, where the run came with them, where they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.models.backbones.taps import split_spec
+from img2prompt_cache.models.specs import Spec
+from img2prompt_cache.models.weights.places import Places, looking_in
+
+if TYPE_CHECKING:
+    from img2prompt_cache.prediction.predict import Fitted
+
+Weights = str | Path | Iterable[str | Path] | None
+"""Folders to search for weights."""
+
+
+@contextmanager
+def weights_of(
+    fitted: Fitted, weights: Weights = None, replace: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """Let the models of a run be found in the block.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    weights : path or iterable of paths, optional
+        Folders that are searched, with all below them, for weights with the fingerprints that the run
+        recorded. The environment variable `IMG2PROMPT_WEIGHTS` names more.
+    replace : mapping of str to str, optional
+        Beginnings of paths in the run's specs, and what stands in their place now.
+
+    Raises
+    ------
+    UsageError
+        If a folder is not there, or no path in the run's specs begins so.
+    """
+    places = Places.of(weights, replace)
+    specs = [split_spec(column.spec)[0] for column in (*fitted.features, fitted.target)]
+    specs += [column.fingerprint.get("encoder", "") for column in fitted.features]
+    named = [Spec(*spec.split(":", 1)) for spec in dict.fromkeys(specs) if ":local-dir:" in spec]
+    for old, new in places.replaced:
+        only = Places(replaced=((old, new),))
+        if all(only.current(spec) == spec for spec in named):
+            raise UsageError(
+                f"`replace`: no path in the run's specs begins with {old}; they are "
+                f"{', '.join(map(str, named)) or 'no folders'}",
+                parameter="replace",
+            )
+    with looking_in(places):
+        yield
