@@ -21,8 +21,8 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.extraction.encode import cores
 from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
+from img2prompt_cache.prediction.known_prompts import mean_for_hubs
 from img2prompt_cache.prediction.own_prompts import open_own_prompts
-from img2prompt_cache.prediction.predict import mean_for_hubs
 from img2prompt_cache.prediction.stream import BATCH_SIZE, load_backbones, predict_images
 from img2prompt_cache.progress import Callback, ignore
 from img2prompt_cache.runs.names import find_runs, open_run

@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.models.devices import choose_device
-from img2prompt_cache.models.recorded import load_recorded_encoder
-from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
-from img2prompt_cache.prediction.compose import Composer
-from img2prompt_cache.prediction.expectation import Expectation, predict_expected
+from img2prompt_cache.prediction.expectation import predict_expected
+from img2prompt_cache.prediction.fitted import Fitted
+from img2prompt_cache.prediction.known_prompts import KnownPrompts, load_prompts, mean_for_hubs
 from img2prompt_cache.prediction.outputs import open_writer, writer_for
 from img2prompt_cache.prediction.outputs.base import Writer
 from img2prompt_cache.prediction.outputs.captions import CaptionWriter
@@ -43,38 +40,6 @@ Images: TypeAlias = (
 
 NEAREST = 3
 """Prompts that are found for each image unless a number is asked for."""
-
-
-class Fitted(Protocol):
-    """What prediction needs of a run."""
-
-    @property
-    def features(self) -> tuple[UsedColumn, ...]:
-        """What it was fitted on."""
-
-    @property
-    def target(self) -> UsedColumn:
-        """What it predicts."""
-
-    @property
-    def cache(self) -> str:
-        """Where the cache was when it was fitted."""
-
-    @property
-    def home(self) -> Path | None:
-        """Where the cache is now; None where it is gone."""
-
-    @property
-    def estimator(self) -> Head:
-        """The fitted head."""
-
-    @property
-    def expectation(self) -> Expectation | None:
-        """What to expect of its predictions; None where the run does not say."""
-
-    @property
-    def mean_prediction(self) -> NDArray[np.float32]:
-        """The mean of its unit predictions for held-out rows; an `Img2PromptError` where these are lost."""
 
 
 def predict(
@@ -167,7 +132,7 @@ def predict_batches(
         if rows is not None
         else _find_batches(fitted, estimator, images, home, device, tell, writer)
     )
-    known = _load_prompts(fitted, home, bank, device, tell, compose=compose) if top_k or compose else None
+    known = load_prompts(fitted, home, bank, device, tell, compose=compose) if top_k or compose else None
     if known is not None and top_k and hub_correction:
         known = replace(known, mean_prediction=mean_for_hubs(fitted, tell))
     return _run(batches, known, top_k, writer, min_expected, tell)
@@ -183,18 +148,6 @@ def _require_told(fitted: Fitted, min_expected: float | None, tell: Callback) ->
             parameter="min_expected",
         )
     note(tell, "this run was fitted before runs had an expected cosine; fit it again to have it")
-
-
-def mean_for_hubs(fitted: Fitted, tell: Callback = ignore) -> NDArray[np.float32] | None:
-    """Give what prompts are corrected for hubs with; None, with a note, where the run's predictions are lost.
-
-    Hubs are prompts near to every prediction; see `numerics.hubs`.
-    """
-    try:
-        return fitted.mean_prediction
-    except Img2PromptError as error:
-        note(tell, f"the nearest prompts are not corrected for hubs: {error}")
-        return None
 
 
 def _home(fitted: Fitted, cache: str | Path | Cache | None) -> Cache | Path | None:
@@ -250,7 +203,8 @@ def _find_batches(
                 f"the cache of the run is gone ({fitted.cache}); name images, or a cache with `cache`",
                 parameter="cache",
             )
-        return iter([_from_cache(fitted, estimator, _opened(home), with_prompt=False)])
+        opened = home if isinstance(home, Cache) else Cache(home)
+        return iter([_from_cache(fitted, estimator, opened, with_prompt=False)])
     if isinstance(images, Cache):
         return iter([_from_cache(fitted, estimator, images)])
     if len(paths) == 1 and (paths[0] / MANIFEST).is_file():
@@ -278,10 +232,6 @@ def _paths(images: Any) -> list[Path]:
     return [Path(images)] if isinstance(images, str | os.PathLike) else [Path(each) for each in images]
 
 
-def _opened(cache: Cache | Path) -> Cache:
-    return cache if isinstance(cache, Cache) else Cache(cache)
-
-
 def _streamed(
     fitted: Fitted,
     estimator: Head,
@@ -304,50 +254,9 @@ def _streamed(
             yield batch
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Prompts:
-    """Prompts to show: the bank that the nearest ones are found in, and what composes them, if asked for.
-
-    Where `mean_prediction` is there, the nearest ones are corrected for hubs.
-    """
-
-    bank: Bank
-    composer: Composer | None
-    mean_prediction: NDArray[np.float32] | None = None
-
-
-def _load_prompts(
-    fitted: Fitted,
-    home: Cache | Path | None,
-    bank: str | Path | None,
-    device: str,
-    tell: Callback,
-    *,
-    compose: bool,
-) -> _Prompts:
-    if bank is None and home is None:
-        raise UsageError(
-            f"the cache of the run is gone ({fitted.cache}); name prompts with `bank`, or `top_k=0`"
-            + (" and no `compose`" if compose else ""),
-            parameter="bank",
-        )
-    own = (
-        cached_bank(_opened(home), fitted.target) if home is not None and (bank is None or compose) else None
-    )
-    if not compose:
-        return _Prompts(own or encoded_bank(Path(bank or ""), fitted.target, device, tell), None)
-    try:
-        encoder = load_recorded_encoder(fitted.target, device=device)
-    except Img2PromptError as error:
-        raise type(error)(f"`compose=True` takes the text encoder of the run: {error}") from error
-    given = None if bank is None else Bank.from_file(Path(bank), encoder, tell)
-    banks = [each for each in (own, given) if each is not None]
-    return _Prompts(given or banks[0], Composer(banks, encoder, device=choose_device(device), tell=tell))
-
-
 def _run(
     batches: Iterator[Predictions],
-    known: _Prompts | None,
+    known: KnownPrompts | None,
     top_k: int,
     writer: Writer | None,
     min_expected: float | None,
@@ -367,7 +276,7 @@ def _run(
                 batch = replace(batch, flagged=below)
                 flagged += int(below.sum())
             if known is not None and batch.ids:
-                batch = _with_prompts(batch, known, top_k)
+                batch = known.show(batch, top_k)
             if writer and batch.ids:
                 writer.write(batch.ids, batch.vectors, batch.nearest, batch.columns)
             yield batch
@@ -392,13 +301,3 @@ def _run(
             "ids that begin like a formula, and have an apostrophe before them in the CSV file: "
             f"{writer.guarded}; the .parquet and .jsonl outputs keep them",
         )
-
-
-def _with_prompts(batch: Predictions, known: _Prompts, top_k: int) -> Predictions:
-    if top_k:
-        prompts, scores = known.bank.nearest(batch.vectors, top_k, known.mean_prediction)
-        batch = replace(batch, prompts=prompts, scores=scores)
-    if known.composer is not None:
-        composed, cosines = known.composer.compose(batch.vectors)
-        batch = replace(batch, composed=composed, composed_cosines=cosines)
-    return batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.models.backbones.taps import split_spec
@@ -13,33 +13,21 @@ from img2prompt_cache.models.specs import Spec
 from img2prompt_cache.models.weights.places import Places, looking_in
 
 if TYPE_CHECKING:
-    from img2prompt_cache.data.columns import UsedColumn
+    from img2prompt_cache.prediction.fitted import Fitted
 
 Weights = str | Path | Iterable[str | Path] | None
 """Folders to search for weights."""
 
 
-class Recorded(Protocol):
-    """What is known of the models of a run."""
-
-    @property
-    def features(self) -> tuple[UsedColumn, ...]:
-        """What it was fitted on."""
-
-    @property
-    def target(self) -> UsedColumn:
-        """What it predicts."""
-
-
 @contextmanager
 def weights_of(
-    fitted: Recorded, weights: Weights = None, replace: Mapping[str, str] | None = None
+    fitted: Fitted, weights: Weights = None, replace: Mapping[str, str] | None = None
 ) -> Iterator[None]:
     """Let the models of a run be found in the block.
 
     Parameters
     ----------
-    fitted : Recorded
+    fitted : Fitted
         A run.
     weights : path or iterable of paths, optional
         Folders that are searched, with all below them, for weights with the fingerprints that the run
