@@ -63,8 +63,14 @@ class Changes:
         By the user's own column that the cache keeps, or is to keep from now on.
     added, dropped : tuple of str
         Columns that the cache lacks, and such that the source lacks.
+    renamed : dict of str to str
+        Of the added columns, those that have the values of a dropped one, with its name.
     moved : Change
         Images that have the same bytes in another place.
+    new_prompts, new_further : Change
+        First prompts of images that had none, and their further prompts.
+    renamed_ids : int
+        Images that the source lists under another imgId than they were cached with, which they keep.
     prompts, more_prompts, images, removed, returned : Change
         Prompts that differ, images whose further prompts do, images with other bytes, images that the source
         lists no more, and images that were removed before and are listed again.
@@ -79,7 +85,11 @@ class Changes:
     columns: dict[str, Change] = field(default_factory=dict)
     added: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    renamed: dict[str, str] = field(default_factory=dict)
     moved: Change = field(default_factory=Change)
+    new_prompts: Change = field(default_factory=Change)
+    new_further: Change = field(default_factory=Change)
+    renamed_ids: int = 0
     prompts: Change = field(default_factory=Change)
     more_prompts: Change = field(default_factory=Change)
     images: Change = field(default_factory=Change)
@@ -115,7 +125,7 @@ class Changes:
     def taken_over(self) -> int:
         """Cached rows that get new texts: a prompt, a place, or values of the user's own columns."""
         texts = [self.prompts, self.more_prompts] if self.updated else []
-        changed = [self.moved, *self.columns.values(), *texts]
+        changed = [self.moved, self.new_prompts, *self.columns.values(), *texts]
         return len(np.unique(np.concatenate([change.rows for change in changed])))
 
     @property
@@ -143,6 +153,9 @@ class Changes:
             "columns": {name: change.summary() for name, change in self.columns.items()},
             "added": list(self.added),
             "dropped": list(self.dropped),
+            "renamed": self.renamed,
+            "renamed_ids": self.renamed_ids,
+            "new_prompts": self.new_prompts.summary(),
             **{name: getattr(self, name).summary() for name in _CONTENTS},
             "moved": len(self.moved),
             "unreadable": len(self.unreadable),
@@ -166,12 +179,33 @@ class Changes:
             if name not in self.added:
                 what = counted(len(change), "value has changed", "values have changed")
                 yield f"column {name}: {what} and {taken(len(change) == 1)} taken over {change.first}"
-        added = [name for name in self.added if name != MORE_PROMPTS]
+        kept = "would be kept" if planned else "is kept"
+        added = [name for name in self.added if name not in (MORE_PROMPTS, *self.renamed)]
         if added:
-            kept = "would be kept" if planned else "kept"
-            yield f"columns that are new in the table and {kept} from now on: {', '.join(added)}"
-        if self.dropped:
-            yield f"columns that the table no longer has; their cached values stay: {', '.join(self.dropped)}"
+            which = "would be kept" if planned else "kept"
+            yield f"columns that are new in the table and {which} from now on: {', '.join(added)}"
+        for name, old in self.renamed.items():
+            yield (
+                f"column {old} is called {name} in the table now, with the same values: {name} {kept} from "
+                f"now on, and the cached values of {old} stay"
+            )
+        dropped = [name for name in self.dropped if name not in self.renamed.values()]
+        if dropped:
+            yield f"columns that the table no longer has; their cached values stay: {', '.join(dropped)}"
+        if len(self.new_prompts):
+            single = len(self.new_prompts) == 1
+            what = counted(
+                len(self.new_prompts),
+                "image that had no prompt has one now: it",
+                "images that had no prompt have one now: they",
+            )
+            yield f"{what} {taken(single)} taken in, and no image is encoded again {self.new_prompts.first}"
+        if self.renamed_ids:
+            one, many = "image keeps the imgId it was", "images keep the imgIds they were"
+            yield (
+                f"{counted(self.renamed_ids, one, many)} cached with, though the source lists "
+                f"{'it' if self.renamed_ids == 1 else 'them'} under another now"
+            )
         if len(self.moved):
             what = counted(len(self.moved), "image has moved and is", "images have moved and are")
             yield f"{what} the same {self.moved.first}"

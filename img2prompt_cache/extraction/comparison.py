@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,12 +81,13 @@ def find_changes(
         except ImageError:
             return ""  # it cannot be read
 
-    def differ(name: str) -> Change:
+    def differ(name: str, where: NDArray[np.bool_] | None = None) -> Change:
         nothing = pa.chunked_array([pa.array([""] * len(rows), pa.string())])
         now = listed[name].fill_null("") if name in listed.column_names else nothing
         known_text = name in cache.manifest.row_datasets
         before = cache.table(name)[name].take(pa.array(rows)).cast(now.type) if known_text else nothing
-        return _change(rows, ids, pc.not_equal(now, before).to_numpy(), now, before)
+        differs = pc.not_equal(now, before).to_numpy()
+        return _change(rows, ids, differs if where is None else differs & where, now, before)
 
     extra = tuple(name for name in extra_columns(table) if name != MORE_PROMPTS)
     added = tuple(name for name in extra if name not in cache.manifest.extra)
@@ -93,16 +95,20 @@ def find_changes(
     for name in added:
         now = listed[name].fill_null("")
         columns[name] = _change(rows, ids, pc.not_equal(now, "").to_numpy(), now)
-    more_prompts = differ(MORE_PROMPTS)
-    fresh = table.filter(pa.array(known.fresh))
-    if MORE_PROMPTS not in cache.manifest.extra and ((update and len(more_prompts)) or has_several(fresh)):
-        added = (*added, MORE_PROMPTS)
     dropped = tuple(
         name
         for name in cache.manifest.extra
         if name not in (*extra, MORE_PROMPTS)
         and pc.any(pc.not_equal(cache.table(name)[name].take(pa.array(known.of_source)), "")).as_py()
     )
+    renamed = _find_renamed(cache, known, listed, added, dropped)
+    had = pc.not_equal(cache.table("prompt")["prompt"].take(pa.array(rows)), "").to_numpy()
+    prompts, more_prompts = differ("prompt", had), differ(MORE_PROMPTS, had)
+    new_prompts, new_further = differ("prompt", ~had), differ(MORE_PROMPTS, ~had)
+    fresh = table.filter(pa.array(known.fresh))
+    several = (update and len(more_prompts)) or len(new_further) or has_several(fresh)
+    if MORE_PROMPTS not in cache.manifest.extra and several:
+        added = (*added, MORE_PROMPTS)
     places = differ("uri")
     moved = np.isin(rows, places.rows)
     unknown = (kept[rows] == UNKNOWN).any(1)
@@ -126,7 +132,11 @@ def find_changes(
         added=added,
         dropped=dropped,
         moved=_change(rows, ids, moved & same, uris),
-        prompts=differ("prompt"),
+        renamed=renamed,
+        renamed_ids=known.renamed,
+        prompts=prompts,
+        new_prompts=new_prompts,
+        new_further=new_further,
         more_prompts=more_prompts,
         images=_change(rows, ids, suspect & ~same & ~unreadable, uris),
         removed=_change(removed, cache.table("imgId")["imgId"].take(pa.array(removed))),
@@ -135,6 +145,22 @@ def find_changes(
         unknown=int((unknown & told & ~suspect & ~returned).sum()),
         updated=update,
     )
+
+
+def _find_renamed(
+    cache: Cache, known: Known, listed: pa.Table, added: Iterable[str], dropped: Iterable[str]
+) -> dict[str, str]:
+    """Find added columns that have the values of a dropped one in every cached row; give the name of that."""
+    found: dict[str, str] = {}
+    rows = pa.array(known.rows)
+    for old in dropped:
+        before = cache.table(old)[old].take(rows)
+        for name in added:
+            now = listed[name].fill_null("").cast(before.type)
+            if name not in found and pc.all(pc.equal(now, before)).as_py():
+                found[name] = old
+                break
+    return found
 
 
 def _change(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from img2prompt_cache.cache.manifest import EXTRA_NAME, ROW_COLUMNS
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.sources import list_source
+from img2prompt_cache.sources import list_source, note_ignored_prompts
 from img2prompt_cache.sources.clues import explain_missing_prompts
 from img2prompt_cache.sources.several import MORE_PROMPTS, unpack
 
@@ -37,7 +37,10 @@ def list_pairs(source: Source) -> tuple[Source, Listing]:
     source, listing = list_source(source)
     format = source.settings.get("format", "")
     alone = format in ("folder", "paths") and not getattr(source, "detected", False)
-    if listing.summary.pairs or alone:
+    if alone and not listing.summary.pairs:
+        notes = (*listing.summary.notes, *note_ignored_prompts(source))
+        return source, replace(listing, summary=replace(listing.summary, notes=notes))
+    if listing.summary.pairs:
         return source, listing
     settings = {"format": format, **source.settings}
     raise Img2PromptError(
@@ -57,16 +60,28 @@ class Known:
         For each that is: its number in the listing, and in the cache.
     of_source : numpy.ndarray, int64
         All rows of the cache that came from the source, ascending.
+    renamed : int
+        How many of the rows were cached under another imgId.
     """
 
     fresh: NDArray[np.bool_]
     listed: NDArray[np.int64]
     rows: NDArray[np.int64]
     of_source: NDArray[np.int64]
+    renamed: int = 0
 
 
-def match_rows(table: pa.Table, ids: pa.ChunkedArray, origin: NDArray[np.int64], source: int) -> Known:
-    """Find the rows of a listing in a cache.
+def match_rows(
+    table: pa.Table,
+    ids: pa.ChunkedArray,
+    origin: NDArray[np.int64],
+    source: int,
+    uris: pa.ChunkedArray | None = None,
+) -> Known:
+    """Find the rows of a listing in a cache, by their imgId, or else by the file of their image.
+
+    An image has another imgId than before where its source is read in another format: `a` by a table of
+    the files in ``images/``, and ``images/a`` as one of a folder.
 
     Parameters
     ----------
@@ -78,6 +93,8 @@ def match_rows(table: pa.Table, ids: pa.ChunkedArray, origin: NDArray[np.int64],
         Which source each came from.
     source : int
         Which source was listed.
+    uris : pyarrow.ChunkedArray, optional
+        The `uri` of every cached row, if each is a file.
 
     Raises
     ------
@@ -94,7 +111,21 @@ def match_rows(table: pa.Table, ids: pa.ChunkedArray, origin: NDArray[np.int64],
             f"imgId {img_id!r} is cached already from another source; give this source a cache of its own "
             "with `cache`"
         )
-    return Known(fresh, np.flatnonzero(~fresh), rows, np.flatnonzero(origin == source))
+    of_source = np.flatnonzero(origin == source)
+    listed = np.flatnonzero(~fresh)
+    left = np.setdiff1d(of_source, rows, assume_unique=True)
+    if uris is None or not len(left) or not fresh.any():
+        return Known(fresh, listed, rows, of_source)
+    new = np.flatnonzero(fresh)
+    places = uris.take(pa.array(left)).combine_chunks().cast(table.schema.field("uri").type)
+    at = pc.index_in(table["uri"].take(pa.array(new)), value_set=places)
+    found = pc.is_valid(at).to_numpy()
+    by_place = left[at.drop_null().to_numpy().astype(np.int64)]
+    fresh = fresh.copy()
+    fresh[new[found]] = False
+    listed, rows = np.concatenate([listed, new[found]]), np.concatenate([rows, by_place])
+    order = np.argsort(listed)
+    return Known(fresh, listed[order], rows[order], of_source, renamed=len(by_place))
 
 
 def extra_columns(table: pa.Table) -> tuple[str, ...]:

@@ -91,7 +91,8 @@ def prepare(
     for line in found.changes.lines(planned=not load):
         note(tell, line)
     fresh = listing.table.filter(pa.array(found.fresh)) if not found.fresh.all() else listing.table
-    further = _most_further(folder, manifest, listing.table if config.update else fresh)
+    all_rows = config.update or len(found.changes.new_further)
+    further = _most_further(folder, manifest, listing.table if all_rows else fresh)
     if load:
         manifest = models.declare(manifest, backbones, encoders, tell, further=further)
     else:
@@ -182,7 +183,14 @@ def _compare(
         return _Compared(np.zeros(len(table), bool), Changes(updated=config.update), kept, digest)
     parts = manifest.columns[0].parts
     origin = np.repeat([part.source for part in parts], [part.stop - part.start for part in parts])
-    known = match_rows(table, cache.table("imgId")["imgId"], origin, number)
+    cached = cache.table("imgId", "uri")
+    known = match_rows(
+        table,
+        cached["imgId"],
+        origin,
+        number,
+        uris=None if getattr(source, "packed", False) else cached["uri"],
+    )
     changes = find_changes(
         cache,
         table,

@@ -8,7 +8,7 @@ killed, and the next pass finds what is left to do by the same comparison.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from img2prompt_cache.cache.part_text import read_text
 from img2prompt_cache.cache.parts import PartFile
 from img2prompt_cache.cache.reader import OK, REMOVED, Cache
 from img2prompt_cache.cache.writer import RECOMPUTED, commit
-from img2prompt_cache.extraction.changes import Change, Changes
+from img2prompt_cache.extraction.changes import Change
 from img2prompt_cache.extraction.plan import find_jobs
 from img2prompt_cache.extraction.recompute import Recompute, keep_only, read_rows
 from img2prompt_cache.extraction.retry import revise_part
@@ -47,7 +47,8 @@ _GONE = "the image is no longer in the source"
 def take_in(work: Pass, models: Models, tell: Callback = ignore) -> Pass:
     """Bring the cached rows of a pass up to date with its source, before new ones are added.
 
-    Values of the user's own columns are always taken over; prompts and images only if the pass updates.
+    Values of the user's own columns and prompts of images that had none are always taken over; other prompts
+    and images only if the pass updates.
 
     Parameters
     ----------
@@ -77,14 +78,17 @@ def take_in(work: Pass, models: Models, tell: Callback = ignore) -> Pass:
     parts = [*_revise_rows(work.folder, manifest, texts, changes.added)]
     if parts or changes.added:
         manifest = commit(work.folder, replace(manifest, extra=(*manifest.extra, *changes.added)), parts)
+    prompts, further = [changes.new_prompts], [changes.new_further]
     if changes.updated:
-        try:
-            if len(changes.prompts) or len(changes.more_prompts):
-                manifest = _update_prompts(work.folder, manifest, changes, models)
+        prompts, further = [*prompts, changes.prompts], [*further, changes.more_prompts]
+    try:
+        if any(map(len, (*prompts, *further))):
+            manifest = _update_prompts(work.folder, manifest, prompts, further, models)
+        if changes.updated:
             recompute = Recompute(work.folder, models, work.sources)
             manifest = _update_images(manifest, (changes.images, changes.returned), recompute, tell)
-        finally:
-            shutil.rmtree(work.folder / RECOMPUTED, ignore_errors=True)
+    finally:
+        shutil.rmtree(work.folder / RECOMPUTED, ignore_errors=True)
     jobs = tuple(find_jobs(work.folder, manifest, len(work.fresh), work.source))
     return replace(work, manifest=manifest, jobs=jobs)
 
@@ -103,6 +107,10 @@ def _entry(contents: dict[str, Change]) -> dict[str, str]:
 
 def _by_row(change: Change) -> dict[int, str]:
     return dict(zip(change.rows.tolist(), change.now, strict=True))
+
+
+def _all_by_row(changes: Iterable[Change]) -> dict[int, str]:
+    return {row: text for change in changes for row, text in _by_row(change).items()}
 
 
 def _revise_rows(
@@ -129,16 +137,22 @@ def _revise_rows(
         yield column, replace(part, file=file, bytes=size, sha256=sha256)
 
 
-def _update_prompts(folder: Path, manifest: Manifest, changes: Changes, models: Models) -> Manifest:
+def _update_prompts(
+    folder: Path,
+    manifest: Manifest,
+    prompts: Sequence[Change],
+    further_prompts: Sequence[Change],
+    models: Models,
+) -> Manifest:
     """Take over prompts, with all targets that depend on them, in one commit.
 
     A target is copied from the first row with the same prompt, and what is encoded together decides its last
     bit. So every part is made again in which a prompt, a first row, or what is copied from one has changed:
     afterwards the targets are those of a cache that was made of these prompts, bit for bit.
     """
-    texts = {"prompt": _by_row(changes.prompts)}
+    texts = {"prompt": _all_by_row(prompts)}
     if MORE_PROMPTS in manifest.extra:
-        texts[MORE_PROMPTS] = _by_row(changes.more_prompts)
+        texts[MORE_PROMPTS] = _all_by_row(further_prompts)
     cached = Cache(folder).table(*texts)
     new = {name: cached[name].to_pylist() for name in texts}
     for name, by_row in texts.items():
@@ -148,10 +162,10 @@ def _update_prompts(folder: Path, manifest: Manifest, changes: Changes, models: 
     was, first = (first_occurrences(pa.chunked_array([each], pa.large_string())) for each in (before, now))
     has = np.array([bool(prompt.strip()) for prompt in now], bool)
     differs = has & (was != first)
-    differs[changes.prompts.rows] = True
+    differs[[*texts["prompt"]]] = True
     parts = [*_revise_rows(folder, manifest, texts)]
     further = np.zeros(len(now), bool)
-    further[changes.more_prompts.rows] = True
+    further[[*texts.get(MORE_PROMPTS, ())]] = True
     for column in (column for column in manifest.columns if column.from_prompts):
         # Embeddings of further prompts are not copied from other rows.
         changed, copied = (differs, has) if column.kind == "targets" else (further, np.zeros(len(now), bool))

@@ -6,6 +6,7 @@ from .formats import FORMATS as FORMATS
 from .formats import find_default as find_default
 from .formats import list_images as list_images
 from .formats import list_source as list_source
+from .formats import note_ignored_prompts as note_ignored_prompts
 from .formats import open_paths as open_paths
 from .formats import open_source as open_source
 from .formats import reopen_source as reopen_source

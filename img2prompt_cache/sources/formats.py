@@ -136,6 +136,16 @@ def list_source(source: Source) -> tuple[Source, Listing]:
             )
 
 
+def note_ignored_prompts(source: Source) -> tuple[str, ...]:
+    """Note which format would read prompts in a folder that is read as images alone, if one would."""
+    if not isinstance(source, FolderSource) or source.options.format != "folder":
+        return ()
+    for format, why in _detect(Walk(source.root), set()).items():
+        if format != "folder":
+            return (f'`format="folder"` reads no prompts, but {why}: `format="{format}"` reads them',)
+    return ()
+
+
 def reopen_source(entry: Mapping[str, str]) -> Source:
     """Open a source again from ``{"root": source.root, **source.settings}``.
 

@@ -74,6 +74,23 @@ def test_tables_of_several_folders_are_read(cli, here, models):
     assert cli("extract", "--cache", "cache", "--json").json["new"] == 0
 
 
+def test_prompts_that_arrive_later_are_taken_in(cli, here, models):
+    images = make_source(here / "images", 6)
+    (images / "prompts.csv").rename(here / "prompts.txt")
+    assert cli("extract", "images", *models, "--format", "folder").code == 0
+    assert cli("fit", "--head", "mean").code == 2
+    (here / "prompts.txt").rename(here / "prompts.csv")
+    said = cli("extract")
+    assert said.code == 0, said.err
+    assert "--format folder reads no prompts, but prompts.csv is a table of prompts" in said.err
+    said = cli("extract", "images", "--json")
+    assert said.code == 0, said.err
+    assert "6 images that had no prompt have one now: they are taken in" in said.err
+    assert (said.json["new"], said.json["without_prompt"], said.json["encoded_again"]) == (0, 0, 0)
+    assert said.json["taken_over"] == 6
+    assert cli("fit", "--head", "mean", "--split", "random").code == 0
+
+
 def test_the_reader_of_each_prompt_is_kept(cli, here, models):
     (here / "set").mkdir()
     for number, name in enumerate("abc"):

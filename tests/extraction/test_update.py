@@ -146,6 +146,104 @@ def test_columns_that_are_new_or_gone_in_the_table(
     assert Cache(folder).text("split")["split"] == [*sides, "", ""]
 
 
+def test_a_renamed_column_is_told(source: Path, tiny: Tiny, tmp_path: Path, log: Log) -> None:
+    folder, sides = tmp_path / "cache", [f"side {n % 2}" for n in range(ROWS)]
+    write_table(source, fold=sides, old=["x"] * ROWS)
+    tiny.extract(source, folder)
+    write_table(source, side=sides, new=["y"] * ROWS)
+    report = tiny.extract(source, folder, log)
+    assert log.notes == [
+        "columns that are new in the table and kept from now on: new",
+        "column fold is called side in the table now, with the same values: side is kept from now on, and "
+        "the cached values of fold stay",
+        "columns that the table no longer has; their cached values stay: old",
+    ]
+    assert report.changes.summary()["renamed"] == {"side": "fold"}
+    found = Cache(folder).text("fold", "side", "old", "new")
+    assert (found["fold"], found["side"]) == (sides, sides)
+
+
+def test_prompts_that_arrive_later_cost_their_targets_alone(
+    source: Path, tiny: Tiny, tmp_path: Path, log: Log, encoded: list[int]
+) -> None:
+    folder, table = tmp_path / "cache", (source / "prompts.csv").read_bytes()
+    (source / "prompts.csv").unlink()
+    tiny.extract(source, folder, format="folder")
+    assert np.isnan(Cache(folder).values(Cache(folder).manifest.of_kind("targets")[0])).all()
+    encoded.clear()
+    (source / "prompts.csv").write_bytes(table)
+    report = tiny.extract(source, folder, log, format="folder")
+    assert "prompts.csv is a table of prompts" in report_notes(log)
+    assert report.without_prompt == ROWS
+    log.notes.clear()
+    report = tiny.extract(source, folder, log)
+    assert log.notes == [
+        "24 images that had no prompt have one now: they are taken in, and no image is encoded again "
+        "(first: img000 '' → 'a calm sea at night, 0 pixel art')"
+    ]
+    assert (report.without_prompt, report.fresh, report.changes.taken_over, encoded) == (0, 0, ROWS, [])
+    assert report.changes.summary()["new_prompts"]["rows"] == ROWS
+    assert Cache(folder).manifest.updates == ()
+    log.notes.clear()
+    tiny.extract(source, folder, log)
+    assert log.notes == []
+    require_same(folder, source, tiny, tmp_path / "fresh")
+
+
+def report_notes(log: Log) -> str:
+    """The notes of the sources of all plans."""
+    return " ".join(note for plan in log.plans for note in plan.summary.notes)
+
+
+def test_texts_and_further_prompts_that_arrive_later(
+    source: Path, tiny: Tiny, tmp_path: Path, log: Log
+) -> None:
+    folder = tmp_path / "cache"
+    (source / "prompts.csv").unlink()
+    (source / "img003.txt").write_text("a calm sea")
+    tiny.extract(source, folder)
+    for number in (0, 7, 9):
+        (source / f"img{number:03d}.json").write_text('{"prompts": ["two red boats", "boats at night"]}')
+    (source / "img003.txt").write_text("another sea")
+    tiny.extract(source, folder, log)
+    assert log.notes[-2:] == [
+        "3 images that had no prompt have one now: they are taken in, and no image is encoded again "
+        "(first: img000 '' → 'two red boats')",
+        "1 prompt differs from the cached one (first: img003 'a calm sea' → 'another sea'); `update=True` "
+        "takes it over",
+    ]
+    found = Cache(folder).text("prompt", "found_in")
+    assert [found["prompt"][n] for n in (0, 3, 7, 9)] == [
+        "two red boats",
+        "a calm sea",
+        *["two red boats"] * 2,
+    ]
+    assert [found["found_in"][n] for n in (0, 1, 3)] == ["json", "", "text"]
+    tiny.extract(source, folder, update=True)
+    require_same(folder, source, tiny, tmp_path / "fresh")
+
+
+def test_images_keep_their_ids_where_the_table_that_arrives_calls_them_otherwise(
+    source: Path, tiny: Tiny, tmp_path: Path, log: Log, encoded: list[int]
+) -> None:
+    folder, table = tmp_path / "cache", (source / "prompts.csv").read_bytes()
+    (source / "prompts.csv").unlink()
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    source.rename(whole / "images")
+    tiny.extract(whole, folder, format="folder")
+    encoded.clear()
+    (whole / "prompts.csv").write_bytes(table)
+    report = tiny.extract(whole, folder, log)
+    assert (report.rows, report.fresh, report.without_prompt, encoded) == (ROWS, 0, 0, [])
+    assert log.notes[-1] == (
+        "24 images keep the imgIds they were cached with, though the source lists them under another now"
+    )
+    found = Cache(folder).text("imgId", "prompt")
+    assert found["imgId"][:2] == ["images/img000", "images/img001"]
+    assert found["prompt"] == [*map(prompt_of, range(ROWS))]
+
+
 def test_a_replaced_image_is_told_and_encoded_again_only_where_asked(
     source: Path, folder: Path, tiny: Tiny, tmp_path: Path, encoded: list[int]
 ) -> None:
