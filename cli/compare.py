@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from img2prompt_cache.tables import counted
 
 from . import console
 from .run_output import few_groups
 
 if TYPE_CHECKING:
-    from img2prompt_cache.runs.leaderboard import Leaderboard
+    from img2prompt_cache.runs.board import Leaderboard
 
 LONGEST = 60
 """Characters shown of a prompt that names a cluster."""
@@ -33,6 +36,20 @@ def compare(
             help="Also show the cosine by `length` of the prompt in words, or by `cluster` of prompts."
         ),
     ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="md|csv|latex",
+            help="Print a table for a paper or a spreadsheet instead. Default with --out: by its extension.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write that table to a .md, .csv or .tex file.", show_default=False
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file.")] = False,
     json: console.Json = False,
 ) -> None:
     """Show a leaderboard of runs that were scored on the same split.
@@ -42,11 +59,15 @@ def compare(
     the nearest, or among so many, of the prompts held out in the same fold; bank is how many these are. Floor
     is the cosine of the mean head, leakage gap how much higher the same head scores on a random split. Where
     images have several prompts, cosine is that with the first, cosine of means that with the mean of all.
-    Intervals are of 95 %, by bootstrap over groups of alike prompts or images.
+    Intervals are of 95 %, by bootstrap over groups of alike prompts or images. The runs of one fit with
+    several seeds are one row: their mean, and sd, how much the score varies with the seed.
     """
+    from img2prompt_cache.errors import UsageError
     from img2prompt_cache.runs.leaderboard import compare as rank
 
-    board = rank(cache, runs, against, by)
+    if format and json:
+        raise UsageError("--format and --json are two ways to print the table; leave one out")
+    board = rank(cache, runs, against, by, out=out, format=format, overwrite=overwrite)
     for reason in board.unreadable.values():
         console.note(f"left out: {reason}")
     if board.others:
@@ -63,13 +84,19 @@ def compare(
         console.note(board.title)
         console.result_json({"runs": _json(board)})
         return
+    if out:
+        console.result(f"{out}: {counted(len(board), 'entry', 'entries')}")
+        return
+    if format:
+        print(board.table(format), end="")  # noqa: T201 it is for other programs, whole
+        return
     console.result(f"{board.title}\n{_table(board)}")
-    for line in few_groups(board.runs[0].metrics.get("groups"), board.effective_groups):
+    for line in few_groups(board.entries[0].counts["groups"], board.effective_groups):
         console.result(line)
     if board.reference is not None:
         console.result(
             f"difference: cosine minus that of {board.reference.name}; p: of no difference, adjusted for "
-            f"{len(board.runs) - 1} runs (Holm)"
+            f"{len(board) - 1} comparisons (Holm)"
         )
     if by is not None:
         console.result(f"\ncosine by {by}\n{_cells(board)}")
@@ -79,9 +106,10 @@ def _json(board: Leaderboard) -> list[dict[str, Any]]:
     from img2prompt_cache.runs.run_file import LATER, METRICS, ON_MEANS
 
     found = []
-    for number, (run, difference) in enumerate(zip(board.runs, board.differences, strict=True)):
+    for number, (entry, difference) in enumerate(zip(board.entries, board.differences, strict=True)):
+        run = entry.run
         one: dict[str, Any] = {
-            "run": str(run.folder),
+            "run": str(run.folder) if len(entry.runs) == 1 else entry.name,
             "head": run.head,
             "features": [column.spec for column in run.features],
             **{name: run.metrics.get(name) for name in (*METRICS, "ci95", *LATER, *ON_MEANS)},
@@ -92,6 +120,17 @@ def _json(board: Leaderboard) -> list[dict[str, Any]]:
             "predict_rows_per_second": run.predict_rows_per_second,
             "outdated": board.outdated.get(run.folder, ""),
         }
+        if len(entry.runs) > 1:
+            one |= {name: entry.mean(name) for name in (*METRICS, *LATER, "cosine_mean_prompt")}
+            one |= {"cosine": entry.cosine, "ci95": entry.ci95, "ci95_mean_prompt": None, **entry.counts}
+            one |= {
+                "runs": [str(each.folder) for each in entry.runs],
+                "head_seeds": entry.head_seeds,
+                "split_seeds": entry.split_seeds,
+                "sd_head_seeds": entry.sd_head_seeds,
+                "sd_split_seeds": entry.sd_split_seeds,
+                "seconds": round(sum(each.seconds for each in entry.runs), 3),
+            }
         if board.by is not None:
             one["by"] = [
                 {"cell": cell.name, "n": cell.n, "cosine": cell.cosines[number]} for cell in board.cells
@@ -101,24 +140,30 @@ def _json(board: Leaderboard) -> list[dict[str, Any]]:
 
 
 def _table(board: Leaderboard) -> str:
-    several = any("cosine_mean_prompt" in run.metrics for run in board.runs)
-    header = ["run", "head", "features", "cosine", "95 % interval"]
-    header += ["cosine of means"] * several
+    records = board.records()
+    several = any(record["cosine_mean_prompt"] is not None for record in records)
+    repeated = [
+        (name, key)
+        for name, key in (("sd, head seeds", "sd_head_seeds"), ("sd, split seeds", "sd_split_seeds"))
+        if any(record[key] is not None for record in records)
+    ]
+    header = ["run", *["runs"] * bool(repeated), "head", "features", "cosine", "95 % interval"]
+    header += [name for name, _ in repeated] + ["cosine of means"] * several
     header += ["difference", "p"] * (board.reference is not None)
     header += ["mse", "R@1", "R@5", "R@10", "bank", "floor", "leakage gap", "seconds", "parameters", "rows/s"]
     rows = []
-    for record, run, difference in zip(board.records(), board.runs, board.differences, strict=True):
-        row = [record["run"], run.head, record["features"], run.metrics["cosine"]]
-        row.append(_interval(run.metrics.get("ci95")))
+    for record, entry, difference in zip(records, board.entries, board.differences, strict=True):
+        row = [record["run"], *[record["runs"]] * bool(repeated), record["head"], record["features"]]
+        row += [entry.cosine, _interval(entry.ci95), *(record[key] for _, key in repeated)]
         if several:
             row.append(record["cosine_mean_prompt"])
         if board.reference is not None:
             row.append(difference and f"{difference.cosine:+.4f} ({_interval(difference.ci95)})")
             row.append(difference and _short(difference.p, 4))
-        row.append(f"{run.metrics['mse']:.6f}")
+        row.append(f"{record['mse']:.6f}")
         row += [_short(record[f"r@{k}"], 3) for k in (1, 5, 10)]
-        row += [_short(record["bank"], 0), record["floor"], record["leakage_gap"], _short(run.seconds, 1)]
-        row += [run.parameters, _short(run.predict_rows_per_second, 0)]
+        row += [_short(record["bank"], 0), record["floor"], record["leakage_gap"]]
+        row += [_short(record["seconds"], 1), record["parameters"], _short(record["rows_per_second"], 0)]
         rows.append(row)
     return console.table(header, rows)
 
@@ -127,7 +172,7 @@ def _cells(board: Leaderboard) -> str:
     from img2prompt_cache.tables import shorten
 
     rows = [[shorten(cell.name, LONGEST), cell.n, *cell.cosines] for cell in board.cells]
-    return console.table(["", "n", *(run.name for run in board.runs)], rows)
+    return console.table(["", "n", *(entry.name for entry in board.entries)], rows)
 
 
 def _interval(inside: Sequence[float] | None) -> str | None:

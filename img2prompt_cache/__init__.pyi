@@ -12,7 +12,7 @@ from .prediction.predictions import Predictions as Predictions
 from .reporting.explore import explore as explore
 from .reporting.report import Report as Report
 from .reporting.report import report as report
-from .runs.leaderboard import Leaderboard as Leaderboard
+from .runs.board import Leaderboard as Leaderboard
 from .runs.leaderboard import compare as compare
 from .runs.predict import predict as predict
 from .runs.run import Run as Run

@@ -78,6 +78,38 @@ def resampled_means(values: F64, groups: NDArray[np.int64], draws: int = DRAWS, 
     return means
 
 
+def connected_groups(splits: Sequence[tuple[Sequence[str], NDArray[np.int64]]]) -> NDArray[np.int64]:
+    """Number groups of rows anew, so that a row which several splits held out is in one group.
+
+    Parameters
+    ----------
+    splits : sequence of (ids, groups)
+        For each split, the names of its rows, and the group of each, int64 (n,). Groups of two splits need
+        not have the same numbers; those that share a row become one.
+
+    Returns
+    -------
+    numpy.ndarray, int64
+        For the rows of all splits, one after the other.
+    """
+    if len(splits) == 1:
+        return splits[0][1]
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    row_of: dict[str, int] = {}
+    rows = np.array([row_of.setdefault(name, len(row_of)) for ids, _ in splits for name in ids])
+    groups, start = [], len(row_of)
+    for _, each in splits:
+        _, number = np.unique(each, return_inverse=True)
+        groups.append(number + start)
+        start += int(number.max()) + 1
+    joined = coo_array((np.ones(len(rows), bool), (rows, np.concatenate(groups))), shape=(start, start))
+    label: NDArray[np.int64] = connected_components(joined, directed=False)[1].astype(np.int64)
+    found: NDArray[np.int64] = label[rows]
+    return found
+
+
 def standard_error(values: F64, groups: NDArray[np.int64]) -> float:
     """Compute the standard error of the mean of `values`, whose rows are independent between groups only.
 
@@ -147,7 +179,7 @@ def paired_difference(
     return middle, (low, high)
 
 
-def split_widening(fold: NDArray[np.int64], n: int) -> float:
+def split_widening(fold: NDArray[np.int64], n: int, repeats: float = 1.0) -> float:
     """Compute how much wider an interval is that also covers heads fitted on other training rows.
 
     Resampling held-out rows takes the fitted heads as given. But the predictions by folds depend on each
@@ -163,9 +195,13 @@ def split_widening(fold: NDArray[np.int64], n: int) -> float:
         Fold of each held-out row.
     n : int
         Number of all rows, those that are never held out included.
+    repeats : float
+        How often a row is held out, the mean over those that are. Folds of several splits have numbers of
+        their own. Rows that are held out again tell nothing new of other rows, so the sum over all test sets
+        counts as much as that over as many rows held out once.
     """
     tested = np.unique(fold, return_counts=True)[1]
-    return float(np.sqrt(1 + (tested / (n - tested)).sum()))
+    return float(np.sqrt(1 + (tested / (n - tested)).sum() / repeats))
 
 
 def p_value(values: F64, groups: NDArray[np.int64], widening: float = 1.0) -> float | None:

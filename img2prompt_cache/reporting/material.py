@@ -16,7 +16,8 @@ from img2prompt_cache.models.specs import PRESETS
 from img2prompt_cache.progress import Callback, ignore
 from img2prompt_cache.reporting.pictures import Pictures, sample
 from img2prompt_cache.reporting.rows import Rows
-from img2prompt_cache.runs.leaderboard import Leaderboard, compare
+from img2prompt_cache.runs.board import Leaderboard
+from img2prompt_cache.runs.leaderboard import rank_runs
 from img2prompt_cache.runs.names import find_runs
 from img2prompt_cache.sources import list_source
 from img2prompt_cache.tuning.finished import FinishedStudy, load_study
@@ -106,7 +107,7 @@ class Material:
         board = None
         if runs or find_runs(cache.folder):
             try:
-                board = compare(cache, runs or None)
+                board = rank_runs(cache, runs or None, apart=True)
             except Img2PromptError as error:
                 if runs:
                     raise

@@ -10,9 +10,10 @@ import numpy as np
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.splits import rows_digest
-from img2prompt_cache.errors import Img2PromptError, unknown
+from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.runs.held_out import cosines_of, load_validation
+from img2prompt_cache.runs.record import same_split
 from img2prompt_cache.runs.run import Run
 
 if TYPE_CHECKING:
@@ -48,28 +49,34 @@ class HeldOut:
     targets: NDArray[np.float32]
 
 
-def breakdown(runs: Sequence[Run], kind: str) -> list[Cell]:
-    """Take the mean cosine of every run on parts of the held-out rows.
+def breakdown(entries: Sequence[Sequence[Run]], kind: str) -> list[Cell]:
+    """Take the mean cosine of every entry of a leaderboard on parts of the held-out rows.
 
     Parameters
     ----------
-    runs : sequence of Run
-        Scored on the same rows.
+    entries : sequence of sequence of Run
+        Of each entry its runs; all were scored on the same rows.
     kind : str
         ``"length"`` of the prompt in words, or ``"cluster"`` of its embedding.
 
     Raises
     ------
     UsageError
-        If `kind` is unknown.
+        If `kind` is unknown, or the runs are of several splits.
     Img2PromptError
         If no cache of these runs is found, or it no longer holds their rows.
     """
     if kind not in KINDS:
         raise unknown("`by`", kind, KINDS, parameter="by")
+    runs = [run for entry in entries for run in entry]
+    if not all(same_split(run.split, runs[0].split) for run in runs):
+        raise UsageError(
+            "`by` tells parts of the rows of one split, and these runs have several; name runs of one split",
+            parameter="by",
+        )
     rows = held_out(runs)
     groups = by_length(rows.prompts) if kind == "length" else by_cluster(rows.prompts, rows.targets)
-    cosines = [cosines_of(run.folder, run, rows.ids) for run in runs]
+    cosines = [np.mean([cosines_of(run.folder, run, rows.ids) for run in entry], axis=0) for entry in entries]
     return [
         Cell(name, len(inside), [float(each[inside].mean()) if len(inside) else None for each in cosines])
         for name, inside in groups.items()

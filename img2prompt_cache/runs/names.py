@@ -87,6 +87,17 @@ def _created(folder: Path) -> str:
         return ""
 
 
+def find_series(name: str, cache: Path) -> list[Run]:
+    """Open the runs of the newest fit with several seeds of this name, but for damaged ones."""
+    found: dict[str, list[Run]] = {}
+    for folder in find_runs(cache):
+        with suppress(Img2PromptError):
+            run = load_run(folder)
+            if run.series.partition("@")[0] == name:
+                found.setdefault(run.series, []).append(run)
+    return found[max(found, key=lambda series: series.partition("@")[2])] if found else []
+
+
 def resolve_run(name: str, cache: Path) -> Path:
     """Find a run by its folder, or by its name inside a cache.
 

@@ -151,6 +151,9 @@ class RunRecord:
         runs, which no cache with updates can have had.
     expected : dict or None
         See `ExpectedRecord`.
+    series : str
+        Shared by the runs that one fit with several seeds made: a name, ``@``, and when. Empty for a run that
+        was fitted alone.
     """
 
     head: str
@@ -173,6 +176,7 @@ class RunRecord:
     train_on: TrainOn = "first"
     updates: int = 0
     expected: ExpectedRecord | None = None
+    series: str = ""
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ OUTPUTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("tune", "run"): ("--head", "knn", "--trials", "1", "--run", "PATH", "--overwrite"),
     ("tune", "study"): ("--head", "knn", "--trials", "1", "--no-fit", "--study", "PATH"),
     ("influence", "out"): ("STUDY", "--out", "PATH"),
+    ("compare", "out"): ("--out", "PATH", "--overwrite"),
     ("predict", "out"): ("CACHE", "--run", RUN, "--out", "PATH", "--overwrite"),
     ("dedup", "out"): ("--out", "PATH", "--overwrite"),
     ("report", "out"): ("--out", "PATH", "--overwrite"),
@@ -47,6 +48,7 @@ INPUTS = {
 
 FILES = {
     ("influence", "out"): (".csv",),
+    ("compare", "out"): (".csv", ".md", ".tex"),
     ("predict", "out"): (".csv", ".npy", ".parquet", ".jsonl"),
     ("dedup", "out"): (".csv",),
     ("report", "out"): (".html",),

@@ -29,7 +29,8 @@ from img2prompt_cache.reporting.checks.runs import edges
 from img2prompt_cache.reporting.material import Material
 from img2prompt_cache.reporting.report import plain
 from img2prompt_cache.reporting.sections.checks import gather
-from img2prompt_cache.runs.leaderboard import Leaderboard
+from img2prompt_cache.runs.board import Leaderboard
+from img2prompt_cache.runs.entries import Entry
 from img2prompt_cache.runs.record import RunRecord
 from img2prompt_cache.runs.run import Run
 from synthetic import ONE, make_cache
@@ -66,7 +67,8 @@ def make_run(folder: Path, name: str = "ridge-01", **changes: Any) -> Run:
 
 def board_of(*found: Run, **values: Any) -> Any:
     """Material of some runs."""
-    return SimpleNamespace(board=Leaderboard(found[0].split, list(found), **values), studies=[], cache=None)
+    board = Leaderboard([Entry((run,)) for run in found], **values)
+    return SimpleNamespace(board=board, studies=[], cache=None)
 
 
 def found_by(check: Any, material: Any) -> list[str]:
@@ -311,10 +313,11 @@ def test_a_best_run_that_may_not_be_the_best_and_a_simpler_one(tmp_path):
     material = material_of(folder)
     assert found_by(runs.unsure_best, material) == ["caution"]
     assert not [*runs.simpler_head(material)]
-    material.board.runs[:] = [replace(material.board.runs[0], head="mlp"), *material.board.runs[1:]]
+    entries = material.board.entries
+    entries[:] = [Entry((replace(entries[0].run, head="mlp"),)), *entries[1:]]
     (finding,) = runs.simpler_head(material)
     assert "is simpler than" in finding.text
-    material.board.runs[:] = material.board.runs[1:]
+    entries[:] = entries[1:]
     assert not [*runs.unsure_best(material)]
 
 

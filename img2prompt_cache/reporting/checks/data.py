@@ -16,7 +16,7 @@ from img2prompt_cache.tables import counted, shorten
 if TYPE_CHECKING:
     from img2prompt_cache.cache.reader import Cache
     from img2prompt_cache.reporting.material import Material
-    from img2prompt_cache.runs.leaderboard import Leaderboard
+    from img2prompt_cache.runs.board import Leaderboard
 
 MANY_FAILED, MANY_CUT, MANY_REPEATED = 0.02, 0.02, 0.3
 FOREIGN = 0.05

@@ -14,7 +14,7 @@ from img2prompt_cache.tables import counted
 
 if TYPE_CHECKING:
     from img2prompt_cache.reporting.material import Material
-    from img2prompt_cache.runs.leaderboard import Leaderboard
+    from img2prompt_cache.runs.board import Leaderboard
     from img2prompt_cache.runs.run import Run
 
 LARGE_GROUP = 0.2

@@ -13,9 +13,10 @@ from img2prompt_cache.numerics.bootstrap import FEW_GROUPS
 from img2prompt_cache.progress import Callback, note
 from img2prompt_cache.reporting.charts import Curve, Curves
 from img2prompt_cache.reporting.curves import History, loss_curves, score_curves, tried_curves
+from img2prompt_cache.runs.board import Leaderboard
 from img2prompt_cache.runs.breakdown import Cell, breakdown, held_out
+from img2prompt_cache.runs.differences import differences
 from img2prompt_cache.runs.held_out import cosines_of
-from img2prompt_cache.runs.leaderboard import Leaderboard, differences
 from img2prompt_cache.runs.names import joined_name
 from img2prompt_cache.tuning.importance import FEWEST, interactions
 from img2prompt_cache.tuning.study import COMPLETE, FAILED, PRUNED
@@ -244,7 +245,7 @@ def scale_of(values: Sequence[float | None]) -> tuple[float, float]:
 
 def _rows(board: Leaderboard, runs: Sequence[Run], notes: list[str]) -> list[RunRow]:
     try:
-        found = differences(runs, board.best)
+        found = differences(board.entries[: len(runs)], board.entries[0])
     except Img2PromptError as error:
         notes.append(f"runs are not compared row by row: {error}")
         found = [None] * len(runs)
@@ -357,8 +358,8 @@ def _breakdowns(material: Material, runs: Sequence[Run], notes: list[str]) -> li
     names = [run.name for run in runs]
     try:
         found = [
-            Breakdown("length of the prompt in words", names, breakdown(runs, "length")),
-            Breakdown("cluster of prompts", names, breakdown(runs, "cluster")),
+            Breakdown("length of the prompt in words", names, breakdown([[run] for run in runs], "length")),
+            Breakdown("cluster of prompts", names, breakdown([[run] for run in runs], "cluster")),
         ]
         programs = by_program(material, runs)
     except Img2PromptError as error:
