@@ -107,6 +107,17 @@ def fit(
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Random seed of the split and of the head.")
     ] = 0,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0-4",
+            help="Fit once for each of these seeds of the head, on the split of --seed: one row of compare.",
+        ),
+    ] = None,
+    split_seeds: Annotated[
+        str | None,
+        typer.Option(metavar="0-4", help="Fit on a split by each of these seeds. With --seeds: all pairs."),
+    ] = None,
     refit: Annotated[
         bool,
         typer.Option(
@@ -258,38 +269,54 @@ def fit(
 
     own = read_settings(settings or [], _shorthands(context))
     _require_consistent(context, own)
+    parameters: dict[str, Any] = {
+        "settings": own,
+        "features": read_names("--features", features),
+        "members": read_names("--members", members),
+        "teacher": teacher,
+        "encoder": encoder,
+        "split": split,
+        "holdout": holdout,
+        "folds": folds,
+        "inner_folds": inner_folds,
+        "blocks": blocks,
+        "extra": extra or (),
+        "soften": soften,
+        "minutes": minutes,
+        "train_on": train_on,
+        "only": only,
+        "seed": seed,
+        "refit": refit,
+        "leakage_gap": leakage_gap,
+        "run": run,
+        "overwrite": overwrite,
+        "device": device,
+    }
     with console.telling(bars=False) as tell:
-        made = fit_run(
-            cache,
-            head,
-            settings=own,
-            features=read_names("--features", features),
-            members=read_names("--members", members),
-            teacher=teacher,
-            encoder=encoder,
-            split=split,
-            holdout=holdout,
-            folds=folds,
-            inner_folds=inner_folds,
-            blocks=blocks,
-            extra=extra or (),
-            soften=soften,
-            minutes=minutes,
-            train_on=train_on,
-            only=only,
-            seed=seed,
-            refit=refit,
-            leakage_gap=leakage_gap,
-            run=run,
-            overwrite=overwrite,
-            device=device,
-            progress=tell,
-        )
+        if seeds is not None or split_seeds is not None:
+            _fit_seeds(cache, head, seeds, split_seeds, json, {**parameters, "progress": tell})
+            return
+        made = fit_run(cache, head, progress=tell, **parameters)
     if json:
         console.result_json({**run_values(made), **members_values(made)})
         return
     lines = [*source_lines(made), *caution_lines(made), *expected_lines(made)]
     console.result("\n".join([run_line(made), *lines]))
+
+
+def _fit_seeds(
+    cache: str, head: str, seeds: str | None, split_seeds: str | None, json: bool, parameters: dict[str, Any]
+) -> None:
+    """Fit once for each seed, and print the runs and what they are together."""
+    from img2prompt_cache.fitting.seeds import fit_seeds
+
+    from .series_output import series_lines, series_values
+
+    runs = fit_seeds(cache, head, seeds=seeds, split_seeds=split_seeds, **parameters)
+    if json:
+        console.result_json(series_values(runs))
+    else:
+        console.result("\n".join(series_lines(runs)))
 
 
 def _shorthands(context: typer.Context) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from .extraction.extract import extract as extract
 from .extraction.look import Look as Look
 from .extraction.look import look as look
 from .fitting.fit import fit as fit
+from .fitting.seeds import fit_seeds as fit_seeds
 from .heads import make_head as make_head
 from .models.backbones import load_backbone as load_backbone
 from .models.encoders.base import load_encoder as load_encoder

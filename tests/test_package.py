@@ -32,7 +32,7 @@ HEAVY = (
     "starlette",
     "uvicorn",
 )
-VERBS = {"extract", "look", "fit", "tune", "predict", "compare", "report", "explore"}
+VERBS = {"extract", "look", "fit", "fit_seeds", "tune", "predict", "compare", "report", "explore"}
 OBJECTS = {"Cache", "Run", "Predictions", "Leaderboard", "Look", "Report"}
 PACKAGES = [
     module.name

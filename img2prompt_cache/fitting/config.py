@@ -41,7 +41,7 @@ class FitConfig:
     holdout : float
         Share of the rows that is held out.
     seed : int
-        Of the split and of the head.
+        Of the split, and of the head unless `settings` has another.
     refit : bool
         Fit the saved head again on all rows, with the settings that the first fit chose.
     folds : int or None
@@ -87,10 +87,12 @@ class FitConfig:
         UsageError
             If there is no such head, it does not take a setting, or it cannot be fitted on extra pairs.
         """
-        head = seeded(make_head(self.head, **finite(self.settings)), self.seed)
+        own = finite(self.settings)
+        seed = own.get("seed", self.seed)
+        head = seeded(make_head(self.head, **own), seed)
         if self.soften is not None and not head.takes_bank:
             member = {"head": self.head, "settings": head.settings}
-            head = seeded(make_head("blend", members=[member]), self.seed)
+            head = seeded(make_head("blend", members=[member]), seed)
         if self.extra and not head.takes_extra:
             raise UsageError(
                 f"head {self.head!r} is not fitted on extra pairs; {', '.join(EXTRA)} are", parameter="extra"

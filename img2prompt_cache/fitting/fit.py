@@ -106,7 +106,7 @@ def fit(
     only : path, optional
         A table whose column ``imgId`` names the rows to use, as `dedup` writes it.
     seed : int
-        Of the split and of the head.
+        Of the split, and of the head unless `settings` has another ``seed``. See `fit_seeds` for several.
     refit : bool
         Fit the saved head again on all rows, with the settings that were chosen on the training side.
     leakage_gap : bool, optional

@@ -14,7 +14,7 @@ LARGEST_SEED = 2**32 - 1
 _ALWAYS = ("seed", "run", "overwrite", "device")
 MADE_OF_RUNS = {
     "blend": (*_ALWAYS, "members"),
-    "distil": (*_ALWAYS, "teacher", "features", "settings", "refit"),
+    "distil": (*_ALWAYS, "teacher", "features", "settings", "refit", "seeds"),
 }
 """Heads that are made of runs, with the parameters that they take; all others follow from these runs."""
 

@@ -140,6 +140,11 @@ class Head(VectorRegressor):
         return float(np.mean(np.concatenate(cosines)))
 
     @property
+    def random(self) -> bool:
+        """Whether another `seed` makes another head, with the settings as they are."""
+        return "seed" in self.get_params()
+
+    @property
     def signals(self) -> tuple[str, ...]:
         """Names of the signals that `predict_with_signals` gives, once the head is fitted."""
         return ("norm",) if self.length_tells else ()

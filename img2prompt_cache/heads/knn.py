@@ -46,6 +46,11 @@ class Knn(Nearest):
     folds: int = setting("Number of grouped folds to choose `k` and `power` on.", default=5)
     seed: int = setting("Seed of the folds, and of the rows drawn to choose on.", default=0)
 
+    @property
+    def random(self) -> bool:
+        """The seed divides the inner folds: settings that are given are not chosen on any."""
+        return self.k is None or self.power is None
+
     def _check_settings(self) -> None:
         super()._check_settings()
         checks.require(self, "k", self.k is None or self.k >= 1, "at least 1")

@@ -52,6 +52,11 @@ class Ridge(Head):
     )
     seed: int = setting("Seed of the folds, and of the rows drawn to compare cosines on.", default=0)
 
+    @property
+    def random(self) -> bool:
+        """The seed divides the inner folds: a penalty that is given is not chosen on any."""
+        return self.alpha is None
+
     def fit(
         self,
         X: Any,

@@ -10,7 +10,7 @@ from typing import Any
 
 from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.errors import Img2PromptError, UsageError, check
-from img2prompt_cache.files import restore
+from img2prompt_cache.files import restore, write_atomically
 from img2prompt_cache.runs.record import RunRecord
 from img2prompt_cache.runs.typed_json import parse_json, read_as
 
@@ -29,10 +29,25 @@ MOST_BYTES, WIDEST = 1 << 26, 1 << 24
 
 def save_record(folder: Path, record: RunRecord) -> None:
     """Write `run.json`."""
+    (folder / INFO).write_text(_text(record), encoding="utf-8")
+
+
+def replace_record(folder: Path, record: RunRecord) -> None:
+    """Write `run.json` anew; whoever reads it meanwhile finds the old one or the new one.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; the old one is kept.
+    """
+    write_atomically(folder / INFO, _text(record).encode())
+
+
+def _text(record: RunRecord) -> str:
     values = {each.name: getattr(record, each.name) for each in fields(RunRecord)}
     values |= {"features": [asdict(column) for column in record.features], "target": asdict(record.target)}
     text = json.dumps({"schema": SCHEMA, **values}, indent=1, allow_nan=False)
-    (folder / INFO).write_text(text + "\n", encoding="utf-8")
+    return f"{text}\n"
 
 
 def load_record(folder: Path) -> RunRecord:
