@@ -36,7 +36,8 @@ BankOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Prompts to choose from: a text file or a table. Default: those of the cache.",
+        help="Prompts to choose from: a text file, a table, or `starter` for the bank that comes with this "
+        "program. Default: those of the cache.",
         show_default=False,
     ),
 ]

@@ -92,6 +92,14 @@ def predict(
             metavar="OLD=NEW", help="Replace the beginning of paths in the run's specs; repeatable."
         ),
     ] = None,
+    zero_shot: Annotated[
+        bool,
+        typer.Option(
+            "--zero-shot",
+            help="Predict without a run and without pairs, from class names or a CLIP model and a bank of "
+            "prompts; much worse than a run. Also if no run is named and there is none.",
+        ),
+    ] = False,
     device: console.DeviceOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
     json: console.Json = False,
@@ -101,22 +109,34 @@ def predict(
     from img2prompt_cache.prediction.outputs import writer_for
     from img2prompt_cache.prediction.predict import predict_batches
     from img2prompt_cache.prediction.weights import weights_of
-    from img2prompt_cache.runs.names import open_run
+    from img2prompt_cache.runs.predict import open_fitted
+    from img2prompt_cache.runs.run import Run
 
     if top_k == 0 and out is None and not compose:
         raise UsageError(
             "`top_k=0` without `out` leaves nothing to show; name a file with `out`", parameter="top_k"
         )
-    fitted = open_run(run, cache or console.DEFAULT_CACHE)
+    images = _images(paths)
     predictions: list[dict[str, Any]] = []
     bad: dict[str, str] = {}
     count = 0
     with ExitStack() as stack:
         tell = stack.enter_context(console.telling())
+        fitted = open_fitted(
+            run,
+            images,
+            zero_shot=zero_shot or None,
+            bank=bank,
+            compose=compose,
+            cache=cache,
+            min_expected=min_expected,
+            device=device,
+            tell=tell,
+        )
         stack.enter_context(weights_of(fitted, weights, read_replacements(replace or [])))
         batches = predict_batches(
             fitted,
-            _images(paths),
+            images,
             top_k=top_k,
             bank=bank,
             hub_correction=hub_correction,
@@ -128,7 +148,7 @@ def predict(
             device=device,
             tell=tell,
         )
-        if run is None:
+        if run is None and isinstance(fitted, Run):
             console.note(f"run {fitted.name}")
         written = out is not None and writer_for(out).keeps_prompts
         for batch in stack.enter_context(closing(batches)):
@@ -152,7 +172,7 @@ def predict(
     if json:
         console.result_json(
             {
-                "run": str(fitted.folder),
+                "run": str(fitted.folder) if isinstance(fitted, Run) else None,
                 "head": fitted.head,
                 "rows": count,
                 "bad": bad,

@@ -119,7 +119,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     weights["embeddings.word_embeddings.weight"] *= 10
     save_file(weights, encoder / "model.safetensors", {"format": "pt"})
     return {
-        "packaged:efficientnet-lite0": f"timm:local-dir:{save_backbone(folder / 'efficientnet-lite0')}",
+        "packaged:efficientnet-lite0": (
+            f"timm:local-dir:{save_backbone(folder / 'efficientnet-lite0', classes=('a boat', 'the sea'))}"
+        ),
         "packaged:vit-small-saliency": (
             f"timm:local-dir:{save_backbone(folder / 'vit-small-saliency', 'test_vit')}"
         ),

@@ -26,6 +26,33 @@ FAMILIES = {"timm": "backbones.timm_models", "packaged": "backbones.packaged"}
 """Family of a spec to the module whose ``load_classifier(spec, revision, folder)`` gives its `Classifier`."""
 
 
+def load_classifier(spec: str, revision: str = "", folder: Path | None = None) -> Classifier:
+    """Load the classifier of a published model.
+
+    Parameters
+    ----------
+    spec : str
+        Of the backbone.
+    revision : str, optional
+        Commit of weights from the hub.
+    folder : pathlib.Path, optional
+        Where the weights lie, in place of where the spec says.
+
+    Raises
+    ------
+    NoClassifierError
+        If it has none, or what its classes are called is not known.
+    Img2PromptError
+        If it cannot be loaded.
+    """
+    parsed = parse_spec(spec)
+    if parsed.family not in FAMILIES:
+        raise NoClassifierError(spec)
+    module = importlib.import_module(f"{__package__}.{FAMILIES[parsed.family]}")
+    classifier: Classifier = module.load_classifier(parsed, revision, folder)
+    return classifier
+
+
 def attach_names(backbone: Backbone, encoder: str, encoder_digest: str = "") -> None:
     """Load a backbone's classifier, and embed the descriptions of its classes.
 
@@ -47,13 +74,7 @@ def attach_names(backbone: Backbone, encoder: str, encoder_digest: str = "") -> 
     """
     if backbone.class_names is not None and backbone.class_names.fingerprint["encoder"] == encoder:
         return
-    spec = parse_spec(backbone.spec)
-    if spec.family not in FAMILIES:
-        raise NoClassifierError(backbone.spec)
-    module = importlib.import_module(f"{__package__}.{FAMILIES[spec.family]}")
-    classifier: Classifier = module.load_classifier(
-        spec, backbone.identity.get("revision", ""), backbone.folder
-    )
+    classifier = load_classifier(backbone.spec, backbone.identity.get("revision", ""), backbone.folder)
     if classifier.weight.shape != (len(classifier.descriptions), backbone.dim):
         raise NoClassifierError(backbone.spec)
     table, found_digest = _embed(encoder, str(backbone.device), classifier.descriptions, encoder_digest)

@@ -22,6 +22,7 @@ from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_bac
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.neighbours import nearest
 from img2prompt_cache.prediction.kept import encode_kept, keep, kept_path
+from img2prompt_cache.prediction.starter import find_bank
 from img2prompt_cache.progress import Callback, ignore, task
 from img2prompt_cache.sources.captions import prompts_of_value
 from img2prompt_cache.sources.columns import PROMPT_COLUMNS
@@ -93,7 +94,8 @@ class Bank:
         ----------
         path : pathlib.Path
             CSV, TSV, JSON lines or parquet with a column `prompt`, `text` or `caption`; any other extension
-            is read as UTF-8 lines.
+            is read as UTF-8 lines. ``starter`` is the bank that ships with the package, unless there is a
+            file of this name.
         encoder : Encoder
         tell : callable
             Told of the prompts as they are encoded and indexed; of none where that was kept.
@@ -105,6 +107,7 @@ class Bank:
         UsageError
             If the file is not there, cannot be read, or holds no prompt.
         """
+        path = find_bank(path)
         prompts = _read(path, parameter)
         tell_overlong(encoder.overlong(prompts), encoder, tell)
         kept = kept_path(f"{hash_file(path)}{path.suffix.lower()}", encoder)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.data.columns import UsedColumn
     from img2prompt_cache.heads.base import Head
+    from img2prompt_cache.prediction.bank import Bank
     from img2prompt_cache.prediction.expectation import Expectation
 
 
@@ -40,6 +41,14 @@ class Fitted(Protocol):
     @property
     def expectation(self) -> Expectation | None:
         """What to expect of its predictions; None where the run does not say."""
+
+    @property
+    def without_expectation(self) -> str:
+        """Why it does not say what to expect, where it does not."""
+
+    @property
+    def own_bank(self) -> Bank | None:
+        """The prompts it was made of, to choose from; None where those are in the cache."""
 
     @property
     def mean_prediction(self) -> NDArray[np.float32]:

@@ -74,14 +74,16 @@ def load_prompts(
     Img2PromptError
         If one of them cannot be read, or the encoder is not the one that made the targets.
     """
-    if bank is None and home is None:
+    if bank is None and home is None and fitted.own_bank is None:
         raise UsageError(
             f"the cache of the run is gone ({fitted.cache}); name prompts with `bank`, or `top_k=0`"
             + (" and no `compose`" if compose else ""),
             parameter="bank",
         )
-    own = None
-    if home is not None and (bank is None or compose):
+    own = fitted.own_bank
+    if own is not None:
+        bank = None  # it is made of that
+    elif home is not None and (bank is None or compose):
         own = cached_bank(home if isinstance(home, Cache) else Cache(home), fitted.target)
     if not compose:
         return KnownPrompts(own or encoded_bank(Path(bank or ""), fitted.target, device, tell), None)

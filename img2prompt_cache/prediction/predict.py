@@ -143,11 +143,8 @@ def _require_told(fitted: Fitted, min_expected: float | None, tell: Callback) ->
     if fitted.expectation is not None:
         return
     if min_expected is not None:
-        raise UsageError(
-            "`min_expected`: this run was fitted before runs had an expected cosine; fit it again",
-            parameter="min_expected",
-        )
-    note(tell, "this run was fitted before runs had an expected cosine; fit it again to have it")
+        raise UsageError(f"`min_expected`: {fitted.without_expectation}", parameter="min_expected")
+    note(tell, fitted.without_expectation)
 
 
 def _home(fitted: Fitted, cache: str | Path | Cache | None) -> Cache | Path | None:
@@ -199,10 +196,8 @@ def _find_batches(
     paths = _paths(images)
     if images is None:
         if home is None:
-            raise UsageError(
-                f"the cache of the run is gone ({fitted.cache}); name images, or a cache with `cache`",
-                parameter="cache",
-            )
+            gone = f"the cache of the run is gone ({fitted.cache})" if fitted.cache else "there is no cache"
+            raise UsageError(f"{gone}; name images, or a cache with `cache`", parameter="cache")
         opened = home if isinstance(home, Cache) else Cache(home)
         return iter([_from_cache(fitted, estimator, opened, with_prompt=False)])
     if isinstance(images, Cache):

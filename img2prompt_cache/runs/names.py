@@ -19,6 +19,10 @@ from img2prompt_cache.runs.run_file import INFO
 FOLDER = "runs"
 
 
+class NoRunError(UsageError):
+    """No run is named, and the cache has none."""
+
+
 @contextmanager
 def reserve_run(
     folder: Path | None, cache: Path, head: str, specs: list[str], *, overwrite: bool = False
@@ -139,7 +143,7 @@ def open_run(run: AnyRun | None, cache: str | Path | Cache) -> Run:
         return load_run(resolve_run(str(run), folder))
     runs = find_runs(folder)
     if not runs:
-        raise UsageError(
+        raise NoRunError(
             f"no run in {folder / FOLDER}; make one with `fit()`, or name one with `run`", parameter="run"
         )
     return load_run(runs[-1])

@@ -6,13 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
+from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.prediction.predict import Images
+from img2prompt_cache.prediction.predict import predict as predict_all
 from img2prompt_cache.prediction.predictions import Predictions
 from img2prompt_cache.prediction.weights import Weights
-from img2prompt_cache.progress import Callback
-from img2prompt_cache.runs.names import open_run
-from img2prompt_cache.runs.run import AnyRun
+from img2prompt_cache.prediction.zero_shot import (
+    ZeroShotModel,
+    make_zero_shot,
+    refuse_what_takes_pairs,
+)
+from img2prompt_cache.progress import Callback, ignore, listening, note
+from img2prompt_cache.runs.names import NoRunError, open_run
+from img2prompt_cache.runs.run import AnyRun, Run
 
 
 def predict(
@@ -29,6 +37,7 @@ def predict(
     min_expected: float | None = None,
     weights: Weights = None,
     replace: Mapping[str, str] | None = None,
+    zero_shot: bool = False,
     device: str = "auto",
     progress: bool | Callback = False,
 ) -> Predictions:
@@ -65,6 +74,9 @@ def predict(
         fingerprints, if they lie elsewhere now. `IMG2PROMPT_WEIGHTS` names more.
     replace : mapping of str to str, optional
         Beginnings of paths in the run's specs, and what stands in their place now.
+    zero_shot : bool
+        Predict without a run, from what the backbones say of an image in words, and a bank of prompts: that
+        of `bank`, or the starter bank. Takes no pairs, and is much worse than a run fitted on some.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     progress : bool or callable
@@ -89,18 +101,98 @@ def predict(
     >>> seen = ipc.predict(run, ["a.png", "pictures/"], top_k=3)  # doctest: +SKIP
     >>> seen.vectors.shape, seen.prompts[0]  # doctest: +SKIP
     """
-    return open_run(run, cache or DEFAULT_CACHE).predict(
-        images,
-        top_k=top_k,
-        bank=bank,
-        hub_correction=hub_correction,
-        compose=compose,
-        cache=cache,
-        out=out,
-        overwrite=overwrite,
-        min_expected=min_expected,
-        weights=weights,
-        replace=replace,
-        device=device,
-        progress=progress,
-    )
+    with listening(progress) as tell:
+        fitted = open_fitted(
+            run,
+            images,
+            zero_shot=zero_shot,
+            bank=bank,
+            compose=compose,
+            cache=cache,
+            min_expected=min_expected,
+            device=device,
+            tell=tell,
+        )
+        return predict_all(
+            fitted,
+            images,
+            top_k=top_k,
+            bank=bank,
+            hub_correction=hub_correction,
+            compose=compose,
+            cache=cache,
+            out=out,
+            overwrite=overwrite,
+            min_expected=min_expected,
+            weights=weights,
+            replace=replace,
+            device=device,
+            progress=tell,
+        )
+
+
+def open_fitted(
+    run: AnyRun | None,
+    images: Images,
+    *,
+    zero_shot: bool | None = False,
+    bank: str | Path | None = None,
+    compose: bool = False,
+    cache: str | Path | Cache | None = None,
+    min_expected: float | None = None,
+    device: str = "auto",
+    tell: Callback = ignore,
+) -> Run | ZeroShotModel:
+    """Open what predicts: a run, or what needs none.
+
+    Parameters
+    ----------
+    run, images, bank, compose, cache, min_expected, device
+        See `predict`.
+    zero_shot : bool or None
+        None for zero-shot prediction where no run is named, the cache has none, and images are named.
+    tell : callable
+        Told what zero-shot predictions are made of.
+
+    Raises
+    ------
+    UsageError
+        If there is no run, both are asked for, or something else that takes a run.
+    Img2PromptError
+        If the run is damaged, or a model cannot be loaded.
+    """
+    missing = None
+    if zero_shot and run is not None:
+        raise UsageError("`zero_shot=True` takes no `run`", parameter="zero_shot")
+    if not zero_shot:
+        try:
+            return open_run(run, cache or DEFAULT_CACHE)
+        except NoRunError as error:
+            if zero_shot is False or images is None or compose or min_expected is not None:
+                raise
+            missing = error
+    refuse_what_takes_pairs(compose=compose, min_expected=min_expected)
+    try:
+        found = make_zero_shot(_cache_for(images, cache), bank=bank, device=device, tell=tell)
+    except Img2PromptError as error:
+        if missing is None:
+            raise
+        raise UsageError(
+            f"{missing}; nor is there a way to predict without one: {error}", parameter="run"
+        ) from None
+    if missing is not None:
+        note(tell, f"{missing}; predicted without a run")
+    return found
+
+
+def _cache_for(images: Images, cache: str | Path | Cache | None) -> Cache | None:
+    """Give the cache whose columns zero-shot prediction takes; None where the preset encodes the images."""
+    if isinstance(images, Cache):
+        return images
+    if cache is not None:
+        return cache if isinstance(cache, Cache) else Cache(Path(cache))
+    named = [images] if isinstance(images, str | Path) else images
+    if named is None:
+        return Cache(Path(DEFAULT_CACHE))
+    only = named[0] if len(named) == 1 else None
+    return Cache(Path(only)) if isinstance(only, str | Path) and (Path(only) / MANIFEST).is_file() else None

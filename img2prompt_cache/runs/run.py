@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
 from img2prompt_cache.cache.manifest_file import load_manifest
@@ -50,6 +50,10 @@ class Run(RunRecord):
     """
 
     folder: Path
+    without_expectation: ClassVar[str] = (
+        "this run was fitted before runs had an expected cosine; fit it again to have it"
+    )
+    own_bank: ClassVar[None] = None
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

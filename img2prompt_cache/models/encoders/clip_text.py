@@ -63,6 +63,11 @@ class TextTower:
         self._device = device
         self._config = {key: found.config.get(key) for key in ("embed_dim", "text_cfg")}
 
+    @property
+    def scale(self) -> float:
+        """What the model was trained to multiply cosines of images and texts with, before a softmax."""
+        return float(self.model.logit_scale.detach().exp())
+
     def encode(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
         """Embed texts: float32, shape (len(texts), dim), unit norm. The tokenizer cuts long ones."""
         with torch.inference_mode():
