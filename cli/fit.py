@@ -62,6 +62,14 @@ def fit(
             help="group (near-identical prompts stay on one side), random, or a column of your table."
         ),
     ] = "group",
+    test: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN=VALUE",
+            help="Instead of --split: hold out the rows with this value, such as source=external, as a test "
+            "set. Rows near-identical to it are not fitted on.",
+        ),
+    ] = None,
     holdout: Annotated[
         float | None, typer.Option(min=0.01, max=0.9, help="Fraction of the rows to hold out. Default: 0.2.")
     ] = None,
@@ -276,6 +284,7 @@ def fit(
         "teacher": teacher,
         "encoder": encoder,
         "split": split,
+        "test": test,
         "holdout": holdout,
         "folds": folds,
         "inner_folds": inner_folds,

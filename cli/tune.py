@@ -73,7 +73,10 @@ def tune(
         ),
     ] = None,
     split: Annotated[
-        str, typer.Option(help="group, random, or a column of your table, as for fit.")
+        str,
+        typer.Option(
+            help="group, random, a column of your table, or COLUMN=VALUE for a test set, as for fit."
+        ),
     ] = "group",
     holdout: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Fraction of the rows that the search never sees.")

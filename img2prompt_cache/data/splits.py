@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 
+PURGED = -2
+"""The fold of rows that are neither fitted on nor held out: they are near-identical to a held-out row."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
     """A split of rows into folds: each fold is held out once, and a head is fitted on all other rows.
@@ -29,11 +33,12 @@ class Split:
     Attributes
     ----------
     strategy : str
-        ``"group"``, ``"random"`` or the name of the column it came from.
+        ``"group"``, ``"random"``, the name of the column it came from, or ``column=value`` for a test set.
     seed : int
         Seed of the shuffle.
     fold : numpy.ndarray, int64, shape (n,)
-        Fold of each row, 0…k−1, or −1 for rows that are never held out. A hold-out is a single fold.
+        Fold of each row, 0…k−1, or −1 for rows that are never held out, or `PURGED`. A hold-out is a single
+        fold.
     groups : numpy.ndarray, int64, shape (n,)
         Group of each row. Inner splits of the training rows keep groups together, too.
     """
@@ -50,12 +55,22 @@ class Split:
 
     @property
     def train(self) -> Rows:
-        """Indices of the rows that are never held out, ascending."""
-        return np.flatnonzero(self.fold < 0)
+        """Indices of the rows that are fitted on and never held out, ascending."""
+        return np.flatnonzero(self.fold == -1)
+
+    @property
+    def purged(self) -> Rows:
+        """Indices of the rows that are left out because they are near-identical to a held-out row."""
+        return np.flatnonzero(self.fold == PURGED)
+
+    @property
+    def test_set(self) -> bool:
+        """Whether the held-out rows are a test set that was named by a value of a column."""
+        return "=" in self.strategy
 
     @property
     def validation(self) -> Rows:
-        """Indices of the rows that are held out, ascending: all rows that are not in `train`."""
+        """Indices of the rows that are held out, ascending: all that are neither in `train` nor `purged`."""
         return np.flatnonzero(self.fold >= 0)
 
     @property
@@ -63,7 +78,7 @@ class Split:
         """For each fold, the indices of the training rows and of the held-out rows, ascending."""
         for number in range(self.folds):
             held = self.fold == number
-            yield np.flatnonzero(~held), np.flatnonzero(held)
+            yield np.flatnonzero(~held & (self.fold != PURGED)), np.flatnonzero(held)
 
     @property
     def straddling(self) -> int:
@@ -71,7 +86,8 @@ class Split:
 
         It is 0 unless the split is random, or a column of the user's names the sides.
         """
-        pairs = np.unique(np.stack([self.groups, self.fold]), axis=1)
+        kept = self.fold != PURGED
+        pairs = np.unique(np.stack([self.groups[kept], self.fold[kept]]), axis=1)
         return int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
 
     @property
@@ -185,9 +201,14 @@ def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str =
     if len(groups) < 2:
         raise UsageError(f"cannot hold out rows of {len(groups)}; add pairs")
     if count < 2:
+        instead = (
+            "; `test=COLUMN=VALUE` holds out one label, and leaves out what is near-identical to it"
+            if strategy != "group"
+            else ""
+        )
         raise UsageError(
             f"cannot hold out rows: all {len(groups)} are one group of {_LIKE[strategy == 'group']}; "
-            'add pairs, or use `split="random"` and expect a score that is too high',
+            f'add pairs, or use `split="random"` and expect a score that is too high{instead}',
             parameter="split",
         )
     held, folds = _share(fraction, count)

@@ -1,4 +1,4 @@
-"""Split strategies: by groups, at random, or by a column of the user's own table."""
+"""Split strategies: by groups, at random, by a column of the user's own table, or by a test set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from img2prompt_cache.data.columns import choose_target
 from img2prompt_cache.data.further_prompts import load_further
 from img2prompt_cache.data.groups import factorize, merge_groups, prompt_groups
 from img2prompt_cache.data.splits import Split, random_split, split_groups
-from img2prompt_cache.errors import UsageError
+from img2prompt_cache.data.test_sets import hold_out_set, value_rows
+from img2prompt_cache.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +38,8 @@ def make_split(
     data : Dataset
     name : str
         ``"group"`` to keep near-identical prompts and identical images together; ``"random"`` to split single
-        rows; or the name of a column of the user's own table.
+        rows; the name of a column of the user's own table; or ``column=value`` to hold out the rows with that
+        value as a test set, see `test_sets`.
     fraction : float
         Share of rows to hold out, if `folds` is None.
     seed : int
@@ -50,6 +52,15 @@ def make_split(
     UsageError
         If there is no such column, a side would be empty, or there are fewer groups than folds.
     """
+    if "=" in name:
+        if folds is not None:
+            raise UsageError("`folds`: a test set is one hold-out; leave one of both out", parameter="folds")
+        column, value = (part.strip() for part in name.split("=", 1))
+        if column not in cache.manifest.extra:
+            raise unknown("column of `test`", column, cache.manifest.extra, parameter="test")
+        texts = cache.text(column)[column]
+        held = value_rows([texts[row] for row in data.rows], column, value)
+        return hold_out_set(data, held, *grouping_vectors(cache, data), f"{column}={value}", seed)
     groups = group_rows(cache, data)
     if name == "group":
         return split_groups(groups, name, fraction, folds, seed)
@@ -58,8 +69,8 @@ def make_split(
     if name not in cache.manifest.extra:
         columns = ", ".join(cache.manifest.extra) or "none"
         raise UsageError(
-            f'`split="{name}"`: it must be group, random, or a column of your table; columns in the cache: '
-            f"{columns}",
+            f'`split="{name}"`: it must be group, random, a column of your table, or COLUMN=VALUE for a test '
+            f"set; columns in the cache: {columns}",
             parameter="split",
         )
     values = cache.text(name)[name]
@@ -123,6 +134,8 @@ def embeddings_in(
     return cache.values(column, data.rows), load_further(cache, column, data.rows)
 
 
+FEW_LABELS = 5
+"""Where fewer labels are left on a training side, inner folds divide them."""
 SIDES = {
     "train": "train",
     "training": "train",
@@ -149,6 +162,7 @@ def column_split(
     If every value names a side (see `SIDES`), the column is the split, and `groups` serve inner folds only: a
     group may have rows on both sides (see `Split.straddling`). If no value does, they are labels: rows with
     the same label stay together, and so do rows of the same group, so labels that share a group count as one.
+    Inner folds keep both whole; but where fewer than `FEW_LABELS` are left to train on, only `groups`.
 
     Parameters
     ----------
@@ -182,7 +196,10 @@ def column_split(
             raise UsageError(
                 f"column {column!r} holds only {values[0]!r}; a split takes two labels", parameter="split"
             )
-        return split_groups(merge_groups(labels, groups), column, fraction, folds, seed)
+        whole = merge_groups(labels, groups)
+        split = split_groups(whole, column, fraction, folds, seed)
+        fewest = min(len(np.unique(whole[train])) for train, _ in split.sides)
+        return split if fewest >= FEW_LABELS else replace(split, groups=groups)
     if folds is not None:
         raise UsageError(
             f"`folds`: column {column!r} names two sides, which is one hold-out; leave one out",

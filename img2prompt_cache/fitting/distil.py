@@ -71,7 +71,8 @@ def fit_distil(
     seed : int
         Of the student, and of the teacher's folds.
     refit : bool
-        Fit the saved student again on all rows, with the settings that the first one chose.
+        Fit the saved student again on all rows, with the settings that the first one chose; never where the
+        teacher was scored on a test set.
     overwrite : bool
         Replace the run in `folder`, once the new one is complete.
     device : str
@@ -97,6 +98,7 @@ def fit_distil(
             "`refit=False` keeps the head of the training side, but a teacher by folds has several",
             parameter="refit",
         )
+    refit = refit and "purged" not in teacher.split  # a test set stays unseen
     student = finite(settings)
     own = {"share": student.pop("share")} if "share" in student else {}
     head: Any = make_head(Distil.name, **own, teacher=teacher.name, student=student, seed=seed)

@@ -14,6 +14,7 @@ from img2prompt_cache.fitting.distil import fit_distil
 from img2prompt_cache.fitting.options import (
     chosen_target,
     is_made_of_runs,
+    named_test_set,
     require_consistent,
     require_valid,
     with_shorthands,
@@ -34,6 +35,7 @@ def fit(
     teacher: AnyRun | None = None,
     encoder: str | None = None,
     split: str = "group",
+    test: str | None = None,
     holdout: float | None = None,
     folds: int | None = None,
     inner_folds: int | None = None,
@@ -81,6 +83,10 @@ def fit(
     split : str
         ``"group"``: rows with near-identical prompts or images are never on both sides. ``"random"``, or the
         name of a column of your own table.
+    test : str, optional
+        A test set in place of a split: ``"source=external"`` holds out all rows with that value in that
+        column, fits on the others, and leaves out those of them that are near-identical to a row of the test
+        set. The saved head is the one that was scored: it is not fitted again on the test set.
     holdout : float, optional
         Share of the rows that is held out; 0.2 if None.
     folds : int, optional
@@ -108,7 +114,8 @@ def fit(
     seed : int
         Of the split, and of the head unless `settings` has another ``seed``. See `fit_seeds` for several.
     refit : bool
-        Fit the saved head again on all rows, with the settings that were chosen on the training side.
+        Fit the saved head again on all rows, with the settings that were chosen on the training side; never
+        where `test` names a test set.
     leakage_gap : bool, optional
         Also score on a random split, to measure how much higher the same head scores where near-identical
         rows are on both sides. If None: unless fitting the head is slow.
@@ -159,6 +166,7 @@ def fit(
         teacher=teacher,
         encoder=encoder,
         split=split,
+        test=test,
         holdout=holdout,
         folds=folds,
         inner_folds=inner_folds,
@@ -182,7 +190,7 @@ def fit(
                 settings=own,
                 features=specs,
                 encoder=encoder,
-                split=split,
+                split=split if test is None else named_test_set(test),
                 holdout=HOLDOUT if holdout is None else holdout,
                 seed=seed,
                 refit=refit,

@@ -48,6 +48,9 @@ def require_consistent(head: str, given: Collection[str], settings: Mapping[str,
         raise UsageError(
             "`holdout` holds out a share once, `folds` every row once; leave one out", parameter="holdout"
         )
+    for name in ("split", "holdout", "folds"):
+        if "test" in given and name in given:
+            raise UsageError(f"`test` holds out the rows that it names; leave out `{name}`", parameter=name)
     if not is_made_of_runs(head, settings):
         return
     for name in sorted(given):
@@ -71,6 +74,22 @@ def require_valid(seed: int, device: str) -> None:
         raise UsageError(f"`seed` must be from 0 to {LARGEST_SEED}, not {seed}", parameter="seed")
     if device != "auto":
         choose_device(device)
+
+
+def named_test_set(test: str) -> str:
+    """Check how a test set is named.
+
+    Raises
+    ------
+    UsageError
+        If it is not ``column=value``.
+    """
+    column, equals, value = test.partition("=")
+    if not (column.strip() and equals and value.strip()):
+        raise UsageError(
+            f"`test` names a column and a value, such as source=external, not {test!r}", parameter="test"
+        )
+    return test
 
 
 def chosen_target(train_on: str) -> TrainOn:

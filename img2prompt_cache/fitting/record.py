@@ -155,4 +155,5 @@ def describe_split(split: Split, data: Dataset, target: Mapping[str, str]) -> Sp
         "groups": len(np.unique(split.groups)),
         "straddling": split.straddling,
         "largest_group": split.largest_group,
+        **({"purged": len(split.purged)} if split.test_set else {}),
     }

@@ -10,7 +10,8 @@ import numpy as np
 from img2prompt_cache.data.columns import UsedColumn, used_column
 from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.data.splits import Split
-from img2prompt_cache.data.strategies import group_rows
+from img2prompt_cache.data.strategies import group_rows, grouping_vectors
+from img2prompt_cache.data.test_sets import hold_out_set
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.fitting.record import describe_split
 from img2prompt_cache.heads import make_head
@@ -75,10 +76,13 @@ def split_of(cache: Cache, run: Run, held: Validation, data: Dataset) -> Split:
     Img2PromptError
         If the rows are not those that were split.
     """
+    strategy, seed = str(run.split["strategy"]), int(run.split["seed"])
     fold_of = dict(zip(held.ids, held.fold.tolist(), strict=True))
     fold = np.array([fold_of.get(name, -1) for name in data.ids], np.int64)
-    groups = group_rows(cache, data)
-    split = Split(str(run.split["strategy"]), int(run.split["seed"]), fold, groups)
+    if "purged" in run.split:
+        split = hold_out_set(data, fold >= 0, *grouping_vectors(cache, data), strategy, seed)
+    else:
+        split = Split(strategy, seed, fold, group_rows(cache, data))
     here = describe_split(split, data, run.target.fingerprint)
     if fold.max() < 0 or not same_split(here, run.split):
         raise Img2PromptError(

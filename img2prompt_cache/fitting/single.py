@@ -14,6 +14,7 @@ from img2prompt_cache.data.augmented_views import load_views
 from img2prompt_cache.data.columns import UsedColumn, choose_target
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.selection import read_selection
+from img2prompt_cache.data.splits import Split
 from img2prompt_cache.data.strategies import make_split
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting.additions import add_extra_pairs, add_soft_bank
@@ -31,6 +32,7 @@ from img2prompt_cache.heads.base import Head
 from img2prompt_cache.progress import Callback, ignore, note, task
 from img2prompt_cache.runs.names import reserve_run
 from img2prompt_cache.runs.run import Run
+from img2prompt_cache.tables import counted
 
 
 def fit_head(
@@ -99,15 +101,16 @@ def _fit(
     data = add_extra_pairs(cache, data, config.extra, target, tell)
     data = add_soft_bank(cache, data, config.soften, target, config.device, tell)
     split = make_split(cache, data, config.split, config.holdout, config.seed, config.folds)
+    _note_test_set(split, tell)
     everything = np.arange(len(data.rows))
-    measured = (not head.costly if config.leakage_gap is None else config.leakage_gap) and (
-        split.strategy != "random"
-    )
-    fits = split.folds + config.refit + (leakage_fits(split) if measured else 0)
+    wanted = not (head.costly or split.test_set) if config.leakage_gap is None else config.leakage_gap
+    measured = wanted and split.strategy != "random"
+    refit = config.refit and not split.test_set
+    fits = split.folds + refit + (leakage_fits(split) if measured else 0)
     with task(tell, "fit", fits) as advance:
         evaluation = evaluate_head(head, data, split, advance=advance)
         saved = evaluation.head
-        if config.refit:
+        if refit:
             chosen = {} if config.folds is not None else saved.chosen
             saved = fit_rows(configured(head, chosen), data, split, everything)
             advance(1)
@@ -120,11 +123,22 @@ def _fit(
         split=split,
         features=tuple(UsedColumn.of(column) for column in features),
         target=UsedColumn.of(target),
-        refit=config.refit,
-        rows=len(everything) if config.refit else len(split.train),
+        refit=refit,
+        rows=len(everything) if refit else len(split.train),
         seconds=seconds,
         leakage_gap=gap,
     )
+
+
+def _note_test_set(split: Split, tell: Callback) -> None:
+    """Say what a test set is, and how many rows are left out for it."""
+    if split.test_set:
+        note(
+            tell,
+            f"test set {split.strategy}: {counted(len(split.validation), 'row', 'rows')}; fitted on "
+            f"{counted(len(split.train), 'other', 'others')}, without {len(split.purged)} that are "
+            "near-identical to a row of the test set (by their prompts or images)",
+        )
 
 
 def _note_large_group(run: Run, config: FitConfig, tell: Callback) -> None:
@@ -133,7 +147,8 @@ def _note_large_group(run: Run, config: FitConfig, tell: Callback) -> None:
     largest = split["largest_group"] / (split["train"] + split["validation"])
     wanted = config.holdout if config.folds is None else 1 / config.folds
     # A column that names the two sides holds out what it says, whatever the groups are.
-    if split["strategy"] == "random" or split["straddling"] or largest <= wanted:
+    # So does a test set.
+    if split["strategy"] == "random" or "=" in split["strategy"] or split["straddling"] or largest <= wanted:
         return
     advice = "" if config.folds else "; `folds=5` holds out every row once"
     note(

@@ -60,7 +60,8 @@ class SplitRecord(TypedDict, total=False):
 
     `digest` and `contents_digest` are equal for runs whose scores may be compared, see `same_split`;
     `held_digest` is of the held-out rows alone, to find them again in a cache that has grown; `straddling` is
-    the number of groups with rows on both sides; `largest_group` the number of rows in the largest.
+    the number of groups with rows on both sides; `largest_group` the number of rows in the largest; `purged`
+    how many rows were left out because they are near-identical to a row of the test set, where there is one.
     """
 
     strategy: str
@@ -74,6 +75,7 @@ class SplitRecord(TypedDict, total=False):
     groups: int
     straddling: int
     largest_group: int
+    purged: int
 
 
 class ExpectedRecord(TypedDict, total=False):

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from img2prompt_cache.heads import HEADS, settings_of
-from img2prompt_cache.runs.run import load_run
+from img2prompt_cache.runs.leaderboard import compare
+from img2prompt_cache.runs.run import Run, load_run
 from synthetic import ENCODER, ONE, OTHER, Cli, make_cache
 
 
@@ -121,6 +122,55 @@ def test_a_backbone_that_stands_in_is_told(cli, tmp_path, monkeypatch):
         "seed-resnet50 is made for ResNet50, which is not cached: timm:resnet18.a1_in1k stands in\n"
     )
     assert cli("fit", *quick, folder, "--features", OTHER, "--json").err == ""
+
+
+@pytest.mark.parametrize("head", ["ridge", "knn"])
+def test_a_held_out_set(cli, tmp_path, head):
+    sets = ["external" if row % 20 in (0, 1, 2) and row >= 20 else "own" for row in range(60)]
+    folder = make_cache(tmp_path / "cache", fold=sets)
+    said = cli("fit", "--head", head, "--test", "fold=external", "--cache", folder, "--run", tmp_path / "a")
+    assert said.code == 0, said.err
+    assert (
+        "test set fold=external: 6 rows; fitted on 51 others, without 3 that are near-identical" in said.err
+    )
+    run = Run.load(tmp_path / "a")
+    assert (run.metrics["n"], run.refit, run.rows, run.metrics["leakage_gap"]) == (6, False, 51, None)
+    split = {name: run.split[name] for name in ("strategy", "train", "validation", "straddling", "purged")}
+    assert split == {
+        "strategy": "fold=external",
+        "train": 51,
+        "validation": 6,
+        "straddling": 0,
+        "purged": 3,
+    }
+    apart = make_cache(tmp_path / "apart", groups=60, fold=["own"] * 40 + ["external"] * 20)
+    assert cli("fit", "--head", head, "--split", "fold", "--cache", apart, "--no-leakage-gap").code == 0
+    cli("fit", "--head", head, "--split", "fold", "--cache", folder).refused(2, "--test COLUMN=VALUE")
+    for more, words in (
+        (["--split", "random"], "leave out --split"),
+        (["--folds", "3"], "leave out --folds"),
+    ):
+        cli("fit", "--head", head, "--test", "fold=external", *more, "--cache", folder).refused(2, words)
+    cli("fit", "--head", head, "--test", "external", "--cache", folder).refused(
+        2, "--test", "source=external"
+    )
+
+
+def test_runs_on_a_held_out_set_are_blended_and_compared(cli, tmp_path):
+    sets = ["external" if row % 20 in (0, 1, 2, 3) and row >= 20 else "own" for row in range(60)]
+    folder = make_cache(tmp_path / "cache", fold=sets)
+    for head in ("ridge", "knn"):
+        place = folder / "runs" / head
+        assert (
+            cli("fit", "--head", head, "--test", "fold=external", "--cache", folder, "--run", place).code == 0
+        )
+    said = cli("fit", "--head", "blend", "--members", "ridge,knn", "--cache", folder)
+    assert said.code == 0, said.err
+    said = cli("fit", "--head", "distil", "--teacher", "ridge", "--features", ONE, "--cache", folder)
+    assert said.code == 0, said.err
+    board = compare(folder)
+    assert (len(board.runs), board.others) == (4, [])
+    assert not any(run.refit for run in board.runs)
 
 
 def test_groups_that_straddle_the_users_own_split_are_told(cli, tmp_path):

@@ -12,7 +12,8 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.groups import prompt_groups
-from img2prompt_cache.data.strategies import column_split, make_split
+from img2prompt_cache.data.splits import PURGED
+from img2prompt_cache.data.strategies import FEW_LABELS, column_split, make_split
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.numerics.metrics import unit
 from synthetic import make_cache, make_column
@@ -49,17 +50,78 @@ def test_neither_labels_nor_groups_straddle_a_split_by_labels(groups, labels, se
     labels = np.array(labels)
     for kind in (groups, labels):
         assert not {*kind[split.train]} & {*kind[split.validation]}
-        # Inner folds keep both whole, too.
-        pairs = {*zip(kind.tolist(), split.groups.tolist(), strict=True)}
-        assert len(pairs) == len({*kind.tolist()})
+        # Inner folds keep both whole, too, unless that leaves few to divide.
+        if split.groups is not groups:
+            pairs = {*zip(kind.tolist(), split.groups.tolist(), strict=True)}
+            assert len(pairs) == len({*kind.tolist()})
+    assert split.groups is groups or len({*labels[split.train].tolist()}) >= FEW_LABELS
 
 
 def test_labels_that_share_groups_are_one():
     groups = np.array([0, 1, 1, 2, 3])
     split = column_split(["cats", "cats", "dogs", "dogs", "owls"], groups, "theme", 0.3)
-    assert split.groups.tolist() == [0, 0, 0, 0, 1]
+    assert sorted(np.flatnonzero(side).tolist() for side in (split.fold < 0, split.fold == 0)) == [
+        [0, 1, 2, 3],
+        [4],
+    ]
+    assert split.groups is groups  # so that inner folds can be drawn of one label
     with pytest.raises(UsageError, match=r"all 3 are one group of equal labels or near-identical"):
         column_split(["cats", "cats", "dogs"], np.array([0, 1, 1]), "theme")
+
+
+def test_inner_folds_keep_labels_whole_where_there_are_enough():
+    values = [f"artist {n % 10}" for n in range(40)]
+    many = column_split(values, np.arange(40), "artist", 0.2)
+    assert len(np.unique(many.groups)) == 10
+    two = column_split(["a", "b"] * 20, np.arange(40), "set", 0.5)
+    assert len(np.unique(two.inner_groups(two.train))) == 20
+
+
+def test_a_test_set_is_held_out_and_what_is_near_to_it_is_purged(tmp_path):
+    # Rows 0, 20 and 40 are near-identical, and so on: 20 groups of three.
+    sets = ["ours"] * 40 + ["theirs"] * 20
+    cache = Cache(make_cache(tmp_path / "cache", fold=sets, further=[row % 2 for row in range(60)]))
+    data = load_dataset(cache, choose_features(cache, ()), cache.manifest.of_kind("targets")[0])
+    with pytest.raises(UsageError, match=r"every other row is near-identical to one with fold=theirs"):
+        make_split(cache, data, "fold=theirs", 0.2, 0)
+    cache = Cache(
+        make_cache(tmp_path / "other", fold=["theirs" if row in (3, 44) else "ours" for row in range(60)])
+    )
+    data = load_dataset(cache, choose_features(cache, ()), cache.manifest.of_kind("targets")[0])
+    split = make_split(cache, data, " fold = theirs", 0.2, 7)
+    assert (split.strategy, split.folds, split.seed, split.test_set) == ("fold=theirs", 1, 7, True)
+    assert split.validation.tolist() == [3, 44]
+    assert split.purged.tolist() == [4, 23, 24, 43]
+    assert (len(split.train), split.straddling) == (54, 0)
+    ((train, held),) = split.sides
+    assert (train.tolist(), held.tolist()) == (split.train.tolist(), [3, 44])
+    assert len(np.unique(split.inner_groups(split.train))) == 18
+    assert (split.fold == PURGED).sum() == 4
+
+
+def test_images_of_a_test_set_are_purged_too(tmp_path):
+    cache = Cache(make_cache(tmp_path / "cache", groups=60, fold=["a"] * 30 + ["b"] * 30))
+    data = load_dataset(cache, choose_features(cache, ()), cache.manifest.of_kind("targets")[0])
+    assert make_split(cache, data, "fold=b", 0.2, 0).purged.tolist() == []
+    data.images[7] = data.images[33]
+    assert make_split(cache, data, "fold=b", 0.2, 0).purged.tolist() == [7]
+
+
+@pytest.mark.parametrize(
+    ("test", "folds", "words"),
+    [
+        ("fold=c", None, r"no usable row has fold=c; there are 'a', 'b'"),
+        ("fold=a", None, r"all 60 usable rows|every other row"),
+        ("flod=a", None, r"unknown column of `test` 'flod'; did you mean fold"),
+        ("fold=a", 3, r"a test set is one hold-out"),
+    ],
+)
+def test_test_sets_that_are_none_are_refused(tmp_path, test, folds, words):
+    sets = ["a"] * 60 if words.startswith("all") else ["a"] * 59 + ["b"]
+    cache = Cache(make_cache(tmp_path / "cache", fold=sets))
+    data = load_dataset(cache, choose_features(cache, ()), cache.manifest.of_kind("targets")[0])
+    with pytest.raises(UsageError, match=words):
+        make_split(cache, data, test, 0.2, 0, folds)
 
 
 @pytest.mark.parametrize(
