@@ -27,6 +27,8 @@ class Replacement:
     renames it; of several writers, the last one's stays, whole. Used as a context manager, it is removed when
     the block ends without `commit`. A process that is killed leaves it behind; it is locked for as long as
     its process lives, and the next one that makes a replacement in the same folder removes what is not.
+    What is committed may be read and written by whom the process's umask allows, whoever wrote it: some
+    libraries make files that only their owner can read.
 
     Parameters
     ----------
@@ -55,6 +57,7 @@ class Replacement:
         if tidy:
             remove_leftovers(final.parent)
         self.temporary, self._lock = _make_temporary(final, folder=folder)
+        self._mode = stat.S_IMODE(self.temporary.stat().st_mode) & 0o666  # of a new file, by the umask
 
     def flush(self) -> None:
         """Flush it to disk. `commit` does so, too; of several that belong together, flush all first."""
@@ -72,6 +75,7 @@ class Replacement:
         OSError
             If that cannot be done; the old one is kept.
         """
+        allow(self.temporary, self._mode)
         self.flush()
         if self.temporary.is_dir():
             self._swap()
@@ -141,6 +145,15 @@ def _make_temporary(final: Path, *, folder: bool) -> tuple[Path, int | None]:
         except OSError:
             return temporary, None
     raise BlockingIOError(errno.EAGAIN, "temporary files are removed as soon as they are made")
+
+
+def allow(path: Path, mode: int) -> None:
+    """Give a file, or every file in a folder, at least these permissions; the umask has its say before."""
+    if path.is_dir():
+        for inner in path.iterdir():
+            allow(inner, mode)
+    elif mode & ~(now := stat.S_IMODE(path.stat().st_mode)):
+        path.chmod(now | mode)
 
 
 def exchange(one: Path, other: Path) -> bool:

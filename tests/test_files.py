@@ -52,6 +52,31 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
         assert [each.name for each in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_the_umask_decides_who_may_read_what_a_library_made_private(umask: int, tmp_path: Path) -> None:
+    def private(path: Path) -> None:  # as safetensors does: a file of mode 0600 takes the place
+        path.unlink(missing_ok=True)
+        path.touch(0o600)
+
+    before = os.umask(umask)
+    try:
+        with Replacement(tmp_path / "run", folder=True) as new:
+            (new.temporary / "inner").mkdir()
+            private(new.temporary / "inner" / "head")
+            (new.temporary / "plain").touch()
+            new.commit()
+        with Replacement(tmp_path / "index") as new:
+            private(new.temporary)
+            new.commit()
+    finally:
+        os.umask(before)
+    made = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in made} == dict.fromkeys(
+        ("head", "plain", "index"), 0o666 & ~umask
+    )
+
+
 @pytest.mark.parametrize("folder", [False, True])
 def test_what_is_not_committed_is_removed(folder: bool, tmp_path: Path) -> None:
     with Replacement(tmp_path / "a", folder=folder) as new:

@@ -73,6 +73,12 @@ def told(tmp_path_factory):
     return fit(folder, "ridge", settings={"alpha": 1.0}, folds=2, leakage_gap=False)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_every_file_of_a_run_may_be_read_by_whom_the_umask_allows(told):
+    modes = {path.name: path.stat().st_mode & 0o666 for path in told.folder.iterdir()}
+    assert modes == dict.fromkeys(modes, told.folder.stat().st_mode & 0o666)
+
+
 def test_what_is_expected_of_predictions_is_read_back(told):
     loaded, X = load_run(told.folder), np.zeros((2, 32), np.float32)
     assert loaded.expected == told.expected

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from img2prompt_cache.errors import Img2PromptError, unknown
-from img2prompt_cache.files import Replacement, sync, sync_folder
+from img2prompt_cache.files import Replacement, allow, sync, sync_folder
 from img2prompt_cache.locks import remove_old_folders
 from img2prompt_cache.models.weights.wheels import PACKAGED, Wheel, find_wheel
 
@@ -213,6 +213,7 @@ def _classifier(name: str) -> Path:
 
 
 def _move(ready: Path, folder: Path) -> None:
+    allow(ready, ready.stat().st_mode & 0o666)  # what the umask left of a new folder's permissions
     sync(ready)
     try:
         ready.replace(folder)

@@ -244,6 +244,8 @@ def test_image_weights_become_safetensors_and_no_code_runs(shelf, monkeypatch, t
     state = load_file(folder / WEIGHTS_FILE)
     torch.testing.assert_close(state["conv_head.weight"], model.conv_head.weight.detach(), rtol=0, atol=0)
     assert not any(name.startswith("classifier") for name in state)  # as versions before 0.2 wrote it
+    allowed = folder.stat().st_mode & 0o666  # by the umask; safetensors alone makes private files
+    assert {path.stat().st_mode & 0o666 for path in folder.iterdir()} == {allowed}
     last = {"weight": model.classifier.weight.detach(), "bias": model.classifier.bias.detach()}
     torch.testing.assert_close(load_file(folder / CLASSIFIER_FILE), last, rtol=0, atol=0)
     # What an earlier version converted gets the classifier, and nothing else changes.
