@@ -38,7 +38,10 @@ def fit(
     ] = None,
     members: Annotated[
         str | None,
-        typer.Option(metavar="RUN,RUN", help="For blend: two or more runs of the same split and target."),
+        typer.Option(
+            metavar="RUN,RUN",
+            help="For blend: two or more runs of one split and target. A head's name is its newest run.",
+        ),
     ] = None,
     teacher: Annotated[
         str | None, typer.Option(metavar="RUN", help="For distil: the run to learn from, such as a blend.")
@@ -54,6 +57,14 @@ def fit(
         Path | None,
         typer.Option(
             metavar="DIR", help="Folder of the new run. Default: a readable name in the cache's `runs`."
+        ),
+    ] = None,
+    oof: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write the predictions for held-out rows (with --folds: all) to .csv, .npy, .parquet "
+            "or .jsonl.",
         ),
     ] = None,
     split: Annotated[
@@ -298,6 +309,7 @@ def fit(
         "refit": refit,
         "leakage_gap": leakage_gap,
         "run": run,
+        "oof": oof,
         "overwrite": overwrite,
         "device": device,
     }

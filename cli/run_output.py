@@ -114,7 +114,22 @@ def source_lines(run: Run) -> list[str]:
             f"the same rows; the same mlp without a teacher: {run.metrics['plain']:.4f}"
         ]
     rows = [[each["run"], each["weight"], each["cosine"], each["without"]] for each in _members(run)]
-    return [console.table(["member", "weight", "cosine", "blend without it"], rows)] if rows else []
+    if not rows:
+        return []
+    return [console.table(["member", "weight", "cosine", "blend without it"], rows), *_beyond_best(run)]
+
+
+def _beyond_best(run: Run) -> list[str]:
+    """Say whether a blend is better than its best member; nothing of an older run."""
+    metrics = run.metrics
+    if "beyond_best" not in metrics:
+        return []
+    inside = metrics["beyond_best_ci95"]
+    best = max(_members(run), key=lambda member: member["cosine"])["run"]
+    gain = f"{metrics['beyond_best']:+.4f}{_between(inside)}"
+    if inside is not None and inside[0] > 0:
+        return [f"  better than its best member, {best}, by {gain}"]
+    return [f"  no better than its best member, {best}, as far as these rows can tell: {gain}"]
 
 
 def _verdict(step: dict[str, Any]) -> str:

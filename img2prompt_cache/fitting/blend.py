@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,9 @@ import numpy as np
 from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.data.feature_blocks import block_ranges
 from img2prompt_cache.data.splits import k_folds
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting.evaluate import Evaluation
+from img2prompt_cache.fitting.members import Member, aligned, join_features, load_members
 from img2prompt_cache.fitting.nested import can_be_nested, nested_products
 from img2prompt_cache.fitting.record import FittedHead, keep_run
 from img2prompt_cache.fitting.run_rows import load_rows
@@ -27,12 +27,10 @@ from img2prompt_cache.numerics.blending import (
     inner_products,
     mix,
 )
+from img2prompt_cache.numerics.bootstrap import paired_difference, split_widening
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.runs.folder import load_head
-from img2prompt_cache.runs.held_out import Validation, load_validation
-from img2prompt_cache.runs.leaderboard import compare
-from img2prompt_cache.runs.names import find_runs, reserve_run
-from img2prompt_cache.runs.record import same_split
+from img2prompt_cache.runs.names import reserve_run
 from img2prompt_cache.runs.run import Run
 
 if TYPE_CHECKING:
@@ -42,26 +40,6 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 """Grouped folds of the held-out rows, on which weights are found and scored."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Member:
-    """A run that may be blended.
-
-    Attributes
-    ----------
-    run : Run
-    held : Validation
-        Its predictions for the rows that it was not fitted on.
-    """
-
-    run: Run
-    held: Validation
-
-    @property
-    def name(self) -> str:
-        """Name of the run."""
-        return self.run.name
 
 
 def fit_blend(
@@ -138,6 +116,15 @@ def _fit(
     history = ablation(known, fold, weights, inner)
     for record, told in zip(records, history, strict=True):
         record |= {"cosine": told["cosine"], "without": told["without"]}
+    mixed = mix(predictions, by_weights[fold])
+    best = max(predictions, key=lambda each: cosine(each, targets).mean())
+    total = len(split.fold)
+    beyond = paired_difference(
+        cosine(mixed, targets),
+        cosine(best, targets),
+        split.groups[rows],
+        widening=split_widening(fold, total),
+    )
     heads = [load_head(member.run.folder, member.run) for member in members]
     widths = tuple(use.width for use in features)
     head = Blend(records, seed=seed).from_fitted(heads, weights, widths, history)
@@ -153,7 +140,7 @@ def _fit(
         evaluation=Evaluation(
             head,
             chosen,
-            mix(predictions, by_weights[fold]),
+            mixed,
             rows_per_second=None,
             signals={"agreement": agreement(predictions, by_weights[fold])},
         ),
@@ -164,7 +151,11 @@ def _fit(
         refit=all(member.run.refit for member in members),
         rows=min(member.run.rows for member in members),
         seconds=time.perf_counter() - started,
-        metrics={"nested": float(inner is not None)} if split.folds > 1 else {},
+        metrics={
+            "beyond_best": beyond[0],
+            "beyond_best_ci95": beyond[1] and list(beyond[1]),
+            **({"nested": float(inner is not None)} if split.folds > 1 else {}),
+        },
         made_of=tuple(member.run for member in members),
     )
 
@@ -178,90 +169,6 @@ def _chosen(records: list[dict[str, Any]], members: list[Member], row: str) -> l
         chosen = metrics[number]["chosen"] if metrics else {}
         found.append({**record, "settings": {**record["settings"], **chosen}})
     return found
-
-
-def load_members(cache: Cache, runs: Sequence[Run]) -> list[Member]:
-    """Read the predictions of the runs to blend, and check that they may be blended.
-
-    Raises
-    ------
-    UsageError
-        If there are fewer than two, one is named twice or is a blend, or one was scored on another split or
-        target than the first; the message names it.
-    Img2PromptError
-        If the validation predictions of one are missing or damaged.
-    """
-    if len(runs) < 2:
-        raise _refused(f"a blend takes two runs or more{_candidates(cache)}")
-    folders = [run.folder.resolve() for run in runs]
-    twice = next((run for run, folder in zip(runs, folders, strict=True) if folders.count(folder) > 1), None)
-    if twice:
-        raise _refused(f"{twice.name} is named twice")
-    first = runs[0]
-    for run in runs:
-        if run.head == Blend.name:
-            names = ",".join(str(member.get("run")) for member in run.settings.get("members", ()))
-            raise _refused(f"{run.name} is a blend itself; name its members instead: {names}")
-        for what, same in (
-            ("target", run.target.fingerprint == first.target.fingerprint),
-            ("split", same_split(run.split, first.split)),
-        ):
-            if not same:
-                raise _refused(
-                    f"{run.name} was scored on another {what} than {first.name}; blend runs of one {what}"
-                )
-    return [Member(run, load_validation(run.folder, run)) for run in runs]
-
-
-def _refused(why: str) -> UsageError:
-    return UsageError(f"`members`: {why}", parameter="members")
-
-
-def _candidates(cache: Cache) -> str:
-    if not find_runs(cache.folder):
-        return f"; {cache.folder} has no runs yet, make them with `fit()`"
-    names = [run.name for run in compare(cache).runs if run.head != Blend.name]
-    return f"; those of the newest run's split and target: {', '.join(names)}"
-
-
-def join_features(members: Sequence[Member]) -> tuple[UsedColumn, ...]:
-    """List the columns of all members, each once, in the order of their first use.
-
-    Raises
-    ------
-    UsageError
-        If two members were fitted on different columns of one spec.
-    """
-    met: dict[str, tuple[UsedColumn, str]] = {}
-    for member in members:
-        for use in member.run.features:
-            known, name = met.setdefault(use.spec, (use, member.name))
-            if known.fingerprint != use.fingerprint:
-                raise _refused(
-                    f"{member.name} was fitted on another {use.spec} than {name}; fit both on the column "
-                    "that is cached now"
-                )
-    return tuple(use for use, _ in met.values())
-
-
-def aligned(member: Member, ids: list[str], targets: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give a member's predictions in the order of `ids`, having checked them: float32, shape (n, t).
-
-    Raises
-    ------
-    Img2PromptError
-        If they are of other rows, or do not have the cosines with the targets that were saved with them.
-    """
-    held = member.held
-    row_of = {name: row for row, name in enumerate(held.ids)}
-    if row_of.keys() == {*ids} and held.predictions.shape == targets.shape:
-        rows = [row_of[name] for name in ids]
-        found = cosine(held.predictions[rows], targets)
-        if np.allclose(found, held.cosine[rows], rtol=0, atol=1e-4):
-            return held.predictions[rows]
-    raise Img2PromptError(
-        f"the validation predictions of {member.name} do not fit its hold-out; fit it again"
-    )
 
 
 def _folds(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

@@ -11,6 +11,8 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.fitting.blend import fit_blend
 from img2prompt_cache.fitting.config import HOLDOUT, FitConfig
 from img2prompt_cache.fitting.distil import fit_distil
+from img2prompt_cache.fitting.members import open_members
+from img2prompt_cache.fitting.oof import open_oof, save_oof
 from img2prompt_cache.fitting.options import (
     chosen_target,
     is_made_of_runs,
@@ -49,6 +51,7 @@ def fit(
     refit: bool = True,
     leakage_gap: bool | None = None,
     run: str | Path | None = None,
+    oof: str | Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
     progress: bool | Callback = False,
@@ -74,8 +77,8 @@ def fit(
         Backbones whose features are concatenated. If empty: every cached one, or the one that the head is
         made for.
     members : sequence of Run, path or str
-        The runs to blend, two or more, of one split: as objects, folders, or names in the cache's `runs`.
-        Only for ``head="blend"``.
+        The runs to blend, two or more, of one split: as objects, folders, or names in the cache's `runs`; the
+        name of a head, such as ``"knn"``, is its newest run. Only for ``head="blend"``.
     teacher : Run, path or str, optional
         The run to learn from. Only for ``head="distil"``.
     encoder : str, optional
@@ -121,8 +124,11 @@ def fit(
         rows are on both sides. If None: unless fitting the head is slow.
     run : path, optional
         Folder of the run; a readable name in the cache's `runs` if None.
+    oof : path, optional
+        Also write the predictions for held-out rows to this file, as `predict` writes its own: ``.npy``,
+        ``.csv``, ``.parquet`` or ``.jsonl``. With `folds` these are the out-of-fold predictions of all rows.
     overwrite : bool
-        Replace the run in that folder, once the new one is complete.
+        Replace the run in that folder, once the new one is complete, and the file.
     device : str
         Where heads that compute with torch are fitted: ``"auto"``, the first GPU or else the CPU, ``"cpu"``,
         ``"cuda"`` or ``"cuda:N"``. Runs do not record it.
@@ -183,6 +189,8 @@ def fit(
     require_valid(seed, device)
     opened = cache if isinstance(cache, Cache) else Cache(Path(cache))
     folder = None if run is None else Path(run)
+    if oof is not None:
+        open_oof(oof, 1, overwrite=overwrite)  # now, before the work is done
     with listening(progress) as tell:
         if not is_made_of_runs(head, own):
             config = FitConfig(
@@ -202,22 +210,26 @@ def fit(
                 only=None if only is None else Path(only),
                 device=device,
             )
-            return fit_head(opened, config, folder, overwrite=overwrite, tell=tell)
-        if teacher is None:
-            runs = [open_run(member, opened) for member in named]
-            return fit_blend(opened, runs, folder, seed=seed, overwrite=overwrite)
-        return fit_distil(
-            opened,
-            open_run(teacher, opened),
-            folder,
-            features=specs,
-            settings=own,
-            seed=seed,
-            refit=refit,
-            overwrite=overwrite,
-            device=device,
-            tell=tell,
-        )
+            made = fit_head(opened, config, folder, overwrite=overwrite, tell=tell)
+        elif teacher is None:
+            runs = open_members(opened, named, tell)
+            made = fit_blend(opened, runs, folder, seed=seed, overwrite=overwrite)
+        else:
+            made = fit_distil(
+                opened,
+                open_run(teacher, opened),
+                folder,
+                features=specs,
+                settings=own,
+                seed=seed,
+                refit=refit,
+                overwrite=overwrite,
+                device=device,
+                tell=tell,
+            )
+        if oof is not None:
+            save_oof(made, oof, overwrite=overwrite)
+        return made
 
 
 def _given(**values: Any) -> set[str]:

@@ -11,7 +11,7 @@ from img2prompt_cache.models.devices import choose_device
 
 LARGEST_SEED = 2**32 - 1
 
-_ALWAYS = ("seed", "run", "overwrite", "device")
+_ALWAYS = ("seed", "run", "oof", "overwrite", "device")
 MADE_OF_RUNS = {
     "blend": (*_ALWAYS, "members"),
     "distil": (*_ALWAYS, "teacher", "features", "settings", "refit", "seeds"),

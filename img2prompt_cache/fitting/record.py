@@ -70,7 +70,7 @@ class FittedHead:
     rows: int
     seconds: float
     leakage_gap: LeakageGap | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
     made_of: tuple[Run, ...] = ()
 
 

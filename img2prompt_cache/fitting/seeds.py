@@ -87,6 +87,8 @@ def fit_seeds(
         raise TypeError(f"fit has no parameter {', '.join(sorted(unknown_names))}")
     if seeds is None and split_seeds is None:
         raise UsageError("name seeds of the head with `seeds`, or of the split with `split_seeds`")
+    if parameters.get("oof") is not None:
+        raise UsageError("`oof` takes the predictions of one run; leave out the seeds", parameter="oof")
     of_head = (seed,) if seeds is None else read_seeds(seeds, "seeds")
     of_split = (seed,) if split_seeds is None else read_seeds(split_seeds, "split_seeds")
     own = dict(settings or {})

@@ -33,6 +33,8 @@ Metrics = TypedDict(
         "teacher": float,
         "plain": float,
         "nested": float,
+        "beyond_best": float,
+        "beyond_best_ci95": list[float] | None,
     },
     total=False,
 )
@@ -51,6 +53,8 @@ prompts of each row; all else is on the first.
 `nested`: of a blend by folds, 1 where the weights that scored a fold were found on predictions by members
 that had not seen it, 0 where the members take too long to fit for that; then, and in a run that lacks it, the
 score is a little too high.
+`beyond_best`: how much higher a blend scores than its best member, row by row, and `beyond_best_ci95` the
+interval of that.
 `teacher`, `plain`: of a student's teacher, and of the same student without one.
 """
 

@@ -97,6 +97,7 @@ def _record(data: dict[str, Any]) -> RunRecord:
     for name, pair in (
         ("ci95", run.metrics.get("ci95")),
         ("leakage_gap_ci95", run.metrics.get("leakage_gap_ci95")),
+        ("beyond_best_ci95", run.metrics.get("beyond_best_ci95")),
         ("ci95_mean_prompt", run.metrics.get("ci95_mean_prompt")),
     ):
         check(len(pair or (0, 0)) == 2, f"metrics.{name} is not two numbers")

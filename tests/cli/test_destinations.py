@@ -21,6 +21,7 @@ RUN = "ridge-one+other-01"
 OUTPUTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("extract", "cache"): ("IMAGES", "--cache", "PATH", "--preset", "packaged"),
     ("fit", "run"): ("--head", "mean", "--run", "PATH", "--overwrite"),
+    ("fit", "oof"): ("--head", "mean", "--oof", "PATH", "--overwrite", "--run", "RUNS/oof"),
     ("tune", "run"): ("--head", "knn", "--trials", "1", "--run", "PATH", "--overwrite"),
     ("tune", "study"): ("--head", "knn", "--trials", "1", "--no-fit", "--study", "PATH"),
     ("influence", "out"): ("STUDY", "--out", "PATH"),
@@ -48,6 +49,7 @@ INPUTS = {
 
 FILES = {
     ("influence", "out"): (".csv",),
+    ("fit", "oof"): (".csv", ".npy", ".parquet", ".jsonl"),
     ("compare", "out"): (".csv", ".md", ".tex"),
     ("predict", "out"): (".csv", ".npy", ".parquet", ".jsonl"),
     ("dedup", "out"): (".csv",),
@@ -116,6 +118,7 @@ def arguments(key: tuple[str, str], cache: Path, path: Path) -> list[object]:
     known = {
         "PATH": path,
         "CACHE": cache,
+        "RUNS/oof": cache.parent / "oof",
         "IMAGES": cache.parent / "images",
         "STUDY": cache / "studies" / "knn-one+other.db",
     }
@@ -142,7 +145,7 @@ def test_no_command_writes_among_the_files_of_a_cache_or_run(
     for place in PLACES:
         if place.split("/")[0] in OWN.get(key, set()) and RUN not in place:
             continue
-        if key[0] == "predict" and Path(place).suffix not in (".npy", ".csv"):
+        if key in {("predict", "out"), ("fit", "oof")} and Path(place).suffix not in (".npy", ".csv"):
             continue
         for base in (whole, link if "run" in place else whole / "runs" / ".."):
             said = cli(*arguments(key, whole, base / place))

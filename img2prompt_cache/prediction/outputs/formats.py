@@ -36,8 +36,10 @@ WRITERS: dict[str, type[Writer]] = {
 """Extension to the writer of its format."""
 
 
-def writer_for(path: str | Path) -> type[Writer]:
+def writer_for(path: str | Path, parameter: str = "out") -> type[Writer]:
     """Choose the format: captions for a path that ends with ``/`` or is a folder, else by the extension.
+
+    `parameter` is what names it, for the message.
 
     Raises
     ------
@@ -50,10 +52,10 @@ def writer_for(path: str | Path) -> type[Writer]:
     if is_folder or (name and kind is None and Path(name).is_dir()):
         return CaptionWriter
     if kind is None:
+        captions = "; a name that ends with / is a folder of captions" * (parameter == "out")
         raise UsageError(
-            f"`out` {path}: the extension must be one of {', '.join(WRITERS)}; a name that ends with / is a "
-            "folder of captions",
-            parameter="out",
+            f"`{parameter}` {path}: the extension must be one of {', '.join(WRITERS)}{captions}",
+            parameter=parameter,
         )
     return kind
 
@@ -64,6 +66,7 @@ def open_writer(
     *,
     overwrite: bool = False,
     inputs: Iterable[str | Path] = (),
+    parameter: str = "out",
 ) -> Writer:
     """Choose the writer by the extension of `path`, and find out now whether it can be written.
 
@@ -77,6 +80,8 @@ def open_writer(
         Replace an earlier output, once the new file is whole; no other file is replaced.
     inputs : iterable of path, optional
         Files that are read meanwhile; none of them is replaced.
+    parameter : str
+        What names the path, for messages.
 
     Returns
     -------
@@ -91,9 +96,9 @@ def open_writer(
     """
 
     def refuse(why: str) -> UsageError:
-        return UsageError(f"`out` {path}{why}", parameter="out")
+        return UsageError(f"`{parameter}` {path}{why}", parameter=parameter)
 
-    kind, path = writer_for(path), Path(path)
+    kind, path = writer_for(path, parameter), Path(path)
     if kind is CaptionWriter:
         return CaptionWriter(path, dim, overwrite=overwrite, inputs=inputs)
     if not path.parent.is_dir():
@@ -102,7 +107,7 @@ def open_writer(
     # The path that was given comes first: a message had better name that one.
     finals = sorted(kind.finals(path), key=lambda final: final != path)
     for final in finals:
-        require_free_place(final, "out", inputs=inputs)
+        require_free_place(final, parameter, inputs=inputs)
     try:
         Replacement(path).discard()
     except OSError as error:
@@ -112,5 +117,5 @@ def open_writer(
             raise refuse(f": {final} is a folder; name a file")
         if final.exists() and not overwrite:
             raise refuse(f": {final} exists; give `overwrite=True` to replace it, or another name")
-        require_earlier_output(final, "out", "predict", kind.is_ours)
+        require_earlier_output(final, parameter, "predict", kind.is_ours)
     return kind(path, dim)
