@@ -41,6 +41,18 @@ BankOption = Annotated[
         show_default=False,
     ),
 ]
+WeightsOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="DIR",
+        help="Search this folder for the weights of the run, if they lie elsewhere now; repeatable.",
+        show_default=False,
+    ),
+]
+ReplaceOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OLD=NEW", help="Replace the beginning of paths in the run's specs; repeatable."),
+]
 LONGEST = 2000
 """Characters of a line that are shown; the whole text is in `--json` and in files."""
 NUMBER = re.compile(r"-?\d+(\.\d+)?|–")

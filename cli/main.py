@@ -20,6 +20,7 @@ from img2prompt_cache.shortage import limit_of, shortage
 
 from . import console
 from .app import app as serve_app
+from .bundle import bundle
 from .compare import compare
 from .dedup import dedup
 from .demo import demo
@@ -44,7 +45,7 @@ LEAST_MEMORY = 512 << 20
 """Address space below which the linear algebra of NumPy waits for memory without end, instead of failing."""
 LEAST_FOR_TORCH = 3 << 30
 """Address space below which PyTorch is not imported: now and then its threads end the process there."""
-TORCH_COMMANDS = ("explore", "extract", "predict", "repair", "demo", "app")
+TORCH_COMMANDS = ("explore", "extract", "predict", "bundle", "repair", "demo", "app")
 """Commands that are refused below it at once: PyArrow's threads do the same while images are listed."""
 BATCH_COMMANDS = ("extract", "fit", "tune", "predict", "repair", "demo")
 """Commands that work in batches, and end with the one in hand when they are interrupted."""
@@ -58,7 +59,7 @@ app = typer.Typer(
 )
 for command in (
     *(explore, extract, fit, tune, influence, predict, compare, report, serve_app, dedup),
-    *(info, verify, repair, pack, demo, weights, doctor),
+    *(info, verify, repair, pack, bundle, demo, weights, doctor),
 ):
     app.command()(command)
 

@@ -29,7 +29,9 @@ def predict(
     ] = None,
     run: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="A run folder, or its name in the cache. Default: the newest run."),
+        typer.Option(
+            metavar="DIR", help="A run folder or bundle, or a name in the cache. Default: the newest run."
+        ),
     ] = None,
     out: Annotated[
         str | None,
@@ -78,20 +80,8 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    weights: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="DIR",
-            help="Search this folder for the weights of the run, if they lie elsewhere now; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    replace: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="OLD=NEW", help="Replace the beginning of paths in the run's specs; repeatable."
-        ),
-    ] = None,
+    weights: console.WeightsOption = None,
+    replace: console.ReplaceOption = None,
     zero_shot: Annotated[
         bool,
         typer.Option(
@@ -172,7 +162,7 @@ def predict(
     if json:
         console.result_json(
             {
-                "run": str(fitted.folder) if isinstance(fitted, Run) else None,
+                "run": str(fitted.path) if isinstance(fitted, Run) else None,
                 "head": fitted.head,
                 "rows": count,
                 "bad": bad,

@@ -14,6 +14,7 @@ from .reporting.explore import explore as explore
 from .reporting.report import Report as Report
 from .reporting.report import report as report
 from .runs.board import Leaderboard as Leaderboard
+from .runs.bundle import bundle as bundle
 from .runs.leaderboard import compare as compare
 from .runs.predict import predict as predict
 from .runs.run import Run as Run

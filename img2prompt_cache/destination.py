@@ -15,6 +15,7 @@ from img2prompt_cache.errors import UsageError
 _HEAD = 4096
 _LONG_HEAD = 1 << 16
 _MANIFEST = re.compile(rb'\s*\{\s*"schema":\s*\d+,\s*"rows":')
+_BUNDLE = re.compile(rb'\s*\{\s*"schema":\s*\d+,\s*"name":')
 _RECORD = re.compile(rb'\s*\{\s*"schema":\s*\d+,\s*"head":')
 
 
@@ -55,7 +56,7 @@ def require_free_place(
         if owner is None:
             continue
         kind, folder = owner
-        if kind == "run" or not _belongs(spelling.relative_to(folder), own):
+        if kind != "cache" or not _belongs(spelling.relative_to(folder), own):
             raise UsageError(
                 f"`{parameter}` {path} lies among the files of the {kind} {folder}; name a place outside it",
                 parameter=parameter,
@@ -117,9 +118,11 @@ def begins_with(path: Path, head: bytes) -> bool:
 
 
 def _owner(folder: Path) -> tuple[str, Path] | None:
-    """Say whether a folder is a cache or a run; damaged ones are, too."""
+    """Say whether a folder is a cache, a bundle or a run; damaged ones are, too."""
     if _has(folder, "cache.json", "rows", _MANIFEST):
         return "cache", folder
+    if _has(folder, "bundle.json", "run", _BUNDLE):
+        return "bundle", folder
     if _has(folder, "run.json", "head.safetensors", _RECORD):
         return "run", folder
     return None

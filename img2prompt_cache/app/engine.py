@@ -21,9 +21,11 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.extraction.encode import cores
 from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
-from img2prompt_cache.prediction.known_prompts import mean_for_hubs
+from img2prompt_cache.prediction.bank_folder import load_bank
+from img2prompt_cache.prediction.known_prompts import BANK, mean_for_hubs
 from img2prompt_cache.prediction.own_prompts import open_own_prompts
 from img2prompt_cache.prediction.stream import BATCH_SIZE, load_backbones, predict_images
+from img2prompt_cache.prediction.weights import weights_of
 from img2prompt_cache.progress import Callback, ignore
 from img2prompt_cache.runs.names import find_runs, open_run
 from img2prompt_cache.runs.run import Run, load_run
@@ -150,10 +152,12 @@ class Engine:
         run = self.find(name)
         key = (run.name, run.head_sha256)
         if key not in self._served:
-            backbones = load_backbones(run.features, self.settings.device, self._loaded)
-            head = run.estimator.use_device(self.settings.device)
-            run.expectation  # noqa: B018 it is read once, now: what is wrong with it is to be known at once
-            self._served[key] = Served(run, head, backbones, self._bank(run), mean_for_hubs(run, self._tell))
+            with weights_of(run):
+                backbones = load_backbones(run.features, self.settings.device, self._loaded)
+                head = run.estimator.use_device(self.settings.device)
+                run.expectation  # noqa: B018 it is read once, now: what is wrong with it is to be known at once
+                bank = self._bank(run)
+            self._served[key] = Served(run, head, backbones, bank, mean_for_hubs(run, self._tell))
             while len(self._served) > MOST_RUNS:
                 self._served.popitem(last=False)
             self._let_go()
@@ -226,10 +230,12 @@ class Engine:
         self._banks = {key: each for key, each in self._banks.items() if id(each) in banks}
 
     def _bank(self, run: Run) -> Bank:
-        key = tuple(sorted(run.target.fingerprint.items()))
+        key = tuple(sorted({**run.target.fingerprint, "carried": str(run.carried)}.items()))
         if key not in self._banks:
             if self.settings.bank is not None:
                 found = encoded_bank(self.settings.bank, run.target, self.settings.device, self._tell)
+            elif run.carried is not None and (run.carried / BANK).is_dir():
+                found = load_bank(run.carried / BANK, run.target.width)
             elif self.folder is not None:
                 found = cached_bank(Cache(self.folder), run.target)
             else:

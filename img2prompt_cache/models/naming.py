@@ -89,17 +89,31 @@ def attach_names(backbone: Backbone, encoder: str, encoder_digest: str = "") -> 
     backbone.class_names = ClassNames(weight, bias, table, fingerprint)
 
 
-@lru_cache(maxsize=4)
-def _embed(spec: str, device: str, texts: tuple[str, ...], wanted: str) -> tuple[torch.Tensor, str]:
-    """Embed descriptions, which many backbones share, and give the digest of the encoder's fingerprint."""
+def find_encoder(spec: str, device: str, wanted: str) -> Encoder:
+    """Find the encoder of class names wherever it lies now.
+
+    Parameters
+    ----------
+    spec : str
+    device : str
+    wanted : str
+        Digest of its fingerprint.
+
+    Raises
+    ------
+    UsageError, Img2PromptError
+        If there is none at the places of this context, nor where the spec says.
+    """
 
     def load(named: Spec, folder: Path | None) -> Encoder:
         return load_encoder(str(named), device=device, folder=folder)
 
     parsed = parse_spec(spec, ENCODER_FAMILIES)
-    encoder = (
-        find_model(parsed, {}, load, lambda found: digest(found.fingerprint) == wanted)
-        if wanted
-        else load(parsed, None)
-    )
+    return find_model(parsed, {}, load, lambda found: digest(found.fingerprint) == wanted)
+
+
+@lru_cache(maxsize=4)
+def _embed(spec: str, device: str, texts: tuple[str, ...], wanted: str) -> tuple[torch.Tensor, str]:
+    """Embed descriptions, which many backbones share, and give the digest of the encoder's fingerprint."""
+    encoder = find_encoder(spec, device, wanted) if wanted else load_encoder(spec, device=device)
     return torch.from_numpy(encoder.encode(texts)).to(device), digest(encoder.fingerprint)

@@ -35,6 +35,10 @@ class Fitted(Protocol):
         """Where the cache is now; None where it is gone."""
 
     @property
+    def carried(self) -> Path | None:
+        """Folder with the `weights` and the `bank` that came with it; None where none did."""
+
+    @property
     def estimator(self) -> Head:
         """The fitted head."""
 

@@ -11,6 +11,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.models.devices import choose_device
 from img2prompt_cache.models.recorded import load_recorded_encoder
 from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
+from img2prompt_cache.prediction.bank_folder import load_bank
 from img2prompt_cache.prediction.compose import Composer
 from img2prompt_cache.progress import Callback, ignore, note
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.prediction.fitted import Fitted
     from img2prompt_cache.prediction.predictions import Predictions
+
+BANK = "bank"
+"""Folder with the prompts that a run came with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +78,8 @@ def load_prompts(
     Img2PromptError
         If one of them cannot be read, or the encoder is not the one that made the targets.
     """
-    if bank is None and home is None and fitted.own_bank is None:
+    carried = None if fitted.carried is None else fitted.carried / BANK
+    if bank is None and home is None and fitted.own_bank is None and not (carried and carried.is_dir()):
         raise UsageError(
             f"the cache of the run is gone ({fitted.cache}); name prompts with `bank`, or `top_k=0`"
             + (" and no `compose`" if compose else ""),
@@ -83,8 +88,11 @@ def load_prompts(
     own = fitted.own_bank
     if own is not None:
         bank = None  # it is made of that
-    elif home is not None and (bank is None or compose):
-        own = cached_bank(home if isinstance(home, Cache) else Cache(home), fitted.target)
+    elif bank is None or compose:
+        if home is not None:
+            own = cached_bank(home if isinstance(home, Cache) else Cache(home), fitted.target)
+        elif carried and carried.is_dir():
+            own = load_bank(carried, fitted.target.width)
     if not compose:
         return KnownPrompts(own or encoded_bank(Path(bank or ""), fitted.target, device, tell), None)
     try:

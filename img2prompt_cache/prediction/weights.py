@@ -15,6 +15,8 @@ from img2prompt_cache.models.weights.places import Places, looking_in
 if TYPE_CHECKING:
     from img2prompt_cache.prediction.fitted import Fitted
 
+WEIGHTS = "weights"
+"""Folder with the weights that a run came with."""
 Weights = str | Path | Iterable[str | Path] | None
 """Folders to search for weights."""
 
@@ -40,7 +42,8 @@ def weights_of(
     UsageError
         If a folder is not there, or no path in the run's specs begins so.
     """
-    places = Places.of(weights, replace)
+    own = [] if fitted.carried is None else [fitted.carried / WEIGHTS]
+    places = Places.of(weights, replace, own=own)
     specs = [split_spec(column.spec)[0] for column in (*fitted.features, fitted.target)]
     specs += [column.fingerprint.get("encoder", "") for column in fitted.features]
     named = [Spec(*spec.split(":", 1)) for spec in dict.fromkeys(specs) if ":local-dir:" in spec]

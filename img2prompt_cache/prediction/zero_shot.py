@@ -63,6 +63,7 @@ class ZeroShotModel:
     name: ClassVar[str] = "zero-shot"
     head: ClassVar[str] = "zero-shot"
     cache: ClassVar[str] = ""
+    carried: ClassVar[None] = None
     expectation: ClassVar[None] = None
     without_expectation: ClassVar[str] = UNEXPECTED
 

@@ -12,6 +12,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.files import restore, restore_all
 from img2prompt_cache.models.backbones.taps import split_spec
+from img2prompt_cache.runs.bundled import is_bundle
 from img2prompt_cache.runs.folder import remove_empty, reserve
 from img2prompt_cache.runs.run import AnyRun, Run, load_run
 from img2prompt_cache.runs.run_file import INFO
@@ -103,7 +104,7 @@ def find_series(name: str, cache: Path) -> list[Run]:
 
 
 def resolve_run(name: str, cache: Path) -> Path:
-    """Find a run by its folder, or by its name inside a cache.
+    """Find a run by its folder or bundle, or by its name inside a cache.
 
     Raises
     ------
@@ -112,7 +113,7 @@ def resolve_run(name: str, cache: Path) -> Path:
     """
     for folder in (Path(name), cache / FOLDER / name):
         restore(folder)
-        if (folder / INFO).is_file():
+        if (folder / INFO).is_file() or is_bundle(folder):
             return folder
     names = [path.name for path in find_runs(cache)]
     if not names:

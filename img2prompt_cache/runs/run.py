@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
@@ -17,6 +17,7 @@ from img2prompt_cache.prediction.predict import Images, predict
 from img2prompt_cache.prediction.predictions import Predictions
 from img2prompt_cache.prediction.weights import Weights
 from img2prompt_cache.progress import Callback
+from img2prompt_cache.runs.bundled import Bundle, is_bundle, open_bundle
 from img2prompt_cache.runs.folder import HISTORY, load_expectation, load_head
 from img2prompt_cache.runs.held_out import mean_prediction
 from img2prompt_cache.runs.record import RunRecord
@@ -42,6 +43,8 @@ class Run(RunRecord):
     folder : pathlib.Path
         Holds `run.json`, `head.safetensors`, `expected.safetensors`, `history.csv`, `validation.npy` and
         `validation.csv`.
+    bundle : Bundle or None
+        What it came in with its weights and prompts; see `bundle()`.
 
     Examples
     --------
@@ -50,6 +53,7 @@ class Run(RunRecord):
     """
 
     folder: Path
+    bundle: Bundle | None = field(default=None, compare=False)
     without_expectation: ClassVar[str] = (
         "this run was fitted before runs had an expected cosine; fit it again to have it"
     )
@@ -57,7 +61,7 @@ class Run(RunRecord):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read a run.
+        """Read a run, or a bundle of one.
 
         Raises
         ------
@@ -66,21 +70,39 @@ class Run(RunRecord):
         Img2PromptError
             If its record is damaged, or of a newer version.
         """
-        return cls.of(load_record(Path(folder)), Path(folder))
+        bundle = open_bundle(Path(folder)) if is_bundle(Path(folder)) else None
+        home = bundle.folder / "run" if bundle else Path(folder)
+        return cls.of(load_record(home), home, bundle)
 
     @classmethod
-    def of(cls, record: RunRecord, folder: Path) -> Self:
-        """Make a run of its record and the folder it lies in."""
-        return cls(**{each.name: getattr(record, each.name) for each in fields(RunRecord)}, folder=folder)
+    def of(cls, record: RunRecord, folder: Path, bundle: Bundle | None = None) -> Self:
+        """Make a run of its record, the folder it lies in, and the bundle that this is in."""
+        known = {each.name: getattr(record, each.name) for each in fields(RunRecord)}
+        return cls(**known, folder=folder, bundle=bundle)
 
     @property
     def name(self) -> str:
-        """Name of the folder."""
-        return self.folder.resolve().name
+        """Name of the folder; of a run in a bundle, the name it had before."""
+        return self.bundle.name if self.bundle else self.folder.resolve().name
+
+    @property
+    def path(self) -> Path:
+        """As it was named: its folder, or its bundle."""
+        return self.bundle.path if self.bundle else self.folder
+
+    @property
+    def carried(self) -> Path | None:
+        """Folder with the weights and prompts that it came with in a bundle."""
+        return self.bundle.folder if self.bundle else None
 
     @property
     def home(self) -> Path | None:
-        """The cache it was fitted on: the one it lies in, else where it was then; None where that is gone."""
+        """The cache it was fitted on: the one it lies in, else where it was then; None where that is gone.
+
+        A run in a bundle has none: it predicts the same on every machine.
+        """
+        if self.bundle:
+            return None
         places = (self.folder.resolve().parent.parent, Path(self.cache))
         return next(filter(_is_cache, places), None)
 

@@ -32,6 +32,7 @@ OUTPUTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("report", "atlas"): ("--json", "--atlas", "PATH", "--overwrite"),
     ("explore", "out"): ("CACHE", "--out", "PATH", "--overwrite"),
     ("pack", "out"): ("PATH", "--overwrite"),
+    ("bundle", "out"): (RUN, "--out", "PATH", "--overwrite"),
     ("demo", "folder"): ("--dir", "PATH", "--overwrite"),
 }
 """Options that name what is written, each with a command line that writes to PATH."""
@@ -41,6 +42,7 @@ INPUTS = {
     *(("fit", name) for name in ("cache", "only", "members", "teacher", "extra", "soften")),
     *(("tune", "cache"), ("influence", "cache"), ("compare", "cache"), ("dedup", "cache")),
     *(("predict", name) for name in ("paths", "run", "bank", "cache", "weights")),
+    *(("bundle", name) for name in ("run", "bank", "cache", "weights")),
     *(("app", name) for name in ("run", "bank", "cache")),
     *(("compare", "runs"), ("compare", "against"), ("report", "runs"), ("report", "cache")),
     *((name, "cache") for name in ("info", "verify", "repair", "pack")),

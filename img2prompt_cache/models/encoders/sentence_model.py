@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_DATA = ("*.json", "*.txt", "*.model", "*.safetensors")
+DATA = ("*.json", "*.txt", "*.model", "*.safetensors")
 """What is downloaded of a repository of the hub: data files, no code and no pickles."""
 
 
@@ -48,7 +48,7 @@ class SentenceModel:
     def __init__(
         self, spec: Spec, revision: str = "", device: str = "cpu", folder: Path | None = None
     ) -> None:
-        folder, self.revision = (folder, revision) if folder else _find(spec, revision)
+        folder, self.revision = (folder, revision) if folder else find_folder(spec, revision)
         self.model = _load(spec, folder, device)
         self.longest = longest_text(self.model.max_seq_length)
 
@@ -89,7 +89,7 @@ class SentenceModel:
         }
 
 
-def _find(spec: Spec, revision: str) -> tuple[Path, str]:
+def find_folder(spec: Spec, revision: str) -> tuple[Path, str]:
     """Find the folder of a model and, for one from the hub, its commit."""
     if spec.family == "packaged":
         return packaged_path(spec.name), ""
@@ -110,7 +110,7 @@ def _find(spec: Spec, revision: str) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, revision=commit, allow_patterns=list(_DATA))), commit
+        return Path(snapshot_download(repository, revision=commit, allow_patterns=list(DATA))), commit
     except Exception as error:  # whatever the transport raises
         raise hub.unreachable(str(spec), error) from error
 

@@ -111,6 +111,12 @@ def fetch(spec: str, repository: str, wanted: Sequence[Sequence[str]], revision:
         raise unreachable(spec, error) from error
 
 
+def split_revision(name: str, revision: str = "") -> tuple[str, str]:
+    """Split ``NAME[@revision]``; a revision that is given besides counts."""
+    name, _, asked = name.partition("@")
+    return name, revision or asked
+
+
 def first_of(spec: str, folder: Path, names: Sequence[str]) -> Path:
     """Find the weights in a folder that takes the place of the hub.
 

@@ -143,7 +143,8 @@ def _may_be(spec: Spec, fingerprint: Mapping[str, str], folder: Path, files: set
     hub = not spec.name.startswith(("local-dir:", "hf-hub:"))
     if spec.family == "open_clip":
         if CLIP_CONFIG not in files or hub or "vision_cfg" not in architecture:  # a name, or a text tower
-            return CLIP_CONFIG in files or (hub and CONFIG not in files)
+            ours = any(name.startswith("open_clip") for name in files)
+            return ours or (hub and CONFIG not in files)
         model = _read(folder / CLIP_CONFIG).get("model_cfg")
         known = model if isinstance(model, dict) else {}
         return json.dumps({key: known.get(key) for key in ("embed_dim", "vision_cfg")}, sort_keys=True) == (
