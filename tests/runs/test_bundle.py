@@ -209,7 +209,10 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, bytes]], object], str]] = {
         lambda files: files.update({"bundle.json": b" " * (bundled.MOST_INFO + 1)}),
         r"bundle.json has more than",
     ),
-    "a bomb": (add("weights/00-cnn/bomb.txt", bytes(1 << 25)), r"it would unpack to \d+ MB, more than 4 times"),
+    "a bomb": (
+        add("weights/00-cnn/bomb.txt", bytes(1 << 25)),
+        r"it would unpack to \d+ MB, more than 4 times",
+    ),
 }
 
 
