@@ -36,7 +36,7 @@ from system import extracted, save, system  # noqa: E402
 from img2prompt_cache.cache.reader import Cache  # noqa: E402
 from img2prompt_cache.data.columns import choose_features, choose_target  # noqa: E402
 from img2prompt_cache.data.dataset import load_dataset  # noqa: E402
-from img2prompt_cache.data.strategies import group_rows  # noqa: E402
+from img2prompt_cache.data.grouping import group_rows  # noqa: E402
 
 SLOWEST = ("best", "distil", "blend", "wide-mlp", "kernel", "seed-tuned-resnet", "kernel-pooled", "mlp")
 """Heads to begin with, so that no process is left alone with one of them at the end."""

@@ -31,8 +31,8 @@ from system import save  # noqa: E402
 from img2prompt_cache.cache.reader import Cache  # noqa: E402
 from img2prompt_cache.data.columns import choose_target  # noqa: E402
 from img2prompt_cache.data.dataset import load_dataset  # noqa: E402
+from img2prompt_cache.data.grouping import group_rows  # noqa: E402
 from img2prompt_cache.data.splits import k_folds  # noqa: E402
-from img2prompt_cache.data.strategies import group_rows  # noqa: E402
 from img2prompt_cache.fitting.columns import choose_columns  # noqa: E402
 from img2prompt_cache.heads import make_head  # noqa: E402
 from img2prompt_cache.numerics.bootstrap import paired_difference, split_widening  # noqa: E402

@@ -53,6 +53,17 @@ ReplaceOption = Annotated[
     list[str] | None,
     typer.Option(metavar="OLD=NEW", help="Replace the beginning of paths in the run's specs; repeatable."),
 ]
+GroupThresholdOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="X",
+        help="Smallest cosine of near-identical prompts, which stay on one side of a split. Default: 0.8 by "
+        "MiniLM; without its embeddings in the cache, fitted to those of its first encoder.",
+        show_default=False,
+    ),
+]
 LONGEST = 2000
 """Characters of a line that are shown; the whole text is in `--json` and in files."""
 NUMBER = re.compile(r"-?\d+(\.\d+)?|–")

@@ -51,7 +51,8 @@ def extract(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="Text encoder of the targets: `st:all-MiniLM-L6-v2`, or an open_clip text tower.",
+            help="Text encoder of the targets: `st:all-MiniLM-L6-v2`, `st:local-dir:PATH` for a folder of "
+            "sentence-transformers, or an open_clip text tower.",
         ),
     ] = None,
     format: Annotated[

@@ -92,6 +92,7 @@ def fit(
             "all rows.",
         ),
     ] = None,
+    group_threshold: console.GroupThresholdOption = None,
     extra: Annotated[
         list[Path] | None,
         typer.Option(
@@ -298,6 +299,7 @@ def fit(
         "test": test,
         "holdout": holdout,
         "folds": folds,
+        "group_threshold": group_threshold,
         "inner_folds": inner_folds,
         "blocks": blocks,
         "extra": extra or (),

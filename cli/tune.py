@@ -81,6 +81,7 @@ def tune(
     holdout: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Fraction of the rows that the search never sees.")
     ] = 0.2,
+    group_threshold: console.GroupThresholdOption = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Random seed of the split, the head and the search.")
     ] = 0,
@@ -111,6 +112,7 @@ def tune(
         "encoder": encoder,
         "split": split,
         "holdout": holdout,
+        "group_threshold": group_threshold,
         "seed": seed,
         "device": device,
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from img2prompt_cache.data.groups import THRESHOLD
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.neighbours import flat_index, nearest
 
@@ -39,11 +38,11 @@ class ExtraPairs:
     left_out: int
 
 
-def near_any(vectors: F32, others: F32) -> NDArray[np.bool_]:
-    """Tell which embeddings (m, t) have a cosine ≥ `groups.THRESHOLD` with any of others (n, t).
+def near_any(vectors: F32, others: F32, threshold: float) -> NDArray[np.bool_]:
+    """Tell which embeddings (m, t) have a cosine ≥ `threshold` with any of others (n, t).
 
-    Both are to be in the column `strategies.grouping_target`.
+    Both are to be in the column of a `Grouping`, and so is the threshold.
     """
     distances, _ = nearest(flat_index(unit(others)), unit(vectors), 1)
-    near: NDArray[np.bool_] = distances[:, 0] <= 1 - THRESHOLD
+    near: NDArray[np.bool_] = distances[:, 0] <= 1 - threshold
     return near

@@ -10,6 +10,7 @@ import numpy as np
 from img2prompt_cache.data.further_prompts import all_vectors
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.near_identical import MINILM_THRESHOLD
 from img2prompt_cache.numerics.similarity_graph import edge_components, similarity_components
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.int64]
 
-THRESHOLD = 0.8
-"""Prompts whose embeddings have at least this cosine count as near-identical."""
+THRESHOLD = MINILM_THRESHOLD
+"""Prompts whose MiniLM embeddings have at least this cosine count as near-identical."""
 
 
 def prompt_groups(

@@ -41,12 +41,15 @@ class Split:
         fold.
     groups : numpy.ndarray, int64, shape (n,)
         Group of each row. Inner splits of the training rows keep groups together, too.
+    grouped_by : tuple of (str, float), or None
+        The encoder and the smallest cosine by which prompts were grouped, where they were.
     """
 
     strategy: str
     seed: int
     fold: Rows
     groups: Rows
+    grouped_by: tuple[str, float] | None = None
 
     @property
     def folds(self) -> int:

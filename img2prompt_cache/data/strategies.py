@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.data.columns import choose_target
-from img2prompt_cache.data.further_prompts import load_further
-from img2prompt_cache.data.groups import factorize, merge_groups, prompt_groups
+from img2prompt_cache.data.grouping import Grouping, choose_grouping, embeddings_in, group_rows
+from img2prompt_cache.data.groups import factorize, merge_groups
 from img2prompt_cache.data.splits import Split, random_split, split_groups
 from img2prompt_cache.data.test_sets import hold_out_set, value_rows
 from img2prompt_cache.errors import UsageError, unknown
@@ -18,16 +17,20 @@ from img2prompt_cache.errors import UsageError, unknown
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.cache.manifest import Column
     from img2prompt_cache.cache.reader import Cache
     from img2prompt_cache.data.dataset import Dataset
-    from img2prompt_cache.data.further_prompts import FurtherPrompts
 
     Rows = NDArray[np.int64]
 
 
 def make_split(
-    cache: Cache, data: Dataset, name: str, fraction: float, seed: int, folds: int | None = None
+    cache: Cache,
+    data: Dataset,
+    name: str,
+    fraction: float,
+    seed: int,
+    folds: int | None = None,
+    grouping: Grouping | None = None,
 ) -> Split:
     """Split a dataset.
 
@@ -46,12 +49,28 @@ def make_split(
         Seed of the shuffle.
     folds : int, optional
         Number of folds, each of which is held out once.
+    grouping : Grouping, optional
+        How near-identical prompts are told; from `choose_grouping`, which is asked if it is absent.
 
     Raises
     ------
     UsageError
         If there is no such column, a side would be empty, or there are fewer groups than folds.
     """
+    grouping = grouping or choose_grouping(cache, data)
+    split = _split(cache, data, grouping, name, fraction, seed, folds)
+    return replace(split, grouped_by=(grouping.column.spec, grouping.threshold))
+
+
+def _split(
+    cache: Cache,
+    data: Dataset,
+    grouping: Grouping,
+    name: str,
+    fraction: float,
+    seed: int,
+    folds: int | None,
+) -> Split:
     if "=" in name:
         if folds is not None:
             raise UsageError("`folds`: a test set is one hold-out; leave one of both out", parameter="folds")
@@ -60,8 +79,9 @@ def make_split(
             raise unknown("column of `test`", column, cache.manifest.extra, parameter="test")
         texts = cache.text(column)[column]
         held = value_rows([texts[row] for row in data.rows], column, value)
-        return hold_out_set(data, held, *grouping_vectors(cache, data), f"{column}={value}", seed)
-    groups = group_rows(cache, data)
+        vectors = embeddings_in(cache, data, grouping.column)
+        return hold_out_set(data, held, *vectors, f"{column}={value}", seed, grouping.threshold)
+    groups = group_rows(cache, data, grouping)
     if name == "group":
         return split_groups(groups, name, fraction, folds, seed)
     if name == "random":
@@ -75,63 +95,6 @@ def make_split(
         )
     values = cache.text(name)[name]
     return column_split([values[row] for row in data.rows], groups, name, fraction, seed, folds)
-
-
-def group_rows(cache: Cache, data: Dataset) -> Rows:
-    """Group the near-identical rows of a dataset; see `prompt_groups`.
-
-    Prompts are compared by `grouping_target`, whatever a head predicts. So runs on different targets are
-    split alike.
-
-    Parameters
-    ----------
-    cache : Cache
-        The cache of the dataset.
-    data : Dataset
-        With or without targets.
-
-    Returns
-    -------
-    numpy.ndarray, int64, shape (n,)
-
-    Raises
-    ------
-    UsageError
-        If that column is not complete.
-    Img2PromptError
-        If it is damaged.
-    """
-    first, further = grouping_vectors(cache, data)
-    return prompt_groups(first, data.prompts, data.images, further=further)
-
-
-def grouping_target(cache: Cache) -> Column:
-    """Find the target column by which prompts of a cache are near-identical or not.
-
-    It is the first one, that of a text tower only where there is no other: MiniLM's, unless the cache was
-    made with another encoder. The threshold is one for sentence encoders; to a text tower of CLIP nearly all
-    prompts are near.
-
-    Raises
-    ------
-    UsageError
-        If that column is not complete.
-    """
-    return choose_target(cache, None)
-
-
-def grouping_vectors(cache: Cache, data: Dataset) -> tuple[NDArray[np.float32], FurtherPrompts | None]:
-    """Read the embeddings of a dataset's prompts in `grouping_target`: first (n, d) and further ones."""
-    return embeddings_in(cache, data, grouping_target(cache))
-
-
-def embeddings_in(
-    cache: Cache, data: Dataset, column: Column
-) -> tuple[NDArray[np.float32], FurtherPrompts | None]:
-    """Read the embeddings of a dataset's prompts in a target column: first (n, d) and further ones."""
-    if column == data.target:
-        return data.y, data.further
-    return cache.values(column, data.rows), load_further(cache, column, data.rows)
 
 
 FEW_LABELS = 5

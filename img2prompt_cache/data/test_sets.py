@@ -9,7 +9,7 @@ import numpy as np
 
 from img2prompt_cache.data.extra_pairs import near_any
 from img2prompt_cache.data.further_prompts import all_vectors
-from img2prompt_cache.data.groups import prompt_groups
+from img2prompt_cache.data.groups import THRESHOLD, prompt_groups
 from img2prompt_cache.data.splits import PURGED, Split
 from img2prompt_cache.errors import UsageError
 
@@ -61,10 +61,11 @@ def hold_out_set(
     further: FurtherPrompts | None,
     strategy: str,
     seed: int,
+    threshold: float = THRESHOLD,
 ) -> Split:
     """Hold out a test set, and purge what is near-identical to it from the rest.
 
-    A row of the rest is purged if one of its prompts has a cosine of at least `groups.THRESHOLD` with one of
+    A row of the rest is purged if one of its prompts has a cosine of at least `threshold` with one of
     the test set, or if its image is in the test set. So nothing of the test set is seen in training, and no
     group has rows on both sides.
 
@@ -75,13 +76,15 @@ def hold_out_set(
     held : numpy.ndarray, bool, shape (n,)
         Those of the test set.
     first : numpy.ndarray, float32, shape (n, d)
-        Embeddings of the first prompts, from `strategies.grouping_vectors`.
+        Embeddings of the first prompts, from `grouping.embeddings_in`.
     further : FurtherPrompts or None
         And of the others.
     strategy : str
         Name to record with the split: ``column=value``.
     seed : int
         Recorded with the split; nothing is drawn.
+    threshold : float
+        Smallest cosine of near-identical prompts; see `choose_grouping`.
 
     Returns
     -------
@@ -93,13 +96,14 @@ def hold_out_set(
     UsageError
         If nothing is left to train on.
     """
-    near = ~held & near_rows(first, further, data.images, held)
+    near = ~held & near_rows(first, further, data.images, held, threshold)
     kept = np.flatnonzero(~near)
     groups = np.arange(len(held)) + len(held)
     groups[kept] = prompt_groups(
         first[kept],
         [data.prompts[row] for row in kept],
         [data.images[row] for row in kept],
+        threshold,
         further=None if further is None else further.select(kept),
     )
     # A cosine at the threshold may be rounded to either side.
@@ -113,7 +117,11 @@ def hold_out_set(
 
 
 def near_rows(
-    first: NDArray[np.float32], further: FurtherPrompts | None, images: Sequence[str], held: NDArray[np.bool_]
+    first: NDArray[np.float32],
+    further: FurtherPrompts | None,
+    images: Sequence[str],
+    held: NDArray[np.bool_],
+    threshold: float = THRESHOLD,
 ) -> NDArray[np.bool_]:
     """Tell which rows are near-identical to one that is held out; those that are held out count, too.
 
@@ -125,6 +133,8 @@ def near_rows(
     images : sequence of str, length n
         Digests of the images.
     held : numpy.ndarray, bool, shape (n,)
+    threshold : float
+        Smallest cosine of near-identical prompts.
 
     Returns
     -------
@@ -132,9 +142,9 @@ def near_rows(
     """
     rows = np.flatnonzero(held)
     known = all_vectors(first[rows], None if further is None else further.select(rows))
-    near = near_any(first, known)
+    near = near_any(first, known, threshold)
     if further is not None:
-        near[further.row[near_any(further.vectors, known)]] = True
+        near[further.row[near_any(further.vectors, known, threshold)]] = True
     seen = {images[row] for row in rows.tolist()}
     same: NDArray[np.bool_] = np.array([image in seen for image in images], bool)
     return near | same

@@ -14,7 +14,7 @@ from img2prompt_cache.data.columns import UsedColumn, used_column
 from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.data.extra_pairs import ExtraPairs, near_any
 from img2prompt_cache.data.further_prompts import all_vectors
-from img2prompt_cache.data.strategies import embeddings_in, grouping_target, grouping_vectors
+from img2prompt_cache.data.grouping import Grouping, choose_grouping, embeddings_in
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.prediction.bank import encoded_bank
 from img2prompt_cache.progress import Callback, note
@@ -26,14 +26,19 @@ _ADVICE = "Extra pairs need the same columns: extract them with the same backbon
 
 
 def add_extra_pairs(
-    cache: Cache, data: Dataset, caches: Sequence[Path], target: Column, tell: Callback
+    cache: Cache,
+    data: Dataset,
+    caches: Sequence[Path],
+    target: Column,
+    tell: Callback,
+    grouping: Grouping | None = None,
 ) -> Dataset:
     """Add the pairs of other caches, but for those that are near-identical to one of `data`.
 
     What is near-identical is told as the split tells it: a pair is left out if its image is in `data`, or
-    the embedding of one of its prompts in the column `grouping_target` has a cosine of at least
-    `groups.THRESHOLD` with one in `data`. So nothing of a held-out row is seen, whichever rows are held out.
-    Pairs with several prompts are fitted on their mean, or on the first, as the rows of `data` are.
+    one of its prompts is near-identical to one of `data` by `grouping`. So nothing of a held-out row is seen,
+    whichever rows are held out. Pairs with several prompts are fitted on their mean, or on the first, as the
+    rows of `data` are.
 
     Parameters
     ----------
@@ -46,6 +51,8 @@ def add_extra_pairs(
         The target of `data`.
     tell : callable
         Told how many there are.
+    grouping : Grouping, optional
+        How near-identical prompts are told; from `choose_grouping`, which is asked if it is absent.
 
     Raises
     ------
@@ -56,19 +63,19 @@ def add_extra_pairs(
     """
     if not caches:
         return data
-    images, grouping = {*data.images}, grouping_target(cache)
-    known = all_vectors(*grouping_vectors(cache, data))
+    images, grouping = {*data.images}, grouping or choose_grouping(cache, data)
+    known = all_vectors(*embeddings_in(cache, data, grouping.column))
     X, y, kinds, left_out = [data.X], [], [], 0
     for kind, folder in enumerate(caches, 1):
         other = Cache(folder)
         columns = tuple(used_column(other, UsedColumn.of(column), _ADVICE) for column in data.features)
         theirs = used_column(other, UsedColumn.of(target), _ADVICE, "targets")
         pairs = load_dataset(other, columns, theirs, train_on=data.train_on)
-        compared = used_column(other, UsedColumn.of(grouping), _ADVICE, "targets")
+        compared = used_column(other, UsedColumn.of(grouping.column), _ADVICE, "targets")
         first, further = embeddings_in(other, pairs, compared)
-        new = ~near_any(first, known)
+        new = ~near_any(first, known, grouping.threshold)
         if further is not None:
-            new[further.row[near_any(further.vectors, known)]] = False
+            new[further.row[near_any(further.vectors, known, grouping.threshold)]] = False
         kept = np.array([row for row in np.flatnonzero(new) if pairs.images[row] not in images], np.int64)
         if not len(kept):
             raise UsageError(
@@ -99,12 +106,18 @@ def add_extra_pairs(
 
 
 def add_soft_bank(
-    cache: Cache, data: Dataset, bank: str | Path | None, target: Column, device: str, tell: Callback
+    cache: Cache,
+    data: Dataset,
+    bank: str | Path | None,
+    target: Column,
+    device: str,
+    tell: Callback,
+    grouping: Grouping | None = None,
 ) -> Dataset:
     """Add the embeddings of a soft bank's prompts, but for those that are near-identical to one of `data`.
 
     The training prompts are in the bank anyway; any other near-identical to one of `data` would give away a
-    held-out row. What is near-identical is told as the split tells it; see `grouping_target`.
+    held-out row. What is near-identical is told as the split tells it; see `Grouping`.
 
     Parameters
     ----------
@@ -119,6 +132,8 @@ def add_soft_bank(
         Where prompts are encoded.
     tell : callable
         Told how many there are.
+    grouping : Grouping, optional
+        How near-identical prompts are told; from `choose_grouping`, which is asked if it is absent.
 
     Raises
     ------
@@ -130,13 +145,14 @@ def add_soft_bank(
     if bank is None or bank == TRAIN:
         return data if bank is None else replace(data, bank=data.y[:0])
     found = encoded_bank(Path(bank), UsedColumn.of(target), device, tell, parameter="soften")
-    grouping = grouping_target(cache)
+    grouping = grouping or choose_grouping(cache, data)
     compared = (
         found
-        if grouping == target
-        else encoded_bank(Path(bank), UsedColumn.of(grouping), device, tell, parameter="soften")
+        if grouping.column == target
+        else encoded_bank(Path(bank), UsedColumn.of(grouping.column), device, tell, parameter="soften")
     )
-    vectors = found.vectors[~near_any(compared.vectors, all_vectors(*grouping_vectors(cache, data)))]
+    known = all_vectors(*embeddings_in(cache, data, grouping.column))
+    vectors = found.vectors[~near_any(compared.vectors, known, grouping.threshold)]
     note(
         tell,
         f"{len(vectors):,} prompts in the soft bank beside the training prompts; "

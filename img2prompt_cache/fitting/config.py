@@ -40,6 +40,8 @@ class FitConfig:
         ``"group"``, ``"random"`` or a column of the user's own table.
     holdout : float
         Share of the rows that is held out.
+    group_threshold : float or None
+        Smallest cosine of prompts that count as near-identical; see `choose_grouping`.
     seed : int
         Of the split, and of the head unless `settings` has another.
     refit : bool
@@ -69,6 +71,7 @@ class FitConfig:
     encoder: str | None = None
     split: str = "group"
     holdout: float = HOLDOUT
+    group_threshold: float | None = None
     seed: int = 0
     refit: bool = True
     folds: int | None = None

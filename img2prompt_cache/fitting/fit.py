@@ -40,6 +40,7 @@ def fit(
     test: str | None = None,
     holdout: float | None = None,
     folds: int | None = None,
+    group_threshold: float | None = None,
     inner_folds: int | None = None,
     blocks: int | None = None,
     extra: str | Path | Sequence[str | Path] = (),
@@ -95,6 +96,10 @@ def fit(
     folds : int, optional
         Hold out every row once, in this many folds, instead of a share of the rows. The saved head is then
         fitted on all rows.
+    group_threshold : float, optional
+        Smallest cosine of prompts that count as near-identical, which never sit on both sides of a split. If
+        None: 0.8 by MiniLM, where the cache has its embeddings; otherwise fitted to the cosines of the
+        prompts by the first encoder of the cache, and said.
     inner_folds : int, optional
         Folds of the rows fitted on, for what the head chooses itself; in place of its setting ``folds``.
     blocks : int, optional
@@ -175,6 +180,7 @@ def fit(
         test=test,
         holdout=holdout,
         folds=folds,
+        group_threshold=group_threshold,
         inner_folds=inner_folds,
         blocks=blocks,
         extra=more,
@@ -200,6 +206,7 @@ def fit(
                 encoder=encoder,
                 split=split if test is None else named_test_set(test),
                 holdout=HOLDOUT if holdout is None else holdout,
+                group_threshold=group_threshold,
                 seed=seed,
                 refit=refit,
                 folds=folds,

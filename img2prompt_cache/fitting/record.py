@@ -143,6 +143,9 @@ def _extra_pairs(data: Dataset) -> dict[str, Any]:
 
 def describe_split(split: Split, data: Dataset, target: Mapping[str, str]) -> SplitRecord:
     """Describe a split for the record of a run, with the fingerprint of the target; see `SplitRecord`."""
+    grouped: SplitRecord = {}
+    if split.grouped_by is not None:
+        grouped = {"group_encoder": split.grouped_by[0], "group_threshold": split.grouped_by[1]}
     return {
         "strategy": split.strategy,
         "seed": split.seed,
@@ -156,4 +159,5 @@ def describe_split(split: Split, data: Dataset, target: Mapping[str, str]) -> Sp
         "straddling": split.straddling,
         "largest_group": split.largest_group,
         **({"purged": len(split.purged)} if split.test_set else {}),
+        **grouped,
     }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.data.columns import UsedColumn, used_column
+from img2prompt_cache.data.columns import UsedColumn, choose_target, used_column
 from img2prompt_cache.data.dataset import Dataset, load_dataset
+from img2prompt_cache.data.grouping import Grouping, embeddings_in, group_rows
+from img2prompt_cache.data.groups import THRESHOLD
 from img2prompt_cache.data.splits import Split
-from img2prompt_cache.data.strategies import group_rows, grouping_vectors
 from img2prompt_cache.data.test_sets import hold_out_set
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.fitting.record import describe_split
@@ -79,10 +81,14 @@ def split_of(cache: Cache, run: Run, held: Validation, data: Dataset) -> Split:
     strategy, seed = str(run.split["strategy"]), int(run.split["seed"])
     fold_of = dict(zip(held.ids, held.fold.tolist(), strict=True))
     fold = np.array([fold_of.get(name, -1) for name in data.ids], np.int64)
+    column = choose_target(cache, run.split.get("group_encoder"))
+    grouping = Grouping(column, run.split.get("group_threshold", THRESHOLD))
     if "purged" in run.split:
-        split = hold_out_set(data, fold >= 0, *grouping_vectors(cache, data), strategy, seed)
+        vectors = embeddings_in(cache, data, grouping.column)
+        split = hold_out_set(data, fold >= 0, *vectors, strategy, seed, grouping.threshold)
     else:
-        split = Split(strategy, seed, fold, group_rows(cache, data))
+        split = Split(strategy, seed, fold, group_rows(cache, data, grouping))
+    split = replace(split, grouped_by=(grouping.column.spec, grouping.threshold))
     here = describe_split(split, data, run.target.fingerprint)
     if fold.max() < 0 or not same_split(here, run.split):
         raise Img2PromptError(

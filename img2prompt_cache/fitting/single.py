@@ -13,6 +13,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.augmented_views import load_views
 from img2prompt_cache.data.columns import UsedColumn, choose_target
 from img2prompt_cache.data.dataset import load_dataset
+from img2prompt_cache.data.grouping import choose_grouping
 from img2prompt_cache.data.selection import read_selection
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.data.strategies import make_split
@@ -98,9 +99,12 @@ def _fit(
     data = load_dataset(cache, features, target, texts, only=only, views=views, train_on=config.train_on)
     if views and head.takes == "features":  # rows of a trunk bring their own
         data = replace(data, views=load_views(cache, data))
-    data = add_extra_pairs(cache, data, config.extra, target, tell)
-    data = add_soft_bank(cache, data, config.soften, target, config.device, tell)
-    split = make_split(cache, data, config.split, config.holdout, config.seed, config.folds)
+    grouping = choose_grouping(cache, data, config.group_threshold)
+    if grouping.fitted:
+        note(tell, grouping.describe())
+    data = add_extra_pairs(cache, data, config.extra, target, tell, grouping)
+    data = add_soft_bank(cache, data, config.soften, target, config.device, tell, grouping)
+    split = make_split(cache, data, config.split, config.holdout, config.seed, config.folds, grouping)
     _note_test_set(split, tell)
     everything = np.arange(len(data.rows))
     wanted = not (head.costly or split.test_set) if config.leakage_gap is None else config.leakage_gap

@@ -66,6 +66,8 @@ class SplitRecord(TypedDict, total=False):
     `held_digest` is of the held-out rows alone, to find them again in a cache that has grown; `straddling` is
     the number of groups with rows on both sides; `largest_group` the number of rows in the largest; `purged`
     how many rows were left out because they are near-identical to a row of the test set, where there is one.
+    `group_encoder`, `group_threshold`: the target column and the smallest cosine by which prompts count as
+    near-identical; in a run that lacks them, the first column and 0.8.
     """
 
     strategy: str
@@ -80,6 +82,8 @@ class SplitRecord(TypedDict, total=False):
     straddling: int
     largest_group: int
     purged: int
+    group_encoder: str
+    group_threshold: float
 
 
 class ExpectedRecord(TypedDict, total=False):

@@ -12,6 +12,7 @@ import numpy as np
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn, choose_target
 from img2prompt_cache.data.dataset import Dataset, load_dataset
+from img2prompt_cache.data.grouping import choose_grouping
 from img2prompt_cache.data.inner_holdouts import inner_holdouts
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.data.strategies import make_split
@@ -101,7 +102,8 @@ def search(cache: Cache, config: TuneConfig, file: Path, tell: Callback = ignore
     target = choose_target(cache, wanted.encoder)
     views = bool(head.get_params().get("views"))
     data = load_dataset(cache, choose_columns(cache, head, wanted.features)[0], target, views=views)
-    split = make_split(cache, data, wanted.split, wanted.holdout, wanted.seed)
+    grouping = choose_grouping(cache, data, wanted.group_threshold)
+    split = make_split(cache, data, wanted.split, wanted.holdout, wanted.seed, None, grouping)
     rows = split.train
     X, y, groups = data.X[rows], data.training_targets[rows], split.inner_groups(rows)
     held = inner_holdouts(groups, wanted.seed, few=FEW, share=HELD, what="a trial is scored")

@@ -36,6 +36,7 @@ def tune(
     encoder: str | None = ...,
     split: str = ...,
     holdout: float = ...,
+    group_threshold: float | None = ...,
     seed: int = ...,
     fit: Literal[True] = ...,
     run: str | Path | None = ...,
@@ -59,6 +60,7 @@ def tune(
     encoder: str | None = ...,
     split: str = ...,
     holdout: float = ...,
+    group_threshold: float | None = ...,
     seed: int = ...,
     fit: Literal[False],
     run: str | Path | None = ...,
@@ -81,6 +83,7 @@ def tune(
     encoder: str | None = None,
     split: str = "group",
     holdout: float = HOLDOUT,
+    group_threshold: float | None = None,
     seed: int = 0,
     fit: bool = True,
     run: str | Path | None = None,
@@ -113,7 +116,7 @@ def tune(
     study : path, optional
         The SQLite file that holds the trials. If None: in the cache's `studies`, named after the head, the
         backbones and the space. `load_study` reads it.
-    features, encoder, split, seed, run, overwrite, device
+    features, encoder, split, group_threshold, seed, run, overwrite, device
         As for `img2prompt_cache.fit`.
     holdout : float
         Share of the rows that is held out from the search.
@@ -157,6 +160,7 @@ def tune(
         encoder=encoder,
         split=split,
         holdout=holdout,
+        group_threshold=group_threshold,
         seed=seed,
         device=device,
     )

@@ -1,0 +1,142 @@
+"""Grouping: by which embeddings, and from which cosine on, two prompts of a cache are near-identical."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from img2prompt_cache.cache.manifest import Column
+from img2prompt_cache.data.columns import choose_target
+from img2prompt_cache.data.further_prompts import load_further
+from img2prompt_cache.data.groups import THRESHOLD, factorize, prompt_groups
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.near_identical import fit_threshold
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from img2prompt_cache.cache.reader import Cache
+    from img2prompt_cache.data.dataset import Dataset
+    from img2prompt_cache.data.further_prompts import FurtherPrompts
+
+    F32 = NDArray[np.float32]
+    Rows = NDArray[np.int64]
+
+MINILM = "all-MiniLM-L6-v2"
+_WEIGHTS = "sha256:cfbf91e1b52dad42a15d2f10cb3672e5c7a44c1db88deb43bbd7390898c7ee09"
+"""Of MiniLM, as fingerprints have it, whatever folder or package the weights come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """How near-identical prompts are told.
+
+    Attributes
+    ----------
+    column : Column
+        The target column with the embeddings by which they are compared.
+    threshold : float
+        The smallest cosine of near-identical prompts.
+    fitted : bool
+        Whether the threshold was fitted to the embeddings; see `fit_threshold`.
+    """
+
+    column: Column
+    threshold: float = THRESHOLD
+    fitted: bool = False
+
+    def describe(self) -> str:
+        """Say which prompts are near-identical, and how to change that where the threshold was fitted."""
+        told = f"near-identical prompts are those with a cosine of at least {self.threshold:.6g} by "
+        told += self.column.spec
+        if not self.fitted:
+            return told
+        return (
+            f"{told}; this threshold was fitted to the cosines of the prompts, because the cache has no "
+            f"embeddings by {MINILM} (`group_threshold` sets another)"
+        )
+
+
+def choose_grouping(cache: Cache, data: Dataset, threshold: float | None = None) -> Grouping:
+    """Settle how near-identical prompts are told; all runs on the same rows do it alike.
+
+    By MiniLM where the cache has it, from a cosine of 0.8 on, whatever a head predicts. Where it does not, by
+    the first target column, text towers of CLIP models coming last, with a threshold that is fitted to the
+    cosines of the dataset's distinct prompts.
+
+    Parameters
+    ----------
+    cache : Cache
+        The cache of the dataset.
+    data : Dataset
+    threshold : float, optional
+        In place of 0.8 or the fitted one; above 0, at most 1.
+
+    Raises
+    ------
+    UsageError
+        If the threshold is out of range, or the column is not complete.
+    Img2PromptError
+        If the column is damaged.
+    """
+    if threshold is not None and not 0 < threshold <= 1:
+        raise UsageError(
+            f"`group_threshold` is a cosine above 0 and at most 1, not {threshold}",
+            parameter="group_threshold",
+        )
+    targets = cache.manifest.of_kind("targets")
+    minilm = next((column.spec for column in targets if is_minilm(column)), None)
+    column = choose_target(cache, minilm)
+    if threshold is not None:
+        return Grouping(column, threshold)
+    if minilm is not None:
+        return Grouping(column)
+    _, first = np.unique(factorize(data.prompts), return_index=True)
+    vectors, _ = embeddings_in(cache, data, column)
+    return Grouping(column, fit_threshold(unit(vectors[first])), fitted=True)
+
+
+def is_minilm(column: Column) -> bool:
+    """Whether a target column has embeddings by MiniLM, from whichever place its weights are."""
+    family, _, name = column.spec.partition(":")
+    named = name.partition("@")[0].rpartition("/")[2] == MINILM
+    known = named and family in ("st", "packaged") and not name.startswith("local-dir:")
+    return known or column.fingerprint.get("weights") == _WEIGHTS
+
+
+def group_rows(cache: Cache, data: Dataset, grouping: Grouping | None = None) -> Rows:
+    """Group the near-identical rows of a dataset; see `prompt_groups`.
+
+    Parameters
+    ----------
+    cache : Cache
+        The cache of the dataset.
+    data : Dataset
+        With or without targets.
+    grouping : Grouping, optional
+        From `choose_grouping`, which is asked if it is absent.
+
+    Returns
+    -------
+    numpy.ndarray, int64, shape (n,)
+
+    Raises
+    ------
+    UsageError
+        If the column is not complete.
+    Img2PromptError
+        If it is damaged.
+    """
+    grouping = grouping or choose_grouping(cache, data)
+    first, further = embeddings_in(cache, data, grouping.column)
+    return prompt_groups(first, data.prompts, data.images, grouping.threshold, further)
+
+
+def embeddings_in(cache: Cache, data: Dataset, column: Column) -> tuple[F32, FurtherPrompts | None]:
+    """Read the embeddings of a dataset's prompts in a target column: first (n, d) and further ones."""
+    if column == data.target:
+        return data.y, data.further
+    return cache.values(column, data.rows), load_further(cache, column, data.rows)
