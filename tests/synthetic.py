@@ -19,7 +19,7 @@ from img2prompt_cache.cli import main
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.sources.several import MORE_PROMPTS, pack
 
-ONE, OTHER, ENCODER = "timm:one", "timm:other", "st:some"
+ONE, OTHER, ENCODER = "timm:one", "timm:other", "st:some/all-MiniLM-L6-v2"
 WIDTH = 384
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -44,6 +44,7 @@ def make_cache(
     fold: Sequence[str] | None = None,
     further: Sequence[int] | None = None,
     seed: int = 0,
+    encoder: str = ENCODER,
 ) -> Path:
     """Write a cache of two backbones whose features tell the targets, in `groups` groups of prompts.
 
@@ -79,12 +80,12 @@ def make_cache(
     columns += [
         make_column(folder, "features", spec, values, rows, part_rows) for spec, values in features.items()
     ]
-    columns.append(make_column(folder, "targets", ENCODER, targets, rows, part_rows))
+    columns.append(make_column(folder, "targets", encoder, targets, rows, part_rows))
     if further is not None:
         others = targets[:, None] + 0.04 * rng.normal(size=(rows, max(counts), WIDTH))
         others = unit(others.reshape(-1, WIDTH)).reshape(others.shape)
         others[np.arange(max(counts)) >= np.array(counts)[:, None]] = np.nan
-        columns.append(make_column(folder, "more_targets", ENCODER, others, rows, part_rows))
+        columns.append(make_column(folder, "more_targets", encoder, others, rows, part_rows))
     save_manifest(
         folder,
         Manifest(

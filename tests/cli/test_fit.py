@@ -305,11 +305,11 @@ def test_caches_that_cannot_be_fitted(cli, tmp_path, made, options, code, words)
 
 def test_a_part_whose_bytes_changed(cli, tmp_path):
     folder = make_cache(tmp_path / "cache", 40)
-    part = folder / "targets" / "st-some" / "00002.h5"
+    part = folder / "targets" / "st-some-all-MiniLM-L6-v2" / "00002.h5"
     data = bytearray(part.read_bytes())
     data[-1] ^= 1
     part.write_bytes(data)
-    cli("fit", "--cache", folder).refused(1, "targets/st-some/00002.h5 is damaged", "repair")
+    cli("fit", "--cache", folder).refused(1, "targets/st-some-all-MiniLM-L6-v2/00002.h5 is damaged", "repair")
     assert part.read_bytes() == data
 
 
@@ -359,3 +359,14 @@ def test_the_settings_of_every_head_are_listed(cli, head):
 
 def test_settings_of_an_unknown_head(cli):
     cli("fit", "--settings", "rigde").refused(2, "unknown head 'rigde'", "ridge")
+
+
+def test_a_threshold_of_near_identical_prompts(cli, folder, tmp_path):
+    options = ("--cache", folder, "--run", tmp_path / "run", "--group-threshold")
+    assert cli("fit", "--head", "mean", *options, "0.9999").code == 0
+    assert load_run(tmp_path / "run").split["groups"] == 60
+    cli("fit", "--head", "mean", *options, "0", "--overwrite").refused(2, "--group-threshold")
+    assert cli("fit", "--head", "mean", *options, "1.5").code == 2
+    study = ("--trials", "2", "--no-fit", "--study", tmp_path / "study.db", "--cache", folder)
+    assert cli("tune", "--head", "knn", *study, "--group-threshold", "0.9999").code == 0
+    cli("tune", "--head", "knn", *study).refused(2, "study")

@@ -56,7 +56,7 @@ def test_what_the_cache_does_not_know_is_named_and_no_damage(cli, tmp_path):
 def test_columns_of_more_parts_than_readers_can_open_are_warned_of(cli, tmp_path, monkeypatch):
     monkeypatch.setattr("img2prompt_cache.cache.reader.MANY_PARTS", 2)
     folder = make_cache(tmp_path / "cache", 20, part_rows=8)
-    columns = ["rows", "features/timm-one", "features/timm-other", "targets/st-some"]
+    columns = ["rows", "features/timm-one", "features/timm-other", "targets/st-some-all-MiniLM-L6-v2"]
     said = cli("verify", "--cache", folder, "--json")
     assert (said.code, said.json["crowded"]) == (0, columns)
     for command in ("verify", "info"):

@@ -18,7 +18,7 @@ from img2prompt_cache.models.encoders.base import MOST_CHARACTERS, load_encoder
 from img2prompt_cache.numerics.metrics import mean_cosine, unit
 from img2prompt_cache.prediction import bank, kept
 from img2prompt_cache.progress import ignore
-from synthetic import make_cache, make_column
+from synthetic import ENCODER, make_cache, make_column
 
 
 def loaded(folder, encoder=None):
@@ -108,7 +108,7 @@ def test_a_bank_is_compared_as_the_split_compares_whatever_is_predicted(tmp_path
     far = unit(np.random.default_rng(1).normal(size=(2, sentences.shape[1])))
     names = ["a row's", "other", "another"]
     encoders = {
-        "st:some": Dictionary(dict(zip(names, [sentences[7], *far], strict=True))),
+        ENCODER: Dictionary(dict(zip(names, [sentences[7], *far], strict=True))),
         "open_clip:tower": Dictionary(dict(zip(names, unit(np.eye(8)[:3] * 0.1 + 1), strict=True))),
     }
     monkeypatch.setattr(bank, "load_recorded_encoder", lambda used, device: encoders[used.spec])

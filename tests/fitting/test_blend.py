@@ -27,7 +27,7 @@ from img2prompt_cache.numerics.metrics import mean_cosine
 from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.run import load_run
-from synthetic import ONE, OTHER, Cli, make_cache
+from synthetic import ENCODER, ONE, OTHER, Cli, make_cache
 
 MEMBERS = {
     "ridge": FitConfig("ridge", {"alpha": 1.0}, features=(ONE,), leakage_gap=False),
@@ -171,7 +171,7 @@ def test_runs_that_may_not_be_blended(cache, tmp_path):
     edit(two, lambda data: data["target"]["fingerprint"].update(weights="sha256:other"))
     with pytest.raises(UsageError, match="knn was scored on another target than ridge"):
         blend(cache, [one, two])
-    edit(two, lambda data: data["target"]["fingerprint"].update(weights="sha256:st:some"))
+    edit(two, lambda data: data["target"]["fingerprint"].update(weights=f"sha256:{ENCODER}"))
     edit(two, lambda data: data["features"][1]["fingerprint"].update(weights="sha256:other"))
     with pytest.raises(UsageError, match="knn was fitted on another timm:one than ridge"):
         blend(cache, [one, two])

@@ -14,7 +14,7 @@ from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.fit import fit
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.runs.run import Run, load_run
-from synthetic import ENCODER, ONE, OTHER, Cli, make_cache
+from synthetic import ENCODER, ONE, OTHER, Cli, edit_run, make_cache
 
 STUDENT = {"hidden": [8], "epochs": 2}
 NOT_PARAMETERS = {"context", "json", "show_settings"}
@@ -250,3 +250,36 @@ def test_the_command_line_and_python_make_the_same_run(cli, cache, tmp_path):
     assert states[0] == states[1]
     predictions = [np.load(tmp_path / name / "validation.npy") for name in ("said", "made")]
     np.testing.assert_array_equal(*predictions)
+
+
+def test_a_fitted_threshold_of_near_identical_prompts_is_said_and_recorded(tmp_path):
+    folder = make_cache(tmp_path / "cache", encoder="st:other")
+    events = []
+    run = fit(folder, head="mean", progress=events.append)
+    notes = [event.message for event in events if event.kind == "note"]
+    assert any("near-identical prompts are those with a cosine of at least 0.7" in each for each in notes)
+    assert run.split["group_encoder"] == "st:other"
+    assert 0.7 < run.split["group_threshold"] < 0.8
+
+
+def test_the_threshold_of_near_identical_prompts_can_be_given(tmp_path):
+    folder = make_cache(tmp_path / "cache")
+    runs = [fit(folder, head="mean", folds=3), fit(folder, head="mean", folds=3, group_threshold=0.9999)]
+    grouped = [(run.split["group_threshold"], run.metrics["groups"]) for run in runs]
+    assert grouped == [(0.8, 20), (0.9999, 60)]
+    with pytest.raises(UsageError, match="group_threshold") as caught:
+        fit(folder, head="blend", members=runs, group_threshold=0.9)
+    assert caught.value.parameter == "group_threshold"
+
+
+def test_a_run_finds_its_own_split_again_also_one_that_does_not_say_how_prompts_were_grouped(tmp_path):
+    """Runs of earlier versions grouped by the first encoder at 0.8."""
+    cache = make_cache(tmp_path / "cache")
+    first = [fit(cache, head=head, group_threshold=0.9999, folds=3) for head in ("mean", "knn")]
+    fit(cache, head="blend", members=first)
+    other = [fit(cache, head=head, group_threshold=0.8, folds=3) for head in ("mean", "knn")]
+    for run in other:
+        edit_run(run.folder, split__group_encoder=KeyError, split__group_threshold=KeyError)
+    blend = fit(cache, head="blend", members=[Run.load(run.folder) for run in other])
+    assert blend.split["group_threshold"] == 0.8
+    assert blend.split["groups"] == 20

@@ -195,7 +195,7 @@ def test_splits_are_drawn_by_the_seed(cache, data, name):
         (FitConfig("knn", {"power": math.nan}), "power must be a finite number"),
         (FitConfig("ridge", {"folds": 30}), "cannot fill 30 folds"),
         (FitConfig("mean", features=("timm:none",)), "did you mean timm:one"),
-        (FitConfig("mean", encoder="st:none"), "did you mean st:some"),
+        (FitConfig("mean", encoder="st:some/MiniLM"), "did you mean st:some"),
         (FitConfig("mean", holdout=1.0), "between 0 and 1"),
         (FitConfig("mean", folds=1), "`folds=1`: at least 2"),
         (FitConfig("mean", folds=30), "`folds=30`: there are only 20 groups"),
