@@ -13,13 +13,15 @@ from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.grouping import MINILM, choose_grouping, group_rows, is_minilm
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.numerics.metrics import unit
-from synthetic import ENCODER, make_cache, make_column
+from synthetic import make_cache, make_column
+
+OTHER = "st:all-mpnet-base-v2"
 
 
 @pytest.fixture
 def folder(tmp_path):
     """20 groups of 3 prompts."""
-    return make_cache(tmp_path / "cache")
+    return make_cache(tmp_path / "cache", encoder=OTHER)
 
 
 def read(folder, spec=None):
@@ -30,7 +32,7 @@ def read(folder, spec=None):
 def add_targets(folder, spec, make):
     """Add the targets of another encoder, made from those of the first; give these."""
     manifest = load_manifest(folder)
-    column = manifest.column("targets", ENCODER)
+    column = manifest.column("targets", OTHER)
     vectors = Cache(folder).values(column)
     added = make_column(folder, "targets", spec, unit(make(vectors)), 60, 16)
     save_manifest(folder, replace(manifest, columns=(*manifest.columns, added)))
@@ -53,7 +55,7 @@ def test_prompts_are_grouped_by_minilm_where_it_is_cached_whatever_is_predicted(
     grouping = choose_grouping(cache, data)
     assert (grouping.column.spec, grouping.threshold, grouping.fitted) == (spec, 0.8, False)
     assert data.target is not None
-    assert data.target.spec == ENCODER
+    assert data.target.spec == OTHER
     groups = group_rows(cache, data)
     assert np.array_equal(groups, group_rows(*read(folder, spec)))
     assert len(np.unique(groups)) < 20
