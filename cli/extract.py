@@ -21,11 +21,12 @@ _MACHINES = "Several processes or machines"
 
 def extract(
     source: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Argument(
             metavar="SOURCE",
-            help="Folder of images, table, tar shards or parquet file. Default: the cache's own source, or "
-            "`images/` with `prompts.csv` in the current folder.",
+            help="Folder of images, table, tar shards or parquet file, or NAME=PATH; several go into one "
+            "cache, with a column source. Default: the cache's own, or `images/` with `prompts.csv` in the "
+            "current folder.",
             show_default=False,
         ),
     ] = None,
@@ -243,7 +244,7 @@ def extract(
                 parameter="dry_run",
             )
         with console.telling() as show:
-            seen = look(source, cache, **options, progress=show)
+            seen = look(_one(source), cache, **options, progress=show)
         _tell_look(seen, json)
         return
     from img2prompt_cache.extraction.extract import extract as run
@@ -258,7 +259,7 @@ def extract(
                 reports.append(event.value)
 
         run(
-            source,
+            source or None,
             cache,
             **options,
             retry_failed=retry_failed,
@@ -269,13 +270,23 @@ def extract(
             finish=finish,
             progress=tell,
         )
-    folder, (report,) = Path(cache), reports
+    folder, report = Path(cache), reports[-1]
     if isinstance(report, ShardReport):
         _tell_shard(folder, shard or "", report, json)
     elif json:
-        console.result_json(_data(folder, report))
+        each = [_data(folder, one) for one in reports]
+        console.result_json({**each[-1], **({"sources": each} if each[1:] else {})})
     else:
-        console.result(_text(folder, report))
+        console.result("\n".join(_text(folder, one) for one in reports))
+
+
+def _one(source: list[str] | None) -> str | None:
+    """Give the only source that was named; a dry run looks at one at a time."""
+    from img2prompt_cache.errors import UsageError
+
+    if source and source[1:]:
+        raise UsageError("`dry_run` looks at one source at a time; name one", parameter="dry_run")
+    return source[0] if source else None
 
 
 def _tell_look(seen: Look, json: bool) -> None:

@@ -6,10 +6,11 @@ A fenced example behind a line ``<!-- test -->`` is run here; GitHub and Sphinx 
   0; other lines show output and are not compared.
 - ``python``: run as it is. All examples of a page share one namespace, and one folder with its commands.
 
-Examples start in a folder that holds `images/` with `prompts.csv` beside it, `new/` with three more images,
-`prompts.txt`, `space.json` and the finished cache `cache/default`. Pre-trained models are replaced by small
-ones with random weights that are named like them (`stand_ins`). What needs a model hub, Ray, a cluster or
-much data is not marked; its options are checked all the same.
+Examples start in a folder that holds `images/` with `prompts.csv` beside it, `external/` with its own
+`prompts.csv`, `new/` with three more images, `prompts.txt`, `space.json` and the finished cache
+`cache/default`. Pre-trained models are replaced by small ones with random weights that are named like them
+(`stand_ins`). What needs a model hub, Ray, a cluster or much data is not marked; its options are checked all
+the same.
 """
 
 from __future__ import annotations
@@ -158,6 +159,10 @@ def prepared(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
         for j in range(2)
     }
     write_prompts(home, prompts)
+    (home / "external").mkdir()
+    for number in range(8):
+        paint(home / "external" / f"img{number:03d}.png", 2000 + number)
+    write_prompts(home / "external", {f"img{n:03d}": " ".join("abcd"[n % 4] * 6) for n in range(8)})
     (home / "prompts.txt").write_text("\n".join(dict.fromkeys(prompts.values())))
     pages = [example.text for example in ALL if example.language == "json"]
     (home / "space.json").write_text(json.dumps({**json.loads(pages[0]), "max_epochs": [3]}))

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.cache.writer import open_manifest
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.extraction.engines import make_engine
 from img2prompt_cache.extraction.execute import run_pass
+from img2prompt_cache.extraction.named import Named, open_sources
 from img2prompt_cache.extraction.request import ExtractConfig, check_config, require_within
 from img2prompt_cache.extraction.shards import ShardReport, extract_shard, parse_shard
 from img2prompt_cache.extraction.shards import finish as finish_shards
 from img2prompt_cache.models.backbones.taps import choose_taps
-from img2prompt_cache.progress import Callback, Event, listening
-from img2prompt_cache.sources import SourceOptions, find_default, open_source, reopen_source
+from img2prompt_cache.progress import Callback, Event, listening, note
+from img2prompt_cache.sources import SourceOptions
 
 if TYPE_CHECKING:
     from img2prompt_cache.extraction.report import Report
-    from img2prompt_cache.sources.base import Source
 
 
 def extract(
-    source: str | Path | Source | None = None,
+    source: Named | Sequence[Named] = None,
     cache: str | Path | Cache = "cache/default",
     *,
     prompts: str | Path | None = None,
@@ -65,9 +63,12 @@ def extract(
 
     Parameters
     ----------
-    source : str, pathlib.Path or Source, optional
+    source : str, pathlib.Path or Source, or a sequence of them, optional
         A folder of images, a table, tar shards or parquet files, or a source from `open_source`. If absent:
-        the last source of the cache, or ``images/`` with ``prompts.csv`` in the current folder.
+        the source of the cache, or ``images/`` with ``prompts.csv`` in the current folder. Several sources
+        are read one after the other into one cache; each of their rows has the name of its source in a column
+        ``source``, and each imgId of all but the first begins with it. The name is that of the folder, or
+        that in ``"name=path"``.
     cache : str, pathlib.Path or Cache
         The cache's folder; made if it is not there.
     prompts : str or pathlib.Path, optional
@@ -209,29 +210,16 @@ def extract(
             report = finish_shards(folder, config, tell)
         elif shard is not None:
             share = parse_shard(shard)
-            report = extract_shard(folder, open_named(source, options, folder), config, share, tell)
+            (opened,) = open_sources(source, options, folder, most=1)
+            report = extract_shard(folder, opened, config, share, tell)
         else:
-            report = run_pass(folder, open_named(source, options, folder), config, tell, chosen)
+            sources = open_sources(source, options, folder)
+            for number, opened in enumerate(sources, 1):
+                if len(sources) > 1:
+                    name = opened.settings.get("name", opened.root.name)
+                    note(tell, f"source {name}, {number} of {len(sources)}: {opened.root}")
+                report = run_pass(folder, opened, config, tell, chosen)
+                if number < len(sources):
+                    tell(Event("report", value=report))
         tell(Event("report", value=report))
     return Cache(folder)
-
-
-def open_named(source: str | Path | Source | None, options: SourceOptions, folder: Path) -> Source:
-    """Open what was named, the last source of the cache, or the default one in the current folder."""
-    if isinstance(source, str | os.PathLike):
-        return open_source(Path(source), options)
-    if isinstance(source, Cache):
-        raise UsageError(
-            "`source` takes a path or a source, not a Cache; give that as `cache`", parameter="source"
-        )
-    if source is not None:
-        if options != SourceOptions():
-            raise UsageError(
-                "`format`, `prompts`, `id_column` and `prompt_column` go with a source named by its path; "
-                "give them to `open_source()`"
-            )
-        return source
-    made = open_manifest(folder)
-    if made is not None and made.sources and options == SourceOptions():
-        return reopen_source(made.sources[-1])
-    return open_source(find_default(Path.cwd()), options)

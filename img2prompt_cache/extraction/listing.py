@@ -108,8 +108,8 @@ def match_rows(
     if len(taken):
         img_id = ids[int(taken[0])].as_py()
         raise UsageError(
-            f"imgId {img_id!r} is cached already from another source; give this source a cache of its own "
-            "with `cache`"
+            f"imgId {img_id!r} is cached already from another source; name both sources in one call of "
+            "`extract()`, or this one as NAME=PATH, which puts its name before its ids"
         )
     of_source = np.flatnonzero(origin == source)
     listed = np.flatnonzero(~fresh)

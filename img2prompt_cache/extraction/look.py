@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import ImageError
-from img2prompt_cache.extraction.extract import open_named
 from img2prompt_cache.extraction.listing import list_pairs
+from img2prompt_cache.extraction.named import open_sources
 from img2prompt_cache.extraction.plan import bytes_needed, plan_of, prepare
 from img2prompt_cache.extraction.report import Plan
 from img2prompt_cache.extraction.request import ExtractConfig, check_config, require_within
@@ -210,7 +210,8 @@ def look(
     )
     check_config(config, folder)
     with listening(progress) as tell:
-        return look_at(open_named(source, options, folder), folder, config, tell)
+        (opened,) = open_sources(source, options, folder, most=1)
+        return look_at(opened, folder, config, tell)
 
 
 def look_at(source: Source, folder: Path, config: ExtractConfig, tell: Callback) -> Look:

@@ -31,6 +31,7 @@ from img2prompt_cache.extraction.stamps import OUTDATED, list_stamps, load_stamp
 from img2prompt_cache.extraction.work import Job, OpenSources, Pass
 from img2prompt_cache.models.loader import Models
 from img2prompt_cache.progress import Callback, ignore, note
+from img2prompt_cache.sources.named import find_recorded
 from img2prompt_cache.sources.several import MORE_PROMPTS
 
 if TYPE_CHECKING:
@@ -134,19 +135,12 @@ def _empty(config: ExtractConfig, listing: Listing, preset: dict[str, str] | Non
 def _with_source(manifest: Manifest, source: Source, tell: Callback) -> tuple[Manifest, int]:
     """Find the source among those of the cache, or add it; give its number."""
     entry = {**source.settings, "root": str(source.root.resolve())}
-    roots = [known["root"] for known in manifest.sources]
-    number = roots.index(entry["root"]) if entry["root"] in roots else None
-    if number is None:
-        moved = [
-            i
-            for i, root in enumerate(roots)
-            if Path(root).name == source.root.name and not Path(root).exists()
-        ]
-        if len(moved) == 1:
-            number = moved[0]
-            note(tell, f"the source {roots[number]} is taken to have moved to {entry['root']}")
+    number = find_recorded(manifest.sources, source.root)
     if number is None:
         return replace(manifest, sources=(*manifest.sources, entry)), len(manifest.sources)
+    before = manifest.sources[number]["root"]
+    if before != entry["root"]:
+        note(tell, f"the source {before} is taken to have moved to {entry['root']}")
     sources = (*manifest.sources[:number], entry, *manifest.sources[number + 1 :])
     return replace(manifest, sources=sources), number
 

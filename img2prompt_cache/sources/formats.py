@@ -33,6 +33,7 @@ from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.folder import FolderSource, MetadataSource
 from img2prompt_cache.sources.imagefolder import ImageFolderSource
 from img2prompt_cache.sources.matching import UnmatchedTableError
+from img2prompt_cache.sources.named import NamedSource, as_recorded
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
 from img2prompt_cache.sources.parquet import ParquetSource
 from img2prompt_cache.sources.paths import PathsSource
@@ -117,6 +118,9 @@ def list_source(source: Source) -> tuple[Source, Listing]:
     UsageError
         As `Source.list`; that no row of a table names an image, only if the user asked for the table.
     """
+    if isinstance(source, NamedSource):
+        inner, listing = list_source(source.source)
+        return replace(source, source=inner), source.rename(listing)
     notes: dict[str, None] = {}
     while True:
         try:
@@ -138,6 +142,7 @@ def list_source(source: Source) -> tuple[Source, Listing]:
 
 def note_ignored_prompts(source: Source) -> tuple[str, ...]:
     """Note which format would read prompts in a folder that is read as images alone, if one would."""
+    source = source.source if isinstance(source, NamedSource) else source
     if not isinstance(source, FolderSource) or source.options.format != "folder":
         return ()
     for format, why in _detect(Walk(source.root), set()).items():
@@ -162,7 +167,7 @@ def reopen_source(entry: Mapping[str, str]) -> Source:
         prompt_column=entry.get("prompt_column"),
     )
     source = open_source(Path(entry["root"]), options)
-    return replace(source, why="it was cached as that before")
+    return as_recorded(replace(source, why="it was cached as that before"), entry)
 
 
 def open_paths(paths: Sequence[Path]) -> Source:

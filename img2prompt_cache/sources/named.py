@@ -1,0 +1,140 @@
+"""Sources with a name, so that several of them can be in one cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.sources.base import Listing, Source
+from img2prompt_cache.sources.stamps import UNKNOWN
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SOURCE = "source"
+"""The column that names the source of each row."""
+
+
+@dataclass(frozen=True)
+class NamedSource:
+    """A source whose rows say its name in the column `SOURCE`.
+
+    Parameters
+    ----------
+    source : Source
+    name : str
+    prefix : str
+        Put before every imgId, so that no other source has the same: ``name/``; empty for the first source of
+        a cache.
+    """
+
+    source: Source
+    name: str
+    prefix: str = ""
+
+    @property
+    def root(self) -> Path:
+        """The folder or file of the source."""
+        return self.source.root
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Those of the source, its name, and the prefix if there is one."""
+        return {**self.source.settings, "name": self.name, "prefix": self.prefix}
+
+    @property
+    def packed(self) -> bool:
+        """Whether one file holds many images; see `FileSource.packed`."""
+        return bool(getattr(self.source, "packed", False))
+
+    @property
+    def detected(self) -> bool:
+        """Whether the format was detected; see `FileSource.detected`."""
+        return bool(getattr(self.source, "detected", False))
+
+    @property
+    def why(self) -> str:
+        """Why it has this format; see `FileSource.why`."""
+        return str(getattr(self.source, "why", ""))
+
+    def list(self) -> Listing:
+        """List every row of the source, under the name."""
+        return self.rename(self.source.list())
+
+    def rename(self, listing: Listing) -> Listing:
+        """Put the prefix before the ids of a listing of the source, and the column with the name behind."""
+        table, notes = listing.table, listing.summary.notes
+        if SOURCE in table.column_names:
+            table = table.drop_columns(SOURCE)
+            notes = (
+                *notes,
+                f"the table's own column {SOURCE} is left out, because {SOURCE} names where rows come from",
+            )
+        if self.prefix:
+            ids = pc.binary_join_element_wise(self.prefix, table["imgId"], "")
+            table = table.set_column(0, "imgId", ids)
+        table = table.append_column(SOURCE, pa.chunked_array([pa.array([self.name] * len(table))]))
+        return Listing(table, replace(listing.summary, notes=notes))
+
+    def read(self, uri: str) -> bytes:
+        """Read the bytes of one image."""
+        return self.source.read(uri)
+
+    def stamps(self, uris: pa.ChunkedArray) -> NDArray[np.int64]:
+        """Look up sizes and times; see `FileSource.stamps`."""
+        look_up = getattr(self.source, "stamps", None)
+        found: NDArray[np.int64] = (
+            np.full((len(uris), 2), UNKNOWN, np.int64) if look_up is None else look_up(uris)
+        )
+        return found
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """Divide ``NAME=PATH``; the name is empty where there is none, or a file or folder is called so.
+
+    Raises
+    ------
+    UsageError
+        If the name cannot be one.
+    """
+    name, equals, path = text.partition("=")
+    if not equals or "/" in name or Path(text).exists():
+        return "", text
+    if not (name.strip() == name and name.isprintable() and name and path):
+        raise UsageError(f"`source`: {text!r} must be a path, or NAME=PATH", parameter="source")
+    return name, path
+
+
+def name_of(path: Path) -> str:
+    """Name a source after its folder or file: ``x/images`` is ``x``, ``x/train.tar`` is ``train``."""
+    whole = path.resolve()
+    if whole.is_file():
+        return whole.name.partition(".")[0] or whole.name
+    return whole.parent.name if whole.name == "images" and whole.parent.name else whole.name
+
+
+def find_recorded(entries: tuple[dict[str, str], ...], root: Path) -> int | None:
+    """Find which of the sources of a cache has a root.
+
+    Returns
+    -------
+    int or None
+        Its number; or that of the only one that is gone and had a root of the same name, which has moved.
+    """
+    roots = [known["root"] for known in entries]
+    if str(root.resolve()) in roots:
+        return roots.index(str(root.resolve()))
+    moved = [i for i, known in enumerate(roots) if Path(known).name == root.name and not Path(known).exists()]
+    return moved[0] if len(moved) == 1 else None
+
+
+def as_recorded(source: Source, entry: Mapping[str, str]) -> Source:
+    """Give a source the name that it has in a cache, if it has one."""
+    return NamedSource(source, entry["name"], entry.get("prefix", "")) if "name" in entry else source
