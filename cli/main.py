@@ -34,8 +34,10 @@ from .pack import pack
 from .predict import predict
 from .repair import repair
 from .report import report
+from .search import search
 from .signals import INTERRUPTED, SIGNALS, leave_when_asked
 from .spelling import spell
+from .top import top
 from .tune import tune
 from .verify import verify
 from .weights import weights
@@ -45,7 +47,7 @@ LEAST_MEMORY = 512 << 20
 """Address space below which the linear algebra of NumPy waits for memory without end, instead of failing."""
 LEAST_FOR_TORCH = 3 << 30
 """Address space below which PyTorch is not imported: now and then its threads end the process there."""
-TORCH_COMMANDS = ("explore", "extract", "predict", "bundle", "repair", "demo", "app")
+TORCH_COMMANDS = ("explore", "extract", "predict", "search", "bundle", "repair", "demo", "app")
 """Commands that are refused below it at once: PyArrow's threads do the same while images are listed."""
 BATCH_COMMANDS = ("extract", "fit", "tune", "predict", "repair", "demo")
 """Commands that work in batches, and end with the one in hand when they are interrupted."""
@@ -58,7 +60,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(explore, extract, fit, tune, influence, predict, compare, report, serve_app, dedup),
+    *(explore, extract, fit, tune, influence, predict, compare, report, serve_app, search, top, dedup),
     *(info, verify, repair, pack, bundle, demo, weights, doctor),
 ):
     app.command()(command)

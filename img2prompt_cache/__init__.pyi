@@ -19,5 +19,7 @@ from .runs.leaderboard import compare as compare
 from .runs.predict import predict as predict
 from .runs.run import Run as Run
 from .runs.run import load_run as load_run
+from .runs.search import search as search
+from .runs.top import top as top
 from .sources import open_source as open_source
 from .tuning.tune import tune as tune

@@ -38,7 +38,7 @@ def options(command: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("verb", ["extract", "fit", "tune", "predict", "bundle", "compare"])
+@pytest.mark.parametrize("verb", ["extract", "fit", "tune", "predict", "bundle", "compare", "search", "top"])
 def test_every_option_has_its_parameter_under_the_same_name(verb):
     parameters = {*inspect.signature(getattr(ipc, verb)).parameters}
     if verb == "fit":  # several runs are another verb, so that `fit` gives a Run
@@ -46,7 +46,9 @@ def test_every_option_has_its_parameter_under_the_same_name(verb):
     assert options(verb) <= parameters
 
 
-@pytest.mark.parametrize("verb", ["extract", "fit", "fit_seeds", "tune", "predict", "bundle", "compare"])
+@pytest.mark.parametrize(
+    "verb", ["extract", "fit", "fit_seeds", "tune", "predict", "bundle", "compare", "search", "top"]
+)
 def test_every_parameter_is_documented_and_there_is_an_example(verb):
     function = getattr(ipc, verb)
     text = inspect.getdoc(function)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -11,10 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.data.columns import UsedColumn, used_column
-from img2prompt_cache.data.feature_blocks import concatenate
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.prediction.cached_rows import best_first, predict_rows, target_column, target_rows
 from img2prompt_cache.reporting.pictures import picture, sample
 from img2prompt_cache.reporting.rows import Rows
 
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from img2prompt_cache.cache.reader import Cache
-    from img2prompt_cache.data.feature_blocks import AnyFeatures
+    from img2prompt_cache.data.columns import UsedColumn
     from img2prompt_cache.heads.base import Head
     from img2prompt_cache.runs.run import Run
 
@@ -36,7 +33,6 @@ KEPT_BYTES = 32 << 20
 """Of pictures that are kept in memory."""
 SIDES = (256, 1024)
 """Pixels of the longer side of a picture: in a list, and alone."""
-_ADVICE = "The run says nothing of the pictures of this cache: fit it again."
 
 
 @dataclass(slots=True, eq=False)
@@ -156,9 +152,9 @@ class Gallery:
             return False
         at = slice(found.done, found.done + STEP)
         try:
-            X, whole = self._features(run.features, self.shown[at])
+            vectors, _, whole = predict_rows(self._cache, run.features, head, self.shown[at])
             if whole.any():
-                found.vectors[at][whole] = head.predict(X)
+                found.vectors[at][whole] = vectors
                 found.known[at] = whole
         except Img2PromptError as error:
             found.broken = str(error)
@@ -166,30 +162,16 @@ class Gallery:
         found.done = min(found.done + STEP, len(self))
         return True
 
-    def _features(
-        self, features: Sequence[UsedColumn], rows: NDArray[np.int64]
-    ) -> tuple[AnyFeatures, NDArray[np.bool_]]:
-        columns = [used_column(self._cache, use, _ADVICE) for use in features]
-        values = [self._cache.values(column, rows) for column in columns]
-        whole = np.all([np.isfinite(each).reshape(len(each), -1).all(1) for each in values], axis=0)
-        return concatenate([each[whole] for each in values]), whole
-
     def _targets(self, target: UsedColumn) -> F32:
         """Give the embeddings of the prompts of all rows, shape (n, t); NaN where a row has none."""
         if target.spec not in self._true:
-            column = used_column(self._cache, target, _ADVICE, "targets")
-            self._cache.require_undamaged([column])
-            self._true = {target.spec: unit(self._cache.values(column, self.shown))}
+            self._cache.require_undamaged([target_column(self._cache, target)])
+            self._true = {target.spec: target_rows(self._cache, target, self.shown)}
         return self._true[target.spec]
 
     def _best(self, cosines: F32, known: NDArray[np.bool_], k: int) -> list[tuple[int, float]]:
         scores = np.where(known, cosines, -np.inf)
-        k = min(k, int(known.sum()))
-        if not k:
-            return []
-        best = np.argpartition(-scores, k - 1)[:k]
-        best = best[np.argsort(-scores[best], kind="stable")]
-        return [(int(self.shown[at]), float(min(1.0, scores[at]))) for at in best.tolist()]
+        return [(int(self.shown[at]), float(min(1.0, scores[at]))) for at in best_first(scores, k).tolist()]
 
 
 def _key(run: Run) -> tuple[str, str]:

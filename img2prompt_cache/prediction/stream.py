@@ -12,7 +12,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn, used_column
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.feature_blocks import concatenate
-from img2prompt_cache.errors import UsageError
+from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.extraction.encode import encode_batches
 from img2prompt_cache.extraction.work import Slice
 from img2prompt_cache.models.backbones.taps import split_spec
@@ -20,8 +20,11 @@ from img2prompt_cache.models.recorded import load_recorded_backbone, require_bac
 from img2prompt_cache.prediction.expectation import Expectation, predict_expected
 from img2prompt_cache.prediction.own_prompts import OwnPrompts
 from img2prompt_cache.prediction.predictions import Predictions
+from img2prompt_cache.sources import list_images
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pyarrow as pa
     from numpy.typing import NDArray
 
@@ -149,6 +152,24 @@ def _stored(values: NDArray[Any], spec: str) -> NDArray[np.float32]:
         kept = values.astype(np.float16, copy=False)
         coded = split_spec(spec)[1].dtype == "int8"
         return restore(*quantise(kept)) if coded else kept.astype(np.float32)
+
+
+def encode_image(column: UsedColumn, path: Path, device: str = "auto") -> NDArray[np.float32]:
+    """Encode an image file as the rows of a feature column were, shape (p,).
+
+    Raises
+    ------
+    Img2PromptError
+        If the image cannot be used, or the backbone is not the one that made the column.
+    """
+    source, listing = list_images([path])
+    rows = Slice(0, 0, {name: listing.table[name].to_pylist()[:1] for name in ("imgId", "uri")})
+    backbones = load_backbones((column,), device)
+    (batch,) = encode_batches(rows, source, backbones, 1)
+    if not batch.fresh:
+        raise Img2PromptError(f"{path}: {batch.images[0].reason}")
+    vector: NDArray[np.float32] = _stored(batch.features[column.spec], column.spec)[0]
+    return vector
 
 
 def predict_cached(

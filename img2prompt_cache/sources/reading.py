@@ -70,6 +70,22 @@ def read_slice(path: Path, offset: int, size: int) -> bytes:
     return data
 
 
+def path_below(folder: Path, uri: str) -> Path:
+    """Give the path of a file below `folder`; the file may be a link, but its folder must be below `folder`.
+
+    Raises
+    ------
+    ImageError
+        If the path leaves the folder.
+    """
+    if re.search(UNSAFE_PATH, uri):
+        raise ImageError("cannot be read: the path leaves the source")
+    path = folder / uri
+    if not is_below(os.path.realpath(folder), os.path.realpath(path.parent) + os.sep):
+        raise ImageError("cannot be read: the path leaves the source")
+    return path
+
+
 def read_below(folder: Path, uri: str) -> bytes:
     """Read a file below `folder`; the file may be a link, but its folder must be below `folder`.
 
@@ -78,9 +94,4 @@ def read_below(folder: Path, uri: str) -> bytes:
     ImageError
         If the path leaves the folder, or as `read_regular`.
     """
-    if re.search(UNSAFE_PATH, uri):
-        raise ImageError("cannot be read: the path leaves the source")
-    path = folder / uri
-    if not is_below(os.path.realpath(folder), os.path.realpath(path.parent) + os.sep):
-        raise ImageError("cannot be read: the path leaves the source")
-    return read_regular(path)
+    return read_regular(path_below(folder, uri))

@@ -44,6 +44,7 @@ INPUTS = {
     *(("predict", name) for name in ("paths", "run", "bank", "cache", "weights")),
     *(("bundle", name) for name in ("run", "bank", "cache", "weights")),
     *(("app", name) for name in ("run", "bank", "cache")),
+    *((command, name) for command in ("search", "top") for name in ("run", "cache")),
     *(("compare", "runs"), ("compare", "against"), ("report", "runs"), ("report", "cache")),
     *((name, "cache") for name in ("info", "verify", "repair", "pack")),
 }
