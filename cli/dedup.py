@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from img2prompt_cache.tables import counted
+
 from . import console
+
+if TYPE_CHECKING:
+    from img2prompt_cache.extraction.dedup import Deduplicated
 
 
 def dedup(
@@ -26,29 +31,47 @@ def dedup(
         typer.Option(metavar="FILE", help="CSV file to write. Default: `dedup.csv` in the cache."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    move: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Move images that are near-identical to one that stays into this folder, with the texts "
+            "beside them. Without --yes, only show which.",
+            show_default=False,
+        ),
+    ] = None,
+    link: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Make links in this folder to all images but those that are near-identical to another.",
+            show_default=False,
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Move the images.")] = False,
     json: console.Json = False,
 ) -> None:
     """Mark near-identical prompts and images of a cache in a CSV that `fit --only` takes.
 
-    Of rows that are alike the first good one is kept.
+    Of rows that are alike the first good one is kept. --move and --link sort the image files instead, by
+    images alone; nothing is deleted, and nothing written over.
     """
-    from img2prompt_cache.cache.reader import Cache
-    from img2prompt_cache.data.columns import choose_features, choose_target
-    from img2prompt_cache.data.dedup import (
-        NAME,
-        check_free,
-        count_duplicates,
-        find_duplicates,
-        save_duplicates,
-    )
+    from img2prompt_cache.data.dedup import count_duplicates
+    from img2prompt_cache.extraction.dedup import dedup as sort_out
 
-    opened = Cache(Path(cache))
-    out = out or opened.folder / NAME
-    check_free(out, overwrite=overwrite)
-    column = choose_features(opened, (features,) if features else ())[0]
-    target = choose_target(opened, None) if opened.manifest.of_kind("targets") else None
-    found = find_duplicates(opened, threshold, column, target)
-    save_duplicates(out, found, overwrite=overwrite)
+    with console.telling() as tell:
+        did = sort_out(
+            cache,
+            threshold,
+            features=features,
+            out=out,
+            move=move,
+            link=link,
+            yes=yes,
+            overwrite=overwrite,
+            progress=tell,
+        )
+    found = did.found
     good = int((found.image_group >= 0).sum())
     counts = {
         "rows": len(found.ids),
@@ -58,11 +81,34 @@ def dedup(
         "similar_images": count_duplicates(found.image_group),
         "identical_images": found.identical,
     }
+    sorted_out = move is not None or link is not None
     if json:
-        console.result_json({"out": str(out), "threshold": threshold, "features": column.spec, **counts})
+        files = {"files": did.files, "done": did.done, "left": did.left} if sorted_out else {}
+        written = str(did.out) if did.out else None
+        console.result_json(
+            {"out": written, "threshold": threshold, "features": did.features, **counts, **files}
+        )
         return
-    console.result(
-        f"{out}: {counts['kept']} of {good} good rows kept; {counts['similar_prompts']} rows repeat an "
-        f"earlier prompt, {counts['similar_images']} an earlier image, {counts['identical_images']} of them "
-        "byte for byte"
-    )
+    for name, why in did.left.items():
+        console.note(f"{name} stays: {why}")
+    if sorted_out:
+        _show_files(did, move=move, link=link)
+    if did.out:
+        console.result(
+            f"{did.out}: {counts['kept']} of {good} good rows kept; {counts['similar_prompts']} rows repeat "
+            f"an earlier prompt, {counts['similar_images']} an earlier image, {counts['identical_images']} "
+            "of them byte for byte"
+        )
+
+
+def _show_files(did: Deduplicated, *, move: Path | None, link: Path | None) -> None:
+    if move is None:
+        console.result(f"{link}: links to {counted(len(did.files), 'image', 'images')}")
+        return
+    for each in did.files:
+        console.result(console.clean(f"{each['from']} -> {each['to']}"))
+    images = counted(len(did.files), "image", "images")
+    if did.done:
+        console.note(f"{images} moved to {move}; `img2prompt-cache extract --update` leaves their rows out")
+    else:
+        console.note(f"{images} would be moved; --yes moves them")

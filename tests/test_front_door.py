@@ -38,7 +38,9 @@ def options(command: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("verb", ["extract", "fit", "tune", "predict", "bundle", "compare", "search", "top"])
+@pytest.mark.parametrize(
+    "verb", ["extract", "fit", "tune", "predict", "bundle", "compare", "search", "top", "dedup"]
+)
 def test_every_option_has_its_parameter_under_the_same_name(verb):
     parameters = {*inspect.signature(getattr(ipc, verb)).parameters}
     if verb == "fit":  # several runs are another verb, so that `fit` gives a Run

@@ -39,11 +39,14 @@ class ImageFiles:
         except (ImageError, OSError, ValueError):
             return None
 
+    def source(self, row: int) -> int:
+        """Give the number of a row's source."""
+        return self._parts[bisect_right(self._starts, row) - 1].source
+
     def folder(self, row: int) -> Path | None:
         """Give the folder of a row's source; None where it keeps images in archives, or cannot be opened."""
-        part = self._parts[bisect_right(self._starts, row) - 1]
         try:
-            source = self._sources[part.source]
+            source = self._sources[self.source(row)]
         except (Img2PromptError, LookupError):
             return None
         if getattr(source, "packed", True):

@@ -28,6 +28,8 @@ OUTPUTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("compare", "out"): ("--out", "PATH", "--overwrite"),
     ("predict", "out"): ("CACHE", "--run", RUN, "--out", "PATH", "--overwrite"),
     ("dedup", "out"): ("--out", "PATH", "--overwrite"),
+    ("dedup", "move"): ("--move", "PATH", "--yes"),
+    ("dedup", "link"): ("--link", "PATH"),
     ("report", "out"): ("--out", "PATH", "--overwrite"),
     ("report", "atlas"): ("--json", "--atlas", "PATH", "--overwrite"),
     ("explore", "out"): ("CACHE", "--out", "PATH", "--overwrite"),
