@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import console
+
+if TYPE_CHECKING:
+    from img2prompt_cache.progress import Event
 
 TOKEN = "IMG2PROMPT_TOKEN"  # noqa: S105 a name
 PORT = 8765
@@ -68,5 +72,13 @@ def app(
         token=token if token is not None else os.environ.get(TOKEN, ""),
         allow_hosts=tuple(allow_host or ()),
     )
-    with console.telling(bars=False) as tell:
-        serve(settings, port, tell)
+    serve(settings, port, _tell)
+
+
+def _tell(event: Event) -> None:
+    """Show notes in any case: one has the address, with a port that was free and a new token."""
+    if event.kind == "note":
+        event = replace(event, warning=True)
+    console.tell(event)
+    if event.kind == "note" and console.stderr.line:
+        console.stderr.line.close()  # it serves now, and waits

@@ -69,14 +69,14 @@ def compare(
         raise UsageError("--format and --json are two ways to print the table; leave one out")
     board = rank(cache, runs, against, by, out=out, format=format, overwrite=overwrite)
     for reason in board.unreadable.values():
-        console.note(f"left out: {reason}")
+        console.warn(f"left out: {reason}")
     if board.others:
-        console.note(
+        console.warn(
             f"left out, scored on another split or target: {', '.join(run.name for run in board.others)}"
         )
     for run in (*board.runs, *board.others):
         if run.folder in board.outdated:
-            console.note(
+            console.warn(
                 f"{run.name} was fitted on other rows than the cache has now: "
                 f"{board.outdated[run.folder]}; fit it again"
             )

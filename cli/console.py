@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ from img2prompt_cache.tables import printable, shorten
 
 if TYPE_CHECKING:
     from img2prompt_cache.progress import Callback, Event
+    from img2prompt_cache.progress_line import ProgressLine
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 CacheOption = Annotated[
@@ -88,20 +89,60 @@ spelled: Callable[[str], str] = str
 """Spells parameters and verbs in messages of the library as options and commands; `main` sets it."""
 
 
+class Stderr:
+    """What this process writes on stderr: the line of what is under way, and whether notes are wanted."""
+
+    line: ProgressLine | None = None
+    quiet = False
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take the line away while something else is written, maybe on the same terminal."""
+        with self.line.hidden() if self.line else nullcontext():
+            yield
+
+
+stderr = Stderr()
+
+
+@contextmanager
+def showing(*, quiet: bool) -> Iterator[None]:
+    """Show what is under way on stderr while a command runs; with `quiet`, neither that nor notes."""
+    from img2prompt_cache.progress import listening
+    from img2prompt_cache.progress_line import ProgressLine
+
+    stderr.line, stderr.quiet = ProgressLine(shown=False if quiet else None), quiet
+    try:
+        with listening(tell):
+            yield
+    finally:
+        stderr.line.close()
+        stderr.line, stderr.quiet = None, False
+
+
 def result(text: str) -> None:
     """Print a result, on stdout."""
-    print("\n".join(map(clean, text.split("\n"))))  # noqa: T201
+    with stderr.hidden():
+        print("\n".join(map(clean, text.split("\n"))))  # noqa: T201
 
 
 def result_json(data: dict[str, Any]) -> None:
     """Print one JSON object, on stdout; ASCII, so that it is valid in whatever encoding the terminal has."""
-    print(json.dumps(data, allow_nan=False))  # noqa: T201
+    with stderr.hidden():
+        print(json.dumps(data, allow_nan=False))  # noqa: T201
 
 
 def note(message: str) -> None:
-    """Say something on the way, in one line, on stderr."""
+    """Say something on the way, in one line, on stderr, unless that is to be quiet."""
+    if not stderr.quiet:
+        warn(message)
+
+
+def warn(message: str) -> None:
+    """Say what is wrong, in one line, on stderr."""
     if sys.stderr:  # print would take stdout where it is closed
-        print(clean(message), file=sys.stderr)  # noqa: T201
+        with stderr.hidden():
+            print(clean(message), file=sys.stderr)  # noqa: T201
 
 
 def clean(text: str) -> str:
@@ -139,21 +180,19 @@ def _cell(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else shorten(clean(str(value)))
 
 
+def tell(event: Event) -> None:
+    """Show an event of a call on stderr; stop at it if that was asked."""
+    stop.check()
+    if event.kind == "note":
+        (warn if event.warning else note)(spelled(event.message))
+    elif event.kind == "plan":
+        for line in str(event.value).split("\n"):
+            note(spelled(line))
+    elif event.kind == "step" and stderr.line:
+        stderr.line.step(event.task, event.done, event.total, event.pace)
+
+
 @contextmanager
-def telling(*, bars: bool = True) -> Iterator[Callback]:
-    """Show notes, plans and, with `bars`, progress on stderr; stop at the next event if that was asked."""
-    from img2prompt_cache.progress import listening
-
-    with listening(bars) as show:
-
-        def tell(event: Event) -> None:
-            stop.check()
-            if event.kind == "note":
-                note(spelled(event.message))
-            elif event.kind == "plan":
-                for line in str(event.value).split("\n"):
-                    note(spelled(line))
-            else:
-                show(event)
-
-        yield tell
+def telling() -> Iterator[Callback]:
+    """Give what `tell` shows to a verb, as its `progress`."""
+    yield tell

@@ -91,12 +91,16 @@ def _run(say: Any, *arguments: object) -> dict[str, Any]:
     """Run one command as a person would, show it and what it says, and give its JSON."""
     words = [str(argument) for argument in arguments]
     say(f"\n$ img2prompt-cache {shlex.join(words)}")
-    done = subprocess.run(
-        [sys.executable, "-m", "img2prompt_cache.cli", *words, "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    with console.stderr.hidden():  # the command shows its own
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "img2prompt_cache.cli", *words, "--json"),
+                *(["--quiet"] if console.stderr.quiet else []),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         raise typer.Exit(done.returncode)
     found: dict[str, Any] = json_module.loads(done.stdout)

@@ -315,7 +315,7 @@ def fit(
         "overwrite": overwrite,
         "device": device,
     }
-    with console.telling(bars=False) as tell:
+    with console.telling() as tell:
         if seeds is not None or split_seeds is not None:
             _fit_seeds(cache, head, seeds, split_seeds, json, {**parameters, "progress": tell})
             return

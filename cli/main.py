@@ -79,7 +79,11 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", help="Show neither progress nor notes on stderr; also after the command."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; also after the command.")] = False,
 ) -> None:
     """Run image encoders once, cache their features, and predict prompt embeddings with fast heads.
 
@@ -122,8 +126,21 @@ def run(arguments: list[str]) -> int:
         The exit code: 0, 1 for a failure, 2 for wrong use, 130 if interrupted.
     """
     console.stop.asked = False
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    debug, arguments = _take("--debug", arguments)
+    quiet, arguments = _take("--quiet", arguments)
+    arguments = arguments or ["--help"]
+    with console.showing(quiet=quiet):
+        return _run(arguments, debug)
+
+
+def _take(option: str, arguments: list[str]) -> tuple[bool, list[str]]:
+    """Take an option of every command out of the arguments, wherever it stands before ``--``."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    left = [argument for argument in arguments[:end] if argument != option]
+    return len(left) < end, [*left, *arguments[end:]]
+
+
+def _run(arguments: list[str], debug: bool) -> int:
     console.stop.in_batches = arguments[0] in BATCH_COMMANDS
     console.spelled = partial(spell, app=app, program=NAME, command=arguments[0])
     try:
@@ -151,7 +168,7 @@ def run(arguments: list[str]) -> int:
             if arguments[0] in ("extract", "tune")
             else "nothing half-done is left"
         )
-        console.note(f"interrupted; {kept}. Run the same command again to go on.")
+        console.warn(f"interrupted; {kept}. Run the same command again to go on.")
     return int(code)
 
 
@@ -175,7 +192,7 @@ def _require_memory(arguments: list[str]) -> None:
 
 
 def _failed(error: Exception) -> int:
-    console.note(f"error: {_told(error)}")
+    console.warn(f"error: {_told(error)}")
     return int(getattr(error, "exit_code", 1))
 
 

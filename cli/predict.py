@@ -143,7 +143,7 @@ def predict(
         written = out is not None and writer_for(out).keeps_prompts
         for batch in stack.enter_context(closing(batches)):
             for name, reason in batch.failed.items():
-                console.note(f"{name}: {reason}")
+                console.warn(f"{name}: {reason}")
             bad |= batch.failed
             count += len(batch.ids)
             if written:
@@ -158,7 +158,7 @@ def predict(
                 if "prompts" in one or "composed" in one:
                     console.result("\n".join(_lines(name, one)))
     if bad:
-        console.note(f"{len(bad)} images could not be used and were left out")
+        console.warn(f"{len(bad)} images could not be used and were left out")
     if json:
         console.result_json(
             {

@@ -134,7 +134,7 @@ def tune(
     top = found.best
     made = None
     if fit:
-        with console.telling(bars=False) as tell:
+        with console.telling() as tell:
             made = fit_run(
                 cache, head, settings=top.settings, run=run, overwrite=overwrite, progress=tell, **shared
             )

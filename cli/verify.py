@@ -25,7 +25,7 @@ def verify(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Jso
     for file in unknown:
         say(f"{file}: not recorded in the manifest, so it is never read")
     if writer:
-        console.note(f"{writer} is writing this cache: what it has not recorded yet was not looked at")
+        console.warn(f"{writer} is writing this cache: what it has not recorded yet was not looked at")
     for folder in opened.crowded():
         say(console.crowded(folder))
     if json:

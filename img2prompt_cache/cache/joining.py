@@ -24,7 +24,7 @@ from img2prompt_cache.cache.manifest import (
 from img2prompt_cache.cache.manifest_file import save_manifest
 from img2prompt_cache.cache.rewriting import join_parts
 from img2prompt_cache.files import Replacement, sync_folder
-from img2prompt_cache.progress import Callback, ignore, note, task
+from img2prompt_cache.progress import Callback, ignore, task, warn
 
 _ENOUGH = 4
 """Joined parts are so large that a quarter of `MANY_PARTS` could hold all rows, so that it is done rarely."""
@@ -59,7 +59,7 @@ def join_small_parts(folder: Path, manifest: Manifest, tell: Callback = ignore) 
         return manifest
     why = _obstacle(folder, manifest)
     if why:
-        note(tell, f"the {len(rows.parts)} parts of each column were not merged: {why}")
+        warn(tell, f"the {len(rows.parts)} parts of each column were not merged: {why}")
         return manifest
     columns = []
     with task(tell, "merge parts", len(groups) * len(manifest.columns)) as advance:

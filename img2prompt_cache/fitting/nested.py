@@ -10,6 +10,7 @@ import numpy as np
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.numerics.blending import InnerProducts, inner_products
+from img2prompt_cache.progress import stage
 
 if TYPE_CHECKING:
     from img2prompt_cache.data.dataset import Dataset
@@ -59,11 +60,13 @@ def nested_products(
         One for each fold, of its training rows. Nothing in it depends on the targets of the fold.
     """
     found = []
-    for chosen, (train, _) in zip(members, split.sides, strict=True):
-        groups = split.inner_groups(train)
-        folds = min(FOLDS, len(np.unique(groups)))
-        predictions, _ = Blend(chosen, folds=folds, seed=seed).out_of_fold(
-            data.X[train], data.training_targets[train], groups=groups, widths=data.widths
-        )
-        found.append(inner_products(predictions, data.y[train]))
+    with stage("inner folds of members", len(members)) as advance:
+        for chosen, (train, _) in zip(members, split.sides, strict=True):
+            groups = split.inner_groups(train)
+            folds = min(FOLDS, len(np.unique(groups)))
+            predictions, _ = Blend(chosen, folds=folds, seed=seed).out_of_fold(
+                data.X[train], data.training_targets[train], groups=groups, widths=data.widths
+            )
+            found.append(inner_products(predictions, data.y[train]))
+            advance(1)
     return found

@@ -30,7 +30,7 @@ from img2prompt_cache.fitting.evaluate import (
 )
 from img2prompt_cache.fitting.record import FittedHead, keep_run
 from img2prompt_cache.heads.base import Head
-from img2prompt_cache.progress import Callback, ignore, note, task
+from img2prompt_cache.progress import Callback, ignore, note, task, warn
 from img2prompt_cache.runs.names import reserve_run
 from img2prompt_cache.runs.run import Run
 from img2prompt_cache.tables import counted
@@ -55,7 +55,8 @@ def fit_head(
     overwrite : bool
         Replace the run in `folder`, once the new one is complete.
     tell : callable
-        Told every fit as a step of the task ``"fit"``, and notes.
+        Told every fit that chooses its settings as a step of the task ``"fit"``, others as one of ``"refit"``
+        or ``"leakage gap"``, what fitting takes long for, and notes.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def fit_head(
         fitted = _fit(cache, config, head, (features, target, texts), tell)
         run = keep_run(place, cache, fitted)
     if not config.features and (wanted := stands_in(head, specs[0])):
-        note(tell, f"{config.head} is made for {wanted}, which is not cached: {specs[0]} stands in")
+        warn(tell, f"{config.head} is made for {wanted}, which is not cached: {specs[0]} stands in")
     _note_straddling(run, tell)
     _note_large_group(run, config, tell)
     return run
@@ -110,16 +111,24 @@ def _fit(
     wanted = not (head.costly or split.test_set) if config.leakage_gap is None else config.leakage_gap
     measured = wanted and split.strategy != "random"
     refit = config.refit and not split.test_set
-    fits = split.folds + refit + (leakage_fits(split) if measured else 0)
-    with task(tell, "fit", fits) as advance:
+    anew = refit and config.folds is not None  # the folds may have chosen different settings
+    _note_time(head, split.folds + anew, tell)
+    with task(tell, "fit", split.folds + anew) as advance:
         evaluation = evaluate_head(head, data, split, advance=advance)
         saved = evaluation.head
-        if refit:
-            chosen = {} if config.folds is not None else saved.chosen
-            saved = fit_rows(configured(head, chosen), data, split, everything)
+        if anew:
+            saved = fit_rows(head, data, split, everything)
             advance(1)
-        seconds = time.perf_counter() - started
-        gap = measure_leakage_gap(head, data, split, evaluation, advance) if measured else None
+    # What follows fits with settings that were chosen before, which takes much less time.
+    if refit and not anew:
+        with task(tell, "refit", 1) as advance:
+            saved = fit_rows(configured(head, saved.chosen), data, split, everything)
+            advance(1)
+    seconds = time.perf_counter() - started
+    gap = None
+    if measured:
+        with task(tell, "leakage gap", leakage_fits(split)) as advance:
+            gap = measure_leakage_gap(head, data, split, evaluation, advance)
     return FittedHead(
         head=saved,
         evaluation=evaluation,
@@ -132,6 +141,14 @@ def _fit(
         seconds=seconds,
         leakage_gap=gap,
     )
+
+
+def _note_time(head: Head, fits: int, tell: Callback) -> None:
+    """Say how long it may take, where the head has a limit of its own."""
+    minutes = head.get_params().get("minutes")
+    if minutes is not None:
+        each = f" for each of {fits} fits" if fits > 1 else ""
+        note(tell, f"{head.name} takes about {minutes:g} minutes at most{each}; `minutes` is the limit")
 
 
 def _note_test_set(split: Split, tell: Callback) -> None:
@@ -155,7 +172,7 @@ def _note_large_group(run: Run, config: FitConfig, tell: Callback) -> None:
     if split["strategy"] == "random" or "=" in split["strategy"] or split["straddling"] or largest <= wanted:
         return
     advice = "" if config.folds else "; `folds=5` holds out every row once"
-    note(
+    warn(
         tell,
         f"one group of near-identical rows is {largest:.0%} of all rows, more than the {wanted:.0%} to hold "
         f"out at a time: the score depends much on whether it is held out{advice}",
@@ -166,7 +183,7 @@ def _note_straddling(run: Run, tell: Callback) -> None:
     """Warn where the user's own split leaks."""
     straddling, split = run.split["straddling"], run.split["strategy"]
     if straddling and split != "random":
-        note(
+        warn(
             tell,
             f'`split="{split}"`: {straddling} of {run.split["groups"]} groups of near-identical prompts or '
             'images have rows on both sides, so the score is too high; `split="group"` keeps them apart',

@@ -21,6 +21,7 @@ from img2prompt_cache.numerics import soft_bank
 from img2prompt_cache.numerics.blending import best_weights, cross_weights, inner_products, mix
 from img2prompt_cache.numerics.bootstrap import standard_error
 from img2prompt_cache.numerics.metrics import cosine, unit
+from img2prompt_cache.progress import stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,12 +86,14 @@ class Best(Blend):
         rows = FittingRows(X, y, groups, widths, checks.kinds(kinds, len(X)))
         others = checks.targets(bank, self, "the bank's embeddings")
         climb = _Climb(self, rows, others, deadline=time.perf_counter() + 60 * self.minutes)
-        for at, member in enumerate(self.members):
-            if not member.get("extra") or rows.kinds.any():
-                climb.try_member(at)
-                self._stand(climb, widths)
-        climb.try_bank()
-        self._stand(climb, widths)
+        with stage("best", len(self.members) + 1, "uneven") as advance:
+            for at, member in enumerate(self.members):
+                if not member.get("extra") or rows.kinds.any():
+                    climb.try_member(at)
+                    self._stand(climb, widths)
+                advance(1)
+            climb.try_bank()
+            self._stand(climb, widths)
 
     def _stand(self, climb: _Climb, widths: tuple[int, ...]) -> None:
         """Make this the fitted head of the steps that were kept so far."""
@@ -145,11 +148,13 @@ class _Climb:
         if not self._begin("soft bank"):
             return
         given, mixed = self.best.given_bank(), np.empty_like(self.mixed)
-        for number in range(self.best.folds):
-            held = self.folds == number
-            found = given or self._choose_bank(~held)
-            bank = soft_bank.distinct(self.true[~held], self.others)
-            mixed[held] = soft_bank.soften(self.mixed[held], bank, *found)
+        with stage("soft bank by folds", self.best.folds) as advance:
+            for number in range(self.best.folds):
+                held = self.folds == number
+                found = given or self._choose_bank(~held)
+                bank = soft_bank.distinct(self.true[~held], self.others)
+                mixed[held] = soft_bank.soften(self.mixed[held], bank, *found)
+                advance(1)
         if self._end("soft bank", mixed):
             self.soft = given or self._choose_bank(np.ones(len(self.true), np.bool_))
             self.bank = soft_bank.distinct(self.true, self.others)
@@ -166,11 +171,13 @@ class _Climb:
         (head,) = best.make_members([member])
         rows.fit(head, columns, extra=extra)
         predictions = np.empty_like(rows.y)
-        for number in range(best.folds):
-            held = self.fold == number
-            other = clone(head).set_params(**head.chosen)
-            rows[~held].fit(other, columns, extra=extra)
-            predictions[held] = other.predict(select_blocks(rows.X[held], columns))
+        with stage(f"{head.name} by folds", best.folds) as advance:
+            for number in range(best.folds):
+                held = self.fold == number
+                other = clone(head).set_params(**head.chosen)
+                rows[~held].fit(other, columns, extra=extra)
+                predictions[held] = other.predict(select_blocks(rows.X[held], columns))
+                advance(1)
         return _Tried(head, predictions[rows.kinds == 0])
 
     def _begin(self, name: str) -> bool:

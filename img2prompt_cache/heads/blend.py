@@ -20,6 +20,7 @@ from img2prompt_cache.heads.settings import DEVICE, setting
 from img2prompt_cache.numerics import soft_bank
 from img2prompt_cache.numerics.blending import ablation, agreement, best_weights, inner_products, mix
 from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.progress import stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -208,14 +209,16 @@ class Blend(Head):
         fold = np.full(len(wanted), -1, np.int64)
         fold[wanted] = k_folds(groups[wanted], self.folds, self.seed)
         predictions = [np.empty(y.shape, np.float32) for _ in columns]
-        for number in range(self.folds):
-            held = fold == number
-            others = rows[~held]
-            heads = self.make_members(self.members)
-            members = zip(self.members, heads, columns, predictions, strict=True)
-            for member, head, ranges, found in members:
-                others.fit(head, ranges, extra=member.get("extra", True))
-                found[held] = head.predict(select_blocks(X[held], ranges))
+        with stage("members by folds", self.folds) as advance:
+            for number in range(self.folds):
+                held = fold == number
+                others = rows[~held]
+                heads = self.make_members(self.members)
+                members = zip(self.members, heads, columns, predictions, strict=True)
+                for member, head, ranges, found in members:
+                    others.fit(head, ranges, extra=member.get("extra", True))
+                    found[held] = head.predict(select_blocks(X[held], ranges))
+                advance(1)
         return [found[wanted] for found in predictions], fold[wanted]
 
     @property

@@ -15,6 +15,7 @@ from img2prompt_cache.heads.settings import setting
 from img2prompt_cache.heads.space import Choices, Uniform
 from img2prompt_cache.numerics.metrics import mean_cosine
 from img2prompt_cache.numerics.neighbours import flat_index, inverse_power, nearest, weighted_sum
+from img2prompt_cache.progress import stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,14 +105,16 @@ class Knn(Nearest):
         powers = POWERS if self.power is None else (self.power,)
         drawn = _draw(fold, self.folds, self.seed)
         found = np.zeros((self.folds, len(ks), len(powers)))
-        for number in range(self.folds):
-            known, asked = fold != number, (fold == number) & drawn
-            distances, rows = self._neighbours(known, self.vectors_[asked].astype(np.float32), max(ks))
-            for i, k in enumerate(ks):
-                for j, power in enumerate(powers):
-                    weights = inverse_power(distances[:, :k], power)
-                    pred = weighted_sum(weights, rows[:, :k], self.targets_)
-                    found[number, i, j] = mean_cosine(pred, y[asked])
+        with stage("number of neighbours", self.folds) as advance:
+            for number in range(self.folds):
+                known, asked = fold != number, (fold == number) & drawn
+                distances, rows = self._neighbours(known, self.vectors_[asked].astype(np.float32), max(ks))
+                for i, k in enumerate(ks):
+                    for j, power in enumerate(powers):
+                        weights = inverse_power(distances[:, :k], power)
+                        pred = weighted_sum(weights, rows[:, :k], self.targets_)
+                        found[number, i, j] = mean_cosine(pred, y[asked])
+                advance(1)
         mean = found.mean(axis=0)
         return [
             {"k": k, "power": power, "cosine": float(mean[i, j])}

@@ -17,6 +17,7 @@ from img2prompt_cache.heads.settings import setting
 from img2prompt_cache.heads.space import LogUniform
 from img2prompt_cache.numerics import banded_ridge, gram, ridge_path
 from img2prompt_cache.numerics.row_space import expand_coefficients, reduce_blocks
+from img2prompt_cache.progress import stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -181,17 +182,21 @@ class Ridge(Head):
         ratios = banded_ridge.penalty_ratios(by_fold, scale, widths)
         alphas = ridge_path.penalties(total.n)
         banded = scale / np.sqrt(np.repeat(ratios, widths))
-        spectra = [ridge_path.decompose(total, held, banded, alphas) for held in by_fold]
+        spectra = []
+        with stage("eigenvectors of each fold", len(by_fold)) as advance:
+            for held in by_fold:
+                spectra.append(ridge_path.decompose(total, held, banded, alphas))
+                advance(1)
         mse: F64 = np.mean([each.mse for each in spectra], axis=0)
         if self.choose == "mse":
             self.tried_ = [{"alpha": float(a), "mse": float(e)} for a, e in zip(alphas, mse, strict=True)]
             best = ridge_path.argmin_error(mse)
             return ratios * float(alphas[best])
-        held = ridge_path.project(chunks(), spectra, n, self.seed)
+        projected = ridge_path.project(chunks(), spectra, n, self.seed)
         best, cosines = ridge_path.hill_climb(
             ridge_path.argmin_error(mse),
             len(mse),
-            lambda index: ridge_path.held_out_cosine(held, spectra, alphas[index]),
+            lambda index: ridge_path.held_out_cosine(projected, spectra, alphas[index]),
         )
         self.tried_ = [
             {"alpha": float(alpha), "mse": float(error)}

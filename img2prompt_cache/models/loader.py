@@ -25,7 +25,7 @@ from img2prompt_cache.models.recorded import (
     require_recorded,
 )
 from img2prompt_cache.models.specs import ENCODER_FAMILIES, parse_spec, require_folder
-from img2prompt_cache.progress import Callback, ignore, note
+from img2prompt_cache.progress import Callback, ignore, note, warn
 
 if TYPE_CHECKING:
     from img2prompt_cache.models.backbones.base import Backbone
@@ -112,7 +112,7 @@ class Models:
         if any(tap.name == NAMES for tap in self._taps) and len(unnamed) == len(backbones) > 0:
             raise unnamed[0]
         for error in unnamed:
-            note(tell, str(error))
+            warn(tell, str(error))
         for spec in encoders:
             if self._known_encoder(manifest, spec) is None:
                 encoder = load_encoder(spec, clean=self._clean or "none", device=self._device)
@@ -314,7 +314,7 @@ def _with_further(manifest: Manifest, further: int, tell: Callback) -> Manifest:
             column = replace(target, kind="more_targets", folder=folder, shape=shape, parts=())
             manifest = manifest.with_column(column)
         elif known.shape[0] < further:
-            note(
+            warn(
                 tell,
                 f"{target.spec} has room for {known.shape[0] + 1} prompts of an image, the most that one had "
                 f"when the column was made; of an image that has more (up to {further + 1}), the first count",

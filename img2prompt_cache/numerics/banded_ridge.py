@@ -17,10 +17,13 @@ from scipy import linalg, optimize
 
 from img2prompt_cache.numerics.gram import cholesky
 from img2prompt_cache.numerics.ridge_path import DECADES
+from img2prompt_cache.progress import stage
 
 if TYPE_CHECKING:
     from img2prompt_cache.numerics.gram import F64, Sums
 
+ITERATIONS = 10
+"""Most iterations of the search."""
 START = -2.5
 """Penalty per row from which the search starts, as a power of ten."""
 
@@ -89,13 +92,15 @@ def penalty_ratios(by_fold: Sequence[Sums], scale: F64, widths: Sequence[int]) -
         return value / start, np.bincount(of_column, gradient) * alpha / start
 
     low, high = (np.log(n * 10.0**decade) for decade in DECADES)
-    found = optimize.minimize(
-        error,
-        np.full(len(widths), np.log(n * 10**START)),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(low, high)] * len(widths),
-        options={"maxiter": 10, "ftol": 1e-5},
-    )
+    with stage("penalty of each backbone", ITERATIONS, "at most") as advance:
+        found = optimize.minimize(
+            error,
+            np.full(len(widths), np.log(n * 10**START)),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(low, high)] * len(widths),
+            options={"maxiter": ITERATIONS, "ftol": 1e-5},
+            callback=lambda point: advance(1),
+        )
     relative: F64 = np.exp(found.x - found.x.mean())
     return relative

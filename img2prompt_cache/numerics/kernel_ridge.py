@@ -15,6 +15,7 @@ from scipy import linalg, optimize
 
 from img2prompt_cache.numerics.gram import cholesky
 from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.progress import stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +29,8 @@ GAINS, ALPHAS = (0.01, 100.0), (1e-4, 100.0)
 """Ranges of the gains and of the penalty."""
 START_GAIN, START_ALPHA = 3.0, 0.03
 """Sum of the gains, and penalty, from which the search starts."""
+ITERATIONS = 25
+"""Most iterations of the search."""
 SCALE = 50.0
 """Factor of the loss: by its own rules L-BFGS-B takes a step from cosine .45 to .46 for convergence."""
 JITTER = 1e-4
@@ -274,8 +277,16 @@ def search(
         on_evaluation(point[:b], point[b:], score)
         return -SCALE * score, -SCALE * point * np.concatenate([by_gain, by_alpha])
 
-    options = {"maxiter": 25, "ftol": 1e-6}
-    found = np.exp(
-        optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
-    )
+    options = {"maxiter": ITERATIONS, "ftol": 1e-6}
+    with stage("kernel settings", ITERATIONS, "at most") as advance:
+        minimum = optimize.minimize(
+            loss,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options=options,
+            callback=lambda point: advance(1),
+        )
+    found = np.exp(minimum.x)
     return found[:b] if gains is None else gains, found[b:] if alpha is None else alpha

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import optimize
 
 from img2prompt_cache.numerics.kernel_ridge import SCALE, weigh_cosines
+from img2prompt_cache.progress import stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,14 +64,16 @@ def learn_gains(units: F32, y: Floats, groups: Ints, widths: Sequence[int] | Int
         score, slope = left_out_cosine(cosines, y, groups, gains)
         return -SCALE * score, -SCALE * gains * slope
 
-    found = optimize.minimize(
-        loss,
-        np.full(blocks, np.log(START / blocks)),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(np.log(BOUNDS[0]), np.log(BOUNDS[1]))] * blocks,
-        options={"maxiter": ITERATIONS, "ftol": 1e-6},
-    )
+    with stage("gain of each block", ITERATIONS, "at most") as advance:
+        found = optimize.minimize(
+            loss,
+            np.full(blocks, np.log(START / blocks)),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(np.log(BOUNDS[0]), np.log(BOUNDS[1]))] * blocks,
+            options={"maxiter": ITERATIONS, "ftol": 1e-6},
+            callback=lambda point: advance(1),
+        )
     gains = np.exp(found.x)
     result: F64 = gains / gains.mean()
     return result

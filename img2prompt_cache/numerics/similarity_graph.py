@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from img2prompt_cache.numerics.disk_array import to_disk
+from img2prompt_cache.progress import stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,19 +72,22 @@ def similarity_components(vectors: Vectors, threshold: float) -> Rows:
     """
     label = np.arange(len(vectors))
     sketch = _sketch(vectors)
-    for start in range(0, len(vectors), BLOCK):
-        waiting: list[tuple[Rows, Rows]] = []
-        count = 0
-        for other in range(start, len(vectors), BLOCK):
-            bounds = sketch[start : start + BLOCK] @ sketch[other : other + BLOCK].T
-            left, right = np.divmod(np.flatnonzero(bounds >= threshold - SLACK), bounds.shape[1])
-            news = label[left + start] != label[right + other]
-            left, right = _confirmed(vectors, start, other, left[news], right[news], threshold)
-            waiting.append((left + start, right + other))
-            count += len(left)
-            if count > MAX_EDGES:
-                label, waiting, count = _merge(label, waiting), [], 0
-        label = _merge(label, waiting)
+    blocks = -(-len(vectors) // BLOCK)
+    with stage("near-identical rows", blocks * (blocks + 1) // 2) as advance:
+        for start in range(0, len(vectors), BLOCK):
+            waiting: list[tuple[Rows, Rows]] = []
+            count = 0
+            for other in range(start, len(vectors), BLOCK):
+                bounds = sketch[start : start + BLOCK] @ sketch[other : other + BLOCK].T
+                left, right = np.divmod(np.flatnonzero(bounds >= threshold - SLACK), bounds.shape[1])
+                news = label[left + start] != label[right + other]
+                left, right = _confirmed(vectors, start, other, left[news], right[news], threshold)
+                waiting.append((left + start, right + other))
+                count += len(left)
+                if count > MAX_EDGES:
+                    label, waiting, count = _merge(label, waiting), [], 0
+                advance(1)
+            label = _merge(label, waiting)
     return label
 
 

@@ -13,7 +13,7 @@ from img2prompt_cache.models.recorded import load_recorded_encoder
 from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
 from img2prompt_cache.prediction.bank_folder import load_bank
 from img2prompt_cache.prediction.compose import Composer
-from img2prompt_cache.progress import Callback, ignore, note
+from img2prompt_cache.progress import Callback, ignore, warn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,5 +112,5 @@ def mean_for_hubs(fitted: Fitted, tell: Callback = ignore) -> NDArray[np.float32
     try:
         return fitted.mean_prediction
     except Img2PromptError as error:
-        note(tell, f"the nearest prompts are not corrected for hubs: {error}")
+        warn(tell, f"the nearest prompts are not corrected for hubs: {error}")
         return None

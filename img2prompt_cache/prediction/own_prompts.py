@@ -10,7 +10,7 @@ import numpy as np
 
 from img2prompt_cache.cache.reader import OK, Cache
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.progress import Callback, ignore, note
+from img2prompt_cache.progress import Callback, ignore, warn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,5 +76,5 @@ def open_own_prompts(home: Cache | Path | None, tell: Callback = ignore) -> OwnP
     try:
         return OwnPrompts(home if isinstance(home, Cache) else Cache(home))
     except Img2PromptError as error:
-        note(tell, f"whether an image is in the cache cannot be told: {error}")
+        warn(tell, f"whether an image is in the cache cannot be told: {error}")
         return None

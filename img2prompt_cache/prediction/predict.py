@@ -24,7 +24,7 @@ from img2prompt_cache.prediction.own_prompts import OwnPrompts, open_own_prompts
 from img2prompt_cache.prediction.predictions import Predictions
 from img2prompt_cache.prediction.stream import load_backbones, predict_cached, predict_images
 from img2prompt_cache.prediction.weights import Weights, weights_of
-from img2prompt_cache.progress import Callback, ignore, listening, note, task
+from img2prompt_cache.progress import Callback, ignore, listening, note, task, warn
 from img2prompt_cache.sources import list_images
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _require_told(fitted: Fitted, min_expected: float | None, tell: Callback) ->
         return
     if min_expected is not None:
         raise UsageError(f"`min_expected`: {fitted.without_expectation}", parameter="min_expected")
-    note(tell, fitted.without_expectation)
+    warn(tell, fitted.without_expectation)
 
 
 def _home(fitted: Fitted, cache: str | Path | Cache | None) -> Cache | Path | None:
@@ -206,7 +206,7 @@ def _find_batches(
         return iter([_from_cache(fitted, estimator, Cache(paths[0]))])
     source, listing = list_images(paths)
     for line in listing.summary.notes:
-        note(tell, line)
+        warn(tell, line)
     if writer:
         writer.expect(each.as_py() for each in listing.table["imgId"])
     backbones = load_backbones(fitted.features, device)
@@ -278,7 +278,7 @@ def _run(
         if failed and not used:
             raise Img2PromptError(f"none of the {failed} images could be used")
     if own and writer:
-        note(
+        warn(
             tell,
             f"{own} of {used} images are in the cache with a prompt of their own, so the head may have been "
             "fitted on them: their predictions are no test of it",

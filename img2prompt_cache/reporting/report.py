@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.progress import Callback, listening, note
+from img2prompt_cache.progress import Callback, listening, warn
 from img2prompt_cache.reporting.atlas import check_atlas, write_atlas
 from img2prompt_cache.reporting.damage import DATA_ERRORS, told
 from img2prompt_cache.reporting.material import Material
@@ -193,7 +193,7 @@ def gather(material: Material, tell: Callback, names: tuple[str, ...] = ()) -> R
             data = section.gather(material, tell)
         except DATA_ERRORS as error:
             failed[section.TITLE] = told(error)
-            note(tell, f"{section.TITLE} is left out: {failed[section.TITLE]}")
+            warn(tell, f"{section.TITLE} is left out: {failed[section.TITLE]}")
         else:
             if data is not None:
                 sections[section.NAME] = data

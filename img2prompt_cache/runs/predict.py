@@ -18,7 +18,7 @@ from img2prompt_cache.prediction.zero_shot import (
     make_zero_shot,
     refuse_what_takes_pairs,
 )
-from img2prompt_cache.progress import Callback, ignore, listening, note
+from img2prompt_cache.progress import Callback, ignore, listening, warn
 from img2prompt_cache.runs.names import NoRunError, open_run
 from img2prompt_cache.runs.run import AnyRun, Run
 
@@ -181,7 +181,7 @@ def open_fitted(
             f"{missing}; nor is there a way to predict without one: {error}", parameter="run"
         ) from None
     if missing is not None:
-        note(tell, f"{missing}; predicted without a run")
+        warn(tell, f"{missing}; predicted without a run")
     return found
 
 

@@ -25,7 +25,7 @@ from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.distil import Distil
 from img2prompt_cache.heads.space import Space, to_json
-from img2prompt_cache.progress import Callback, Event, ignore, note, task
+from img2prompt_cache.progress import Callback, Event, ignore, task, warn
 from img2prompt_cache.runs.names import joined_name
 from img2prompt_cache.tuning.finished import FinishedStudy
 from img2prompt_cache.tuning.spaces import space_name
@@ -133,7 +133,7 @@ def search(cache: Cache, config: TuneConfig, file: Path, tell: Callback = ignore
 def _tell(tell: Callback, trial: FinishedTrial) -> None:
     tell(Event("trial", value=trial))
     if trial.reason:
-        note(tell, f"trial {trial.number} failed: {trial.reason}")
+        warn(tell, f"trial {trial.number} failed: {trial.reason}")
 
 
 def _require_searchable(head: Head, space: Space) -> None:

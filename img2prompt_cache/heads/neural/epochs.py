@@ -16,6 +16,7 @@ from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.models.devices import choose_device
 from img2prompt_cache.numerics.blending import best_share, mix_two
 from img2prompt_cache.numerics.metrics import mean_cosine, mse
+from img2prompt_cache.progress import stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -132,7 +133,10 @@ def train(
     best, score = 0, -np.inf
     improved, alone = 0, -np.inf
     started = time.perf_counter()
-    with seeded(head.seed, choose_device(head.device)):
+    with (
+        seeded(head.seed, choose_device(head.device)),
+        stage(f"{head.name} epochs", epochs, "at most" if stop else "even") as advance,
+    ):
         nets = [start(side.rows) for side in sides]
         for epoch in range(epochs + 1):
             losses = [net.train() if epoch else net.loss() for net in nets]
@@ -143,6 +147,8 @@ def train(
                     f"{head.name} diverged in epoch {epoch}; lower `lr`, which is {head.lr:g}"
                 )
             history.append({**record, "seconds": time.perf_counter() - started})
+            if epoch:
+                advance(1)
             if on_step:
                 on_step(epoch, record["val_cosine"])
             if not stop:

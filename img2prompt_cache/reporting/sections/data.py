@@ -8,7 +8,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.progress import Callback, note
+from img2prompt_cache.progress import Callback, warn
 from img2prompt_cache.reporting.charts import Cloud, Histogram, histogram
 from img2prompt_cache.reporting.duplicates import Duplicated, find_duplicated
 from img2prompt_cache.reporting.pictures import Picture, Pictures, sample
@@ -174,7 +174,7 @@ def gather(material: Material, tell: Callback) -> DataSection:
         duplicated = find_duplicated(material)
     except Img2PromptError as error:
         notes.append(f"near-identical rows were not searched: {error}")
-        note(tell, notes[-1])
+        warn(tell, notes[-1])
     status = Counter(rows.status)
     return DataSection(
         counts={

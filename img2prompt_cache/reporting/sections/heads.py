@@ -10,7 +10,7 @@ import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.numerics.bootstrap import FEW_GROUPS
-from img2prompt_cache.progress import Callback, note
+from img2prompt_cache.progress import Callback, warn
 from img2prompt_cache.reporting.charts import Curve, Curves
 from img2prompt_cache.reporting.curves import History, loss_curves, score_curves, tried_curves
 from img2prompt_cache.runs.board import Leaderboard
@@ -194,7 +194,7 @@ def gather(material: Material, tell: Callback) -> HeadsSection | None:
     rows = _rows(board, runs, notes)
     histories = [(run, _history(run, notes)) for run in runs]
     for line in notes:
-        note(tell, line)
+        warn(tell, line)
     named = [(run.name, history) for run, history in histories]
     return HeadsSection(
         title=board.title,

@@ -11,7 +11,7 @@ import numpy as np
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.standardise import mean_and_scale
-from img2prompt_cache.progress import Callback, note
+from img2prompt_cache.progress import Callback, warn
 from img2prompt_cache.reporting.projection import cluster, name_clusters, project
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.tables import shorten
@@ -136,7 +136,7 @@ def gather(material: Material, tell: Callback) -> MapSection | None:
             )
         except Img2PromptError as error:
             notes.append(f"there is no map of images: {error}")
-            note(tell, notes[-1])
+            warn(tell, notes[-1])
     prompts = [material.rows.prompts[row] for row in rows]
     label = cluster(vectors, material.seed)
     run, score = _scores(material, rows, notes)
