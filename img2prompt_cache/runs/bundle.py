@@ -25,7 +25,7 @@ from img2prompt_cache.models.weights.places import Places, looking_in
 from img2prompt_cache.prediction.bank_folder import save_bank
 from img2prompt_cache.prediction.known_prompts import load_prompts
 from img2prompt_cache.prediction.weights import Weights, weights_of
-from img2prompt_cache.progress import Callback, listening, note, task
+from img2prompt_cache.progress import Callback, listening, task, warn
 from img2prompt_cache.runs.bundled import FOLDERS, INFO, Listed, dumps, require_name
 from img2prompt_cache.runs.folder import FILES
 from img2prompt_cache.runs.names import open_run, short_name
@@ -142,7 +142,7 @@ def _fill(
     fitted.expectation  # noqa: B018
     home = fitted.home if cache is None else cache if isinstance(cache, Cache) else Path(cache)
     if bank is None and home is None and fitted.carried is None:
-        note(tell, f"the cache of the run is gone ({fitted.cache}), so the bundle has no prompts to show")
+        warn(tell, f"the cache of the run is gone ({fitted.cache}), so the bundle has no prompts to show")
         (folder / "bank").rmdir()
     else:
         save_bank(folder / "bank", load_prompts(fitted, home, bank, "cpu", tell, compose=False).bank)
@@ -204,7 +204,7 @@ def _load(fitted: Run, tell: Callback | None) -> Iterator[Backbone | Encoder]:
         yield load_recorded_encoder(fitted.target, device="cpu")
     except Img2PromptError as error:
         if tell is not None:
-            note(tell, f"the bundle has no text encoder, which `bank` and `compose` need: {error}")
+            warn(tell, f"the bundle has no text encoder, which `bank` and `compose` need: {error}")
 
 
 def _zip(folder: Path, out: Path) -> None:
