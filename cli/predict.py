@@ -80,6 +80,21 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A sample submission: the .csv file of --out gets its images, in its order.",
+        ),
+    ] = None,
+    allow_missing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing",
+            help="Accept the mean in a submission for images that are missing or cannot be used; otherwise "
+            "exit code 1.",
+        ),
+    ] = False,
     weights: console.WeightsOption = None,
     replace: console.ReplaceOption = None,
     zero_shot: Annotated[
@@ -135,6 +150,8 @@ def predict(
             out=out,
             overwrite=overwrite,
             min_expected=min_expected,
+            like=like,
+            allow_missing=allow_missing,
             device=device,
             tell=tell,
         )
@@ -157,7 +174,7 @@ def predict(
             for name, one in zip(batch.ids, shown, strict=True):
                 if "prompts" in one or "composed" in one:
                     console.result("\n".join(_lines(name, one)))
-    if bad:
+    if bad and not (out is not None and writer_for(out).keeps_every_image):
         console.warn(f"{len(bad)} images could not be used and were left out")
     if json:
         console.result_json(

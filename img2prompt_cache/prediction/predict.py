@@ -10,18 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import pyarrow as pa
 
 from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.prediction.expectation import predict_expected
 from img2prompt_cache.prediction.fitted import Fitted
 from img2prompt_cache.prediction.known_prompts import KnownPrompts, load_prompts, mean_for_hubs
 from img2prompt_cache.prediction.outputs import open_writer, writer_for
 from img2prompt_cache.prediction.outputs.base import Writer
 from img2prompt_cache.prediction.outputs.captions import CaptionWriter
+from img2prompt_cache.prediction.outputs.kaggle import CsvWriter
 from img2prompt_cache.prediction.own_prompts import OwnPrompts, open_own_prompts
 from img2prompt_cache.prediction.predictions import Predictions
+from img2prompt_cache.prediction.sample import Sample, read_sample, require_whole
 from img2prompt_cache.prediction.stream import load_backbones, predict_cached, predict_images
 from img2prompt_cache.prediction.weights import Weights, weights_of
 from img2prompt_cache.progress import Callback, ignore, listening, note, task, warn
@@ -76,6 +80,8 @@ def predict_batches(
     out: str | Path | None = None,
     overwrite: bool = False,
     min_expected: float | None = None,
+    like: str | Path | None = None,
+    allow_missing: bool = False,
     device: str = "auto",
     tell: Callback = ignore,
 ) -> Generator[Predictions, None, None]:
@@ -88,7 +94,8 @@ def predict_batches(
     fitted : Fitted
         A run.
     images, top_k, bank, hub_correction, compose, cache, out, overwrite, min_expected, device
-        See `Run.predict`.
+    like, allow_missing
+        See `predict`.
     tell : callable
         Told notes, and the progress of the task ``"predict"``.
 
@@ -102,9 +109,14 @@ def predict_batches(
     UsageError
         If something named is not there, or features have another width than the head was fitted on.
     Img2PromptError
-        If a backbone is not the one the head was fitted with, or none of the images could be used.
+        If a backbone is not the one the head was fitted with, none of the images could be used, or a
+        submission was completed with the mean.
     """
     rows = _features(images)
+    if like is not None and (out is None or writer_for(out) is not CsvWriter or rows is not None):
+        raise UsageError(
+            "`like` goes with images, and with a submission: name a .csv file with `out`", parameter="like"
+        )
     captions = out is not None and writer_for(out) is CaptionWriter
     if top_k is None:
         top_k = (
@@ -121,21 +133,22 @@ def predict_batches(
             f"`min_expected` is a cosine, from -1 to 1, not {min_expected}", parameter="min_expected"
         )
     home = _home(fitted, cache)
-    inputs = [*_paths(images if rows is None else None), *([bank] if bank else [])]
+    inputs = [*_paths(images if rows is None else None), *(each for each in (bank, like) if each)]
     writer = (
         open_writer(out, fitted.target.width, overwrite=overwrite, inputs=inputs) if out is not None else None
     )
+    sample = None if like is None else read_sample(Path(like), fitted.target.width)
     estimator = fitted.estimator.use_device(device)
     _require_told(fitted, min_expected, tell)
     batches = (
         iter([_from_features(fitted, estimator, rows)])
         if rows is not None
-        else _find_batches(fitted, estimator, images, home, device, tell, writer)
+        else _find_batches(fitted, estimator, images, home, device, tell, writer, sample)
     )
     known = load_prompts(fitted, home, bank, device, tell, compose=compose) if top_k or compose else None
     if known is not None and top_k and hub_correction:
         known = replace(known, mean_prediction=mean_for_hubs(fitted, tell))
-    return _run(batches, known, top_k, writer, min_expected, tell)
+    return _run(batches, known, top_k, writer, min_expected, tell, allow_missing=allow_missing)
 
 
 def _require_told(fitted: Fitted, min_expected: float | None, tell: Callback) -> None:
@@ -191,6 +204,7 @@ def _find_batches(
     device: str,
     tell: Callback,
     writer: Writer | None,
+    sample: Sample | None,
 ) -> Iterator[Predictions]:
     """Find out what to predict for, and check that it can be done; then go through it batch by batch."""
     paths = _paths(images)
@@ -199,26 +213,51 @@ def _find_batches(
             gone = f"the cache of the run is gone ({fitted.cache})" if fitted.cache else "there is no cache"
             raise UsageError(f"{gone}; name images, or a cache with `cache`", parameter="cache")
         opened = home if isinstance(home, Cache) else Cache(home)
-        return iter([_from_cache(fitted, estimator, opened, with_prompt=False)])
+        return iter([_from_cache(fitted, estimator, opened, writer, sample, tell, with_prompt=False)])
     if isinstance(images, Cache):
-        return iter([_from_cache(fitted, estimator, images)])
+        return iter([_from_cache(fitted, estimator, images, writer, sample, tell)])
     if len(paths) == 1 and (paths[0] / MANIFEST).is_file():
-        return iter([_from_cache(fitted, estimator, Cache(paths[0]))])
+        return iter([_from_cache(fitted, estimator, Cache(paths[0]), writer, sample, tell)])
     source, listing = list_images(paths)
     for line in listing.summary.notes:
         warn(tell, line)
+    if sample is not None:
+        listing = replace(listing, table=sample.order(listing.table, tell))
     if writer:
         writer.expect(each.as_py() for each in listing.table["imgId"])
+        _complete(writer, listing.table["imgId"], fitted, sample)
     backbones = load_backbones(fitted.features, device)
     return _streamed(fitted, estimator, backbones, source, listing, open_own_prompts(home, tell), tell)
 
 
 def _from_cache(
-    fitted: Fitted, estimator: Head, cache: Cache, with_prompt: bool | None = None
+    fitted: Fitted,
+    estimator: Head,
+    cache: Cache,
+    writer: Writer | None,
+    sample: Sample | None,
+    tell: Callback,
+    with_prompt: bool | None = None,
 ) -> Predictions:
-    return predict_cached(
+    found = predict_cached(
         fitted.features, estimator, cache, with_prompt=with_prompt, expectation=fitted.expectation
     )
+    found = found if sample is None else sample.select(found, tell)
+    _complete(writer, pa.array([*found.ids, *found.failed], pa.string()), fitted, sample)
+    return found
+
+
+def _complete(
+    writer: Writer | None, ids: pa.Array | pa.ChunkedArray, fitted: Fitted, sample: Sample | None
+) -> None:
+    """Let a submission have a row for every image, and for every one of the sample if there is one."""
+    if isinstance(writer, CsvWriter):
+        wanted = ids if sample is None else sample.ids
+        writer.complete(
+            (each.as_py() for each in wanted),
+            lambda: unit(fitted.mean_prediction[None])[0],
+            verbatim=sample is not None,
+        )
 
 
 def _paths(images: Any) -> list[Path]:
@@ -256,6 +295,8 @@ def _run(
     writer: Writer | None,
     min_expected: float | None,
     tell: Callback,
+    *,
+    allow_missing: bool,
 ) -> Generator[Predictions, None, None]:
     """Add flags and prompts to each batch, write it, and hand it on."""
     used = failed = flagged = own = 0
@@ -296,3 +337,5 @@ def _run(
             "ids that begin like a formula, and have an apostrophe before them in the CSV file: "
             f"{writer.guarded}; the .parquet and .jsonl outputs keep them",
         )
+    if isinstance(writer, CsvWriter):
+        require_whole(writer.path, writer.filled, tell, allow_missing=allow_missing)

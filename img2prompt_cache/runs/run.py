@@ -183,6 +183,8 @@ class Run(RunRecord):
         out: str | Path | None = None,
         overwrite: bool = False,
         min_expected: float | None = None,
+        like: str | Path | None = None,
+        allow_missing: bool = False,
         weights: Weights = None,
         replace: Mapping[str, str] | None = None,
         device: str = "auto",
@@ -215,6 +217,12 @@ class Run(RunRecord):
             Replace the file.
         min_expected : float, optional
             Flag predictions whose expected cosine is lower; see `Predictions.flagged`. None is left out.
+        like : path, optional
+            A sample submission, whose images `out`, a ``.csv`` file, is to have, in that order. An imgId may
+            be that of an image, or the end of one: `0001` for ``images/0001.png``.
+        allow_missing : bool
+            Accept a submission in which images that cannot be used, or are not there, have the run's mean
+            prediction for held-out rows. Without it that is an error; the file is written all the same.
         weights : path or sequence of paths, optional
             Folders to search, with all below them, for the weights that the run was fitted with, told by
             their fingerprints, if they lie elsewhere now. `IMG2PROMPT_WEIGHTS` names more.
@@ -235,7 +243,8 @@ class Run(RunRecord):
         UsageError
             If something named is not there, or the array has another width than the run.
         Img2PromptError
-            If the run is damaged, a backbone is not the one it was fitted with, or every image is bad.
+            If the run is damaged, a backbone is not the one it was fitted with, every image is bad,
+            or a submission has the mean in place of predictions.
         """
         return predict(
             self,
@@ -248,6 +257,8 @@ class Run(RunRecord):
             out=out,
             overwrite=overwrite,
             min_expected=min_expected,
+            like=like,
+            allow_missing=allow_missing,
             weights=weights,
             replace=replace,
             device=device,

@@ -43,7 +43,7 @@ INPUTS = {
     *((command, name) for command in ("extract", "explore") for name in ("source", "prompts")),
     *(("fit", name) for name in ("cache", "only", "members", "teacher", "extra", "soften")),
     *(("tune", "cache"), ("influence", "cache"), ("compare", "cache"), ("dedup", "cache")),
-    *(("predict", name) for name in ("paths", "run", "bank", "cache", "weights")),
+    *(("predict", name) for name in ("paths", "run", "bank", "cache", "weights", "like")),
     *(("bundle", name) for name in ("run", "bank", "cache", "weights")),
     *(("app", name) for name in ("run", "bank", "cache")),
     *((command, name) for command in ("search", "top") for name in ("run", "cache")),

@@ -88,7 +88,7 @@ def test_a_held_out_data_set_from_two_sources(cli, here, models):
         *("--group-threshold", "1", "--json"),
     )
     assert said.code == 0, said.err
-    # Two images of both are the same; three more have prompts that are equal to the encoder, but one does not.
+    # Two images are the same; to the encoder three more have equal prompts.
     assert "test set source=external: 6 rows; fitted on 1 other, without 5 that are near" in said.err
     assert said.json["metrics"]["n"] == 6
     cli("fit", "--head", "mean", "--test", "source=extrenal", "--cache", "cache").refused(

@@ -40,12 +40,15 @@ class Writer(ABC):
         Whether the format has a place for nearest prompts; where it has none, they are passed over.
     keeps_columns : bool
         The same for further columns.
+    keeps_every_image : bool
+        Whether images that cannot be used have rows, too.
     guarded : int
         Ids so far that have an apostrophe before them in the file, so that no spreadsheet computes them.
     """
 
     keeps_prompts: ClassVar[bool] = False
     keeps_columns: ClassVar[bool] = False
+    keeps_every_image: ClassVar[bool] = False
 
     def __init__(self, path: Path, dim: int) -> None:
         self._path = path
@@ -53,6 +56,11 @@ class Writer(ABC):
         self.guarded = 0
         self._open = ExitStack()
         self._new: dict[Path, Replacement] = {}
+
+    @property
+    def path(self) -> Path:
+        """The file that is made."""
+        return self._path
 
     @classmethod
     @abstractmethod
