@@ -126,6 +126,9 @@ class Column:
         Empty for a cache of version 0.1 that no pass has gone over since.
     blocks : tuple of Block
         What a feature column consists of, in order; empty where all of it is one block.
+    current : str
+        The spec that its model is loaded by now, with the same suffix, where `spec` is an alias, or says
+        where the weights lay before; empty where it is `spec`.
     """
 
     kind: Kind
@@ -138,6 +141,7 @@ class Column:
     parts: tuple[Part, ...] = ()
     cache: str = ""
     blocks: tuple[Block, ...] = ()
+    current: str = ""
 
     @property
     def rows(self) -> int:
@@ -221,8 +225,9 @@ class Manifest:
         return replace(self, columns=tuple(replace(column, cache=cache) for column in self.columns))
 
     def column(self, kind: Kind, spec: str = "") -> Column | None:
-        """Find a column."""
-        return next((c for c in self.columns if c.kind == kind and c.spec == spec), None)
+        """Find a column by its spec, else by the one that its model is loaded by now."""
+        known = [c for c in self.columns if c.kind == kind and spec in (c.spec, c.current)]
+        return min(known, key=lambda c: c.spec != spec, default=None)
 
     def of_kind(self, kind: Kind) -> tuple[Column, ...]:
         """All columns of a kind, in the order they were added."""
@@ -231,7 +236,7 @@ class Manifest:
     def with_column(self, column: Column) -> Manifest:
         """Add a column, or put it in the place of the one of its kind and spec."""
         column = replace(column, cache=self.columns[0].cache)
-        if self.column(column.kind, column.spec) is None:
+        if not any((c.kind, c.spec) == (column.kind, column.spec) for c in self.columns):
             if any(c.folder == column.folder for c in self.columns):
                 raise UsageError(f"{column.spec} would share the folder {column.folder} with another spec")
             return replace(self, columns=(*self.columns, column))

@@ -56,7 +56,7 @@ def save_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def _column_text(column: Column) -> str:
-    head = _fields(column, "parts", "blocks")
+    head = _fields(column, "parts", "blocks", *([] if column.current else ["current"]))
     if column.blocks:
         head["blocks"] = [asdict(block) for block in column.blocks]
     return _ending(_dumps(head), "parts", ",\n".join(map(_part_text, column.parts)))
@@ -197,6 +197,7 @@ def _column(data: _Json) -> Column:
         parts=parts,
         cache=_identifier(data.get("cache", "")),
         blocks=blocks,
+        current=_text(data.get("current", "")),
     )
 
 
@@ -245,6 +246,11 @@ def _rows(values: list[object], start: int, stop: int) -> tuple[int, ...]:
 def _integer(value: object, low: int, high: int) -> int:
     check(type(value) is int and low <= value <= high, f"{value!r} is not between {low} and {high}")
     return cast(int, value)
+
+
+def _text(value: object) -> str:
+    check(isinstance(value, str), f"{value!r} is not text")
+    return cast(str, value)
 
 
 def _texts(value: object) -> dict[str, str]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from img2prompt_cache.cache.manifest import Column, Kind
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.models.backbones.taps import Described, Tap, blocks_of, split_spec
-from img2prompt_cache.models.fingerprints import require_equal
+from img2prompt_cache.models.fingerprints import digest, require_equal
 
 
 @dataclass(frozen=True, slots=True)
 class UsedColumn:
     """A column on which a run was fitted: its spec, width, fingerprint, and the revision of the weights.
 
-    `shape` is the shape of one row, and `width` the number of its values.
+    `shape` is the shape of one row, and `width` the number of its values. `current` is the spec that its
+    model was loaded by, if not `spec`.
     """
 
     spec: str
@@ -25,27 +26,45 @@ class UsedColumn:
     fingerprint: dict[str, str]
     revision: str = ""
     shape: tuple[int, ...] = ()
+    current: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, column: Column) -> Self:
         """Describe a column of a cache."""
-        return cls(column.spec, math.prod(column.shape), column.fingerprint, column.revision, column.shape)
+        width = math.prod(column.shape)
+        return cls(column.spec, width, column.fingerprint, column.revision, column.shape, column.current)
 
 
 def choose_features(cache: Cache, specs: tuple[str, ...]) -> tuple[Column, ...]:
     """Find feature columns: those named, or all, if none are named.
+
+    Of columns with one fingerprint, which earlier versions made of weights in two places, the first is one of
+    all.
 
     Raises
     ------
     UsageError
         If a column is not cached, not complete, or named twice.
     """
-    names = specs or tuple(column.spec for column in cache.manifest.of_kind("features"))
+    names = specs or feature_specs(cache)
     if not names:
         raise UsageError(f"{cache.folder} has no features; run `extract()`")
-    if len(set(names)) < len(names):
+    columns = tuple(cache.column("features", name) for name in names)
+    if len(set(map(_identity, columns))) < len(columns):
         raise UsageError(f"`features` names a backbone twice: {', '.join(names)}", parameter="features")
-    return tuple(cache.column("features", name) for name in names)
+    return columns
+
+
+def feature_specs(cache: Cache) -> tuple[str, ...]:
+    """Name the feature columns of a cache, each once that has another fingerprint."""
+    columns = cache.manifest.of_kind("features")
+    distinct = {_identity(column): column.spec for column in reversed(columns)}
+    return tuple(column.spec for column in columns if distinct[_identity(column)] == column.spec)
+
+
+def _identity(column: Column) -> str:
+    """Give what a column is known by: its fingerprint; its spec, if it has none."""
+    return digest(column.fingerprint) if column.fingerprint else column.spec
 
 
 def choose_trunk(cache: Cache, specs: tuple[str, ...], blocks: int | None = None) -> Column:
@@ -156,13 +175,18 @@ def used_column(cache: Cache, used: Described, advice: str, kind: Kind | None = 
     Img2PromptError
         If its fingerprint has changed; the message names what differs.
     """
-    column = cache.column(kind or split_spec(used.spec)[1].kind, used.spec)
+    kind = kind or split_spec(used.spec)[1].kind
+    if cache.manifest.column(kind, used.spec) is None:
+        for same in cache.manifest.of_kind(kind):
+            if used.fingerprint and same.fingerprint == used.fingerprint:  # the same by another name
+                return cache.column(kind, same.spec)
+    column = cache.column(kind, used.spec)
     require_equal(f"column {column.folder}", used.fingerprint, column.fingerprint, advice)
     return column
 
 
 def _is_tower(column: Column) -> bool:
-    return column.spec.startswith("open_clip:")
+    return (column.current or column.spec).startswith("open_clip:")
 
 
 def _trained_blocks(trunk: Column) -> int:

@@ -82,7 +82,7 @@ def prepare(
         manifest = _empty(config, listing, preset)
     else:
         backbones = config.backbones or backbones_of(manifest)
-        known = tuple(c.spec for c in manifest.of_kind("targets"))
+        known = tuple(c.current or c.spec for c in manifest.of_kind("targets"))
         encoders = (config.encoder,) if config.encoder else known
     manifest, number = _with_source(manifest, source, tell)
     digest = digest_of(listing.table)

@@ -9,7 +9,7 @@ from pathlib import Path
 from img2prompt_cache.cache.manifest import Manifest
 from img2prompt_cache.cache.writer import open_manifest
 from img2prompt_cache.errors import UsageError, unknown
-from img2prompt_cache.models.backbones.taps import PRESET_TAPS, Tap, split_spec
+from img2prompt_cache.models.backbones.taps import PRESET_TAPS, Tap, model_of, split_spec
 from img2prompt_cache.models.devices import PRECISIONS
 from img2prompt_cache.models.encoders.prompts import CLEAN_RULES
 from img2prompt_cache.models.loader import Models
@@ -165,5 +165,5 @@ def choose_columns(config: ExtractConfig) -> tuple[tuple[str, ...], str, dict[st
 
 
 def backbones_of(manifest: Manifest) -> tuple[str, ...]:
-    """Name the backbones of a cache, without what else is kept of them."""
-    return tuple(c.spec for c in manifest.of_kind("features") if split_spec(c.spec)[1] == Tap())
+    """Name the backbones of a cache by their specs, without what else is kept of them."""
+    return tuple(model_of(c) for c in manifest.of_kind("features") if split_spec(c.spec)[1] == Tap())

@@ -23,6 +23,7 @@ from img2prompt_cache.extraction.stamps import save_stamps
 from img2prompt_cache.extraction.update import take_in
 from img2prompt_cache.extraction.work import Job, Pass
 from img2prompt_cache.models.loader import Models
+from img2prompt_cache.models.specs import split_alias
 from img2prompt_cache.progress import Callback, Event, ignore, task
 from img2prompt_cache.sources.base import Source
 
@@ -184,9 +185,10 @@ def _require_same(work: Pass, source: Source, config: ExtractConfig) -> None:
             f"a pass over {root} is under way in {work.folder}; end it with `finish=True` "
             "before another source is taken in"
         )
-    wanted = [*config.backbones, *([config.encoder] if config.encoder else [])]
-    declared = {column.spec for column in work.manifest.columns}
-    unknown = [spec for spec in wanted if spec not in declared]
+    manifest = work.manifest
+    unknown = [name for name in config.backbones if manifest.column("features", split_alias(name)[0]) is None]
+    if config.encoder and manifest.column("targets", split_alias(config.encoder)[0]) is None:
+        unknown.append(config.encoder)
     if unknown:
         raise UsageError(
             f"the pass under way in {work.folder} does not have {unknown[0]}; every shard names the same "

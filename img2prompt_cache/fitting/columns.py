@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from img2prompt_cache.data.columns import choose_features, choose_texts, choose_trunk
+from img2prompt_cache.data.columns import choose_features, choose_texts, choose_trunk, feature_specs
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.models.backbones.taps import LEVELS, TOP, split_spec
 
@@ -34,7 +34,7 @@ def choose_columns(
 
 def _default(cache: Cache, head: Head) -> tuple[str, ...]:
     """Name the columns that a head takes where none are named: all, or those of pooled features."""
-    specs = tuple(column.spec for column in cache.manifest.of_kind("features"))
+    specs = feature_specs(cache)
     if head.joins == "blocks":
         return specs
     taps = {spec: split_spec(spec)[1] for spec in specs}

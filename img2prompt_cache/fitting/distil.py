@@ -25,7 +25,7 @@ from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.distil import Distil
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.flops import operations
-from img2prompt_cache.models.backbones.taps import split_spec
+from img2prompt_cache.models.backbones.taps import model_of, split_spec
 from img2prompt_cache.numerics.metrics import mean_cosine
 from img2prompt_cache.progress import Callback, ignore, task
 from img2prompt_cache.runs.held_out import load_validation
@@ -220,9 +220,9 @@ def cheapest(cache: Cache) -> tuple[str, ...]:
     specs = [column.spec for column in cache.manifest.of_kind("features")]
     if len(specs) < 2:
         return tuple(specs)
-    bases = dict.fromkeys(split_spec(spec)[0] for spec in specs)
+    bases = {split_spec(column.spec)[0]: model_of(column) for column in cache.manifest.of_kind("features")}
     try:
-        counts = {base: operations(load_backbone(base)) for base in bases}
+        counts = {base: operations(load_backbone(model)) for base, model in bases.items()}
     except Img2PromptError as error:
         raise UsageError(
             f"the cheapest backbone cannot be determined ({error}); name the student's with `features`: "

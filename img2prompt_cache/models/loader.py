@@ -8,11 +8,18 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from img2prompt_cache.cache.manifest import Column, Kind, Manifest, column_folder
+from img2prompt_cache.cache.manifest import Column, Manifest, column_folder
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.fidelity import REQUIRED, falls_short, fidelity
 from img2prompt_cache.models.backbones.taps import NAMES, Described, NoClassifierError, Tap, split_spec
+from img2prompt_cache.models.declared import (
+    named_column,
+    names_encoder,
+    new_column,
+    require_new_name,
+    with_further,
+)
 from img2prompt_cache.models.devices import choose_device, choose_precision
 from img2prompt_cache.models.encoders.base import load_encoder
 from img2prompt_cache.models.fingerprints import require_equal
@@ -24,7 +31,8 @@ from img2prompt_cache.models.recorded import (
     require_backbone,
     require_recorded,
 )
-from img2prompt_cache.models.specs import ENCODER_FAMILIES, parse_spec, require_folder
+from img2prompt_cache.models.same_model import column_of_backbone, column_of_encoder, relocated
+from img2prompt_cache.models.specs import ENCODER_FAMILIES, parse_spec, require_folder, split_alias
 from img2prompt_cache.progress import Callback, ignore, note, warn
 
 if TYPE_CHECKING:
@@ -79,14 +87,17 @@ class Models:
         *,
         further: int = 0,
     ) -> Manifest:
-        """Add a column for every spec that has none yet, by loading its model.
+        """Add a column for every model that has none yet, by loading it.
+
+        A model that has one under another name keeps that: it is known by its fingerprint, and from then on
+        loaded from where it was named last.
 
         Parameters
         ----------
         manifest : Manifest
         backbones : iterable of str
         encoders : sequence of str
-            Their specs.
+            Their specs, or ``NAME=SPEC`` with the name that a new column gets.
         tell : callable
             Called where a backbone does not get the precision that ``"auto"`` gives the others, or has no
             classifier to take class names from, or there is no room for further prompts.
@@ -101,25 +112,23 @@ class Models:
             If an existing column was made in another precision, or with another cleaning rule.
         """
         unnamed: list[NoClassifierError] = []
-        for spec in (backbones := tuple(backbones)):
-            if self._known_backbone(manifest, spec) is None:
-                backbone = self._new_backbone(spec, tell)
-                column = _column("features", spec, backbone.dim, "float16", backbone.fingerprint)
-                manifest = manifest.with_column(
-                    replace(column, revision=backbone.identity.get("revision", ""))
-                )
-            manifest = self._with_taps(manifest, spec, _names_encoder(manifest, encoders), unnamed)
+        manifest, encoders = self._find_encoders(manifest, encoders, tell)
+        for text in (backbones := tuple(backbones)):
+            column = self._known_backbone(manifest, text)
+            if column is None:
+                manifest, column = self._declare_backbone(manifest, text, tell)
+            manifest = self._with_taps(manifest, column.spec, names_encoder(manifest, encoders), unnamed)
         if any(tap.name == NAMES for tap in self._taps) and len(unnamed) == len(backbones) > 0:
             raise unnamed[0]
         for error in unnamed:
             warn(tell, str(error))
-        for spec in encoders:
-            if self._known_encoder(manifest, spec) is None:
-                encoder = load_encoder(spec, clean=self._clean or "none", device=self._device)
-                self._encoders[spec] = encoder
-                column = _column("targets", spec, encoder.dim, "float32", encoder.fingerprint)
+        for text in encoders:
+            if self._known_encoder(manifest, text) is None:
+                name, spec = split_alias(text)
+                encoder = self._encoders[name]
+                column = new_column("targets", name, encoder.dim, "float32", encoder.fingerprint, spec)
                 manifest = manifest.with_column(replace(column, revision=encoder.revision))
-        return _with_further(manifest, further, tell)
+        return with_further(manifest, further, tell)
 
     def outline(
         self, manifest: Manifest, backbones: Iterable[str], encoders: Iterable[str], *, further: int = 0
@@ -134,42 +143,82 @@ class Models:
         UsageError, Img2PromptError
             As `declare`, if it can be told without a model.
         """
-        for spec in backbones:
-            if self._known_backbone(manifest, spec) is None:
-                manifest = manifest.with_column(_column("features", spec, 0, "float16", {}))
-            for tap in self._wanted_taps(manifest, spec):
-                column = _column(tap.kind, f"{spec}{tap.suffix}", 0, "float16", {})
+        for text in backbones:
+            known = self._known_backbone(manifest, text)
+            name = known.spec if known else split_alias(text)[0]
+            if known is None and manifest.column("features", name) is None:
+                manifest = manifest.with_column(new_column("features", name, 0, "float16", {}))
+            for tap in self._wanted_taps(manifest, name):
+                column = new_column(tap.kind, f"{name}{tap.suffix}", 0, "float16", {})
                 manifest = manifest.with_column(column)
-        for spec in encoders:
-            if self._known_encoder(manifest, spec) is None:
-                manifest = manifest.with_column(_column("targets", spec, 0, "float32", {}))
-        return _with_further(manifest, further, ignore)
+        for text in encoders:
+            name = split_alias(text)[0]
+            if self._known_encoder(manifest, text) is None and manifest.column("targets", name) is None:
+                manifest = manifest.with_column(new_column("targets", name, 0, "float32", {}))
+        return with_further(manifest, further, ignore)
 
-    def _known_backbone(self, manifest: Manifest, spec: str) -> Column | None:
-        """Check the spec of a backbone, and find the column that has its pooled feature already."""
-        parsed = parse_spec(spec)
-        base, tap = split_spec(spec)
+    def _known_backbone(self, manifest: Manifest, text: str) -> Column | None:
+        """Check the spec of a backbone, and find the column of its pooled feature, if it has that name."""
+        cached = named_column(manifest, "features", text)
+        base, tap = split_spec(text)
         if tap != Tap():
             raise UsageError(
-                f"{spec} is a column, not a backbone; name {base}, and what to keep of it with "
+                f"{text} is a column, not a backbone; name {base}, and what to keep of it with "
                 "`trunk`, `levels` and `views`"
             )
-        cached = manifest.column("features", spec)
         if cached is None:
-            require_folder(parsed, "backbones")
+            require_folder(parse_spec(split_alias(text)[1]), "backbones")
         else:
             self._require_field(cached, "precision", self._precision)
         return cached
 
-    def _known_encoder(self, manifest: Manifest, spec: str) -> Column | None:
-        """Check the spec of an encoder, and find the column that has its targets already."""
-        parsed = parse_spec(spec, ENCODER_FAMILIES)
-        cached = manifest.column("targets", spec)
+    def _declare_backbone(self, manifest: Manifest, text: str, tell: Callback) -> tuple[Manifest, Column]:
+        """Load a backbone, and find the column that it has by another name, or add one."""
+        name, spec = split_alias(text)
+        backbone = self._new_backbone(name, spec, tell)
+        known = column_of_backbone(manifest, backbone)
+        if known is not None:
+            self._require_field(known, "precision", self._precision)
+            if known.spec != name:
+                note(tell, f"{text} is the backbone of {known.spec}, which is cached")
+            del self._backbones[name, backbone.precision, backbone.identity.get("revision", "")]
+            if known.fingerprint.get("precision") == backbone.precision and not known.revision:
+                self._keep(split_spec(known.spec)[0], backbone)
+            return relocated(manifest, known, spec), known
+        require_new_name(manifest, "features", name)
+        column = new_column("features", name, backbone.dim, "float16", backbone.fingerprint, spec)
+        column = replace(column, revision=backbone.identity.get("revision", ""))
+        return manifest.with_column(column), column
+
+    def _known_encoder(self, manifest: Manifest, text: str) -> Column | None:
+        """Check the spec of an encoder, and find the column of its targets, if it has that name."""
+        cached = named_column(manifest, "targets", text)
         if cached is None:
-            require_folder(parsed, "encoder")
+            require_folder(parse_spec(split_alias(text)[1], ENCODER_FAMILIES), "encoder")
         else:
             self._require_field(cached, "clean", self._clean)
         return cached
+
+    def _find_encoders(
+        self, manifest: Manifest, texts: Sequence[str], tell: Callback
+    ) -> tuple[Manifest, tuple[str, ...]]:
+        """Load the encoders that no column is named after; name those that have one by their spec of now."""
+        names = []
+        for text in texts:
+            if self._known_encoder(manifest, text) is None:
+                name, spec = split_alias(text)
+                encoder = load_encoder(spec, clean=self._clean or "none", device=self._device)
+                known = column_of_encoder(manifest, encoder)
+                if known is not None:
+                    self._require_field(known, "clean", self._clean)
+                    if known.spec != name:
+                        note(tell, f"{text} is the encoder of {known.spec}, which is cached")
+                    manifest, text = relocated(manifest, known, spec), spec
+                else:
+                    require_new_name(manifest, "targets", name)
+                    self._encoders[name] = encoder
+            names.append(text)
+        return manifest, tuple(names)
 
     def _wanted_taps(self, manifest: Manifest, spec: str) -> dict[Tap, None]:
         """List, in order, what is wanted of a backbone besides its pooled feature and not there yet."""
@@ -219,6 +268,7 @@ class Models:
                 fingerprint_of(backbone, tap),
                 top.revision,
                 blocks=blocks_of_output(backbone, tap),
+                current=f"{top.current}{tap.suffix}" if top.current else "",
             )
         )
 
@@ -271,11 +321,11 @@ class Models:
         require_recorded(column, loaded.fingerprint)
         return loaded
 
-    def _new_backbone(self, spec: str, tell: Callback) -> Backbone:
+    def _new_backbone(self, name: str, spec: str, tell: Callback) -> Backbone:
         """Load a backbone for a new column; ``"auto"`` takes a shorter format only if it is close enough."""
         precision = choose_precision(self._precision, self._device)
         if self._precision != "auto" or precision == "fp32":
-            return self._keep(spec, load_backbone(spec, precision=precision, device=self._device))
+            return self._keep(name, load_backbone(spec, precision=precision, device=self._device))
         backbone = load_backbone(spec, device=self._device)
         cosines = fidelity(backbone, precision)
         if falls_short(cosines):
@@ -287,40 +337,9 @@ class Models:
             )
         else:
             backbone.compute_in(precision)
-        return self._keep(spec, backbone)
+        return self._keep(name, backbone)
 
     def _keep(self, spec: str, backbone: Backbone) -> Backbone:
         revision = backbone.identity.get("revision", "")
         self._backbones[spec, backbone.precision, revision] = backbone
         return backbone
-
-
-def _names_encoder(manifest: Manifest, encoders: Sequence[str]) -> str:
-    """Give the encoder in whose space class names are: the first, towers of CLIP models coming last."""
-    specs = [*(column.spec for column in manifest.of_kind("targets")), *encoders]
-    return min(specs, key=lambda spec: spec.startswith("open_clip:"), default="")
-
-
-def _with_further(manifest: Manifest, further: int, tell: Callback) -> Manifest:
-    """Add a column of further prompts beside every target column, if a row has any.
-
-    How many a row can have is settled when the column is made.
-    """
-    for target in manifest.of_kind("targets") if further else ():
-        known = manifest.column("more_targets", target.spec)
-        if known is None:
-            shape = target.shape if target.shape == (0,) else (further, *target.shape)
-            folder = column_folder("more_targets", target.spec)
-            column = replace(target, kind="more_targets", folder=folder, shape=shape, parts=())
-            manifest = manifest.with_column(column)
-        elif known.shape[0] < further:
-            warn(
-                tell,
-                f"{target.spec} has room for {known.shape[0] + 1} prompts of an image, the most that one had "
-                f"when the column was made; of an image that has more (up to {further + 1}), the first count",
-            )
-    return manifest
-
-
-def _column(kind: Kind, spec: str, width: int, dtype: str, fingerprint: dict[str, str]) -> Column:
-    return Column(kind, spec, column_folder(kind, spec), (width,), dtype, fingerprint)

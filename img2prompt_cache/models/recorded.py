@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from img2prompt_cache.models.backbones import load_backbone
-from img2prompt_cache.models.backbones.taps import NAMES, split_spec
+from img2prompt_cache.models.backbones.taps import NAMES, model_of, split_spec
 from img2prompt_cache.models.devices import choose_device, choose_precision
 from img2prompt_cache.models.encoders.base import load_encoder
 from img2prompt_cache.models.finding import find_model
@@ -57,7 +57,7 @@ def load_recorded_backbone(
         )
 
     backbone = find_model(
-        parse_spec(split_spec(column.spec)[0]),
+        parse_spec(model_of(column)),
         column.fingerprint,
         load,
         lambda found: same_model(found.fingerprint, column.fingerprint),
@@ -126,7 +126,7 @@ def load_recorded_encoder(column: Described, *, device: str = "auto") -> Encoder
         return load_encoder(str(spec), clean=clean, device=device, revision=column.revision, folder=folder)
 
     encoder = find_model(
-        parse_spec(column.spec, ENCODER_FAMILIES),
+        parse_spec(column.current or column.spec, ENCODER_FAMILIES),
         column.fingerprint,
         load,
         lambda found: found.fingerprint == column.fingerprint,

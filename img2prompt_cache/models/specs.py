@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ PRESETS = {
     "standard": (STANDARD_BACKBONES, "st:all-MiniLM-L6-v2"),
     "packaged": (PACKAGED_BACKBONES, "packaged:all-MiniLM-L6-v2"),
 }
+
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,27 @@ def parse_spec(text: str, families: tuple[str, ...] = BACKBONE_FAMILIES) -> Spec
         if name not in names:
             raise unknown(f"packaged {kind}", name, names, parameter=parameter)
     return Spec(family, name)
+
+
+def split_alias(text: str) -> tuple[str, str]:
+    """Split ``NAME=SPEC`` into the name that a column gets and the spec of its model.
+
+    A spec alone, or the name of a column that is there, is both the name and the spec.
+
+    Raises
+    ------
+    UsageError
+        If the name is none: letters, digits, ``._-``, 64 at most.
+    """
+    name, equals, spec = text.strip().partition("=")
+    if not equals or ":" in name:  # the path of a spec may have an = in it
+        return text.strip(), text.strip()
+    if not _ALIAS.fullmatch(name):
+        raise UsageError(
+            f"{name!r} in {text!r} is no name; write letters, digits, hyphens and dots, e.g. "
+            f"clip-l={spec or 'SPEC'}"
+        )
+    return name, spec
 
 
 def require_folder(spec: Spec, parameter: str) -> None:

@@ -15,7 +15,7 @@ from img2prompt_cache.errors import UsageError
 from img2prompt_cache.extraction.request import ExtractConfig, choose_columns
 from img2prompt_cache.files import hash_file
 from img2prompt_cache.heads.zero_shot import Labels, ZeroShot
-from img2prompt_cache.models.backbones.taps import NoClassifierError, Tap, split_spec
+from img2prompt_cache.models.backbones.taps import NoClassifierError, Tap, model_of, split_spec
 from img2prompt_cache.models.encoders.base import load_encoder
 from img2prompt_cache.models.loader import Models
 from img2prompt_cache.models.naming import load_classifier
@@ -127,13 +127,13 @@ def make_zero_shot(
     models = Models(device=device, precision="fp32" if cache is None else "auto")
     if cache is None:
         backbones, encoder, _ = choose_columns(ExtractConfig(device=device))
-        chosen, classifiers = _choose(dict.fromkeys(backbones, ""))
+        chosen, classifiers = _choose({spec: (spec, "") for spec in backbones})
         manifest = models.declare(Manifest(1, 1, (_NO_ROWS,)), chosen, [encoder], tell)
         target = next(iter(manifest.of_kind("targets")))
     else:
         manifest, target = cache.manifest, choose_target(cache, None)
         pooled = {
-            column.spec: column.revision
+            column.spec: (model_of(column), column.revision)
             for column in manifest.of_kind("features")
             if split_spec(column.spec)[1] == Tap()
         }
@@ -151,7 +151,7 @@ def make_zero_shot(
     prompts = Bank.from_file(path, text_encoder, tell)
     labels = [
         _of_tower(column, prompts, path, models, device, tell)
-        if column.spec.startswith(CLIP)
+        if model_of(column).startswith(CLIP)
         else _of_classes(column, classifiers[column.spec], text_encoder, prompts)
         for column in columns
     ]
@@ -166,15 +166,18 @@ def make_zero_shot(
     )
 
 
-def _choose(revisions: dict[str, str]) -> tuple[list[str], dict[str, Classifier]]:
-    """Choose backbones by their specs: CLIP models, else those with a classifier, which is loaded."""
-    towers = [spec for spec in revisions if spec.startswith(CLIP)]
+def _choose(models: dict[str, tuple[str, str]]) -> tuple[list[str], dict[str, Classifier]]:
+    """Choose backbones: CLIP models, else those with a classifier, which is loaded.
+
+    `models` gives the spec and the revision of each by the name of its column.
+    """
+    towers = [name for name, (spec, _) in models.items() if spec.startswith(CLIP)]
     if towers:
         return towers, {}
     classifiers = {}
-    for spec, revision in revisions.items():
+    for name, (spec, revision) in models.items():
         try:
-            classifiers[spec] = load_classifier(spec, revision)
+            classifiers[name] = load_classifier(spec, revision)
         except NoClassifierError:
             continue
     return [*classifiers], classifiers
@@ -194,7 +197,7 @@ def _of_tower(
     from img2prompt_cache.models.devices import choose_device
     from img2prompt_cache.models.encoders.clip_text import TextTower
 
-    tower = load_encoder(column.spec, device=choose_device(device), revision=column.revision)
+    tower = load_encoder(model_of(column), device=choose_device(device), revision=column.revision)
     if not isinstance(tower.model, TextTower):
         raise TypeError(f"{column.spec} is no CLIP model")
     file = find_bank(path)

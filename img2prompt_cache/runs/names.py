@@ -69,6 +69,8 @@ def joined_name(specs: Sequence[str]) -> str:
 
 def short_name(spec: str) -> str:
     """Shorten a spec to what a person calls it: ``timm:resnet50.a1_in1k`` → ``resnet50``."""
+    if ":" not in spec:  # an alias
+        return spec
     name = spec.partition(":")[2].partition("@")[0].rstrip("/")
     name = name.rpartition("/")[2] if "-dir:" in name or "-hub:" in name else name.partition("/")[0]
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name.partition(".")[0]).strip("-") or "model"

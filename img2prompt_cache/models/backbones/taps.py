@@ -56,6 +56,10 @@ class Described(Protocol):
         """The backbone's, with a suffix."""
 
     @property
+    def current(self) -> str:
+        """The spec that its model is loaded by now, with the same suffix; empty where that is `spec`."""
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Of one row's value."""
 
@@ -162,6 +166,11 @@ def split_spec(spec: str) -> tuple[str, Tap]:
     if tap.squash and blocks_of(tap.name):
         return spec, Tap()
     return base, tap
+
+
+def model_of(column: Described) -> str:
+    """Give the spec that the model of a column is loaded by."""
+    return split_spec(column.current or column.spec)[0]
 
 
 def choose_taps(
