@@ -45,7 +45,8 @@ def extract(
         list[str] | None,
         typer.Option(
             metavar="SPEC",
-            help="An image encoder to run, e.g. `timm:resnet50.a1_in1k`; repeat the option for several.",
+            help="An image encoder to run, e.g. `timm:resnet50.a1_in1k`, or NAME=SPEC to name its column; "
+            "repeat the option for several.",
         ),
     ] = None,
     encoder: Annotated[

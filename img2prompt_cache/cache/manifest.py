@@ -226,7 +226,7 @@ class Manifest:
 
     def column(self, kind: Kind, spec: str = "") -> Column | None:
         """Find a column by its spec, else by the one that its model is loaded by now."""
-        known = [c for c in self.columns if c.kind == kind and spec in (c.spec, c.current)]
+        known = [c for c in self.columns if c.kind == kind and spec in (c.spec, c.current or c.spec)]
         return min(known, key=lambda c: c.spec != spec, default=None)
 
     def of_kind(self, kind: Kind) -> tuple[Column, ...]:

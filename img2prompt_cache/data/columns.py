@@ -63,8 +63,10 @@ def feature_specs(cache: Cache) -> tuple[str, ...]:
 
 
 def _identity(column: Column) -> str:
-    """Give what a column is known by: its fingerprint; its spec, if it has none."""
-    return digest(column.fingerprint) if column.fingerprint else column.spec
+    """Give what a column is known by: its fingerprint and what is kept; its spec, if it has none."""
+    if not column.fingerprint:
+        return column.spec
+    return digest(column.fingerprint) + split_spec(column.spec)[1].suffix
 
 
 def choose_trunk(cache: Cache, specs: tuple[str, ...], blocks: int | None = None) -> Column:

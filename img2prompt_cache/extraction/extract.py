@@ -78,8 +78,8 @@ def extract(
         index, ``"auto"`` the former where its weights are at hand or the hub answers, else the latter. The
         choice is stored in the cache.
     backbones : str or sequence of str
-        Specs of backbones to cache, such as ``"timm:resnet50.a1_in1k"``. If absent: those of the cache, or of
-        the preset.
+        Specs of backbones to cache, such as ``"timm:resnet50.a1_in1k"``, or ``"NAME=SPEC"`` with the name
+        that its column gets. If absent: those of the cache, or of the preset.
     encoder : str, optional
         Spec of the target encoder, such as ``"st:all-MiniLM-L6-v2"``. If absent: that of the cache, or of the
         preset.
