@@ -180,7 +180,9 @@ _SPLIT = (
 
 def _described(use: UsedColumn) -> dict[str, Any]:
     """Describe a column, with its shape only where that says more than the width."""
-    return {**asdict(use), "shape": use.shape if len(use.shape) > 1 else ()}
+    described = {**asdict(use), "shape": use.shape if len(use.shape) > 1 else ()}
+    del described["current"]  # where weights lie changes nothing
+    return described
 
 
 def default_file(cache: Cache, config: FitConfig, space: str | Path | Mapping[str, Any] | None) -> Path:
