@@ -40,6 +40,7 @@ from .spelling import spell
 from .top import top
 from .tune import tune
 from .verify import verify
+from .watch import watch
 from .weights import weights
 
 NAME = "img2prompt-cache"
@@ -47,9 +48,9 @@ LEAST_MEMORY = 512 << 20
 """Address space below which the linear algebra of NumPy waits for memory without end, instead of failing."""
 LEAST_FOR_TORCH = 3 << 30
 """Address space below which PyTorch is not imported: now and then its threads end the process there."""
-TORCH_COMMANDS = ("explore", "extract", "predict", "search", "bundle", "repair", "demo", "app")
+TORCH_COMMANDS = ("explore", "extract", "predict", "watch", "search", "bundle", "repair", "demo", "app")
 """Commands that are refused below it at once: PyArrow's threads do the same while images are listed."""
-BATCH_COMMANDS = ("extract", "fit", "tune", "predict", "repair", "demo")
+BATCH_COMMANDS = ("extract", "fit", "tune", "predict", "watch", "repair", "demo")
 """Commands that work in batches, and end with the one in hand when they are interrupted."""
 
 app = typer.Typer(
@@ -60,7 +61,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(explore, extract, fit, tune, influence, predict, compare, report, serve_app, search, top, dedup),
+    *(explore, extract, fit, tune, influence, predict, watch, compare, report, serve_app, search, top, dedup),
     *(info, verify, repair, pack, bundle, demo, weights, doctor),
 ):
     app.command()(command)
@@ -165,7 +166,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     if code == INTERRUPTED and console.stop.in_batches:
         kept = (
             "what was finished is kept"
-            if arguments[0] in ("extract", "tune")
+            if arguments[0] in ("extract", "tune", "watch")
             else "nothing half-done is left"
         )
         console.warn(f"interrupted; {kept}. Run the same command again to go on.")

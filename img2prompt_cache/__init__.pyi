@@ -22,5 +22,6 @@ from .runs.run import Run as Run
 from .runs.run import load_run as load_run
 from .runs.search import search as search
 from .runs.top import top as top
+from .runs.watch import watch as watch
 from .sources import open_source as open_source
 from .tuning.tune import tune as tune

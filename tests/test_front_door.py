@@ -39,7 +39,7 @@ def options(command: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "verb", ["extract", "fit", "tune", "predict", "bundle", "compare", "search", "top", "dedup"]
+    "verb", ["extract", "fit", "tune", "predict", "bundle", "compare", "search", "top", "dedup", "watch"]
 )
 def test_every_option_has_its_parameter_under_the_same_name(verb):
     parameters = {*inspect.signature(getattr(ipc, verb)).parameters}

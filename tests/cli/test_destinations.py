@@ -28,6 +28,7 @@ OUTPUTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("compare", "out"): ("--out", "PATH", "--overwrite"),
     ("predict", "out"): ("CACHE", "--run", RUN, "--out", "PATH", "--overwrite"),
     ("dedup", "out"): ("--out", "PATH", "--overwrite"),
+    ("watch", "out"): ("CACHE", "--once", "--run", RUN, "--out", "PATH"),
     ("dedup", "move"): ("--move", "PATH", "--yes"),
     ("dedup", "link"): ("--link", "PATH"),
     ("report", "out"): ("--out", "PATH", "--overwrite"),
@@ -46,7 +47,8 @@ INPUTS = {
     *(("predict", name) for name in ("paths", "run", "bank", "cache", "weights", "like")),
     *(("bundle", name) for name in ("run", "bank", "cache", "weights")),
     *(("app", name) for name in ("run", "bank", "cache")),
-    *((command, name) for command in ("search", "top") for name in ("run", "cache")),
+    *((command, name) for command in ("search", "top", "watch") for name in ("run", "cache")),
+    *(("watch", name) for name in ("folder", "bank")),
     *(("compare", "runs"), ("compare", "against"), ("report", "runs"), ("report", "cache")),
     *((name, "cache") for name in ("info", "verify", "repair", "pack")),
 }
