@@ -37,8 +37,16 @@ def predict(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Write embeddings: .npy, .csv (Kaggle), .parquet or .jsonl. A name that ends with / is a "
-            "folder: one .txt with a prompt for each image.",
+            help="Write embeddings: .npy, .csv (Kaggle), .parquet or .jsonl; or a table to read: "
+            ".prompts.csv. A name that ends with / is a folder: one .txt with a prompt for each image.",
+        ),
+    ] = None,
+    sidecar: Annotated[
+        str | None,
+        typer.Option(
+            metavar="txt|caption|json",
+            help="Write the prompt of each image into a file beside it. What is there stays.",
+            show_default=False,
         ),
     ] = None,
     top_k: Annotated[
@@ -106,7 +114,9 @@ def predict(
         ),
     ] = False,
     device: console.DeviceOption = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output file, and sidecars.")
+    ] = False,
     json: console.Json = False,
 ) -> None:
     """Predict prompt embeddings for images, and show the nearest prompts."""
@@ -117,7 +127,7 @@ def predict(
     from img2prompt_cache.runs.predict import open_fitted
     from img2prompt_cache.runs.run import Run
 
-    if top_k == 0 and out is None and not compose:
+    if top_k == 0 and out is None and sidecar is None and not compose:
         raise UsageError(
             "`top_k=0` without `out` leaves nothing to show; name a file with `out`", parameter="top_k"
         )
@@ -148,6 +158,7 @@ def predict(
             compose=compose,
             cache=cache,
             out=out,
+            sidecar=sidecar,
             overwrite=overwrite,
             min_expected=min_expected,
             like=like,

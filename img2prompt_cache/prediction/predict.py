@@ -21,8 +21,8 @@ from img2prompt_cache.prediction.fitted import Fitted
 from img2prompt_cache.prediction.known_prompts import KnownPrompts, load_prompts, mean_for_hubs
 from img2prompt_cache.prediction.outputs import open_writer, writer_for
 from img2prompt_cache.prediction.outputs.base import Writer
-from img2prompt_cache.prediction.outputs.captions import CaptionWriter
 from img2prompt_cache.prediction.outputs.kaggle import CsvWriter
+from img2prompt_cache.prediction.outputs.sidecars import Sidecars
 from img2prompt_cache.prediction.own_prompts import OwnPrompts, open_own_prompts
 from img2prompt_cache.prediction.predictions import Predictions
 from img2prompt_cache.prediction.sample import Sample, read_sample, require_whole
@@ -78,6 +78,7 @@ def predict_batches(
     compose: bool = False,
     cache: str | Path | Cache | None = None,
     out: str | Path | None = None,
+    sidecar: str | None = None,
     overwrite: bool = False,
     min_expected: float | None = None,
     like: str | Path | None = None,
@@ -93,7 +94,7 @@ def predict_batches(
     ----------
     fitted : Fitted
         A run.
-    images, top_k, bank, hub_correction, compose, cache, out, overwrite, min_expected, device
+    images, top_k, bank, hub_correction, compose, cache, out, sidecar, overwrite, min_expected, device
     like, allow_missing
         See `predict`.
     tell : callable
@@ -117,14 +118,12 @@ def predict_batches(
         raise UsageError(
             "`like` goes with images, and with a submission: name a .csv file with `out`", parameter="like"
         )
-    captions = out is not None and writer_for(out) is CaptionWriter
+    needed = sidecar is not None or (out is not None and writer_for(out).needs_prompts)
     if top_k is None:
-        top_k = (
-            NEAREST if bank or not (out is not None or rows is not None) else int(captions and not compose)
-        )
+        top_k = NEAREST if bank or not (out is not None or rows is not None) else int(needed and not compose)
     if top_k < 0:
         raise UsageError(f"`top_k` must be at least 0, not {top_k}", parameter="top_k")
-    if captions and not (top_k or compose):
+    if needed and not (top_k or compose):
         raise UsageError(
             "captions are prompts: `top_k` must be 1 or more, or give `compose=True`", parameter="top_k"
         )
@@ -138,17 +137,20 @@ def predict_batches(
         open_writer(out, fitted.target.width, overwrite=overwrite, inputs=inputs) if out is not None else None
     )
     sample = None if like is None else read_sample(Path(like), fitted.target.width)
+    sidecars = None if sidecar is None else Sidecars(sidecar, overwrite=overwrite)
     estimator = fitted.estimator.use_device(device)
     _require_told(fitted, min_expected, tell)
     batches = (
         iter([_from_features(fitted, estimator, rows)])
         if rows is not None
-        else _find_batches(fitted, estimator, images, home, device, tell, writer, sample)
+        else _find_batches(fitted, estimator, images, home, device, tell, writer, sidecars, sample)
     )
+    if sidecars is not None and not sidecars.places:
+        raise UsageError("`sidecar` writes beside image files; name some as `images`", parameter="sidecar")
     known = load_prompts(fitted, home, bank, device, tell, compose=compose) if top_k or compose else None
     if known is not None and top_k and hub_correction:
         known = replace(known, mean_prediction=mean_for_hubs(fitted, tell))
-    return _run(batches, known, top_k, writer, min_expected, tell, allow_missing=allow_missing)
+    return _run(batches, known, top_k, writer, sidecars, min_expected, tell, allow_missing=allow_missing)
 
 
 def _require_told(fitted: Fitted, min_expected: float | None, tell: Callback) -> None:
@@ -204,6 +206,7 @@ def _find_batches(
     device: str,
     tell: Callback,
     writer: Writer | None,
+    sidecars: Sidecars | None,
     sample: Sample | None,
 ) -> Iterator[Predictions]:
     """Find out what to predict for, and check that it can be done; then go through it batch by batch."""
@@ -226,6 +229,8 @@ def _find_batches(
     if writer:
         writer.expect(each.as_py() for each in listing.table["imgId"])
         _complete(writer, listing.table["imgId"], fitted, sample)
+    if sidecars is not None:
+        sidecars.expect(source, listing)
     backbones = load_backbones(fitted.features, device)
     return _streamed(fitted, estimator, backbones, source, listing, open_own_prompts(home, tell), tell)
 
@@ -293,6 +298,7 @@ def _run(
     known: KnownPrompts | None,
     top_k: int,
     writer: Writer | None,
+    sidecars: Sidecars | None,
     min_expected: float | None,
     tell: Callback,
     *,
@@ -315,9 +321,13 @@ def _run(
                 batch = known.show(batch, top_k)
             if writer and batch.ids:
                 writer.write(batch.ids, batch.vectors, batch.nearest, batch.columns)
+            if sidecars and batch.ids:
+                sidecars.write(batch.ids, batch.nearest, batch.columns)
             yield batch
         if failed and not used:
             raise Img2PromptError(f"none of the {failed} images could be used")
+    if sidecars:
+        note(tell, sidecars.summary())
     if own and writer:
         warn(
             tell,

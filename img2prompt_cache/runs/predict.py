@@ -33,6 +33,7 @@ def predict(
     compose: bool = False,
     cache: str | Path | Cache | None = None,
     out: str | Path | None = None,
+    sidecar: str | None = None,
     overwrite: bool = False,
     min_expected: float | None = None,
     like: str | Path | None = None,
@@ -66,9 +67,12 @@ def predict(
     cache : str, pathlib.Path or Cache, optional
         The cache. If None, the run's own; ``cache/default`` to find a run by its name.
     out : str or pathlib.Path, optional
-        Also write the predictions to this file: ``.npy``, ``.csv`` (Kaggle), ``.parquet`` or ``.jsonl``.
+        Also write the predictions to this file: ``.npy``, ``.csv`` (Kaggle), ``.parquet`` or ``.jsonl``;
+        or, as a table to read, the composed or nearest prompt of each image: ``.prompts.csv``.
+    sidecar : str, optional
+        Also write that prompt beside each image: ``"txt"``, ``"caption"`` or ``"json"``. What is there stays.
     overwrite : bool
-        Replace the file.
+        Replace the file, and sidecars.
     min_expected : float, optional
         Flag predictions whose expected cosine is lower; see `Predictions.flagged`. None is left out.
     like : path, optional
@@ -131,6 +135,7 @@ def predict(
             compose=compose,
             cache=cache,
             out=out,
+            sidecar=sidecar,
             overwrite=overwrite,
             min_expected=min_expected,
             like=like,

@@ -181,6 +181,7 @@ class Run(RunRecord):
         compose: bool = False,
         cache: str | Path | Cache | None = None,
         out: str | Path | None = None,
+        sidecar: str | None = None,
         overwrite: bool = False,
         min_expected: float | None = None,
         like: str | Path | None = None,
@@ -212,9 +213,13 @@ class Run(RunRecord):
             In place of the cache that the run was fitted on.
         out : path, optional
             Also write the predictions to this file: ``.npy``, ``.csv`` (Kaggle), ``.parquet`` or ``.jsonl``;
-            or to a folder, ``captions/``, a text file with the composed or nearest prompt of each image.
+            or to a folder, ``captions/``, a text file with the composed or nearest prompt of each image; or
+            that prompt for each image as a table to read, ``.prompts.csv``.
+        sidecar : str, optional
+            Also write that prompt beside each image: ``"txt"``, ``"caption"`` or ``"json"``. What is there
+            already stays.
         overwrite : bool
-            Replace the file.
+            Replace the file, and sidecars.
         min_expected : float, optional
             Flag predictions whose expected cosine is lower; see `Predictions.flagged`. None is left out.
         like : path, optional
@@ -255,6 +260,7 @@ class Run(RunRecord):
             compose=compose,
             cache=cache,
             out=out,
+            sidecar=sidecar,
             overwrite=overwrite,
             min_expected=min_expected,
             like=like,

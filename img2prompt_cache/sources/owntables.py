@@ -49,7 +49,8 @@ def is_own_table(path: Path) -> bool:
         if suffix == ".csv":
             header = csv_names(path, detect_dialect(path, ()))
             names = header[:2] == ["row", "imgId"] and {*header[2:]} <= {*FURTHER_COLUMNS}
-            return names or header == ["imgId_eId", "val"] or {"imgId", "keep"} <= set(header) <= _KEPT
+            ours = header == ["imgId_eId", "val"] or header[:3] == ["image", "prompt", "similarity"]
+            return names or ours or {"imgId", "keep"} <= set(header) <= _KEPT
     except (UsageError, pa.ArrowException, OSError, UnicodeDecodeError):
         pass
     return False

@@ -58,7 +58,7 @@ FILES = {
     ("influence", "out"): (".csv",),
     ("fit", "oof"): (".csv", ".npy", ".parquet", ".jsonl"),
     ("compare", "out"): (".csv", ".md", ".tex"),
-    ("predict", "out"): (".csv", ".npy", ".parquet", ".jsonl"),
+    ("predict", "out"): (".csv", ".npy", ".parquet", ".jsonl", ".prompts.csv"),
     ("dedup", "out"): (".csv",),
     ("report", "out"): (".html",),
     ("report", "atlas"): (".parquet",),

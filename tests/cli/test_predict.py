@@ -16,6 +16,7 @@ from img2prompt_cache.files import hash_file
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.prediction.predictions import Predictions
+from img2prompt_cache.sources.owntables import is_own_table
 from kit import paint, prompt_of
 from synthetic import ENCODER, Cli, make_cache
 
@@ -437,3 +438,39 @@ def test_a_composed_prompt_is_shown_below_the_nearest_ones_and_written(cli, here
     assert cli("predict", image, "--compose", "--out", "x.npy").code == 0
     assert ids_of(here / "x.ids.csv") == ["img004"]
     assert found["composed"] in (here / "x.ids.csv").read_text()
+
+
+def test_a_table_to_read(cli, here, pairs):
+    said = cli("predict", pairs / "img004.png", pairs / "cut.png", "--out", "seen.prompts.csv")
+    assert said.code == 0
+    assert said.out == "seen.prompts.csv: 1 predictions\n"
+    with (here / "seen.prompts.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert list(row) == ["image", "prompt", "similarity", "expected"]
+    assert row["image"] == "img004"
+    assert row["prompt"]
+    assert -1 <= float(row["similarity"]) <= 1
+    again = ("predict", pairs / "img004.png", "--out", "seen.prompts.csv")
+    cli(*again).refused(2, "--out", "exists")
+    assert cli(*again, "--overwrite", "--min-expected", "1", "--compose").code == 0
+    assert (here / "seen.prompts.csv").read_text().startswith("image,prompt,similarity,expected,flagged\n")
+    assert is_own_table(here / "seen.prompts.csv")
+    (here / "mine.prompts.csv").write_text("image,prompt\nimg004,mine\n")
+    cli("predict", pairs / "img004.png", "--out", "mine.prompts.csv", "--overwrite").refused(
+        2, "was not made by"
+    )
+
+
+def test_sidecars_beside_images(cli, here, pairs, tmp_path):
+    folder = shutil.copytree(pairs, tmp_path / "copy")
+    (folder / "img004.txt").write_text("mine\n")
+    said = cli("predict", folder / "img004.png", folder / "img005.png", "--sidecar", "txt", "--top-k", "1")
+    assert said.code == 0
+    assert "1 sidecar (.txt) written beside the images; 1 file that was there stay: --overwrite" in said.err
+    assert "`" not in said.err
+    assert (folder / "img004.txt").read_text() == "mine\n"
+    assert said.out.splitlines()[-1].endswith(f"  {(folder / 'img005.txt').read_text().rstrip()}")
+    cli("predict", folder / "img004.png", "--sidecar", "text").refused(2, "--sidecar")
+    cli("predict", here / "cache" / "default", "--sidecar", "txt").refused(2, "--sidecar")
+    cli("predict", "--sidecar", "txt").refused(2, "--sidecar")
+    cli("predict", folder / "img004.png", "--sidecar", "txt", "--top-k", "0").refused(2, "--top-k")

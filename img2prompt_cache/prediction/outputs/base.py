@@ -42,6 +42,8 @@ class Writer(ABC):
         The same for further columns.
     keeps_every_image : bool
         Whether images that cannot be used have rows, too.
+    needs_prompts : bool
+        Whether what it writes are prompts.
     guarded : int
         Ids so far that have an apostrophe before them in the file, so that no spreadsheet computes them.
     """
@@ -49,6 +51,7 @@ class Writer(ABC):
     keeps_prompts: ClassVar[bool] = False
     keeps_columns: ClassVar[bool] = False
     keeps_every_image: ClassVar[bool] = False
+    needs_prompts: ClassVar[bool] = False
 
     def __init__(self, path: Path, dim: int) -> None:
         self._path = path

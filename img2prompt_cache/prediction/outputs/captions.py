@@ -69,6 +69,7 @@ class CaptionWriter(Writer):
     """
 
     keeps_prompts = True
+    needs_prompts = True
 
     def __init__(
         self, path: Path, dim: int, *, overwrite: bool = False, inputs: Iterable[str | Path] = ()

@@ -4,6 +4,7 @@
 |---|---|---|
 | ``.npy`` | float32 (n, dim), in input order; ``x.ids.csv`` beside it: ``row,imgId`` | no; in ``x.ids.csv`` |
 | ``.csv`` | Kaggle's ``imgId_eId,val``; the eIds of an image: ``<imgId>_0`` … ``<imgId>_383`` | no |
+| ``.prompts.csv`` | to read: ``image,prompt,similarity``, ``expected`` where known | the first one |
 | ``.parquet`` | ``imgId``, ``embedding``, ``prompts`` (a list of ``prompt``, ``cosine``) | where given |
 | ``.jsonl`` | one object a line with the same names | where given |
 | a folder | a ``.txt`` for each image: its composed or nearest prompt, no embedding | the first one |
@@ -26,14 +27,16 @@ from img2prompt_cache.prediction.outputs.jsonl import JsonlWriter
 from img2prompt_cache.prediction.outputs.kaggle import CsvWriter
 from img2prompt_cache.prediction.outputs.npy import NpyWriter
 from img2prompt_cache.prediction.outputs.parquet import ParquetWriter
+from img2prompt_cache.prediction.outputs.prompt_table import PromptTableWriter
 
 WRITERS: dict[str, type[Writer]] = {
     ".npy": NpyWriter,
     ".csv": CsvWriter,
     ".parquet": ParquetWriter,
     ".jsonl": JsonlWriter,
+    ".prompts.csv": PromptTableWriter,
 }
-"""Extension to the writer of its format."""
+"""Extension to the writer of its format; the longest that fits counts."""
 
 
 def writer_for(path: str | Path, parameter: str = "out") -> type[Writer]:
@@ -48,7 +51,9 @@ def writer_for(path: str | Path, parameter: str = "out") -> type[Writer]:
     """
     name = os.fspath(path)
     is_folder = name.endswith(("/", os.sep))
-    kind = None if is_folder else WRITERS.get(Path(name).suffix.lower())
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
+    endings = ("".join(suffixes[-2:]), "".join(suffixes[-1:]))
+    kind = None if is_folder else next(filter(None, map(WRITERS.get, endings)), None)
     if is_folder or (name and kind is None and Path(name).is_dir()):
         return CaptionWriter
     if kind is None:
