@@ -14,7 +14,7 @@ from typing import TextIO
 
 QUIET = 1.0
 """Seconds before a task is shown: what is over sooner is nothing to wait for."""
-WAITING = 2.0
+WAITING = 1.0
 """Seconds without any task before the line says that there is work going on."""
 TICK = 0.25
 """Seconds between two updates of the line."""

@@ -23,6 +23,7 @@ from img2prompt_cache.runs.folder import save_run
 from img2prompt_cache.runs.held_out import Validation
 from img2prompt_cache.runs.record import Metrics, RunRecord, SplitRecord
 from img2prompt_cache.runs.run import Run
+from img2prompt_cache.runs.used_rows import UsedRows
 
 if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Head
@@ -130,7 +131,8 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
         expected=expected,
     )
     held = Validation([data.ids[row] for row in rows], groups, predictions, cosines, fold)
-    return Run.of(save_run(folder, record, fitted.head, reported.history, held, expectation), folder)
+    used = UsedRows.of(split, data.ids, data.prompts, data.images)
+    return Run.of(save_run(folder, record, fitted.head, reported.history, held, expectation, used), folder)
 
 
 def _extra_pairs(data: Dataset) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from img2prompt_cache.data.columns import used_column
 from img2prompt_cache.data.dataset import views_of
-from img2prompt_cache.data.splits import Split
+from img2prompt_cache.data.splits import PURGED, Split
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.fitting.run_rows import needs_views
 from img2prompt_cache.models.backbones.taps import split_spec
@@ -24,6 +24,7 @@ from img2prompt_cache.reporting.words import script_counts, words_found
 from img2prompt_cache.runs.breakdown import held_out
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.record import SplitRecord, same_split
+from img2prompt_cache.runs.used_rows import UsedRows, load_used_rows, row_digest
 from img2prompt_cache.tables import shorten
 
 if TYPE_CHECKING:
@@ -118,34 +119,66 @@ class CaseStudy:
     cache : Cache
     run : Run
 
+    Attributes
+    ----------
+    gone : int
+        Held-out rows that are not studied, because they are not in the cache any more, or have changed.
+
     Raises
     ------
     Img2PromptError
-        If the cache no longer holds what the run was scored on, or what it was fitted on.
+        If the cache no longer holds what the run was scored on, or what it was fitted on. Of a run that
+        recorded its rows, those are enough that are as they were.
     """
 
     def __init__(self, material: Material, cache: Cache, run: Run) -> None:
         self.material, self.cache, self.run = material, cache, run
-        held, validation = held_out([run]), load_validation(run.folder, run)
+        self._target = used_column(cache, run.target, "fit the run again", "targets")
+        used, validation = load_used_rows(run.folder), load_validation(run.folder, run)
+        rows = material.rows
+        row_of = {name: row for row, name in enumerate(rows.ids)}
+        same = None if used is None else self._unchanged(used)
+        ids = held_out([run]).ids if same is None else sorted(same & {*validation.ids})
+        if not ids:
+            raise Img2PromptError(
+                f"{cache.folder} no longer holds any of the rows that {run.name} was scored on; fit it again"
+            )
+        self.gone = len(validation.ids) - len(ids)
         place = {name: at for at, name in enumerate(validation.ids)}
-        order = [place[name] for name in held.ids]
-        self.ids, self.prompts, self.targets = held.ids, held.prompts, held.targets
+        order = [place[name] for name in ids]
+        self.ids, self.rows = ids, np.array([row_of[name] for name in ids], np.int64)
+        self.prompts, self.targets = [rows.prompts[row] for row in self.rows], self._targets(self.rows)
         self.predictions = validation.predictions[order]
         self.mean_prediction = self.predictions.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.cosine, self.fold = validation.cosine[order], validation.fold[order]
-        rows = material.rows
-        row_of = {name: row for row, name in enumerate(rows.ids)}
-        self.rows = np.array([row_of[name] for name in held.ids], np.int64)
         fold_of = np.full(cache.rows, -1, np.int64)
         fold_of[self.rows] = self.fold
-        self.train = self._fitted_rows(fold_of)
+        if used is None or same is None:
+            self.train = self._fitted_rows(fold_of)
+        else:
+            fitted = zip(used.ids, used.fold.tolist(), strict=True)
+            self.train = np.array(
+                sorted(row_of[name] for name, fold in fitted if fold != PURGED and name in same), np.int64
+            )
         self.train_fold = fold_of[self.train]
-        self._target = used_column(cache, run.target, "fit the run again", "targets")
+
+    def _unchanged(self, used: UsedRows) -> set[str]:
+        """Find the rows of the run that the cache still holds with the prompt and the image that they had."""
+        rows = self.material.rows
+        here = {
+            name: row_digest(prompt, image)
+            for name, prompt, image, status in zip(
+                rows.ids, rows.prompts, rows.digests, rows.status, strict=True
+            )
+            if status == "ok"
+        }
+        known = zip(used.ids, used.contents, strict=True)
+        return {name for name, contents in known if here.get(name) == contents}
 
     def _fitted_rows(self, fold_of: Rows) -> Rows:
-        """Find the rows that the run was fitted on or scored on, ascending.
+        """Find the rows that a run of an older version was fitted on or scored on, ascending.
 
-        By folds every one of them was held out. A hold-out does not record the others, but a hash of them.
+        By folds every one of them was held out. A hold-out recorded no more of the others than a hash.
         """
         run, rows = self.run, self.material.rows
         if run.split["train"] == 0:

@@ -23,6 +23,7 @@ from img2prompt_cache.prediction.expectation import Expectation
 from img2prompt_cache.runs.held_out import VALIDATION, VALIDATION_ROWS, Validation, save_validation
 from img2prompt_cache.runs.record import ExpectedRecord, RunRecord
 from img2prompt_cache.runs.run_file import INFO, save_record
+from img2prompt_cache.runs.used_rows import ROWS, UsedRows, save_used_rows
 
 if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Head
@@ -31,7 +32,7 @@ HEAD, EXPECTED, HISTORY = "head.safetensors", "expected.safetensors", "history.c
 _NO_STATE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What heads, NumPy and torch raise for arrays that are not those of the head."""
 
-FILES = (INFO, HEAD, EXPECTED, HISTORY, VALIDATION, VALIDATION_ROWS)
+FILES = (INFO, HEAD, EXPECTED, HISTORY, VALIDATION, VALIDATION_ROWS, ROWS)
 
 
 @contextmanager
@@ -133,6 +134,7 @@ def save_run(
     history: list[dict[str, float]],
     held: Validation,
     expectation: Expectation | None = None,
+    rows: UsedRows | None = None,
 ) -> RunRecord:
     """Write a run as a whole: the folder appears complete or not at all, an old one goes only then.
 
@@ -156,6 +158,8 @@ def save_run(
             save_file(state, new.temporary / HEAD)
             save_validation(new.temporary, held)
             _save_history(new.temporary / HISTORY, history)
+            if rows is not None:
+                save_used_rows(new.temporary, rows)
             saved = replace(record, head_sha256=hash_file(new.temporary / HEAD))
             if expectation is not None and record.expected is not None:
                 save_file(expectation.state(), new.temporary / EXPECTED)

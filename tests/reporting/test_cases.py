@@ -146,9 +146,43 @@ def test_by_folds_rows_that_were_left_out_are_no_training_rows(tmp_path):
     assert near <= {*used}
 
 
-def test_by_a_hold_out_rows_that_were_left_out_are_told(tmp_path):
+def test_by_a_hold_out_rows_that_were_left_out_are_no_training_rows(tmp_path):
     folder = make_cache(tmp_path / "cache")
-    fit_head(Cache(folder), FitConfig("ridge", {"alpha": 1.0}, only=selection(tmp_path, range(0, 60, 2))))
+    used = range(0, 60, 2)
+    fit_head(Cache(folder), FitConfig("ridge", {"alpha": 1.0}, only=selection(tmp_path, used)))
+    material = Material.of_cache(Cache(folder), everything=True)
+    study = CaseStudy(material, material.cache, material.board.best)
+    assert {*study.rows} < {*study.train} == {*used}
+    section = gather(material, ignore)
+    assert (len(section.cases), section.gone) == (len(study.rows), 0)
+
+
+@pytest.mark.parametrize("changed", ["removed", "another prompt", "another image"])
+def test_cases_are_the_held_out_rows_that_are_still_as_they_were(changed, tmp_path):
+    folder = make_cache(tmp_path / "cache")
+    run = fit_head(Cache(folder), FitConfig("ridge", {"alpha": 1.0}))
+    before = CaseStudy(material := Material.of_cache(Cache(folder)), material.cache, material.board.best)
+    held, fitted = int(before.rows[0]), int(np.setdiff1d(before.train, before.rows)[0])
+    material = Material.of_cache(Cache(folder), everything=True)
+    values = {"removed": material.rows.status, "another prompt": material.rows.prompts}
+    for row in (held, fitted):
+        values.get(changed, material.rows.digests)[row] = changed
+    study = CaseStudy(material, material.cache, material.board.best)
+    assert study.gone == 1
+    np.testing.assert_array_equal(study.rows, before.rows[1:])
+    np.testing.assert_array_equal(study.predictions, before.predictions[1:])
+    assert {*study.train} == {*before.train} - {held, fitted}
+    section = gather(material, ignore)
+    assert (section.n, section.gone) == (run.metrics["n"] - 1, 1)
+    (folder / "runs" / run.name / "rows.csv").write_text("imgId,side,contents\ni000,train,0\n")
+    with pytest.raises(Img2PromptError, match=r"rows\.csv cannot be read: a hash is cut"):
+        gather(material, ignore)
+
+
+def test_of_an_older_run_by_a_hold_out_rows_that_were_left_out_are_told(tmp_path):
+    folder = make_cache(tmp_path / "cache")
+    config = FitConfig("ridge", {"alpha": 1.0}, only=selection(tmp_path, range(0, 60, 2)))
+    (fit_head(Cache(folder), config).folder / "rows.csv").unlink()
     with pytest.raises(Img2PromptError, match="was fitted on other rows"):
         gather(Material.of_cache(Cache(folder)), ignore)
 

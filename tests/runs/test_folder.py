@@ -44,6 +44,7 @@ def test_a_run_comes_back_as_it_was(fitted, tmp_path, head):
             "history.csv",
             "validation.npy",
             "validation.csv",
+            "rows.csv",
         )
     }
 

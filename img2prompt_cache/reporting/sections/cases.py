@@ -58,6 +58,8 @@ class CasesSection:
     cases : list of Case
     tokens_known : bool
         Whether it is known which prompts are longer than the encoder reads.
+    gone : int
+        Held-out rows that the cache does not hold any more as they were; nothing here counts them.
     """
 
     run: str
@@ -69,6 +71,7 @@ class CasesSection:
     shares: list[ReasonShare]
     cases: list[Case]
     tokens_known: bool
+    gone: int = 0
 
     @property
     def shown(self) -> list[int]:
@@ -119,6 +122,7 @@ def gather(material: Material, tell: Callback) -> CasesSection | None:
         shares=shares(low, average),
         cases=[cases[at] for at in picked],
         tokens_known=study.tokens is not None,
+        gone=study.gone,
     )
 
 

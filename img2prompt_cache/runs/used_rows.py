@@ -1,0 +1,90 @@
+"""The rows that a run was made of: on which side of its split each was, and what it held."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from img2prompt_cache.data.splits import PURGED, Split
+from img2prompt_cache.errors import Img2PromptError, check
+from img2prompt_cache.tables import bare_cell, guard_cell
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ROWS = "rows.csv"
+SIDES = {-1: "train", PURGED: "purged"}
+"""How `rows.csv` names what is no fold; a row that was held out has the number of its fold."""
+DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UsedRows:
+    """The rows of a run.
+
+    Attributes
+    ----------
+    ids : list of str, length n
+    fold : numpy.ndarray, int64, shape (n,)
+        As in `Split`: the fold that held the row out, -1 for a row that was fitted on, `PURGED` for one
+        that was left out.
+    contents : list of str, length n
+        From `row_digest`.
+    """
+
+    ids: list[str]
+    fold: NDArray[np.int64]
+    contents: list[str]
+
+    @classmethod
+    def of(cls, split: Split, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> UsedRows:
+        """Describe the rows of a split; the other arguments are as for `Split.digest`."""
+        return cls([*ids], split.fold, [row_digest(*each) for each in zip(prompts, images, strict=True)])
+
+
+def row_digest(prompt: str, image: str) -> str:
+    """Hash the prompt and the digest of the image of a row, to find out later whether it has changed."""
+    return hashlib.sha256(json.dumps([prompt, image]).encode()).hexdigest()[:DIGITS]
+
+
+def save_used_rows(folder: Path, rows: UsedRows) -> None:
+    """Write `rows.csv`: imgId, side and contents of each row."""
+    sides = [SIDES.get(number, str(number)) for number in rows.fold.tolist()]
+    with (folder / ROWS).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["imgId", "side", "contents"])
+        writer.writerows(zip(map(guard_cell, rows.ids), sides, rows.contents, strict=True))
+
+
+def load_used_rows(folder: Path) -> UsedRows | None:
+    """Read the rows of a run; None for one of a version that did not record them.
+
+    Raises
+    ------
+    Img2PromptError
+        If the file is damaged.
+    """
+    numbers = {name: number for number, name in SIDES.items()}
+    try:
+        with (folder / ROWS).open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        found = UsedRows(
+            [bare_cell(row["imgId"]) for row in rows],
+            np.array([numbers.get(row["side"]) or int(row["side"]) for row in rows], np.int64),
+            [row["contents"] for row in rows],
+        )
+        check(len({*found.ids}) == len(found.ids) > 0, "an imgId stands twice, or there is none")
+        check(bool((found.fold >= PURGED).all()), "a fold is below 0")
+        check(all(isinstance(each, str) and len(each) == DIGITS for each in found.contents), "a hash is cut")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, csv.Error) as error:
+        raise Img2PromptError(f"{folder / ROWS} cannot be read: {error}; fit the run again") from None
+    return found
