@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from img2prompt_cache.extraction.shards import ShardReport
     from img2prompt_cache.progress import Event
 
+SOURCE_OPTIONS = ("format", "prompts", "id_column", "prompt_column")
 _MORE = "What to store besides features"
 _MACHINES = "Several processes or machines"
 
@@ -238,15 +239,20 @@ def extract(
     if dry_run:
         from img2prompt_cache.errors import UsageError
         from img2prompt_cache.extraction.look import look
+        from img2prompt_cache.extraction.named import open_sources
+        from img2prompt_cache.sources import SourceOptions
 
         if shard is not None or finish or retry_failed:
             raise UsageError(
                 "`dry_run` cannot be combined with `shard`, `finish` or `retry_failed`",
                 parameter="dry_run",
             )
+        named = SourceOptions(format, prompts, id_column, prompt_column)
+        sources = open_sources(source or None, named, Path(cache))
+        more = {name: value for name, value in options.items() if name not in SOURCE_OPTIONS}
         with console.telling() as show:
-            seen = look(_one(source), cache, **options, progress=show)
-        _tell_look(seen, json)
+            seen = [look(one, cache, **more, progress=show) for one in sources]
+        _tell_looks(seen, json)
         return
     from img2prompt_cache.extraction.extract import extract as run
     from img2prompt_cache.extraction.shards import ShardReport
@@ -281,37 +287,31 @@ def extract(
         console.result("\n".join(_text(folder, one) for one in reports))
 
 
-def _one(source: list[str] | None) -> str | None:
-    """Give the only source that was named; a dry run looks at one at a time."""
-    from img2prompt_cache.errors import UsageError
-
-    if source and source[1:]:
-        raise UsageError("`dry_run` looks at one source at a time; name one", parameter="dry_run")
-    return source[0] if source else None
-
-
-def _tell_look(seen: Look, json: bool) -> None:
+def _tell_looks(looks: list[Look], json: bool) -> None:
     if not json:
-        console.result(console.spelled(str(seen)))
+        console.result("\n".join(console.spelled(str(seen)) for seen in looks))
         return
+    each = [_look_data(seen) for seen in looks]
+    console.result_json({"sources": each} if each[1:] else each[0])
+
+
+def _look_data(seen: Look) -> dict[str, object]:
     plan = seen.plan
-    console.result_json(
-        {
-            **{name: getattr(seen, name) for name in ("source", "format", "why")},
-            **{name: getattr(seen, name) for name in ("pairs", "without_prompt", "without_image")},
-            **{name: getattr(seen, name) for name in ("same_prompt", "same_image", "unreadable", "readers")},
-            "first": list(seen.first),
-            "notes": [console.spelled(line) for line in seen.notes],
-            "rows": plan.rows,
-            "new": plan.fresh,
-            "work": plan.work,
-            **{name: getattr(plan.changes, name) for name in ("encoded_again", "taken_over", "left_out")},
-            "bytes": plan.bytes,
-            "columns": list(plan.columns),
-            "unmeasured": list(seen.unmeasured),
-            "changes": plan.changes.summary(),
-        }
-    )
+    return {
+        **{name: getattr(seen, name) for name in ("source", "format", "why")},
+        **{name: getattr(seen, name) for name in ("pairs", "without_prompt", "without_image")},
+        **{name: getattr(seen, name) for name in ("same_prompt", "same_image", "unreadable", "readers")},
+        "first": list(seen.first),
+        "notes": [console.spelled(line) for line in seen.notes],
+        "rows": plan.rows,
+        "new": plan.fresh,
+        "work": plan.work,
+        **{name: getattr(plan.changes, name) for name in ("encoded_again", "taken_over", "left_out")},
+        "bytes": plan.bytes,
+        "columns": list(plan.columns),
+        "unmeasured": list(seen.unmeasured),
+        "changes": plan.changes.summary(),
+    }
 
 
 def _tell_shard(folder: Path, shard: str, report: ShardReport, json: bool) -> None:

@@ -137,4 +137,6 @@ def find_recorded(entries: tuple[dict[str, str], ...], root: Path) -> int | None
 
 def as_recorded(source: Source, entry: Mapping[str, str]) -> Source:
     """Give a source the name that it has in a cache, if it has one."""
-    return NamedSource(source, entry["name"], entry.get("prefix", "")) if "name" in entry else source
+    if "name" not in entry or isinstance(source, NamedSource):
+        return source
+    return NamedSource(source, entry["name"], entry.get("prefix", ""))
