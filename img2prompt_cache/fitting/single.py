@@ -154,11 +154,17 @@ def _note_time(head: Head, fits: int, tell: Callback) -> None:
 def _note_test_set(split: Split, tell: Callback) -> None:
     """Say what a test set is, and how many rows are left out for it."""
     if split.test_set:
+        purged = len(split.purged)
+        left_out = (
+            f"without {purged} that {'is' if purged == 1 else 'are'} near-identical to a row of the test set "
+            "(by prompt or image)"
+            if purged
+            else "none of which is near-identical to a row of the test set"
+        )
         note(
             tell,
             f"test set {split.strategy}: {counted(len(split.validation), 'row', 'rows')}; fitted on "
-            f"{counted(len(split.train), 'other', 'others')}, without {len(split.purged)} that are "
-            "near-identical to a row of the test set (by their prompts or images)",
+            f"{counted(len(split.train), 'other', 'others')}, {left_out}",
         )
 
 
