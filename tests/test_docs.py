@@ -184,6 +184,21 @@ def workplace(prepared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     return prepared
 
 
+def test_the_notebook_runs(workplace, stand_ins, capsys):
+    """Its cells are run here one after the other; they use nothing of Jupyter."""
+    names = re.compile("|".join(map(re.escape, sorted(stand_ins, key=len, reverse=True))))
+    notebook = json.loads((ROOT / "docs" / "own_head.ipynb").read_text(encoding="utf-8"))
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+    namespace: dict[str, Any] = {}
+    for cell in cells:
+        text = names.sub(lambda found: stand_ins[found[0]], "".join(cell["source"]))
+        exec(compile(text, cell["id"], "exec"), namespace)
+    assert namespace["mine"]["n"] == namespace["run"].metrics["n"] == 52
+    assert "by hand" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(each.runs for each in examples(page))], ids=lambda page: page.name
 )

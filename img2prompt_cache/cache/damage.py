@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from img2prompt_cache.cache.identity import BYTES, recorded_identity
-from img2prompt_cache.cache.manifest import Column, Part
+from img2prompt_cache.cache.manifest import KINDS, VIEW, Column, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.files import hash_file
@@ -91,3 +92,39 @@ def _is_recorded(folder: Path, part: Part) -> bool:
     except Img2PromptError:
         return True
     return any(part in column.parts for column in columns)
+
+
+def find_damage(
+    folder: Path, manifest: Manifest, damage_of: Callable[[Path, Column, Part], str | None]
+) -> list[Damage]:
+    """Check every part of a cache; see `Cache.verify`."""
+    whole = set[Part]()
+    while True:
+        damaged = {}
+        recorded = [(column, part) for column in manifest.columns for part in column.parts]
+        for column, part in recorded:
+            if part in whole:
+                continue
+            reason = damage_of(folder, column, part)
+            if reason:
+                damaged[part] = Damage(part.file, reason)
+            else:
+                whole.add(part)
+        if not damaged:
+            return []
+        manifest = load_manifest(folder)
+        if damaged.keys() <= {part for column in manifest.columns for part in column.parts}:
+            return list(damaged.values())
+        # A writer has put others in the place of some since: these are to be hashed instead.
+
+
+def unrecorded_files(folder: Path, manifest: Manifest) -> list[str]:
+    """List the files among the parts that the manifest does not record; see `Cache.unrecorded`."""
+    recorded = {part.file for column in manifest.columns for part in column.parts}
+    found = [path for path in folder.glob("*.h5") if path.name != VIEW]
+    for kind in KINDS:
+        for home, folders, files in os.walk(folder / kind):  # does not enter links to folders
+            found += [Path(home, name) for name in files]
+            found += [Path(home, name) for name in folders if Path(home, name).is_symlink()]
+    names = (path.relative_to(folder).as_posix() for path in found if path.suffix != ".tmp")
+    return sorted(name for name in names if name not in recorded)

@@ -20,6 +20,9 @@ and what it may not open it shows as empty, without an error. Many systems let a
 """
 MOST_PART_ROWS = 1 << 24
 
+VIEW = "cache.h5"
+"""The virtual view over all parts, in the cache's folder."""
+
 ROW_COLUMNS = ("imgId", "uri", "prompt", "sha256", "status", "reason")
 """Texts that every cache keeps for each row."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import h5py
 import numpy as np
@@ -149,10 +149,20 @@ def map_values(
     return map_at(path, name, shape, dtype, locate(path, name, shape, dtype, identity))
 
 
-def map_at(path: Path, name: str, shape: tuple[int, ...], dtype: str, offset: int) -> Values:
-    """Memory-map a dataset as `map_values` does, where `locate` has said before at which offset it begins."""
+def map_at(
+    path: Path,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    offset: int,
+    mode: Literal["r", "c"] = "r",
+) -> Values:
+    """Memory-map a dataset as `map_values` does, where `locate` has said before at which offset it begins.
+
+    With the mode ``"c"``, copy on write, the array can be changed, and the file cannot.
+    """
     try:
-        mapped = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+        mapped = np.memmap(path, dtype=dtype, mode=mode, offset=offset, shape=shape)
     except (OSError, ValueError):
         locate(path, name, shape, dtype)  # says what is wrong
         raise

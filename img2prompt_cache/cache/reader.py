@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.cache.damage import Damage, damage_of, require_undamaged, size_damage_of
-from img2prompt_cache.cache.manifest import KINDS, MANY_PARTS, Column, Kind, Manifest, Part
+from img2prompt_cache.cache.arrays import find_kind, whole_array
+from img2prompt_cache.cache.damage import (
+    Damage,
+    damage_of,
+    find_damage,
+    require_undamaged,
+    size_damage_of,
+    unrecorded_files,
+)
+from img2prompt_cache.cache.manifest import MANY_PARTS, Column, Kind, Manifest, Part
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.mapped import MappedColumn
 from img2prompt_cache.cache.part_text import read_rows_part
 from img2prompt_cache.cache.writer import find_writer
 from img2prompt_cache.errors import UsageError, unknown
-from img2prompt_cache.tables import Records, html_table
+from img2prompt_cache.tables import Records, data_frame, html_table
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
     from numpy.typing import NDArray
+    from torch import Tensor
 
 OK, FAILED, REMOVED = "ok", "failed", "removed"
 """What `status` says of a row. A removed row was good once; its values stay, and nothing uses them."""
-VIEW = "cache.h5"
 _FINISH = "run `extract()` to finish it"
 
 
@@ -182,6 +190,59 @@ class Cache:
         """Map a numeric column that need not fit into memory: rows are read when they are asked for."""
         return MappedColumn(self.folder, column, dtype)
 
+    def numpy(self, spec: str, kind: str | None = None) -> NDArray[Any]:
+        """Give a whole column as an array for code of your own, row for row as `pandas` has them.
+
+        Parameters
+        ----------
+        spec : str
+            Of a backbone or an encoder, as `columns` lists it.
+        kind : str, optional
+            ``"features"``, ``"targets"``, ``"trunk"`` or ``"views"``. Needed for the text tower of a CLIP
+            model whose image tower is cached, too: ``"targets"``.
+
+        Returns
+        -------
+        numpy.ndarray, shape (rows, …)
+            float16 for features, trunks and views, float32 for targets, and for what is stored in int8.
+            Read-only, and memory-mapped where the column is one part. NaN where a row has no value: its image
+            could not be read, or it has no prompt.
+
+        Raises
+        ------
+        UsageError
+            If there is no such column, or it is not complete.
+        Img2PromptError
+            If a part is not what the manifest says; `verify` also finds changed values.
+        """
+        found = whole_array(self.folder, self._numeric(spec, kind), "r")
+        found.flags.writeable = False
+        return found
+
+    def torch(self, spec: str, kind: str | None = None) -> Tensor:
+        """Give a column as `numpy` does, as a tensor on the CPU; changes to it stay in memory."""
+        from torch import from_numpy
+
+        return from_numpy(whole_array(self.folder, self._numeric(spec, kind), "c"))
+
+    def pandas(self) -> pd.DataFrame:
+        """Give a data frame with a line for each row: `ROW_COLUMNS`, then the columns of your own table.
+
+        All are texts. Rows with a `status` other than ``"ok"`` are of no use, and without a `prompt` there is
+        no target.
+
+        Raises
+        ------
+        Img2PromptError
+            If pandas is not installed, or a part cannot be read.
+        """
+        data_frame([])  # says what to install
+        found: pd.DataFrame = self.table(*self.manifest.row_datasets).to_pandas()
+        return found
+
+    def _numeric(self, spec: str, kind: str | None) -> Column:
+        return self.column(find_kind(self.manifest, spec, kind), spec)
+
     def missing(self, columns: list[Column]) -> set[int]:
         """Give the rows that one of these columns lacks, though their image could be read at first."""
         return {row for column in columns for part in column.parts for row in part.missing}
@@ -198,7 +259,7 @@ class Cache:
         list of Damage
             What is missing, of another size or hash, or another part; empty if the cache is whole.
         """
-        return self._find_damage(damage_of)
+        return find_damage(self.folder, self.manifest, damage_of)
 
     def check_sizes(self) -> list[Damage]:
         """Compare the size of every part with the recorded one, without reading any.
@@ -209,27 +270,7 @@ class Cache:
             What is missing, of another size or no plain file. A part of the recorded size may be damaged all
             the same: `verify` reads it.
         """
-        return self._find_damage(size_damage_of)
-
-    def _find_damage(self, damage_of: Callable[[Path, Column, Part], str | None]) -> list[Damage]:
-        manifest, whole = self.manifest, set[Part]()
-        while True:
-            damaged = {}
-            recorded = [(column, part) for column in manifest.columns for part in column.parts]
-            for column, part in recorded:
-                if part in whole:
-                    continue
-                reason = damage_of(self.folder, column, part)
-                if reason:
-                    damaged[part] = Damage(part.file, reason)
-                else:
-                    whole.add(part)
-            if not damaged:
-                return []
-            manifest = load_manifest(self.folder)
-            if damaged.keys() <= {part for column in manifest.columns for part in column.parts}:
-                return list(damaged.values())
-            # A writer has put others in the place of some since: these are to be hashed instead.
+        return find_damage(self.folder, self.manifest, size_damage_of)
 
     def crowded(self) -> list[str]:
         """Name the columns that have more than `MANY_PARTS` parts, by their folders.
@@ -250,14 +291,7 @@ class Cache:
         list of str
             Paths inside the folder, sorted. Temporary files do not count.
         """
-        recorded = {part.file for column in self.manifest.columns for part in column.parts}
-        found = [path for path in self.folder.glob("*.h5") if path.name != VIEW]
-        for kind in KINDS:
-            for home, folders, files in os.walk(self.folder / kind):  # does not enter links to folders
-                found += [Path(home, name) for name in files]
-                found += [Path(home, name) for name in folders if Path(home, name).is_symlink()]
-        names = (path.relative_to(self.folder).as_posix() for path in found if path.suffix != ".tmp")
-        return sorted(name for name in names if name not in recorded)
+        return unrecorded_files(self.folder, self.manifest)
 
     def require_undamaged(self, columns: list[Column]) -> None:
         """Refuse to compute from parts whose size or hash is not the recorded one.

@@ -9,10 +9,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from img2prompt_cache.cache.manifest import Column, Manifest
+from img2prompt_cache.cache.manifest import VIEW, Column, Manifest
 from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
 from img2prompt_cache.cache.quantise import NO_CODE
-from img2prompt_cache.cache.reader import VIEW
 from img2prompt_cache.files import hash_file, write_atomically
 
 _MADE_FOR, _NOTES = "manifest", "known"

@@ -1,3 +1,5 @@
+from .columns import choose_features as choose_features
+from .columns import choose_target as choose_target
 from .dataset import Dataset as Dataset
 from .dataset import load_dataset as load_dataset
 from .groups import prompt_groups as prompt_groups
