@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from img2prompt_cache.errors import UsageError
-from img2prompt_cache.models.backbones.taps import split_spec
+from img2prompt_cache.cache.manifest_file import load_manifest
+from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.models.backbones.taps import model_of
 from img2prompt_cache.models.specs import Spec
 from img2prompt_cache.models.weights.places import Places, looking_in
 
 if TYPE_CHECKING:
+    from img2prompt_cache.models.backbones.taps import Described
     from img2prompt_cache.prediction.fitted import Fitted
 
 WEIGHTS = "weights"
@@ -42,9 +44,9 @@ def weights_of(
     UsageError
         If a folder is not there, or no path in the run's specs begins so.
     """
-    own = [] if fitted.carried is None else [fitted.carried / WEIGHTS]
+    own = _known_places(fitted) if fitted.carried is None else [fitted.carried / WEIGHTS]
     places = Places.of(weights, replace, own=own)
-    specs = [split_spec(column.spec)[0] for column in (*fitted.features, fitted.target)]
+    specs = [model_of(column) for column in (*fitted.features, fitted.target)]
     specs += [column.fingerprint.get("encoder", "") for column in fitted.features]
     named = [Spec(*spec.split(":", 1)) for spec in dict.fromkeys(specs) if ":local-dir:" in spec]
     for old, new in places.replaced:
@@ -57,3 +59,28 @@ def weights_of(
             )
     with looking_in(places):
         yield
+
+
+def _known_places(fitted: Fitted) -> list[Path]:
+    """List the folders from which the cache of a run loads models now, where those of the run are gone."""
+    used = (*fitted.features, fitted.target)
+    if fitted.home is None or all(map(_is_there, used)):
+        return []
+    try:
+        columns = load_manifest(fitted.home).columns
+    except Img2PromptError:
+        return []
+    gone = [column.fingerprint for column in used if not _is_there(column)]
+    found = (_folder(column) for column in columns if column.fingerprint in gone)
+    return list(dict.fromkeys(folder for folder in found if folder is not None))
+
+
+def _is_there(column: Described) -> bool:
+    folder = _folder(column)
+    return folder is None or folder.is_dir()
+
+
+def _folder(column: Described) -> Path | None:
+    """Give the folder of a model that is loaded from one."""
+    _, source, path = model_of(column).partition(":local-dir:")
+    return Path(path).expanduser() if source else None

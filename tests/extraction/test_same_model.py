@@ -243,3 +243,18 @@ def test_runs_keep_by_which_spec_a_model_was_loaded(place: Path, pairs: Path, tm
     run = fit_head(Cache(tmp_path / "cache"), FitConfig("ridge", {"alpha": 0.1}, split="random"))
     said = json.loads((run.folder / "run.json").read_text())
     assert [(use["spec"], use["current"]) for use in said["features"]] == [("a", here.cnn)]
+
+
+def test_a_pass_finds_moved_weights_in_the_folders_of_the_environment(
+    place: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, here = tmp_path / "cache", tiny_at(place)
+    here.extract(pairs, cache)
+    before = parts_of(cache)
+    place.rename(tmp_path / "moved")
+    shutil.rmtree(cache / "features" / next((cache / "features").iterdir()).name)
+    with pytest.raises(UsageError, match="IMG2PROMPT_WEIGHTS"):
+        here.extract(pairs, cache, backbones=(), encoder=None)
+    monkeypatch.setenv("IMG2PROMPT_WEIGHTS", str(tmp_path / "moved"))
+    here.extract(pairs, cache, backbones=(), encoder=None)
+    assert parts_of(cache) == before

@@ -121,6 +121,7 @@ def _load(spec: Spec, folder: Path, device: str) -> Any:
             f"encoder {spec}: there are no safetensors weights in {folder}; weights in other formats can run "
             "code and are not loaded. Save the model with sentence-transformers once, and name that folder"
         )
+    _require_known_modules(spec, folder)
     from sentence_transformers import SentenceTransformer
 
     try:
@@ -137,6 +138,23 @@ def _load(spec: Spec, folder: Path, device: str) -> Any:
             f"encoder {spec}: {folder} cannot be loaded as a sentence-transformers model: {reason}"
         ) from error
     return model.float().eval()
+
+
+def _require_known_modules(spec: Spec, folder: Path) -> None:
+    """Refuse a `modules.json` that names classes of other libraries: they would be imported and called."""
+    try:
+        modules = json.loads((folder / "modules.json").read_text("utf-8"))
+        kinds = [module["type"] for module in modules]
+        known = all(isinstance(kind, str) and kind.startswith("sentence_transformers.") for kind in kinds)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        known = False
+    if not known:
+        raise Img2PromptError(
+            f"encoder {spec}: {folder} cannot be loaded as a sentence-transformers model: its modules.json "
+            "names classes of other libraries, which are not imported"
+        )
 
 
 def _token_ids(model: Any, text: str) -> list[int]:

@@ -166,6 +166,23 @@ def test_damaged_weights_are_refused(tiny: Path, tmp_path: Path) -> None:
         load_encoder(f"st:local-dir:{folder}")
 
 
+def test_classes_of_other_libraries_are_not_imported(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "code")
+    trace = tmp_path / "it-ran"
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / "evil.py").write_text(f"open({str(trace)!r}, 'w')\nclass Evil: ...\n")
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    modules = json.loads((folder / "modules.json").read_text())
+    for kind in ("evil.Evil", None, ["sentence_transformers."]):
+        modules[-1]["type"] = kind
+        (folder / "modules.json").write_text(json.dumps(modules))
+        with pytest.raises(Img2PromptError, match=r"cannot be loaded .* classes of other libraries"):
+            load_encoder(f"st:local-dir:{folder}")
+    assert not trace.exists()
+
+
 def test_neither_code_nor_pickles_of_a_model_folder_run(tiny: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny, tmp_path / "code")
     trace = tmp_path / "it-ran"
