@@ -221,3 +221,16 @@ def test_a_source_that_tells_what_found_its_prompts_is_added(cli, kept):
     assert cache.text("found_in")["found_in"][30:] == ["text", "text"]
     assert cli("verify", "--cache", "cache").code == 0
     assert ran(cli("extract", "beside", "--cache", "cache", "--json"))["new"] == 0
+
+
+@pytest.mark.parametrize("name", ["blend", "finetune-int8"])
+def test_a_bundle_of_a_run_predicts_without_its_cache_and_models(cli, kept, name):
+    before = ran(cli("predict", "images", "--run", name, "--cache", "cache", "--top-k", "2", "--json"))
+    ran(cli("bundle", name, "--cache", "cache", "--out", "bundled", "--json"))
+    for folder in ("cache", "models"):
+        (kept / folder).rename(kept / f"{folder}-gone")
+    found = ran(cli("predict", "images", "--run", "bundled", "--top-k", "2", "--json"))
+    left_out = ("own_prompt",)  # a bundle holds no images
+    assert [{k: v for k, v in one.items() if k not in left_out} for one in found["predictions"]] == [
+        {k: v for k, v in one.items() if k not in left_out} for one in before["predictions"]
+    ]
