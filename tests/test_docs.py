@@ -340,6 +340,19 @@ def test_the_figures_of_expected_cosines_are_those_of_the_benchmark():
         assert f"| {data} | {every['spearman']:.3f} | {every['calibration_error']:.3f} |" in text
 
 
+def test_the_figures_of_zero_shot_are_those_of_the_benchmark():
+    text = (ROOT / "docs" / "prediction.md").read_text(encoding="utf-8")
+    for data, found in json.loads((RESULTS / "zero_shot.json").read_text())["figures"].items():
+        cosine, gain = found["cosine"], found["zero-shot minus"]["mean of the bank"]
+        low, high = cosine["zero-shot"]["ci95"]
+        less, more = gain["ci95"]
+        assert (
+            f"| {data} | {cosine['mean of the bank']['mean']:.3f} | "
+            f"{cosine['zero-shot']['mean']:.3f} ({low:.3f} to {high:.3f}) | "
+            f"{gain['mean']:+.3f} ({less:.3f} to {more:.3f}) | {cosine['mean of the targets']['mean']:.3f} |"
+        ) in text, data
+
+
 def _ladder(data: str) -> dict[str, Any]:
     found = json.loads((RESULTS / f"ladder-{data}.json").read_text())
     return {run["run"]: run for run in found["figures"]["compare"]["runs"]}

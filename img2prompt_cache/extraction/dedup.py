@@ -20,9 +20,9 @@ from img2prompt_cache.data.dedup import (
     save_duplicates,
 )
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.extraction.relocation import check_folder, plan_relocations
 from img2prompt_cache.extraction.relocation import link as make_links
 from img2prompt_cache.extraction.relocation import move as move_files
-from img2prompt_cache.extraction.relocation import plan_relocations
 from img2prompt_cache.progress import Callback, listening, task
 from img2prompt_cache.tables import Records
 
@@ -116,7 +116,9 @@ def dedup(
     if move is not None and link is not None:
         raise UsageError("`move` and `link`: give one of them", parameter="move")
     opened = cache if isinstance(cache, Cache) else Cache(cache)
-    relocate = move if move is not None else link
+    relocate, parameter = (link, "link") if move is None else (move, "move")
+    if relocate is not None:
+        check_folder(Path(relocate), parameter)
     table = opened.folder / NAME if out is None and relocate is None else out
     if table is not None:
         check_free(Path(table), overwrite=overwrite)
@@ -128,7 +130,7 @@ def dedup(
     if relocate is None:
         return Deduplicated(found, column.spec, None if table is None else Path(table))
     rows = _rows(opened, found, kept=move is None)
-    relocations, left = plan_relocations(opened, rows, Path(relocate), "link" if move is None else "move")
+    relocations, left = plan_relocations(opened, rows, Path(relocate), parameter)
     done = yes or move is None
     if done:
         with listening(progress) as tell, task(tell, "files", len(relocations)) as advance:

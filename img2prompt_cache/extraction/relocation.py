@@ -65,9 +65,7 @@ def plan_relocations(
         If the folder lies among the files of a cache or run, or in a source; or something is there at a path
         that one of the files would get.
     """
-    require_free_place(folder / "image", parameter)
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise UsageError(f"`{parameter}` {folder} is no folder", parameter=parameter)
+    check_folder(folder, parameter)
     files, found, left = ImageFiles(cache), list[Relocation](), dict[int, str]()
     digests = cache.text("sha256")["sha256"]
     names = _source_names(cache)
@@ -101,6 +99,19 @@ def plan_relocations(
             taken |= {place for _, place in pairs}
             found.append(Relocation(row, pairs))
     return found, left
+
+
+def check_folder(folder: Path, parameter: str) -> None:
+    """Refuse early, before the work is done, a folder that files cannot go to.
+
+    Raises
+    ------
+    UsageError
+        If it lies among the files of a cache or run, or is no folder.
+    """
+    require_free_place(folder / "image", parameter)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UsageError(f"`{parameter}` {folder} is no folder", parameter=parameter)
 
 
 def beside(image: Path) -> list[Path]:

@@ -150,7 +150,17 @@ def predict_batches(
     known = load_prompts(fitted, home, bank, device, tell, compose=compose) if top_k or compose else None
     if known is not None and top_k and hub_correction:
         known = replace(known, mean_prediction=mean_for_hubs(fitted, tell))
-    return _run(batches, known, top_k, writer, sidecars, min_expected, tell, allow_missing=allow_missing)
+    return _run(
+        batches,
+        known,
+        top_k,
+        writer,
+        sidecars,
+        min_expected,
+        tell,
+        allow_missing=allow_missing,
+        fitted_on_pairs=fitted.own_bank is None,
+    )
 
 
 def _require_told(fitted: Fitted, min_expected: float | None, tell: Callback) -> None:
@@ -303,6 +313,7 @@ def _run(
     tell: Callback,
     *,
     allow_missing: bool,
+    fitted_on_pairs: bool,
 ) -> Generator[Predictions, None, None]:
     """Add flags and prompts to each batch, write it, and hand it on."""
     used = failed = flagged = own = 0
@@ -328,7 +339,7 @@ def _run(
             raise Img2PromptError(f"none of the {failed} images could be used")
     if sidecars:
         note(tell, sidecars.summary())
-    if own and writer:
+    if own and writer and fitted_on_pairs:
         warn(
             tell,
             f"{own} of {used} images are in the cache with a prompt of their own, so the head may have been "

@@ -150,7 +150,7 @@ def make_zero_shot(
     path = Path(STARTER if bank is None else bank)
     prompts = Bank.from_file(path, text_encoder, tell)
     labels = [
-        _of_tower(column, prompts, path, models, device, tell)
+        _of_tower(column, prompts, path, device, tell)
         if model_of(column).startswith(CLIP)
         else _of_classes(column, classifiers[column.spec], text_encoder, prompts)
         for column in columns
@@ -191,9 +191,7 @@ def _of_classes(column: Column, classifier: Classifier, encoder: Encoder, prompt
     return Labels.of_classes(weight, bias, names, prompts.vectors)
 
 
-def _of_tower(
-    column: Column, prompts: Bank, path: Path, models: Models, device: str, tell: Callback
-) -> Labels:
+def _of_tower(column: Column, prompts: Bank, path: Path, device: str, tell: Callback) -> Labels:
     from img2prompt_cache.models.devices import choose_device
     from img2prompt_cache.models.encoders.clip_text import TextTower
 

@@ -94,6 +94,7 @@ def test_images_are_predicted_as_the_cached_rows(cli, here, pairs):
     image = pairs / "img004.png"
     said = cli("predict", image, *bank, "--cache", "caches/named", "--out", "x.npy")
     assert said.code == 0
+    assert "fitted on them" not in said.err
     whole = ipc.predict(None, ipc.Cache("caches/named"), zero_shot=True, bank="bank.txt")
     np.testing.assert_allclose(np.load("x.npy")[0], whole.vectors[whole.ids.index("img004")], atol=1e-3)
     shown = cli("predict", image, *bank, "--cache", "caches/named", "--json")

@@ -145,6 +145,7 @@ def test_what_cannot_be_watched_is_refused(cli, here):
     cli("watch", "inbox", "--cache", "cache/default", *ONCE).refused(2, "no run in", "nor is there a way")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_and_keeps_what_was_written(here):
     command = [sys.executable, "-m", "img2prompt_cache.cli", "watch", "inbox", "--out", "seen.jsonl"]
     process = subprocess.Popen(
