@@ -40,7 +40,8 @@ def fit(
         str | None,
         typer.Option(
             metavar="RUN,RUN",
-            help="For blend: two or more runs of one split and target. A head's name is its newest run.",
+            help="For blend: two or more runs of one split and target. A head's name is its newest run. "
+            "NAME=OOF:TEST is another program's model, by two files of its predictions.",
         ),
     ] = None,
     teacher: Annotated[

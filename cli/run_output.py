@@ -27,7 +27,12 @@ def members_values(run: Run) -> dict[str, Any]:
     members = _members(run)
     if run.head == "best":
         return {"steps": list(run.history)}
-    return {"members": members} if members else {}
+    shown = ("run", "weight", "cosine", "without")
+    told = [
+        {name: each[name] for name in (*shown, *(("outside", "doubts") if each["outside"] else ()))}
+        for each in members
+    ]
+    return {"members": told} if members else {}
 
 
 def run_line(run: Run) -> str:
@@ -61,7 +66,19 @@ def caution_lines(run: Run) -> list[str]:
     """Say why the score of a run is less sure than it looks."""
     metrics = run.metrics
     lines = few_groups(metrics["groups"], metrics["effective_groups"])
-    if metrics.get("nested") == 0:
+    outside = [each for each in _members(run) if each["outside"]]
+    for each in outside:
+        lines.append(
+            f"  {each['run']}: predictions of another program, taken at their word: that those for held-out "
+            "rows are by models that saw neither the row nor one of its group"
+        )
+        lines += [f"  {each['run']}: {doubt}" for doubt in each["doubts"]]
+    if metrics.get("nested") == 0 and outside:
+        lines.append(
+            "  predictions of another program cannot be made again on inner folds: the weights that score a "
+            "fold come from predictions by members that had seen it, so the score is a little too high"
+        )
+    elif metrics.get("nested") == 0:
         lines.append(
             "  a member takes too long to be fitted on inner folds, too: the weights that score a fold come "
             "from predictions by members that had seen it, so the score is a little too high"
@@ -143,7 +160,14 @@ def _members(run: Run) -> list[dict[str, Any]]:
         return []
     pairs = zip(run.settings["members"], run.settings["weights"], strict=True)
     return [
-        {"run": member["run"], "weight": weight, "cosine": member["cosine"], "without": member["without"]}
+        {
+            "run": member["run"],
+            "weight": weight,
+            "cosine": member["cosine"],
+            "without": member["without"],
+            "outside": member["head"] == "outside",
+            "doubts": member.get("doubts", []),
+        }
         for member, weight in pairs
         if "run" in member
     ]

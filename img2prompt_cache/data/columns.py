@@ -12,6 +12,9 @@ from img2prompt_cache.errors import UsageError
 from img2prompt_cache.models.backbones.taps import Described, Tap, blocks_of, split_spec
 from img2prompt_cache.models.fingerprints import digest, require_equal
 
+OUTSIDE = "outside:"
+"""How the spec of predictions by another program begins, which a blend has in the place of features."""
+
 
 @dataclass(frozen=True, slots=True)
 class UsedColumn:
@@ -177,6 +180,11 @@ def used_column(cache: Cache, used: Described, advice: str, kind: Kind | None = 
     Img2PromptError
         If its fingerprint has changed; the message names what differs.
     """
+    if used.spec.startswith(OUTSIDE):
+        raise UsageError(
+            f"{used.spec.removeprefix(OUTSIDE)} is a member of the blend that another program fitted: only "
+            "its predictions are known, for the images of its file and no others"
+        )
     kind = kind or split_spec(used.spec)[1].kind
     if cache.manifest.column(kind, used.spec) is None:
         for same in cache.manifest.of_kind(kind):

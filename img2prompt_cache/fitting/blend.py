@@ -16,6 +16,7 @@ from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting.evaluate import Evaluation
 from img2prompt_cache.fitting.members import Member, aligned, join_features, load_members
 from img2prompt_cache.fitting.nested import can_be_nested, nested_products
+from img2prompt_cache.fitting.outside import OutsideMember, read_outside
 from img2prompt_cache.fitting.record import FittedHead, keep_run
 from img2prompt_cache.fitting.run_rows import load_rows
 from img2prompt_cache.heads.blend import Blend
@@ -47,6 +48,7 @@ def fit_blend(
     runs: Sequence[Run],
     folder: Path | None = None,
     *,
+    outside: Sequence[OutsideMember] = (),
     seed: int = 0,
     overwrite: bool = False,
 ) -> Run:
@@ -61,9 +63,11 @@ def fit_blend(
     cache : Cache
         The one that the members were fitted on.
     runs : sequence of Run
-        The members: two at least, of one split and target.
+        The members: of one split and target, two at least with those of `outside`, and one of them a run.
     folder : pathlib.Path, optional
         Where the run goes; a readable name in the cache's `runs` if absent.
+    outside : sequence of OutsideMember
+        Members that another program fitted. Their predictions for held-out rows are taken at their word.
     seed : int
         Of the folds.
     overwrite : bool
@@ -77,25 +81,33 @@ def fit_blend(
         If a member is damaged, or does not fit the cache.
     """
     started = time.perf_counter()
-    members = load_members(cache, runs)
+    members = load_members(cache, runs, [each.name for each in outside])
     features = join_features(members)
     specs = [use.spec for use in features]
     with reserve_run(folder, cache.folder, Blend.name, specs, overwrite=overwrite) as place:
-        return keep_run(place, cache, _fit(cache, members, features, seed, started))
+        return keep_run(place, cache, _fit(cache, members, outside, features, seed, started))
 
 
 def _fit(
-    cache: Cache, members: list[Member], features: tuple[UsedColumn, ...], seed: int, started: float
+    cache: Cache,
+    members: list[Member],
+    outside: Sequence[OutsideMember],
+    features: tuple[UsedColumn, ...],
+    seed: int,
+    started: float,
 ) -> FittedHead:
     smallest = min(members, key=lambda member: sum(member.run.widths))
     data, split = load_rows(cache, smallest.run, smallest.held, _ADVICE)
     rows = split.validation
     groups, targets = split.inner_groups(rows), data.y[rows]
     ids = [data.ids[row] for row in rows]
+    others = [read_outside(each, ids, targets, groups) for each in outside]
     predictions = [aligned(member, ids, targets) for member in members]
+    predictions += [each.predictions for each in others]
     fold = split.fold[rows] if split.folds > 1 else _folds(groups, seed)
     known = inner_products(predictions, targets)
-    place = block_ranges((use.spec, use.width) for use in features)
+    columns = (*features, *(each.column for each in others))
+    place = block_ranges((use.spec, use.width) for use in columns)
     records: list[dict[str, Any]] = [
         {
             "run": member.name,
@@ -105,11 +117,12 @@ def _fit(
         }
         for member in members
     ]
+    records += [{**each.record, "columns": [list(place[each.column.spec])]} for each in others]
     by_fold = [
         _chosen(records, members, ids[int(np.argmax(fold == number))]) for number in range(fold.max() + 1)
     ]
     inner = None
-    if can_be_nested(records, split) and len({member.run.train_on for member in members}) == 1:
+    if not others and can_be_nested(records, split) and len({member.run.train_on for member in members}) == 1:
         joined, _ = load_rows(cache, smallest.run, smallest.held, _ADVICE, features)
         inner = nested_products(by_fold, joined, split, seed)
     weights, by_weights = best_weights(known), cross_weights(known, fold, inner)
@@ -118,7 +131,7 @@ def _fit(
         record |= {"cosine": told["cosine"], "without": told["without"]}
     mixed = mix(predictions, by_weights[fold])
     best = max(predictions, key=lambda each: cosine(each, targets).mean())
-    total = len(split.fold)
+    total = len(split.train) + len(rows)
     beyond = paired_difference(
         cosine(mixed, targets),
         cosine(best, targets),
@@ -126,7 +139,8 @@ def _fit(
         widening=split_widening(fold, total),
     )
     heads = [load_head(member.run.folder, member.run) for member in members]
-    widths = tuple(use.width for use in features)
+    heads += [each.head for each in others]
+    widths = tuple(use.width for use in columns)
     head = Blend(records, seed=seed).from_fitted(heads, weights, widths, history)
     chosen = [
         {
@@ -146,7 +160,7 @@ def _fit(
         ),
         data=data,
         split=split,
-        features=features,
+        features=columns,
         target=members[0].run.target,
         refit=all(member.run.refit for member in members),
         rows=min(member.run.rows for member in members),
@@ -161,14 +175,17 @@ def _fit(
 
 
 def _chosen(records: list[dict[str, Any]], members: list[Member], row: str) -> list[dict[str, Any]]:
-    """Give the members with the settings that each chose for the fold in which a row was held out."""
+    """Give the members with the settings that each chose for the fold in which a row was held out.
+
+    Those that another program fitted come last, and have none.
+    """
     found = []
-    for record, member in zip(records, members, strict=True):
+    for record, member in zip(records, members, strict=False):
         number = int(member.held.fold[member.held.ids.index(row)])
         metrics = member.run.fold_metrics
         chosen = metrics[number]["chosen"] if metrics else {}
         found.append({**record, "settings": {**record["settings"], **chosen}})
-    return found
+    return [*found, *records[len(members) :]]
 
 
 def _folds(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

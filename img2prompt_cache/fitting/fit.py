@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.fitting.blend import fit_blend
@@ -21,10 +21,14 @@ from img2prompt_cache.fitting.options import (
     require_valid,
     with_shorthands,
 )
+from img2prompt_cache.fitting.outside import OutsideMember
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.progress import Callback, listening
 from img2prompt_cache.runs.names import open_run
 from img2prompt_cache.runs.run import AnyRun, Run
+
+AnyMember: TypeAlias = AnyRun | OutsideMember
+"""What a blend may have as a member."""
 
 
 def fit(
@@ -33,7 +37,7 @@ def fit(
     *,
     settings: Mapping[str, Any] | None = None,
     features: str | Sequence[str] = (),
-    members: AnyRun | Sequence[AnyRun] = (),
+    members: AnyMember | Sequence[AnyMember] = (),
     teacher: AnyRun | None = None,
     encoder: str | None = None,
     split: str = "group",
@@ -77,9 +81,11 @@ def fit(
     features : str or sequence of str
         Backbones whose features are concatenated. If empty: every cached one, or the one that the head is
         made for.
-    members : sequence of Run, path or str
+    members : sequence of Run, path, str or OutsideMember
         The runs to blend, two or more, of one split: as objects, folders, or names in the cache's `runs`; the
-        name of a head, such as ``"knn"``, is its newest run. Only for ``head="blend"``.
+        name of a head, such as ``"knn"``, is its newest run; ``"NAME=OOF:TEST"`` is a model of another
+        program, by its predictions for held-out rows and for the images to predict. Only for
+        ``head="blend"``.
     teacher : Run, path or str, optional
         The run to learn from. Only for ``head="distil"``.
     encoder : str, optional
@@ -219,8 +225,8 @@ def fit(
             )
             made = fit_head(opened, config, folder, overwrite=overwrite, tell=tell)
         elif teacher is None:
-            runs = open_members(opened, named, tell)
-            made = fit_blend(opened, runs, folder, seed=seed, overwrite=overwrite)
+            runs, outside = open_members(opened, named, tell)
+            made = fit_blend(opened, runs, folder, outside=outside, seed=seed, overwrite=overwrite)
         else:
             made = fit_distil(
                 opened,
@@ -247,4 +253,4 @@ def _given(**values: Any) -> set[str]:
 
 def _several(value: Any) -> tuple[Any, ...]:
     """Give several values as a tuple, also where there is only one and it stands alone."""
-    return (value,) if isinstance(value, str | Path | Run) else tuple(value)
+    return (value,) if isinstance(value, str | Path | Run | OutsideMember) else tuple(value)

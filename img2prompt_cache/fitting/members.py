@@ -12,6 +12,7 @@ import numpy as np
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.fitting.outside import OutsideMember, parse_outside
 from img2prompt_cache.heads import HEADS
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.numerics.metrics import cosine
@@ -46,23 +47,26 @@ class Member:
         return self.run.name
 
 
-def open_members(cache: Cache, named: Sequence[AnyRun], tell: Callback) -> list[Run]:
-    """Open the runs to blend.
+def open_members(
+    cache: Cache, named: Sequence[AnyRun | OutsideMember], tell: Callback
+) -> tuple[list[Run], list[OutsideMember]]:
+    """Open the runs to blend, and tell them from members that another program fitted.
 
     Parameters
     ----------
     cache : Cache
-    named : sequence of Run, path or str
-        A name that is no run but a head stands for the newest run of that head. All of these have the split
-        and target of the runs that are named; if there are none, those of the newest run on whose split each
-        head has one.
+    named : sequence of Run, path, str or OutsideMember
+        ``NAME=OOF:TEST`` names the files of a member that another program fitted. A name that is no run but a
+        head stands for the newest run of that head. All of these have the split and target of the runs that
+        are named; if there are none, those of the newest run on whose split each head has one.
     tell : callable
         Told which runs were taken.
 
     Returns
     -------
-    list of Run
-        In the order of `named`.
+    runs : list of Run
+    outside : list of OutsideMember
+        Both in the order of `named`.
 
     Raises
     ------
@@ -72,21 +76,29 @@ def open_members(cache: Cache, named: Sequence[AnyRun], tell: Callback) -> list[
         If a run is damaged.
     """
     found: list[Run | str] = []
+    outside: list[OutsideMember] = []
     for each in named:
+        if isinstance(each, OutsideMember):
+            outside.append(each)
+            continue
         try:
             found.append(open_run(each, cache))
         except UsageError:
-            if not (isinstance(each, str) and each in HEADS):
+            other = parse_outside(each) if isinstance(each, str) else None
+            if other is not None:
+                outside.append(other)
+            elif isinstance(each, str) and each in HEADS:
+                found.append(each)
+            else:
                 raise
-            found.append(each)
     heads = [each for each in found if isinstance(each, str)]
     if not heads:
-        return [each for each in found if isinstance(each, Run)]
+        return [each for each in found if isinstance(each, Run)], outside
     given = next((each for each in found if isinstance(each, Run)), None)
     newest = newest_runs(cache, heads, given)
     if len({*heads}) == len(heads):
         note(tell, f"members: {', '.join(f'{head} is {run.name}' for head, run in newest.items())}")
-    return [newest[each] if isinstance(each, str) else each for each in found]
+    return [newest[each] if isinstance(each, str) else each for each in found], outside
 
 
 def newest_runs(cache: Cache, heads: Sequence[str], given: Run | None) -> dict[str, Run]:
@@ -128,28 +140,36 @@ def _alike(run: Run, reference: Run) -> bool:
     return same_split(run.split, reference.split) and run.target.fingerprint == reference.target.fingerprint
 
 
-def load_members(cache: Cache, runs: Sequence[Run]) -> list[Member]:
+def load_members(cache: Cache, runs: Sequence[Run], outside: Sequence[str] = ()) -> list[Member]:
     """Read the predictions of the runs to blend, and check that they may be blended.
+
+    `outside` are the names of members that another program fitted.
 
     Raises
     ------
     UsageError
-        If there are fewer than two, one is named twice or is a blend, or one was scored on another split or
-        target than the first; the message names it.
+        If there are fewer than two, or no run among them, one is named twice or is a blend, or one was scored
+        on another split or target than the first; the message names it.
     Img2PromptError
         If the validation predictions of one are missing or damaged.
     """
-    if len(runs) < 2:
+    if len(runs) + len(outside) < 2:
         raise _refused(f"a blend takes two runs or more{_candidates(cache)}")
+    if not runs:
+        raise _refused("one member must be a run of this cache: its split says which rows are held out")
     folders = [run.folder.resolve() for run in runs]
     twice = next((run for run, folder in zip(runs, folders, strict=True) if folders.count(folder) > 1), None)
     if twice:
         raise _refused(f"{twice.name} is named twice")
+    names = [*(run.name for run in runs), *outside]
+    taken = next((name for name in outside if names.count(name) > 1), None)
+    if taken:
+        raise _refused(f"{taken} is named twice")
     first = runs[0]
     for run in runs:
         if run.head == Blend.name:
-            names = ",".join(str(member.get("run")) for member in run.settings.get("members", ()))
-            raise _refused(f"{run.name} is a blend itself; name its members instead: {names}")
+            inside = ",".join(str(member.get("run")) for member in run.settings.get("members", ()))
+            raise _refused(f"{run.name} is a blend itself; name its members instead: {inside}")
         for what, same in (
             ("target", run.target.fingerprint == first.target.fingerprint),
             ("split", same_split(run.split, first.split)),

@@ -21,6 +21,7 @@ from img2prompt_cache.fitting.run_rows import needs_views
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.distil import Distil
+from img2prompt_cache.heads.outside import Outside
 from img2prompt_cache.numerics.blending import best_weights, inner_products, mix
 from img2prompt_cache.runs.run import Run
 
@@ -67,6 +68,12 @@ def teacher_from_run(run: Run, fold: int, seed: int) -> Blend:
     if Distil.name in names:
         raise UsageError(
             f"`teacher`: {run.name} was distilled itself; name the run that taught it", parameter="teacher"
+        )
+    if Outside.name in names:
+        raise UsageError(
+            f"`teacher`: a member of {run.name} was fitted by another program, which cannot be fitted again "
+            "on other rows; name another run",
+            parameter="teacher",
         )
     if any(make_head(name).texts for name in names):
         raise UsageError(

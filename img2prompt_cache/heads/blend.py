@@ -16,6 +16,7 @@ from img2prompt_cache.heads import checks, make_head
 from img2prompt_cache.heads.base import Head, SureTargets
 from img2prompt_cache.heads.fitting_rows import FittingRows
 from img2prompt_cache.heads.members import member_columns, named_apart
+from img2prompt_cache.heads.outside import Outside
 from img2prompt_cache.heads.settings import DEVICE, setting
 from img2prompt_cache.numerics import soft_bank
 from img2prompt_cache.numerics.blending import ablation, agreement, best_weights, inner_products, mix
@@ -365,7 +366,12 @@ class Blend(Head):
                 raise UsageError(
                     f"a member of a blend must be a head that is no blend itself, not {member.get('head')!r}"
                 )
-        heads = [make_head(member["head"], **member.get("settings", {})) for member in members]
+        heads = [
+            Outside()
+            if member["head"] == Outside.name
+            else make_head(member["head"], **member.get("settings", {}))
+            for member in members
+        ]
         return [head.use_device(self.device) for head in heads]
 
 

@@ -23,6 +23,7 @@ from img2prompt_cache.prediction.outputs import open_writer, writer_for
 from img2prompt_cache.prediction.outputs.base import Writer
 from img2prompt_cache.prediction.outputs.kaggle import CsvWriter
 from img2prompt_cache.prediction.outputs.sidecars import Sidecars
+from img2prompt_cache.prediction.outside import OutsideColumns, of_images
 from img2prompt_cache.prediction.own_prompts import OwnPrompts, open_own_prompts
 from img2prompt_cache.prediction.predictions import Predictions
 from img2prompt_cache.prediction.sample import Sample, read_sample, require_whole
@@ -241,8 +242,13 @@ def _find_batches(
         _complete(writer, listing.table["imgId"], fitted, sample)
     if sidecars is not None:
         sidecars.expect(source, listing)
-    backbones = load_backbones(fitted.features, device)
-    return _streamed(fitted, estimator, backbones, source, listing, open_own_prompts(home, tell), tell)
+    outside = OutsideColumns(fitted.features, estimator)
+    if outside:
+        outside.require(listing.table["imgId"].to_pylist())
+    backbones = load_backbones(of_images(fitted.features), device)
+    return _streamed(
+        fitted, estimator, backbones, source, listing, open_own_prompts(home, tell), outside, tell
+    )
 
 
 def _from_cache(
@@ -288,6 +294,7 @@ def _streamed(
     source: Source,
     listing: Listing,
     own_prompts: OwnPrompts | None,
+    outside: OutsideColumns,
     tell: Callback,
 ) -> Iterator[Predictions]:
     with task(tell, "predict", len(listing.table)) as advance:
@@ -298,6 +305,7 @@ def _streamed(
             listing.table,
             expectation=fitted.expectation,
             own_prompts=own_prompts,
+            outside=outside,
         ):
             advance(len(batch.ids) + len(batch.failed))
             yield batch

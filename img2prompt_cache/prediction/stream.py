@@ -9,15 +9,16 @@ import numpy as np
 
 from img2prompt_cache.cache.quantise import quantise, restore
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.data.columns import UsedColumn, used_column
+from img2prompt_cache.data.columns import OUTSIDE, UsedColumn, used_column
 from img2prompt_cache.data.dataset import load_dataset
-from img2prompt_cache.data.feature_blocks import concatenate
+from img2prompt_cache.data.feature_blocks import FeatureBlocks, concatenate
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.extraction.encode import encode_batches
 from img2prompt_cache.extraction.work import Slice
 from img2prompt_cache.models.backbones.taps import split_spec
 from img2prompt_cache.models.recorded import load_recorded_backbone, require_backbone
 from img2prompt_cache.prediction.expectation import Expectation, predict_expected
+from img2prompt_cache.prediction.outside import OutsideColumns, of_images
 from img2prompt_cache.prediction.own_prompts import OwnPrompts
 from img2prompt_cache.prediction.predictions import Predictions
 from img2prompt_cache.sources import list_images
@@ -66,6 +67,11 @@ def load_backbones(
     loaded = {} if loaded is None else loaded
     backbones = {}
     for column in features:
+        if column.spec.startswith(OUTSIDE):
+            raise UsageError(
+                f"{column.spec.removeprefix(OUTSIDE)} is a member of the blend that another program fitted: "
+                "only its predictions are known, for the images of its file and no others"
+            )
         spec = split_spec(column.spec)[0]
         key = (spec, column.fingerprint.get("precision", "fp32"), column.revision)
         if key not in loaded:
@@ -85,6 +91,7 @@ def predict_images(
     batch_size: int | None = None,
     expectation: Expectation | None = None,
     own_prompts: OwnPrompts | None = None,
+    outside: OutsideColumns | None = None,
 ) -> Iterator[Predictions]:
     """Predict for the images of a source, batch by batch, in the order of its listing.
 
@@ -104,6 +111,8 @@ def predict_images(
         Of the predictions of `head`.
     own_prompts : OwnPrompts, optional
         Where images are looked up that are in a cache already; see `Predictions.own_prompts`.
+    outside : OutsideColumns, optional
+        Predictions of another program, which a blend takes beside the features.
 
     Yields
     ------
@@ -121,7 +130,8 @@ def predict_images(
                 whole = np.all([np.isfinite(each).reshape(len(each), -1).all(1) for each in values], axis=0)
                 at = [batch.first + batch.fresh[i] for i in np.flatnonzero(whole)]
                 if at:
-                    X = concatenate([each[whole] for each in values])
+                    more = outside.find([ids[row] for row in at]) if outside else []
+                    X = concatenate([*(each[whole] for each in values), *more])
                     vectors, expected = predict_expected(head, X, expectation)
                     told = [None] * len(at) if expected is None else expected.tolist()
                     known.update(zip(at, zip(vectors, told, strict=True), strict=True))
@@ -201,7 +211,7 @@ def predict_cached(
     Img2PromptError
         If a column was made differently from the one the run was fitted on.
     """
-    columns = tuple(used_column(cache, use, _ADVICE) for use in features)
+    columns = tuple(used_column(cache, use, _ADVICE) for use in of_images(features))
     try:
         data = load_dataset(cache, columns, with_prompt=with_prompt)
     except UsageError as error:
@@ -213,7 +223,12 @@ def predict_cached(
         for row, (name, prompt, reason) in enumerate(zip(*text.values(), strict=True))
         if row not in used and (with_prompt is None or bool(prompt.strip()) == with_prompt)
     }
-    vectors, expected = predict_expected(head, data.X, expectation)
+    X, outside = data.X, OutsideColumns(features, head)
+    if outside:
+        outside.require(data.ids)
+        blocks = X.blocks if isinstance(X, FeatureBlocks) else [X]
+        X = concatenate([*blocks, *outside.find(data.ids)])
+    vectors, expected = predict_expected(head, X, expectation)
     return Predictions(data.ids, vectors, bad, expected=expected)
 
 

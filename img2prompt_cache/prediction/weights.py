@@ -12,6 +12,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.models.backbones.taps import model_of
 from img2prompt_cache.models.specs import Spec
 from img2prompt_cache.models.weights.places import Places, looking_in
+from img2prompt_cache.prediction.outside import of_images
 
 if TYPE_CHECKING:
     from img2prompt_cache.models.backbones.taps import Described
@@ -46,7 +47,7 @@ def weights_of(
     """
     own = _known_places(fitted) if fitted.carried is None else [fitted.carried / WEIGHTS]
     places = Places.of(weights, replace, own=own)
-    specs = [model_of(column) for column in (*fitted.features, fitted.target)]
+    specs = [model_of(column) for column in (*of_images(fitted.features), fitted.target)]
     specs += [column.fingerprint.get("encoder", "") for column in fitted.features]
     named = [Spec(*spec.split(":", 1)) for spec in dict.fromkeys(specs) if ":local-dir:" in spec]
     for old, new in places.replaced:

@@ -24,6 +24,7 @@ from img2prompt_cache.models.specs import Spec
 from img2prompt_cache.models.weights.places import Places, looking_in
 from img2prompt_cache.prediction.bank_folder import save_bank
 from img2prompt_cache.prediction.known_prompts import load_prompts
+from img2prompt_cache.prediction.outside import of_images
 from img2prompt_cache.prediction.weights import Weights, weights_of
 from img2prompt_cache.progress import Callback, listening, task, warn
 from img2prompt_cache.runs.bundled import FOLDERS, INFO, Listed, dumps, require_name
@@ -189,7 +190,7 @@ def _load(fitted: Run, tell: Callback | None) -> Iterator[Backbone | Encoder]:
     The last is left out, with a note, where it cannot be found: it is needed for other prompts alone.
     """
     seen: set[object] = set()
-    for column in fitted.features:
+    for column in of_images(fitted.features):
         key = (split_spec(column.spec)[0], column.revision)
         if key not in seen:
             seen.add(key)
