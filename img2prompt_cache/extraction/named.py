@@ -73,7 +73,7 @@ def open_sources(
 def _with_names(pairs: Sequence[tuple[str, Source]], entries: tuple[dict[str, str], ...]) -> list[Source]:
     """Name sources: as they are recorded, as they were given, or after their folders."""
     found: list[Source] = []
-    recorded = [find_recorded(entries, source.root) for _, source in pairs]
+    recorded = [find_recorded(entries, source.root, given) for given, source in pairs]
     taken = {entry["name"]: i for i, entry in enumerate(entries) if "name" in entry}
     for (given, source), number in zip(pairs, recorded, strict=True):
         entry = {} if number is None else entries[number]

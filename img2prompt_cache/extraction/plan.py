@@ -135,7 +135,7 @@ def _empty(config: ExtractConfig, listing: Listing, preset: dict[str, str] | Non
 def _with_source(manifest: Manifest, source: Source, tell: Callback) -> tuple[Manifest, int]:
     """Find the source among those of the cache, or add it; give its number."""
     entry = {**source.settings, "root": str(source.root.resolve())}
-    number = find_recorded(manifest.sources, source.root)
+    number = find_recorded(manifest.sources, source.root, source.settings.get("name", ""))
     if number is None:
         return replace(manifest, sources=(*manifest.sources, entry)), len(manifest.sources)
     before = manifest.sources[number]["root"]

@@ -120,19 +120,31 @@ def name_of(path: Path) -> str:
     return whole.parent.name if whole.name == "images" and whole.parent.name else whole.name
 
 
-def find_recorded(entries: tuple[dict[str, str], ...], root: Path) -> int | None:
+def find_recorded(entries: tuple[dict[str, str], ...], root: Path, name: str = "") -> int | None:
     """Find which of the sources of a cache has a root.
+
+    Parameters
+    ----------
+    entries : tuple of dict of str to str
+        `Manifest.sources`.
+    root : pathlib.Path
+    name : str
+        The name that was given to the source, if one was.
 
     Returns
     -------
     int or None
-        Its number; or that of the only one that is gone and had a root of the same name, which has moved.
+        Its number. Or that of a source which is gone, so that it has moved: the one with the name, or else
+        the only one whose root was called alike.
     """
     roots = [known["root"] for known in entries]
     if str(root.resolve()) in roots:
         return roots.index(str(root.resolve()))
-    moved = [i for i, known in enumerate(roots) if Path(known).name == root.name and not Path(known).exists()]
-    return moved[0] if len(moved) == 1 else None
+    gone = [i for i, known in enumerate(roots) if not Path(known).exists()]
+    named = [i for i in gone if name and entries[i].get("name") == name]
+    alike = [i for i in gone if Path(roots[i]).name == root.name]
+    found = named or [i for i in alike if not name or "name" not in entries[i]]
+    return found[0] if len(found) == 1 else None
 
 
 def as_recorded(source: Source, entry: Mapping[str, str]) -> Source:

@@ -73,10 +73,18 @@ def test_a_source_added_later_gives_the_same_cache(cli, here, models):
     caches = [Cache(here / name) for name in ("one", "two")]
     values = [cache.values(cache.manifest.of_kind("features")[0]) for cache in caches]
     assert (values[0] == values[1]).all()
-    shutil.move(here / "external", here / "elsewhere")  # found by the name that is given
-    said = cli("extract", "external=elsewhere", *models, "--cache", "one")
-    assert said.code == 2
-    assert "two sources are called external" in said.err
+    shutil.copytree(here / "external", here / "elsewhere")
+    cli("extract", "external=elsewhere", *models, "--cache", "one").refused(
+        2, "two sources are called external"
+    )
+    shutil.rmtree(here / "external")
+    said = cli("extract", "external=elsewhere", *models, "--cache", "one", "--json")
+    assert (said.code, said.json["new"], said.json["rows"]) == (0, 0, 9), said.err
+    assert f"is taken to have moved to {here / 'elsewhere'}" in said.err
+    (here / "other").mkdir()
+    shutil.move(here / "elsewhere", here / "other" / "elsewhere")
+    said = cli("extract", "comp", "other/elsewhere", *models, "--cache", "one", "--json")
+    assert (said.code, said.json["new"], said.json["rows"]) == (0, 0, 9), said.err
 
 
 def test_a_held_out_data_set_from_two_sources(cli, here, models):
