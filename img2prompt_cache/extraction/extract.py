@@ -10,6 +10,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.extraction.engines import make_engine
 from img2prompt_cache.extraction.execute import run_pass
+from img2prompt_cache.extraction.listing import list_pairs
 from img2prompt_cache.extraction.named import Named, open_sources
 from img2prompt_cache.extraction.request import ExtractConfig, check_config, require_within
 from img2prompt_cache.extraction.shards import ShardReport, extract_shard, parse_shard
@@ -214,6 +215,9 @@ def extract(
             report = extract_shard(folder, opened, config, share, tell)
         else:
             sources = open_sources(source, options, folder)
+            if len(sources) > 1:
+                for opened in sources:
+                    list_pairs(opened)  # one that cannot be read is found out before hours of work on others
             for number, opened in enumerate(sources, 1):
                 if len(sources) > 1:
                     name = opened.settings.get("name", opened.root.name)
