@@ -44,6 +44,10 @@ def fit(
             "NAME=OOF:TEST is another program's model, by two files of its predictions.",
         ),
     ] = None,
+    refit_members: Annotated[
+        bool,
+        typer.Option("--refit-members", help="Fit members again whose rows have changed since."),
+    ] = False,
     teacher: Annotated[
         str | None, typer.Option(metavar="RUN", help="For distil: the run to learn from, such as a blend.")
     ] = None,
@@ -294,6 +298,7 @@ def fit(
         "settings": own,
         "features": read_names("--features", features),
         "members": read_names("--members", members),
+        "refit_members": refit_members,
         "teacher": teacher,
         "encoder": encoder,
         "split": split,

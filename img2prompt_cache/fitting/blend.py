@@ -12,7 +12,7 @@ import numpy as np
 from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.data.feature_blocks import block_ranges
 from img2prompt_cache.data.splits import k_folds
-from img2prompt_cache.errors import UsageError
+from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.evaluate import Evaluation
 from img2prompt_cache.fitting.members import Member, aligned, join_features, load_members
 from img2prompt_cache.fitting.nested import can_be_nested, nested_products
@@ -97,7 +97,12 @@ def _fit(
     started: float,
 ) -> FittedHead:
     smallest = min(members, key=lambda member: sum(member.run.widths))
-    data, split = load_rows(cache, smallest.run, smallest.held, _ADVICE)
+    try:
+        data, split = load_rows(cache, smallest.run, smallest.held, _ADVICE)
+    except UsageError:
+        raise
+    except Img2PromptError as error:
+        raise Img2PromptError(f"{error}; `refit_members=True` fits the members of a blend again") from None
     rows = split.validation
     groups, targets = split.inner_groups(rows), data.y[rows]
     ids = [data.ids[row] for row in rows]

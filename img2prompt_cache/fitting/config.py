@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,19 @@ class FitConfig:
     only: Path | None = None
     device: str = "auto"
 
+    def describe(self) -> dict[str, Any]:
+        """Give what was asked for as JSON values, without what a run records elsewhere."""
+        apart = ("features", "encoder", "device")
+        asked = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in apart}
+        soften = Path(self.soften) if self.soften not in (None, "train") else None
+        return {
+            **asked,
+            "settings": _plain(dict(self.settings or {})),
+            "extra": [str(folder.resolve()) for folder in self.extra],
+            "only": None if self.only is None else str(self.only.resolve()),
+            "soften": self.soften if soften is None else str(soften.resolve()),
+        }
+
     def make_head(self) -> Head:
         """Make the unfitted head.
 
@@ -101,6 +114,15 @@ class FitConfig:
                 f"head {self.head!r} is not fitted on extra pairs; {', '.join(EXTRA)} are", parameter="extra"
             )
         return head.use_device(self.device)
+
+
+def _plain(value: Any) -> Any:
+    """Give a setting as JSON has it: numbers of NumPy as Python's, tuples as lists."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.item() if hasattr(value, "item") else value
 
 
 def finite(settings: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.fitting import again
 from img2prompt_cache.fitting.blend import fit_blend
 from img2prompt_cache.fitting.config import HOLDOUT, FitConfig
 from img2prompt_cache.fitting.distil import fit_distil
@@ -38,6 +39,7 @@ def fit(
     settings: Mapping[str, Any] | None = None,
     features: str | Sequence[str] = (),
     members: AnyMember | Sequence[AnyMember] = (),
+    refit_members: bool = False,
     teacher: AnyRun | None = None,
     encoder: str | None = None,
     split: str = "group",
@@ -86,6 +88,8 @@ def fit(
         name of a head, such as ``"knn"``, is its newest run; ``"NAME=OOF:TEST"`` is a model of another
         program, by its predictions for held-out rows and for the images to predict. Only for
         ``head="blend"``.
+    refit_members : bool
+        Fit members again whose rows have changed since, on the cache as it is.
     teacher : Run, path or str, optional
         The run to learn from. Only for ``head="distil"``.
     encoder : str, optional
@@ -180,6 +184,7 @@ def fit(
         settings=settings or None,
         features=specs,
         members=named,
+        refit_members=refit_members,
         teacher=teacher,
         encoder=encoder,
         split=split,
@@ -226,6 +231,8 @@ def fit(
             made = fit_head(opened, config, folder, overwrite=overwrite, tell=tell)
         elif teacher is None:
             runs, outside = open_members(opened, named, tell)
+            if refit_members:
+                runs = again.refit_members(opened, runs, device, tell)
             made = fit_blend(opened, runs, folder, outside=outside, seed=seed, overwrite=overwrite)
         else:
             made = fit_distil(

@@ -13,7 +13,7 @@ LARGEST_SEED = 2**32 - 1
 
 _ALWAYS = ("seed", "run", "oof", "overwrite", "device")
 MADE_OF_RUNS = {
-    "blend": (*_ALWAYS, "members"),
+    "blend": (*_ALWAYS, "members", "refit_members"),
     "distil": (*_ALWAYS, "teacher", "features", "settings", "refit", "seeds"),
 }
 """Heads that are made of runs, with the parameters that they take; all others follow from these runs."""
@@ -41,7 +41,7 @@ def require_consistent(head: str, given: Collection[str], settings: Mapping[str,
     UsageError
         If two contradict each other, one does not go with the head, or one is missing.
     """
-    for name, only in (("members", "blend"), ("teacher", "distil")):
+    for name, only in (("members", "blend"), ("refit_members", "blend"), ("teacher", "distil")):
         if name in given and head != only:
             raise UsageError(f'`{name}` goes with `head="{only}"`, not with `head="{head}"`', parameter=name)
     if "holdout" in given and "folds" in given:

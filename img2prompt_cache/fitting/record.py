@@ -59,6 +59,8 @@ class FittedHead:
         More metrics, beside those that every run has.
     made_of : tuple of Run
         The runs it was made of.
+    request : dict
+        What the fit was asked for, to fit it again; empty where it was made of runs.
     """
 
     head: Head
@@ -73,6 +75,7 @@ class FittedHead:
     leakage_gap: LeakageGap | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     made_of: tuple[Run, ...] = ()
+    request: dict[str, Any] = field(default_factory=dict)
 
 
 def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
@@ -129,6 +132,7 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
         train_on="first" if data.means is None else data.train_on,
         updates=min([len(cache.manifest.updates), *(run.updates for run in fitted.made_of)]),
         expected=expected,
+        request=fitted.request,
     )
     held = Validation([data.ids[row] for row in rows], groups, predictions, cosines, fold)
     used = UsedRows.of(split, data.ids, data.prompts, data.images)

@@ -140,6 +140,7 @@ def _fit(
         rows=len(everything) if refit else len(split.train),
         seconds=seconds,
         leakage_gap=gap,
+        request=config.describe(),
     )
 
 

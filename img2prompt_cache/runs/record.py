@@ -161,6 +161,9 @@ class RunRecord:
         runs, which no cache with updates can have had.
     expected : dict or None
         See `ExpectedRecord`.
+    request : dict
+        What was asked for: the parameters of `fit`, but for features, target and device, which stand
+        elsewhere. Empty in older runs, and in those made of other runs.
     series : str
         Shared by the runs that one fit with several seeds made: a name, ``@``, and when. Empty for a run that
         was fitted alone.
@@ -186,6 +189,7 @@ class RunRecord:
     train_on: TrainOn = "first"
     updates: int = 0
     expected: ExpectedRecord | None = None
+    request: dict[str, Any] = field(default_factory=dict)
     series: str = ""
 
     @property
