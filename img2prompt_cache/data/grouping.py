@@ -56,7 +56,8 @@ class Grouping:
             return told
         return (
             f"{told}; this threshold was fitted to the cosines of the prompts, because the cache has no "
-            f"embeddings by {MINILM} (`group_threshold` sets another)"
+            f'embeddings by {MINILM}: `encoder="packaged:{MINILM}"` adds them in `extract()`, and '
+            "`group_threshold` sets another threshold"
         )
 
 
