@@ -12,6 +12,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.fit import fit
+from img2prompt_cache.fitting.seeds import fit_seeds
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.runs.run import Run, load_run
 from synthetic import ENCODER, ONE, OTHER, Cli, edit_run, make_cache
@@ -223,7 +224,8 @@ def test_every_option_is_a_parameter_of_the_same_name():
     }
     settings = {name for name, panel in panels.items() if panel in (_MLP, _TUNED, _OTHER)}
     options = {*parameters} - NOT_PARAMETERS - settings
-    assert options - {*inspect.signature(fit).parameters} == set()
+    parameters_of = (inspect.signature(verb).parameters for verb in (fit, fit_seeds))
+    assert options - {name for names in parameters_of for name in names} == set()
     assert {"alpha", "hidden", "k"} <= settings
 
 
