@@ -17,6 +17,7 @@ from img2prompt_cache.cache.writer import writing
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.extraction.repair import Repaired, repair
 from img2prompt_cache.extraction.targets import TargetWorker
+from img2prompt_cache.models.encoders.base import Encoder
 from img2prompt_cache.models.loader import Models
 from img2prompt_cache.progress import Event
 from kit import Tiny, make_source, paint, parts_of, prompt_of, save_backbone, write_prompts
@@ -257,6 +258,30 @@ def test_a_folder_in_the_place_of_a_part_is_left(folder: Path) -> None:
     done = repair(folder)
     assert done.parts == ()
     assert done.left[0].reason == "a folder lies in its place; move it away and repair again"
+
+
+def test_targets_that_an_earlier_version_encoded_come_back(
+    own: tuple[Path, Path], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = Encoder.encode
+    shifts: list[float] = []
+
+    def other_bits(self: Encoder, prompts: list[str]) -> np.ndarray:
+        """What the two ways differ in, made large enough for this small model."""
+        shifts.append(0.25 if self.model._earlier else 0)
+        return encode(self, prompts) + shifts[-1]
+
+    monkeypatch.setattr(Encoder, "encode", other_bits)
+    with monkeypatch.context() as then:
+        then.setattr(Encoder, "encode", lambda self, prompts: other_bits(self.earlier(), prompts))
+        tiny.extract(own[0], tmp_path / "earlier")
+    assert {*shifts} == {0.25}
+    folder = tmp_path / "earlier"
+    before, name = parts_of(folder), part(folder, "targets", 1)
+    (folder / name).unlink()
+    assert repair(folder) == Repaired((name,), ())
+    assert parts_of(folder) == before
+    assert {*shifts} == {0, 0.25}
 
 
 def test_targets_are_not_computed_from_damaged_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

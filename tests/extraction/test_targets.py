@@ -72,9 +72,9 @@ def test_a_prompt_is_encoded_where_it_stands_first_and_nowhere_else(
     seen: list[str] = []
     encode = Encoder.encode
 
-    def watching(self: Encoder, prompts: list[str], batch_size: int = 64) -> np.ndarray:
+    def watching(self: Encoder, prompts: list[str], batch_tokens: int | None = None) -> np.ndarray:
         seen.extend(prompts)
-        return encode(self, prompts, batch_size)
+        return encode(self, prompts, batch_tokens)
 
     monkeypatch.setattr(Encoder, "encode", watching)
     compute(tmp_path, encoder, 5)

@@ -57,7 +57,7 @@ def test_it_is_a_bank(tmp_path, monkeypatch):
         def overlong(self, prompts):
             return 0
 
-        def encode(self, prompts, batch_size=64):
+        def encode(self, prompts, batch_tokens=None):
             return [[len(prompt), 1] for prompt in prompts]
 
     monkeypatch.chdir(tmp_path)

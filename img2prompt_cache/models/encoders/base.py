@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,22 +72,26 @@ class Encoder:
         """Count the prompts that are longer than what is encoded of them."""
         return sum(len(prompt) > self.longest for prompt in prompts)
 
-    def encode(self, prompts: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
+    def earlier(self) -> Encoder:
+        """Return the same encoder, run as earlier versions ran it, which gives other last bits."""
+        return replace(self, model=self.model.earlier())
+
+    def encode(self, prompts: Sequence[str], batch_tokens: int | None = None) -> NDArray[np.float32]:
         """Embed prompts, each distinct one (after cleaning) once.
 
         Of a prompt longer than `longest` characters, only the first ones are encoded: no tokenizer's window
         reaches farther, and tokenizing needs 200 bytes for each character.
 
-        The values depend on the set of distinct prompts in the call, on `batch_size` and on the machine, but
-        not on order or repetition. Between calls with different sets a prompt's embedding can differ in its
-        last bits, because shorter prompts are padded to the longest of their batch; call it with the same
+        The values depend on the set of distinct prompts in the call, on `batch_tokens` and on the machine,
+        but not on order or repetition. Between calls with different sets a prompt's embedding can differ in
+        its last bits, because shorter prompts are padded to the longest of their batch; call it with the same
         prompts where the same bytes are wanted.
 
         Parameters
         ----------
         prompts : sequence of str, length n
-        batch_size : int
-            Prompts run together.
+        batch_tokens : int, optional
+            Tokens run together, with their padding; by default as many as suit the device.
 
         Returns
         -------
@@ -103,7 +107,7 @@ class Encoder:
         distinct = sorted(set(cleaned))
         if not distinct:
             return np.empty((0, self.dim), np.float32)
-        vectors = self.model.encode(distinct, batch_size)
+        vectors = self.model.encode(distinct, batch_tokens)
         if not np.isfinite(vectors).all():
             raise Img2PromptError(
                 f"{self.spec} gives embeddings that are not finite; its weights are damaged"
@@ -158,7 +162,7 @@ def load_encoder(
         raise unknown("`clean` rule", clean, CLEAN_RULES, parameter="clean")
     with _quiet():
         model = _load_model(parsed, device, revision, folder)
-    dim = model.encode([""], 1).shape[1]
+    dim = model.encode([""]).shape[1]
     fingerprint = {**model.fingerprint(_PROBE), "clean": clean}
     return Encoder(str(parsed), model, dim, clean, fingerprint, model.revision, folder)
 

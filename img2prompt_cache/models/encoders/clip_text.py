@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _OTHERS = ("visual.", "text_decoder.", "logit_")
 """Weights of an open_clip model that its text embeddings do not depend on."""
 
+BATCH = 64
+"""Texts run together."""
+
 
 class TextTower:
     """The text tower of a CLIP model with its own tokenizer, in float32.
@@ -68,8 +71,14 @@ class TextTower:
         """What the model was trained to multiply cosines of images and texts with, before a softmax."""
         return float(self.model.logit_scale.detach().exp())
 
-    def encode(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
-        """Embed texts: float32, shape (len(texts), dim), unit norm. The tokenizer cuts long ones."""
+    def earlier(self) -> TextTower:
+        """Return the same model, run as earlier versions ran it: it is run so still."""
+        return self
+
+    def encode(self, texts: Sequence[str], batch_tokens: int | None = None) -> NDArray[np.float32]:
+        """Embed texts: float32, shape (len(texts), dim), unit norm. The tokenizer cuts and pads them."""
+        window = getattr(self.tokenize, "context_length", None) or batch_tokens
+        batch_size = max(1, batch_tokens // window) if batch_tokens and window else BATCH
         with torch.inference_mode():
             vectors = [
                 self.model.encode_text(

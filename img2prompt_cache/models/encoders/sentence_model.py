@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -9,7 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.models.encoders.batches import batches, blocks
+from img2prompt_cache.models.encoders.linears import use_onednn, without_onednn
 from img2prompt_cache.models.encoders.prompts import longest_text
 from img2prompt_cache.models.fingerprints import weights_digest
 from img2prompt_cache.models.specs import Spec
@@ -17,11 +23,17 @@ from img2prompt_cache.models.weights import hub
 from img2prompt_cache.models.weights.packaged import packaged_path
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 DATA = ("*.json", "*.txt", "*.model", "*.safetensors")
 """What is downloaded of a repository of the hub: data files, no code and no pickles."""
+
+
+BATCH_TOKENS, GPU_BATCH_TOKENS = 2048, 16_384
+"""Tokens run together, padding included. On a CPU more of them leave its caches, and fewer do not fill it."""
+
+EARLIER_BATCH = 64
+"""Texts that earlier versions ran together, in the library's own loop."""
 
 
 class SentenceModel:
@@ -51,11 +63,58 @@ class SentenceModel:
         folder, self.revision = (folder, revision) if folder else find_folder(spec, revision)
         self.model = _load(spec, folder, device)
         self.longest = longest_text(self.model.max_seq_length)
+        self._earlier = False
+        if device == "cpu":
+            use_onednn(self.model)
 
-    def encode(self, texts: Sequence[str], batch_size: int) -> NDArray[np.float32]:
-        """Embed texts: float32, shape (len(texts), dim), unit norm. The tokenizer cuts long ones."""
+    def earlier(self) -> SentenceModel:
+        """Return the same model, run as earlier versions ran it, which gives other last bits."""
+        same = copy.copy(self)
+        same._earlier = True
+        return same
+
+    def encode(self, texts: Sequence[str], batch_tokens: int | None = None) -> NDArray[np.float32]:
+        """Embed texts: float32, shape (len(texts), dim), unit norm. The tokenizer cuts long ones.
+
+        A batch has texts of similar length, and at most `batch_tokens` tokens with its padding.
+        """
+        if self._earlier:
+            with without_onednn(self.model):
+                return self._by_library(texts)
+        budget = batch_tokens or (BATCH_TOKENS if self.model.device.type == "cpu" else GPU_BATCH_TOKENS)
+        found = [(rows, self._block([texts[row] for row in rows.tolist()], budget)) for rows in blocks(texts)]
+        vectors = np.empty((len(texts), found[0][1].shape[1]), np.float32)
+        for rows, values in found:
+            vectors[rows] = values
+        return vectors
+
+    def _block(self, texts: list[str], budget: int) -> NDArray[np.float32]:
+        """Embed texts that are tokenized together."""
+        model = self.model
+        tokens = model.preprocess(texts, prompt=model.prompts.get(model.default_prompt_name) or None)
+        mask = tokens.get("attention_mask")
+        if not _is_padded(tokens, mask, len(texts)):
+            return self._by_library(texts)
+        lengths = mask.sum(dim=1).numpy()
+        by_row: list[tuple[NDArray[np.int64], torch.Tensor]] = []
+        with torch.inference_mode():
+            for rows in batches(lengths, budget):
+                longest = max(1, int(lengths[rows[0]]))
+                batch = {
+                    name: value[rows, :longest].to(model.device) if _is_table(value) else value
+                    for name, value in tokens.items()
+                }
+                values = model(batch)["sentence_embedding"][:, : model.truncate_dim]
+                by_row.append((rows, torch.nn.functional.normalize(values, p=2, dim=1)))
+        # A GPU computes on while the next batch is prepared; only the end waits for it.
+        vectors = np.empty((len(texts), by_row[0][1].shape[1]), np.float32)
+        for rows, values in by_row:
+            vectors[rows] = values.cpu().numpy()
+        return vectors
+
+    def _by_library(self, texts: Sequence[str]) -> NDArray[np.float32]:
         vectors: NDArray[np.float32] = self.model.encode(
-            list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
+            list(texts), batch_size=EARLIER_BATCH, normalize_embeddings=True, show_progress_bar=False
         )
         return vectors
 
@@ -87,6 +146,22 @@ class SentenceModel:
             "pooling": json.dumps(pooling, sort_keys=True),
             "normalise": "l2",
         }
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.ndim == 2
+
+
+def _is_padded(tokens: dict[str, Any], mask: object, texts: int) -> bool:
+    """Say whether a tokenizer gives one row for each text, padded at its end, and nothing else of them.
+
+    Padding at the beginning moves a text's positions, so that some models give vectors that depend on how
+    much of it there is: those batches are left to the library.
+    """
+    if not (isinstance(mask, torch.Tensor) and _is_table(mask) and len(mask) == texts):
+        return False
+    tensors = [value for value in tokens.values() if isinstance(value, torch.Tensor) and value.ndim]
+    return all(tensor.shape == mask.shape for tensor in tensors) and bool((mask[:, :-1] >= mask[:, 1:]).all())
 
 
 def find_folder(spec: Spec, revision: str) -> tuple[Path, str]:

@@ -51,7 +51,7 @@ def library_encode(folder: Path | str, prompts: list[str]) -> np.ndarray:
 
 
 def test_embeddings_are_the_librarys_own(tiny: Path, encoder: Encoder) -> None:
-    vectors = encoder.encode(PROMPTS, batch_size=2)
+    vectors = encoder.encode(PROMPTS, batch_tokens=64)
     assert vectors.dtype == np.float32
     assert vectors.shape == (len(PROMPTS), 16) == (len(PROMPTS), encoder.dim)
     np.testing.assert_allclose(vectors, library_encode(tiny, PROMPTS), atol=1e-6)
@@ -62,8 +62,8 @@ def test_embeddings_are_the_librarys_own(tiny: Path, encoder: Encoder) -> None:
 @given(rows=st.permutations([*range(6), 0, 2, 4]))
 def test_order_and_repetition_change_no_bit(rows: list[int], encoder: Encoder) -> None:
     np.testing.assert_array_equal(
-        encoder.encode([PROMPTS[row] for row in rows], batch_size=2),
-        encoder.encode(PROMPTS, batch_size=2)[rows],
+        encoder.encode([PROMPTS[row] for row in rows], batch_tokens=64),
+        encoder.encode(PROMPTS, batch_tokens=64)[rows],
     )
 
 
@@ -76,7 +76,7 @@ def test_each_distinct_prompt_is_encoded_once(tiny: Path) -> None:
         seen += len(inputs[0]["input_ids"])
 
     handle = encoder.model.model[0].register_forward_pre_hook(count)
-    vectors = encoder.encode(["A boat!", "a boat", "a  BOAT", "sea"] * 50, batch_size=3)
+    vectors = encoder.encode(["A boat!", "a boat", "a  BOAT", "sea"] * 50, batch_tokens=24)
     handle.remove()
     assert seen == 2
     assert len(np.unique(vectors, axis=0)) == 2

@@ -57,7 +57,7 @@ def library_encode(folder, prompts):
 def test_embeddings_are_open_clips_own(config, tmp_path):
     save_clip(tmp_path / "model", **config)
     encoder = load_encoder(spec(tmp_path / "model"))
-    vectors = encoder.encode(PROMPTS, batch_size=2)
+    vectors = encoder.encode(PROMPTS, batch_tokens=16)
     assert vectors.dtype == np.float32
     assert vectors.shape == (len(PROMPTS), 24) == (len(PROMPTS), encoder.dim)
     np.testing.assert_allclose(vectors, library_encode(tmp_path / "model", PROMPTS), atol=1e-5)
@@ -69,8 +69,8 @@ def test_embeddings_are_open_clips_own(config, tmp_path):
 def test_order_and_repetition_change_no_bit_and_no_prompts_give_no_rows(folder):
     encoder = load_encoder(spec(folder))
     rows = [3, 0, 0, 5, 1, 2, 4]
-    again = encoder.encode([PROMPTS[row] for row in rows], batch_size=2)
-    np.testing.assert_array_equal(again, encoder.encode(PROMPTS, batch_size=2)[rows])
+    again = encoder.encode([PROMPTS[row] for row in rows], batch_tokens=16)
+    np.testing.assert_array_equal(again, encoder.encode(PROMPTS, batch_tokens=16)[rows])
     assert encoder.encode([]).shape == (0, 24)
 
 
