@@ -80,5 +80,5 @@ def _tell(event: Event) -> None:
     if event.kind == "note":
         event = replace(event, warning=True)
     console.tell(event)
-    if event.kind == "note" and console.stderr.line:
-        console.stderr.line.close()  # it serves now, and waits
+    if event.kind == "note":
+        console.stderr.waits()  # it serves now

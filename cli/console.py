@@ -95,6 +95,11 @@ class Stderr:
     line: ProgressLine | None = None
     quiet = False
 
+    def waits(self) -> None:
+        """Show tasks alone from now on: the command waits for somebody where there is none."""
+        if self.line:
+            self.line.waits = True
+
     @contextmanager
     def hidden(self) -> Iterator[None]:
         """Take the line away while something else is written, maybe on the same terminal."""

@@ -90,7 +90,7 @@ def dedup(
         )
         return
     for name, why in did.left.items():
-        console.note(f"{name} stays: {why}")
+        console.warn(f"{name} stays: {why}")
     if sorted_out:
         _show_files(did, move=move, link=link)
     if did.out:

@@ -15,6 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
+from img2prompt_cache.tables import counted
+
 from . import console
 
 HEADS = ("mean", "nearest", "knn", "ridge", "mlp")
@@ -72,7 +74,8 @@ def demo(
         return
     console.result("\n" + "\n".join(_shown(prediction, folder) for prediction in predictions))
     console.result(
-        f"\n{len(runs)} heads and {len(predictions)} predictions in {time.perf_counter() - started:.0f} s"
+        f"\n{len(runs)} heads and {counted(len(predictions), 'prediction', 'predictions')} in "
+        f"{time.perf_counter() - started:.0f} s"
     )
     if page:
         console.result(f"open {page} in a browser: pictures, scores and single cases")
@@ -119,17 +122,23 @@ def _report(say: Any, cache: Path) -> str | None:
 
 def _told(command: str, found: dict[str, Any]) -> str:
     if command == "extract":
-        return f"{found['ok']} images cached, {found['failed']} failed, in {found['seconds']:.1f} s"
+        return (
+            f"{counted(found['ok'], 'image', 'images')} cached, {found['failed']} failed, in "
+            f"{found['seconds']:.1f} s"
+        )
     if command == "fit":
         metrics = found["metrics"]
-        return f"cosine {metrics['cosine']:.4f} on {metrics['n']} held-out rows, {found['seconds']:.1f} s"
+        return (
+            f"cosine {metrics['cosine']:.4f} on {counted(metrics['n'], 'held-out row', 'held-out rows')}, "
+            f"{found['seconds']:.1f} s"
+        )
     if command == "report":
         sections = [name for name, data in found.items() if isinstance(data, dict) and name != "failed"]
         return f"{found['out']}: {', '.join(sections)}"
     if command == "compare":
         rows = [[run["head"], run["cosine"], run["r@1"], run["r@5"], run["seconds"]] for run in found["runs"]]
         return console.table(["head", "cosine", "R@1", "R@5", "seconds"], rows)
-    return f"{found['rows']} predictions"
+    return counted(found["rows"], "prediction", "predictions")
 
 
 def _with_truth(table: Path, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:

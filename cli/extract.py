@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from img2prompt_cache.tables import counted
+
 from . import console
 
 if TYPE_CHECKING:
@@ -328,9 +330,14 @@ def _tell_shard(folder: Path, shard: str, report: ShardReport, json: bool) -> No
             }
         )
         return
-    then = "all are there: run --finish" if not report.left else f"{report.left} parts are left to others"
+    then = (
+        "all are there: run --finish"
+        if not report.left
+        else f"{counted(report.left, 'part is', 'parts are')} left to others"
+    )
     console.result(
-        f"{folder}, shard {shard}: {report.parts} parts, {report.rows} rows in {report.seconds:.1f} s; {then}"
+        f"{folder}, shard {shard}: {counted(report.parts, 'part', 'parts')}, "
+        f"{counted(report.rows, 'row', 'rows')} in {report.seconds:.1f} s; {then}"
     )
 
 
@@ -355,13 +362,14 @@ def _data(folder: Path, report: Report) -> dict[str, object]:
 
 def _text(folder: Path, report: Report) -> str:
     lines = [
-        f"{folder}: {report.rows} rows, {report.ok} ok, {report.failed} failed"
+        f"{folder}: {counted(report.rows, 'row', 'rows')}, {report.ok} ok, {report.failed} failed"
         f"{f', {report.removed} removed' if report.removed else ''}; {report.fresh} new, "
         f"{report.identical} identical images, {report.without_prompt} without prompt; {report.seconds:.1f} s"
     ]
     lines += [f"  failed: {count} × {reason}" for reason, count in report.reasons.items()]
     lines += [
-        f"  {column} lacks {count} images that could not be read again; --retry-failed tries them"
+        f"  {column} lacks {counted(count, 'image', 'images')} that could not be read again; "
+        "--retry-failed tries again"
         for column, count in report.missing.items()
     ]
     total = sum(report.stages.values())

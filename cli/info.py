@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from img2prompt_cache.tables import counted
+
 from . import console
 
 
@@ -38,7 +40,8 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
     if writer:
         console.note(f"{writer} is writing this cache")
     lines = [
-        f"{cache}: {opened.rows} rows, {ok} ok, {failed} failed{f', {removed} removed' if removed else ''}"
+        f"{cache}: {counted(opened.rows, 'row', 'rows')}, {ok} ok, {failed} "
+        f"failed{f', {removed} removed' if removed else ''}"
     ]
     if several:
         lines.append(f"rows with several prompts: {several}")
@@ -46,11 +49,12 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
         lines.append(f"preset {preset['name']}: {preset['reason']}")
     lines += [f"source: {source['root']} ({source['format']})" for source in opened.manifest.sources]
     lines += [
-        f"{folder} lacks {count} images that could not be read again; `extract --retry-failed` tries them"
+        f"{folder} lacks {counted(count, 'image', 'images')} that could not be read again; `extract "
+        "--retry-failed` tries again"
         for folder, count in opened.manifest.missing.items()
     ]
     if damaged:
-        more = f", and {len(damaged) - 1} more parts" if len(damaged) > 1 else ""
+        more = f", and {counted(len(damaged) - 1, 'more part', 'more parts')}" if len(damaged) > 1 else ""
         lines.append(
             f"{damaged[0].file}: {damaged[0].reason}{more}; `cache.h5` may show their rows as empty; "
             "`img2prompt-cache repair` computes them again"

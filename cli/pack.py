@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from img2prompt_cache.tables import counted
+
 from . import console
 
 
@@ -26,4 +28,4 @@ def pack(
     if json:
         console.result_json({"out": str(out), "rows": opened.rows, "bytes": size})
     else:
-        console.result(f"{out}: {opened.rows} rows, {size / 1e6:,.1f} MB")
+        console.result(f"{out}: {counted(opened.rows, 'row', 'rows')}, {size / 1e6:,.1f} MB")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from img2prompt_cache.tables import counted
+
 from . import console
 from .parsing import read_replacements
 
@@ -186,7 +188,10 @@ def predict(
                 if "prompts" in one or "composed" in one:
                     console.result("\n".join(_lines(name, one)))
     if bad and not (out is not None and writer_for(out).keeps_every_image):
-        console.warn(f"{len(bad)} images could not be used and were left out")
+        console.warn(
+            f"{counted(len(bad), 'image', 'images')} could not be used and "
+            f"{'was' if len(bad) == 1 else 'were'} left out"
+        )
     if json:
         console.result_json(
             {
@@ -199,7 +204,7 @@ def predict(
             }
         )
     elif out:
-        console.result(f"{Path(out)}: {count} predictions")
+        console.result(f"{Path(out)}: {counted(count, 'prediction', 'predictions')}")
 
 
 def _shown(batch: Predictions) -> list[dict[str, Any]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from img2prompt_cache.tables import counted
+
 from . import console
 
 
@@ -35,6 +37,8 @@ def repair(
             }
         )
     else:
-        console.result(f"{cache}: {len(done.parts)} parts repaired, {len(done.left)} left damaged")
+        console.result(
+            f"{cache}: {counted(len(done.parts), 'part', 'parts')} repaired, {len(done.left)} left damaged"
+        )
     if done.left:
         raise typer.Exit(1)

@@ -74,4 +74,4 @@ def report(
     told = [counted(found[name], name, f"{name}s") for name in ("problem", "caution", "remark") if found]
     console.result(f"{out}: {', '.join(made.sections)}" + "".join(f"; {each}" for each in told))
     if atlas is not None:
-        console.result(f"{atlas}: {len(made.sections['map'].rows)} points")
+        console.result(f"{atlas}: {counted(len(made.sections['map'].rows), 'point', 'points')}")

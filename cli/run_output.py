@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from img2prompt_cache.tables import counted
+
 from . import console
 
 if TYPE_CHECKING:
@@ -43,10 +45,10 @@ def run_line(run: Run) -> str:
     if "r@5_corrected" in metrics:
         shares = metrics["r@1_corrected"], metrics["r@5_corrected"], metrics["r@10_corrected"]
         retrieved += f" ({', '.join(f'{share:.3f}' for share in shares)} corrected for hubs)"
-    retrieved += f" of {metrics['bank']:.0f} prompts"
-    rows = f"{metrics['n']} held-out rows"
+    retrieved += f" of {counted(round(metrics['bank']), 'prompt', 'prompts')}"
+    rows = counted(metrics["n"], "held-out row", "held-out rows")
     if run.fold_metrics:
-        rows = f"{metrics['n']} rows in {split['folds']} folds"
+        rows = f"{counted(metrics['n'], 'row', 'rows')} in {split['folds']} folds"
     more = ""
     if metrics["leakage_gap"] is not None:
         more = f"; leakage gap {metrics['leakage_gap']:+.4f}{_between(metrics['leakage_gap_ci95'])}"
@@ -90,10 +92,11 @@ def few_groups(groups: int | None, effective: float | None) -> list[str]:
     """Say that intervals rest on too few groups, if they do."""
     from img2prompt_cache.numerics.bootstrap import FEW_GROUPS
 
-    if effective is None or effective >= FEW_GROUPS:
+    if groups is None or effective is None or effective >= FEW_GROUPS:
         return []
     return [
-        f"  few groups: the held-out rows are {groups} groups of near-identical ones, as good as "
+        f"  few groups: the held-out rows are {counted(groups, 'group', 'groups')} of near-identical ones, "
+        "as good as "
         f"{effective:.1f} of equal size; with fewer than {FEW_GROUPS} the intervals are too narrow"
     ]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from img2prompt_cache.tables import counted
+
 from . import console
 
 
@@ -41,7 +43,8 @@ def verify(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Jso
     else:
         parts = sum(len(column.parts) for column in opened.manifest.columns)
         console.result(
-            f"{cache}: {len(damaged)} of {parts} parts damaged; `img2prompt-cache repair` computes them again"
+            f"{cache}: {len(damaged)} of {counted(parts, 'part', 'parts')} damaged; `img2prompt-cache "
+            "repair` computes them again"
             if damaged
             else f"{cache}: {parts} parts, all whole"
         )

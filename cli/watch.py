@@ -50,6 +50,7 @@ def watch(
     """Predict for images as they arrive in a folder, a line for each; Ctrl-C ends it."""
     from img2prompt_cache.runs.watch import watch as look
 
+    console.stderr.waits()
     with console.telling() as tell:
         for seen in look(
             folder,
@@ -67,7 +68,7 @@ def watch(
             if json:
                 console.result_json(seen)
             elif "reason" in seen:
-                console.note(f"{seen['file']}: {seen['reason']}")
+                console.warn(f"{seen['file']}: {seen['reason']}")
             else:
                 console.result(_line(seen))
             sys.stdout.flush()

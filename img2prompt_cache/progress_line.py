@@ -102,11 +102,17 @@ class ProgressLine:
         stderr if absent.
     shown : bool, optional
         Whether to show the line; decided by the stream if absent.
+
+    Attributes
+    ----------
+    waits : bool
+        Whether there is no work where no task is told; otherwise it is shown as such after a while.
     """
 
     def __init__(self, stream: TextIO | None = None, *, shown: bool | None = None) -> None:
         self._stream: TextIO | None = sys.stderr if stream is None else stream
         self.shown = is_seen(self._stream) if shown is None else shown
+        self.waits = False
         self._tasks: list[Running] = []
         self._width = 0
         self._told = self._drawn = time.monotonic()
@@ -155,7 +161,8 @@ class ProgressLine:
         parts = [each for each in self._tasks if now - each.started >= QUIET]
         if parts:
             return " > ".join(each.text(now, outer=not number) for number, each in enumerate(parts))
-        return f"working, {clock(now - self._told)}" if now - self._told >= WAITING else ""
+        busy = not self.waits and now - self._told >= WAITING
+        return f"working, {clock(now - self._told)}" if busy else ""
 
     def _step(self, task: Running, done: int, now: float) -> None:
         """Keep the tasks that are under way, the outermost first."""

@@ -25,9 +25,9 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
-def counted(number: int, one: str, many: str) -> str:
-    """Give a number with the words for one or for several: ``1 image``, ``2 images``."""
-    return f"{number} {one if number == 1 else many}"
+def counted(number: int, one: str, many: str, spec: str = "") -> str:
+    """Give a number, formatted by `spec`, with the word for one or for several: ``1 image``, ``2 images``."""
+    return f"{number:{spec}} {one if number == 1 else many}"
 
 
 class Records(list[dict[str, Any]]):

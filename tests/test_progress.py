@@ -164,6 +164,9 @@ def test_the_line_shows_a_task_with_its_part_and_is_gone_in_the_end(line):
     now = line._told
     with listening(shown_on(line)) as tell:
         assert draw(line, now) == ""
+        line.waits = True
+        assert draw(line, now + 3) == ""
+        line.waits = False
         assert draw(line, now + 3) == "working, 0:03"
         with task(tell, "fit", 2) as advance:
             with stage("epochs", 8, "at most") as epoch:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from img2prompt_cache.app.settings import Settings, is_loopback
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.progress import Callback, note
+from img2prompt_cache.progress import Callback, listening, note
 
 INSTALL = "run `pip install 'img2prompt-cache[app]'`"
 CONNECTIONS = 1024
@@ -60,7 +60,7 @@ def serve(settings: Settings, port: int, tell: Callback) -> None:
         )
         listener.listen(CONNECTIONS)
         note(tell, f"open {_address(settings, listener)} in a browser; Ctrl-C stops the app")
-        with _signals_kept():
+        with _signals_kept(), listening(progress=False):  # requests are none of the terminal's business
             uvicorn.Server(config).run(sockets=[listener])
         note(tell, "stopped; what was taken is answered")
 

@@ -23,7 +23,7 @@ from img2prompt_cache.cache.mapped import MappedColumn
 from img2prompt_cache.cache.part_text import read_rows_part
 from img2prompt_cache.cache.writer import find_writer
 from img2prompt_cache.errors import UsageError, unknown
-from img2prompt_cache.tables import Records, data_frame, html_table
+from img2prompt_cache.tables import Records, counted, data_frame, html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,10 @@ class Cache:
         self.manifest: Manifest = load_manifest(self.folder)
 
     def __repr__(self) -> str:
-        return f"Cache({str(self.folder)!r}, {self.rows:,} rows, {len(self.manifest.columns)} columns)"
+        return (
+            f"Cache({str(self.folder)!r}, {counted(self.rows, 'row', 'rows', ',')}, "
+            f"{counted(len(self.manifest.columns), 'column', 'columns')})"
+        )
 
     def _repr_html_(self) -> str:
         records = self.columns
@@ -107,7 +110,7 @@ class Cache:
         if column.rows < self.rows:
             writer = find_writer(self.folder)
             raise UsageError(
-                f"{spec} is cached for {column.rows} of {self.rows} rows; "
+                f"{spec} is cached for {column.rows} of {counted(self.rows, 'row', 'rows')}; "
                 + (f"{writer} is writing this cache: wait for it to end" if writer else _FINISH)
             )
         return column

@@ -13,6 +13,7 @@ from img2prompt_cache.data.groups import factorize, merge_groups
 from img2prompt_cache.data.splits import Split, random_split, split_groups
 from img2prompt_cache.data.test_sets import hold_out_set, value_rows
 from img2prompt_cache.errors import UsageError, unknown
+from img2prompt_cache.tables import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -149,7 +150,8 @@ def column_split(
     empty = [row for row, value in enumerate(values) if not value.strip()]
     if empty:
         raise UsageError(
-            f"column {column!r} is empty in {len(empty)} rows, first in row {empty[0]}", parameter="split"
+            f"column {column!r} is empty in {counted(len(empty), 'row', 'rows')}, first in row {empty[0]}",
+            parameter="split",
         )
     sides = [SIDES.get(value.strip().lower()) for value in values]
     if None in sides:

@@ -26,7 +26,7 @@ from img2prompt_cache.extraction.listing import (
     most_further,
 )
 from img2prompt_cache.extraction.report import Plan
-from img2prompt_cache.extraction.request import ExtractConfig, backbones_of, choose_columns
+from img2prompt_cache.extraction.request import ExtractConfig, backbones_of, choose_columns, describe_choice
 from img2prompt_cache.extraction.stamps import OUTDATED, list_stamps, load_stamps
 from img2prompt_cache.extraction.work import Job, OpenSources, Pass
 from img2prompt_cache.models.loader import Models
@@ -78,7 +78,7 @@ def prepare(
         backbones, encoder, preset = choose_columns(config)
         encoders: tuple[str, ...] = (encoder,)
         if preset is not None:
-            note(tell, f"preset {preset['name']}: {preset['reason']}")
+            note(tell, describe_choice(config, backbones, encoder, preset))
         manifest = _empty(config, listing, preset)
     else:
         backbones = config.backbones or backbones_of(manifest)

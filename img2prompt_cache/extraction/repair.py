@@ -27,6 +27,7 @@ from img2prompt_cache.extraction.work import Job, OpenSources, Slice, slice_of
 from img2prompt_cache.files import hash_file, sync_folder
 from img2prompt_cache.models.loader import Models
 from img2prompt_cache.progress import Callback, ignore, task
+from img2prompt_cache.tables import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,7 +168,11 @@ class _Repair:
             was, now = salvage(damaged, names, size), read_text(path, names, size)
             changed = [name for name in names if was and was[name] != now[name]]
             why = f"the source has changed since{', in ' if changed else ''}{', '.join(changed)}"
-        why = why or f"the source has {len(lost)} rows that are not in other parts, and this one had {size}"
+        why = (
+            why
+            or f"the source has {counted(len(lost), 'row that is', 'rows that are')} not in other parts, and "
+            f"this one had {size}"
+        )
         raise Img2PromptError(f"{why}; bring it back from a copy, or make a new cache")
 
     def _groups(self, number: int) -> list[list[Column]]:

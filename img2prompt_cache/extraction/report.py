@@ -68,7 +68,8 @@ class Plan:
             lines.append(f"cached rows: {changed}")
         if self.work:
             lines.append(
-                f"plan: {self.work} of {self.rows} rows ({self.fresh} new), {self.bytes / 1e6:,.1f} MB, "
+                f"plan: {self.work} of {counted(self.rows, 'row', 'rows')} ({self.fresh} new), "
+                f"{self.bytes / 1e6:,.1f} MB, "
                 f"columns {', '.join(self.columns)}"
             )
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,6 +163,18 @@ def choose_columns(config: ExtractConfig) -> tuple[tuple[str, ...], str, dict[st
         name, reason = choose_preset()
     backbones, encoder = PRESETS[name]
     return config.backbones or backbones, config.encoder or encoder, {"name": name, "reason": reason}
+
+
+def describe_choice(
+    config: ExtractConfig, backbones: Sequence[str], encoder: str, preset: Mapping[str, str]
+) -> str:
+    """Say in a line which columns of a new cache a preset decided, and why; nothing of what was named."""
+    of = f"of the preset {preset['name']}: {preset['reason']}"
+    if config.backbones:
+        return f"encoder {encoder}, {of}; `encoder` names another"
+    if config.encoder:
+        return f"backbones {', '.join(backbones)}, {of}; `backbones` names others"
+    return f"preset {preset['name']}: {preset['reason']}; backbones {', '.join(backbones)}, encoder {encoder}"
 
 
 def backbones_of(manifest: Manifest) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from img2prompt_cache.cache.rewriting import patch_part
 from img2prompt_cache.cache.writer import RECOMPUTED, commit
 from img2prompt_cache.extraction.recompute import Recompute, keep_only, read_rows, texts_of
 from img2prompt_cache.progress import Callback, ignore, note
+from img2prompt_cache.tables import counted
 
 
 def find_retries(folder: Path, manifest: Manifest) -> dict[int, int]:
@@ -69,7 +70,11 @@ def retry(manifest: Manifest, recompute: Recompute, tell: Callback = ignore) -> 
     if not found:
         note(tell, "no row failed, so there is none to try again")
         return manifest
-    note(tell, f"trying {sum(found.values())} rows in {len(found)} parts again")
+    note(
+        tell,
+        f"trying {counted(sum(found.values()), 'row', 'rows')} in {counted(len(found), 'part', 'parts')} "
+        "again",
+    )
     for number in found:
         try:
             revised = _retry(manifest, number, recompute)
@@ -78,7 +83,7 @@ def retry(manifest: Manifest, recompute: Recompute, tell: Callback = ignore) -> 
         finally:
             shutil.rmtree(recompute.folder / RECOMPUTED, ignore_errors=True)
     left = sum(find_retries(recompute.folder, manifest).values())
-    note(tell, f"{sum(found.values()) - left} of them are good now")
+    note(tell, f"{counted(sum(found.values()) - left, 'of them is', 'of them are')} good now")
     return manifest
 
 

@@ -26,6 +26,7 @@ from img2prompt_cache.models.loader import Models
 from img2prompt_cache.models.specs import split_alias
 from img2prompt_cache.progress import Callback, Event, ignore, task
 from img2prompt_cache.sources.base import Source
+from img2prompt_cache.tables import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,8 @@ def finish(folder: Path, config: ExtractConfig, tell: Callback = ignore) -> Repo
         left = [job for job in work.jobs if not is_staged(work, job)]
         if left:
             raise Img2PromptError(
-                f"{len(left)} parts are not computed yet, the first of them {left[0].number}; run the shards "
+                f"{counted(len(left), 'part is', 'parts are')} not computed yet, the first of them "
+                f"{left[0].number}; run the shards "
                 "that have not ended well again, then `finish=True`"
             )
         return execute(work, config.make_models(), _Staged(), tell, started)

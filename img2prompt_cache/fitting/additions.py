@@ -18,6 +18,7 @@ from img2prompt_cache.data.grouping import Grouping, choose_grouping, embeddings
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.prediction.bank import encoded_bank
 from img2prompt_cache.progress import Callback, note
+from img2prompt_cache.tables import counted
 
 TRAIN = "train"
 """Names the soft bank of the training prompts alone."""
@@ -155,7 +156,7 @@ def add_soft_bank(
     vectors = found.vectors[~near_any(compared.vectors, known, grouping.threshold)]
     note(
         tell,
-        f"{len(vectors):,} prompts in the soft bank beside the training prompts; "
+        f"{counted(len(vectors), 'prompt', 'prompts', ',')} in the soft bank beside the training prompts; "
         f"{len(found) - len(vectors):,} more are left out, because they are near-identical to prompts of "
         "this cache",
     )

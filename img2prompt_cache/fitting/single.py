@@ -75,6 +75,10 @@ def fit_head(
         )
     features, texts = choose_columns(cache, head, config.features)
     target = choose_target(cache, config.encoder)
+    others = [column.spec for column in cache.manifest.of_kind("targets") if column.spec != target.spec]
+    if config.encoder is None and others:
+        named = ", ".join(others)
+        note(tell, f"encoder {target.spec}, the first in the cache; `encoder` names another: {named}")
     specs = [column.spec for column in features]
     with reserve_run(folder, cache.folder, config.head, specs, overwrite=overwrite) as place:
         fitted = _fit(cache, config, head, (features, target, texts), tell)
@@ -192,6 +196,7 @@ def _note_straddling(run: Run, tell: Callback) -> None:
     if straddling and split != "random":
         warn(
             tell,
-            f'`split="{split}"`: {straddling} of {run.split["groups"]} groups of near-identical prompts or '
+            f'`split="{split}"`: {straddling} of {counted(run.split["groups"], "group", "groups")} of '
+            "near-identical prompts or "
             'images have rows on both sides, so the score is too high; `split="group"` keeps them apart',
         )

@@ -13,21 +13,19 @@ import numpy as np
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn, used_column
 from img2prompt_cache.data.dataset import load_prompts
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.files import hash_file
-from img2prompt_cache.models.encoders.base import MOST_CHARACTERS, tell_overlong
+from img2prompt_cache.models.encoders.base import tell_overlong
 from img2prompt_cache.models.recorded import load_recorded_encoder
 from img2prompt_cache.numerics.hubs import corrected_queries
 from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_back
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.neighbours import nearest
+from img2prompt_cache.prediction.bank_file import read_bank
 from img2prompt_cache.prediction.kept import encode_kept, keep, kept_path
 from img2prompt_cache.prediction.starter import find_bank
 from img2prompt_cache.progress import Callback, ignore, task
-from img2prompt_cache.sources.captions import prompts_of_value
-from img2prompt_cache.sources.columns import PROMPT_COLUMNS
-from img2prompt_cache.sources.tablefile import TABLE_SUFFIXES, read_table
-from img2prompt_cache.tables import preview
+from img2prompt_cache.tables import counted, preview
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,8 +92,8 @@ class Bank:
         ----------
         path : pathlib.Path
             CSV, TSV, JSON lines or parquet with a column `prompt`, `text` or `caption`; any other extension
-            is read as UTF-8 lines. ``starter`` is the bank that ships with the package, unless there is a
-            file of this name.
+            is read as UTF-8 lines, ``.txt.gz`` as such lines compressed with gzip. ``starter`` is the bank
+            that ships with the package, unless there is a file of this name.
         encoder : Encoder
         tell : callable
             Told of the prompts as they are encoded and indexed; of none where that was kept.
@@ -108,7 +106,7 @@ class Bank:
             If the file is not there, cannot be read, or holds no prompt.
         """
         path = find_bank(path)
-        prompts = _read(path, parameter)
+        prompts = read_bank(path, parameter)
         tell_overlong(encoder.overlong(prompts), encoder, tell)
         kept = kept_path(f"{hash_file(path)}{path.suffix.lower()}", encoder)
         vectors = encode_kept(kept, prompts, encoder, "encode prompts", tell)
@@ -208,7 +206,9 @@ class Bank:
     def __repr__(self) -> str:
         how = "cells" if self.index is not None else "exact"
         first = preview(self.prompts, len(self))
-        return f"Bank({len(self):,} prompts × {self.vectors.shape[1]}, {how}: {first})"
+        return (
+            f"Bank({counted(len(self), 'prompt', 'prompts', ',')} × {self.vectors.shape[1]}, {how}: {first})"
+        )
 
 
 def cached_bank(cache: Cache, target: UsedColumn) -> Bank:
@@ -247,42 +247,6 @@ def encoded_bank(
 
 
 _ADVICE = "Prompts are found only among embeddings made as those that the run was fitted on: fit it again."
-
-
-def _read(path: Path, parameter: str) -> list[str]:
-    """Give the distinct prompts of a file, in its order; errors call it by a parameter's name."""
-    if not path.is_file():
-        raise UsageError(f"`{parameter}` {path}: there is no such file", parameter=parameter)
-    if path.suffix.lower() in TABLE_SUFFIXES:
-        table = read_table(path)
-        columns = {name.strip().lower(): name for name in table.column_names}
-        known = next((columns[name] for name in PROMPT_COLUMNS if name in columns), None)
-        if known is None:
-            raise UsageError(
-                f"`{parameter}` {path} has no column {' or '.join(PROMPT_COLUMNS[:3])}; "
-                f"its columns are {', '.join(table.column_names[:20])}",
-                parameter=parameter,
-            )
-        found = [prompt for text in table[known].to_pylist() for prompt in prompts_of_value(text)]
-    else:
-        try:
-            found = path.read_text(encoding="utf-8-sig").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"`{parameter}` {path} cannot be read as UTF-8 text: {error}", parameter=parameter
-            ) from error
-        found = [line.strip() for line in found]
-    prompts = list(dict.fromkeys(prompt for prompt in found if prompt and prompt.strip()))
-    if not prompts:
-        raise UsageError(f"`{parameter}` {path} holds no prompt", parameter=parameter)
-    longest = max(map(len, prompts))
-    if longest > MOST_CHARACTERS:
-        raise UsageError(
-            f"`{parameter}` {path} has a prompt of {longest} characters, more than the {MOST_CHARACTERS} "
-            "allowed; write one prompt a line",
-            parameter=parameter,
-        )
-    return prompts
 
 
 def _index(path: Path, vectors: F32, tell: Callback) -> Any:

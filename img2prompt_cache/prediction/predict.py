@@ -31,6 +31,7 @@ from img2prompt_cache.prediction.stream import load_backbones, predict_cached, p
 from img2prompt_cache.prediction.weights import Weights, weights_of
 from img2prompt_cache.progress import Callback, ignore, listening, note, task, warn
 from img2prompt_cache.sources import list_images
+from img2prompt_cache.tables import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -344,20 +345,22 @@ def _run(
                 sidecars.write(batch.ids, batch.nearest, batch.columns)
             yield batch
         if failed and not used:
-            raise Img2PromptError(f"none of the {failed} images could be used")
+            raise Img2PromptError(f"none of {counted(failed, 'image', 'images')} could be used")
     if sidecars:
         note(tell, sidecars.summary())
     if own and writer and fitted_on_pairs:
         warn(
             tell,
-            f"{own} of {used} images are in the cache with a prompt of their own, so the head may have been "
-            "fitted on them: their predictions are no test of it",
+            f"{own} of {counted(used, 'image', 'images')} {'is' if own == 1 else 'are'} in the cache with "
+            "a prompt of their own, so "
+            "the head may have been fitted on them: their predictions are no test of it",
         )
     if min_expected is not None:
         unmarked = "" if writer is None or writer.keeps_columns else ", which the output has no place to show"
         note(
             tell,
-            f"expected to have a cosine below {min_expected:g}: {flagged} of {used} predictions{unmarked}; "
+            f"expected to have a cosine below {min_expected:g}: {flagged} of "
+            f"{counted(used, 'prediction', 'predictions')}{unmarked}; "
             "none is left out",
         )
     if writer and writer.guarded:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from img2prompt_cache.prediction.outputs import open_writer
-from img2prompt_cache.tables import Records, html_table, preview
+from img2prompt_cache.tables import Records, counted, html_table, preview
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,7 +159,7 @@ class Predictions:
 
     def __repr__(self) -> str:
         failed = f", {len(self.failed)} failed" if self.failed else ""
-        return f"Predictions({len(self)} images: {preview(self.ids, len(self))}{failed})"
+        return f"Predictions({counted(len(self), 'image', 'images')}: {preview(self.ids, len(self))}{failed})"
 
     def _repr_html_(self) -> str:
         shown: dict[str, Sequence[object]] = {"imgId": self.ids}

@@ -14,7 +14,7 @@ from img2prompt_cache.runs.names import joined_name
 from img2prompt_cache.runs.record import SplitRecord
 from img2prompt_cache.runs.run import Run
 from img2prompt_cache.runs.seeds import seeds_text
-from img2prompt_cache.tables import Records, html_table
+from img2prompt_cache.tables import Records, counted, html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,7 +174,10 @@ class Leaderboard:
             return "Leaderboard(0 entries)"
         best = self.entries[0]
         many = "" if len(self.runs) == len(self) else f" in {len(self)} entries"
-        return f"Leaderboard({len(self.runs)} runs{many}, best {best.name} at cosine {best.cosine:.4f})"
+        return (
+            f"Leaderboard({counted(len(self.runs), 'run', 'runs')}{many}, best {best.name} at cosine "
+            f"{best.cosine:.4f})"
+        )
 
     def _repr_html_(self) -> str:
         records = self.records()
@@ -191,5 +194,5 @@ class Leaderboard:
         counts = "" if self.effective_groups is None else f", like {self.effective_groups:.1f} equal groups"
         each = " each" * (len(seeds) > 1)
         if split.get("folds", 1) > 1:
-            return f"{name}: {rows} rows in {split['folds']} folds{each}{counts}"
-        return f"{name}: {rows} rows held out of {split['train'] + rows}{each}{counts}"
+            return f"{name}: {counted(rows, 'row', 'rows')} in {split['folds']} folds{each}{counts}"
+        return f"{name}: {counted(rows, 'row', 'rows')} held out of {split['train'] + rows}{each}{counts}"

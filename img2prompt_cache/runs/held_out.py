@@ -15,7 +15,7 @@ from img2prompt_cache.errors import Img2PromptError, check
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.runs.record import RunRecord
 from img2prompt_cache.runs.run_file import INFO
-from img2prompt_cache.tables import bare_cell, guard_cell
+from img2prompt_cache.tables import bare_cell, counted, guard_cell
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +71,7 @@ def load_validation(folder: Path, record: RunRecord | None = None) -> Validation
         if record is not None:
             check(
                 len(held.ids) == record.metrics["n"],
-                f"{len(held.ids)} rows, {INFO} says {record.metrics['n']}",
+                f"{counted(len(held.ids), 'row', 'rows')}, {INFO} says {record.metrics['n']}",
             )
             check(
                 held.predictions.shape[1] == record.target.width, f"they are not {record.target.width} wide"

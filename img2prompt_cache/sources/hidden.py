@@ -13,6 +13,7 @@ from img2prompt_cache.sources.embedded.prompts import read_prompt
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
 from img2prompt_cache.sources.scan import Walk, count_note
 from img2prompt_cache.sources.sidecar import SidecarSource, pair, states_prompt
+from img2prompt_cache.tables import counted
 
 WITHOUT, WITH = 20, 5
 """Number of images that are opened: of those without a prompt in the table or, if all have one, of all."""
@@ -37,7 +38,9 @@ def note_hidden_prompts(listing: Listing, walk: Walk, table: Path) -> tuple[str,
     uris = listing.table["uri"]
     lacking = uris.filter(pc.is_null(listing.table["prompt"]))
     first = (lacking.slice(0, WITHOUT) if len(lacking) else uris.slice(0, WITH)).to_pylist()
-    which = f"{len(first)} images" + (f" without a prompt in {table.name}" if len(lacking) else "")
+    which = counted(len(first), "image", "images") + (
+        f" without a prompt in {table.name}" if len(lacking) else ""
+    )
     inside = [name for name in first if read_prompt(walk.root / name)]
     return tuple(
         note

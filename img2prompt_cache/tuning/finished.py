@@ -8,6 +8,7 @@ from pathlib import Path
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads.space import Space
+from img2prompt_cache.tables import counted
 from img2prompt_cache.tuning.importance import Influence, influence
 from img2prompt_cache.tuning.study import COMPLETE, FAILED, FOLDER, FinishedTrial, reading
 
@@ -43,7 +44,10 @@ class FinishedStudy:
         complete = [trial for trial in self.trials if trial.state == COMPLETE]
         if not complete:
             why = next((f": {trial.reason}" for trial in self.trials if trial.state == FAILED), "")
-            raise Img2PromptError(f"none of {len(self.trials)} trials has a score{why}; search another space")
+            raise Img2PromptError(
+                f"none of {counted(len(self.trials), 'trial', 'trials')} has a score{why}; search another "
+                "space"
+            )
         return max(complete, key=lambda trial: (trial.cosine, -trial.number))
 
     def influence(self) -> list[Influence]:
@@ -51,7 +55,10 @@ class FinishedStudy:
         return influence(self.space, self.trials)
 
     def __repr__(self) -> str:
-        return f"FinishedStudy({str(self.file)!r}, head={self.head!r}, {len(self.trials)} trials)"
+        return (
+            f"FinishedStudy({str(self.file)!r}, head={self.head!r}, "
+            f"{counted(len(self.trials), 'trial', 'trials')})"
+        )
 
 
 def load_study(study: str | Path, cache: str | Path | Cache | None = None) -> FinishedStudy:

@@ -12,7 +12,13 @@ import pytest
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.extraction.execute import run_pass
-from img2prompt_cache.extraction.request import ExtractConfig, check_config, choose_columns, require_within
+from img2prompt_cache.extraction.request import (
+    ExtractConfig,
+    check_config,
+    choose_columns,
+    describe_choice,
+    require_within,
+)
 from img2prompt_cache.models.backbones.taps import PRESET_TAPS, Tap, choose_taps
 from img2prompt_cache.models.specs import PRESETS
 from img2prompt_cache.sources import open_source
@@ -30,6 +36,22 @@ def test_a_preset_gives_what_is_not_named() -> None:
         reason,
     )
     assert choose_columns(ExtractConfig(backbones=("timm:x",), encoder="st:x")) == (("timm:x",), "st:x", None)
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ({}, "preset packaged: asked for; backbones a, b, encoder st:x"),
+        (
+            {"backbones": ("a", "b")},
+            "encoder st:x, of the preset packaged: asked for; `encoder` names another",
+        ),
+        ({"encoder": "st:x"}, "backbones a, b, of the preset packaged: asked for; `backbones` names others"),
+    ],
+)
+def test_what_a_preset_chose_is_told_and_nothing_of_what_was_named(named: dict[str, Any], told: str) -> None:
+    preset = {"name": "packaged", "reason": "asked for"}
+    assert describe_choice(ExtractConfig(**named), ("a", "b"), "st:x", preset) == told
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from examples import run_examples
+from img2prompt_cache.cache.manifest_file import load_manifest, save_manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting.config import FitConfig
@@ -210,6 +212,20 @@ def test_a_split_that_leaks_is_noted(tmp_path):
         '`split="fold"`: 10 of 20 groups of near-identical prompts or images have rows on both sides, so the '
         'score is too high; `split="group"` keeps them apart'
     ]
+
+
+def test_which_of_several_encoders_is_taken_is_said(tmp_path):
+    folder, events = make_cache(tmp_path / "cache", 40), []
+    manifest = load_manifest(folder)
+    (target,) = manifest.of_kind("targets")
+    other = replace(target, spec="st:other", parts=())
+    save_manifest(folder, replace(manifest, columns=(*manifest.columns, other)))
+    fit(folder, "mean", progress=events.append)
+    told = f"encoder {target.spec}, the first in the cache; `encoder` names another: st:other"
+    assert told in [event.message for event in events if event.kind == "note" and not event.warning]
+    events.clear()
+    fit(folder, "mean", encoder=target.spec, progress=events.append)
+    assert not [event for event in events if event.message.startswith("encoder")]
 
 
 def test_every_option_is_a_parameter_of_the_same_name():

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gzip
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +18,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.models.encoders.base import Encoder, load_encoder
 from img2prompt_cache.numerics import hubs
 from img2prompt_cache.prediction import bank as bank_module
-from img2prompt_cache.prediction import kept
+from img2prompt_cache.prediction import bank_file, kept
 from img2prompt_cache.prediction.bank import Bank
 from img2prompt_cache.progress import Event
 
@@ -267,6 +269,32 @@ def test_damaged_cells_are_fitted_anew(damage: str, many: Path, encoder: Encoder
     again = Bank.from_file(many, encoder)
     np.testing.assert_array_equal(again.search(unit(30), 5), first.search(unit(30), 5))
     assert kept.read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["x.txt.gz", "X.GZ", "x.caption.gz"])
+def test_a_list_of_prompts_may_be_compressed(name: str, encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(gzip.compress("\r\n".join(["\ufeff" + PROMPTS[0], *PROMPTS[1:]]).encode()))
+    assert Bank.from_file(tmp_path / name, encoder).prompts == PROMPTS
+
+
+def test_compressed_files_that_are_no_bank_are_named(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(bank_file, "MOST_BYTES", 1 << 20)
+    whole = gzip.compress(b"a prompt\n" * 100)
+    for data, words in (
+        (b"a prompt", "cannot be read as UTF-8 text, compressed with gzip: Not a gzipped file"),
+        (whole[:-20], "cannot be read as UTF-8 text, compressed with gzip: "),
+        (whole[:15] + b"\xff" + whole[16:], "cannot be read as UTF-8 text, compressed with gzip: "),
+        (gzip.compress(b"caf\xe9"), "cannot be read as UTF-8 text, compressed with gzip: "),
+        (gzip.compress(b"a prompt\n" * 200_000), "unpacks to more than 1 MiB; unpack it yourself"),
+        (gzip.compress(b" \n"), "holds no prompt"),
+    ):
+        (tmp_path / "x.txt.gz").write_bytes(data)
+        with pytest.raises(UsageError, match=words) as caught:
+            bank_file.read_bank(tmp_path / "x.txt.gz", "bank")
+        assert caught.value.parameter == "bank"
+    (tmp_path / "x.csv.gz").write_bytes(whole)
+    with pytest.raises(UsageError, match="only lists of prompts are read; unpack the table"):
+        bank_file.read_bank(tmp_path / "x.csv.gz", "bank")
 
 
 def test_files_that_are_no_bank_are_named(encoder: Encoder, tmp_path: Path) -> None:

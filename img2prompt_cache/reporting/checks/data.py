@@ -55,7 +55,8 @@ def changed_images(material: Material) -> Iterator[Finding]:
     if changed:
         yield Finding(
             "problem",
-            f"{changed} of {len(found)} images have changed since they were cached",
+            f"{changed} of {counted(len(found), 'image', 'images')} {'has' if changed == 1 else 'have'} "
+            "changed since they were cached",
             "`extract()` with `update` computes their features again; then fit again.",
         )
     if gone:
@@ -103,7 +104,8 @@ def cut_prompts(material: Material) -> Iterator[Finding]:
     if cut:
         yield Finding(
             "caution" if cut > MANY_CUT * len(tokens) else "remark",
-            f"{cut} of {len(tokens)} prompts have more tokens than the {limit} that the encoder reads",
+            f"{cut} of {counted(len(tokens), 'prompt', 'prompts')} {'has' if cut == 1 else 'have'} more "
+            f"tokens than the {limit} that the encoder reads",
             "Their ends do not count in the score. `extract()` with `clean` removes what only controls "
             "a generator, in a cache of its own.",
         )
@@ -118,7 +120,8 @@ def repeated_prompts(material: Material) -> Iterator[Finding]:
     if repeated:
         yield Finding(
             "caution" if repeated > MANY_REPEATED * len(prompted) else "remark",
-            f"{repeated} of {len(prompted)} rows repeat the prompt of an earlier one",
+            f"{repeated} of {counted(len(prompted), 'row', 'rows')} "
+            f"{'repeats' if repeated == 1 else 'repeat'} the prompt of an earlier one",
             "A split keeps them on one side. `dedup()` marks near-identical rows, and `fit()` with `only` "
             "leaves them out.",
         )
@@ -134,7 +137,8 @@ def foreign_scripts(material: Material) -> Iterator[Finding]:
     if other > FOREIGN * total:
         yield Finding(
             "caution",
-            f"{other} of {total} prompts are not in Latin letters, and {material.encoder} was trained on "
+            f"{other} of {counted(total, 'prompt', 'prompts')} {'is' if other == 1 else 'are'} not in "
+            f"Latin letters, and {material.encoder} was trained on "
             "English",
             "Their embeddings tell little. An encoder of many languages goes into a cache of its own with "
             "`extract()` and `encoder`.",
@@ -182,7 +186,7 @@ def incomplete_columns(material: Material) -> Iterator[Finding]:
         if column.rows < cache.rows:
             yield Finding(
                 "problem",
-                f"{column.folder} holds {column.rows} of {cache.rows} rows",
+                f"{column.folder} holds {column.rows} of {counted(cache.rows, 'row', 'rows')}",
                 "`extract()` finishes it.",
             )
 
