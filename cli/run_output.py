@@ -45,7 +45,7 @@ def run_line(run: Run) -> str:
     if "r@5_corrected" in metrics:
         shares = metrics["r@1_corrected"], metrics["r@5_corrected"], metrics["r@10_corrected"]
         retrieved += f" ({', '.join(f'{share:.3f}' for share in shares)} corrected for hubs)"
-    retrieved += f" of {counted(round(metrics['bank']), 'prompt', 'prompts')}"
+    retrieved += f" of {counted(round(metrics['bank'] or 0), 'prompt', 'prompts')}"
     rows = counted(metrics["n"], "held-out row", "held-out rows")
     if run.fold_metrics:
         rows = f"{counted(metrics['n'], 'row', 'rows')} in {split['folds']} folds"

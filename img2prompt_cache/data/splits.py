@@ -256,9 +256,11 @@ def k_fold_split(groups: Rows, folds: int, seed: int = 0, strategy: str = "group
             f"`folds={folds}`: at least 2 are needed; leave it out for a single hold-out", parameter="folds"
         )
     if count < folds:
-        what = "rows" if strategy == "random" else f"groups of {_LIKE[strategy == 'group']}"
+        like = "" if strategy == "random" else f" of {_LIKE[strategy == 'group']}"
+        what = f"{'row' if strategy == 'random' else 'group'}{'s' * (count != 1)}{like}"
         raise UsageError(
-            f"`folds={folds}`: there are only {count} {what}; ask for fewer folds, or add pairs",
+            f"`folds={folds}`: there {'is' if count == 1 else 'are'} only {count} {what}; ask for fewer "
+            "folds, or add pairs",
             parameter="folds",
         )
     return Split(strategy, seed, k_folds(groups, folds, seed), groups)

@@ -32,7 +32,6 @@ from img2prompt_cache.extraction.update import take_in
 from img2prompt_cache.extraction.work import Job, Pass
 from img2prompt_cache.models.encoders.base import tell_overlong
 from img2prompt_cache.progress import Callback, Event, ignore, task
-from img2prompt_cache.tables import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -183,11 +182,11 @@ def _same_prompts(work: Pass) -> NDArray[np.int64]:
 def _report(counts: Counts, plan: Plan, missing: dict[str, int], clock: Clock, seconds: float) -> Report:
     if counts.failed and counts.failed + counts.removed == plan.rows:
         reason, count = next(iter(counts.reasons.items()))
-        raise Img2PromptError(
-            f"none of {counted(plan.rows, 'image', 'images')} could be used; {count} of them: {reason}. "
-            "Once they can be "
-            "read, `retry_failed=True` tries them again"
-        )
+        if plan.rows == 1:
+            told = f"the one image could not be used: {reason}. Once it can be read"
+        else:
+            told = f"none of the {plan.rows} images could be used; {count} of them: {reason}. Once they can be read"
+        raise Img2PromptError(f"{told}, `retry_failed=True` tries again")
     return Report(
         rows=plan.rows,
         ok=plan.rows - counts.failed - counts.removed,

@@ -345,7 +345,11 @@ def _run(
                 sidecars.write(batch.ids, batch.nearest, batch.columns)
             yield batch
         if failed and not used:
-            raise Img2PromptError(f"none of {counted(failed, 'image', 'images')} could be used")
+            raise Img2PromptError(
+                "the one image could not be used"
+                if failed == 1
+                else f"none of the {failed} images could be used"
+            )
     if sidecars:
         note(tell, sidecars.summary())
     if own and writer and fitted_on_pairs:

@@ -88,7 +88,8 @@ class Sample:
         index, how = match(written, names.combine_chunks().cast(pa.string()), self.path)
         if index.null_count == len(index):
             raise UsageError(
-                f"`like` {self.path}: none of its {len(index)} images is among those to predict for; the "
+                f"`like` {self.path}: "
+                f"{'its one image is not' if len(index) == 1 else f'none of its {len(index)} images is'} among those to predict for; the "
                 f"first are {self.ids[0].as_py()!r} there and {names[0].as_py()!r} here",
                 parameter="like",
             )

@@ -23,7 +23,6 @@ from img2prompt_cache.sources.tablefile import (
     read_table,
     split_prompts,
 )
-from img2prompt_cache.tables import counted
 
 MOST = 3
 """Number of tables that are opened."""
@@ -57,7 +56,10 @@ def explain_missing_prompts(
         else ""
     )
     read = f' (read as `format="{format}"`)' if format != "folder" else ", and no format with prompts fits"
-    return f"none of {counted(images, 'image', 'images')} of {root} has a prompt{read}: {found}{alone}"
+    none = (
+        f"the one image of {root} has no" if images == 1 else f"none of the {images} images of {root} has a"
+    )
+    return f"{none} prompt{read}: {found}{alone}"
 
 
 def _clues(folder: Path, format: str, column: str | None, notes: Sequence[str]) -> Iterator[str]:

@@ -217,7 +217,7 @@ def test_all_images_bad(cli, here, models):
     assert (said.code, said.out) == (1, "")
     assert said.err.splitlines()[-1] == (
         "error: none of the 3 images could be used; 3 of them: not an image. Once they can be read, "
-        "--retry-failed tries them again"
+        "--retry-failed tries again"
     )
 
 

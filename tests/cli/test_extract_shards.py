@@ -24,9 +24,9 @@ def test_shards_and_finish(cli, made, pairs, tiny, tmp_path):
         "rows": 15,
         "left": 1,
     }
-    cli("extract", "--cache", folder, "--finish").refused(1, "1 parts are not computed yet")
+    cli("extract", "--cache", folder, "--finish").refused(1, "1 part is not computed yet")
     said = cli(*command, "--shard", "2/2")
-    assert "1 parts, 8 rows" in said.out
+    assert "1 part, 8 rows" in said.out
     assert "all are there: run --finish" in said.out
     said = cli("extract", "--cache", folder, "--finish", "--json")
     assert (said.json["rows"], said.json["failed"]) == (23, 3)

@@ -294,7 +294,7 @@ def test_an_mlp_that_diverges_leaves_no_run(cli, folder, tmp_path):
             ("3 rows cannot fill 5 folds",),
         ),
         ({"fold": ["train"] * 20}, ["--split", "fold"], 2, ("'fold'", "no rows for validation")),
-        ({"fold": ["", *["a"] * 19]}, ["--split", "fold"], 2, ("'fold'", "empty in 1 rows")),
+        ({"fold": ["", *["a"] * 19]}, ["--split", "fold"], 2, ("'fold'", "empty in 1 row")),
     ],
 )
 def test_caches_that_cannot_be_fitted(cli, tmp_path, made, options, code, words):

@@ -64,7 +64,7 @@ def test_parts_that_other_readers_would_see_as_empty_are_named(cli, folder, spoi
         assert said.code == 0
         (line,) = (line for line in said.out.splitlines() if "img2prompt-cache repair" in line)
         assert line.startswith(f"{parts[0].file}: {reason}")
-        assert ("and 1 more parts" in line) == (number == 2)
+        assert ("and 1 more part" in line) == (number == 2)
         assert cli("info", "--cache", folder, "--json").json["damaged"] == [p.file for p in parts[:number]]
 
 

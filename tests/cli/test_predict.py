@@ -128,7 +128,7 @@ def test_prompts_are_printed_where_the_file_does_not_keep_them(cli, here, pairs,
         assert lines[0].startswith("img004  (expected cosine ")
         assert lines[1] == f"  this picture is in the cache; its own prompt is: {prompt_of(4)}"
         assert len(lines) == 5
-    assert lines[-1] == f"x.{suffix}: 1 predictions"
+    assert lines[-1] == f"x.{suffix}: 1 prediction"
     if suffix == "parquet":
         assert len(lines) == 1
         (row,) = pq.read_table("x.parquet").to_pylist()
@@ -141,7 +141,7 @@ def test_prompts_are_printed_where_the_file_does_not_keep_them(cli, here, pairs,
         assert rows[0] == "imgId_eId,val"
         assert [row.partition(",")[0] for row in rows[1:]] == [f"img004_{i}" for i in range(16)]
     again = cli("predict", pairs / "img004.png", "--out", f"y.{suffix}")
-    assert again.out == f"y.{suffix}: 1 predictions\n"
+    assert again.out == f"y.{suffix}: 1 prediction\n"
 
 
 def test_captions_are_a_text_file_for_each_image(cli, here, pairs):
@@ -432,7 +432,7 @@ def test_a_composed_prompt_is_shown_below_the_nearest_ones_and_written(cli, here
     (found,) = cli("predict", image, "--compose", "--top-k", "0", "--json").json["predictions"]
     assert list(found) == ["imgId", "expected", "composed", "composed_cosine", "own_prompt"]
     assert composed == f"  {found['composed_cosine']:.3f}  {found['composed']}  (composed)"
-    assert cli("predict", image, "--compose", "--out", "x.jsonl").out == "x.jsonl: 1 predictions\n"
+    assert cli("predict", image, "--compose", "--out", "x.jsonl").out == "x.jsonl: 1 prediction\n"
     (line,) = (here / "x.jsonl").read_text().splitlines()
     assert json.loads(line)["composed"] == found["composed"]
     assert cli("predict", image, "--compose", "--out", "x.npy").code == 0
@@ -443,7 +443,7 @@ def test_a_composed_prompt_is_shown_below_the_nearest_ones_and_written(cli, here
 def test_a_table_to_read(cli, here, pairs):
     said = cli("predict", pairs / "img004.png", pairs / "cut.png", "--out", "seen.prompts.csv")
     assert said.code == 0
-    assert said.out == "seen.prompts.csv: 1 predictions\n"
+    assert said.out == "seen.prompts.csv: 1 prediction\n"
     with (here / "seen.prompts.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert list(row) == ["image", "prompt", "similarity", "expected"]

@@ -129,7 +129,7 @@ def test_test_sets_that_are_none_are_refused(tmp_path, test, folds, words):
     [
         (["train", "train"], "no rows for validation"),
         (["val", "test"], "no rows for training"),
-        (["train", " "], "empty in 1 rows, first in row 1"),
+        (["train", " "], "empty in 1 row, first in row 1"),
         (["a", "a"], "holds only 'a'; a split takes two labels"),
         (
             ["train", "unused"],

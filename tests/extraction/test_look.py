@@ -108,7 +108,7 @@ def test_the_reader_of_each_prompt_is_told(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_images_without_prompts_are_refused_as_by_the_pass(tmp_path: Path) -> None:
     paint(tmp_path / "a.png", 1)
-    with pytest.raises(Img2PromptError, match="none of the 1 images"):
+    with pytest.raises(Img2PromptError, match="the one image"):
         look(tmp_path, tmp_path / "cache", preset="packaged")
     with pytest.raises(UsageError):
         look(tmp_path, tmp_path / "cache", preset="none")

@@ -87,7 +87,7 @@ def test_a_second_time_gets_the_next_name_and_a_third_changes_nothing(
     assert {path.name for path in (folder / "rows").iterdir()} == {"00000-r2.h5", "00001.h5", "00002.h5"}
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.h5")}
     tiny.extract(source, folder, log, retry_failed=True)
-    assert log.notes == ["trying 1 rows in 1 parts again", "0 of them are good now"]
+    assert log.notes == ["trying 1 row in 1 part again", "0 of them are good now"]
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.h5")} == before
     mend(source, 20)
     tiny.extract(source, folder, retry_failed=True)

@@ -66,7 +66,7 @@ def test_finish_refuses_while_parts_are_missing_and_goes_on_after_a_crash(
     with pytest.raises(UsageError, match="no shards to finish"):
         finish(folder, tiny.config())
     shard(tiny, pairs, folder, "1/2")
-    with pytest.raises(Img2PromptError, match="1 parts are not computed yet"):
+    with pytest.raises(Img2PromptError, match="1 part is not computed yet"):
         finish(folder, tiny.config())
     shard(tiny, pairs, folder, "2/2")
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from examples import run_examples
+from img2prompt_cache.cache.manifest import column_folder
 from img2prompt_cache.cache.manifest_file import load_manifest, save_manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import UsageError
@@ -218,7 +219,7 @@ def test_which_of_several_encoders_is_taken_is_said(tmp_path):
     folder, events = make_cache(tmp_path / "cache", 40), []
     manifest = load_manifest(folder)
     (target,) = manifest.of_kind("targets")
-    other = replace(target, spec="st:other", parts=())
+    other = replace(target, spec="st:other", folder=column_folder("targets", "st:other"), parts=())
     save_manifest(folder, replace(manifest, columns=(*manifest.columns, other)))
     fit(folder, "mean", progress=events.append)
     told = f"encoder {target.spec}, the first in the cache; `encoder` names another: st:other"

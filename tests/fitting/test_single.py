@@ -291,7 +291,7 @@ def test_folds_need_more_than_sides_and_more_than_one_group(tmp_path):
     with pytest.raises(UsageError, match="`folds`: column 'fold' names two sides"):
         fit_head(Cache(make_cache(tmp_path / "a", fold=sides)), FitConfig("mean", split="fold", folds=3))
     alike = Cache(make_cache(tmp_path / "b", groups=1))
-    with pytest.raises(UsageError, match="`folds=3`: there are only 1 groups of near-identical"):
+    with pytest.raises(UsageError, match="`folds=3`: there is only 1 group of near-identical"):
         fit_head(alike, FitConfig("mean", folds=3))
     fit_head(alike, FitConfig("mean", split="random", folds=3))
 

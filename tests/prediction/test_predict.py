@@ -156,7 +156,7 @@ def test_bad_images_are_left_out_and_alone_are_a_failure(run, pairs):
     found = run.predict([pairs / "words.png", pairs / "img001.png"])
     assert found.ids == ["img001"]
     assert found.failed.keys() == {"words"}
-    with pytest.raises(Img2PromptError, match="none of the 1 images could be used"):
+    with pytest.raises(Img2PromptError, match="the one image could not be used"):
         run.predict(pairs / "words.png")
 
 
@@ -190,7 +190,7 @@ def test_files_of_predictions_for_pictures_of_the_cache_come_with_a_note(run, pa
     images = [pairs / "img004.png", pairs / "img019.png"]
     run.predict(images, out=tmp_path / "x.npy", progress=events.append)
     notes = [event.message for event in events if event.kind == "note"]
-    assert notes[0].startswith("1 of 2 images are in the cache with a prompt of their own")
+    assert notes[0].startswith("1 of 2 images is in the cache with a prompt of their own")
 
 
 def test_a_picture_is_not_taken_for_one_with_the_same_hash(run, pairs):

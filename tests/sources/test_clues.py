@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_nothing_beside_the_images(folder: Path) -> None:
     assert told(folder) == (
-        f"none of the 1 images of {folder} has a prompt, and no format with prompts fits: nothing beside "
+        f"the one image of {folder} has no prompt, and no format with prompts fits: nothing beside "
         'them looks like captions. To cache images without prompts, give `format="folder"`'
     )
 
