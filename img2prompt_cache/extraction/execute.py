@@ -185,7 +185,8 @@ def _report(counts: Counts, plan: Plan, missing: dict[str, int], clock: Clock, s
         if plan.rows == 1:
             told = f"the one image could not be used: {reason}. Once it can be read"
         else:
-            told = f"none of the {plan.rows} images could be used; {count} of them: {reason}. Once they can be read"
+            told = f"none of the {plan.rows} images could be used; {count} of them: {reason}. Once they can"
+            told += " be read"
         raise Img2PromptError(f"{told}, `retry_failed=True` tries again")
     return Report(
         rows=plan.rows,

@@ -89,7 +89,7 @@ class Sample:
         if index.null_count == len(index):
             raise UsageError(
                 f"`like` {self.path}: "
-                f"{'its one image is not' if len(index) == 1 else f'none of its {len(index)} images is'} among those to predict for; the "
+                f"{none} among those to predict for; the "
                 f"first are {self.ids[0].as_py()!r} there and {names[0].as_py()!r} here",
                 parameter="like",
             )
