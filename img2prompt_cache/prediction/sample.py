@@ -87,9 +87,9 @@ class Sample:
         written = plain_ids(self.ids, files.combine_chunks().cast(pa.string()), self.path, "")
         index, how = match(written, names.combine_chunks().cast(pa.string()), self.path)
         if index.null_count == len(index):
+            none = "its one image is not" if len(index) == 1 else f"none of its {len(index)} images is"
             raise UsageError(
-                f"`like` {self.path}: "
-                f"{none} among those to predict for; the "
+                f"`like` {self.path}: {none} among those to predict for; the "
                 f"first are {self.ids[0].as_py()!r} there and {names[0].as_py()!r} here",
                 parameter="like",
             )
