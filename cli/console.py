@@ -25,6 +25,14 @@ CacheOption = Annotated[
 ]
 DEFAULT_CACHE = "cache/default"
 DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
+TrackOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TRACKER",
+        help="Also log settings, curves and metrics to tensorboard, wandb or mlflow.",
+        show_default=False,
+    ),
+]
 RunsArgument = Annotated[
     list[str] | None,
     typer.Argument(

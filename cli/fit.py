@@ -161,6 +161,7 @@ def fit(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     device: console.DeviceOption = "auto",
+    track: console.TrackOption = None,
     loss: Annotated[
         str | None,
         typer.Option(help="mse, cosine, angular, infonce, or a mix: mse:1,cosine:0.5.", rich_help_panel=_MLP),
@@ -320,6 +321,7 @@ def fit(
         "oof": oof,
         "overwrite": overwrite,
         "device": device,
+        "track": track,
     }
     with console.telling() as tell:
         if seeds is not None or split_seeds is not None:

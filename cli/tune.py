@@ -95,6 +95,7 @@ def tune(
         ),
     ] = None,
     device: console.DeviceOption = "auto",
+    track: console.TrackOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     json: console.Json = False,
 ) -> None:
@@ -115,6 +116,7 @@ def tune(
         "group_threshold": group_threshold,
         "seed": seed,
         "device": device,
+        "track": track,
     }
     with console.telling() as tell:
         found = search(

@@ -27,6 +27,7 @@ from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.progress import Callback, listening
 from img2prompt_cache.runs.names import open_run
 from img2prompt_cache.runs.run import AnyRun, Run
+from img2prompt_cache.runs.tracking.track import require_tracker, track_runs
 
 AnyMember: TypeAlias = AnyRun | OutsideMember
 """What a blend may have as a member."""
@@ -61,6 +62,7 @@ def fit(
     oof: str | Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
+    track: str | None = None,
     progress: bool | Callback = False,
 ) -> Run:
     """Fit a head on a cache, score it on held-out rows, and keep it as a run.
@@ -147,6 +149,9 @@ def fit(
     device : str
         Where heads that compute with torch are fitted: ``"auto"``, the first GPU or else the CPU, ``"cpu"``,
         ``"cuda"`` or ``"cuda:N"``. Runs do not record it.
+    track : str, optional
+        Also log the run to ``"tensorboard"``, ``"wandb"`` or ``"mlflow"``: settings, metrics with their
+        intervals, what was recorded while fitting, and `run.json`. Only told if that fails.
     progress : bool or callable
         False: silent. True: notes and a progress bar. A callable gets every `Event`: a step of the task
         ``"fit"`` for each fit, and notes.
@@ -204,6 +209,7 @@ def fit(
     )
     require_consistent(head, given, own)
     require_valid(seed, device)
+    require_tracker(track)
     opened = cache if isinstance(cache, Cache) else Cache(Path(cache))
     folder = None if run is None else Path(run)
     if oof is not None:
@@ -249,6 +255,7 @@ def fit(
             )
         if oof is not None:
             save_oof(made, oof, overwrite=overwrite)
+        track_runs(track, [made], opened.folder, tell)
         return made
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads.space import Space
+from img2prompt_cache.runs.tracking.entry import Entry, plain_settings
 from img2prompt_cache.tables import counted
 from img2prompt_cache.tuning.importance import Influence, influence
 from img2prompt_cache.tuning.study import COMPLETE, FAILED, FOLDER, FinishedTrial, reading
@@ -49,6 +50,17 @@ class FinishedStudy:
                 "space"
             )
         return max(complete, key=lambda trial: (trial.cosine, -trial.number))
+
+    def entry(self, trial: FinishedTrial) -> Entry:
+        """Tell a tracker of a trial: its settings, its score, and how it ended."""
+        scores = {} if trial.cosine is None else {"cosine": trial.cosine}
+        return Entry(
+            name=f"{self.file.stem}-{trial.number}",
+            kind="trial",
+            group=self.file.stem,
+            settings=plain_settings({"head": self.head, "state": trial.state, **trial.settings}),
+            metrics={**scores, "seconds": trial.seconds},
+        )
 
     def influence(self) -> list[Influence]:
         """What each setting did to the score, the most important first; see `importance.influence`."""

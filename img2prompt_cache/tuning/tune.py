@@ -15,6 +15,7 @@ from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.progress import Callback, listening
 from img2prompt_cache.runs.folder import reserve
 from img2prompt_cache.runs.run import Run
+from img2prompt_cache.runs.tracking.track import require_tracker, track_entries, track_runs
 from img2prompt_cache.tuning.finished import FinishedStudy
 from img2prompt_cache.tuning.search import TuneConfig, default_file, search
 from img2prompt_cache.tuning.spaces import find_space
@@ -42,6 +43,7 @@ def tune(
     run: str | Path | None = ...,
     overwrite: bool = ...,
     device: str = ...,
+    track: str | None = ...,
     progress: bool | Callback = ...,
 ) -> Run: ...
 
@@ -66,6 +68,7 @@ def tune(
     run: str | Path | None = ...,
     overwrite: bool = ...,
     device: str = ...,
+    track: str | None = ...,
     progress: bool | Callback = ...,
 ) -> FinishedStudy: ...
 
@@ -89,6 +92,7 @@ def tune(
     run: str | Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
+    track: str | None = None,
     progress: bool | Callback = False,
 ) -> Run | FinishedStudy:
     """Search the settings of a head, and fit the best as an ordinary run.
@@ -122,6 +126,8 @@ def tune(
         Share of the rows that is held out from the search.
     fit : bool
         Fit the best settings as a run.
+    track : str, optional
+        Also log every trial of the study, and the run, to ``"tensorboard"``, ``"wandb"`` or ``"mlflow"``.
     progress : bool or callable
         False: silent. True: notes and progress bars. A callable gets every `Event`: ``"trial"`` with a
         `FinishedTrial`, steps of the tasks ``"trials"`` and ``"fit"``, and notes.
@@ -153,6 +159,7 @@ def tune(
     if trials < 1:
         raise UsageError(f"`trials` must be at least 1, not {trials}", parameter="trials")
     require_valid(seed, device)
+    require_tracker(track)
     opened = cache if isinstance(cache, Cache) else Cache(Path(cache))
     config = FitConfig(
         head=head,
@@ -171,7 +178,10 @@ def tune(
             pass  # a folder that is taken is found out before the search, not after it
     with listening(progress) as tell:
         found = search(opened, wanted, file, tell)
+        track_entries(track, map(found.entry, found.trials), opened.folder, tell)
         if not fit:
             return found
         chosen = replace(config, settings=found.best.settings)
-        return fit_head(opened, chosen, None if run is None else Path(run), overwrite=overwrite, tell=tell)
+        made = fit_head(opened, chosen, None if run is None else Path(run), overwrite=overwrite, tell=tell)
+        track_runs(track, [made], opened.folder, tell)
+        return made
