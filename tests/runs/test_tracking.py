@@ -149,9 +149,7 @@ def test_a_tracker_that_fails_is_told_and_loses_no_run(cache, tmp_path, monkeypa
     run = fit(cache, "mean", run=tmp_path / "run", track="tensorboard", progress=listener(notes))
     assert (run.folder / "run.json").is_file()
     (told,) = [line for line in notes if "tensorboard" in line]
-    assert told == (
-        "warning: tensorboard has no entry of this fit: the server is gone; the run itself is complete"
-    )
+    assert told == ("tensorboard has no entry of this fit: the server is gone; the run itself is complete")
 
 
 def test_nothing_is_tracked_unless_asked_for(tmp_path):
