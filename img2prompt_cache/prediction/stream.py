@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from img2prompt_cache.extraction.encode import Image
     from img2prompt_cache.heads.base import Head
     from img2prompt_cache.models.backbones.base import Backbone
     from img2prompt_cache.sources.base import Source
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 BATCH_SIZE = 32
 SLICE_ROWS = 512
 
+
+_Predicted: TypeAlias = "tuple[NDArray[np.float32], float | None]"
 
 Loaded: TypeAlias = "dict[tuple[str, str, str], Backbone]"
 """Backbones that are loaded, by spec, precision and revision."""
@@ -122,24 +125,31 @@ def predict_images(
     for start in range(0, len(table), SLICE_ROWS):
         piece = table.slice(start, SLICE_ROWS)
         ids, uris = piece["imgId"].to_pylist(), piece["uri"].to_pylist()
-        known: dict[int, tuple[NDArray[np.float32], float | None]] = {}
+        known: dict[int, _Predicted] = {}
+        kept: dict[int, tuple[NDArray[np.float32], ...]] = {}
         rows = Slice(0, start, {"imgId": ids, "uri": uris})
         for batch in encode_batches(rows, source, backbones, batch_size or BATCH_SIZE):
             if batch.fresh:
                 values = [_stored(batch.features[spec], spec) for spec in backbones]
                 whole = np.all([np.isfinite(each).reshape(len(each), -1).all(1) for each in values], axis=0)
                 at = [batch.first + batch.fresh[i] for i in np.flatnonzero(whole)]
+                blocks = [each[whole] for each in values]
+                if outside:
+                    kept.update(zip(at, zip(*blocks, strict=True), strict=True))
+                elif at:
+                    known.update(_predicted(head, at, blocks, expectation))
+            if outside:  # images of the same bytes have predictions of their own there
+                pairs = {row: _original(image, row) for row, image in enumerate(batch.images, batch.first)}
+                at = [row for row, original in pairs.items() if original in kept]
                 if at:
-                    more = outside.find([ids[row] for row in at]) if outside else []
-                    X = concatenate([*(each[whole] for each in values), *more])
-                    vectors, expected = predict_expected(head, X, expectation)
-                    told = [None] * len(at) if expected is None else expected.tolist()
-                    known.update(zip(at, zip(vectors, told, strict=True), strict=True))
-            found: dict[str, tuple[NDArray[np.float32], float | None]] = {}
+                    blocks = [np.stack(each) for each in zip(*(kept[pairs[row]] for row in at), strict=True)]
+                    blocks += outside.find([ids[row] for row in at])
+                    known.update(_predicted(head, at, blocks, expectation))
+            found: dict[str, _Predicted] = {}
             bad: dict[str, str] = {}
             digests: list[str] = []
             for row, image in enumerate(batch.images, batch.first):
-                prediction = known.get(image.duplicate_of if image.duplicate_of >= 0 else row)
+                prediction = known.get(row if outside else _original(image, row))
                 if image.reason or prediction is None:
                     bad[ids[row]] = image.reason or "its features are not finite, or too large for float16"
                 else:
@@ -154,6 +164,20 @@ def predict_images(
                 else np.array([expected for _, expected in found.values()], np.float32),
                 own_prompts=None if own_prompts is None else own_prompts.find(digests),
             )
+
+
+def _original(image: Image, row: int) -> int:
+    """Give the row that was encoded for an image: its own, or that of an earlier one with the same bytes."""
+    return image.duplicate_of if image.duplicate_of >= 0 else row
+
+
+def _predicted(
+    head: Head, rows: list[int], blocks: list[NDArray[np.float32]], expectation: Expectation | None
+) -> Iterator[tuple[int, _Predicted]]:
+    """Predict for rows with these blocks of features: each row with its vector and expected cosine."""
+    vectors, expected = predict_expected(head, concatenate(blocks), expectation)
+    told = [None] * len(rows) if expected is None else expected.tolist()
+    return zip(rows, zip(vectors, told, strict=True), strict=True)
 
 
 def _stored(values: NDArray[Any], spec: str) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from img2prompt_cache.fitting import OutsideMember
 from img2prompt_cache.fitting.outside import parse_outside
 from img2prompt_cache.heads.outside import Outside
 from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.prediction.stream import load_backbones
 from img2prompt_cache.runs.held_out import load_validation
 from synthetic import ENCODER, ONE, WIDTH, Cli, make_cache
 
@@ -393,3 +394,31 @@ def test_files_are_told_apart_by_their_extensions():
     assert parse_outside("a=x:1.csv:y:2.parquet") == OutsideMember("a", Path("x:1.csv"), Path("y:2.parquet"))
     with pytest.raises(UsageError, match="write NAME=OOF:TEST"):
         parse_outside("a=x.csv:y")
+
+
+def test_new_images_are_mixed_with_the_rows_of_their_file(cli, tiny, pairs, tmp_path):
+    folder = tmp_path / "cache"
+    tiny.extract(pairs, folder, backbones=(tiny.cnn,))
+    run = ipc.fit(folder, "ridge", settings={"alpha": 0.1}, split="random", folds=3, leakage_gap=False)
+    held = load_validation(run.folder)
+    width = run.target.width
+    names = ipc.Cache(folder).text("imgId")["imgId"]
+    rng = np.random.default_rng(0)
+    test = unit(rng.normal(size=(len(names), width))).astype(np.float32)
+    oof = write_parquet(
+        tmp_path / "oof.parquet", held.ids, held.predictions + 0.5 * rng.normal(size=(len(held.ids), width))
+    )
+    member = OutsideMember("theirs", oof, write_parquet(tmp_path / "test.parquet", names, test))
+    blend = ipc.fit(folder, "blend", members=[run, member], run=tmp_path / "blend")
+    blend_weights = np.array([0.6, 0.4])
+    blend.estimator.weights_ = blend_weights
+    blend.estimator.heads_ = [run.estimator, Outside.of(names, test)]
+    found, own = blend.predict(pairs, top_k=0), run.predict(pairs, top_k=0)
+    assert found.ids == own.ids
+    assert found.failed == own.failed
+    theirs = test[[names.index(name) for name in found.ids]]
+    np.testing.assert_allclose(found.vectors, unit(0.6 * own.vectors + 0.4 * theirs), atol=1e-3)
+    cached = blend.predict(ipc.Cache(folder), top_k=0)
+    np.testing.assert_allclose(cached.vectors, found.vectors, atol=1e-3)
+    with pytest.raises(UsageError, match="only its predictions are known"):
+        load_backbones(blend.features)
