@@ -96,7 +96,7 @@ def compare(
     if board.reference is not None:
         console.result(
             f"difference: cosine minus that of {board.reference.name}; p: of no difference, adjusted for "
-            f"{len(board) - 1} comparisons (Holm)"
+            f"{counted(len(board) - 1, 'comparison', 'comparisons')} (Holm)"
         )
     if by is not None:
         console.result(f"\ncosine by {by}\n{_cells(board)}")

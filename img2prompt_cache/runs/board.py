@@ -162,7 +162,8 @@ class Leaderboard:
             said.append(
                 f"Difference: cosine minus that of {self.reference.name}, paired by row; its interval also "
                 f"covers other training rows (Nadeau and Bengio). p is two-sided and adjusted for "
-                f"{len(self.entries) - 1} comparisons by Holm's procedure; * is p < {SIGNIFICANT:g}."
+                f"{counted(len(self.entries) - 1, 'comparison', 'comparisons')} by Holm's procedure; * is "
+                f"p < {SIGNIFICANT:g}."
             )
         return said
 
