@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 import img2prompt_cache as ipc
+from img2prompt_cache.app.engine import Engine, Prediction
+from img2prompt_cache.app.settings import Settings
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.config import FitConfig
@@ -95,6 +97,15 @@ def test_a_bundle_composes_and_encodes_other_prompts(here: Path, pairs: Path, tm
     seen = ipc.predict(here / "folder", pairs / "img004.png", bank=tmp_path / "bank.txt", compose=True)
     assert {*seen.prompts[0]} == {"two red boats", "a calm sea"}
     assert seen.composed is not None
+
+
+def test_the_app_serves_a_bundle(here: Path, pairs: Path) -> None:
+    engine = Engine(Settings(run=str(here / "run.zip")))
+    (seen,) = engine.predict(engine.default, [(pairs / "img004.png").read_bytes()])
+    assert isinstance(seen, Prediction)
+    np.testing.assert_allclose(seen.vector, np.load(here / "seen.npy")[0], atol=1e-6)
+    bank = json.loads((here / "folder" / "bank" / "prompts.json").read_text())
+    assert {prompt for prompt, _ in seen.prompts} <= {*bank}  # the order of prompts so alike is a last bit's
 
 
 def test_both_forms_hold_the_same_files_and_no_pickle(here: Path) -> None:

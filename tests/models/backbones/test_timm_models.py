@@ -9,9 +9,13 @@ import timm
 import torch
 from PIL import Image
 
+from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones import load_backbone
+from img2prompt_cache.models.recorded import load_recorded_backbone
+from img2prompt_cache.models.weights.places import Places, looking_in
+from kit import save_backbone
 
 
 def scatter(model, seed):
@@ -164,3 +168,19 @@ def test_weights_that_timm_keeps_off_the_hub_are_asked_for_there(tmp_path, monke
     monkeypatch.delenv("NO_PROXY", raising=False)
     with pytest.raises(Img2PromptError, match=r'https://\S+gcvit_tiny.*refused.*`preset="packaged"`'):
         load_backbone("timm:gcvit_tiny.in1k")
+
+
+def test_weights_of_a_hub_model_are_taken_from_a_folder(tmp_path):
+    spec = "timm:test_resnet.r160_in1k"
+    folder = save_backbone(tmp_path / "deep" / "mine", classes=[str(number) for number in range(1000)])
+    found = load_backbone(spec, folder=folder)
+    assert found.identity["weights"] == load_backbone(f"timm:local-dir:{folder}").identity["weights"]
+    assert found.identity["architecture"] == "test_resnet"
+    (folder / "config.json").unlink()  # the configuration is timm's own
+    again = load_backbone(spec, folder=folder)
+    assert (again.fingerprint, again.folder) == (found.fingerprint, folder)
+    column = UsedColumn(spec, found.dim, found.fingerprint, "0" * 40)
+    with looking_in(Places((tmp_path,))):
+        assert load_recorded_backbone(column, device="cpu").folder == folder
+    with pytest.raises(UsageError, match=r"has no model.safetensors or pytorch_model.bin"):
+        load_backbone(spec, folder=tmp_path)
