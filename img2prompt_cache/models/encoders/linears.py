@@ -22,7 +22,9 @@ class OneDnnLinear(nn.Linear):
     """A linear layer that oneDNN multiplies; its weights and their names are those of `torch.nn.Linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiply: (…, p) to (…, t)."""
+        """Multiply: (…, p) to (…, t); in torch's usual way where autocast chooses another number format."""
+        if torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
         found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return found
 

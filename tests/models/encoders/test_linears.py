@@ -43,6 +43,14 @@ def test_the_values_and_the_weights_are_those_of_torch(shape: tuple[int, ...], m
 
 
 @needs_onednn
+def test_autocast_multiplies_in_its_own_format(model: nn.Module) -> None:
+    plain, x = copy.deepcopy(model), torch.randn(7, 24)
+    use_onednn(model)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model(x), plain(x))
+
+
+@needs_onednn
 def test_the_usual_way_ends_with_an_error_too(model: nn.Module) -> None:
     use_onednn(model)
     with pytest.raises(KeyError), without_onednn(model):
