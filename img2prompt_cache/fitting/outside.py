@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 TOO_GOOD, EXACT, MOST_EXACT = 0.95, 0.99, 0.25
 """A mean cosine, or a share of rows beyond a cosine, that predictions for unseen rows do not reach."""
 
-NEARER = 0.1
-"""How much nearer to a prompt out-of-fold predictions may be than those for test images."""
+NEARER = 0.05
+"""How much nearer to a prompt out-of-fold predictions may be than those for test images, at the least."""
 
 FEWEST = 20
 """Predictions for test images below which their nearness is not compared."""
@@ -170,8 +170,10 @@ def _doubts(held: F32, targets: F32, groups: NDArray[np.int64], test: F32) -> li
             f"{EXACT}: a model that was fitted on these rows makes such, and the score is then worth nothing"
         )
     elif len(test) >= FEWEST:
-        here, there = _nearness(held, targets), _nearness(test, targets)
-        if here - there > NEARER:
+        one, other = _nearness(held, targets), _nearness(test, targets)
+        here, there = float(one.mean()), float(other.mean())
+        error = float(np.hypot(one.std() / np.sqrt(len(one)), other.std() / np.sqrt(len(other))))
+        if here - there > max(NEARER, 3 * error):
             found.append(
                 f"its predictions for held-out rows are nearer to a prompt (a cosine of {here:.3f}) than "
                 f"those for test images are ({there:.3f}): they may be by a model that was fitted on these "
@@ -187,12 +189,13 @@ def _doubts(held: F32, targets: F32, groups: NDArray[np.int64], test: F32) -> li
     return found
 
 
-def _nearness(vectors: F32, targets: F32) -> float:
-    """Give the mean cosine of predictions with the prompt that is nearest to each."""
+def _nearness(vectors: F32, targets: F32) -> F32:
+    """Give the cosine of predictions, of many only some, with the prompt that is nearest to each."""
     rng = np.random.default_rng(0)
     some = vectors if len(vectors) <= SAMPLE else vectors[rng.choice(len(vectors), SAMPLE, replace=False)]
     bank = targets if len(targets) <= SAMPLE else targets[rng.choice(len(targets), SAMPLE, replace=False)]
-    return float((some @ bank.T).max(axis=1).mean())
+    nearest: F32 = (some @ bank.T).max(axis=1)
+    return nearest
 
 
 def _refused(why: str) -> UsageError:
