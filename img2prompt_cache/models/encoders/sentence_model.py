@@ -109,7 +109,7 @@ class SentenceModel:
         # A GPU computes on while the next batch is prepared; only the end waits for it.
         vectors = np.empty((len(texts), by_row[0][1].shape[1]), np.float32)
         for rows, values in by_row:
-            vectors[rows] = values.cpu().numpy()
+            vectors[rows] = values.float().cpu().numpy()  # numpy has no bfloat16
         return vectors
 
     def _by_library(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -125,3 +125,13 @@ def test_the_earlier_way_has_the_bits_of_the_librarys_loop(encoder: Encoder, tin
     np.testing.assert_array_equal(earlier.encode(distinct), wanted)
     assert earlier.fingerprint == encoder.fingerprint
     np.testing.assert_array_equal(encoder.encode(PROMPTS), before)
+
+
+def test_vectors_in_bfloat16_by_autocast_are_near_those_in_float32(encoder: Encoder) -> None:
+    exact = encoder.encode(PROMPTS)
+    with torch.autocast("cpu", torch.bfloat16):
+        short = encoder.encode(PROMPTS)
+    assert short.dtype == np.float32
+    cosines = np.einsum("ij,ij->i", short, exact) / np.linalg.norm(short, axis=1)
+    assert cosines.min() > 0.99
+    assert not np.array_equal(short, exact)
