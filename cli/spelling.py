@@ -10,8 +10,8 @@ from functools import cache
 
 import typer
 
-OPTIONS = {"backbones": "--backbone", "settings": "--set", "folder": "--dir"}
-"""Parameters whose option has another name."""
+OPTIONS = {"backbones": "--backbone"}
+"""Parameters that are none of the command's function, and the options that set them."""
 
 _PARAMETER = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`\n]+))?`")
 _CALL = re.compile(r"`((?:[a-z_]+\.)?[a-z_]+\([^`\n]*\))`")
@@ -34,7 +34,7 @@ def spell(message: str, app: typer.Typer, program: str, command: str = "") -> st
     """
     known = _known(app)
     every = {name: spelled for each in known.values() for name, spelled in each.items()}
-    options = {**every, **known.get(command, {}), **OPTIONS}
+    options = {**OPTIONS, **every, **known.get(command, {})}
 
     def parameter(found: re.Match[str]) -> str:
         name, value = found[1], found[2]
@@ -45,7 +45,7 @@ def spell(message: str, app: typer.Typer, program: str, command: str = "") -> st
         if parsed is None or parsed[0] not in known:
             return found[0]
         verb, arguments, keywords = parsed
-        own = {**every, **known[verb], **OPTIONS}
+        own = {**OPTIONS, **every, **known[verb]}
         words = [_option(own.get(name, f"--{name}"), value) for name, value in keywords]
         return f"`{' '.join([program, verb, *map(str.upper, arguments), *words])}`"
 
@@ -97,5 +97,9 @@ def _known(app: typer.Typer) -> dict[str, dict[str, str]]:
             if isinstance(info, typer.models.ArgumentInfo):
                 spelled[parameter.name] = info.metavar or parameter.name.upper()
             else:
-                spelled[parameter.name] = f"--{parameter.name.replace('_', '-')}"
+                # In an annotation, typer takes the first name of an option for its default.
+                given = (getattr(info, "default", None), *(getattr(info, "param_decls", None) or ()))
+                names = [name for name in given if isinstance(name, str) and name.startswith("--")]
+                plain = f"--{parameter.name.replace('_', '-')}"
+                spelled[parameter.name] = names[0].partition("/")[0] if names else plain
     return known

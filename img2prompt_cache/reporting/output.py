@@ -32,10 +32,13 @@ def check_free(out: Path, *, folder: bool, overwrite: bool) -> None:
         raise UsageError(
             f"`out` {out}: the folder {out.parent} does not exist; make it first", parameter="out"
         )
+    if not folder and out.is_dir():
+        raise UsageError(
+            f"`out` {out} is a folder; name a file, or have a folder written by `report(folder=True)`",
+            parameter="out",
+        )
     if not folder and out.suffix.lower() not in SUFFIXES:
         raise UsageError(f"`out` {out}: the extension must be .html", parameter="out")
-    if not folder and out.is_dir():
-        raise UsageError(f"`out` {out} is a folder; name a file, or give `folder=True`", parameter="out")
     if folder and os.path.lexists(out) and not out.is_dir():
         raise UsageError(f"`out` {out} is a file; name a folder, or leave out `folder`", parameter="out")
     if not os.path.lexists(out) or (folder and not any(out.iterdir())):

@@ -69,7 +69,13 @@ class Report:
             {"name": name, "title": titles[name], "body": page.section(name, data)}
             for name, data in self.sections.items()
         ]
-        return page.whole(self.title, made, created=self.created, failed=self.failed)
+        return page.whole(
+            self.title,
+            made,
+            created=self.created,
+            failed=self.failed,
+            of_cache=self.material.cache is not None,
+        )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the report as one file.

@@ -40,6 +40,9 @@ def test_a_parameter_is_spelled_as_the_command_that_was_run_spells_it():
     assert spell("name a file with `out`", main.app, main.NAME, "predict") == "name a file with --out"
     assert spell("name a file with `out`", main.app, main.NAME, "pack") == "name a file with OUT.h5"
     assert spell('run `predict(out="x")`', main.app, main.NAME, "pack").endswith(" predict --out x`")
+    assert spell("empty `folder`", main.app, main.NAME, "demo") == "empty --dir"
+    assert spell("empty `folder`", main.app, main.NAME, "report") == "empty --folder"
+    assert spell("see `report(folder=True)`", main.app, main.NAME, "explore").endswith(" report --folder`")
 
 
 def test_notes_and_plans_are_spelled_too(capsys, monkeypatch):

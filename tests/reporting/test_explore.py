@@ -11,6 +11,7 @@ import img2prompt_cache as ipc
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.reporting import material as materials
 from img2prompt_cache.reporting.checks.registry import CHECKS
+from img2prompt_cache.reporting.page import Page
 from img2prompt_cache.reporting.report import plain
 from img2prompt_cache.sources import open_source
 from kit import paint, write_prompts
@@ -120,6 +121,20 @@ def test_a_page_of_a_source_is_well_formed(pairs, tmp_path):
     ipc.explore(open_source(pairs), out=out)
     tree = check_page(out.read_text(encoding="utf-8"))
     assert [each for each in tree.iter("img") if each.get("src", "").startswith("data:image/webp")]
+
+
+def test_a_page_names_only_commands_that_show_more(pairs, made, cli, tmp_path):
+    for name in ("html5lib", "matplotlib", "wordcloud"):
+        pytest.importorskip(name)
+    for found, advice in ((ipc.explore(pairs), False), (ipc.explore(made), True)):
+        text = found.html(Page(found.material.pictures, most_bytes=0))
+        check_page(text)
+        assert "pictures are left out to keep this file small" in text
+        assert ("<code>img2prompt-cache report --folder</code> shows all" in text) == advice
+        assert text.count("--folder") == advice, "explore itself has no such option"
+    said = cli("explore", pairs, "--out", tmp_path)
+    assert said.code == 2
+    assert "name a file, or have a folder written by `img2prompt-cache report --folder`" in said.err
 
 
 def test_wrong_use_is_told(pairs, made, tmp_path):
