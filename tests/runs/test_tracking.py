@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -70,8 +71,10 @@ def test_mlflow_has_parameters_metrics_by_step_and_the_record(tmp_path, monkeypa
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
     home = make_cache(tmp_path / "cache")
     run = fit(home, "mlp", settings=MLP, features=ONE, track="mlflow", progress=listener(notes))
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true", "it would ask a server"
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{home / 'tracking' / 'mlflow.db'}")
     (found,) = client.search_runs([client.get_experiment_by_name("img2prompt-cache").experiment_id])
     assert found.info.run_name == run.name
@@ -104,7 +107,7 @@ def test_wandb_keeps_an_offline_run_in_the_cache(tmp_path, monkeypatch, notes):
     wandb = pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2 as proto
 
-    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_MODE", raising=False)  # offline unless it says otherwise
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "artifacts"))
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))

@@ -20,6 +20,7 @@ MOST_METRICS, MOST_PARAMETERS = 1000, 100
 
 def write_mlflow(entries: Iterable[Entry], home: Path) -> str:
     """Write runs to the store that MLFLOW_TRACKING_URI names, else to `mlflow.db` and `mlflow/` in `home`."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when the library is imported
     from mlflow import MlflowClient
     from mlflow.entities import Param
 

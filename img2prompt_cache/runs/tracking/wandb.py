@@ -14,7 +14,8 @@ PROJECT = "img2prompt-cache"
 
 
 def write_wandb(entries: Iterable[Entry], home: Path) -> str:
-    """Write runs, to the server or offline as WANDB_MODE says, with their files in `home` or WANDB_DIR."""
+    """Write runs with their files in `home` or WANDB_DIR: offline, unless WANDB_MODE says otherwise."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     places = []
@@ -26,6 +27,7 @@ def write_wandb(entries: Iterable[Entry], home: Path) -> str:
             job_type=entry.kind,
             config=dict(entry.settings),
             dir=os.environ.get("WANDB_DIR", str(home)),
+            mode=None if os.environ.get("WANDB_MODE") else "offline",
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off", save_code=False, disable_git=True),
         )
