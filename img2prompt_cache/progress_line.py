@@ -61,16 +61,21 @@ class Running:
     def left(self, now: float) -> float | None:
         """Estimate the seconds that are left; None where that would be a guess.
 
-        The unit in hand is taken to last as long as others did, and no longer once it has lasted longer.
+        The unit in hand is taken to last as long as others did. Once it has lasted longer, nothing is known
+        of the rest of it.
         """
         if self.pace == "uneven" or not self.rate or now - self.started < QUIET or self.total <= 1:
             return None
         one = 1 / self.rate
         rest = self.total - self.done
-        return max((rest - 1) * one, rest * one - (now - self._steps[-1][0]), 0.0)
+        left = max((rest - 1) * one, rest * one - (now - self._steps[-1][0]))
+        return left if left > 0 else None
 
-    def text(self, now: float, *, outer: bool) -> str:
-        """Say how far it is: ``extract [####----] 25/100, 12.1/s, 0:06 left``; of a part without the bar."""
+    def text(self, now: float, *, outer: bool, least: float = 0.0) -> str:
+        """Say how far it is: ``extract [####----] 25/100, 12.1/s, 0:06 left``; of a part without the bar.
+
+        At least as many seconds are left as a part of it takes.
+        """
         if self.total <= 1:
             return f"{self.name}, {clock(now - self.started)}"
         filled = BAR * min(self.done, self.total) // self.total
@@ -81,7 +86,7 @@ class Running:
         left = self.left(now)
         if left is None:
             return f"{told}, {clock(now - self.started)} so far"
-        return f"{told}, {'at most ' * (self.pace == 'at most')}{clock(left)} left"
+        return f"{told}, {'at most ' * (self.pace == 'at most')}{clock(max(left, least))} left"
 
 
 def clock(seconds: float) -> str:
@@ -160,7 +165,9 @@ class ProgressLine:
         """Say what is under way: each task with the part of it that is under way."""
         parts = [each for each in self._tasks if now - each.started >= QUIET]
         if parts:
-            return " > ".join(each.text(now, outer=not number) for number, each in enumerate(parts))
+            inner = max((each.left(now) or 0.0 for each in parts[1:] if each.pace == "even"), default=0.0)
+            first = parts[0].text(now, outer=True, least=inner)
+            return " > ".join([first, *(each.text(now, outer=False) for each in parts[1:])])
         busy = not self.waits and now - self._told >= WAITING
         return f"working, {clock(now - self._told)}" if busy else ""
 

@@ -133,6 +133,16 @@ def test_the_time_that_is_left_follows_from_the_last_half_minute():
     assert run.left(500.0) == pytest.approx(49)  # the step in hand is late; the others are not there yet
 
 
+def test_a_last_step_that_takes_longer_than_the_others_is_not_said_to_end_at_once():
+    run = Running("fit", 4, "even", now=0.0)
+    for done in (1, 2, 3):
+        run.step(done, 50.0 * done)
+    assert run.left(199.0) == pytest.approx(1)
+    assert run.left(201.0) is None
+    assert run.text(201.0, outer=True) == "fit [############----] 3/4, 3:21 so far"
+    assert run.text(190.0, outer=True, least=25.0) == "fit [############----] 3/4, 0:25 left"
+
+
 def test_what_was_done_before_says_nothing_of_the_speed():
     run = Running("trials", 100, "even", now=0.0)
     run.step(90, 0.01)

@@ -153,8 +153,9 @@ def fit(
         Also log the run to ``"tensorboard"``, ``"wandb"`` or ``"mlflow"``: settings, metrics with their
         intervals, what was recorded while fitting, and `run.json`. Only told if that fails.
     progress : bool or callable
-        False: silent. True: notes and a progress bar. A callable gets every `Event`: a step of the task
-        ``"fit"`` for each fit, and notes.
+        False: silent. True: notes, and a line with what is under way. A callable gets every `Event`: notes,
+        a step of the task ``"fit"`` for each fit that chooses settings, of ``"refit"`` and ``"leakage gap"``
+        for others, and the steps of what fits take long for, such as the epochs of an mlp.
 
     Returns
     -------
