@@ -11,8 +11,11 @@ import typer
 from . import console
 from .parsing import read_names, read_numbers, read_settings, read_widths
 from .run_output import caution_lines, expected_lines, members_values, run_line, run_values, source_lines
+from .series_output import fit_several
 from .settings_table import list_settings
 
+_RUNS = "Made of runs: blend and distil"
+_SEVERAL = "Several seeds"
 _MLP = "Settings of linear, mlp, wide-mlp and seed-…"
 _TUNED = "Fine-tuning"
 _OTHER = "Settings of ridge, kernel and knn"
@@ -42,14 +45,20 @@ def fit(
             metavar="RUN,RUN",
             help="For blend: two or more runs of one split and target. A head's name is its newest run. "
             "NAME=OOF:TEST is another program's model, by two files of its predictions.",
+            rich_help_panel=_RUNS,
         ),
     ] = None,
     refit_members: Annotated[
         bool,
-        typer.Option("--refit-members", help="Fit members again whose rows have changed since."),
+        typer.Option(
+            "--refit-members", help="Fit members again whose rows have changed since.", rich_help_panel=_RUNS
+        ),
     ] = False,
     teacher: Annotated[
-        str | None, typer.Option(metavar="RUN", help="For distil: the run to learn from, such as a blend.")
+        str | None,
+        typer.Option(
+            metavar="RUN", help="For distil: the run to learn from, such as a blend.", rich_help_panel=_RUNS
+        ),
     ] = None,
     encoder: Annotated[
         str | None,
@@ -137,11 +146,16 @@ def fit(
         typer.Option(
             metavar="0-4",
             help="Fit once for each of these seeds of the head, on the split of --seed: one row of compare.",
+            rich_help_panel=_SEVERAL,
         ),
     ] = None,
     split_seeds: Annotated[
         str | None,
-        typer.Option(metavar="0-4", help="Fit on a split by each of these seeds. With --seeds: all pairs."),
+        typer.Option(
+            metavar="0-4",
+            help="Fit on a split by each of these seeds. With --seeds: all pairs.",
+            rich_help_panel=_SEVERAL,
+        ),
     ] = None,
     refit: Annotated[
         bool,
@@ -325,7 +339,7 @@ def fit(
     }
     with console.telling() as tell:
         if seeds is not None or split_seeds is not None:
-            _fit_seeds(cache, head, seeds, split_seeds, json, {**parameters, "progress": tell})
+            fit_several(cache, head, seeds, split_seeds, json, {**parameters, "progress": tell})
             return
         made = fit_run(cache, head, progress=tell, **parameters)
     if json:
@@ -333,21 +347,6 @@ def fit(
         return
     lines = [*source_lines(made), *caution_lines(made), *expected_lines(made)]
     console.result("\n".join([run_line(made), *lines]))
-
-
-def _fit_seeds(
-    cache: str, head: str, seeds: str | None, split_seeds: str | None, json: bool, parameters: dict[str, Any]
-) -> None:
-    """Fit once for each seed, and print the runs and what they are together."""
-    from img2prompt_cache.fitting.seeds import fit_seeds
-
-    from .series_output import series_lines, series_values
-
-    runs = fit_seeds(cache, head, seeds=seeds, split_seeds=split_seeds, **parameters)
-    if json:
-        console.result_json(series_values(runs))
-    else:
-        console.result("\n".join(series_lines(runs)))
 
 
 def _shorthands(context: typer.Context) -> dict[str, Any]:

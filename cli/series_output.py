@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import console
 from .run_output import caution_lines, run_line, run_values
 
 if TYPE_CHECKING:
@@ -48,3 +49,16 @@ def series_lines(runs: Sequence[Run]) -> list[str]:
         if sd is not None:
             told += f"; sd {sd:.4f} over {what} seeds {seeds_text(seeds)}"
     return [*lines, *caution_lines(runs[0]), told]
+
+
+def fit_several(
+    cache: str, head: str, seeds: str | None, split_seeds: str | None, json: bool, parameters: dict[str, Any]
+) -> None:
+    """Fit once for each seed, and print the runs and what they are together."""
+    from img2prompt_cache.fitting.seeds import fit_seeds
+
+    runs = fit_seeds(cache, head, seeds=seeds, split_seeds=split_seeds, **parameters)
+    if json:
+        console.result_json(series_values(runs))
+    else:
+        console.result("\n".join(series_lines(runs)))
