@@ -13,6 +13,7 @@ from img2prompt_cache.models.recorded import load_recorded_encoder
 from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
 from img2prompt_cache.prediction.bank_folder import load_bank
 from img2prompt_cache.prediction.compose import Composer
+from img2prompt_cache.prediction.inputs import open_cache
 from img2prompt_cache.progress import Callback, ignore, warn
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def load_prompts(
         bank = None  # it is made of that
     elif bank is None or compose:
         if home is not None:
-            own = cached_bank(home if isinstance(home, Cache) else Cache(home), fitted.target)
+            own = cached_bank(open_cache(home), fitted.target)
         elif carried and carried.is_dir():
             own = load_bank(carried, fitted.target.width)
     if not compose:

@@ -10,6 +10,7 @@ import numpy as np
 
 from img2prompt_cache.cache.reader import OK, Cache
 from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.prediction.inputs import open_cache
 from img2prompt_cache.progress import Callback, ignore, warn
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def open_own_prompts(home: Cache | Path | None, tell: Callback = ignore) -> OwnP
     if home is None:
         return None
     try:
-        return OwnPrompts(home if isinstance(home, Cache) else Cache(home))
+        return OwnPrompts(open_cache(home))
     except Img2PromptError as error:
         warn(tell, f"whether an image is in the cache cannot be told: {error}")
         return None

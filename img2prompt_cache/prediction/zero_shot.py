@@ -41,7 +41,7 @@ _NO_ROWS = Column("rows", "", "rows", (), "text", {})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ZeroShotModel:
-    """What prediction needs, without a run: see `prediction.predict.Fitted`.
+    """What prediction needs, without a run: see `prediction.fitted.Fitted`.
 
     Attributes
     ----------

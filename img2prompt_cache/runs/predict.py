@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
-from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.prediction.predict import Images
+from img2prompt_cache.prediction.inputs import Images, given_cache, open_cache
 from img2prompt_cache.prediction.predict import predict as predict_all
 from img2prompt_cache.prediction.predictions import Predictions
 from img2prompt_cache.prediction.weights import Weights
@@ -203,12 +202,6 @@ def open_fitted(
 
 def _cache_for(images: Images, cache: str | Path | Cache | None) -> Cache | None:
     """Give the cache whose columns zero-shot prediction takes; None where the preset encodes the images."""
-    if isinstance(images, Cache):
-        return images
-    if cache is not None:
-        return cache if isinstance(cache, Cache) else Cache(Path(cache))
-    named = [images] if isinstance(images, str | Path) else images
-    if named is None:
-        return Cache(Path(DEFAULT_CACHE))
-    only = named[0] if len(named) == 1 else None
-    return Cache(Path(only)) if isinstance(only, str | Path) and (Path(only) / MANIFEST).is_file() else None
+    if cache is not None and not isinstance(images, Cache):
+        return open_cache(cache)
+    return Cache(Path(DEFAULT_CACHE)) if images is None else given_cache(images)

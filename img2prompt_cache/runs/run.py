@@ -13,7 +13,8 @@ from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
 from img2prompt_cache.cache.manifest_file import load_manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.prediction.predict import Images, predict
+from img2prompt_cache.prediction.inputs import Images
+from img2prompt_cache.prediction.predict import predict
 from img2prompt_cache.prediction.predictions import Predictions
 from img2prompt_cache.prediction.weights import Weights
 from img2prompt_cache.progress import Callback

@@ -1,0 +1,67 @@
+"""Inputs of prediction: images named by paths, a cache, or features; and the cache of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Images: TypeAlias = (
+    "str | Path | Cache | NDArray[Any] | Sequence[str | Path] | Sequence[Sequence[float]] | None"
+)
+"""What `predict` takes: images named by paths, a cache, features of shape (n, p), or None."""
+
+
+def given_features(images: Images) -> NDArray[Any] | None:
+    """Give the features where these were given in place of images; None where they were not.
+
+    Raises
+    ------
+    UsageError
+        If they are neither features nor anything else that `predict` takes.
+    """
+    if images is None or isinstance(images, str | os.PathLike | Cache):
+        return None
+    if not isinstance(images, np.ndarray) and all(isinstance(each, str | os.PathLike) for each in images):
+        return None
+    try:
+        return np.asarray(images, np.float32)
+    except (TypeError, ValueError):
+        raise UsageError(
+            "`images` must be paths, a cache, or features of shape (n, p)", parameter="images"
+        ) from None
+
+
+def given_paths(images: Any) -> list[Path]:
+    """Give the paths that were named, none for a cache or for None; no features."""
+    if images is None or isinstance(images, Cache):
+        return []
+    return [Path(images)] if isinstance(images, str | os.PathLike) else [Path(each) for each in images]
+
+
+def given_cache(images: Images) -> Cache | None:
+    """Give the cache in place of images, also one that is named by its folder; None for anything else."""
+    if isinstance(images, Cache):
+        return images
+    named = [images] if isinstance(images, str | os.PathLike) else images
+    only = next(iter(named)) if named is not None and len(named) == 1 else None
+    return (
+        Cache(Path(only))
+        if isinstance(only, str | os.PathLike) and (Path(only) / MANIFEST).is_file()
+        else None
+    )
+
+
+def open_cache(cache: str | Path | Cache) -> Cache:
+    """Open a cache that is named by its folder; one that is open stays so."""
+    return cache if isinstance(cache, Cache) else Cache(Path(cache))
