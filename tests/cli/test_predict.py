@@ -385,12 +385,10 @@ def test_a_run_that_was_tampered_with(cli, here, pairs):
     refused(1, "lacks", head="mlp", settings={})
     refused(1, "values", target={**data["target"], "width": 17, "shape": [17]})
     (use,) = data["features"]
-    refused(
-        1,
-        "weights was others",
-        features=[{**use, "fingerprint": {**use["fingerprint"], "weights": "others"}}],
-    )
-    refused(2, "timm", features=[{**use, "spec": "timm:local-dir:/none"}])
+    others = {**use, "fingerprint": {**use["fingerprint"], "weights": "others"}}
+    refused(1, "weights was others", features=[others])
+    # With the weights of a column of the cache, they would be found where the cache has them.
+    refused(2, "timm", features=[{**others, "spec": "timm:local-dir:/none"}])
     head = run / "head.safetensors"
     head.write_bytes(head.read_bytes()[:-1])
     cli("predict", image, "--run", run).refused(1, "head.safetensors is not the file that was saved")
