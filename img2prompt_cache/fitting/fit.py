@@ -27,7 +27,8 @@ from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.progress import Callback, listening
 from img2prompt_cache.runs.names import open_run
 from img2prompt_cache.runs.run import AnyRun, Run
-from img2prompt_cache.runs.tracking.track import require_tracker, track_runs
+from img2prompt_cache.runs.tracking.entry import run_entry
+from img2prompt_cache.runs.tracking.track import Tracker, require_tracker
 
 AnyMember: TypeAlias = AnyRun | OutsideMember
 """What a blend may have as a member."""
@@ -256,7 +257,7 @@ def fit(
             )
         if oof is not None:
             save_oof(made, oof, overwrite=overwrite)
-        track_runs(track, [made], opened.folder, tell)
+        Tracker(track, opened.folder, tell).write(lambda: run_entry(made))
         return made
 
 

@@ -51,17 +51,6 @@ class FinishedStudy:
             )
         return max(complete, key=lambda trial: (trial.cosine, -trial.number))
 
-    def entry(self, trial: FinishedTrial) -> Entry:
-        """Tell a tracker of a trial: its settings, its score, and how it ended."""
-        scores = {} if trial.cosine is None else {"cosine": trial.cosine}
-        return Entry(
-            name=f"{self.file.stem}-{trial.number}",
-            kind="trial",
-            group=self.file.stem,
-            settings=plain_settings({"head": self.head, "state": trial.state, **trial.settings}),
-            metrics={**scores, "seconds": trial.seconds},
-        )
-
     def influence(self) -> list[Influence]:
         """What each setting did to the score, the most important first; see `importance.influence`."""
         return influence(self.space, self.trials)
@@ -71,6 +60,18 @@ class FinishedStudy:
             f"FinishedStudy({str(self.file)!r}, head={self.head!r}, "
             f"{counted(len(self.trials), 'trial', 'trials')})"
         )
+
+
+def trial_entry(file: Path, head: str, trial: FinishedTrial) -> Entry:
+    """Tell a tracker of a trial of the study in a file: its settings, its score, and how it ended."""
+    scores = {} if trial.cosine is None else {"cosine": trial.cosine}
+    return Entry(
+        name=f"{file.stem}-{trial.number}",
+        kind="trial",
+        group=file.stem,
+        settings=plain_settings({"head": head, "state": trial.state, **trial.settings}),
+        metrics={**scores, "seconds": trial.seconds},
+    )
 
 
 def load_study(study: str | Path, cache: str | Path | Cache | None = None) -> FinishedStudy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ from img2prompt_cache.heads.distil import Distil
 from img2prompt_cache.heads.space import Space, to_json
 from img2prompt_cache.progress import Callback, Event, ignore, task, warn
 from img2prompt_cache.runs.names import joined_name
-from img2prompt_cache.tuning.finished import FinishedStudy
+from img2prompt_cache.runs.tracking.track import Tracker
+from img2prompt_cache.tuning.finished import FinishedStudy, trial_entry
 from img2prompt_cache.tuning.spaces import space_name
 from img2prompt_cache.tuning.study import FOLDER, SAMPLERS, FinishedTrial, searching
 
@@ -63,7 +65,9 @@ class TuneConfig:
     prune: bool = True
 
 
-def search(cache: Cache, config: TuneConfig, file: Path, tell: Callback = ignore) -> FinishedStudy:
+def search(
+    cache: Cache, config: TuneConfig, file: Path, tell: Callback = ignore, tracker: Tracker | None = None
+) -> FinishedStudy:
     """Search the settings of a head, or continue a search.
 
     A trial is scored by the mean cosine on rows of the training side: whole groups of them are held out, one
@@ -80,6 +84,8 @@ def search(cache: Cache, config: TuneConfig, file: Path, tell: Callback = ignore
     tell : callable
         Gets an event ``"trial"`` for every finished trial, those of earlier calls first, a step of the task
         ``"trials"`` with each, and a note for a trial that failed.
+    tracker : Tracker, optional
+        Each trial of this call is written to it when it is finished.
 
     Returns
     -------
@@ -126,6 +132,8 @@ def search(cache: Cache, config: TuneConfig, file: Path, tell: Callback = ignore
             seed = np.random.SeedSequence([wanted.seed, len(finished)]).generate_state(1).item()
             finished.append(study.attempt(config.sampler, seed, score, prune=config.prune))
             _tell(tell, finished[-1])
+            if tracker is not None:
+                tracker.write(partial(trial_entry, file, head.name, finished[-1]))
             advance(1)
     return FinishedStudy(file, head.name, config.space, finished)
 

@@ -15,7 +15,8 @@ from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.progress import Callback, listening
 from img2prompt_cache.runs.folder import reserve
 from img2prompt_cache.runs.run import Run
-from img2prompt_cache.runs.tracking.track import require_tracker, track_entries, track_runs
+from img2prompt_cache.runs.tracking.entry import run_entry
+from img2prompt_cache.runs.tracking.track import Tracker, require_tracker
 from img2prompt_cache.tuning.finished import FinishedStudy
 from img2prompt_cache.tuning.search import TuneConfig, default_file, search
 from img2prompt_cache.tuning.spaces import find_space
@@ -127,7 +128,8 @@ def tune(
     fit : bool
         Fit the best settings as a run.
     track : str, optional
-        Also log every trial of the study, and the run, to ``"tensorboard"``, ``"wandb"`` or ``"mlflow"``.
+        Also log the run, and each trial of this call when it ends, to ``"tensorboard"``, ``"wandb"`` or
+        ``"mlflow"``.
     progress : bool or callable
         False: silent. True: notes and progress bars. A callable gets every `Event`: ``"trial"`` with a
         `FinishedTrial`, steps of the tasks ``"trials"`` and ``"fit"``, and notes.
@@ -177,11 +179,11 @@ def tune(
         with reserve(Path(run), overwrite=overwrite):
             pass  # a folder that is taken is found out before the search, not after it
     with listening(progress) as tell:
-        found = search(opened, wanted, file, tell)
-        track_entries(track, map(found.entry, found.trials), opened.folder, tell)
+        tracker = Tracker(track, opened.folder, tell)
+        found = search(opened, wanted, file, tell, tracker)
         if not fit:
             return found
         chosen = replace(config, settings=found.best.settings)
         made = fit_head(opened, chosen, None if run is None else Path(run), overwrite=overwrite, tell=tell)
-        track_runs(track, [made], opened.folder, tell)
+        tracker.write(lambda: run_entry(made))
         return made

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting.fit import fit
+from img2prompt_cache.runs.tracking import track as tracking
 from img2prompt_cache.runs.tracking.entry import run_entry
-from img2prompt_cache.runs.tracking.track import TRACKERS, track_entries
+from img2prompt_cache.runs.tracking.track import TRACKERS, Tracker
 from img2prompt_cache.tuning.finished import load_study
 from img2prompt_cache.tuning.tune import tune
 from synthetic import ONE, Cli, make_cache
@@ -64,17 +67,19 @@ def test_tensorboard_shows_curves_metrics_and_settings(cache, tmp_path, notes):
     data = shown.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     assert b"batch_size" in data
     assert f"tensorboard: {place.parent}" in notes
+    again = fit(home, "mean", features=ONE, run=run.folder, overwrite=True, track="tensorboard")
+    assert again.name == run.name
+    shown = events.EventAccumulator(str(place.with_name(f"{run.name}-2"))).Reload()
+    assert "history/train_loss" not in shown.Tags()["scalars"], "events of two runs are not one curve"
 
 
 @LIBRARY_WARNINGS
 def test_mlflow_has_parameters_metrics_by_step_and_the_record(tmp_path, monkeypatch, notes):
     mlflow = pytest.importorskip("mlflow")
-    pytest.importorskip("sqlalchemy")
+    pytest.importorskip("alembic")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
     home = make_cache(tmp_path / "cache")
     run = fit(home, "mlp", settings=MLP, features=ONE, track="mlflow", progress=listener(notes))
-    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true", "it would ask a server"
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{home / 'tracking' / 'mlflow.db'}")
     (found,) = client.search_runs([client.get_experiment_by_name("img2prompt-cache").experiment_id])
     assert found.info.run_name == run.name
@@ -86,6 +91,35 @@ def test_mlflow_has_parameters_metrics_by_step_and_the_record(tmp_path, monkeypa
     assert [each.value for each in curve] == [step["train_loss"] for step in run.history]
     files = {each.path for each in client.list_artifacts(found.info.run_id)}
     assert files == {"run.json", "history.csv"}
+
+
+OFFLINE = """
+import os, sys
+for name in ("CI", "GITHUB_ACTIONS", "PYTEST_CURRENT_TEST", "MLFLOW_TRACKING_URI"):
+    os.environ.pop(name, None)
+asked = []
+sys.addaudithook(lambda event, given: asked.append(given) if event == "socket.getaddrinfo" else None)
+from pathlib import Path
+from img2prompt_cache.runs.tracking.entry import Entry
+from img2prompt_cache.runs.tracking.track import Tracker
+for number in range(3):
+    entry = Entry(f"a-{number}", "trial", "a", {"k": 1}, {"cosine": 0.5})
+    Tracker("mlflow", Path(sys.argv[1]), print).write(lambda: entry)
+import mlflow, time
+from mlflow.telemetry.utils import is_telemetry_disabled
+assert is_telemetry_disabled()
+time.sleep(1)
+assert not asked, asked
+"""
+
+
+@pytest.mark.slow
+def test_mlflow_asks_no_server_for_its_usage_statistics(tmp_path):
+    pytest.importorskip("mlflow.telemetry")
+    pytest.importorskip("alembic")
+    done = subprocess.run([sys.executable, "-c", OFFLINE, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tracking" / "mlflow.db").is_file()
 
 
 def log_records(data: bytes) -> Iterator[bytes]:
@@ -141,22 +175,45 @@ def test_tune_logs_every_trial_and_the_run(tmp_path):
         shown = events.EventAccumulator(str(place)).Reload()
         assert shown.Scalars("metrics/cosine")[0].value == pytest.approx(trial.cosine, rel=1e-6)
     assert (home / "tracking" / "tensorboard" / run.name).is_dir()
+    tune(home, "knn", trials=3, features=ONE, track="tensorboard", fit=False)
+    logged = {path.name for path in (home / "tracking" / "tensorboard" / "knn-one").iterdir()}
+    assert logged == {f"knn-one-{number}" for number in range(3)}, "none is logged twice"
 
 
-def test_a_tracker_that_fails_is_told_and_loses_no_run(cache, tmp_path, monkeypatch, notes):
-    def fail(entries, home):
-        raise ConnectionError("the server\nis gone")
+def test_a_tracker_that_fails_in_the_middle_is_told_once_and_nothing_is_lost(tmp_path, monkeypatch, notes):
+    written: list[str] = []
 
-    monkeypatch.setitem(TRACKERS, "tensorboard", fail)
-    monkeypatch.setattr("img2prompt_cache.runs.tracking.track.find_spec", lambda name: object())
-    run = fit(cache, "mean", run=tmp_path / "run", track="tensorboard", progress=listener(notes))
+    def write(entry, home):
+        if written:
+            raise ConnectionError("the server\nis gone")
+        written.append(entry.name)
+        return "there"
+
+    monkeypatch.setitem(TRACKERS, "tensorboard", write)
+    monkeypatch.setattr(tracking, "find_spec", lambda name: SimpleNamespace(origin="x"))
+    home = make_cache(tmp_path / "cache")
+    run = tune(home, "knn", trials=4, features=ONE, track="tensorboard", progress=listener(notes))
     assert (run.folder / "run.json").is_file()
-    (told,) = [line for line in notes if "tensorboard" in line]
-    assert told == ("tensorboard has no entry of this fit: the server is gone; the run itself is complete")
+    assert len(load_study("knn-one", home).trials) == 4
+    told = [line for line in notes if "tensorboard" in line]
+    assert told == [
+        "tensorboard: there",
+        "tensorboard failed: the server is gone; nothing that was fitted is lost, but nothing more is logged",
+    ]
+    assert written == ["knn-one-0"]
+
+
+def test_a_cache_that_cannot_be_written_to_loses_no_run(cache, tmp_path, monkeypatch, notes):
+    pytest.importorskip("tensorboard")
+    home = make_cache(tmp_path / "cache")
+    (home / "tracking").write_text("in the way")
+    run = fit(home, "mean", run=tmp_path / "run", track="tensorboard", progress=listener(notes))
+    assert (run.folder / "run.json").is_file()
+    assert [line for line in notes if line.startswith("tensorboard failed: ")]
 
 
 def test_nothing_is_tracked_unless_asked_for(tmp_path):
-    track_entries(None, iter([]), tmp_path, print)
+    Tracker(None, tmp_path, print).write(lambda: pytest.fail("nobody reads it"))
     assert not [*tmp_path.iterdir()]
 
 
@@ -164,9 +221,10 @@ def test_unknown_and_missing_trackers_stop_before_the_fit(cache, tmp_path, monke
     with pytest.raises(UsageError, match="unknown tracker 'tensorbord'; did you mean tensorboard") as caught:
         fit(cache, "mean", run=tmp_path / "run", track="tensorbord")
     assert caught.value.parameter == "track"
-    monkeypatch.setattr("img2prompt_cache.runs.tracking.track.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install 'img2prompt-cache\[track\]'"):
-        tune(cache, "knn", track="wandb", run=tmp_path / "run")
+    for found in (None, SimpleNamespace(origin=None)):  # a folder of that name is no library
+        monkeypatch.setattr(tracking, "find_spec", lambda name, found=found: found)
+        with pytest.raises(UsageError, match=r"pip install 'img2prompt-cache\[track\]'"):
+            tune(cache, "knn", track="wandb", run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

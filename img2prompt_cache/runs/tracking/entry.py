@@ -81,6 +81,6 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     for name, value in values.items():
         if isinstance(value, int | float):
             found[name] = float(value)
-        elif isinstance(value, list | tuple) and len(value) == 2:
+        elif "ci95" in name and value is not None:
             found |= {f"{name}_low": float(value[0]), f"{name}_high": float(value[1])}
     return found

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from img2prompt_cache.runs.tracking.entry import Entry
+from img2prompt_cache.tables import shorten
 
 EXPERIMENT = "img2prompt-cache"
 """Unless the user's MLFLOW_EXPERIMENT_NAME names another."""
 
-MOST_METRICS, MOST_PARAMETERS = 1000, 100
-"""Of a request; see the limits of MLflow's REST API."""
+MOST_METRICS, MOST_PARAMETERS, LONGEST = 1000, 100, 6000
+"""Of a request, and of a parameter in characters; see the limits of MLflow's REST API."""
 
 
-def write_mlflow(entries: Iterable[Entry], home: Path) -> str:
-    """Write runs to the store that MLFLOW_TRACKING_URI names, else to `mlflow.db` and `mlflow/` in `home`."""
+def write_mlflow(entry: Entry, home: Path) -> str:
+    """Write a run to the store of MLFLOW_TRACKING_URI, or else to `mlflow.db` and `mlflow/` in `home`."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when the library is imported
     from mlflow import MlflowClient
     from mlflow.entities import Param
@@ -28,18 +29,17 @@ def write_mlflow(entries: Iterable[Entry], home: Path) -> str:
     place = own or f"sqlite:///{home / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=place)
     experiment = _experiment(client, None if own else (home / "mlflow").as_uri())
-    for entry in entries:
-        tags = {"kind": entry.kind, "group": entry.group}
-        run = client.create_run(experiment, run_name=entry.name, tags=tags)
-        key = run.info.run_id
-        params = [Param(_key(name), str(value)) for name, value in entry.settings.items()]
-        for some in _parts(params, MOST_PARAMETERS):
-            client.log_batch(key, params=some)
-        for some in _parts([*_metrics(entry)], MOST_METRICS):
-            client.log_batch(key, metrics=some)
-        for file in entry.files:
-            client.log_artifact(key, str(file))
-        client.set_terminated(key)
+    tags = {"kind": entry.kind, "group": entry.group}
+    run = client.create_run(experiment, run_name=entry.name, tags=tags)
+    key = run.info.run_id
+    params = [Param(_key(name), shorten(str(value), LONGEST)) for name, value in entry.settings.items()]
+    for some in _parts(params, MOST_PARAMETERS):
+        client.log_batch(key, params=some)
+    for some in _parts([*_metrics(entry)], MOST_METRICS):
+        client.log_batch(key, metrics=some)
+    for file in entry.files:
+        client.log_artifact(key, str(file))
+    client.set_terminated(key)
     return place
 
 
