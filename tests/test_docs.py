@@ -7,10 +7,10 @@ A fenced example behind a line ``<!-- test -->`` is run here; GitHub and Sphinx 
 - ``python``: run as it is. All examples of a page share one namespace, and one folder with its commands.
 
 Examples start in a folder that holds `images/` with `prompts.csv` beside it, `external/` with its own
-`prompts.csv`, `new/` with three more images, `prompts.txt`, `space.json` and the finished cache
-`cache/default`. Pre-trained models are replaced by small ones with random weights that are named like them
-(`stand_ins`). What needs a model hub, Ray, a cluster or much data is not marked; its options are checked all
-the same.
+`prompts.csv`, `new/` with three more images, `sample_submission.csv` with these, `prompts.txt`, `space.json`
+and the finished cache `cache/default`. Pre-trained models are replaced by small ones with random weights that
+are named like them (`stand_ins`). What needs a model hub, Ray, a cluster or much data is not marked; its
+options are checked all the same.
 """
 
 from __future__ import annotations
@@ -164,6 +164,8 @@ def prepared(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
         paint(home / "external" / f"img{number:03d}.png", 2000 + number)
     write_prompts(home / "external", {f"img{n:03d}": " ".join("abcd"[n % 4] * 6) for n in range(8)})
     (home / "prompts.txt").write_text("\n".join(dict.fromkeys(prompts.values())))
+    sample = [f"{name}_{value},0.5" for name in "cab" for value in range(16)]  # as long as a small target
+    (home / "sample_submission.csv").write_text("\n".join(["imgId_eId,val", *sample, ""]))
     pages = [example.text for example in ALL if example.language == "json"]
     (home / "space.json").write_text(json.dumps({**json.loads(pages[0]), "max_epochs": [3]}))
     cnn, vit, _, _, encoder = models.values()
@@ -246,8 +248,18 @@ def test_options_named_in_the_text_exist():
 
 def test_the_readme_is_read_in_two_minutes():
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 200
-    (console, python) = (example for example in ALL if example.page == README)
+    (console, python) = (example for example in ALL if example.page == README and example.runs)
     assert len(f"{console.text}\n{python.text}".splitlines()) <= 15
+    recipes = [example for example in ALL if example.page == README and not example.runs]
+    assert len(recipes) == 4
+    assert all(len(recipe.text.splitlines()) <= 6 for recipe in recipes)
+
+
+def test_the_readme_begins_with_a_picture_then_recipes_then_how_to_install_then_results():
+    text = README.read_text(encoding="utf-8")
+    order = ("](docs/scene.webp)", "## Which of these are you?", "## Install", "## Results on real images")
+    places = [text.index(each) for each in order]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("page", [*TEXTS, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
