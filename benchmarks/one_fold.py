@@ -16,7 +16,7 @@ from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.data.feature_blocks import block_ranges
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.data.strategies import make_split
-from img2prompt_cache.fitting.additions import add_extra_pairs
+from img2prompt_cache.fitting.additions import add_extra_pairs, add_soft_bank
 from img2prompt_cache.fitting.columns import choose_columns
 from img2prompt_cache.fitting.distil import cheapest
 from img2prompt_cache.fitting.evaluate import fit_rows, require_finite
@@ -61,10 +61,11 @@ STUDENT = "packaged:efficientnet-lite0"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A fold to fit a head on; `cache` and `extra` are folders, `head` is a key of `HEADS`."""
+    """A fold to fit a head on; `cache` and `extra` are folders, `bank` a file, `head` is a key of `HEADS`."""
 
     cache: Path
     extra: Path | None
+    bank: Path | None
     seed: int
     head: str
     fold: int
@@ -80,12 +81,15 @@ class Stepwise(Best):
 
 
 @lru_cache(maxsize=1)
-def load(cache: Path, specs: tuple[str, ...], extra: Path | None, seed: int) -> tuple[Dataset, Split]:
+def load(
+    cache: Path, specs: tuple[str, ...], extra: Path | None, bank: Path | None, seed: int
+) -> tuple[Dataset, Split]:
     """Read the rows with the columns named, and split them; a process keeps what it read last."""
     opened = Cache(cache)
     target = choose_target(opened, None)
     data = load_dataset(opened, choose_features(opened, specs), target)
     data = add_extra_pairs(opened, data, [extra] if extra else [], target, ignore)
+    data = add_soft_bank(opened, data, bank, target, "cpu", ignore)
     return data, make_split(opened, data, "group", 0.2, seed, FOLDS)
 
 
@@ -102,7 +106,8 @@ def fit_fold(job: Job) -> dict[str, Any]:
     if name == "distil":
         columns, _ = choose_columns(cache, make_head("kernel"), ())
     specs = tuple(column.spec for column in columns)
-    data, split = load(job.cache, specs, job.extra if name == "best" else None, job.seed)
+    extra, bank = (job.extra, job.bank) if name == "best" else (None, None)
+    data, split = load(job.cache, specs, extra, bank, job.seed)
     train, held = list(split.sides)[job.fold]
     if "seed" in head.get_params():
         head.set_params(seed=job.seed)
@@ -136,6 +141,7 @@ def fit_fold(job: Job) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "features": list(specs),
         "extra": 0 if data.extra is None else len(data.extra.y),
+        "bank": 0 if data.bank is None else len(data.bank),
         "chosen": head.chosen if name in ("kernel", "ridge", "knn") else {},
         "steps": steps,
         "rows": held.tolist(),

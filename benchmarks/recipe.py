@@ -5,9 +5,10 @@
 DATA is a folder with images and `prompts.csv`, extracted with the packaged preset into DIR/NAME unless it is
 there; where it is, only the folder's name counts. Each head is fitted on grouped folds, by one process with
 one thread for each fold: where something is chosen, it is chosen anew in each, of `best` the whole recipe.
-The pairs of CACHE are extra pairs for `best` on the set NAME. Every fold is written to `--out` once it is
-scored, and not fitted again by a later call, so a call that was stopped is continued by the same command; if
-nothing is left to fit, that prints the tables alone.
+The pairs of CACHE are extra pairs for `best` on the set NAME; `--soften NAME=FILE` adds the prompts of FILE
+to its soft bank. Every fold is written to `--out` once it is scored, and not fitted again by a later call, so
+a call that was stopped is continued by the same command; if nothing is left to fit, that prints the tables
+alone.
 
 Intervals are by bootstrap over groups, wider by the factor of `split_widening`; p are Holm's over a table.
 Seconds are those of one core, to fit and predict all folds; but wall time of the steps of best, and of all
@@ -66,6 +67,11 @@ class Finished:
             raise SystemExit(f"{self.path} has folds of other rows of {name}; name another file")
 
 
+def by_name(pairs: list[str]) -> dict[str, Path]:
+    """Read options of the form NAME=PATH."""
+    return {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}
+
+
 def groups_of(folder: Path) -> list[int]:
     """Give the group of each row."""
     cache = Cache(folder)
@@ -105,21 +111,24 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="+")
     parser.add_argument("--caches", type=Path, required=True, help="where caches are made, or found")
     parser.add_argument("--extra", nargs="*", default=[], metavar="NAME=CACHE", help="extra pairs of a set")
+    parser.add_argument("--soften", nargs="*", default=[], metavar="NAME=FILE", help="soft bank of a set")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="of the folds and of the heads")
     parser.add_argument("--heads", default=",".join(HEADS), help="which heads, with commas between")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, of one thread each")
     parser.add_argument("--device", default="cpu", help="of the heads that compute with torch")
     parser.add_argument("--out", type=Path, default=Path("recipe-folds.json"), help="every fold")
     options = parser.parse_args()
-    finished, extra = Finished(options.out), dict(each.split("=", 1) for each in options.extra)
+    finished, extra, banks = Finished(options.out), by_name(options.extra), by_name(options.soften)
     wanted = options.heads.split(",")
     jobs = []
     for data in options.data:
         folder = extracted(data, options.caches)
         finished.require_groups(data.name, groups_of(folder))
-        more = Path(extra[data.name]) if data.name in extra else None
         jobs += [
-            (data.name, Job(folder, more, seed, head, fold, options.device))
+            (
+                data.name,
+                Job(folder, extra.get(data.name), banks.get(data.name), seed, head, fold, options.device),
+            )
             for seed in options.seed
             for head in wanted
             for fold in range(FOLDS)
