@@ -141,7 +141,7 @@ def fit_fold(job: Job) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "features": list(specs),
         "extra": 0 if data.extra is None else len(data.extra.y),
-        "bank": 0 if data.bank is None else len(data.bank),
+        "soft_bank": 0 if data.bank is None else len(data.bank),
         "chosen": head.chosen if name in ("kernel", "ridge", "knn") else {},
         "steps": steps,
         "rows": held.tolist(),
