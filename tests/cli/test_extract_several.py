@@ -118,7 +118,7 @@ def test_what_cannot_be_several_sources(cli, here, models):
         cli("extract", *sources, *models, "--cache", "cache").refused(2, words)
     (here / "bare").mkdir()
     paint(here / "bare" / "0.png", 1)
-    cli("extract", "a/images", "bare", *models, "--cache", "cache").refused(1, "of the 1 images of")
+    cli("extract", "a/images", "bare", *models, "--cache", "cache").refused(1, "the one image of")
     assert not (here / "cache").exists()
     assert cli("extract", "a/images", *models, "--cache", "cache").code == 0
     said = cli("extract", "b/a", *models, "--cache", "cache")
