@@ -105,7 +105,7 @@ def split_name(text: str) -> tuple[str, str]:
         If the name cannot be one.
     """
     name, equals, path = text.partition("=")
-    if not equals or "/" in name or Path(text).exists():
+    if not equals or "/" in name or not _is_gone(text):
         return "", text
     if not (name.strip() == name and name.isprintable() and name and path):
         raise UsageError(f"`source`: {text!r} must be a path, or NAME=PATH", parameter="source")
@@ -140,11 +140,22 @@ def find_recorded(entries: tuple[dict[str, str], ...], root: Path, name: str = "
     roots = [known["root"] for known in entries]
     if str(root.resolve()) in roots:
         return roots.index(str(root.resolve()))
-    gone = [i for i, known in enumerate(roots) if not Path(known).exists()]
+    gone = [i for i, known in enumerate(roots) if _is_gone(known)]
     named = [i for i in gone if name and entries[i].get("name") == name]
     alike = [i for i in gone if Path(roots[i]).name == root.name]
     found = named or [i for i in alike if not name or "name" not in entries[i]]
     return found[0] if len(found) == 1 else None
+
+
+def _is_gone(path: str) -> bool:
+    """Whether nothing is there any more; what cannot be looked at may still be there."""
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def as_recorded(source: Source, entry: Mapping[str, str]) -> Source:
