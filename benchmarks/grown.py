@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,9 +39,20 @@ def grow(real: F32, n: int, seed: int) -> tuple[F32, NDArray[np.int64]]:
     parents : numpy.ndarray, int64, shape (n,)
         The first row that each was mixed of.
     """
+    vectors, parents = np.empty((n, real.shape[1]), np.float32), np.empty(n, np.int64)
+    start = 0
+    for some, one in grow_in_chunks(real, n, seed):
+        rows = slice(start, start + len(one))
+        vectors[rows], parents[rows] = some, one
+        start = rows.stop
+    return vectors, parents
+
+
+def grow_in_chunks(real: F32, n: int, seed: int) -> Iterator[tuple[F32, NDArray[np.int64]]]:
+    """Yield what `grow` returns, in chunks of at most `CHUNK` rows."""
     rng = np.random.default_rng(seed)
     near = nearest(flat_index(real), real, NEAR + 1)[1]
-    vectors, parents = np.empty((n, real.shape[1]), np.float32), rng.integers(len(real), size=n)
+    parents = rng.integers(len(real), size=n)
     for start in range(0, n, CHUNK):
         one = parents[start : start + CHUNK]
         other = near[one, rng.integers(1, NEAR + 1, len(one))]
@@ -48,5 +60,4 @@ def grow(real: F32, n: int, seed: int) -> tuple[F32, NDArray[np.int64]]:
         apart = real[rng.integers(len(real), size=len(one))] - real[rng.integers(len(real), size=len(one))]
         noise = unit(apart + 0.3 * unit(rng.standard_normal(apart.shape, np.float32)))
         mixed = unit(share * real[one] + (1 - share) * real[other])
-        vectors[start : start + CHUNK] = unit(mixed + NOISE * noise)
-    return vectors, parents
+        yield unit(mixed + NOISE * noise), one
