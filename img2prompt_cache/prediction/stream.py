@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from img2prompt_cache.cache.quantise import quantise, restore
-from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.cache.reader import REMOVED, Cache
 from img2prompt_cache.data.columns import OUTSIDE, UsedColumn, used_column
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.feature_blocks import FeatureBlocks, concatenate
@@ -224,7 +224,7 @@ def predict_cached(
         Fitted.
     cache : Cache
     with_prompt : bool or None
-        True for rows that have a prompt, False for those that have none, None for all.
+        True for rows that have a prompt, False for those that have none, None for all that were not removed.
     expectation : Expectation, optional
         Of the predictions of `head`.
 
@@ -240,12 +240,14 @@ def predict_cached(
         data = load_dataset(cache, columns, with_prompt=with_prompt)
     except UsageError as error:
         raise UsageError(f"{error}; name images to predict for") from None
-    text = cache.text("imgId", "prompt", "reason")
+    text = cache.text("imgId", "prompt", "reason", "status")
     used = set(data.rows.tolist())
     bad = {
         name: reason or "it could not be read again when its features were cached"
-        for row, (name, prompt, reason) in enumerate(zip(*text.values(), strict=True))
-        if row not in used and (with_prompt is None or bool(prompt.strip()) == with_prompt)
+        for row, (name, prompt, reason, status) in enumerate(zip(*text.values(), strict=True))
+        if row not in used
+        and status != REMOVED
+        and (with_prompt is None or bool(prompt.strip()) == with_prompt)
     }
     X, outside = data.X, OutsideColumns(features, head)
     if outside:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from img2prompt_cache.cache.reader import REMOVED
 from img2prompt_cache.data.columns import used_column
 from img2prompt_cache.data.dataset import views_of
 from img2prompt_cache.data.splits import PURGED, Split
@@ -138,7 +139,10 @@ class CaseStudy:
         rows = material.rows
         row_of = {name: row for row, name in enumerate(rows.ids)}
         same = None if used is None else self._unchanged(used)
-        ids = held_out([run]).ids if same is None else sorted(same & {*validation.ids})
+        if same is None:
+            ids = [name for name in held_out([run]).ids if rows.status[row_of[name]] != REMOVED]
+        else:
+            ids = sorted(same & {*validation.ids})
         if not ids:
             raise Img2PromptError(
                 f"{cache.folder} no longer holds any of the rows that {run.name} was scored on; fit it again"

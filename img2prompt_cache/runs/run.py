@@ -197,7 +197,7 @@ class Run(RunRecord):
         Parameters
         ----------
         images : path, sequence of paths, Cache, array of float or None
-            Image files, folders or any source; a cache, for all of its rows; features of shape (n, p), joined
+            Image files, folders or any source; a cache, for its rows; features of shape (n, p), joined
             as the run was fitted on them; or None for the rows of the run's cache that have no prompt.
         top_k : int, optional
             Nearest prompts to find for each image. If None: 3, but none for an array, and none where

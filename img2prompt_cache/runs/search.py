@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
-from img2prompt_cache.cache.reader import OK, Cache
+from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn, choose_features, choose_target
 from img2prompt_cache.errors import UsageError, unknown
-from img2prompt_cache.extraction.image_files import ImageFiles
 from img2prompt_cache.models.recorded import load_recorded_encoder
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.standardise import mean_and_scale
-from img2prompt_cache.prediction.cached_rows import (
-    best_first,
-    predict_rows,
-    steps,
-    target_column,
-    target_rows,
-)
+from img2prompt_cache.prediction.cached_rows import predict_rows, target_column, target_rows
 from img2prompt_cache.prediction.predict import predict
 from img2prompt_cache.prediction.stream import encode_image
 from img2prompt_cache.prediction.zero_shot import ZeroShotModel, make_zero_shot
-from img2prompt_cache.progress import Callback, listening, note, task
+from img2prompt_cache.progress import Callback, listening, note
 from img2prompt_cache.runs.names import find_runs, open_run
+from img2prompt_cache.runs.ranking import TOP, Measure, RankedPictures, require_some
 from img2prompt_cache.runs.run import AnyRun, Run
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
 from img2prompt_cache.tables import Records
@@ -37,8 +30,6 @@ if TYPE_CHECKING:
 
     F32 = NDArray[np.float32]
 
-TOP = 10
-"""Pictures that are found unless a number is asked for."""
 BY = ("image", "prompt")
 SAMPLE = 16384
 """Rows from which features are standardised: evenly spaced, if there are more."""
@@ -97,39 +88,17 @@ def search(
     """
     if by not in (None, *BY):
         raise unknown("`by`", str(by), BY, parameter="by")
-    if top_k < 1:
-        raise UsageError(f"`top_k` must be at least 1, not {top_k}", parameter="top_k")
+    require_some(top_k)
     picture = _picture(query)
     opened = cache if isinstance(cache, Cache) else Cache(cache)
     with listening(progress) as tell:
-        text = opened.text("imgId", "prompt", "status")
-        rows = np.flatnonzero([status == OK for status in text["status"]])
+        pictures = RankedPictures.of(opened)
         if picture is not None and by != "prompt":
-            compare = _by_features(opened, picture, rows, device)
+            compare = _by_features(opened, picture, pictures.rows, device)
         else:
-            compare = _by_embeddings(opened, picture or str(query), by, run, text["prompt"], device, tell)
-        scores = np.full(len(rows), np.nan, np.float32)
-        with task(tell, "search", len(rows)) as advance:
-            done = 0
-            for piece in steps(rows):
-                scores[done : done + len(piece)] = compare(piece)
-                done += len(piece)
-                advance(len(piece))
-        files = ImageFiles(opened)
-        return Records(
-            {
-                "row": row,
-                "imgId": text["imgId"][row],
-                "cosine": min(1.0, float(scores[at])),
-                "prompt": text["prompt"][row],
-                "file": None if (file := files.path(row)) is None else str(file),
-            }
-            for at, row in ((at, int(rows[at])) for at in best_first(scores, top_k).tolist())
-        )
-
-
-Compare = Callable[["NDArray[np.int64]"], "F32"]
-"""Gives the cosine of each of some rows with what is searched for; NaN where a row has none."""
+            compare = _by_embeddings(opened, picture or str(query), by, run, pictures.prompts, device, tell)
+        cosines = np.minimum(pictures.measure(compare, "search", tell), 1)
+        return pictures.best("cosine", cosines, top_k)
 
 
 def _picture(query: str | Path) -> Path | None:
@@ -147,7 +116,7 @@ def _picture(query: str | Path) -> Path | None:
     return None
 
 
-def _by_features(cache: Cache, picture: Path, rows: NDArray[np.int64], device: str) -> Compare:
+def _by_features(cache: Cache, picture: Path, rows: NDArray[np.int64], device: str) -> Measure:
     """Compare by the features of the first backbone, standardised as for finding duplicates."""
     column = choose_features(cache, ())[0]
     cache.require_undamaged([column])
@@ -168,7 +137,7 @@ def _by_embeddings(
     prompts: list[str],
     device: str,
     tell: Callback,
-) -> Compare:
+) -> Measure:
     """Compare by embeddings in the space of the targets: of own prompts, or of what is predicted."""
     fitted = _fitted(cache, query, by, run, prompts, device, tell)
     target = UsedColumn.of(choose_target(cache, None)) if fitted is None else fitted.target

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
-from img2prompt_cache.cache.reader import OK, Cache
+from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import UsageError, unknown
-from img2prompt_cache.extraction.image_files import ImageFiles
-from img2prompt_cache.prediction.cached_rows import best_first, predict_rows, steps
-from img2prompt_cache.progress import Callback, listening, note, task
+from img2prompt_cache.prediction.cached_rows import predict_rows
+from img2prompt_cache.progress import Callback, listening, note
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.names import open_run
+from img2prompt_cache.runs.ranking import TOP, Measure, RankedPictures, require_some
 from img2prompt_cache.runs.run import AnyRun, Run
 from img2prompt_cache.tables import Records
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     F32 = NDArray[np.float32]
 
-TOP = 10
-"""Pictures that are shown unless a number is asked for."""
 BY = ("expected", "score")
 
 
@@ -78,54 +76,39 @@ def top(
     """
     if by not in BY:
         raise unknown("`by`", str(by), BY, parameter="by")
-    if top_k < 1:
-        raise UsageError(f"`top_k` must be at least 1, not {top_k}", parameter="top_k")
+    require_some(top_k)
     opened = cache if isinstance(cache, Cache) else Cache(cache)
     fitted = open_run(run, opened)
     with listening(progress) as tell:
         if run is None:
             note(tell, f"run {fitted.name}")
-        text = opened.text("imgId", "prompt", "status")
+        pictures = RankedPictures.of(opened)
         values = (
-            _scores(fitted, text["imgId"])
+            _scores(fitted, pictures.ids)
             if by == "score"
-            else _expected(opened, fitted, text["status"], device, tell)
+            else pictures.measure(_expected(opened, fitted, device), "predict", tell)
         )
-        files = ImageFiles(opened)
-        return Records(
-            {
-                "row": row,
-                "imgId": text["imgId"][row],
-                by: float(values[row]),
-                "prompt": text["prompt"][row],
-                "file": None if (file := files.path(row)) is None else str(file),
-            }
-            for row in best_first(-values if worst else values, top_k).tolist()
-        )
+        return pictures.best(by, values, top_k, worst=worst)
 
 
-def _expected(cache: Cache, run: Run, status: list[str], device: str, tell: Callback) -> F32:
-    """Give the expected cosine of every row; NaN where it cannot be used."""
+def _expected(cache: Cache, run: Run, device: str) -> Measure:
+    """Give what finds the expected cosine of rows."""
     if run.expectation is None:
         raise UsageError(f'`by="expected"`: {run.without_expectation}', parameter="by")
-    head = run.estimator.use_device(device)
-    values = np.full(len(status), np.nan, np.float32)
-    rows = np.flatnonzero([each == OK for each in status])
-    with task(tell, "predict", len(rows)) as advance:
-        for piece in steps(rows):
-            _, expected, whole = predict_rows(cache, run.features, head, piece, run.expectation)
-            if expected is not None:
-                values[piece[whole]] = expected
-            advance(len(piece))
-    return values
+    head, expectation = run.estimator.use_device(device), run.expectation
+
+    def measure(rows: NDArray[np.int64]) -> F32:
+        values = np.full(len(rows), np.nan, np.float32)
+        _, expected, whole = predict_rows(cache, run.features, head, rows, expectation)
+        if expected is not None:
+            values[whole] = expected
+        return values
+
+    return measure
 
 
 def _scores(run: Run, ids: list[str]) -> F32:
-    """Give the cosine of every row that was held out; NaN for the others."""
+    """Give the cosine of each of these rows that was held out; NaN for the others."""
     held = load_validation(run.folder, run)
-    places = {name: row for row, name in enumerate(ids)}
-    values = np.full(len(ids), np.nan, np.float32)
-    for name, cosine in zip(held.ids, held.cosine.tolist(), strict=True):
-        if name in places:  # a row that was removed since keeps its number, one of another cache has none
-            values[places[name]] = cosine
-    return values
+    known = dict(zip(held.ids, held.cosine.tolist(), strict=True))
+    return np.array([known.get(name, np.nan) for name in ids], np.float32)

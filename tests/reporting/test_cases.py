@@ -187,6 +187,17 @@ def test_of_an_older_run_by_a_hold_out_rows_that_were_left_out_are_told(tmp_path
         gather(Material.of_cache(Cache(folder)), ignore)
 
 
+def test_of_an_older_run_by_folds_rows_that_were_removed_are_no_cases(tmp_path):
+    folder = make_cache(tmp_path / "cache")
+    (fit_head(Cache(folder), FitConfig("ridge", {"alpha": 1.0}, folds=3)).folder / "rows.csv").unlink()
+    material = Material.of_cache(Cache(folder), everything=True)
+    material.rows.status[7] = "removed"
+    section = gather(material, ignore)
+    assert (section.n, section.gone) == (59, 1)
+    near = {each.row for case in section.cases for each in [*case.nearest, case.reach, case.image]}
+    assert 7 not in near | {case.row for case in section.cases}
+
+
 def test_a_row_that_only_another_backbone_lacks_is_a_training_row(tmp_path):
     folder = make_cache(tmp_path / "cache")
     run = fit_head(Cache(folder), FitConfig("ridge", {"alpha": 1.0}, features=(ONE,)))
