@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
+from img2prompt_cache.cache.opening import open_cache
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dedup import (
@@ -115,7 +116,7 @@ def dedup(
     """
     if move is not None and link is not None:
         raise UsageError("`move` and `link`: give one of them", parameter="move")
-    opened = cache if isinstance(cache, Cache) else Cache(cache)
+    opened = open_cache(cache)
     relocate, parameter = (link, "link") if move is None else (move, "move")
     if relocate is not None:
         check_folder(Path(relocate), parameter)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from img2prompt_cache.cache.opening import folder_of
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.extraction.engines import make_engine
@@ -167,7 +168,7 @@ def extract(
     >>> [column.kind for column in cache.manifest.columns]
     ['rows', 'features', 'targets']
     """
-    folder = cache.folder if isinstance(cache, Cache) else Path(cache)
+    folder = folder_of(cache)
     require_within("trunk", trunk)
     require_within("views", views)
     require_within("workers", workers)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from img2prompt_cache.cache.opening import folder_of
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import ImageError
 from img2prompt_cache.extraction.listing import list_pairs
@@ -181,7 +182,7 @@ def look(
     >>> found.format, found.pairs, found.readers
     ('table', 6, {'table': 6})
     """
-    folder = cache.folder if isinstance(cache, Cache) else Path(cache)
+    folder = folder_of(cache)
     for name, value in (("trunk", trunk), ("views", views)):
         require_within(name, value)
     options = SourceOptions(format, Path(prompts) if prompts is not None else None, id_column, prompt_column)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from img2prompt_cache.cache.damage import Damage
 from img2prompt_cache.cache.manifest import Column, Manifest, Part, revision_of
 from img2prompt_cache.cache.manifest_file import load_manifest
+from img2prompt_cache.cache.opening import folder_of
 from img2prompt_cache.cache.part_text import read_text
 from img2prompt_cache.cache.reader import OK, REMOVED, Cache
 from img2prompt_cache.cache.rewriting import Patch, patch_part
@@ -75,7 +76,7 @@ def repair(cache: str | Path | Cache, *, device: str = "auto", tell: Callback = 
     Img2PromptError
         If it is being written, or its manifest is damaged.
     """
-    folder = cache.folder if isinstance(cache, Cache) else Path(cache)
+    folder = folder_of(cache)
     load_manifest(folder)  # `writing` would make the folder
     with writing(folder):
         manifest = load_manifest(folder)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from img2prompt_cache.cache.opening import open_cache
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.fitting import again
 from img2prompt_cache.fitting.blend import fit_blend
@@ -212,7 +213,7 @@ def fit(
     require_consistent(head, given, own)
     require_valid(seed, device)
     require_tracker(track)
-    opened = cache if isinstance(cache, Cache) else Cache(Path(cache))
+    opened = open_cache(cache)
     folder = None if run is None else Path(run)
     if oof is not None:
         open_oof(oof, 1, overwrite=overwrite)  # now, before the work is done

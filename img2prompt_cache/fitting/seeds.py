@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from img2prompt_cache.cache.opening import open_cache
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_features
 from img2prompt_cache.errors import Img2PromptError, UsageError
@@ -94,7 +95,7 @@ def fit_seeds(
     own = dict(settings or {})
     if "seed" in own:
         raise UsageError("`settings`: seed is given twice", parameter="settings")
-    opened = cache if isinstance(cache, Cache) else Cache(Path(cache))
+    opened = open_cache(cache)
     made_of_runs = is_made_of_runs(head, own)
     if made_of_runs and (split_seeds is not None or head == "blend"):
         raise UsageError(

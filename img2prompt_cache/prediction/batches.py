@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from img2prompt_cache.cache.opening import open_cache
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.prediction.expectation import predict_expected
-from img2prompt_cache.prediction.inputs import Images, given_cache, given_paths, open_cache
+from img2prompt_cache.prediction.inputs import Images, given_cache, given_paths
 from img2prompt_cache.prediction.outside import OutsideColumns, of_images
 from img2prompt_cache.prediction.own_prompts import open_own_prompts
 from img2prompt_cache.prediction.predictions import Predictions

@@ -60,8 +60,3 @@ def given_cache(images: Images) -> Cache | None:
         if isinstance(only, str | os.PathLike) and (Path(only) / MANIFEST).is_file()
         else None
     )
-
-
-def open_cache(cache: str | Path | Cache) -> Cache:
-    """Open a cache that is named by its folder; one that is open stays so."""
-    return cache if isinstance(cache, Cache) else Cache(Path(cache))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from img2prompt_cache.cache.opening import open_cache
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.models.devices import choose_device
@@ -13,7 +14,6 @@ from img2prompt_cache.models.recorded import load_recorded_encoder
 from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
 from img2prompt_cache.prediction.bank_folder import load_bank
 from img2prompt_cache.prediction.compose import Composer
-from img2prompt_cache.prediction.inputs import open_cache
 from img2prompt_cache.progress import Callback, ignore, warn
 
 if TYPE_CHECKING:

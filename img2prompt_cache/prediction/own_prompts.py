@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from img2prompt_cache.cache.opening import open_cache
 from img2prompt_cache.cache.reader import OK, Cache
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.prediction.inputs import open_cache
 from img2prompt_cache.progress import Callback, ignore, warn
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
+from img2prompt_cache.cache.opening import open_cache
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.progress import Callback, listening, warn
 from img2prompt_cache.reporting.atlas import check_atlas, write_atlas
@@ -175,7 +176,7 @@ def report(
     >>> import img2prompt_cache as ipc
     >>> ipc.report("cache/default").save("report.html")  # doctest: +SKIP
     """
-    opened = cache if isinstance(cache, Cache) else Cache(cache)
+    opened = open_cache(cache)
     if out is not None:
         check_free(Path(out), folder=folder, overwrite=overwrite)
     if atlas is not None:

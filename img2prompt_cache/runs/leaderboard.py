@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE, load_manifest
+from img2prompt_cache.cache.opening import folder_of
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.runs.board import Leaderboard
@@ -85,7 +86,7 @@ def rank_runs(
     apart: bool = False,
 ) -> Leaderboard:
     """Rank runs as `compare` does; where `apart`, each run of a fit with several seeds is its own entry."""
-    folder = cache.folder if isinstance(cache, Cache) else Path(cache)
+    folder = folder_of(cache)
     named = None if against is None else open_runs(against, folder)
     unreadable: dict[Path, str] = {}
     if runs:

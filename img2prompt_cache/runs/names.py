@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from img2prompt_cache.cache.opening import folder_of
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.files import restore, restore_all
@@ -141,7 +142,7 @@ def open_run(run: AnyRun | None, cache: str | Path | Cache) -> Run:
         raise UsageError(
             f"`run` takes a Run, a folder or a name, not a {type(run).__name__}", parameter="run"
         )
-    folder = cache.folder if isinstance(cache, Cache) else Path(cache)
+    folder = folder_of(cache)
     if run is not None:
         return load_run(resolve_run(str(run), folder))
     runs = find_runs(folder)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
+from img2prompt_cache.cache.opening import open_cache
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.prediction.inputs import Images, given_cache, open_cache
+from img2prompt_cache.prediction.inputs import Images, given_cache
 from img2prompt_cache.prediction.predict import predict as predict_all
 from img2prompt_cache.prediction.predictions import Predictions
 from img2prompt_cache.prediction.weights import Weights

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
+from img2prompt_cache.cache.opening import open_cache
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn, choose_features, choose_target
 from img2prompt_cache.errors import UsageError, unknown
@@ -90,7 +91,7 @@ def search(
         raise unknown("`by`", str(by), BY, parameter="by")
     require_some(top_k)
     picture = _picture(query)
-    opened = cache if isinstance(cache, Cache) else Cache(cache)
+    opened = open_cache(cache)
     with listening(progress) as tell:
         pictures = RankedPictures.of(opened)
         if picture is not None and by != "prompt":

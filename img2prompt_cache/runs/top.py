@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
+from img2prompt_cache.cache.opening import open_cache
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.prediction.cached_rows import predict_rows
@@ -77,7 +78,7 @@ def top(
     if by not in BY:
         raise unknown("`by`", str(by), BY, parameter="by")
     require_some(top_k)
-    opened = cache if isinstance(cache, Cache) else Cache(cache)
+    opened = open_cache(cache)
     fitted = open_run(run, opened)
     with listening(progress) as tell:
         if run is None:

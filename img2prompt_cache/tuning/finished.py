@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from img2prompt_cache.cache.opening import folder_of
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads.space import Space
@@ -93,7 +94,7 @@ def load_study(study: str | Path, cache: str | Path | Cache | None = None) -> Fi
     """
     file = Path(study)
     if cache is not None and not file.is_file():
-        folder = cache.folder if isinstance(cache, Cache) else Path(cache)
+        folder = folder_of(cache)
         inside = folder / FOLDER / f"{study}.db"
         file = inside if inside.is_file() else file
     with reading(file) as found:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from img2prompt_cache.cache.opening import open_cache
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting.config import HOLDOUT, FitConfig
@@ -162,7 +163,7 @@ def tune(
         raise UsageError(f"`trials` must be at least 1, not {trials}", parameter="trials")
     require_valid(seed, device)
     require_tracker(track)
-    opened = cache if isinstance(cache, Cache) else Cache(Path(cache))
+    opened = open_cache(cache)
     config = FitConfig(
         head=head,
         features=(features,) if isinstance(features, str) else tuple(features),
