@@ -63,6 +63,24 @@ def test_every_parameter_is_documented_and_there_is_an_example(verb):
     assert "Examples\n--------\n>>> " in text
 
 
+def described(function: object) -> dict[str, str]:
+    """What the docstring of a function says of each parameter, without regard to where its lines end."""
+    section = (inspect.getdoc(function) or "").partition("Parameters\n----------\n")[2]
+    parts = re.split(r"^(\w+) :", section.partition("\nReturns\n")[0], flags=re.MULTILINE)[1:]
+    return {name: " ".join(text.split()) for name, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def test_a_run_predicts_with_the_parameters_of_the_verb_and_says_the_same_of_them():
+    verb, method = (inspect.signature(each).parameters for each in (ipc.predict, ipc.Run.predict))
+    assert {*verb} - {*method} == {"run", "zero_shot"}
+    assert {name: each.default for name, each in method.items() if name != "self"}.items() <= {
+        name: each.default for name, each in verb.items()
+    }.items()
+    one, other = described(ipc.predict), described(ipc.Run.predict)
+    own = {"images", "cache"}
+    assert {name: one[name] for name in {*other} - own} == {name: other[name] for name in {*other} - own}
+
+
 def texts(path: Path) -> list[tuple[int, str]]:
     """The strings of a module that are no docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -54,9 +54,9 @@ def predict(
         Image files, folders or any source; a cache, for its rows; features of shape (n, p), joined as
         the run was fitted on them; or None for the rows of the cache that have no prompt.
     top_k : int, optional
-        Nearest prompts to find for each image. If None: 3, but none for an array, and none where predictions
-        are written with `out` and no `bank` is named.
-    bank : str or pathlib.Path, optional
+        Nearest prompts to find for each image. If None: 3, but none for an array, and none where
+        predictions are written with `out` and no `bank` is named; 1 for captions that are not composed.
+    bank : path, optional
         Prompts to choose from: a text file with one a line, or a table. The cache's prompts if None.
     hub_correction : bool
         Rank the nearest prompts with a correction for hubs: prompts that are near to every prediction. It
@@ -64,13 +64,15 @@ def predict(
     compose : bool
         Also compose a prompt for each image, of phrases in the cache's prompts and those of `bank`: see
         `Predictions.composed`. It takes the text encoder that made the targets.
-    cache : str, pathlib.Path or Cache, optional
+    cache : path or Cache, optional
         The cache. If None, the run's own; ``cache/default`` to find a run by its name.
-    out : str or pathlib.Path, optional
+    out : path, optional
         Also write the predictions to this file: ``.npy``, ``.csv`` (Kaggle), ``.parquet`` or ``.jsonl``;
-        or, as a table to read, the composed or nearest prompt of each image: ``.prompts.csv``.
+        or to a folder, ``captions/``, a text file with the composed or nearest prompt of each image; or
+        that prompt for each image as a table to read, ``.prompts.csv``.
     sidecar : str, optional
-        Also write that prompt beside each image: ``"txt"``, ``"caption"`` or ``"json"``. What is there stays.
+        Also write that prompt beside each image: ``"txt"``, ``"caption"`` or ``"json"``. What is there
+        already stays.
     overwrite : bool
         Replace the file, and sidecars.
     min_expected : float, optional
@@ -92,13 +94,13 @@ def predict(
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     progress : bool or callable
-        True shows progress bars; a callable is called with every `Event`.
+        See `img2prompt_cache.progress.listening`.
 
     Returns
     -------
     Predictions
-        With `ids`, `vectors` (n, 384), `expected`, `prompts` and `scores`. Bad images are left out; see
-        `failed`.
+        With `ids`, `vectors` (n, 384), `expected`, `prompts` and `scores`. Bad images are left out, and
+        listed in `Predictions.failed`.
 
     Raises
     ------

@@ -208,8 +208,8 @@ class Run(RunRecord):
             Rank the nearest prompts with a correction for hubs: prompts that are near to every prediction. It
             takes the mean of the run's predictions for held-out rows.
         compose : bool
-            Also compose a prompt for each image, of phrases in the cache's prompts and those of `bank`. It
-            takes the text encoder that made the targets.
+            Also compose a prompt for each image, of phrases in the cache's prompts and those of `bank`: see
+            `Predictions.composed`. It takes the text encoder that made the targets.
         cache : path or Cache, optional
             In place of the cache that the run was fitted on.
         out : path, optional
