@@ -18,8 +18,8 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
     status = opened.text("status")["status"]
     several = 0
     if MORE_PROMPTS in opened.manifest.extra:
-        more = opened.text(MORE_PROMPTS)[MORE_PROMPTS]
-        several = sum(bool(each) for each, was in zip(more, status, strict=True) if was != REMOVED)
+        others = opened.text(MORE_PROMPTS)[MORE_PROMPTS]
+        several = sum(bool(each) for each, was in zip(others, status, strict=True) if was != REMOVED)
     damaged = opened.check_sizes()
     ok, failed, removed = (status.count(each) for each in (OK, FAILED, REMOVED))
     if json:
