@@ -18,6 +18,28 @@ GOOD, TWINS = 20, ((3, 17), (4, 5))
 BAD = {"empty": b"", "words": b"this is no image", "cut": None}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def plain_targets() -> Iterator[pytest.MonkeyPatch]:
+    """No pass adds MiniLM beside the targets of a small encoder, so that none depends on real weights.
+
+    A test of that column undoes it: `extraction.grouping_column` itself is as it is. Tests that make a
+    cache in another process take `no_weights`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "img2prompt_cache.extraction.plan.add_grouping_column", lambda manifest, *_, **__: manifest
+        )
+        yield patch
+
+
+@pytest.fixture
+def no_weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pre-trained weights are on this machine, for this process and those that it starts."""
+    empty = str(tmp_path_factory.mktemp("home"))
+    for name in ("IMG2PROMPT_HOME", "HF_HUB_CACHE"):
+        monkeypatch.setenv(name, empty)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     folder = tmp_path_factory.mktemp("models")

@@ -132,6 +132,9 @@ class Column:
     current : str
         The spec that its model is loaded by now, with the same suffix, where `spec` is an alias, or says
         where the weights lay before; empty where it is `spec`.
+    for_grouping : bool
+        Of targets: whether the column was added to compare prompts by it, and not asked for. Nothing predicts
+        it unless it is named.
     """
 
     kind: Kind
@@ -145,6 +148,7 @@ class Column:
     cache: str = ""
     blocks: tuple[Block, ...] = ()
     current: str = ""
+    for_grouping: bool = False
 
     @property
     def rows(self) -> int:

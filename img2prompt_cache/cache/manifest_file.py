@@ -56,7 +56,8 @@ def save_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def _column_text(column: Column) -> str:
-    head = _fields(column, "parts", "blocks", *([] if column.current else ["current"]))
+    unused = [name for name in ("current", "for_grouping") if not getattr(column, name)]
+    head = _fields(column, "parts", "blocks", *unused)
     if column.blocks:
         head["blocks"] = [asdict(block) for block in column.blocks]
     return _ending(_dumps(head), "parts", ",\n".join(map(_part_text, column.parts)))
@@ -186,6 +187,11 @@ def _column(data: _Json) -> Column:
     if blocks:
         whole = kind == "features" and sum(block.width for block in blocks) == shape[0]
         check(whole, f"the blocks of {folder} do not fit its shape")
+    for_grouping = data.get("for_grouping", False)
+    check(
+        type(for_grouping) is bool and (kind == "targets" or not for_grouping),
+        f"a {kind} column cannot have for_grouping = {for_grouping!r}",
+    )
     return Column(
         kind=cast(Kind, kind),
         spec=spec,
@@ -198,6 +204,7 @@ def _column(data: _Json) -> Column:
         cache=_identifier(data.get("cache", "")),
         blocks=blocks,
         current=_text(data.get("current", "")),
+        for_grouping=for_grouping,
     )
 
 

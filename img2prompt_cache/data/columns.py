@@ -125,8 +125,11 @@ def choose_trunk(cache: Cache, specs: tuple[str, ...], blocks: int | None = None
 
 
 def choose_target(cache: Cache, spec: str | None) -> Column:
-    """Find the target column: the one named; or the first, text towers of CLIP models coming last."""
-    targets = sorted(cache.manifest.of_kind("targets"), key=_is_tower)
+    """Find the target column: the one named; or the first, text towers of CLIP models coming last.
+
+    A column that was only added to compare prompts by comes after all others.
+    """
+    targets = sorted(cache.manifest.of_kind("targets"), key=lambda c: (c.for_grouping, _is_tower(c)))
     if spec is None and targets:
         spec = targets[0].spec
     return cache.column("targets", spec or "")

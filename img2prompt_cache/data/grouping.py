@@ -12,6 +12,7 @@ from img2prompt_cache.data.columns import choose_target
 from img2prompt_cache.data.further_prompts import load_further
 from img2prompt_cache.data.groups import THRESHOLD, factorize, prompt_groups
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.models.minilm import MINILM, is_minilm
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.near_identical import fit_threshold
 
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 
     F32 = NDArray[np.float32]
     Rows = NDArray[np.int64]
-
-MINILM = "all-MiniLM-L6-v2"
-_WEIGHTS = "sha256:cfbf91e1b52dad42a15d2f10cb3672e5c7a44c1db88deb43bbd7390898c7ee09"
-"""Of MiniLM, as fingerprints have it, whatever folder or package the weights come from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +95,6 @@ def choose_grouping(cache: Cache, data: Dataset, threshold: float | None = None)
     _, first = np.unique(factorize(data.prompts), return_index=True)
     vectors, _ = embeddings_in(cache, data, column)
     return Grouping(column, fit_threshold(unit(vectors[first])), fitted=True)
-
-
-def is_minilm(column: Column) -> bool:
-    """Whether a target column has embeddings by MiniLM, from whichever place its weights are."""
-    family, _, name = column.spec.partition(":")
-    named = name.partition("@")[0].rpartition("/")[2] == MINILM
-    known = named and family in ("st", "packaged") and not name.startswith("local-dir:")
-    return known or column.fingerprint.get("weights") == _WEIGHTS
 
 
 def group_rows(cache: Cache, data: Dataset, grouping: Grouping | None = None) -> Rows:

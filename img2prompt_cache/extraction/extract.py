@@ -84,7 +84,8 @@ def extract(
         that its column gets. If absent: those of the cache, or of the preset.
     encoder : str, optional
         Spec of the target encoder, such as ``"st:all-MiniLM-L6-v2"``. If absent: that of the cache, or of the
-        preset.
+        preset. Where it is not MiniLM, a new cache gets a column of MiniLM as well, by which near-identical
+        prompts are found, if its weights are on this machine.
     format : str
         The source's format, one of `sources.FORMATS`; ``"auto"`` detects it.
     id_column, prompt_column : str, optional

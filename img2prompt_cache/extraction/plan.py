@@ -18,6 +18,7 @@ from img2prompt_cache.cache.writer import open_manifest
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.changes import Changes
 from img2prompt_cache.extraction.comparison import find_changes
+from img2prompt_cache.extraction.grouping_column import add_grouping_column, as_target
 from img2prompt_cache.extraction.listing import (
     digest_of,
     digest_of_stamps,
@@ -73,7 +74,8 @@ def prepare(
     """
     pa.default_memory_pool().release_unused()  # Arrow would keep what listing took
     manifest = open_manifest(folder)
-    models = config.make_models(new=manifest is None)
+    new = manifest is None
+    models = config.make_models(new=new)
     if manifest is None:
         backbones, encoder, preset = choose_columns(config)
         encoders: tuple[str, ...] = (encoder,)
@@ -98,6 +100,10 @@ def prepare(
         manifest = models.declare(manifest, backbones, encoders, tell, further=further)
     else:
         manifest = models.outline(manifest, backbones, encoders, further=further)
+    if new:
+        manifest = add_grouping_column(manifest, models, tell, further=further, load=load)
+    elif config.encoder:
+        manifest = as_target(manifest, config.encoder)
     work = Pass(
         folder=folder,
         manifest=manifest,

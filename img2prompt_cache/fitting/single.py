@@ -75,7 +75,11 @@ def fit_head(
         )
     features, texts = choose_columns(cache, head, config.features)
     target = choose_target(cache, config.encoder)
-    others = [column.spec for column in cache.manifest.of_kind("targets") if column.spec != target.spec]
+    others = [
+        column.spec
+        for column in cache.manifest.of_kind("targets")
+        if column.spec != target.spec and not column.for_grouping
+    ]
     if config.encoder is None and others:
         named = ", ".join(others)
         note(tell, f"encoder {target.spec}, the first in the cache; `encoder` names another: {named}")

@@ -35,7 +35,8 @@ def require_new_name(manifest: Manifest, kind: Kind, name: str) -> None:
 
 def names_encoder(manifest: Manifest, encoders: Sequence[str]) -> str:
     """Give the encoder in whose space class names are: the first, towers of CLIP models coming last."""
-    specs = [column.current or column.spec for column in manifest.of_kind("targets")]
+    known = (column for column in manifest.of_kind("targets") if not column.for_grouping)
+    specs = [column.current or column.spec for column in known]
     specs += [split_alias(text)[1] for text in encoders if manifest.column("targets", text) is None]
     return min(specs, key=lambda spec: spec.startswith("open_clip:"), default="")
 
@@ -50,7 +51,9 @@ def with_further(manifest: Manifest, further: int, tell: Callback) -> Manifest:
         if known is None:
             shape = target.shape if target.shape == (0,) else (further, *target.shape)
             folder = column_folder("more_targets", target.spec)
-            column = replace(target, kind="more_targets", folder=folder, shape=shape, parts=())
+            column = replace(
+                target, kind="more_targets", folder=folder, shape=shape, parts=(), for_grouping=False
+            )
             manifest = manifest.with_column(column)
         elif known.shape[0] < further:
             warn(

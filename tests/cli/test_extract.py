@@ -12,6 +12,8 @@ from img2prompt_cache.cache.reader import Cache
 from kit import make_source, paint, parts_of, prompt_of
 from synthetic import Cli
 
+pytestmark = pytest.mark.usefixtures("no_weights")
+
 
 @pytest.fixture
 def cli(capsys):

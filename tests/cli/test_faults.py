@@ -28,6 +28,8 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.extraction.targets import CachedTargets
 from kit import Log, Tiny, make_source, paint, parts_of, run_cli
 
+pytestmark = pytest.mark.usefixtures("no_weights")
+
 
 def slow_source(folder: Path, rows: int = 3000) -> Path:
     """Many images that are all different and quickly made."""

@@ -16,6 +16,8 @@ from img2prompt_cache.cli import console, main
 from kit import paint, run_cli
 from synthetic import Cli, make_cache
 
+pytestmark = pytest.mark.usefixtures("no_weights")
+
 COMMANDS = (
     *("extract", "fit", "tune", "influence", "predict", "compare", "report", "explore", "app"),
     *("info", "verify", "demo", "weights", "doctor"),

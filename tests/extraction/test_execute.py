@@ -28,6 +28,8 @@ from img2prompt_cache.models.backbones.base import Backbone
 from img2prompt_cache.models.encoders.base import load_encoder
 from kit import Log, Tiny, make_source, paint, parts_of, prompt_of, save_backbone, write_prompts
 
+pytestmark = pytest.mark.usefixtures("no_weights")
+
 
 def columns(folder: Path) -> dict[str, np.ndarray]:
     cache = Cache(folder)

@@ -23,6 +23,8 @@ from img2prompt_cache.extraction.shards import ShardReport, extract_shard, finis
 from img2prompt_cache.sources import open_source
 from kit import Log, Tiny, make_source, parts_of, write_prompts
 
+pytestmark = pytest.mark.usefixtures("no_weights")
+
 
 def shard(tiny: Tiny, source: Path, folder: Path, which: str, **options: Any) -> ShardReport:
     return extract_shard(folder, open_source(source), tiny.config(**options), parse_shard(which))

@@ -177,6 +177,11 @@ def choose_preset() -> tuple[str, str]:
     return "standard", f"the model hub ({_endpoint()}) answers"
 
 
+def is_cached(repository: str, files: Sequence[str]) -> bool:
+    """Whether all of these files of a repository's default branch are in the hub's local cache."""
+    return _cached(repository, [[name] for name in files], "") is not None
+
+
 def _endpoint() -> str:
     from huggingface_hub import constants
 
