@@ -138,6 +138,14 @@ def fit(
             "`dedup` writes one.",
         ),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="8GB",
+            help="How much memory rows may take; rows that take more are read as they are used. Default: "
+            "half of what is free.",
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Random seed of the split and of the head.")
     ] = 0,
@@ -328,6 +336,7 @@ def fit(
         "minutes": minutes,
         "train_on": train_on,
         "only": only,
+        "memory": memory,
         "seed": seed,
         "refit": refit,
         "leakage_gap": leakage_gap,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,18 @@ class MappedColumn:
                 found = [values[within] for values in self._map(number)]
                 out[_as_slice(order[low:high])] = found[0] if len(found) == 1 else restore(*found)
         return out
+
+    def release(self) -> None:
+        """Give back the memory that the maps take where rows were read; what is read again is mapped again.
+
+        The operating system keeps the pages of files in memory as long as there is room, and those that are
+        mapped count as this process's.
+        """
+        for maps in [*self._maps.values()]:
+            for values in maps:
+                mapped = getattr(values.base, "_mmap", None)
+                if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+                    mapped.madvise(mmap.MADV_DONTNEED)
 
     def load(self) -> Values:
         """Read the whole column: shape (rows, …), of the chosen dtype."""

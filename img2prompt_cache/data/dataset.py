@@ -12,6 +12,7 @@ import numpy as np
 from img2prompt_cache.cache.manifest import Block, Column
 from img2prompt_cache.cache.mapped import MappedViews
 from img2prompt_cache.cache.reader import OK, REMOVED, Cache
+from img2prompt_cache.data.column_rows import ColumnRows
 from img2prompt_cache.data.feature_blocks import BlockWidth, concatenate
 from img2prompt_cache.data.further_prompts import further_texts, load_further
 from img2prompt_cache.data.trunk_rows import TrunkRows
@@ -35,10 +36,10 @@ class Dataset:
         Row numbers in the cache.
     ids, prompts, images : list of str
         imgId, prompt, and sha256 of the image's bytes, for each row.
-    X : numpy.ndarray, float32, shape (n, p); or TrunkRows, shape (n, …); or FeatureBlocks
+    X : numpy.ndarray, float32, shape (n, p); or TrunkRows, shape (n, …); or FeatureBlocks; or ColumnRows
         Features of all backbones, concatenated; or the rows of a trunk column, which are read when they are
-        used; or both.
-    y : numpy.ndarray, float32, shape (n, t)
+        used; or both. Features that are not held in memory are ColumnRows.
+    y : numpy.ndarray, float32, shape (n, t); or ColumnRows
         Targets: embeddings of the first prompts, on which heads are scored; (n, 0) if no target was given.
     features : tuple of Column
         The feature columns, in the order of `X`.
@@ -66,7 +67,7 @@ class Dataset:
     prompts: list[str]
     images: list[str]
     X: AnyFeatures
-    y: NDArray[np.float32]
+    y: NDArray[np.float32] | ColumnRows
     features: tuple[Column, ...]
     texts: NDArray[np.float32] | None = None
     views: NDArray[np.float16] | None = None
@@ -78,7 +79,7 @@ class Dataset:
     train_on: TrainOn = "mean"
 
     @property
-    def training_targets(self) -> NDArray[np.float32]:
+    def training_targets(self) -> NDArray[np.float32] | ColumnRows:
         """What heads are fitted on, shape (n, t)."""
         return self.y if self.means is None or self.train_on == "first" else self.means
 
@@ -102,6 +103,7 @@ def load_dataset(
     only: Collection[str] | None = None,
     views: bool = False,
     train_on: TrainOn = "mean",
+    hold: bool = True,
 ) -> Dataset:
     """Read the usable rows: those whose image could be read and whose features are all cached.
 
@@ -121,6 +123,9 @@ def load_dataset(
         Also open the augmented views of a trunk, if any are cached, and leave out rows without them.
     train_on : str
         As in `Dataset`.
+    hold : bool
+        Whether features and targets are held in memory. Otherwise they are read when they are used; but
+        targets are held where a row has several prompts.
 
     Returns
     -------
@@ -156,20 +161,24 @@ def load_dataset(
         }[with_prompt]
         raise UsageError(f"{cache.folder} has no usable image{what}")
     rows = np.array(usable, np.int64)
-    y = _finite(cache, target, rows) if target else np.empty((len(rows), 0), np.float32)
     further = load_further(cache, target, rows) if target else None
+    y: NDArray[np.float32] | ColumnRows = np.empty((len(rows), 0), np.float32)
+    if target and (hold or further is not None):
+        y = _finite(cache, target, rows)
+    elif target:
+        y = ColumnRows([cache.mapped(target)], rows)
     return Dataset(
         rows=rows,
         ids=[text["imgId"][row] for row in usable],
         prompts=[text["prompt"][row] for row in usable],
         images=[text["sha256"][row] for row in usable],
-        X=_values(cache, features, rows, trunk_views),
+        X=_values(cache, features, rows, trunk_views, hold),
         y=y,
         features=features,
         texts=_finite(cache, texts, rows) if texts else None,
         target=target,
         further=further,
-        means=None if further is None else further.means(y),
+        means=None if further is None else further.means(np.asarray(y)),
         train_on=train_on,
     )
 
@@ -231,7 +240,11 @@ def views_of(cache: Cache, trunk: Column) -> Column | None:
 
 
 def _values(
-    cache: Cache, features: tuple[Column, ...], rows: NDArray[np.int64], views: dict[str, Column | None]
+    cache: Cache,
+    features: tuple[Column, ...],
+    rows: NDArray[np.int64],
+    views: dict[str, Column | None],
+    hold: bool,
 ) -> AnyFeatures:
     if any(column.kind == "trunk" for column in features):
         return concatenate(
@@ -242,6 +255,8 @@ def _values(
                 for column in features
             ]
         )
+    if not hold:
+        return ColumnRows([cache.mapped(column) for column in features], rows)
     X = np.empty((len(rows), sum(column.shape[0] for column in features)), np.float32)
     left = 0
     for column in features:

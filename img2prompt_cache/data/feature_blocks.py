@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
+from img2prompt_cache.data.column_rows import ColumnRows
 from img2prompt_cache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     Ranges = Sequence[tuple[int, int]]
     Inputs = NDArray[np.float32] | TrunkRows
-    AnyFeatures: TypeAlias = "Inputs | FeatureBlocks"
+    AnyFeatures: TypeAlias = "Inputs | FeatureBlocks | ColumnRows"
 
 
 class BlockWidth(int):
@@ -111,6 +112,8 @@ def select_blocks(X: AnyFeatures, ranges: Ranges) -> AnyFeatures:
     UsageError
         If `X` contains a trunk and a range is not exactly one of its blocks.
     """
+    if isinstance(X, ColumnRows):
+        X = np.asarray(X)
     if isinstance(X, np.ndarray) and X.ndim == 2:
         if all(stop == start for (_, stop), (start, _) in pairwise(ranges)):
             return X[:, ranges[0][0] : ranges[-1][1]]

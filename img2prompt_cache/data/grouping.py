@@ -128,5 +128,5 @@ def group_rows(cache: Cache, data: Dataset, grouping: Grouping | None = None) ->
 def embeddings_in(cache: Cache, data: Dataset, column: Column) -> tuple[F32, FurtherPrompts | None]:
     """Read the embeddings of a dataset's prompts in a target column: first (n, d) and further ones."""
     if column == data.target:
-        return data.y, data.further
+        return np.asarray(data.y), data.further
     return cache.values(column, data.rows), load_further(cache, column, data.rows)

@@ -144,7 +144,7 @@ def add_soft_bank(
         If the encoder is not the one that made the targets.
     """
     if bank is None or bank == TRAIN:
-        return data if bank is None else replace(data, bank=data.y[:0])
+        return data if bank is None else replace(data, bank=np.asarray(data.y[:0]))
     found = encoded_bank(Path(bank), UsedColumn.of(target), device, tell, parameter="soften")
     grouping = grouping or choose_grouping(cache, data)
     compared = (

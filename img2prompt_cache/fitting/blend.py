@@ -104,7 +104,7 @@ def _fit(
     except Img2PromptError as error:
         raise Img2PromptError(f"{error}; `refit_members=True` fits the members of a blend again") from None
     rows = split.validation
-    groups, targets = split.inner_groups(rows), data.y[rows]
+    groups, targets = split.inner_groups(rows), np.asarray(data.y[rows])
     ids = [data.ids[row] for row in rows]
     others = [read_outside(each, ids, targets, groups) for each in outside]
     predictions = [aligned(member, ids, targets) for member in members]

@@ -61,6 +61,8 @@ class FitConfig:
         first prompt alone.
     only : pathlib.Path or None
         A table that names the rows to use, as `dedup` writes it; see `read_selection`.
+    memory : str or int or None
+        How much memory rows may take; see `hold_rows`.
     device : str
         Where the head computes, if it does so with torch; see `Head.use_device`.
     """
@@ -80,11 +82,12 @@ class FitConfig:
     soften: str | Path | None = None
     train_on: TrainOn = "mean"
     only: Path | None = None
+    memory: str | int | None = None
     device: str = "auto"
 
     def describe(self) -> dict[str, Any]:
         """Give what was asked for as JSON values, without what a run records elsewhere."""
-        apart = ("features", "encoder", "device")
+        apart = ("features", "encoder", "memory", "device")
         asked = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in apart}
         soften = Path(self.soften) if self.soften not in (None, "train") else None
         return {

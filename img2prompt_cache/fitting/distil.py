@@ -185,7 +185,7 @@ def evaluate_student(
     Img2PromptError
         If a prediction is not finite.
     """
-    y, X = lessons.data.y, select_blocks(lessons.data.X, lessons.student)
+    y, X = np.asarray(lessons.data.y), select_blocks(lessons.data.X, lessons.student)
     student, teacher, plain = (np.empty_like(y) for _ in range(3))
     chosen, seconds = [], 0.0
     for number, (train, held) in enumerate(split.sides):

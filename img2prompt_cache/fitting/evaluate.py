@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import clone
 
+from img2prompt_cache.data.column_rows import ColumnRows
 from img2prompt_cache.data.dataset import Dataset
 from img2prompt_cache.data.splits import Split, random_split
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.fitting.scores import floor_cosines
 from img2prompt_cache.numerics.bootstrap import interval
 from img2prompt_cache.numerics.metrics import cosine
+from img2prompt_cache.numerics.row_blocks import BLOCK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.heads.base import Head, Signals
+    from img2prompt_cache.data.feature_blocks import AnyFeatures
+    from img2prompt_cache.heads.base import Head, Signals, SureTargets
 
     Advance = Callable[[int], None]
 
@@ -77,38 +80,52 @@ def evaluate_head(
     Img2PromptError
         If a prediction is not finite.
     """
-    predictions, unsoftened = np.empty_like(data.y), np.empty_like(data.y)
+    rows = split.validation
+    predictions = np.empty((len(rows), data.y.shape[1]), np.float32)
+    unsoftened = np.empty_like(predictions) if head.takes_bank else None
     said: list[tuple[NDArray[np.int64], Signals]] = []
     found, seconds = [], 0.0
     for number, (train, held) in enumerate(split.sides):
         fitted = fit_rows(configured(head, chosen[number] if chosen else {}), data, split, train)
         started = time.perf_counter()
-        sure = fitted.predict_with_signals(data.X[held])
+        place = np.searchsorted(rows, held)
+        for some, sure in _predicted(fitted, data.X[held]):
+            predictions[place[some]] = sure.vectors
+            if unsoftened is not None:
+                unsoftened[place[some]] = sure.unsoftened
+            said.append((place[some], sure.signals))
         seconds += time.perf_counter() - started
-        predictions[held], unsoftened[held] = sure.vectors, sure.unsoftened
-        said.append((held, sure.signals))
         found.append(fitted.chosen)
         advance(1)
-    predictions = predictions[split.validation]
     require_finite(head.name, predictions)
     return Evaluation(
         fitted,
         found,
         predictions,
         rows_per_second=len(predictions) / seconds,
-        signals=_joined(said, split),
-        unsoftened=unsoftened[split.validation] if fitted.takes_bank else None,
+        signals=_joined(said, len(rows)),
+        unsoftened=unsoftened,
     )
 
 
-def _joined(said: list[tuple[NDArray[np.int64], Signals]], split: Split) -> Signals:
-    """Put the signals of all folds together, in the order of the held-out rows."""
+def _predicted(head: Head, X: AnyFeatures) -> Iterator[tuple[slice, SureTargets]]:
+    """Predict rows: all at once, or block by block where they are read when they are used."""
+    if not isinstance(X, ColumnRows):
+        yield slice(None), head.predict_with_signals(X)
+        return
+    for start in range(0, len(X), BLOCK):
+        some = slice(start, start + BLOCK)
+        yield some, head.predict_with_signals(X[some])
+
+
+def _joined(said: list[tuple[NDArray[np.int64], Signals]], count: int) -> Signals:
+    """Put the signals of all folds together, for `count` held-out rows."""
     names = [name for name in said[0][1] if all(name in signals for _, signals in said)]
-    joined = {name: np.empty(len(split.fold)) for name in names}
-    for held, signals in said:
+    joined = {name: np.empty(count) for name in names}
+    for place, signals in said:
         for name in names:
-            joined[name][held] = signals[name]
-    return {name: values[split.validation] for name, values in joined.items()}
+            joined[name][place] = signals[name]
+    return joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,16 +180,16 @@ def measure_leakage_gap(
         return None
     rows = split.validation
     gain, floor = np.empty(len(split.fold)), np.empty(len(split.fold))
-    gain[rows] = -cosine(evaluation.predictions, data.y[rows])
+    gain[rows] = -cosine(evaluation.predictions, np.asarray(data.y[rows]))
     for train, held in split.sides:
         floor[held] = -floor_cosines(data.y, train, held, data.training_targets)
     careless = replace(split, strategy="random")  # inner folds leak, too
     for number, (train, held) in enumerate(_careless_sides(split)):
         chosen = evaluation.chosen[number if split.folds > 1 else 0]
         fitted = fit_rows(configured(head, chosen), data, careless, train)
-        predictions = fitted.predict(data.X[held])
+        predictions = np.concatenate([sure.vectors for _, sure in _predicted(fitted, data.X[held])])
         require_finite(head.name, predictions)
-        gain[held] += cosine(predictions, data.y[held])
+        gain[held] += cosine(predictions, np.asarray(data.y[held]))
         floor[held] += floor_cosines(data.y, train, held, data.training_targets)
         advance(1)
     beyond = (gain - floor)[rows]
@@ -208,7 +225,7 @@ def fit_rows(head: Head, data: Dataset, split: Split, rows: NDArray[np.int64]) -
     if head.takes_extra and data.extra is not None:
         extra = data.extra
         more["kinds"] = np.concatenate([np.zeros(len(rows), np.int64), extra.kinds])
-        X, y = np.concatenate([X, extra.X]), np.concatenate([y, extra.y])
+        X, y = np.concatenate([np.asarray(X), extra.X]), np.concatenate([np.asarray(y), extra.y])
         groups = np.concatenate([groups, groups.max() + 1 + np.arange(len(extra.y))])
     return head.fit(X, y, groups=groups, widths=data.widths, **more)
 

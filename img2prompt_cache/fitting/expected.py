@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.fitting.evaluate import Evaluation
     from img2prompt_cache.heads.base import Head, Signals, Targets
+    from img2prompt_cache.numerics.row_blocks import Matrix
 
     Rows = NDArray[np.int64]
     F64 = NDArray[np.float64]
@@ -35,7 +36,7 @@ LARGEST_BANK = 20_000
 
 
 def fit_expectation(
-    head: Head, evaluation: Evaluation, y: Targets, split: Split, train: Rows
+    head: Head, evaluation: Evaluation, y: Matrix, split: Split, train: Rows
 ) -> tuple[Expectation, ExpectedRecord]:
     """Fit what to expect of the predictions of a head.
 
@@ -64,7 +65,7 @@ def fit_expectation(
         How well it agrees with the true cosines, by cross-fitting over groups of the held-out rows.
     """
     rows = split.validation
-    groups, cosines = split.groups[rows], cosine(evaluation.predictions, y[rows])
+    groups, cosines = split.groups[rows], cosine(evaluation.predictions, np.asarray(y[rows]))
     found, bank = held_out_signals(head, evaluation, y, split, train)
     names = tuple(found)
     signals = stack_signals(found, names, len(rows))
@@ -81,7 +82,7 @@ def fit_expectation(
 
 
 def held_out_signals(
-    head: Head, evaluation: Evaluation, y: Targets, split: Split, train: Rows
+    head: Head, evaluation: Evaluation, y: Matrix, split: Split, train: Rows
 ) -> tuple[Signals, Targets]:
     """Give the signals of held-out rows, none where these are too few, and the bank to keep.
 
@@ -97,7 +98,7 @@ def held_out_signals(
     """
     rows = split.validation
     if len(rows) < FEWEST or len(np.unique(split.groups[rows])) == 1:
-        return {}, y[:0]
+        return {}, np.asarray(y[:0])
     own = {name: each for name, each in evaluation.signals.items() if name in head.signals}
     plain = evaluation.predictions if evaluation.unsoftened is None else evaluation.unsoftened
     bank, near = _compare_with_prompts(plain, y, split, train)
@@ -125,33 +126,32 @@ def cross_fit(signals: F64, cosines: F64, groups: Rows, fit: Fit = fit_curve) ->
 
 
 def _compare_with_prompts(
-    predictions: Targets, y: Targets, split: Split, train: Rows
+    predictions: Targets, y: Matrix, split: Split, train: Rows
 ) -> tuple[Targets, Signals]:
     """Give the bank to keep, and the signals of held-out rows by banks of other groups; both may be empty."""
     others = list(_distinct_others(y, split))
     kept = _distinct(y, train)
     if not min(len(each) for each in (*others, kept)):
-        return y[:0], {}
+        return np.asarray(y[:0]), {}
     size = min(len(kept), round(np.median([len(each) for each in others])))
-    found = {name: np.empty(len(y)) for name in BANK_SIGNALS}
-    whole = np.empty_like(y)
-    whole[split.validation] = predictions
+    found = {name: np.empty(len(predictions)) for name in BANK_SIGNALS}
     for (_, held), rows in zip(split.sides, others, strict=True):
-        for name, values in bank_signals(whole[held], y[_draw(rows, size)]).items():
-            found[name][held] = values
-    return y[_draw(kept, size)], {name: values[split.validation] for name, values in found.items()}
+        place = np.searchsorted(split.validation, held)
+        for name, values in bank_signals(predictions[place], np.asarray(y[_draw(rows, size)])).items():
+            found[name][place] = values
+    return np.asarray(y[_draw(kept, size)]), found
 
 
-def _distinct_others(y: Targets, split: Split) -> Iterator[Rows]:
+def _distinct_others(y: Matrix, split: Split) -> Iterator[Rows]:
     """For each fold, give rows outside it with distinct targets, of none of the groups in it."""
     for train, held in split.sides:
         yield _distinct(y, train[~np.isin(split.groups[train], split.groups[held])])
 
 
-def _distinct(y: Targets, rows: Rows) -> Rows:
+def _distinct(y: Matrix, rows: Rows) -> Rows:
     """Give rows with distinct targets, of so many rows at most that finding them stays quick."""
     rows = _draw(rows, LARGEST_BANK)
-    return rows[np.unique(y[rows], axis=0, return_index=True)[1]]
+    return rows[np.unique(np.asarray(y[rows]), axis=0, return_index=True)[1]]
 
 
 def _draw(rows: Rows, most: int) -> Rows:

@@ -57,6 +57,7 @@ def fit(
     minutes: float | None = None,
     train_on: str = "mean",
     only: str | Path | None = None,
+    memory: str | int | None = None,
     seed: int = 0,
     refit: bool = True,
     leakage_gap: bool | None = None,
@@ -133,6 +134,9 @@ def fit(
         first prompt alone. They are scored on the first; `metrics` also has the score on the mean.
     only : path, optional
         A table whose column ``imgId`` names the rows to use, as `dedup` writes it.
+    memory : str or int, optional
+        How much memory rows may take: bytes, or ``"8GB"``; half of what is free, if None. Rows that take more
+        are read when they are used, by heads that can do so, with the same result.
     seed : int
         Of the split, and of the head unless `settings` has another ``seed``. See `fit_seeds` for several.
     refit : bool
@@ -207,6 +211,7 @@ def fit(
         minutes=minutes,
         train_on=train_on,
         only=only,
+        memory=memory,
         refit=refit,
         leakage_gap=leakage_gap,
     )
@@ -235,6 +240,7 @@ def fit(
                 soften=soften,
                 train_on=chosen_target(train_on),
                 only=None if only is None else Path(only),
+                memory=memory,
                 device=device,
             )
             made = fit_head(opened, config, folder, overwrite=overwrite, tell=tell)

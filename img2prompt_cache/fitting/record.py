@@ -98,7 +98,7 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
     """
     data, split, evaluation = fitted.data, fitted.split, fitted.evaluation
     rows, predictions = split.validation, evaluation.predictions
-    targets, groups, fold = data.y[rows], split.groups[rows], split.fold[rows]
+    targets, groups, fold = np.asarray(data.y[rows]), split.groups[rows], split.fold[rows]
     cosines = cosine(predictions, targets)
     reported = fitted.head if split.folds > 1 else evaluation.head
     gap = fitted.leakage_gap

@@ -9,12 +9,14 @@ import numpy as np
 from img2prompt_cache.numerics.bootstrap import effective_groups, interval
 from img2prompt_cache.numerics.hubs import corrected_queries
 from img2prompt_cache.numerics.metrics import TIE, cosine, mean_cosine, mse, retrieval, unit
+from img2prompt_cache.numerics.row_blocks import mean_of_rows
 from img2prompt_cache.numerics.similarity_graph import similarity_components
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from img2prompt_cache.data.splits import Split
+    from img2prompt_cache.numerics.row_blocks import Matrix
 
     _Bank = tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.int64]]
 
@@ -130,7 +132,7 @@ def score_means(
     }
 
 
-def floor(targets: NDArray[np.float32], split: Split, fitted: NDArray[np.float32] | None = None) -> float:
+def floor(targets: Matrix, split: Split, fitted: Matrix | None = None) -> float:
     """Score the mean head: the mean of `floor_cosines` over the held-out rows.
 
     Parameters
@@ -146,10 +148,10 @@ def floor(targets: NDArray[np.float32], split: Split, fitted: NDArray[np.float32
 
 
 def floor_cosines(
-    targets: NDArray[np.float32],
+    targets: Matrix,
     train: NDArray[np.int64],
     held: NDArray[np.int64],
-    fitted: NDArray[np.float32] | None = None,
+    fitted: Matrix | None = None,
 ) -> NDArray[np.float64]:
     """Compute the cosine of each held-out target with the mean target of the rows fitted on.
 
@@ -167,7 +169,7 @@ def floor_cosines(
     numpy.ndarray, float64, of the length of `held`
     """
     known = (targets if fitted is None else fitted)[train]
-    return cosine(targets[held], unit(known.mean(axis=0, keepdims=True, dtype=np.float64)))
+    return cosine(np.asarray(targets[held]), unit(mean_of_rows(known)))
 
 
 def by_fold(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from img2prompt_cache.fitting.evaluate import (
     leakage_fits,
     measure_leakage_gap,
 )
+from img2prompt_cache.fitting.memory import hold_rows
 from img2prompt_cache.fitting.record import FittedHead, keep_run
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.progress import Callback, ignore, note, task, warn
@@ -105,7 +107,17 @@ def _fit(
     features, target, texts = columns
     only = None if config.only is None else read_selection(config.only)
     views = bool(head.get_params().get("views"))
-    data = load_dataset(cache, features, target, texts, only=only, views=views, train_on=config.train_on)
+    hold = hold_rows(
+        head,
+        cache.rows,
+        sum(math.prod(column.shape) for column in (*features, target)),
+        config.memory,
+        more=bool(config.extra or config.soften),
+        tell=tell,
+    )
+    data = load_dataset(
+        cache, features, target, texts, only=only, views=views, train_on=config.train_on, hold=hold
+    )
     if views and head.takes == "features":  # rows of a trunk bring their own
         data = replace(data, views=load_views(cache, data))
     grouping = choose_grouping(cache, data, config.group_threshold)

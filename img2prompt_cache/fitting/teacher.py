@@ -122,11 +122,11 @@ class TeacherData:
         teacher : Blend
         """
         teacher = clone(teacher).use_device(student.device)
-        groups, y = split.inner_groups(rows), self.data.training_targets[rows]
+        groups, y = split.inner_groups(rows), np.asarray(self.data.training_targets[rows])
         X = select_blocks(self.data.X, self.teacher)[rows]
         widths = select_widths(self.data.widths, self.teacher)
         predictions, _ = teacher.out_of_fold(X, y, groups=groups, widths=widths)
-        weights = best_weights(inner_products(predictions, self.data.y[rows]))
+        weights = best_weights(inner_products(predictions, np.asarray(self.data.y[rows])))
         fitted: Blend = clone(teacher).set_params(weights=weights.tolist())
         fitted.fit(X, y, groups=groups, widths=widths)
         more = None

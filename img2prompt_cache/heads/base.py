@@ -81,6 +81,8 @@ class Head(VectorRegressor):
     length_tells : bool
         Whether the length of a prediction, before it is scaled to 1, tells how sure it is: it is shorter
         where training targets disagree. Such a head computes in `_unscaled` in place of `_predict`.
+    streams : bool
+        Whether `fit` also takes `ColumnRows`, which it reads block by block: rows need not fit into memory.
     warm_up : int
         Number of first steps of `validate` whose scores say little about that of the last step.
     """

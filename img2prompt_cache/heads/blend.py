@@ -26,7 +26,7 @@ from img2prompt_cache.progress import stage
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.data.feature_blocks import Inputs
+    from img2prompt_cache.data.feature_blocks import AnyFeatures, Inputs
     from img2prompt_cache.heads.base import Groups, State, Targets
     from img2prompt_cache.models.backbones.taps import Described
     from img2prompt_cache.numerics.blending import F64
@@ -184,7 +184,7 @@ class Blend(Head):
 
     def out_of_fold(
         self,
-        X: Inputs | FeatureBlocks,
+        X: AnyFeatures,
         y: Targets,
         *,
         groups: Groups,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_array
 
+from img2prompt_cache.data.column_rows import ColumnRows
 from img2prompt_cache.data.feature_blocks import width
 from img2prompt_cache.errors import DataError, Img2PromptError, UsageError, unknown
 
@@ -139,7 +140,8 @@ def rows(
     DataError, TypeError
         If they do not fit each other, there are no rows, or a target is not finite.
     """
-    y = targets(y, head)
+    if not isinstance(y, ColumnRows):  # what is read later is checked then
+        y = targets(y, head)
     if len(X) != len(y):
         raise DataError(f"features {X.shape} and targets {y.shape} must have the same number of rows")
     if len(X) == 0:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, dataclass_transform
 
+import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
+from img2prompt_cache.data.column_rows import ColumnRows
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.settings import make_constructor, setting
 from img2prompt_cache.numerics.metrics import mean_cosine
@@ -25,10 +27,12 @@ class VectorRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     `get_params` and `clone` work; in every further subclass, too. Fitted values are attributes that end in an
     underscore.
 
-    `fit` and `predict` check their arguments. A subclass computes in `_fit` and `_predict`.
+    `fit` and `predict` check their arguments. A subclass computes in `_fit` and `_predict`. Where its class
+    says that it `streams`, `_fit` also takes `ColumnRows` in the place of the features and the targets.
     """
 
     name: ClassVar[str]
+    streams: ClassVar[bool] = False
     n_features_in_: int
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -115,7 +119,10 @@ class VectorRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Check the arguments of `fit`, then fit; `more` are those that only this head takes."""
         self._check_settings()
-        X = self._check_inputs(X)
+        if not self.streams and isinstance(y, ColumnRows):
+            y = np.asarray(y)
+        if not (self.streams and isinstance(X, ColumnRows)):  # what is read later is checked then
+            X = self._check_inputs(X)
         y, groups, widths = checks.rows(X, y, groups, widths, self)
         if validation is not None:
             held = self._check_inputs(validation[0])

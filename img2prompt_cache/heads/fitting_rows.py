@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from img2prompt_cache.data.feature_blocks import FeatureBlocks, Inputs, Ranges
+    from img2prompt_cache.data.feature_blocks import AnyFeatures, Ranges
     from img2prompt_cache.heads.base import Groups, Head, Targets
 
 
@@ -27,7 +27,7 @@ class FittingRows:
         As `checks.kinds` gives them.
     """
 
-    X: Inputs | FeatureBlocks
+    X: AnyFeatures
     y: Targets
     groups: Groups
     widths: tuple[int, ...]

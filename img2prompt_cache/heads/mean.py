@@ -10,6 +10,7 @@ import numpy as np
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.row_blocks import mean_of_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +22,7 @@ class Mean(Head):
     """Predict the normalised mean training target, whatever the image: the best constant by cosine."""
 
     name = "mean"
+    streams = True
 
     def _fit(
         self,
@@ -31,7 +33,7 @@ class Mean(Head):
         widths: tuple[int, ...],
         validation: tuple[Features, Targets] | None = None,
     ) -> None:
-        self.mean_ = unit(y.mean(axis=0, keepdims=True, dtype=np.float64))
+        self.mean_ = unit(mean_of_rows(y))
 
     def _predict(self, X: Features) -> Targets:
         return np.repeat(self.mean_, len(X), axis=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +16,7 @@ from img2prompt_cache.heads.base import Head
 from img2prompt_cache.heads.settings import setting
 from img2prompt_cache.heads.space import LogUniform
 from img2prompt_cache.numerics import banded_ridge, gram, ridge_path
+from img2prompt_cache.numerics.row_blocks import in_blocks
 from img2prompt_cache.numerics.row_space import expand_coefficients, reduce_blocks
 from img2prompt_cache.progress import stage
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.heads.base import Features, Groups, State, Targets
     from img2prompt_cache.numerics.gram import F32, F64, Rows, Sums
+    from img2prompt_cache.numerics.row_blocks import Matrix
 
     Chunks = Callable[[], Iterable[Rows]]
 
@@ -39,6 +41,7 @@ class Ridge(Head):
     """
 
     name = "ridge"
+    streams = True
     length_tells = True
 
     alpha: float | Sequence[float] | None = setting(
@@ -104,10 +107,17 @@ class Ridge(Head):
             np.zeros(len(X), np.int64) if self.alpha is not None else k_folds(groups, self.folds, self.seed)
         )
 
-        Z, reduced, bases, mean = reduce_blocks(X, widths)
+        Z: Matrix = X
+        bases: list[F32 | None] = [None] * len(widths)
+        reduced, mean = widths, np.zeros(X.shape[1], np.float32)
+        if len(X) < max(widths):
+            Z, reduced, bases, mean = reduce_blocks(np.asarray(X), widths)
 
-        rows = gram.Rows(Z, y, fold, weight)
-        self.fit_stream(lambda: [rows], len(Z), reduced)
+        def chunks() -> Iterator[gram.Rows]:
+            for some, (x, true) in in_blocks([Z, y]):
+                yield gram.Rows(x, true, fold[some], None if weight is None else weight[some])
+
+        self.fit_stream(chunks, len(Z), reduced)
         self.coef_: F32 = expand_coefficients(self.coef_, reduced, bases)
         self.mean_: F32 = mean + expand_coefficients(self.mean_[:, None], reduced, bases)[:, 0]
 

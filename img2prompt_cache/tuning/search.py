@@ -111,7 +111,7 @@ def search(
     grouping = choose_grouping(cache, data, wanted.group_threshold)
     split = make_split(cache, data, wanted.split, wanted.holdout, wanted.seed, None, grouping)
     rows = split.train
-    X, y, groups = data.X[rows], data.training_targets[rows], split.inner_groups(rows)
+    X, y, groups = data.X[rows], np.asarray(data.training_targets[rows]), split.inner_groups(rows)
     held = inner_holdouts(groups, wanted.seed, few=FEW, share=HELD, what="a trial is scored")
 
     def score(settings: Mapping[str, Any], on_step: OnStep | None) -> float:

@@ -1,0 +1,74 @@
+"""Rows of columns that are read when they are used."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data.column_rows import ColumnRows
+from img2prompt_cache.data.columns import choose_features, choose_target
+from img2prompt_cache.data.dataset import load_dataset
+from img2prompt_cache.errors import Img2PromptError
+from synthetic import ENCODER, ONE, OTHER, make_cache
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Cache(make_cache(tmp_path / "cache", failed=[3], without_prompt=[7, 20]))
+
+
+def test_a_dataset_that_is_not_held_has_the_values_of_one_that_is(cache):
+    columns, target = choose_features(cache, ()), choose_target(cache, None)
+    held = load_dataset(cache, columns, target)
+    read = load_dataset(cache, columns, target, hold=False)
+    assert isinstance(read.X, ColumnRows)
+    assert isinstance(read.y, ColumnRows)
+    assert read.X.shape == held.X.shape
+    assert len(read.y) == len(held.y)
+    np.testing.assert_array_equal(np.asarray(read.X), held.X)
+    np.testing.assert_array_equal(np.asarray(read.y), held.y)
+    assert (read.ids, read.widths) == (held.ids, held.widths)
+
+
+@pytest.mark.parametrize(
+    "index", [slice(5, 40), slice(None, None, 7), np.array([50, 2, 2, 33]), np.arange(57) % 3 == 0]
+)
+def test_rows_are_selected_as_those_of_an_array(cache, index):
+    rows = load_dataset(cache, choose_features(cache, ()), choose_target(cache, None), hold=False).X
+    selected = rows[index]
+    assert isinstance(selected, ColumnRows)
+    np.testing.assert_array_equal(np.asarray(selected), np.asarray(rows)[index])
+    np.testing.assert_array_equal(np.asarray(selected[1:]), np.asarray(rows)[index][1:])
+
+
+def test_columns_are_in_the_order_named(cache):
+    rows = np.array([4, 0])
+    columns = [cache.mapped(cache.column("features", spec)) for spec in (OTHER, ONE)]
+    found = np.asarray(ColumnRows(columns, rows))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[:, :8], columns[0][rows])
+    np.testing.assert_array_equal(found[:, 8:], columns[1][rows])
+
+
+def test_releasing_memory_changes_no_value(cache):
+    column = cache.mapped(cache.column("targets", ENCODER))
+    rows = np.arange(6)
+    before = column[rows]
+    column.release()
+    np.testing.assert_array_equal(column[rows], before)
+
+
+def test_a_value_that_is_not_finite_is_named_when_it_is_read(tmp_path):
+    cache = Cache(make_cache(tmp_path / "cache", nan=[11]))
+    rows = load_dataset(cache, choose_features(cache, ()), choose_target(cache, None), hold=False).X
+    np.asarray(rows[:11])
+    with pytest.raises(Img2PromptError, match="NaN or infinity in row 11"):
+        np.asarray(rows)
+
+
+def test_targets_are_held_where_a_row_has_several_prompts(tmp_path):
+    cache = Cache(make_cache(tmp_path / "cache", further=[row % 3 for row in range(60)]))
+    columns, target = choose_features(cache, ()), choose_target(cache, None)
+    read = load_dataset(cache, columns, target, hold=False)
+    np.testing.assert_array_equal(read.means, load_dataset(cache, columns, target).means)

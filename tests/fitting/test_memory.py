@@ -1,0 +1,95 @@
+"""Memory for a fit: rows that are held, or read when they are used."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import img2prompt_cache as ipc
+from img2prompt_cache.errors import UsageError
+from img2prompt_cache.fitting import memory
+from img2prompt_cache.fitting.memory import free_memory, hold_rows, read_size
+from img2prompt_cache.heads import HEADS, make_head
+from img2prompt_cache.numerics import row_blocks
+from synthetic import make_cache
+
+STREAMS = [name for name in HEADS if make_head(name).streams]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return make_cache(tmp_path_factory.mktemp("memory") / "cache", rows=240, groups=60)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("8GB", 8 * 10**9), ("500 mb", 5 * 10**8), ("2GiB", 2 * 2**30), ("1.5k", 1500), (4096, 4096), ("7B", 7)],
+)
+def test_amounts_of_memory(text, size):
+    assert read_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "8 gigs", "0", 0, "1e9", "8GBB"])
+def test_what_is_no_amount_is_refused(text):
+    with pytest.raises(UsageError, match="`memory` is an amount such as 8GB") as caught:
+        read_size(text)
+    assert caught.value.parameter == "memory"
+
+
+def test_free_memory_is_a_plausible_number():
+    free = free_memory()
+    assert free is None or 2**20 < free < 2**60
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("folds", [None, 3])
+def test_rows_that_are_read_give_the_same_bits(name, folds, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(row_blocks.in_blocks, "__defaults__", (50,))
+    notes: list[str] = []
+    runs = {}
+    for most in ("1GB", "10kB"):
+        runs[most] = ipc.fit(
+            cache,
+            name,
+            folds=folds,
+            memory=most,
+            run=tmp_path / most,
+            progress=lambda event: notes.append(event.message),
+        )
+    said = [note for note in notes if "read when they are used" in note]
+    assert len(said) == 1
+    assert "`memory` allows 0.01 MB" in said[0]
+    held, read = runs.values()
+    assert read.metrics == held.metrics
+    one, other = (load_file(run.folder / "head.safetensors") for run in (held, read))
+    assert one.keys() == other.keys()
+    for key in one:
+        np.testing.assert_array_equal(one[key], other[key])
+
+
+def test_a_head_that_must_hold_them_is_refused_with_the_number(cache):
+    with pytest.raises(UsageError, match=r"240 rows of 416 values take about 1\.2 MB .*allows 0\.01 MB"):
+        ipc.fit(cache, "linear", memory="10kB")
+
+
+def test_what_is_added_must_be_held(cache):
+    with pytest.raises(UsageError, match="with what is added to it"):
+        hold_rows(make_head("ridge"), 240, 416, "10kB", more=True, tell=lambda event: None)
+
+
+def test_where_nothing_is_said_half_of_what_is_free_counts(monkeypatch):
+    notes: list[str] = []
+
+    def held(name, free):
+        monkeypatch.setattr(memory, "free_memory", lambda: free)
+        return hold_rows(make_head(name), 100, 10, None, tell=lambda event: notes.append(event.message))
+
+    assert held("ridge", 24_000)  # 3 × 100 × 10 × 4 bytes
+    assert not notes
+    assert not held("ridge", 23_990)
+    assert "read when they are used" in notes[0]
+    assert held("linear", 12_000)
+    with pytest.raises(UsageError, match=r"but 0\.012 MB are free"):
+        held("linear", 11_990)
+    assert held("linear", None)
