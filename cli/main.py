@@ -52,6 +52,8 @@ TORCH_COMMANDS = ("explore", "extract", "predict", "watch", "search", "bundle", 
 """Commands that are refused below it at once: PyArrow's threads do the same while images are listed."""
 BATCH_COMMANDS = ("extract", "fit", "tune", "predict", "watch", "repair", "demo")
 """Commands that work in batches, and end with the one in hand when they are interrupted."""
+GOES_ON = ("extract", "tune", "watch", "repair")
+"""Those of them that keep what is finished, and go on with the rest."""
 
 app = typer.Typer(
     name=NAME,
@@ -164,13 +166,19 @@ def _run(arguments: list[str], debug: bool) -> int:
         else:
             return _failed(error)
     if code == INTERRUPTED and console.stop.in_batches:
-        kept = (
-            "what was finished is kept"
-            if arguments[0] in ("extract", "tune", "watch")
-            else "nothing half-done is left"
-        )
-        console.warn(f"interrupted; {kept}. Run the same command again to go on.")
+        console.warn(f"interrupted; {_left(arguments)}")
     return int(code)
+
+
+def _left(arguments: list[str]) -> str:
+    """Say what an interrupted command leaves, and what the same command would do."""
+    command, options = arguments[0], {each.partition("=")[0] for each in arguments}
+    if command == "demo":
+        return "what was made is kept. With --overwrite the same command starts over."
+    several = command == "fit" and options & {"--seeds", "--split-seeds"} and "--overwrite" not in options
+    if several or command in GOES_ON:
+        return "what was finished is kept. Run the same command again to go on."
+    return "nothing half-done is left. Run the same command again to start over."
 
 
 class _WithoutTorch:

@@ -74,7 +74,7 @@ def _outdated(cache: Cache, run: Run) -> str:
 
 
 def _again(cache: Cache, run: Run, why: str, device: str, tell: Callback) -> Run:
-    if not run.request:
+    if not run.request or "teacher" in run.request:
         raise UsageError(
             f"`refit_members`: {run.name} is outdated ({why}), and does not say what it was fitted with: it "
             "is made of runs, or of an older version; fit it again with `fit()`",

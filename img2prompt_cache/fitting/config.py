@@ -92,7 +92,7 @@ class FitConfig:
         soften = Path(self.soften) if self.soften not in (None, "train") else None
         return {
             **asked,
-            "settings": _plain(dict(self.settings or {})),
+            "settings": plain_settings(self.settings or {}),
             "extra": [str(folder.resolve()) for folder in self.extra],
             "only": None if self.only is None else str(self.only.resolve()),
             "soften": self.soften if soften is None else str(soften.resolve()),
@@ -119,10 +119,15 @@ class FitConfig:
         return head.use_device(self.device)
 
 
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give settings as JSON has them."""
+    return {str(name): _plain(value) for name, value in settings.items()}
+
+
 def _plain(value: Any) -> Any:
     """Give a setting as JSON has it: numbers of NumPy as Python's, tuples as lists."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return plain_settings(value)
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return value.item() if hasattr(value, "item") else value

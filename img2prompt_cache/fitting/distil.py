@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from img2prompt_cache.data.columns import UsedColumn, choose_features
 from img2prompt_cache.data.feature_blocks import select_blocks, select_widths
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.errors import Img2PromptError, UsageError
-from img2prompt_cache.fitting.config import finite
+from img2prompt_cache.fitting.config import finite, plain_settings
 from img2prompt_cache.fitting.evaluate import Evaluation, require_finite
 from img2prompt_cache.fitting.record import FittedHead, keep_run
 from img2prompt_cache.fitting.run_rows import ids_of, split_of
@@ -98,6 +98,7 @@ def fit_distil(
             "`refit=False` keeps the head of the training side, but a teacher by folds has several",
             parameter="refit",
         )
+    request = distil_request(teacher, settings, seed, refit=refit)
     refit = refit and "purged" not in teacher.split  # a test set stays unseen
     student = finite(settings)
     own = {"share": student.pop("share")} if "share" in student else {}
@@ -108,7 +109,22 @@ def fit_distil(
     columns = choose_features(cache, features or cheapest(cache))
     specs = [column.spec for column in columns]
     with reserve_run(folder, cache.folder, Distil.name, specs, overwrite=overwrite) as place:
-        return keep_run(place, cache, _fit(cache, teacher, head, columns, refit=refit, tell=tell))
+        fitted = _fit(cache, teacher, head, columns, refit=refit, tell=tell)
+        return keep_run(place, cache, replace(fitted, request=request))
+
+
+def distil_request(
+    teacher: Run, settings: Mapping[str, Any] | None, seed: int, *, refit: bool
+) -> dict[str, Any]:
+    """Give what a student was asked for as JSON values, without what a run records elsewhere."""
+    return {
+        "head": Distil.name,
+        "teacher": teacher.name,
+        "teacher_sha256": teacher.head_sha256,
+        "settings": plain_settings(settings or {}),
+        "seed": seed,
+        "refit": refit,
+    }
 
 
 def _fit(

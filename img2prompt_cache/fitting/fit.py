@@ -11,16 +11,15 @@ from img2prompt_cache.cache.opening import open_cache
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.fitting import again
 from img2prompt_cache.fitting.blend import fit_blend
-from img2prompt_cache.fitting.config import HOLDOUT, FitConfig
 from img2prompt_cache.fitting.distil import fit_distil
 from img2prompt_cache.fitting.members import open_members
 from img2prompt_cache.fitting.oof import open_oof, save_oof
 from img2prompt_cache.fitting.options import (
-    chosen_target,
+    fit_config,
     is_made_of_runs,
-    named_test_set,
     require_consistent,
     require_valid,
+    several,
     with_shorthands,
 )
 from img2prompt_cache.fitting.outside import OutsideMember
@@ -189,8 +188,7 @@ def fit(
     >>> blend.folder.name
     'blend-one+other-01'
     """
-    specs, named = _several(features), _several(members)
-    more = tuple(Path(each) for each in _several(extra))
+    specs, named, more = several(features), several(members), several(extra)
     own = with_shorthands(settings, folds=inner_folds, blocks=blocks, minutes=minutes)
     given = _given(
         settings=settings or None,
@@ -224,23 +222,24 @@ def fit(
         open_oof(oof, 1, overwrite=overwrite)  # now, before the work is done
     with listening(progress) as tell:
         if not is_made_of_runs(head, own):
-            config = FitConfig(
-                head=head,
+            config = fit_config(
+                head,
                 settings=own,
                 features=specs,
                 encoder=encoder,
-                split=split if test is None else named_test_set(test),
-                holdout=HOLDOUT if holdout is None else holdout,
-                group_threshold=group_threshold,
-                seed=seed,
-                refit=refit,
+                split=split,
+                test=test,
+                holdout=holdout,
                 folds=folds,
-                leakage_gap=leakage_gap,
+                group_threshold=group_threshold,
                 extra=more,
                 soften=soften,
-                train_on=chosen_target(train_on),
-                only=None if only is None else Path(only),
+                train_on=train_on,
+                only=only,
                 memory=memory,
+                seed=seed,
+                refit=refit,
+                leakage_gap=leakage_gap,
                 device=device,
             )
             made = fit_head(opened, config, folder, overwrite=overwrite, tell=tell)
@@ -272,8 +271,3 @@ def _given(**values: Any) -> set[str]:
     """Name the parameters of `fit` that differ from their defaults."""
     parameters = inspect.signature(fit).parameters
     return {name for name, value in values.items() if value != parameters[name].default}
-
-
-def _several(value: Any) -> tuple[Any, ...]:
-    """Give several values as a tuple, also where there is only one and it stands alone."""
-    return (value,) if isinstance(value, str | Path | Run | OutsideMember) else tuple(value)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast, get_args
 
 from img2prompt_cache.data.further_prompts import TrainOn
 from img2prompt_cache.errors import UsageError, unknown
+from img2prompt_cache.fitting.config import HOLDOUT, FitConfig
 from img2prompt_cache.models.devices import choose_device
 
 LARGEST_SEED = 2**32 - 1
@@ -127,3 +129,60 @@ def with_shorthands(settings: Mapping[str, Any] | None, **shorthands: Any) -> di
                 raise UsageError(f"`settings`: {name} is given twice", parameter="settings")
             own[name] = value
     return own
+
+
+def fit_config(
+    head: str = "best",
+    *,
+    settings: Mapping[str, Any] | None = None,
+    features: str | Sequence[str] = (),
+    encoder: str | None = None,
+    split: str = "group",
+    test: str | None = None,
+    holdout: float | None = None,
+    folds: int | None = None,
+    group_threshold: float | None = None,
+    inner_folds: int | None = None,
+    blocks: int | None = None,
+    extra: str | Path | Sequence[str | Path] = (),
+    soften: str | Path | None = None,
+    minutes: float | None = None,
+    train_on: str = "mean",
+    only: str | Path | None = None,
+    memory: str | int | None = None,
+    seed: int = 0,
+    refit: bool = True,
+    leakage_gap: bool | None = None,
+    device: str = "auto",
+) -> FitConfig:
+    """Give what a head that is not made of runs is fitted with; the parameters are those of `fit`.
+
+    Raises
+    ------
+    UsageError
+        If a setting is given twice, or `test` or `train_on` is none.
+    """
+    return FitConfig(
+        head=head,
+        settings=with_shorthands(settings, folds=inner_folds, blocks=blocks, minutes=minutes),
+        features=several(features),
+        encoder=encoder,
+        split=split if test is None else named_test_set(test),
+        holdout=HOLDOUT if holdout is None else holdout,
+        group_threshold=group_threshold,
+        seed=seed,
+        refit=refit,
+        folds=folds,
+        leakage_gap=leakage_gap,
+        extra=tuple(Path(each) for each in several(extra)),
+        soften=soften,
+        train_on=chosen_target(train_on),
+        only=None if only is None else Path(only),
+        memory=memory,
+        device=device,
+    )
+
+
+def several(value: Any) -> tuple[Any, ...]:
+    """Give several values as a tuple, also where there is only one and it stands alone."""
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)

@@ -60,7 +60,7 @@ class FittedHead:
     made_of : tuple of Run
         The runs it was made of.
     request : dict
-        What the fit was asked for, to fit it again; empty where it was made of runs.
+        What the fit was asked for, to fit it again; empty for a blend of runs.
     """
 
     head: Head

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,14 +18,16 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.columns import choose_columns
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.distil import cheapest
+from img2prompt_cache.fitting.earlier import keep_earlier
 from img2prompt_cache.fitting.fit import fit
-from img2prompt_cache.fitting.options import is_made_of_runs
+from img2prompt_cache.fitting.options import is_made_of_runs, several
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.progress import Callback, listening, note
 from img2prompt_cache.runs.names import FOLDER, joined_name
 from img2prompt_cache.runs.run import Run
-from img2prompt_cache.runs.run_file import replace_record
+from img2prompt_cache.runs.run_file import INFO, replace_record
 from img2prompt_cache.runs.seeds import read_seeds
+from img2prompt_cache.tables import counted
 
 Seeds: TypeAlias = str | int | Iterable[int]
 """Seeds as ``"0-4"``, ``"0,2,7"``, one number or several."""
@@ -49,7 +51,8 @@ def fit_seeds(
     """Fit a head several times with other seeds, to see how much its score depends on them.
 
     `compare` shows the runs as one entry: the mean score, and its standard deviation over seeds of the head
-    and over seeds of the split, each for itself.
+    and over seeds of the split, each for itself. The same call goes on after an interruption: runs of these
+    names that were asked for in the same way, on the same rows, are kept.
 
     Parameters
     ----------
@@ -75,7 +78,8 @@ def fit_seeds(
     Raises
     ------
     UsageError, Img2PromptError
-        As `fit`; also if there are neither `seeds` nor `split_seeds`, or a seed is no whole number.
+        As `fit`; also if there are neither `seeds` nor `split_seeds`, a seed is no whole number, or a run of
+        one of these names was asked for otherwise.
 
     Examples
     --------
@@ -112,28 +116,48 @@ def fit_seeds(
             )
             of_head = of_head[:1]
         pairs = [*itertools.product(of_split, of_head)]
-        base = _base(opened, head, own, features) if run is None else Path(run)
-        folders = [base.with_name(base.name + _suffix(each, of_split, of_head)) for each in pairs]
-        if not overwrite:
-            _require_free(folders)
-        series = f"{base.name}@{datetime.now(UTC).isoformat(timespec='milliseconds')}"
-        found = []
-        for (split_seed, head_seed), folder in zip(pairs, folders, strict=True):
-            more = own if made_of_runs or not _has_seed(head) else {**own, "seed": head_seed}
-            made = fit(
-                opened,
-                head,
-                settings=more,
-                features=features,
-                soften=soften,
-                run=folder,
-                overwrite=overwrite,
-                progress=tell,
-                seed=head_seed if made_of_runs else split_seed,
+        asked = [
+            {
                 **parameters,
+                "settings": own if made_of_runs or not _has_seed(head) else {**own, "seed": head_seed},
+                "features": features,
+                "soften": soften,
+                "seed": head_seed if made_of_runs else split_seed,
+            }
+            for split_seed, head_seed in pairs
+        ]
+        names = [_suffix(pair, of_split, of_head) for pair in pairs]
+
+        def keep(base: Path) -> dict[int, Run]:
+            return keep_earlier(opened, head, asked, _folders(base, names))
+
+        if run is None:
+            last, base = _choose_name(opened, head, own, features, names)
+            kept: dict[int, Run] = {}
+            if last is not None:
+                with suppress(Img2PromptError):  # made by a call for something else
+                    base, kept = last, keep(last)
+        else:
+            base = Path(run)
+            kept = {} if overwrite else keep(base)
+        if kept:
+            there = ", ".join(each.name for each in kept.values())
+            note(tell, f"{len(kept)} of {counted(len(pairs), 'run', 'runs')} are there already: {there}")
+        series = next(
+            (each.series for each in kept.values() if each.series.partition("@")[0] == base.name),
+            f"{base.name}@{datetime.now(UTC).isoformat(timespec='milliseconds')}",
+        )
+        found = []
+        for number, (folder, each) in enumerate(zip(_folders(base, names), asked, strict=True)):
+            made = kept.get(number) or fit(
+                opened, head, run=folder, overwrite=overwrite, progress=tell, **each
             )
-            found.append(made if len(pairs) == 1 else _marked(made, series))
+            found.append(made if len(pairs) == 1 or made.series == series else _marked(made, series))
     return found
+
+
+def _folders(base: Path, names: Sequence[str]) -> list[Path]:
+    return [base.with_name(base.name + name) for name in names]
 
 
 def _is_random(head: str, settings: Mapping[str, Any], soften: str | Path | None) -> bool:
@@ -151,9 +175,19 @@ def _suffix(pair: tuple[int, int], of_split: Sequence[int], of_head: Sequence[in
     return split + (f"-seed{head_seed}" if len(of_head) > 1 else "")
 
 
-def _base(cache: Cache, head: str, settings: Mapping[str, Any], features: str | Sequence[str]) -> Path:
-    """Choose a readable name that no run of the cache begins with, such as ``mlp-resnet50-01``."""
-    specs = (features,) if isinstance(features, str) else tuple(features)
+def _choose_name(
+    cache: Cache, head: str, settings: Mapping[str, Any], features: str | Sequence[str], names: Sequence[str]
+) -> tuple[Path | None, Path]:
+    """Choose a readable name that no run of the cache begins with, such as ``mlp-resnet50-01``.
+
+    Returns
+    -------
+    last : pathlib.Path or None
+        The name before it, where only runs with some of `names` are called so: the call that made them may
+        have been interrupted.
+    base : pathlib.Path
+    """
+    specs = several(features)
     if is_made_of_runs(head, settings):
         columns = choose_features(cache, specs or cheapest(cache))
     else:
@@ -161,22 +195,23 @@ def _base(cache: Cache, head: str, settings: Mapping[str, Any], features: str | 
     name = f"{head}-{joined_name([column.spec for column in columns])}"[:80]
     runs = cache.folder / FOLDER
     taken = [path.name for path in runs.iterdir()] if runs.is_dir() else []
-    numbers = (f"{name}-{number:02d}" for number in itertools.count(1))
-    return runs / next(each for each in numbers if not any(_same(other, each) for other in taken))
+    last, there = None, set[str]()
+    for number in itertools.count(1):
+        base = runs / f"{name}-{number:02d}"
+        begun = {each for each in taken if _same(each, base.name)}
+        if not begun:
+            break
+        last, there = base, begun
+    if last is not None:
+        folders = _folders(last, names)
+        whole = all((folder / INFO).is_file() for folder in folders)
+        if whole or not there <= {folder.name for folder in folders}:
+            last = None
+    return last, base
 
 
 def _same(taken: str, name: str) -> bool:
     return taken == name or taken.startswith((f"{name}-seed", f"{name}-split"))
-
-
-def _require_free(folders: Sequence[Path]) -> None:
-    """Refuse before the first fit what the last one would refuse."""
-    for folder in folders:
-        if os.path.lexists(folder):
-            raise UsageError(
-                f"`run` {folder} exists; give `overwrite=True` to replace it, or another name",
-                parameter="run",
-            )
 
 
 def _marked(run: Run, series: str) -> Run:

@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.augmented_views import load_views
 from img2prompt_cache.data.columns import UsedColumn, choose_target
-from img2prompt_cache.data.dataset import load_dataset
-from img2prompt_cache.data.grouping import choose_grouping
+from img2prompt_cache.data.dataset import Dataset, load_dataset
+from img2prompt_cache.data.grouping import Grouping, choose_grouping
 from img2prompt_cache.data.selection import read_selection
 from img2prompt_cache.data.splits import Split
 from img2prompt_cache.data.strategies import make_split
@@ -36,6 +37,9 @@ from img2prompt_cache.progress import Callback, ignore, note, task, warn
 from img2prompt_cache.runs.names import reserve_run
 from img2prompt_cache.runs.run import Run
 from img2prompt_cache.tables import counted
+
+FitColumns: TypeAlias = tuple[tuple[Column, ...], Column, Column | None]
+"""Features, the target, and the embedded texts of the prompts, for a head that takes them."""
 
 
 def fit_head(
@@ -96,17 +100,47 @@ def fit_head(
     return run
 
 
+def load_fit_rows(
+    cache: Cache, config: FitConfig, head: Head, columns: FitColumns, *, hold: bool
+) -> tuple[Dataset, Grouping]:
+    """Read the rows that a head is to be fitted on and scored on, and choose how they are grouped.
+
+    Parameters
+    ----------
+    cache : Cache
+    config : FitConfig
+    head : Head
+        Not fitted.
+    columns : tuple
+        Features, the target, and the embedded texts of the prompts, if it takes them.
+    hold : bool
+        In memory; otherwise features and targets are read when they are used.
+
+    Raises
+    ------
+    UsageError
+        If no row can be used, or the table of `only` cannot be read.
+    Img2PromptError
+        If the cache is damaged.
+    """
+    features, target, texts = columns
+    only = None if config.only is None else read_selection(config.only)
+    views = bool(head.get_params().get("views"))
+    data = load_dataset(
+        cache, features, target, texts, only=only, views=views, train_on=config.train_on, hold=hold
+    )
+    return data, choose_grouping(cache, data, config.group_threshold)
+
+
 def _fit(
     cache: Cache,
     config: FitConfig,
     head: Head,
-    columns: tuple[tuple[Column, ...], Column, Column | None],
+    columns: FitColumns,
     tell: Callback,
 ) -> FittedHead:
     started = time.perf_counter()
-    features, target, texts = columns
-    only = None if config.only is None else read_selection(config.only)
-    views = bool(head.get_params().get("views"))
+    features, target, _ = columns
     hold = hold_rows(
         head,
         cache.rows,
@@ -115,12 +149,9 @@ def _fit(
         more=bool(config.extra or config.soften),
         tell=tell,
     )
-    data = load_dataset(
-        cache, features, target, texts, only=only, views=views, train_on=config.train_on, hold=hold
-    )
-    if views and head.takes == "features":  # rows of a trunk bring their own
+    data, grouping = load_fit_rows(cache, config, head, columns, hold=hold)
+    if head.get_params().get("views") and head.takes == "features":  # rows of a trunk bring their own
         data = replace(data, views=load_views(cache, data))
-    grouping = choose_grouping(cache, data, config.group_threshold)
     if grouping.fitted:
         note(tell, grouping.describe())
     data = add_extra_pairs(cache, data, config.extra, target, tell, grouping)

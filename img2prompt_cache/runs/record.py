@@ -163,7 +163,8 @@ class RunRecord:
         See `ExpectedRecord`.
     request : dict
         What was asked for: the parameters of `fit`, but for features, target and device, which stand
-        elsewhere. Empty in older runs, and in those made of other runs.
+        elsewhere. Of a student that learned from a run: its `teacher`, with the digest of that head. Empty in
+        older runs, and in blends of runs.
     series : str
         Shared by the runs that one fit with several seeds made: a name, ``@``, and when. Empty for a run that
         was fitted alone.

@@ -163,7 +163,13 @@ def test_interrupted_in_this_process(cli, tmp_path, monkeypatch):
     assert said.err == ""  # there is no work to go on with
     said = cli("fit", "--head", "mean", "--cache", tmp_path)
     assert (said.code, said.out) == (130, "")
-    assert said.err == "interrupted; nothing half-done is left. Run the same command again to go on.\n"
+    assert said.err == "interrupted; nothing half-done is left. Run the same command again to start over.\n"
+    on = "interrupted; what was finished is kept. Run the same command again to go on.\n"
+    seeds = ("fit", "--head", "mlp", "--seeds", "0-4", "--cache", tmp_path)
+    assert cli(*seeds).err == on
+    assert main._left(["repair"]) in on
+    assert main._left(["predict"]) in said.err
+    assert cli(*seeds, "--overwrite").err == said.err  # it replaces what was finished, too
 
 
 @pytest.mark.parametrize(("command", "told"), [("info", False), ("fit", True)])

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+from functools import wraps
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import img2prompt_cache as ipc
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.fitting import again, seeds
+from img2prompt_cache.fitting.fit import fit
 from img2prompt_cache.numerics.bootstrap import connected_groups
+from img2prompt_cache.progress import ignore
+from img2prompt_cache.runs.run_file import replace_record
 from img2prompt_cache.runs.seeds import read_seeds, seeds_text
 from synthetic import ONE, OTHER, Cli, make_cache
 
@@ -216,8 +224,8 @@ def test_seeds_are_read_as_they_are_written():
     assert read_seeds("0-2,7, 9-9", "seeds") == (0, 1, 2, 7, 9)
     assert read_seeds(np.array([3, 1]).tolist(), "seeds") == (3, 1)
     assert read_seeds(4, "seeds") == (4,)
-    for seeds in ([0], [0, 1, 2], [1, 3, 4, 9], []):
-        assert not seeds or [*read_seeds(seeds_text(seeds), "seeds")] == seeds
+    for given in ([0], [0, 1, 2], [1, 3, 4, 9], []):
+        assert not given or [*read_seeds(seeds_text(given), "seeds")] == given
     assert seeds_text([]) == ""
 
 
@@ -231,3 +239,131 @@ def test_groups_of_several_splits_are_one_where_they_share_a_row():
     assert label[0] == label[1] == label[6]
     assert label[2] == label[4] == label[5]
     assert len({label[0], label[2], label[3]}) == 3
+
+
+# Going on
+
+
+QUICK = ("--head", "mlp", "--hidden", "8", "--epochs", "1", "--no-leakage-gap", "--seeds", "0-2")
+
+
+@pytest.fixture
+def fresh(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "cache", ignore=shutil.ignore_patterns("runs"))
+
+
+def stop_at(monkeypatch, number):
+    """Let a fit of several seeds be interrupted in the fit of this number."""
+    fits = []
+
+    @wraps(fit)
+    def stopping(*arguments, **options):
+        fits.append(options["run"].name)
+        if len(fits) == number:
+            raise KeyboardInterrupt
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(seeds, "fit", stopping)
+    return fits
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_same_command_goes_on_after_an_interruption(cli, fresh, tmp_path, monkeypatch, named):
+    command = ("fit", *QUICK, "--cache", fresh, *(["--run", tmp_path / "net"] if named else []), "--json")
+    name = "net" if named else "mlp-one+other-01"
+    stop_at(monkeypatch, 3)
+    said = cli(*command)
+    assert said.code == 130
+    assert said.err.endswith("what was finished is kept. Run the same command again to go on.\n")
+    (fresh / "runs" / f"{name}-seed2").mkdir(parents=True)  # as a killed fit leaves it
+    kept = tmp_path / "net-seed1" if named else fresh / "runs" / f"{name}-seed1"
+    replace_record(kept, replace(ipc.Run.load(kept), series=""))  # killed before it was marked
+    before = {path.name: ipc.Run.load(path).head_sha256 for path in kept.parent.glob(f"{name}-seed[01]")}
+    fits = stop_at(monkeypatch, 99)
+    said = cli(*command)
+    assert said.code == 0, said.err
+    assert fits == [f"{name}-seed2"]
+    assert f"2 of 3 runs are there already: {name}-seed0, {name}-seed1" in said.err
+    runs = [ipc.Run.load(each["run"]) for each in said.json["runs"]]
+    assert [run.name for run in runs] == [f"{name}-seed{seed}" for seed in range(3)]
+    assert {run.name: run.head_sha256 for run in runs[:2]} == before
+    assert len({run.series for run in runs}) == 1
+    assert runs[0].series.startswith(f"{name}@")
+    assert said.json["name"] == name
+    again = cli(*command)
+    assert again.json["name"] == (name if named else "mlp-one+other-02")
+    whole = cli("fit", *QUICK, "--cache", fresh, "--run", tmp_path / "whole", "--json")
+    assert whole.json["cosine"] == pytest.approx(said.json["cosine"], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        (("--epochs", "2"), '--set was {"epochs": 1, "hidden": [8], "seed": 0}, and is {"epochs": 2'),
+        (("--folds", "3"), "--folds was not given, and is 3 now"),
+        (("--seed", "4"), "--seed was 0, and is 4 now"),
+        (("--features", ONE), f"its features were {ONE} + {OTHER}, and are {ONE} now"),
+    ],
+)
+def test_runs_that_were_asked_for_otherwise_are_not_taken_for_these(cli, fresh, monkeypatch, changed, why):
+    command = ("fit", *QUICK, "--cache", fresh, "--run", fresh / "runs" / "net")
+    stop_at(monkeypatch, 3)
+    assert cli(*command).code == 130
+    fits = stop_at(monkeypatch, 99)
+    said = cli(*command, *changed)
+    said.refused(2, "net-seed0 exists, and ", why, "give --overwrite to replace it, or another name")
+    assert fits == []
+    assert cli(*command, *changed, "--overwrite", "--json").code == 0
+    assert fits == ["net-seed0", "net-seed1", "net-seed2"]
+
+
+def test_runs_on_other_rows_are_not_taken_for_these(cli, fresh, tmp_path, monkeypatch):
+    table = tmp_path / "some.csv"
+    table.write_text("imgId\n" + "".join(f"i{row:03d}\n" for row in range(50)))
+    command = ("fit", *QUICK, "--only", table, "--cache", fresh)
+    stop_at(monkeypatch, 2)
+    assert cli(*command, "--run", fresh / "runs" / "net").code == 130
+    table.write_text("imgId\n" + "".join(f"i{row:03d}\n" for row in range(60)))
+    fits = stop_at(monkeypatch, 99)
+    said = cli(*command, "--run", fresh / "runs" / "net")
+    said.refused(2, "net-seed0 exists, and rows of the cache have changed since, or there are more")
+    assert fits == []
+    stop_at(monkeypatch, 2)
+    assert cli(*command).code == 130
+    table.write_text("imgId\n" + "".join(f"i{row:03d}\n" for row in range(55)))
+    said = cli(*command, "--json")  # without a name, they are left alone
+    assert said.json["name"] == "mlp-one+other-02"
+    (fresh / "runs" / "other-seed1").mkdir()
+    (fresh / "runs" / "other-seed1" / "mine.txt").touch()
+    said = cli(*command, "--run", fresh / "runs" / "other")
+    said.refused(2, "other-seed1 exists, and is no run")
+
+
+def test_more_seeds_are_added_to_a_name(cli, fresh):
+    command = ("fit", *QUICK[:-1])
+    named = ("--cache", fresh, "--run", fresh / "runs" / "net", "--json")
+    first = cli(*command, "0-1", *named)
+    said = cli(*command, "0-3", *named)
+    assert "2 of 4 runs are there already" in said.err
+    assert len({ipc.Run.load(each["run"]).series for each in said.json["runs"]}) == 1
+    assert said.json["runs"][:2] == first.json["runs"]
+
+
+def test_a_student_with_seeds_goes_on_only_with_its_teacher(cli, fresh, monkeypatch):
+    for alpha in (1.0, 2.0):
+        ipc.fit(fresh, "ridge", settings={"alpha": alpha}, features=ONE, run=fresh / "runs" / f"t{alpha:g}")
+    command = (
+        *("fit", "--head", "distil", "--features", OTHER, "--seeds", "1-2", "--hidden", "8", "--epochs", "1"),
+        *("--cache", fresh, "--run", fresh / "runs" / "student", "--json"),
+    )
+    stop_at(monkeypatch, 2)
+    assert cli(*command, "--teacher", "t1").code == 130
+    fits = stop_at(monkeypatch, 99)
+    said = cli(*command, "--teacher", "t2")
+    said.refused(2, '--teacher was "t1", and is "t2" now')
+    cli(*command).refused(2, "name it with --teacher")
+    assert cli(*command, "--teacher", "t1").code == 0
+    assert fits == ["student-seed2"]
+    student = ipc.Run.load(fresh / "runs" / "student-seed2")
+    with pytest.raises(UsageError, match="made of runs"):
+        again._again(ipc.Cache(fresh), student, "old", "cpu", ignore)
