@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache as remember
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +170,7 @@ def wanted_heads(cache: Cache, configs: list[FitConfig]) -> list[Wanted]:
             request=_as_recorded(config.describe()),
             features=tuple(map(UsedColumn.of, features)),
             target=UsedColumn.of(target),
-            split=lambda seed=config.seed: split(seed),
+            split=partial(split, config.seed),
         )
         for config in configs
     ]
