@@ -28,8 +28,8 @@ def extract(
         typer.Argument(
             metavar="SOURCE",
             help="Folder of images, table, tar shards or parquet file, or NAME=PATH; several go into one "
-            "cache, with a column source. Default: the cache's own, or `images/` with `prompts.csv` in the "
-            "current folder.",
+            "cache, with a column source. Default: the cache's own; for a new cache `images/` in the current "
+            "folder or, where there is none but a table of prompts, all images below the current folder.",
             show_default=False,
         ),
     ] = None,

@@ -52,7 +52,7 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
     lines += [
         f"{folder} lacks {counted(count, 'image', 'images')} that could not be read again; `extract "
         "--retry-failed` tries again"
-        for folder, count in opened.manifest.missing.items()
+        for folder, count in opened.lacking().items()
     ]
     if damaged:
         more = f", and {counted(len(damaged) - 1, 'more part', 'more parts')}" if len(damaged) > 1 else ""

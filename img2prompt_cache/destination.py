@@ -117,9 +117,14 @@ def begins_with(path: Path, head: bytes) -> bool:
         return re.match(head, file.read(_LONG_HEAD)) is not None
 
 
+def is_cache(folder: Path) -> bool:
+    """Whether a folder is a cache; one whose manifest is damaged is, too."""
+    return _has(folder, "cache.json", "rows", _MANIFEST)
+
+
 def _owner(folder: Path) -> tuple[str, Path] | None:
     """Say whether a folder is a cache, a bundle or a run; damaged ones are, too."""
-    if _has(folder, "cache.json", "rows", _MANIFEST):
+    if is_cache(folder):
         return "cache", folder
     if _has(folder, "bundle.json", "run", _BUNDLE):
         return "bundle", folder

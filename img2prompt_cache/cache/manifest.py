@@ -219,12 +219,6 @@ class Manifest:
         """Text columns of the rows, `ROW_COLUMNS` and the user's own, and the dataset that keeps each."""
         return {name: row_dataset(name) for name in (*ROW_COLUMNS, *self.extra)}
 
-    @property
-    def missing(self) -> dict[str, int]:
-        """How many good images could not be read again, for each column that lacks any."""
-        counts = {c.folder: sum(len(part.missing) for part in c.parts) for c in self.columns}
-        return {folder: count for folder, count in counts.items() if count}
-
     def identified(self, cache: str) -> Manifest:
         """Give an identifier to a cache that has none."""
         if self.columns[0].cache:

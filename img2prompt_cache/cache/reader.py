@@ -250,6 +250,24 @@ class Cache:
         """Give the rows that one of these columns lacks, though their image could be read at first."""
         return {row for column in columns for part in column.parts for row in part.missing}
 
+    def lacking(self) -> dict[str, int]:
+        """Count the images that could not be read again, for each column that lacks any; removed ones aside.
+
+        Raises
+        ------
+        Img2PromptError
+            If a part of the rows is damaged.
+        """
+        columns = self.manifest.columns
+        rows, counts = columns[0], dict.fromkeys((column.folder for column in columns), 0)
+        for number, part in enumerate(rows.parts):
+            lacks = {c.folder: c.parts[number].missing for c in columns if number < len(c.parts)}
+            if any(lacks.values()):
+                status = read_rows_part(self.folder, rows, part, ["status"])["status"]
+                for folder, missing in lacks.items():
+                    counts[folder] += sum(status[row - part.start] != REMOVED for row in missing)
+        return {folder: count for folder, count in counts.items() if count}
+
     def path(self, part: Part) -> Path:
         """Where a part lies."""
         return self.folder / part.file

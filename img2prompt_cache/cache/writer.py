@@ -31,6 +31,8 @@ RECOMPUTED = ".redo"
 def writing(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the cache's lock: one writer at a time; the operating system releases it when its holder dies.
 
+    A folder that was made for a cache that did not come to be is removed again.
+
     Parameters
     ----------
     folder : pathlib.Path
@@ -47,14 +49,21 @@ def writing(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    _claim(folder)
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=-1 if wait else _PATIENCE)
-    except Timeout:
-        raise Img2PromptError(f"{folder} is being written by {_holder(folder)}; wait for it to end") from None
-    except OSError as error:
-        raise Img2PromptError(f"{folder} cannot be written: {error.strerror or error}") from None
+    while True:
+        made = _claim(folder)
+        lock = FileLock(folder / LOCK)
+        try:
+            lock.acquire(timeout=-1 if wait else _PATIENCE)
+        except Timeout:
+            told = f"{folder} is being written by {_holder(folder)}; wait for it to end"
+            raise Img2PromptError(told) from None
+        except OSError as error:
+            if not folder.exists():  # whoever held the lock has removed the folder meanwhile
+                continue
+            raise Img2PromptError(f"{folder} cannot be written: {error.strerror or error}") from None
+        if (folder / LOCK).exists():
+            break
+        lock.release()
     try:
         me = {
             "pid": os.getpid(),
@@ -67,7 +76,17 @@ def writing(folder: Path, *, wait: bool = False) -> Iterator[None]:
     finally:
         with suppress(OSError):
             (folder / HOLDER).unlink(missing_ok=True)
+        if made and not (folder / NAME).exists():
+            _remove_unused(folder, made)
         lock.release()
+
+
+def _remove_unused(folder: Path, made: list[Path]) -> None:
+    """Remove the folder of a cache that did not come to be, and those above it that were made for it."""
+    with suppress(OSError):  # something else lies in one of them, or Windows keeps the lock
+        (folder / LOCK).unlink()
+        for each in made:
+            each.rmdir()
 
 
 def find_writer(folder: Path) -> str | None:
@@ -87,12 +106,14 @@ def find_writer(folder: Path) -> str | None:
     return None
 
 
-def _claim(folder: Path) -> None:
+def _claim(folder: Path) -> list[Path]:
+    """Make the folder of a cache, or require that it is one; give the folders made, inner ones first."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; `cache` names a folder", parameter="cache")
     if not (folder / NAME).exists():
         require_free_place(folder, "cache")
     try:
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / NAME).exists():
             strangers = [
@@ -106,6 +127,7 @@ def _claim(folder: Path) -> None:
                 )
     except OSError as error:
         raise Img2PromptError(f"{folder} cannot be written: {error.strerror}") from None
+    return made
 
 
 def _ours(name: str) -> bool:

@@ -117,10 +117,11 @@ def execute(work: Pass, models: Models, engine: Engine, tell: Callback, started:
     if work.jobs:
         with task(tell, "extract", plan.work) as advance:
             _record(work, models, engine, advance, clock, tell)
-    missing = join_small_parts(work.folder, load_manifest(work.folder), tell).missing
+    join_small_parts(work.folder, load_manifest(work.folder), tell)
     remove_superseded(work.folder, load_manifest(work.folder))
     counts = count_rows(work.folder, (work.source, work.listed))
     clear(work.folder)
+    missing = Cache(work.folder).lacking()
     return _report(counts, plan, missing, clock, time.perf_counter() - started)
 
 
@@ -182,11 +183,11 @@ def _same_prompts(work: Pass) -> NDArray[np.int64]:
 def _report(counts: Counts, plan: Plan, missing: dict[str, int], clock: Clock, seconds: float) -> Report:
     if counts.failed and counts.failed + counts.removed == plan.rows:
         reason, count = next(iter(counts.reasons.items()))
-        if plan.rows == 1:
+        if counts.failed == 1:
             told = f"the one image could not be used: {reason}. Once it can be read"
         else:
-            told = f"none of the {plan.rows} images could be used; {count} of them: {reason}. Once they can"
-            told += " be read"
+            told = f"none of the {counts.failed} images could be used; {count} of them: {reason}. Once they "
+            told += "can be read"
         raise Img2PromptError(f"{told}, `retry_failed=True` tries again")
     return Report(
         rows=plan.rows,
@@ -194,7 +195,7 @@ def _report(counts: Counts, plan: Plan, missing: dict[str, int], clock: Clock, s
         failed=counts.failed,
         fresh=plan.fresh,
         identical=counts.identical,
-        without_prompt=counts.without_prompt,
+        without_prompt=counts.unprompted,
         reasons=counts.reasons,
         missing=missing,
         seconds=seconds,

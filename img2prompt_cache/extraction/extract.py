@@ -67,10 +67,12 @@ def extract(
     ----------
     source : str, pathlib.Path or Source, or a sequence of them, optional
         A folder of images, a table, tar shards or parquet files, or a source from `open_source`. If absent:
-        the source of the cache, or ``images/`` with ``prompts.csv`` in the current folder. Several sources
-        are read one after the other into one cache; each of their rows has the name of its source in a column
-        ``source``, and each imgId of all but the first begins with it. The name is that of the folder, or
-        that in ``"name=path"``.
+        the source of the cache; for a new cache ``images/`` in the current folder, with ``prompts.csv`` in it
+        or beside it. Where there is none, the current folder itself, if it holds a table of prompts, tar
+        shards or parquet files, with all images below it but those in hidden folders and caches. Several
+        sources are read one after the other into one cache; each of their rows has the name of its source in
+        a column ``source``, and each imgId of all but the first begins with it. The name is that of the
+        folder, or that in ``"name=path"``.
     cache : str, pathlib.Path or Cache
         The cache's folder; made if it is not there.
     prompts : str or pathlib.Path, optional

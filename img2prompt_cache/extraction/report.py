@@ -91,11 +91,11 @@ class Report:
     identical : int
         Rows whose image is byte for byte that of an earlier row.
     without_prompt : int
-        Rows that have no prompt.
+        Rows that have no prompt, removed ones aside.
     reasons : dict of str to int
         Why images failed, most frequent first.
     missing : dict of str to int
-        How many good images could not be read again, for each column that lacks any.
+        How many good images could not be read again, for each column that lacks any; removed ones aside.
     seconds : float
         Wall time of the pass.
     stages : dict of str to float
@@ -145,12 +145,16 @@ class Clock:
 
 @dataclass(slots=True)
 class Counts:
-    """Counts over the rows of a cache, made part by part so that they are never all in memory."""
+    """Counts over the rows of a cache, made part by part so that they are never all in memory.
+
+    `unprompted` was called `without_prompt` while it counted removed rows, too: those of earlier versions are
+    counted again.
+    """
 
     failed: int = 0
     removed: int = 0
     identical: int = 0
-    without_prompt: int = 0
+    unprompted: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
 
 
@@ -182,7 +186,7 @@ def _recorded(counts: Any) -> Counts | None:
 
 
 def _count(folder: Path, manifest: Manifest) -> Counts:
-    failed = removed = without_prompt = 0
+    failed = removed = unprompted = 0
     reasons: Counter[str] = Counter()
     images = [np.empty(0, np.uint64)]
     for part in manifest.columns[0].parts:
@@ -191,7 +195,10 @@ def _count(folder: Path, manifest: Manifest) -> Counts:
         good = [status == OK for status in text["status"]]
         failed += text["status"].count(FAILED)
         removed += text["status"].count(REMOVED)
-        without_prompt += text["prompt"].count("")
+        unprompted += sum(
+            not prompt and status != REMOVED
+            for prompt, status in zip(text["prompt"], text["status"], strict=True)
+        )
         reasons.update(
             reason for status, reason in zip(text["status"], text["reason"], strict=True) if status == FAILED
         )
@@ -199,4 +206,4 @@ def _count(folder: Path, manifest: Manifest) -> Counts:
         images.append(np.array([int(sha[:16], 16) for sha in compress(text["sha256"], good)], np.uint64))
     hashes = np.concatenate(images)
     identical = len(hashes) - len(np.unique(hashes))
-    return Counts(failed, removed, identical, without_prompt, dict(reasons.most_common()))
+    return Counts(failed, removed, identical, unprompted, dict(reasons.most_common()))

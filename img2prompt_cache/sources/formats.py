@@ -212,6 +212,9 @@ def list_images(paths: Sequence[Path]) -> tuple[Source, Listing]:
 def find_default(folder: Path) -> Path:
     """Find the source of an `extract` without one: ``images/`` in the folder, or the folder itself.
 
+    The folder itself only where a table, tar shards or parquet files are there; then every image below it is
+    a row.
+
     Raises
     ------
     UsageError

@@ -9,6 +9,8 @@ The user trusts the folder, but its contents may come from an untrusted archive:
 - A link to a folder is never followed; see `reading` for a table that names a path through one.
 - Anything but a regular file is skipped (a named pipe would block for ever), and so is a name that is not
   UTF-8, because it cannot be stored with its row.
+- A cache below the folder is skipped, without a note: pictures in it belong to a report, and its tables to
+  runs.
 
 Notes say what was skipped and what to do about it.
 """
@@ -20,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from img2prompt_cache.destination import is_cache
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.shortage import passing
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, is_below, is_file, is_folder, is_utf8, printable
@@ -131,7 +134,7 @@ def count_note(names: list[str], one: str, many: str) -> tuple[str, ...]:
 def scan(folder: Path, suffixes: Iterable[str]) -> Scan:
     """Find every regular file below `folder` whose lower-cased name ends in one of `suffixes`.
 
-    Hidden names (``.x``) are skipped silently. No file is opened, and only links are resolved.
+    Hidden names (``.x``) and caches are skipped silently. No file is opened, and only links are resolved.
 
     Raises
     ------
@@ -144,6 +147,8 @@ def scan(folder: Path, suffixes: Iterable[str]) -> Scan:
     pending = [""]
     while pending:
         prefix = pending.pop()
+        if prefix and is_cache(Path(top, prefix)):
+            continue
         try:
             entries = os.scandir(os.path.join(top, prefix))  # noqa: PTH118 - a million Path objects are slow
         except OSError as error:
@@ -214,7 +219,7 @@ def files_in(folder: Path, suffix: str | tuple[str, ...]) -> list[str]:
 
 
 def folders_in(folder: Path) -> list[str]:
-    """List the folders directly in a folder, except hidden ones.
+    """List the folders directly in a folder, except hidden ones and caches.
 
     Returns
     -------
@@ -229,6 +234,7 @@ def folders_in(folder: Path) -> list[str]:
                 if (entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and is_folder(entry.path)))
                 and not entry.name.startswith(".")
                 and (entry.name.isascii() or is_utf8(entry.name))
+                and not is_cache(Path(entry.path))
             )
     except OSError as error:
         if passing(error):

@@ -7,12 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from img2prompt_cache.cache.manifest import Column, Manifest, Part
-from img2prompt_cache.cache.manifest_file import load_manifest
+from img2prompt_cache.cache.manifest_file import load_manifest, save_manifest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.cache.writer import commit, find_writer, open_manifest, writing
 from img2prompt_cache.errors import Img2PromptError, UsageError
@@ -62,6 +66,45 @@ def test_the_lock_is_released_after_an_error(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     with writing(tmp_path / "new" / "cache"):
         pass
+
+
+@contextmanager
+def writing_in_vain(folder: Path) -> Iterator[None]:
+    with suppress(KeyboardInterrupt), writing(folder):
+        yield
+        raise KeyboardInterrupt
+
+
+def test_the_folder_of_a_cache_that_did_not_come_to_be_is_removed(tmp_path: Path) -> None:
+    with writing_in_vain(tmp_path / "new" / "cache"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    for name in ("mine", "empty"):
+        (tmp_path / name).mkdir()  # but not one that was there before
+    with writing_in_vain(tmp_path / "mine" / "cache"):
+        (tmp_path / "mine" / "notes.txt").touch()
+    with writing_in_vain(tmp_path / "empty"):
+        pass
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    assert (tmp_path / "empty").is_dir()
+
+
+def test_whoever_waits_for_a_cache_that_did_not_come_to_be_makes_it(tmp_path: Path) -> None:
+    folder, begun = tmp_path / "new" / "cache", threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        with writing(folder, wait=True):
+            save_manifest(folder, Manifest(8, 4, (Column("rows", "", "rows", (), "text", {}),)))
+
+    waiting = threading.Thread(target=wait)
+    with writing_in_vain(folder):
+        waiting.start()
+        begun.wait()
+        time.sleep(0.2)  # so that it mostly waits for the lock; the outcome is the same where it does not
+    waiting.join(60)
+    assert open_manifest(folder) is not None
+    assert (folder / ".lock").exists()
 
 
 def test_leftovers_of_a_crash_are_removed_and_nothing_else(cache: Path) -> None:

@@ -9,6 +9,8 @@ import sys
 import pytest
 
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.models import loader
 from kit import make_source, paint, parts_of, prompt_of
 from synthetic import Cli
 
@@ -102,6 +104,30 @@ def test_the_reader_of_each_prompt_is_kept(cli, here, models):
     assert cli("extract", "set", *models, "--cache", "cache").code == 0
     assert Cache(here / "cache").text("found_in") == {"found_in": ["text", "json", ""]}
     assert cli("extract", "set", *models, "--cache", "cache", "--json").json["new"] == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Img2PromptError("no such weights")])
+def test_a_pass_that_loads_no_model_leaves_nothing(cli, here, pairs, models, monkeypatch, error):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(loader, "load_backbone", refuse)
+    assert cli("extract", pairs, *models, "--cache", "caches/one").code in (1, 130)
+    assert list(here.iterdir()) == []
+
+
+def test_the_current_folder_is_read_without_caches_and_hidden_folders(cli, here, models):
+    make_source(here / "pictures", 5)
+    (here / "pictures" / "prompts.csv").rename(here / "prompts.csv")
+    assert cli("extract", *models, "--json").json["rows"] == 5
+    report = here / "cache" / "default" / "report" / "images"
+    for folder in (report, here / ".thumbs"):
+        folder.mkdir(parents=True)
+        paint(folder / "000000.webp", 7)
+    assert cli("extract", *models, "--json").json["rows"] == 5
+    assert cli("extract", "--cache", "other", *models, "--json").json["rows"] == 5
+    paint(here / "anywhere.png", 8)
+    assert cli("extract", "--json").json["rows"] == 6
 
 
 def test_bare_extract_finds_images_and_prompts_and_then_its_own_source(cli, here, models):

@@ -226,7 +226,7 @@ def test_what_vanished_or_changed_is_missing_from_a_later_backbone(
     report = tiny.extract(source, cache, Removing(source / text["uri"][9]), backbones=(tiny.vit,))
     cached = Cache(cache)
     first, late = cached.manifest.of_kind("features")
-    assert report.missing == cached.manifest.missing == {late.folder: 2}
+    assert report.missing == cached.lacking() == {late.folder: 2}
     assert cached.missing([late]) == {2, 9}
     assert cached.missing([first]) == set()
     nan = np.isnan(cached.values(late)).all(1)
@@ -242,7 +242,7 @@ def test_a_source_that_is_another_one_now_adds_no_empty_column(
         paint(source / uri, 500 + seed)
     with pytest.raises(Img2PromptError, match="could be read again: they are gone or have changed"):
         tiny.extract(source, cache, backbones=(tiny.vit,))
-    assert Cache(cache).manifest.missing == {}
+    assert Cache(cache).lacking() == {}
 
 
 class Removing(Log):

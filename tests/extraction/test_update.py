@@ -348,6 +348,26 @@ def test_a_cache_made_before_sizes_and_times_were_kept(
     assert log.notes == ["1 image has changed (first: img004); `update=True` encodes it again"]
 
 
+def test_removed_rows_are_not_among_those_that_lack_something(
+    source: Path, folder: Path, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source / "img003.png").rename(tmp_path / "three.png")
+    (source / "img012.png").unlink()
+    report = tiny.extract(source, folder, backbones=(tiny.vit,))
+    (late,) = report.missing
+    assert (report.missing, report.without_prompt) == ({late: 2}, 0)
+    lines = (source / "prompts.csv").read_text().splitlines(keepends=True)
+    (source / "prompts.csv").write_text("".join(lines[:4] + lines[5:]))  # img003 has none from now on
+    (tmp_path / "three.png").rename(source / "img003.png")
+    report = tiny.extract(source, folder, update=True)
+    assert (report.removed, report.missing, report.without_prompt) == (1, {late: 1}, 1)
+    assert f"{late} lacks 1 image that" in Cli(capsys)("info", "--cache", folder).out
+    (source / "img003.png").unlink()
+    report = tiny.extract(source, folder, update=True)
+    assert (report.removed, report.missing, report.without_prompt) == (2, {}, 0)
+    assert "lacks" not in Cli(capsys)("info", "--cache", folder).out
+
+
 def test_a_removed_image_is_left_out_until_it_is_back(
     source: Path, folder: Path, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

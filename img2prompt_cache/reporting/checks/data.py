@@ -176,7 +176,7 @@ def damaged_parts(material: Material) -> Iterator[Finding]:
 def incomplete_columns(material: Material) -> Iterator[Finding]:
     """Columns that lack rows."""
     cache = _cache(material)
-    for folder, count in cache.manifest.missing.items():
+    for folder, count in cache.lacking().items():
         yield Finding(
             "caution",
             f"{folder} lacks {counted(count, 'image', 'images')} that could not be read again",
