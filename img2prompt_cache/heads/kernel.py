@@ -15,6 +15,7 @@ from img2prompt_cache.heads.space import LogUniform
 from img2prompt_cache.numerics import gram, kernel_ridge
 from img2prompt_cache.numerics.metrics import lengths, unit
 from img2prompt_cache.numerics.neighbours import nearest_agreement
+from img2prompt_cache.numerics.row_blocks import in_blocks
 from img2prompt_cache.numerics.standardise import mean_and_scale
 from img2prompt_cache.numerics.within_class import Normalisation, fit_normalisation
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.heads.base import Features, Groups, State, Targets
     from img2prompt_cache.numerics.kernel_ridge import F32, F64
+    from img2prompt_cache.numerics.row_blocks import Matrix
 
 EXACT = 10_000
 """Most rows that are fitted exactly; the kernel matrix of more would not fit in 1 GB."""
@@ -42,6 +44,7 @@ class Kernel(Head):
 
     name = "kernel"
     joins = "blocks"
+    streams = True
     takes_extra = True
     length_tells = True
 
@@ -120,15 +123,21 @@ class Kernel(Head):
         if gains is None or alpha is None:
             rows, fold = kernel_choice.drawn_rows(groups, kinds, self.folds, self.seed)
             chosen = kernel_choice.ChoosingRows(
-                self._units(X[rows]), unit(y[rows]), fold, groups[rows], kinds[rows], widths
+                self._units(np.asarray(X[rows])),
+                unit(np.asarray(y[rows])),
+                fold,
+                groups[rows],
+                kinds[rows],
+                widths,
             )
             gains, alpha = chosen.search(gains, alpha, self._note)
             if self.whiten is None and len(X) <= WHITENED:
                 whiten, self.measured_ = chosen.whitening_pays(gains, alpha)
         self.gains_, self.alpha_ = gains, alpha
-        mean, centred = kernel_ridge.centre_kinds(y.astype(np.float64), kinds)
-        self.intercept_ = mean.astype(np.float32)
         if len(X) <= EXACT:
+            X, y = np.asarray(X), np.asarray(y)
+            mean, centred = kernel_ridge.centre_kinds(y.astype(np.float64), kinds)
+            self.intercept_: F32 = mean.astype(np.float32)
             self.rows_, self.targets_ = self._scaled(X), unit(y).astype(np.float16)
             if whiten:
                 products = self.rows_ @ self.rows_.T
@@ -136,8 +145,8 @@ class Kernel(Head):
             dual = kernel_ridge.fit_exact(self._values(self.rows_), centred, alpha[kinds])
             self.dual_ = dual.astype(np.float32, order="C")
         else:
-            landmarks = self._fit_landmarks(X, centred.astype(np.float32), alpha[0] / alpha[kinds])
-            self.targets_ = unit(y[landmarks]).astype(np.float16)
+            landmarks = self._fit_landmarks(X, y, kinds)
+            self.targets_ = unit(np.asarray(y[landmarks])).astype(np.float16)
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -264,11 +273,12 @@ class Kernel(Head):
     def _scaled(self, X: Features) -> F32:
         return kernel_ridge.scale_blocks(self._units(X), self.widths_, self.gains_)
 
-    def _fit_landmarks(self, X: Features, y: Targets, weight: F64) -> Groups:
+    def _fit_landmarks(self, X: Matrix, y: Matrix, kinds: Groups) -> Groups:
         """Fit on Nyström features; give the rows that are landmarks."""
+        means, weight = kernel_ridge.means_of_kinds(y, kinds), self.alpha_[0] / self.alpha_
         # Leverages of more rows than these would change little: the sample is of the same distribution.
         pool = np.sort(np.random.default_rng(self.seed).permutation(len(X))[: 4 * max(EXACT, self.landmarks)])
-        candidates = self._scaled(X[pool])
+        candidates = self._scaled(np.asarray(X[pool]))
         count = min(self.landmarks, len(pool))
         penalty = float(self.alpha_[0])
         picked = kernel_ridge.sample_landmarks(candidates, self.gains_, penalty, count, self.seed)
@@ -277,15 +287,15 @@ class Kernel(Head):
         root = kernel_ridge.nystroem_map(self.rows_, self.gains_)
 
         def chunks() -> Iterator[gram.Rows]:
-            for start in range(0, len(X), kernel_ridge.ROWS):
-                rows = slice(start, start + kernel_ridge.ROWS)
-                features = kernel_ridge.kernel(self._scaled(X[rows]), self.rows_, self.gains_) @ root
-                yield gram.Rows(features, y[rows], np.zeros(len(features), np.int64), weight[rows])
+            for rows, (some, true) in in_blocks([X, y], kernel_ridge.ROWS):
+                features = kernel_ridge.kernel(self._scaled(some), self.rows_, self.gains_) @ root
+                centred = (true - means[kinds[rows]]).astype(np.float32)
+                yield gram.Rows(features, centred, np.zeros(len(some), np.int64), weight[kinds[rows]])
 
         (sums,) = gram.accumulate(chunks(), 1)
         mean, coef, intercept = gram.solve(sums, np.ones(root.shape[1]), penalty)
         self.dual_ = root @ coef
-        self.intercept_ = self.intercept_ + intercept - mean @ coef
+        self.intercept_ = means[0].astype(np.float32) + intercept - mean @ coef
         found: Groups = pool[picked]
         return found
 

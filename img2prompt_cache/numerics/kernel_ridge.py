@@ -15,10 +15,13 @@ from scipy import linalg, optimize
 
 from img2prompt_cache.numerics.gram import cholesky
 from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.row_blocks import in_blocks
 from img2prompt_cache.progress import stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from img2prompt_cache.numerics.row_blocks import Matrix
 
     F32 = NDArray[np.float32]
     F64 = NDArray[np.float64]
@@ -213,6 +216,16 @@ def weigh_cosines(cosines: Sequence[Floats], gains: F64) -> Floats:
     for gain, each in zip(gains[1:], cosines[1:], strict=True):
         total += np.multiply(each, each.dtype.type(gain), out=scaled)
     return total
+
+
+def means_of_kinds(y: Matrix, kinds: Ints) -> F64:
+    """Average the rows of each kind, which are read block by block: float64, shape (k, t)."""
+    total = np.zeros((kinds.max() + 1, y.shape[1]))
+    for rows, (block,) in in_blocks([y]):
+        for kind in range(len(total)):
+            total[kind] += block[kinds[rows] == kind].sum(axis=0, dtype=np.float64)
+    means: F64 = total / np.bincount(kinds)[:, None]
+    return means
 
 
 def centre_kinds(y: Floats, kinds: Ints) -> tuple[Floats, Floats]:

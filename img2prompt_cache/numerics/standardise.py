@@ -7,25 +7,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from img2prompt_cache.numerics.row_blocks import in_blocks, mean_of_rows
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from img2prompt_cache.numerics.row_blocks import Matrix
 
-def mean_and_scale(
-    X: NDArray[np.float32], widths: Sequence[int] = ()
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+
+def mean_and_scale(X: Matrix, widths: Sequence[int] = ()) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Compute the mean and the scale of each column, float32 (p,).
 
     Parameters
     ----------
-    X : numpy.ndarray, float32, shape (n, p)
+    X : numpy.ndarray, float32, shape (n, p), or what is indexed like one
+        Read block by block, twice.
     widths : sequence of int, optional
         Widths of blocks, summing to p. The columns of a block whose width says ``standardise = False`` have
         one scale, the root of their mean variance. Every other column has its standard deviation; 1 if it is
         constant.
     """
-    mean = X.mean(axis=0, dtype=np.float64)
-    deviation = X.std(axis=0, dtype=np.float64)
+    mean, squares = mean_of_rows(X)[0], np.zeros(X.shape[1])
+    for _, (block,) in in_blocks([X]):
+        squares += np.square(block - mean).sum(axis=0)
+    deviation = np.sqrt(squares / len(X))
     varies = deviation > np.maximum(1e-6 * np.abs(mean), 1e-12)
     stop = 0
     for width in widths:

@@ -10,8 +10,8 @@ import img2prompt_cache as ipc
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting import memory
 from img2prompt_cache.fitting.memory import free_memory, hold_rows, read_size
-from img2prompt_cache.heads import HEADS, make_head
-from img2prompt_cache.numerics import row_blocks
+from img2prompt_cache.heads import HEADS, kernel, make_head
+from img2prompt_cache.numerics import kernel_ridge, row_blocks
 from synthetic import make_cache
 
 STREAMS = [name for name in HEADS if make_head(name).streams]
@@ -42,10 +42,14 @@ def test_free_memory_is_a_plausible_number():
     assert free is None or 2**20 < free < 2**60
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize(
+    ("name", "exact"), [*((name, 10_000) for name in STREAMS), pytest.param("kernel", 50, id="landmarks")]
+)
 @pytest.mark.parametrize("folds", [None, 3])
-def test_rows_that_are_read_give_the_same_bits(name, folds, cache, tmp_path, monkeypatch):
+def test_rows_that_are_read_give_the_same_bits(name, folds, exact, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(row_blocks.in_blocks, "__defaults__", (50,))
+    monkeypatch.setattr(kernel, "EXACT", exact)
+    monkeypatch.setattr(kernel_ridge, "ROWS", 40)
     notes: list[str] = []
     runs = {}
     for most in ("1GB", "10kB"):
@@ -53,6 +57,7 @@ def test_rows_that_are_read_give_the_same_bits(name, folds, cache, tmp_path, mon
             cache,
             name,
             folds=folds,
+            settings={"landmarks": 30} if name == "kernel" else None,
             memory=most,
             run=tmp_path / most,
             progress=lambda event: notes.append(event.message),
