@@ -134,6 +134,7 @@ def predict(
             "`top_k=0` without `out` leaves nothing to show; name a file with `out`", parameter="top_k"
         )
     images = _images(paths)
+    replaced = read_replacements(replace or [])
     predictions: list[dict[str, Any]] = []
     bad: dict[str, str] = {}
     count = 0
@@ -147,10 +148,12 @@ def predict(
             compose=compose,
             cache=cache,
             min_expected=min_expected,
+            weights=weights,
+            replace=replaced,
             device=device,
             tell=tell,
         )
-        stack.enter_context(weights_of(fitted, weights, read_replacements(replace or [])))
+        stack.enter_context(weights_of(fitted, weights, replaced))
         batches = predict_batches(
             fitted,
             images,

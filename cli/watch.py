@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from . import console
+from .parsing import read_replacements
 
 
 def watch(
@@ -38,6 +39,8 @@ def watch(
     zero_shot: Annotated[
         bool, typer.Option("--zero-shot", help="Predict without a run, as `predict --zero-shot` does.")
     ] = False,
+    weights: console.WeightsOption = None,
+    replace: console.ReplaceOption = None,
     once: Annotated[bool, typer.Option("--once", help="End when nothing new is left.")] = False,
     interval: Annotated[
         float, typer.Option(metavar="SECONDS", help="Time between two looks at the folder.")
@@ -59,6 +62,8 @@ def watch(
             bank=bank,
             top_k=top_k,
             zero_shot=zero_shot or None,
+            weights=weights,
+            replace=read_replacements(replace or []),
             out=out,
             once=once,
             interval=interval,

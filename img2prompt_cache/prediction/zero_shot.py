@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from img2prompt_cache.models.backbones.taps import NoClassifierError, Tap, model
 from img2prompt_cache.models.encoders.base import load_encoder
 from img2prompt_cache.models.loader import Models
 from img2prompt_cache.models.naming import load_classifier
+from img2prompt_cache.models.recorded import load_recorded_backbone
 from img2prompt_cache.numerics.hubs import ALPHA
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.prediction.bank import Bank
@@ -127,13 +128,13 @@ def make_zero_shot(
     models = Models(device=device, precision="fp32" if cache is None else "auto")
     if cache is None:
         backbones, encoder, _ = choose_columns(ExtractConfig(device=device))
-        chosen, classifiers = _choose({spec: (spec, "") for spec in backbones})
+        chosen, classifiers = _choose({spec: _Model(spec) for spec in backbones})
         manifest = models.declare(Manifest(1, 1, (_NO_ROWS,)), chosen, [encoder], tell)
         target = next(iter(manifest.of_kind("targets")))
     else:
         manifest, target = cache.manifest, choose_target(cache, None)
         pooled = {
-            column.spec: (model_of(column), column.revision)
+            column.spec: _Model.of(column, device)
             for column in manifest.of_kind("features")
             if split_spec(column.spec)[1] == Tap()
         }
@@ -166,18 +167,34 @@ def make_zero_shot(
     )
 
 
-def _choose(models: dict[str, tuple[str, str]]) -> tuple[list[str], dict[str, Classifier]]:
-    """Choose backbones: CLIP models, else those with a classifier, which is loaded.
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """The model of a backbone: its spec, the commit of its weights, and where they lie, if elsewhere."""
 
-    `models` gives the spec and the revision of each by the name of its column.
-    """
-    towers = [name for name, (spec, _) in models.items() if spec.startswith(CLIP)]
+    spec: str
+    revision: str = ""
+    folder: Path | None = None
+
+    @classmethod
+    def of(cls, column: Column, device: str) -> Self:
+        """Give the model of a column; where its folder is gone, it is found by what it is."""
+        spec = model_of(column)
+        _, local, path = spec.partition(":local-dir:")
+        if not local or Path(path).expanduser().is_dir():
+            return cls(spec, column.revision)
+        found = load_recorded_backbone(column, device=device)
+        return cls(found.spec, column.revision, found.folder)
+
+
+def _choose(models: dict[str, _Model]) -> tuple[list[str], dict[str, Classifier]]:
+    """Choose backbones by the names of their columns: CLIP models, else those with a classifier."""
+    towers = [name for name, model in models.items() if model.spec.startswith(CLIP)]
     if towers:
         return towers, {}
     classifiers = {}
-    for name, (spec, revision) in models.items():
+    for name, model in models.items():
         try:
-            classifiers[name] = load_classifier(spec, revision)
+            classifiers[name] = load_classifier(model.spec, model.revision, model.folder)
         except NoClassifierError:
             continue
     return [*classifiers], classifiers
@@ -195,7 +212,10 @@ def _of_tower(column: Column, prompts: Bank, path: Path, device: str, tell: Call
     from img2prompt_cache.models.devices import choose_device
     from img2prompt_cache.models.encoders.clip_text import TextTower
 
-    tower = load_encoder(model_of(column), device=choose_device(device), revision=column.revision)
+    model = _Model.of(column, device)
+    tower = load_encoder(
+        model.spec, device=choose_device(device), revision=model.revision, folder=model.folder
+    )
     if not isinstance(tower.model, TextTower):
         raise TypeError(f"{column.spec} is no CLIP model")
     file = find_bank(path)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
 from img2prompt_cache.cache.opening import folder_of
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
@@ -146,6 +147,12 @@ def open_run(run: AnyRun | None, cache: str | Path | Cache) -> Run:
     if run is not None:
         return load_run(resolve_run(str(run), folder))
     runs = find_runs(folder)
+    if not runs and not (folder / MANIFEST).is_file():
+        raise NoRunError(
+            f"there is no cache in {folder}, and so no run; make them with `extract()` and `fit()`, or name "
+            "a run with `run`",
+            parameter="run",
+        )
     if not runs:
         raise NoRunError(
             f"no run in {folder / FOLDER}; make one with `fit()`, or name one with `run`", parameter="run"

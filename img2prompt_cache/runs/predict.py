@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
-from img2prompt_cache.cache.opening import open_cache
+from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
+from img2prompt_cache.cache.opening import folder_of, open_cache
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.models.weights.places import Places, looking_in
 from img2prompt_cache.prediction.inputs import Images, given_cache
 from img2prompt_cache.prediction.predict import predict as predict_all
 from img2prompt_cache.prediction.predictions import Predictions
@@ -125,6 +127,8 @@ def predict(
             compose=compose,
             cache=cache,
             min_expected=min_expected,
+            weights=weights,
+            replace=replace,
             device=device,
             tell=tell,
         )
@@ -158,6 +162,8 @@ def open_fitted(
     compose: bool = False,
     cache: str | Path | Cache | None = None,
     min_expected: float | None = None,
+    weights: Weights = None,
+    replace: Mapping[str, str] | None = None,
     device: str = "auto",
     tell: Callback = ignore,
 ) -> Run | ZeroShotModel:
@@ -167,8 +173,10 @@ def open_fitted(
     ----------
     run, images, bank, compose, cache, min_expected, device
         See `predict`.
+    weights, replace
+        For the models of zero-shot prediction; those of a run are loaded later.
     zero_shot : bool or None
-        None for zero-shot prediction where no run is named, the cache has none, and images are named.
+        None for zero-shot prediction where no run is named and the cache has none.
     tell : callable
         Told what zero-shot predictions are made of.
 
@@ -186,12 +194,18 @@ def open_fitted(
         try:
             return open_run(run, cache or DEFAULT_CACHE)
         except NoRunError as error:
-            if zero_shot is False or images is None or compose or min_expected is not None:
+            if zero_shot is False or (images is None and not _is_cache(cache or DEFAULT_CACHE)):
                 raise
             missing = error
-    refuse_what_takes_pairs(compose=compose, min_expected=min_expected)
     try:
-        found = make_zero_shot(_cache_for(images, cache), bank=bank, device=device, tell=tell)
+        refuse_what_takes_pairs(compose=compose, min_expected=min_expected)
+    except UsageError as error:
+        if missing is None:
+            raise
+        raise UsageError(f"{error}; {missing}", parameter=error.parameter) from None
+    try:
+        with looking_in(Places.of(weights, replace)):
+            found = make_zero_shot(_cache_for(images, cache), bank=bank, device=device, tell=tell)
     except Img2PromptError as error:
         if missing is None:
             raise
@@ -201,6 +215,10 @@ def open_fitted(
     if missing is not None:
         warn(tell, f"{missing}; predicted without a run")
     return found
+
+
+def _is_cache(cache: str | Path | Cache) -> bool:
+    return (folder_of(cache) / MANIFEST).is_file()
 
 
 def _cache_for(images: Images, cache: str | Path | Cache | None) -> Cache | None:

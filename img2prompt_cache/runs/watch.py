@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from dataclasses import replace as with_changes
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from img2prompt_cache.prediction.outputs.base import plain, records
 from img2prompt_cache.prediction.own_prompts import open_own_prompts
 from img2prompt_cache.prediction.stream import load_backbones, predict_images
 from img2prompt_cache.prediction.watch_log import WatchLog
-from img2prompt_cache.prediction.weights import weights_of
+from img2prompt_cache.prediction.weights import Weights, weights_of
 from img2prompt_cache.progress import Callback, listening, note
 from img2prompt_cache.runs.predict import open_fitted
 from img2prompt_cache.runs.run import AnyRun, Run
@@ -45,6 +46,8 @@ def watch(
     bank: str | Path | None = None,
     top_k: int = 1,
     zero_shot: bool | None = False,
+    weights: Weights = None,
+    replace: Mapping[str, str] | None = None,
     out: str | Path | None = None,
     once: bool = False,
     interval: float = INTERVAL,
@@ -68,6 +71,10 @@ def watch(
         Nearest prompts to find for each image.
     zero_shot : bool or None
         Predict without a run; None for that where there is none. See `predict`.
+    weights : path or sequence of paths, optional
+        Folders to search for the weights of the run, if they lie elsewhere now; see `predict`.
+    replace : mapping of str to str, optional
+        Beginnings of paths in the run's specs, and what stands in their place now.
     out : str or pathlib.Path, optional
         A file of JSON lines to append to. Images that it has are passed over, all others in the folder are
         new. If None, images that lie in the folder at first are passed over, unless `once` is set.
@@ -115,7 +122,21 @@ def watch(
         arrivals = Arrivals(home, {} if log is None else log.known)
         if log is None and not once:
             arrivals = Arrivals(home, arrivals.stamps())
-        predictor = _open(home, run, cache, bank, top_k, zero_shot=zero_shot, device=device, tell=tell)
+        fitted = open_fitted(
+            run,
+            [home],
+            zero_shot=zero_shot,
+            bank=bank,
+            cache=cache,
+            weights=weights,
+            replace=replace,
+            device=device,
+            tell=tell,
+        )
+        if run is None and isinstance(fitted, Run):
+            note(tell, f"run {fitted.name}")
+        with weights_of(fitted, weights, replace):
+            predictor = _open(fitted, home, cache, bank, top_k, device, tell)
         note(tell, f"watching {home}")
         while True:
             began = time.monotonic()
@@ -189,24 +210,19 @@ class _Predictor:
 
 
 def _open(
+    fitted: Run | ZeroShotModel,
     home: Path,
-    run: AnyRun | None,
     cache: str | Path | Cache | None,
     bank: str | Path | None,
     top_k: int,
-    *,
-    zero_shot: bool | None,
     device: str,
     tell: Callback,
 ) -> _Predictor:
-    fitted = open_fitted(run, [home], zero_shot=zero_shot, bank=bank, cache=cache, device=device, tell=tell)
-    if run is None and isinstance(fitted, Run):
-        note(tell, f"run {fitted.name}")
+    """Load the models and prompts of what predicts."""
     place = fitted.home if cache is None else cache
     where = place if place is None or isinstance(place, Cache) else Path(place)
     fitted.estimator.use_device(device)
-    with weights_of(fitted):
-        backbones = load_backbones(fitted.features, device)
-        known = load_prompts(fitted, where, bank, device, tell, compose=False)
-    known = replace(known, mean_prediction=mean_for_hubs(fitted, tell))
+    backbones = load_backbones(fitted.features, device)
+    known = load_prompts(fitted, where, bank, device, tell, compose=False)
+    known = with_changes(known, mean_prediction=mean_for_hubs(fitted, tell))
     return _Predictor(fitted, backbones, _Folder(home), known, open_own_prompts(where, tell), top_k)

@@ -102,6 +102,49 @@ def test_a_bank_is_encoded_by_the_encoder_where_it_lies_now(cli: Cli, moved: Pat
     assert said.out.endswith(("two red boats\n", "a calm sea\n"))
 
 
+def test_watch_finds_weights_that_have_moved(cli: Cli, moved: Path, here: Path, pairs: Path) -> None:
+    (moved / "inbox").mkdir()
+    shutil.copy(pairs / "img004.png", moved / "inbox")
+    (moved / "bank.txt").write_text("two red boats\na calm sea\n")
+    watch = (
+        *("watch", moved / "inbox", "--run", moved / "run", "--bank", moved / "bank.txt"),
+        *("--once", "--interval", "0.01"),
+    )
+    cli(*watch).refused(2, "cannot read", "--weights", "--replace")
+    for options in (
+        ("--weights", moved / "input"),
+        ("--replace", f"{here / 'models'}={moved / 'input' / 'deep' / 'weights'}"),
+    ):
+        said = cli(*watch, *options)
+        assert said.code == 0, said.err
+        assert said.out.startswith("img004.png  ")
+    cli(*watch, "--weights", moved / "no").refused(2, "--weights", "there is no such folder")
+    cli(*watch, "--replace", "no").refused(2, "--replace 'no': write OLD=NEW")
+
+
+@pytest.mark.parametrize("command", ["predict", "watch"])
+def test_without_a_run_weights_that_have_moved_are_found(
+    cli: Cli, moved: Path, here: Path, pairs: Path, command: str
+) -> None:
+    shutil.copytree(here / "cache", moved / "cache")
+    (moved / "inbox").mkdir()
+    shutil.copy(pairs / "img004.png", moved / "inbox")
+    (moved / "bank.txt").write_text("two red boats\na calm sea\n")
+    once = ("--once", "--interval", "0.01") if command == "watch" else ()
+    asked = (
+        *(command, moved / "inbox", "--zero-shot", "--cache", moved / "cache", "--bank", moved / "bank.txt"),
+        *once,
+    )
+    assert cli(*asked).code != 0
+    for options in (
+        ("--weights", moved / "input"),
+        ("--replace", f"{here / 'models'}={moved / 'input' / 'deep' / 'weights'}"),
+    ):
+        said = cli(*asked, *options)
+        assert said.code == 0, said.err
+        assert said.out.startswith("img004")
+
+
 def test_other_weights_of_the_same_architecture_are_not_taken(cli: Cli, moved: Path, pairs: Path) -> None:
     path = moved / "input" / "deep" / "weights" / "cnn" / "model.safetensors"
     state = load_file(path)

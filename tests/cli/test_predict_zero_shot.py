@@ -111,7 +111,31 @@ def test_images_are_predicted_as_the_cached_rows(cli, here, pairs):
 def test_without_paths_rows_without_prompt_are_predicted(cli, here):
     said = cli("predict", "--zero-shot", "--bank", "bank.txt", "--cache", "caches/named", "--json")
     assert [each["imgId"] for each in said.json["predictions"]] == ["img019"]
+    fallback = cli("predict", "--bank", "bank.txt", "--cache", "caches/named", "--json")
+    assert fallback.json["predictions"] == said.json["predictions"]
+    assert "no run in caches/named/runs; make one" in fallback.err
+    assert "; predicted without a run" in fallback.err
     cli("predict", "--zero-shot").refused(2, "no cache in cache/default")
+    shutil.copytree("caches/named", "cache/default")
+    fallback = cli("predict", "--bank", "bank.txt", "--json")
+    assert fallback.json["predictions"] == said.json["predictions"]
+    with pytest.raises(ipc.UsageError, match="no run in"):
+        ipc.predict()
+
+
+def test_without_a_run_and_a_cache_the_advice_is_to_make_both(cli, here, pairs):
+    both = ("there is no cache in cache/default, and so no run", "`img2prompt-cache extract`", "fit`")
+    cli("predict").refused(2, *both)
+    cli("top").refused(2, "no cache in cache/default")
+    image = pairs / "img004.png"
+    for named in ((), (image,), ("caches/named",)):
+        known = ("--bank", "bank.txt")
+        said = cli("predict", *named, "--compose", *known)
+        said.refused(2, *(("--compose takes a run: without pairs",) if named else ()), *both)
+        said = cli("predict", *named, "--min-expected", ".3", *known)
+        said.refused(2, *(("not known without pairs",) if named else ()), *both)
+    said = cli("predict", "--compose", "--cache", "caches/named")
+    said.refused(2, "--compose takes a run", "; no run in caches/named/runs; make one with")
 
 
 def test_where_there_is_no_run_it_is_taken_with_a_word(cli, here, pairs):
