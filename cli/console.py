@@ -62,6 +62,10 @@ ReplaceOption = Annotated[
     list[str] | None,
     typer.Option(metavar="OLD=NEW", help="Replace the beginning of paths in the run's specs; repeatable."),
 ]
+SplitOption = Annotated[
+    str,
+    typer.Option(help="group (near-identical prompts stay on one side), random, or a column of your table."),
+]
 GroupThresholdOption = Annotated[
     float | None,
     typer.Option(
@@ -131,6 +135,12 @@ def showing(*, quiet: bool) -> Iterator[None]:
     finally:
         stderr.line.close()
         stderr.line, stderr.quiet = None, False
+
+
+def given(context: typer.Context) -> set[str]:
+    """Name the parameters that were given, also where they repeat a default."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
 def result(text: str) -> None:

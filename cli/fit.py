@@ -81,12 +81,7 @@ def fit(
             "or .jsonl.",
         ),
     ] = None,
-    split: Annotated[
-        str,
-        typer.Option(
-            help="group (near-identical prompts stay on one side), random, or a column of your table."
-        ),
-    ] = "group",
+    split: console.SplitOption = "group",
     test: Annotated[
         str | None,
         typer.Option(
@@ -379,9 +374,7 @@ def _require_consistent(context: typer.Context, own: Mapping[str, Any]) -> None:
     """Refuse options that do not go together, also where they repeat a default."""
     from img2prompt_cache.fitting.options import MADE_OF_RUNS, require_consistent
 
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-    given -= {"head", "cache", "json"}
+    given = console.given(context) - {"head", "cache", "json"}
     head = context.params["head"]
     if "settings" in MADE_OF_RUNS.get(head, ()):
         given -= _shorthand_names(context) - _PARAMETERS

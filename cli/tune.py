@@ -19,6 +19,7 @@ SHOWN = 5
 
 
 def tune(
+    context: typer.Context,
     head: Annotated[str, typer.Option(help="The head whose settings are searched.")] = "mlp",
     trials: Annotated[
         int,
@@ -72,15 +73,21 @@ def tune(
             help="Text encoder whose embeddings are the targets. Default: the first in the cache.",
         ),
     ] = None,
-    split: Annotated[
-        str,
+    split: console.SplitOption = "group",
+    test: Annotated[
+        str | None,
         typer.Option(
-            help="group, random, a column of your table, or COLUMN=VALUE for a test set, as for fit."
+            metavar="COLUMN=VALUE",
+            help="Instead of --split: hold out the rows with this value, such as source=external, as a test "
+            "set. The search sees neither them nor rows near-identical to them.",
         ),
-    ] = "group",
+    ] = None,
     holdout: Annotated[
-        float, typer.Option(min=0.01, max=0.9, help="Fraction of the rows that the search never sees.")
-    ] = 0.2,
+        float | None,
+        typer.Option(
+            min=0.01, max=0.9, help="Fraction of the rows that the search never sees. Default: 0.2."
+        ),
+    ] = None,
     group_threshold: console.GroupThresholdOption = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Random seed of the split, the head and the search.")
@@ -106,12 +113,15 @@ def tune(
     that was interrupted.
     """
     from img2prompt_cache.fitting.fit import fit as fit_run
+    from img2prompt_cache.fitting.options import require_one_test
     from img2prompt_cache.tuning.tune import tune as search
 
+    require_one_test(console.given(context))
     shared: dict[str, Any] = {
         "features": read_names("--features", features),
         "encoder": encoder,
         "split": split,
+        "test": test,
         "holdout": holdout,
         "group_threshold": group_threshold,
         "seed": seed,

@@ -50,9 +50,7 @@ def require_consistent(head: str, given: Collection[str], settings: Mapping[str,
         raise UsageError(
             "`holdout` holds out a share once, `folds` every row once; leave one out", parameter="holdout"
         )
-    for name in ("split", "holdout", "folds"):
-        if "test" in given and name in given:
-            raise UsageError(f"`test` holds out the rows that it names; leave out `{name}`", parameter=name)
+    require_one_test(given)
     if not is_made_of_runs(head, settings):
         return
     for name in sorted(given):
@@ -62,6 +60,19 @@ def require_consistent(head: str, given: Collection[str], settings: Mapping[str,
             )
     if head == "distil" and "teacher" not in given:
         raise UsageError("distil learns from one run: name it with `teacher`", parameter="teacher")
+
+
+def require_one_test(given: Collection[str]) -> None:
+    """Check that nothing else holds out rows where a test set is named.
+
+    Raises
+    ------
+    UsageError
+        Naming what does.
+    """
+    for name in ("split", "holdout", "folds"):
+        if "test" in given and name in given:
+            raise UsageError(f"`test` holds out the rows that it names; leave out `{name}`", parameter=name)
 
 
 def require_valid(seed: int, device: str) -> None:

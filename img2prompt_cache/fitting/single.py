@@ -157,7 +157,7 @@ def _fit(
     data = add_extra_pairs(cache, data, config.extra, target, tell, grouping)
     data = add_soft_bank(cache, data, config.soften, target, config.device, tell, grouping)
     split = make_split(cache, data, config.split, config.holdout, config.seed, config.folds, grouping)
-    _note_test_set(split, tell)
+    note_test_set(split, tell, "fitted")
     everything = np.arange(len(data.rows))
     wanted = not (head.costly or split.test_set) if config.leakage_gap is None else config.leakage_gap
     measured = wanted and split.strategy != "random"
@@ -203,8 +203,8 @@ def _note_time(head: Head, fits: int, tell: Callback) -> None:
         note(tell, f"{head.name} takes about {minutes:g} minutes at most{each}; `minutes` is the limit")
 
 
-def _note_test_set(split: Split, tell: Callback) -> None:
-    """Say what a test set is, and how many rows are left out for it."""
+def note_test_set(split: Split, tell: Callback, done: str) -> None:
+    """Say what a test set is, how many rows are left out for it, and what is `done` on the others."""
     if split.test_set:
         purged = len(split.purged)
         left_out = (
@@ -215,7 +215,7 @@ def _note_test_set(split: Split, tell: Callback) -> None:
         )
         note(
             tell,
-            f"test set {split.strategy}: {counted(len(split.validation), 'row', 'rows')}; fitted on "
+            f"test set {split.strategy}: {counted(len(split.validation), 'row', 'rows')}; {done} on "
             f"{counted(len(split.train), 'other', 'others')}, {left_out}",
         )
 

@@ -22,6 +22,7 @@ from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.fitting.columns import choose_columns
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.record import describe_split
+from img2prompt_cache.fitting.single import note_test_set
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.distil import Distil
@@ -110,6 +111,7 @@ def search(
     data = load_dataset(cache, choose_columns(cache, head, wanted.features)[0], target, views=views)
     grouping = choose_grouping(cache, data, wanted.group_threshold)
     split = make_split(cache, data, wanted.split, wanted.holdout, wanted.seed, None, grouping)
+    note_test_set(split, tell, "searched")
     rows = split.train
     X, y, groups = data.X[rows], np.asarray(data.training_targets[rows]), split.inner_groups(rows)
     held = inner_holdouts(groups, wanted.seed, few=FEW, share=HELD, what="a trial is scored")

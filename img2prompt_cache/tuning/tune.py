@@ -11,7 +11,7 @@ from img2prompt_cache.cache.opening import open_cache
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting.config import HOLDOUT, FitConfig
-from img2prompt_cache.fitting.options import require_valid
+from img2prompt_cache.fitting.options import named_test_set, require_one_test, require_valid
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.progress import Callback, listening
 from img2prompt_cache.runs.folder import reserve
@@ -38,7 +38,8 @@ def tune(
     features: str | Sequence[str] = ...,
     encoder: str | None = ...,
     split: str = ...,
-    holdout: float = ...,
+    test: str | None = ...,
+    holdout: float | None = ...,
     group_threshold: float | None = ...,
     seed: int = ...,
     fit: Literal[True] = ...,
@@ -63,7 +64,8 @@ def tune(
     features: str | Sequence[str] = ...,
     encoder: str | None = ...,
     split: str = ...,
-    holdout: float = ...,
+    test: str | None = ...,
+    holdout: float | None = ...,
     group_threshold: float | None = ...,
     seed: int = ...,
     fit: Literal[False],
@@ -87,7 +89,8 @@ def tune(
     features: str | Sequence[str] = (),
     encoder: str | None = None,
     split: str = "group",
-    holdout: float = HOLDOUT,
+    test: str | None = None,
+    holdout: float | None = None,
     group_threshold: float | None = None,
     seed: int = 0,
     fit: bool = True,
@@ -122,10 +125,11 @@ def tune(
     study : path, optional
         The SQLite file that holds the trials. If None: in the cache's `studies`, named after the head, the
         backbones and the space. `load_study` reads it.
-    features, encoder, split, group_threshold, seed, run, overwrite, device
-        As for `img2prompt_cache.fit`.
-    holdout : float
-        Share of the rows that is held out from the search.
+    features, encoder, split, test, group_threshold, seed, run, overwrite, device
+        As for `img2prompt_cache.fit`. The search never sees a row of the test set, nor one that is
+        near-identical to it.
+    holdout : float, optional
+        Share of the rows that is held out from the search; 0.2 if None.
     fit : bool
         Fit the best settings as a run.
     track : str, optional
@@ -161,6 +165,8 @@ def tune(
     """
     if trials < 1:
         raise UsageError(f"`trials` must be at least 1, not {trials}", parameter="trials")
+    values = {"test": test, "holdout": holdout, "split": None if split == "group" else split}
+    require_one_test([name for name, value in values.items() if value is not None])
     require_valid(seed, device)
     require_tracker(track)
     opened = open_cache(cache)
@@ -168,8 +174,8 @@ def tune(
         head=head,
         features=(features,) if isinstance(features, str) else tuple(features),
         encoder=encoder,
-        split=split,
-        holdout=holdout,
+        split=split if test is None else named_test_set(test),
+        holdout=HOLDOUT if holdout is None else holdout,
         group_threshold=group_threshold,
         seed=seed,
         device=device,

@@ -9,8 +9,13 @@ import sys
 import time
 from contextlib import closing
 
+import numpy as np
 import pytest
 
+import img2prompt_cache as ipc
+from img2prompt_cache.data.columns import choose_features, choose_target
+from img2prompt_cache.data.dataset import load_dataset
+from img2prompt_cache.heads.ridge import Ridge
 from img2prompt_cache.runs.names import find_runs
 from img2prompt_cache.runs.run import load_run
 from img2prompt_cache.tuning.study import reading
@@ -209,3 +214,43 @@ def test_a_search_that_is_stopped_loses_one_trial_at_most(cli, folder, tmp_path,
         assert [t.settings for t in one.trials] == [t.settings for t in other.trials]
     assert again.json["trials"] == whole.json["trials"]
     assert again.json["best"]["settings"] == whole.json["best"]["settings"]
+
+
+def test_a_test_set_is_held_out_from_the_search(cli, tmp_path, monkeypatch):
+    sets = ["external" if row % 20 in (0, 1, 2) and row >= 20 else "own" for row in range(60)]
+    cache = make_cache(tmp_path / "cache", fold=sets)
+    tried = []
+    validate = Ridge.validate
+
+    def looking(self, X, y, held, **more):
+        tried.append((X, y, held))
+        return validate(self, X, y, held, **more)
+
+    monkeypatch.setattr(Ridge, "validate", looking)
+    command = ("tune", "--head", "ridge", "--trials", "2", "--cache", cache)
+    said = cli(*command, "--test", "fold=external", "--run", tmp_path / "run", "--json")
+    assert said.code == 0, said.err
+    assert "test set fold=external: 6 rows; searched on 51 others, without 3 that are near" in said.err
+    assert "test set fold=external: 6 rows; fitted on 51 others, without 3 that are near" in said.err
+    run = ipc.Run.load(tmp_path / "run")
+    assert (run.split["strategy"], run.metrics["n"], run.refit) == ("fold=external", 6, False)
+    opened = ipc.Cache(cache)
+    data = load_dataset(opened, choose_features(opened, ()), choose_target(opened, None))
+    near = {row % 20 for row, name in enumerate(sets) if name == "external"}
+    inside = [row for row in range(60) if row % 20 not in near]
+    assert len(inside) == 51
+    for X, y, held in tried:
+        np.testing.assert_array_equal(X, data.X[inside])
+        np.testing.assert_array_equal(y, data.y[inside])
+        np.testing.assert_array_equal(np.sum(held, axis=0), 1)
+    wanted = cli(
+        *("fit", "--head", "ridge", "--alpha", said.json["best"]["settings"]["alpha"]),
+        *("--test", "fold=external", "--cache", cache, "--json"),
+    )
+    assert wanted.json["metrics"] == said.json["run"]["metrics"]
+    for more in (("--split", "group"), ("--holdout", "0.2")):
+        cli(*command, "--test", "fold=external", *more).refused(2, f"leave out {more[0]}")
+    cli(*command, "--test", "external").refused(2, "--test names a column and a value")
+    cli(*command, "--test", "fold=none").refused(2, "--test: no usable row has fold=none")
+    with pytest.raises(ipc.UsageError, match="leave out `holdout`"):
+        ipc.tune(cache, "ridge", test="fold=external", holdout=0.3)
