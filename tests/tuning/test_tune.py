@@ -111,7 +111,10 @@ def test_progress_tells_trials_and_fits(cache, tmp_path):
 def test_every_option_is_a_parameter_of_the_same_name():
     from img2prompt_cache.cli.tune import tune as command
 
-    assert {*inspect.signature(command).parameters} - {*inspect.signature(tune).parameters} == {"context", "json"}
+    assert {*inspect.signature(command).parameters} - {*inspect.signature(tune).parameters} == {
+        "context",
+        "json",
+    }
 
 
 def test_a_folder_that_is_taken_is_found_out_before_the_search(cache, tmp_path):
