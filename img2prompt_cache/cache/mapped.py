@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from img2prompt_cache.cache.identity import recorded_identity
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.parts import Loader, Values, locate, map_at
 from img2prompt_cache.cache.quantise import restore
+from img2prompt_cache.errors import Img2PromptError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +35,8 @@ ALL = 2
 READERS = 2
 SCATTERED = 8
 """Rows read from each part, on average, from which on reading part by part is faster."""
+SPARSE = 4
+"""A range of a part is read whole where at least one row in so many is wanted."""
 SMALL = 4096
 """Bytes of a row up to which rows are joined as bytes; that lets no other Python thread run meanwhile."""
 
@@ -58,6 +63,7 @@ class MappedColumn:
         with _LOCK:
             _LIVE.add(self)
         self._offsets: dict[int, dict[str, int]] = {}
+        self._stamps: dict[int, tuple[int, int, int]] = {}
 
     def __len__(self) -> int:
         return self.column.rows
@@ -120,6 +126,58 @@ class MappedColumn:
                 found = [values[within] for values in self._map(number)]
                 out[_as_slice(order[low:high])] = found[0] if len(found) == 1 else restore(*found)
         return out
+
+    def read(self, rows: NDArray[np.int64]) -> Values:
+        """Read rows as indexing does, without their pages of the files staying in this process's memory.
+
+        Where many rows of a range of a part are asked for, the range is read from the file. Unlike a map,
+        that tells when a part was cut short.
+
+        Raises
+        ------
+        IndexError, Img2PromptError
+            As indexing; also if a part was changed since it was first read.
+        """
+        starts = np.searchsorted(self._stops, rows, side="right")
+        if not len(rows) or (np.diff(rows) <= 0).any() or rows[0] < 0 or rows[-1] >= len(self):
+            return self._released(rows)
+        out = np.empty((len(rows), *self.column.shape), self.dtype)
+        edges = [0, *(np.flatnonzero(np.diff(starts)) + 1).tolist(), len(rows)]
+        for low, high in pairwise(edges):
+            number = int(starts[low])
+            within = rows[low:high] - self._starts[number]
+            if len(within) * SPARSE < within[-1] + 1 - within[0]:
+                out[low:high] = self._released(rows[low:high])
+            else:
+                first, stop = int(within[0]), int(within[-1]) + 1
+                found = [values[within - first] for values in self._from_file(number, first, stop)]
+                out[low:high] = found[0] if len(found) == 1 else restore(*found)
+        return out
+
+    def _released(self, rows: NDArray[np.int64]) -> Values:
+        values = self[rows]
+        self.release()
+        return values
+
+    def _from_file(self, number: int, start: int, stop: int) -> list[Values]:
+        """Read a range of rows of a part, of each of its datasets."""
+        if number not in self._offsets:
+            self._map(number)
+        part, found = self.column.parts[number], []
+        with (self.folder / part.file).open("rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            stamp = status.st_ino, status.st_size, status.st_mtime_ns
+            changed = self._stamps.setdefault(number, stamp) != stamp
+            for name, (shape, dtype) in self.column.datasets.items():
+                values = np.empty((stop - start, *shape), dtype)
+                file.seek(self._offsets[number][name] + start * (values.nbytes // len(values)))
+                changed |= file.readinto(values.data.cast("B")) != values.nbytes
+                found.append(values)
+        if changed:
+            raise Img2PromptError(
+                f"{self.folder / part.file} was changed by another process while it was read; do this again"
+            )
+        return found
 
     def release(self) -> None:
         """Give back the memory that the maps take where rows were read; what is read again is mapped again.

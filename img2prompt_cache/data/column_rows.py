@@ -59,8 +59,7 @@ class ColumnRows:
         left = 0
         for column in self._columns:
             right = left + column.shape[1]
-            values[:, left:right] = column[self._rows]
-            column.release()
+            values[:, left:right] = column.read(self._rows)
             left = right
         # A float64 sum of float32 values cannot overflow, so it is finite exactly when they all are.
         if not np.isfinite(np.sum(values, dtype=np.float64)):
