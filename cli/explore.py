@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def explore(
     source: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
             metavar="SOURCE",
             help="A source as for `extract`, or the folder of a cache. Default: `images/` in the current "
@@ -26,7 +26,7 @@ def explore(
         ),
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Table of prompts of the source.")
+        str | None, typer.Option(metavar="FILE", help="Table of prompts of the source.")
     ] = None,
     format: Annotated[
         str, typer.Option(metavar="NAME", help="Format of the source, if auto fails; see `extract`.")

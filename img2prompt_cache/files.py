@@ -19,6 +19,15 @@ _NAME = 40
 _ATTEMPTS = 100
 
 
+def user_folder() -> Path:
+    """Return the user's folder: ``IMG2PROMPT_HOME``, else ``img2prompt-cache`` in the user's cache folder."""
+    named = os.environ.get("IMG2PROMPT_HOME")
+    if named:
+        return Path(named).expanduser()
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(caches).expanduser() / "img2prompt-cache"
+
+
 class Replacement:
     """A new file or folder made beside the one that it replaces, so that a path never holds half of one.
 

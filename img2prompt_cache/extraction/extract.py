@@ -18,7 +18,7 @@ from img2prompt_cache.extraction.shards import ShardReport, extract_shard, parse
 from img2prompt_cache.extraction.shards import finish as finish_shards
 from img2prompt_cache.models.backbones.taps import choose_taps
 from img2prompt_cache.progress import Callback, Event, listening, note
-from img2prompt_cache.sources import SourceOptions
+from img2prompt_cache.sources import SourceOptions, table_of_prompts
 
 if TYPE_CHECKING:
     from img2prompt_cache.extraction.report import Report
@@ -175,7 +175,7 @@ def extract(
     require_within("trunk", trunk)
     require_within("views", views)
     require_within("workers", workers)
-    options = SourceOptions(format, Path(prompts) if prompts is not None else None, id_column, prompt_column)
+    options = SourceOptions(format, table_of_prompts(prompts), id_column, prompt_column)
     config = ExtractConfig(
         preset=preset,
         backbones=(backbones,) if isinstance(backbones, str) else tuple(backbones),

@@ -9,6 +9,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import ImageError, Img2PromptError
 from img2prompt_cache.extraction.work import OpenSources
 from img2prompt_cache.sources.reading import path_below
+from img2prompt_cache.sources.remote import RemoteRoot
 
 
 class ImageFiles:
@@ -49,6 +50,7 @@ class ImageFiles:
             source = self._sources[self.source(row)]
         except (Img2PromptError, LookupError):
             return None
-        if getattr(source, "packed", True):
+        root = source.root
+        if getattr(source, "packed", True) or isinstance(root, RemoteRoot):
             return None
-        return source.root.parent if source.root.is_file() else source.root
+        return root.parent if root.is_file() else root

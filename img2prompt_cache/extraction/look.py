@@ -24,7 +24,7 @@ from img2prompt_cache.extraction.threads import map_in_order
 from img2prompt_cache.images.decode import check_header
 from img2prompt_cache.models.backbones.taps import choose_taps
 from img2prompt_cache.progress import Callback, Event, listening, task
-from img2prompt_cache.sources import SourceOptions
+from img2prompt_cache.sources import SourceOptions, table_of_prompts
 from img2prompt_cache.sources.several import MORE_PROMPTS, unpack
 from img2prompt_cache.tables import counted, printable, shorten
 
@@ -185,7 +185,7 @@ def look(
     folder = folder_of(cache)
     for name, value in (("trunk", trunk), ("views", views)):
         require_within(name, value)
-    options = SourceOptions(format, Path(prompts) if prompts is not None else None, id_column, prompt_column)
+    options = SourceOptions(format, table_of_prompts(prompts), id_column, prompt_column)
     taps = choose_taps(
         trunk=trunk or 0,
         trunk_dtype=trunk_dtype,

@@ -13,6 +13,7 @@ from img2prompt_cache.cache.writer import open_manifest
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources import SourceOptions, find_default, open_source, reopen_source
 from img2prompt_cache.sources.named import NamedSource, as_recorded, find_recorded, name_of, split_name
+from img2prompt_cache.sources.remote import is_url
 
 if TYPE_CHECKING:
     from img2prompt_cache.sources.base import Source
@@ -105,7 +106,7 @@ def _open(source: Named, options: SourceOptions) -> tuple[str, Source]:
     """Open a source by its path; give the name that was put before that, too."""
     if isinstance(source, str | os.PathLike):
         name, path = split_name(os.fspath(source))
-        return name, open_source(Path(path), options)
+        return name, open_source(path if is_url(path) else Path(path), options)
     if isinstance(source, Cache):
         raise UsageError(
             "`source` takes a path or a source, not a Cache; give that as `cache`", parameter="source"

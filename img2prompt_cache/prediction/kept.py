@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.files import Replacement
+from img2prompt_cache.files import Replacement, user_folder
 from img2prompt_cache.models.fingerprints import digest
-from img2prompt_cache.models.weights.packaged import home
 from img2prompt_cache.progress import Callback, task
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ CHUNK = 1024
 def kept_path(content: str, encoder: Encoder) -> Path:
     """Name the file of some texts' embeddings, after what the texts are and what encodes them."""
     key = f"{content}\0{digest(encoder.fingerprint)}"
-    return home() / "banks" / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
+    return user_folder() / "banks" / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
 
 
 def encode_kept(path: Path, texts: Sequence[str], encoder: Encoder, name: str, tell: Callback) -> F32:

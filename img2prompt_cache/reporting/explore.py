@@ -12,7 +12,8 @@ from img2prompt_cache.progress import Callback, listening
 from img2prompt_cache.reporting.material import Material
 from img2prompt_cache.reporting.output import check_free
 from img2prompt_cache.reporting.report import Report, gather
-from img2prompt_cache.sources import SourceOptions, find_default, open_source
+from img2prompt_cache.sources import SourceOptions, find_default, open_source, table_of_prompts
+from img2prompt_cache.sources.remote import is_url
 
 if TYPE_CHECKING:
     from img2prompt_cache.sources import Source
@@ -74,7 +75,7 @@ def explore(
     """
     if out is not None:
         check_free(Path(out), folder=False, overwrite=overwrite)
-    options = SourceOptions(format, None if prompts is None else Path(prompts), id_column, prompt_column)
+    options = SourceOptions(format, table_of_prompts(prompts), id_column, prompt_column)
     with listening(progress) as tell:
         opened = _open(source, options)
         if isinstance(opened, Cache):
@@ -93,8 +94,8 @@ def _open(source: str | Path | Cache | Source | None, options: SourceOptions) ->
         return open_source(find_default(Path.cwd()), options)
     if isinstance(source, str | Path):
         path = Path(source)
-        if not (path / NAME).is_file():
-            return open_source(path, options)
+        if is_url(source) or not (path / NAME).is_file():
+            return open_source(source, options)
         source = Cache(path)
     if options != SourceOptions():
         raise UsageError(

@@ -208,7 +208,7 @@ class Material:
     def name(self) -> str:
         """What is reported, as a person calls it."""
         if self.cache is None:
-            return "source" if self.source is None else Path(self.source.root).resolve().name or "source"
+            return "source" if self.source is None else self.source.root.resolve().name or "source"
         folder = Path(self.cache.folder).resolve()
         return (
             folder.name if folder.name not in ("cache", "default") else f"{folder.parent.name}/{folder.name}"

@@ -10,3 +10,4 @@ from .formats import note_ignored_prompts as note_ignored_prompts
 from .formats import open_paths as open_paths
 from .formats import open_source as open_source
 from .formats import reopen_source as reopen_source
+from .formats import table_of_prompts as table_of_prompts

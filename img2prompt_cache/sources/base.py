@@ -8,6 +8,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from img2prompt_cache.sources.remote import RemoteRoot
+
 COLUMNS = ("imgId", "uri", "prompt")
 """The first columns of every listing; columns of the user's own table follow."""
 
@@ -58,8 +60,8 @@ class Source(Protocol):
     """
 
     @property
-    def root(self) -> Path:
-        """The folder or file of the source."""
+    def root(self) -> Path | RemoteRoot:
+        """The folder or file of the source, or what a URL stands for."""
 
     @property
     def settings(self) -> dict[str, str]:
@@ -92,13 +94,13 @@ class SourceOptions:
     ----------
     format : str
         ``"auto"`` or a name in `formats.FORMATS`.
-    prompts : pathlib.Path or None
+    prompts : pathlib.Path, RemoteRoot or None
         The table of prompts, if it is not in the folder under a known name.
     id_column, prompt_column : str or None
         Names of its columns, if they are not among the known ones.
     """
 
     format: str = "auto"
-    prompts: Path | None = None
+    prompts: Path | RemoteRoot | None = None
     id_column: str | None = None
     prompt_column: str | None = None

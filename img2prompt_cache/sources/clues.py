@@ -14,6 +14,7 @@ from img2prompt_cache.sources.findtables import ANNOTATIONS
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_suffix
 from img2prompt_cache.sources.owntables import is_own_table
 from img2prompt_cache.sources.reading import read_regular
+from img2prompt_cache.sources.remote import RemoteRoot
 from img2prompt_cache.sources.scan import count_note, files_in, scan
 from img2prompt_cache.sources.sidecar import TEXT_SUFFIXES
 from img2prompt_cache.sources.tablefile import (
@@ -32,13 +33,13 @@ _ARCHIVES = (".tar.gz", ".tgz", ".zip", ".7z", ".rar", ".tar.zst")
 
 
 def explain_missing_prompts(
-    root: Path, images: int, settings: Mapping[str, str], notes: Sequence[str] = ()
+    root: Path | RemoteRoot, images: int, settings: Mapping[str, str], notes: Sequence[str] = ()
 ) -> str:
     """Explain that no image has a prompt, which files may contain prompts, and how to read them.
 
     Parameters
     ----------
-    root : pathlib.Path
+    root : pathlib.Path or RemoteRoot
         Root of the source.
     images : int
         Number of images.
@@ -47,9 +48,13 @@ def explain_missing_prompts(
     notes : sequence of str
         Of the listing: what was found out already.
     """
-    folder, format = root.parent if root.is_file() else root, settings["format"]
-    clues = [*notes, *_clues(folder, format, settings.get("prompt_column"), notes)]
-    found = "; ".join(clues) or "nothing beside them looks like captions"
+    format = settings["format"]
+    if isinstance(root, RemoteRoot):
+        found = "; ".join(notes) or "nothing in these files looks like captions"
+    else:
+        folder = root.parent if root.is_file() else root
+        clues = [*notes, *_clues(folder, format, settings.get("prompt_column"), notes)]
+        found = "; ".join(clues) or "nothing beside them looks like captions"
     alone = (
         '. To cache images without prompts, give `format="folder"`'
         if format in ("imagefolder", "table", "sidecar", "metadata", "folder")

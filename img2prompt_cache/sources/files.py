@@ -7,9 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from img2prompt_cache.sources.base import Listing, SourceOptions
 from img2prompt_cache.sources.reading import read_below
@@ -17,6 +15,7 @@ from img2prompt_cache.sources.scan import Walk
 from img2prompt_cache.sources.stamps import stamp_files
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 Walks: TypeAlias = list[Walk]
@@ -50,7 +49,7 @@ class FileSource(ABC):
     takes: ClassVar[frozenset[str]] = frozenset()
     """The options, except `format`, that this source uses."""
     packed: ClassVar[bool] = False
-    """Whether one file holds many images: then a uri is the file, ``#`` and the place in it."""
+    """Whether one file holds many images; see `packed.PackedSource`."""
 
     @classmethod
     @abstractmethod
@@ -96,11 +95,6 @@ class FileSource(ABC):
         Returns
         -------
         numpy.ndarray, int64, shape (n, 2)
-            As `stamp_files` gives them. Images in one file have the same.
+            As `stamp_files` gives them.
         """
-        if not self.packed:
-            return stamp_files(self.folder, uris.to_pylist())
-        files = pc.replace_substring_regex(uris, "#[^#]*$", "").combine_chunks().dictionary_encode()
-        found = stamp_files(self.folder, files.dictionary.to_pylist())
-        stamps: NDArray[np.int64] = found[files.indices.to_numpy()]
-        return stamps
+        return stamp_files(self.folder, uris.to_pylist())

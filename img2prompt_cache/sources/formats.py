@@ -35,8 +35,10 @@ from img2prompt_cache.sources.imagefolder import ImageFolderSource
 from img2prompt_cache.sources.matching import UnmatchedTableError
 from img2prompt_cache.sources.named import NamedSource, as_recorded
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES
+from img2prompt_cache.sources.packed import PackedSource
 from img2prompt_cache.sources.parquet import ParquetSource
 from img2prompt_cache.sources.paths import PathsSource
+from img2prompt_cache.sources.remote import RemoteRoot, is_url
 from img2prompt_cache.sources.scan import Walk
 from img2prompt_cache.sources.sidecar import SidecarSource
 from img2prompt_cache.sources.table import TableSource
@@ -54,12 +56,13 @@ FORMATS: dict[str, type[FileSource]] = {
 """Sources by the names of their formats, in the order of detection."""
 
 
-def open_source(path: Path, options: SourceOptions | None = None) -> FileSource:
+def open_source(path: str | Path, options: SourceOptions | None = None) -> FileSource:
     """Open a folder or file as a source; its format is detected unless `options` names it.
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : str or pathlib.Path
+        A path, or a URL as a str: tar shards or parquet files on another machine.
     options : SourceOptions, optional
 
     Raises
@@ -68,12 +71,17 @@ def open_source(path: Path, options: SourceOptions | None = None) -> FileSource:
         If it does not exist, has no known format, or an option does not fit the format.
     """
     options = options or SourceOptions()
-    root = Path(os.path.abspath(path))  # noqa: PTH100 - a link stays as the user named it
     if options.format not in ("auto", *FORMATS):
         raise unknown("`format`", options.format, FORMATS, parameter="format")
+    if is_url(path):
+        remote = RemoteRoot(str(path))
+        if remote.local is None:
+            return _open_remote(remote, options)
+        path = remote.local
+    root = Path(os.path.abspath(path))  # noqa: PTH100 - a link stays as the user named it
     if not root.exists():
         raise UsageError(f"there is no file or folder {path}", parameter="source")
-    if options.prompts is not None:
+    if isinstance(options.prompts, Path):
         options = replace(options, prompts=Path(os.path.abspath(options.prompts)))  # noqa: PTH100
     given = {key for key, value in asdict(options).items() if key != "format" and value is not None}
     notes: tuple[str, ...] = ()
@@ -102,6 +110,29 @@ def open_source(path: Path, options: SourceOptions | None = None) -> FileSource:
     for key in sorted(given - source.takes):
         raise UsageError(f'`{key}` means nothing to `format="{options.format}"`; leave it out', parameter=key)
     return source(root, options, notes, detected, why, [walk])
+
+
+def _open_remote(root: RemoteRoot, options: SourceOptions) -> FileSource:
+    """Open what a URL stands for; its format is told by the endings of the names."""
+    given = {key for key, value in asdict(options).items() if key != "format" and value is not None}
+    packed = {name: source for name, source in FORMATS.items() if issubclass(source, PackedSource)}
+    format = options.format
+    why = "asked for"
+    if format == "auto":
+        found = {name: root.names(source.suffix) for name, source in packed.items()}
+        format = next((name for name, names in found.items() if names), "")
+        why = f"{found[format][0]} is a {packed[format].suffix} file" if format else ""
+    if format not in packed:
+        raise UsageError(
+            f"`source`: {root} names no .tar shards and no .parquet files, and nothing else is read from "
+            "elsewhere. Copy a folder of images to this machine, or pack it into shards; a table goes with "
+            "`prompts`",
+            parameter="source",
+        )
+    for key in sorted(given - packed[format].takes):
+        raise UsageError(f'`{key}` means nothing to `format="{format}"`; leave it out', parameter=key)
+    detected = options.format == "auto"
+    return packed[format](root, replace(options, format=format), (), detected, why)
 
 
 def list_source(source: Source) -> tuple[Source, Listing]:
@@ -162,12 +193,30 @@ def reopen_source(entry: Mapping[str, str]) -> Source:
     prompts = entry.get("prompts")
     options = SourceOptions(
         format=entry["format"],
-        prompts=Path(prompts) if prompts else None,
+        prompts=table_of_prompts(prompts or None),
         id_column=entry.get("id_column"),
         prompt_column=entry.get("prompt_column"),
     )
-    source = open_source(Path(entry["root"]), options)
+    source = open_source(entry["root"], options)
     return as_recorded(replace(source, why="it was cached as that before"), entry)
+
+
+def table_of_prompts(named: str | Path | None) -> Path | RemoteRoot | None:
+    """Give the table that `prompts` names by a path or a URL.
+
+    Raises
+    ------
+    UsageError
+        If it is a URL of something else.
+    """
+    if named is None:
+        return None
+    if not is_url(named):
+        return Path(named)
+    table = RemoteRoot(str(named))
+    if not table.is_file():
+        raise UsageError(f"`prompts` must be one table, not {table}", parameter="prompts")
+    return table.local or table
 
 
 def open_paths(paths: Sequence[Path]) -> Source:

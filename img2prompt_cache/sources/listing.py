@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import Listing, Summary
+from img2prompt_cache.sources.remote import RemoteRoot
 from img2prompt_cache.sources.several import (
     LONGEST_PROMPT,
     MORE_PROMPTS,
@@ -30,7 +31,7 @@ def make_listing(
     ids: Strings,
     uris: Strings,
     prompts: Strings,
-    root: Path,
+    root: Path | RemoteRoot,
     *,
     extras: Mapping[str, pa.ChunkedArray] | None = None,
     without_image: int = 0,
@@ -42,7 +43,7 @@ def make_listing(
     ----------
     ids, uris, prompts : strings
         n values each; a prompt may be null, and a blank one becomes null.
-    root : pathlib.Path
+    root : pathlib.Path or RemoteRoot
         Root of the source, for error messages.
     extras : mapping of str to pyarrow.ChunkedArray, optional
         Further columns, n values each; `several.MORE_PROMPTS` among them, where images have several prompts.

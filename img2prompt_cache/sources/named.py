@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.sources.base import Listing, Source
+from img2prompt_cache.sources.remote import RemoteRoot, is_url
 from img2prompt_cache.sources.stamps import UNKNOWN
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class NamedSource:
     prefix: str = ""
 
     @property
-    def root(self) -> Path:
-        """The folder or file of the source."""
+    def root(self) -> Path | RemoteRoot:
+        """The folder or file of the source, or what a URL stands for."""
         return self.source.root
 
     @property
@@ -112,22 +113,24 @@ def split_name(text: str) -> tuple[str, str]:
     return name, path
 
 
-def name_of(path: Path) -> str:
+def name_of(path: Path | RemoteRoot) -> str:
     """Name a source after its folder or file: ``x/images`` is ``x``, ``x/train.tar`` is ``train``."""
+    if isinstance(path, RemoteRoot):
+        return path.name.partition(".")[0] or path.name
     whole = path.resolve()
     if whole.is_file():
         return whole.name.partition(".")[0] or whole.name
     return whole.parent.name if whole.name == "images" and whole.parent.name else whole.name
 
 
-def find_recorded(entries: tuple[dict[str, str], ...], root: Path, name: str = "") -> int | None:
+def find_recorded(entries: tuple[dict[str, str], ...], root: Path | RemoteRoot, name: str = "") -> int | None:
     """Find which of the sources of a cache has a root.
 
     Parameters
     ----------
     entries : tuple of dict of str to str
         `Manifest.sources`.
-    root : pathlib.Path
+    root : pathlib.Path or RemoteRoot
     name : str
         The name that was given to the source, if one was.
 
@@ -148,7 +151,9 @@ def find_recorded(entries: tuple[dict[str, str], ...], root: Path, name: str = "
 
 
 def _is_gone(path: str) -> bool:
-    """Whether nothing is there any more; what cannot be looked at may still be there."""
+    """Whether nothing is there any more; what cannot be looked at, or lies elsewhere, may still be there."""
+    if is_url(path):
+        return False
     try:
         Path(path).stat()
     except (FileNotFoundError, NotADirectoryError):

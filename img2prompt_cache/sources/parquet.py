@@ -28,11 +28,12 @@ from img2prompt_cache.sources.columns import (
     pick_column,
     short_columns,
 )
-from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing
+from img2prompt_cache.sources.packed import PackedSource
 from img2prompt_cache.sources.pages import Unpacked, unpacked_groups
 from img2prompt_cache.sources.parquetfile import rows_at_once, strings_of
 from img2prompt_cache.sources.reading import MAX_IMAGE_BYTES, UNSAFE_PATH, read_below
+from img2prompt_cache.sources.remote import RemoteRoot, told_as
 from img2prompt_cache.sources.scan import Walk, shards
 from img2prompt_cache.sources.several import MORE_PROMPTS
 from img2prompt_cache.sources.tablefile import read_table, split_prompts
@@ -46,17 +47,17 @@ _URI = re.compile(r"(.+)#(\d{1,18})", re.DOTALL)
 _lock = threading.Lock()
 
 
-class ParquetSource(FileSource):
+class ParquetSource(PackedSource):
     """One parquet file, or a folder of them."""
 
     takes: ClassVar[frozenset[str]] = frozenset({"id_column", "prompt_column"})
-    packed: ClassVar[bool] = True
+    suffix: ClassVar[str] = ".parquet"
 
     @classmethod
     def recognise(cls, walk: Walk) -> str:
         """Look for a column of image bytes in the first parquet file."""
         root = walk.root
-        names = shards(root, ".parquet")
+        names = shards(root, cls.suffix)
         folder = root.parent if root.is_file() else root
         try:
             column = bytes_column(pq.read_schema(folder / names[0])) if names else None
@@ -66,10 +67,14 @@ class ParquetSource(FileSource):
 
     def list(self) -> Listing:
         """List every row of every file, in order; the images are not read."""
-        names = shards(self.root, ".parquet")
+        names = self.file_names()
         if not names:
             raise UsageError(f"{self.root} holds no .parquet file")
-        parts = [self._list_file(name) for name in names]
+        parts = []
+        for name in names:
+            path = self.locate(name)
+            with told_as(path, self.shown(name)):
+                parts.append(self._list_file(path, name))
         without_image = sum(lost for _, _, lost in parts)
         table = pa.concat_tables((part for part, _, _ in parts), promote_options="default")
         notes = dict.fromkeys(note for _, some, _ in parts for note in some)
@@ -84,13 +89,16 @@ class ParquetSource(FileSource):
             notes=(*self.notes, *notes),
         )
 
-    def read(self, uri: str) -> bytes:
-        """Read the bytes in a row, or those of the file that it names."""
+    def _split(self, uri: str) -> tuple[str, str]:
         match = _URI.fullmatch(uri)
         if match is None or re.search(UNSAFE_PATH, match[1]):
             raise ImageError("cannot be read: not a row of a parquet file")
+        return match[1], match[2]
+
+    def _read(self, path: Path, place: str) -> bytes:
+        """Read the bytes in a row, or those of the file that it names."""
         try:
-            value = _value(str(self.folder / match[1]), int(match[2]))
+            value = _value(str(path), int(place))
         except (pa.ArrowException, OSError, IndexError, UnicodeDecodeError, UsageError) as error:
             raise ImageError(f"cannot be read: {str(error).splitlines()[0][:200]}") from error
         found = value.get("bytes") or value.get("path") if isinstance(value, dict) else value
@@ -104,9 +112,13 @@ class ParquetSource(FileSource):
             )
         return found
 
-    def _list_file(self, name: str) -> tuple[pa.Table, tuple[str, ...], int]:
-        path = self.folder / name
+    def _list_file(self, path: Path, name: str) -> tuple[pa.Table, tuple[str, ...], int]:
         image = _image_column(path)
+        if isinstance(self.root, RemoteRoot) and bytes_column(pq.read_schema(path)) is None:
+            raise UsageError(
+                f"{path} has no column of image bytes, and images that lie beside a remote file are not "
+                "read; pack them into it, or copy all of them to this machine"
+            )
         table = read_table(path, self.options.prompt_column)
         names = [column for column in table.column_names if column != image]
         prompt = pick_column(names, self.options.prompt_column, PROMPT_COLUMNS, "prompt_column", path)

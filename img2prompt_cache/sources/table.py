@@ -36,6 +36,7 @@ from img2prompt_cache.sources.matching import (
     unmatched_ids,
 )
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, without_originals
+from img2prompt_cache.sources.remote import RemoteRoot, told_as
 from img2prompt_cache.sources.scan import Scan, Walk, count_note
 from img2prompt_cache.sources.subfolders import list_folders, note_unread_folders
 from img2prompt_cache.sources.tablefile import Prompts, read_prompts
@@ -61,8 +62,13 @@ class TableSource(FileSource):
         several folders are all read, each with the images of its folder.
         """
         walk = self.take_walk() if self.root.is_dir() else Walk(self.folder)
-        if self.options.prompts is not None:
-            return self._list_first([self.options.prompts], walk)
+        named = self.options.prompts
+        if isinstance(named, RemoteRoot):
+            copy = named.locate(named.name)
+            with told_as(copy, str(named)):
+                return self._list_first([copy], walk)
+        if named is not None:
+            return self._list_first([named], walk)
         found = find_tables(walk if self.root.is_dir() else Walk(self.root))
         if found.folders:
             listing = list_folders(found.folders, walk, self._list_folder, self.notes)

@@ -18,16 +18,16 @@ from img2prompt_cache.errors import ImageError, UsageError
 from img2prompt_cache.sources.base import Listing
 from img2prompt_cache.sources.captions import prompt_of_text
 from img2prompt_cache.sources.embedded.prompts import Found
-from img2prompt_cache.sources.files import FileSource
 from img2prompt_cache.sources.listing import make_listing, text_columns
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, is_utf8
+from img2prompt_cache.sources.packed import PackedSource
 from img2prompt_cache.sources.reading import MAX_TEXT_BYTES, UNSAFE_PATH, read_slice
 from img2prompt_cache.sources.scan import Walk, count_note, shards
 from img2prompt_cache.sources.several import MORE_PROMPTS, pack
 from img2prompt_cache.sources.tarindex import Member, TarDamage, members
 
 _NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)
-_URI = re.compile(r"(.+)#(\d{1,18})\+(\d{1,18})", re.DOTALL)
+_URI = re.compile(r"(.+)#(\d{1,18}\+\d{1,18})", re.DOTALL)
 _UNSAFE = re.compile(UNSAFE_PATH)
 _TEXTS = ("txt", "caption", "prompt", "text", "json", "cls")
 """Endings of the files that may contain the prompt, the preferred one first."""
@@ -45,26 +45,26 @@ class _Rows:
     unsafe: list[str] = field(default_factory=list)
 
 
-class WebDatasetSource(FileSource):
+class WebDatasetSource(PackedSource):
     """One uncompressed tar file, or a folder of them."""
 
-    packed: ClassVar[bool] = True
+    suffix: ClassVar[str] = ".tar"
 
     @classmethod
     def recognise(cls, walk: Walk) -> str:
         """Look for tar files."""
-        names = shards(walk.root, ".tar")
+        names = shards(walk.root, cls.suffix)
         return f"{names[0]} is a tar file" if names else ""
 
     def list(self) -> Listing:
         """List every key that has an image, shard by shard, in the order of each shard."""
-        names = shards(self.root, ".tar")
+        names = self.file_names()
         if not names:
             raise UsageError(f"{self.root} holds no .tar file")
         rows = _Rows()
         for name in names:
             prefix = f"{name[:-4]}/" if self.root.is_dir() else ""
-            _read_shard(self.folder / name, name, prefix, rows)
+            _read_shard(self.locate(name), self.shown(name), name, prefix, rows)
         notes = (
             *self.notes,
             *count_note(
@@ -86,15 +86,18 @@ class WebDatasetSource(FileSource):
             notes=notes,
         )
 
-    def read(self, uri: str) -> bytes:
-        """Read the bytes at an offset of a shard."""
+    def _split(self, uri: str) -> tuple[str, str]:
         match = _URI.fullmatch(uri)
         if match is None or _UNSAFE.search(match[1]):
             raise ImageError("cannot be read: not a place in a shard")
-        return read_slice(self.folder / match[1], int(match[2]), int(match[3]))
+        return match[1], match[2]
+
+    def _read(self, path: Path, place: str) -> bytes:
+        offset, _, size = place.partition("+")
+        return read_slice(path, int(offset), int(size))
 
 
-def _read_shard(path: Path, name: str, prefix: str, rows: _Rows) -> None:
+def _read_shard(path: Path, shown: str, name: str, prefix: str, rows: _Rows) -> None:
     before = len(rows.ids)
     try:
         with path.open("rb") as file:
@@ -104,12 +107,12 @@ def _read_shard(path: Path, name: str, prefix: str, rows: _Rows) -> None:
             except TarDamage as damage:
                 if len(rows.ids) == before:
                     raise UsageError(
-                        f"{path} is not an uncompressed tar file: {damage}. Unpack .tar.gz first; fetch a "
+                        f"{shown} is not an uncompressed tar file: {damage}. Unpack .tar.gz first; fetch a "
                         "damaged file again"
                     ) from damage
                 rows.damaged.append(f"{name}: {damage}")
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{shown} cannot be read: {error.strerror}") from error
 
 
 def _samples(found: Iterator[Member], rows: _Rows) -> Iterator[tuple[str, dict[str, Member]]]:

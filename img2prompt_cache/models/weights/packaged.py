@@ -7,14 +7,13 @@ user's folder, and loaded from there afterwards.
 
 from __future__ import annotations
 
-import os
 import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from img2prompt_cache.errors import Img2PromptError, unknown
-from img2prompt_cache.files import Replacement, allow, sync, sync_folder
+from img2prompt_cache.files import Replacement, allow, sync, sync_folder, user_folder
 from img2prompt_cache.locks import remove_old_folders
 from img2prompt_cache.models.weights.wheels import PACKAGED, Wheel, find_wheel
 
@@ -66,15 +65,6 @@ class PackagedModel:
     present: bool
     complete: bool
     path: Path
-
-
-def home() -> Path:
-    """Return the user's folder: ``IMG2PROMPT_HOME``, else ``img2prompt-cache`` in the user's cache folder."""
-    named = os.environ.get("IMG2PROMPT_HOME")
-    if named:
-        return Path(named).expanduser()
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(caches).expanduser() / "img2prompt-cache"
 
 
 def list_packaged() -> list[PackagedModel]:
@@ -205,7 +195,7 @@ def fetch(name: str) -> Path:
 
 
 def _folder(name: str) -> Path:
-    return home() / "packaged" / f"{name}-{PACKAGED[name].version}"
+    return user_folder() / "packaged" / f"{name}-{PACKAGED[name].version}"
 
 
 def _classifier(name: str) -> Path:

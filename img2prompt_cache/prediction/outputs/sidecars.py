@@ -79,7 +79,7 @@ class Sidecars:
                 "write the predictions with `out`",
                 parameter="sidecar",
             )
-        home = source.folder if isinstance(source, FileSource) else source.root
+        home = source.folder if isinstance(source, FileSource) else Path(str(source.root))
         uris: list[str] = listing.table["uri"].to_pylist()
         stems = Counter(map(without_suffix, uris))
         for name, uri in zip(listing.table["imgId"].to_pylist(), uris, strict=True):

