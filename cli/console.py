@@ -177,8 +177,8 @@ def crowded(folder: str) -> str:
     """Warn of a column with more parts than many readers can open."""
     return (
         f"{folder} has more parts than many HDF5 readers may open at once, and those show what is left out "
-        "as empty; `img2prompt-cache extract` merges parts of one source, and `img2prompt-cache pack` writes "
-        "one file for other readers"
+        "as empty; "
+        + spelled("`extract()` merges parts of one source, and `pack(out)` writes one file for other readers")
     )
 
 

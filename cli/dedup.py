@@ -108,7 +108,10 @@ def _show_files(did: Deduplicated, *, move: Path | None, link: Path | None) -> N
     for each in did.files:
         console.result(console.clean(f"{each['from']} -> {each['to']}"))
     images = counted(len(did.files), "image", "images")
-    if did.done:
-        console.note(f"{images} moved to {move}; `img2prompt-cache extract --update` leaves their rows out")
+    if not did.files:
+        console.note("there is no image to move")
+    elif did.done:
+        then = console.spelled("`extract(update=True)` leaves their rows out")
+        console.note(f"{images} moved to {move}; {then}")
     else:
         console.note(f"{images} would be moved; --yes moves them")

@@ -50,15 +50,15 @@ def info(cache: console.CacheOption = console.DEFAULT_CACHE, json: console.Json 
         lines.append(f"preset {preset['name']}: {preset['reason']}")
     lines += [f"source: {source['root']} ({source['format']})" for source in opened.manifest.sources]
     lines += [
-        f"{folder} lacks {counted(count, 'image', 'images')} that could not be read again; `extract "
-        "--retry-failed` tries again"
+        f"{folder} lacks {counted(count, 'image', 'images')} that could not be read again; "
+        + console.spelled("`extract(retry_failed=True)` tries again")
         for folder, count in opened.lacking().items()
     ]
     if damaged:
         more = f", and {counted(len(damaged) - 1, 'more part', 'more parts')}" if len(damaged) > 1 else ""
         lines.append(
             f"{damaged[0].file}: {damaged[0].reason}{more}; `cache.h5` may show their rows as empty; "
-            "`img2prompt-cache repair` computes them again"
+            + console.spelled("`repair()` computes them again")
         )
     lines += map(console.crowded, opened.crowded())
     rows = [

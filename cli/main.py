@@ -10,6 +10,7 @@ import sys
 import warnings
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -143,9 +144,22 @@ def _take(option: str, arguments: list[str]) -> tuple[bool, list[str]]:
     return len(left) < end, [*left, *arguments[end:]]
 
 
+def _other_cache(arguments: list[str]) -> str:
+    """Give the cache that a command is given; empty if that is none, or the default one."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    cache = ""
+    for argument, following in pairwise([*arguments[:end], ""]):
+        if argument == "--cache":
+            cache = following
+        elif argument.startswith("--cache="):
+            cache = argument.removeprefix("--cache=")
+    return "" if os.path.normpath(cache) == console.DEFAULT_CACHE else cache
+
+
 def _run(arguments: list[str], debug: bool) -> int:
     console.stop.in_batches = arguments[0] in BATCH_COMMANDS
-    console.spelled = partial(spell, app=app, program=NAME, command=arguments[0])
+    cache = _other_cache(arguments)
+    console.spelled = partial(spell, app=app, program=NAME, command=arguments[0], cache=cache)
     try:
         _require_memory(arguments)
         code = typer.main.get_command(app)(arguments, prog_name=NAME, standalone_mode=False) or 0

@@ -14,10 +14,12 @@ OPTIONS = {"backbones": "--backbone"}
 """Parameters that are none of the command's function, and the options that set them."""
 
 _PARAMETER = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`\n]+))?`")
+_MAKER = ("by ", "that ")
+"""What stands before a command that made something, and is not advised: ``was not made by `pack()` ``."""
 _CALL = re.compile(r"`((?:[a-z_]+\.)?[a-z_]+\([^`\n]*\))`")
 
 
-def spell(message: str, app: typer.Typer, program: str, command: str = "") -> str:
+def spell(message: str, app: typer.Typer, program: str, command: str = "", cache: str = "") -> str:
     """Spell a message of the library for whoever uses the command line.
 
     Parameters
@@ -31,6 +33,9 @@ def spell(message: str, app: typer.Typer, program: str, command: str = "") -> st
         Name of the program.
     command : str
         The command that was run: where several have a parameter, it is spelled as this one does.
+    cache : str
+        The cache that it was given, if it is another than the default one: commands that are advised and take
+        one are given it as well.
     """
     known = _known(app)
     every = {name: spelled for each in known.values() for name, spelled in each.items()}
@@ -46,6 +51,9 @@ def spell(message: str, app: typer.Typer, program: str, command: str = "") -> st
             return found[0]
         verb, arguments, keywords = parsed
         own = {**OPTIONS, **every, **known[verb]}
+        advised = not found.string[: found.start()].endswith(_MAKER)
+        if cache and advised and "cache" in known[verb] and "cache" not in dict(keywords):
+            keywords = [("cache", shlex.quote(cache)), *keywords]
         words = [_option(own.get(name, f"--{name}"), value) for name, value in keywords]
         return f"`{' '.join([program, verb, *map(str.upper, arguments), *words])}`"
 

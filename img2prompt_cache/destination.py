@@ -49,7 +49,7 @@ def require_free_place(
         spellings = {Path(os.path.abspath(path)), path.resolve()}  # noqa: PTH100
     except (OSError, RuntimeError, ValueError) as error:
         raise UsageError(
-            f"`{parameter}` {path} is no path that can be used: {error}", parameter=parameter
+            f"{path} is no path that can be used for `{parameter}`: {error}", parameter=parameter
         ) from None
     for spelling in sorted(spellings):
         owner = next(filter(None, map(_owner, spelling.parents)), None)
@@ -58,18 +58,19 @@ def require_free_place(
         kind, folder = owner
         if kind != "cache" or not _belongs(spelling.relative_to(folder), own):
             raise UsageError(
-                f"`{parameter}` {path} lies among the files of the {kind} {folder}; name a place outside it",
+                f"{path} lies among the files of the {kind} {folder}; name a place outside it as "
+                f"`{parameter}`",
                 parameter=parameter,
             )
     with suppress(OSError):
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise UsageError(f"`{parameter}` {path} is a device or pipe; name a file", parameter=parameter)
+            raise UsageError(f"{path} is a device or pipe; name a file as `{parameter}`", parameter=parameter)
     for each in inputs:
         with suppress(OSError, ValueError):
             if path.samefile(each):
                 raise UsageError(
-                    f"`{parameter}` {path} is the same file as {each}, which is read; name another file",
+                    f"{path} is the same file as {each}, which is read; name another file as `{parameter}`",
                     parameter=parameter,
                 )
 
@@ -105,8 +106,8 @@ def require_earlier_output(path: Path, parameter: str, maker: str, is_ours: Call
         known = False
     if not known:
         raise UsageError(
-            f"`{parameter}` {path} is there and was not made by `{maker}()`, so nothing replaces it; name "
-            "another file, or remove it first",
+            f"{path} is there and was not made by `{maker}()`, so nothing replaces it; name another file as "
+            f"`{parameter}`, or remove it first",
             parameter=parameter,
         )
 

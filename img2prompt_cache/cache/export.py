@@ -115,7 +115,7 @@ def _require_free(cache: Cache, out: Path, overwrite: bool) -> None:
     if out.is_dir():
         raise UsageError(f"{out} is a folder; name a file", parameter="out")
     if out.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"`out` {out}: the extension must be one of {', '.join(SUFFIXES)}", parameter="out")
+        raise UsageError(f"{out}: the extension must be one of {', '.join(SUFFIXES)}", parameter="out")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists; `overwrite=True` replaces it", parameter="out")
     if not out.parent.is_dir():

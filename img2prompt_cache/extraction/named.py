@@ -80,17 +80,15 @@ def _with_names(pairs: Sequence[tuple[str, Source]], entries: tuple[dict[str, st
         entry = {} if number is None else entries[number]
         name = entry.get("name") or given or name_of(source.root)
         if given and given != name:
-            raise UsageError(
-                f"`source`: {source.root} is in the cache as {name}, not as {given}", parameter="source"
-            )
+            raise UsageError(f"{source.root} is in the cache as {name}, not as {given}", parameter="source")
         if taken.get(name, number) != number:
-            raise UsageError(f"`source`: {_TWICE.format(name)}", parameter="source")
+            raise UsageError(_TWICE.format(name), parameter="source")
         first = not entries and not found
         prefix = entry.get("prefix", "") if number is not None else "" if first else f"{name}/"
         found.append(NamedSource(source, name, prefix))
     name, times = Counter(each.settings["name"] for each in found).most_common(1)[0]
     if times > 1:
-        raise UsageError(f"`source`: {_TWICE.format(name)}", parameter="source")
+        raise UsageError(_TWICE.format(name), parameter="source")
     return found
 
 
@@ -124,6 +122,6 @@ def _open(source: Named, options: SourceOptions) -> tuple[str, Source]:
 def _require_few(count: int, most: int | None) -> None:
     if most is not None and count > most:
         raise UsageError(
-            f"`source`: {count} sources were named or are in the cache, and this takes {most}; name one",
+            f"{count} sources were named or are in the cache, and this takes {most}; name one",
             parameter="source",
         )

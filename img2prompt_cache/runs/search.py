@@ -111,9 +111,9 @@ def _picture(query: str | Path) -> Path | None:
     except (OSError, ValueError):  # a text that is too long for a name
         return None
     if isinstance(query, Path) or (path.suffix.lower() in IMAGE_SUFFIXES and " " not in str(query)):
-        raise UsageError(f"`query` {query}: there is no such image", parameter="query")
+        raise UsageError(f"there is no image {query}", parameter="query")
     if not query.strip():
-        raise UsageError("`query` is empty", parameter="query")
+        raise UsageError("there is nothing to search for: the text is empty", parameter="query")
     return None
 
 
@@ -140,6 +140,10 @@ def _by_embeddings(
     tell: Callback,
 ) -> Measure:
     """Compare by embeddings in the space of the targets: of own prompts, or of what is predicted."""
+    if by == "prompt" and not any(prompt.strip() for prompt in prompts):
+        raise UsageError(
+            f"no picture of {cache.folder} has a prompt to search by; search by image", parameter="by"
+        )
     fitted = _fitted(cache, query, by, run, prompts, device, tell)
     target = UsedColumn.of(choose_target(cache, None)) if fitted is None else fitted.target
     if isinstance(query, Path):
@@ -149,10 +153,6 @@ def _by_embeddings(
     else:
         vector = load_recorded_encoder(target, device=device).encode([query])[0]
     if fitted is None or by == "prompt":
-        if not any(prompt.strip() for prompt in prompts):
-            raise UsageError(
-                f"no picture of {cache.folder} has a prompt to search by; search by image", parameter="by"
-            )
         cache.require_undamaged([target_column(cache, target)])
         return lambda piece: target_rows(cache, target, piece) @ vector
     head = fitted.estimator.use_device(device)

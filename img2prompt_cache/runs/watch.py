@@ -109,7 +109,7 @@ def watch(
     """
     home = Path(folder)
     if not home.is_dir():
-        raise UsageError(f"`folder` {home} is no folder", parameter="folder")
+        raise UsageError(f"there is no folder {home}", parameter="folder")
     if top_k < 1:
         raise UsageError(f"`top_k` must be at least 1, not {top_k}", parameter="top_k")
     if not 0 < interval <= 86_400:

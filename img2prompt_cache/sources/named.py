@@ -109,7 +109,7 @@ def split_name(text: str) -> tuple[str, str]:
     if not equals or "/" in name or not _is_gone(text):
         return "", text
     if not (name.strip() == name and name.isprintable() and name and path):
-        raise UsageError(f"`source`: {text!r} must be a path, or NAME=PATH", parameter="source")
+        raise UsageError(f"{text!r} must be a path, or NAME=PATH", parameter="source")
     return name, path
 
 

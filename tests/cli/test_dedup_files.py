@@ -67,7 +67,9 @@ def test_moving_is_shown_first_and_done_when_asked(cli, here):
     assert contents(here) == before
     said = cli("dedup", "--cache", "cache", "--threshold", "0.999", "--move", "twins", "--yes")
     assert said.code == 0
-    assert "2 images moved to twins" in said.err
+    assert said.err == (
+        "2 images moved to twins; `img2prompt-cache extract --cache cache --update` leaves their rows out\n"
+    )
     names = ("img005.png", "img005.txt", "img005.png.json", "sub/img017.png")
     moved = {
         name.replace("images/", "twins/") if name[7:] in names else name: data
@@ -78,6 +80,14 @@ def test_moving_is_shown_first_and_done_when_asked(cli, here):
     again = cli("dedup", "--cache", "cache", "--threshold", "0.999", "--move", "twins", "--yes", "--json")
     assert again.json["files"] == []
     assert again.json["left"] == dict.fromkeys(("img005", "sub/img017"), "there is no such file any more")
+
+
+@pytest.mark.parametrize("options", [(), ("--yes",)])
+def test_it_says_so_where_there_is_no_image_to_move(cli, here, options):
+    cli("dedup", "--cache", "cache", "--threshold", "0.999", "--move", "twins", "--yes")
+    said = cli("dedup", "--cache", "cache", "--threshold", "0.999", "--move", "twins", *options)
+    assert said.err.splitlines()[-1] == "there is no image to move"
+    assert said.out == ""
 
 
 def test_links_lead_to_every_other_image_and_its_texts(cli, here):

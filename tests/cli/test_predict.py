@@ -364,7 +364,7 @@ def test_the_prompts_of_the_source_are_not_replaced(cli, here, pairs):
     image = shutil.copy(pairs / "img001.png", images / "odd.csv.npy")
     for out in (table, image):
         said = cli("predict", images, "--out", out, "--overwrite")
-        said.refused(2, f"--out {out} is there and was not made by `img2prompt-cache predict`")
+        said.refused(2, f"{out} is there and was not made by `img2prompt-cache predict`")
     assert before == {path: path.read_bytes() for path in before}
 
 
@@ -464,7 +464,7 @@ def test_sidecars_beside_images(cli, here, pairs, tmp_path):
     (folder / "img004.txt").write_text("mine\n")
     said = cli("predict", folder / "img004.png", folder / "img005.png", "--sidecar", "txt", "--top-k", "1")
     assert said.code == 0
-    assert "1 sidecar (.txt) written beside the images; 1 file that was there stay: --overwrite" in said.err
+    assert "1 sidecar (.txt) written beside the images; 1 file that was there stays: --overwrite" in said.err
     assert "`" not in said.err
     assert (folder / "img004.txt").read_text() == "mine\n"
     assert said.out.splitlines()[-1].endswith(f"  {(folder / 'img005.txt').read_text().rstrip()}")

@@ -112,15 +112,14 @@ def test_without_runs_and_prompts_zero_shot_predictions_are_searched(cli, here, 
     assert "zero-shot: no pair was used" in said.err
     assert sorted(each["imgId"] for each in said.json["found"]) == ["0", "1", "2", "3"]
     assert {each["prompt"] for each in said.json["found"]} == {""}
-    cli("search", "a calm sea", "--cache", "other", "--by", "prompt")
     said = cli("search", "a calm sea", "--cache", "other", "--by", "prompt")
     assert said.code == 2
-    assert "no picture of other has a prompt to search by" in said.err
+    assert said.err == "error: no picture of other has a prompt to search by; search by image\n"
 
 
 def test_what_cannot_be_searched_is_refused(cli, here):
-    cli("search", "none.png").refused(2, "there is no such image")
-    cli("search", " ").refused(2, "is empty")
+    cli("search", "none.png").refused(2, "there is no image none.png")
+    cli("search", " ").refused(2, "there is nothing to search for")
     cli("search", "a", "--by", "colour").refused(2, "--by", "image, prompt")
     cli("search", "a", "--cache", "none").refused(2, "no cache in none")
     cli("search", "a", "--run", "none").refused(2, "unknown run 'none'")

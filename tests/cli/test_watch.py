@@ -137,7 +137,7 @@ def test_two_do_not_write_one_log(cli, here):
 
 
 def test_what_cannot_be_watched_is_refused(cli, here):
-    cli("watch", "none").refused(2, "none is no folder")
+    cli("watch", "none").refused(2, "there is no folder none")
     cli("watch", "inbox", "--interval", "0").refused(2, "--interval")
     cli("watch", "inbox", "--run", "none", *ONCE).refused(2, "unknown run")
     cli("watch", "inbox", "--zero-shot", "--run", "x", *ONCE).refused(2, "--zero-shot takes no --run")
