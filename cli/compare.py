@@ -46,7 +46,9 @@ def compare(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write that table to a .md, .csv or .tex file.", show_default=False
+            metavar="FILE",
+            help="Write that table to a .md, .csv or .tex file; with --format, to any other.",
+            show_default=False,
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file.")] = False,
