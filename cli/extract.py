@@ -364,7 +364,8 @@ def _text(folder: Path, report: Report) -> str:
     lines = [
         f"{folder}: {counted(report.rows, 'row', 'rows')}, {report.ok} ok, {report.failed} failed"
         f"{f', {report.removed} removed' if report.removed else ''}; {report.fresh} new, "
-        f"{report.identical} identical images, {report.without_prompt} without prompt; {report.seconds:.1f} s"
+        f"{counted(report.identical, 'identical image', 'identical images')}, "
+        f"{report.without_prompt} without prompt; {report.seconds:.1f} s"
     ]
     lines += [f"  failed: {count} × {reason}" for reason, count in report.reasons.items()]
     lines += [

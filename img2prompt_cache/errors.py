@@ -60,7 +60,9 @@ def check(condition: bool, why: str) -> None:
         raise ValueError(why)
 
 
-def unknown(kind: str, value: str, valid: Iterable[str], *, parameter: str | None = None) -> UsageError:
+def unknown(
+    kind: str, value: str, valid: Iterable[str], *, where: str = "", parameter: str | None = None
+) -> UsageError:
     """Build the error for a name that does not exist, naming the nearest valid ones.
 
     Parameters
@@ -71,6 +73,8 @@ def unknown(kind: str, value: str, valid: Iterable[str], *, parameter: str | Non
         What was given.
     valid : iterable of str
         Every valid name.
+    where : str
+        Of what, or where it was named: ``"of head 'mlp'"``.
     parameter : str, optional
         The parameter that was given the name.
 
@@ -82,5 +86,7 @@ def unknown(kind: str, value: str, valid: Iterable[str], *, parameter: str | Non
     names = list(valid)
     lowered = {name.lower(): name for name in names}
     close = difflib.get_close_matches(value.lower(), lowered, n=3, cutoff=0.4)
-    near = [lowered[name] for name in close] or names[:12]
-    return UsageError(f"unknown {kind} {value!r}; did you mean {', '.join(near)}?", parameter=parameter)
+    within = [name for name in lowered if len(value) > 2 and value.lower() in name]
+    near = [lowered[name] for name in dict.fromkeys([*close, *within[:3]])] or names[:12]
+    told = " ".join(filter(None, ("unknown", kind, repr(value), where)))
+    return UsageError(f"{told}; did you mean {', '.join(near)}?", parameter=parameter)

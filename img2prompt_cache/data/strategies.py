@@ -77,7 +77,7 @@ def _split(
             raise UsageError("`folds`: a test set is one hold-out; leave one of both out", parameter="folds")
         column, value = (part.strip() for part in name.split("=", 1))
         if column not in cache.manifest.extra:
-            raise unknown("column of `test`", column, cache.manifest.extra, parameter="test")
+            raise unknown("column", column, cache.manifest.extra, where="of `test`", parameter="test")
         texts = cache.text(column)[column]
         held = value_rows([texts[row] for row in data.rows], column, value)
         vectors = embeddings_in(cache, data, grouping.column)

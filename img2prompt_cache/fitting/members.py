@@ -11,7 +11,7 @@ import numpy as np
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.fitting.outside import OutsideMember, parse_outside
 from img2prompt_cache.heads import HEADS
 from img2prompt_cache.heads.blend import Blend
@@ -89,6 +89,9 @@ def open_members(
                 outside.append(other)
             elif isinstance(each, str) and each in HEADS:
                 found.append(each)
+            elif isinstance(each, str) and (runs := find_runs(cache.folder)):
+                names = [*(run.name for run in runs), *HEADS]
+                raise unknown("run or head", each, names, parameter="members") from None
             else:
                 raise
     heads = [each for each in found if isinstance(each, str)]

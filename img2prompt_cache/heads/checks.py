@@ -83,7 +83,9 @@ def require_one_of(head: Any, setting: str, valid: Sequence[str]) -> None:
     """
     value = getattr(head, setting)
     if value not in valid:
-        raise unknown(f"value of setting {setting!r} of head {head.name!r}", value, valid, parameter=setting)
+        raise unknown(
+            "value", value, valid, where=f"of setting {setting!r} of head {head.name!r}", parameter=setting
+        )
 
 
 def features(X: Any, head: BaseEstimator, what: str = "features") -> Features:

@@ -56,7 +56,7 @@ def make_head(name: str, **settings: Any) -> Head:
         if not valid:
             raise UsageError(f"head {name!r} has no settings, so no {setting!r}", parameter=setting)
         if setting not in valid:
-            raise unknown(f"setting of head {name!r}", setting, valid, parameter=setting)
+            raise unknown("setting", setting, valid, where=f"of head {name!r}", parameter=setting)
         if not valid[setting].accepts(value):
             wanted = valid[setting].type
             raise UsageError(f"head {name!r} takes {setting} as {wanted}, not {value!r}", parameter=setting)

@@ -92,7 +92,7 @@ def _from_json(data: object, where: str) -> Range:
         raise UsageError(f"{where}: write a list of choices, or one of {', '.join(KINDS)}; like {_LIKE}")
     ((name, bounds),) = data.items()
     if name not in KINDS:
-        raise unknown(f"kind of range in {where},", name, KINDS)
+        raise unknown("kind of range", name, KINDS, where=f"in {where}")
     number = int if name == "int" else (int, float)
     if not (
         isinstance(bounds, list)

@@ -45,7 +45,7 @@ def find_space(head: str, space: str | Path | Mapping[str, Any] | None = None) -
         )
     for setting, each in found.items():
         if setting not in settings_of(head):
-            raise unknown(f"setting of head {head!r}", setting, settings_of(head), parameter="space")
+            raise unknown("setting", setting, settings_of(head), where=f"of head {head!r}", parameter="space")
         for value in _ends(each):
             make_head(head, **{setting: value})
     return found

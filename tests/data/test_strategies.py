@@ -112,7 +112,7 @@ def test_images_of_a_test_set_are_purged_too(tmp_path):
     [
         ("fold=c", None, r"no usable row has fold=c; there are 'a', 'b'"),
         ("fold=a", None, r"all 60 usable rows|every other row"),
-        ("flod=a", None, r"unknown column of `test` 'flod'; did you mean fold"),
+        ("flod=a", None, r"unknown column 'flod' of `test`; did you mean fold"),
         ("fold=a", 3, r"a test set is one hold-out"),
     ],
 )

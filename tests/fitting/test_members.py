@@ -58,7 +58,7 @@ def test_a_head_without_a_run_there_is_refused(cli, folder):
     said = cli("fit", "--head", "blend", "--members", "knn,knn", "--cache", folder)
     said.refused(2, "is named twice")
     said = cli("fit", "--head", "blend", "--members", "knn,rigde", "--cache", folder)
-    said.refused(2, "unknown run 'rigde'")
+    said.refused(2, "unknown run or head 'rigde'; did you mean ridge")
 
 
 def test_what_a_blend_gains_on_its_best_member_is_told(cli, folder, tmp_path):

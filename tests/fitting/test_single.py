@@ -190,7 +190,7 @@ def test_splits_are_drawn_by_the_seed(cache, data, name):
     ("choice", "words"),
     [
         (FitConfig("rigde"), "unknown head 'rigde'; did you mean ridge"),
-        (FitConfig("ridge", {"lr": 0.1}), "unknown setting of head 'ridge' 'lr'"),
+        (FitConfig("ridge", {"lr": 0.1}), "unknown setting 'lr' of head 'ridge'"),
         (FitConfig("ridge", {"alpha": math.inf}), "alpha must be a finite number"),
         (FitConfig("knn", {"power": math.nan}), "power must be a finite number"),
         (FitConfig("ridge", {"folds": 30}), "cannot fill 30 folds"),

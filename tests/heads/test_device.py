@@ -102,5 +102,5 @@ def test_only_heads_that_compute_with_torch_take_a_device():
 def test_a_device_is_no_setting(name):
     assert "device" not in settings_of(name)
     assert "device" not in make_head(name).use_device("cpu").settings
-    with pytest.raises(UsageError, match=f"unknown setting of head '{name}' 'device'"):
+    with pytest.raises(UsageError, match=f"unknown setting 'device' of head '{name}'"):
         make_head(name, device="cpu")

@@ -173,7 +173,7 @@ def test_global_random_states_are_left_alone(name):
 def test_unknown_names_are_answered_with_near_ones():
     with pytest.raises(UsageError, match="unknown head 'rigde'; did you mean ridge"):
         make_head("rigde")
-    with pytest.raises(UsageError, match="unknown setting of head 'mlp' 'droput'; did you mean dropout"):
+    with pytest.raises(UsageError, match="unknown setting 'droput' of head 'mlp'; did you mean dropout"):
         make_head("mlp", droput=0.1)
     with pytest.raises(UsageError, match="head 'mean' has no settings, so no 'k'"):
         make_head("mean", k=3)

@@ -57,7 +57,7 @@ def test_each_kind():
         (None, "no search space"),
         ({"lr": 0.1}, r"'lr': write a list of choices, or one of uniform, log, int"),
         ({"lr": {"log": [1, 2], "int": [1, 2]}}, "write a list of choices"),
-        ({"lr": {"lgo": [1, 2]}}, r"kind of range in space\.json, 'lr', 'lgo'; did you mean log"),
+        ({"lr": {"lgo": [1, 2]}}, r"kind of range 'lgo' in space\.json, 'lr'; did you mean log"),
         ({"lr": {"log": [1]}}, r"log takes two numbers, \[low, high\]"),
         ({"lr": {"log": {"low": 1, "high": 2}}}, "log takes two numbers"),
         ({"lr": {"log": ["1", "2"]}}, "log takes two numbers"),

@@ -103,7 +103,7 @@ def test_other_seeds_draw_otherwise():
     ("wrong", "words"),
     [
         ({"trials": 0}, "setting 'trials' of head 'seed-tuned-resnet' must be at least 1"),
-        ({"optimizer": "adamw"}, "unknown value of setting 'optimizer' of head 'seed-tuned-resnet'"),
+        ({"optimizer": "adamw"}, "unknown value 'adamw' of setting 'optimizer' of head 'seed-tuned-resnet'"),
         ({"dropout": 1.0}, "'dropout' .* below 1"),
         ({"hidden": (0,)}, "width 1…65536"),
     ],

@@ -146,8 +146,9 @@ class Sidecars:
         """Say how many files were written, and how many stay as they were."""
         told = f"{counted(self.written, 'sidecar', 'sidecars')} (.{self.kind}) written beside the images"
         if self.kept:
-            kept = counted(self.kept, "file that was", "files that were")
-            told += f"; {kept} there stay: `overwrite=True` replaces them"
+            kept = counted(self.kept, "file that was there stays", "files that were there stay")
+            told += f"; {kept}: `overwrite=True` replaces them"
         if self.foreign:
-            told += f"; {counted(self.foreign, 'file', 'files')} that `predict()` did not write stay"
+            stays = "stays" if self.foreign == 1 else "stay"
+            told += f"; {counted(self.foreign, 'file', 'files')} that `predict()` did not write {stays}"
         return told

@@ -76,6 +76,9 @@ def test_what_is_there_stays_unless_it_may_be_replaced_and_looks_like_ours(folde
     sidecars = write(folder, "txt")
     assert (sidecars.written, sidecars.kept, sidecars.foreign) == (2, 3, 0)
     assert "3 files that were there stay: `overwrite=True`" in sidecars.summary()
+    sidecars.kept = sidecars.foreign = 1
+    assert "1 file that was there stays: `overwrite=True`" in sidecars.summary()
+    assert "1 file that `predict()` did not write stays" in sidecars.summary()
     assert [(folder / name).read_text() for name in ("one.txt", "two.v1.txt")] == list(own)
     again = write(folder, "txt", overwrite=True)
     assert (again.written, again.kept, again.foreign) == (3, 0, 2)
