@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from img2prompt_cache.numerics.metrics import unit
-from img2prompt_cache.numerics.neighbours import flat_index, nearest
+from img2prompt_cache.numerics.near_rows import near_partners
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,4 @@ def near_any(vectors: F32, others: F32, threshold: float) -> NDArray[np.bool_]:
 
     Both are to be in the column of a `Grouping`, and so is the threshold.
     """
-    distances, _ = nearest(flat_index(unit(others)), unit(vectors), 1)
-    near: NDArray[np.bool_] = distances[:, 0] <= 1 - threshold
-    return near
+    return near_partners(unit(vectors), unit(others), threshold) >= 0

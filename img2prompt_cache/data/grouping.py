@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.cache.manifest import Column
+from img2prompt_cache.data.column_rows import ColumnRows
 from img2prompt_cache.data.columns import choose_target
 from img2prompt_cache.data.further_prompts import load_further
 from img2prompt_cache.data.groups import THRESHOLD, factorize, prompt_groups
+from img2prompt_cache.data.prompt_vectors import PromptVectors
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.models.minilm import MINILM, is_minilm
-from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.near_identical import fit_threshold
 
 if TYPE_CHECKING:
@@ -93,8 +94,8 @@ def choose_grouping(cache: Cache, data: Dataset, threshold: float | None = None)
     if minilm is not None:
         return Grouping(column)
     _, first = np.unique(factorize(data.prompts), return_index=True)
-    vectors, _ = embeddings_in(cache, data, column)
-    return Grouping(column, fit_threshold(unit(vectors[first])), fitted=True)
+    vectors, _ = prompt_vectors(cache, data, column)
+    return Grouping(column, fit_threshold(vectors.select(first)), fitted=True)
 
 
 def group_rows(cache: Cache, data: Dataset, grouping: Grouping | None = None) -> Rows:
@@ -123,6 +124,16 @@ def group_rows(cache: Cache, data: Dataset, grouping: Grouping | None = None) ->
     grouping = grouping or choose_grouping(cache, data)
     first, further = embeddings_in(cache, data, grouping.column)
     return prompt_groups(first, data.prompts, data.images, grouping.threshold, further)
+
+
+def prompt_vectors(
+    cache: Cache, data: Dataset, column: Column
+) -> tuple[PromptVectors, FurtherPrompts | None]:
+    """Give what `embeddings_in` reads; the first prompts are read when they are used."""
+    if column == data.target:
+        return PromptVectors(data.y), data.further
+    values = ColumnRows([cache.mapped(column)], data.rows)
+    return PromptVectors(values), load_further(cache, column, data.rows)
 
 
 def embeddings_in(cache: Cache, data: Dataset, column: Column) -> tuple[F32, FurtherPrompts | None]:

@@ -43,6 +43,14 @@ class Split:
         Group of each row. Inner splits of the training rows keep groups together, too.
     grouped_by : tuple of (str, float), or None
         The encoder and the smallest cosine by which prompts were grouped, where they were.
+    clustered : bool
+        Whether groups are clusters of similar prompts, as in a split of many rows. Then rows of two groups
+        can be near-identical.
+    purging : bool
+        Whether rows are left out that are near-identical to a held-out row, if there are any.
+    purges : tuple of numpy.ndarray, int64
+        Where folds leave out rows because they are near-identical to a held-out row: for each fold those that
+        it does, ascending, none of them in the fold. Empty otherwise; a hold-out has them in `fold`.
     """
 
     strategy: str
@@ -50,6 +58,9 @@ class Split:
     fold: Rows
     groups: Rows
     grouped_by: tuple[str, float] | None = None
+    clustered: bool = False
+    purging: bool = False
+    purges: tuple[Rows, ...] = ()
 
     @property
     def folds(self) -> int:
@@ -63,13 +74,16 @@ class Split:
 
     @property
     def purged(self) -> Rows:
-        """Indices of the rows that are left out because they are near-identical to a held-out row."""
-        return np.flatnonzero(self.fold == PURGED)
+        """Indices of the rows that are left out because they are near-identical to a held-out row.
+
+        By folds, of those that one fold at least leaves out.
+        """
+        return np.unique(np.concatenate([np.flatnonzero(self.fold == PURGED), *self.purges]))
 
     @property
     def test_set(self) -> bool:
         """Whether the held-out rows are a test set that was named by a value of a column."""
-        return "=" in self.strategy
+        return is_test_set(self.strategy)
 
     @property
     def validation(self) -> Rows:
@@ -81,13 +95,17 @@ class Split:
         """For each fold, the indices of the training rows and of the held-out rows, ascending."""
         for number in range(self.folds):
             held = self.fold == number
-            yield np.flatnonzero(~held & (self.fold != PURGED)), np.flatnonzero(held)
+            train = ~held & (self.fold != PURGED)
+            if self.purges:
+                train[self.purges[number]] = False
+            yield np.flatnonzero(train), np.flatnonzero(held)
 
     @property
     def straddling(self) -> int:
         """Number of groups that straddle the split, that is, have rows in more than one fold.
 
-        It is 0 unless the split is random, or a column of the user's names the sides.
+        It is 0 unless the split is random, or a column of the user's names the sides. Of a random split of
+        many rows, groups are clusters, so that this says nothing of near-identical rows.
         """
         kept = self.fold != PURGED
         pairs = np.unique(np.stack([self.groups[kept], self.fold[kept]]), axis=1)
@@ -133,7 +151,7 @@ class Split:
         """
         folds = sorted(_described(rows, ids, prompts, images) for _, rows in self.sides)
         train = sorted(ids[row] for row in self.train)
-        return _hash([self.strategy, folds[0] if len(folds) == 1 else folds, train])
+        return _hash([self.strategy, folds[0] if len(folds) == 1 else folds, train, *self._left_out(ids)])
 
     def contents_digest(
         self, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str], target: Mapping[str, str]
@@ -155,7 +173,20 @@ class Split:
         """
         folds = sorted(_described(rows, ids, prompts, images) for _, rows in self.sides)
         train = _described(self.train, ids, prompts, images)
-        return _hash([self.strategy, folds, train, sorted(target.items())])
+        return _hash([self.strategy, folds, train, sorted(target.items()), *self._left_out(ids)])
+
+    def _left_out(self, ids: Sequence[str]) -> list[list[list[str]]]:
+        """Describe what each fold leaves out; nothing where none does, as in earlier versions."""
+        if not self.purges:
+            return []
+        pairs = zip(self.sides, self.purges, strict=True)
+        described = [(min(ids[row] for row in held), purged) for (_, held), purged in pairs]
+        return [[sorted(ids[row] for row in purged) for _, purged in sorted(described, key=lambda p: p[0])]]
+
+
+def is_test_set(strategy: str) -> bool:
+    """Whether a split holds out a test set, ``column=value``."""
+    return "=" in strategy
 
 
 def rows_digest(rows: Rows, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> str:
@@ -197,10 +228,19 @@ def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str =
     UsageError
         If there are fewer than two groups, or `fraction` is out of range.
     """
+    count = require_two_groups(groups, fraction, strategy)
+    groups = factorize(groups.tolist())
+    held, folds = _share(fraction, count)
+    fold = k_folds(groups, folds, seed)
+    drawn = np.random.default_rng([seed, folds]).permutation(folds)[:held]
+    return Split(strategy, seed, np.where(np.isin(fold, drawn), 0, -1), groups)
+
+
+def require_two_groups(groups: Rows, fraction: float, strategy: str) -> int:
+    """Check that groups can be divided, and count them; parameters and errors as for `hold_out`."""
     if not 0 < fraction < 1:
         raise UsageError(f"`holdout` must lie between 0 and 1, not {fraction}", parameter="holdout")
-    groups = factorize(groups.tolist())
-    count = int(groups.max(initial=-1)) + 1
+    count = len(np.unique(groups))
     if len(groups) < 2:
         raise UsageError(f"cannot hold out rows of {len(groups)}; add pairs")
     if count < 2:
@@ -214,10 +254,7 @@ def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str =
             f'add pairs, or use `split="random"` and expect a score that is too high{instead}',
             parameter="split",
         )
-    held, folds = _share(fraction, count)
-    fold = k_folds(groups, folds, seed)
-    drawn = np.random.default_rng([seed, folds]).permutation(folds)[:held]
-    return Split(strategy, seed, np.where(np.isin(fold, drawn), 0, -1), groups)
+    return count
 
 
 FINEST = 20

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.data.grouping import Grouping, choose_grouping, embeddings_in, group_rows
+from img2prompt_cache.data.clustered import divide, hold_out_clusters
+from img2prompt_cache.data.grouping import Grouping, choose_grouping, prompt_vectors
 from img2prompt_cache.data.groups import factorize, merge_groups
+from img2prompt_cache.data.purging import near_held, purge
 from img2prompt_cache.data.splits import Split, random_split, split_groups
 from img2prompt_cache.data.test_sets import hold_out_set, value_rows
 from img2prompt_cache.errors import UsageError, unknown
+from img2prompt_cache.numerics.similarity_graph import edge_components
 from img2prompt_cache.tables import counted
 
 if TYPE_CHECKING:
@@ -72,6 +75,7 @@ def _split(
     seed: int,
     folds: int | None,
 ) -> Split:
+    vectors, further = prompt_vectors(cache, data, grouping.column)
     if "=" in name:
         if folds is not None:
             raise UsageError("`folds`: a test set is one hold-out; leave one of both out", parameter="folds")
@@ -80,22 +84,48 @@ def _split(
             raise unknown("column", column, cache.manifest.extra, where="of `test`", parameter="test")
         texts = cache.text(column)[column]
         held = value_rows([texts[row] for row in data.rows], column, value)
-        vectors = embeddings_in(cache, data, grouping.column)
-        return hold_out_set(data, held, *vectors, f"{column}={value}", seed, grouping.threshold)
-    groups = group_rows(cache, data, grouping)
-    if name == "group":
-        return split_groups(groups, name, fraction, folds, seed)
-    if name == "random":
-        return replace(random_split(len(data.rows), fraction, seed, folds), groups=groups)
-    if name not in cache.manifest.extra:
+        return hold_out_set(data, held, vectors, further, f"{column}={value}", seed, grouping.threshold)
+    if name not in ("group", "random") and name not in cache.manifest.extra:
         columns = ", ".join(cache.manifest.extra) or "none"
         raise UsageError(
             f'`split="{name}"`: it must be group, random, a column of your table, or COLUMN=VALUE for a test '
             f"set; columns in the cache: {columns}",
             parameter="split",
         )
-    values = cache.text(name)[name]
-    return column_split([values[row] for row in data.rows], groups, name, fraction, seed, folds)
+    groups, clustered = divide(vectors, further, data.prompts, data.images, grouping.threshold)
+    if name == "random":
+        return replace(
+            random_split(len(data.rows), fraction, seed, folds), groups=groups, clustered=clustered
+        )
+    if name == "group" and not clustered:
+        return split_groups(groups, name, fraction, folds, seed)
+    if name == "group":
+        split = hold_out_clusters(groups, fraction, folds, seed, name)
+        return purge(split, vectors, further, data.images, grouping.threshold)
+    texts = cache.text(name)[name]
+    values = [texts[row] for row in data.rows]
+    if not clustered:
+        return column_split(values, groups, name, fraction, seed, folds)
+    # Labels are not joined by near-identical prompts, which are purged instead.
+    single = np.arange(len(values))
+    split = replace(column_split(values, single, name, fraction, seed, folds), clustered=True)
+    if names_sides(values):
+        inside = np.flatnonzero(split.fold >= 0)
+        partner = near_held(vectors, further, data.images, inside, grouping.threshold)
+        return replace(split, groups=_joined_across(groups, split.fold, partner))
+    if split.groups is single:
+        split = replace(split, groups=groups)
+    return purge(split, vectors, further, data.images, grouping.threshold)
+
+
+def _joined_across(clusters: Rows, fold: Rows, partner: Rows) -> Rows:
+    """Divide clusters by the sides of a split, and join again what is near-identical across them.
+
+    So that the groups that straddle the split are those that have near-identical rows on both sides.
+    """
+    groups = factorize((2 * clusters + (fold >= 0)).tolist())
+    near = np.flatnonzero((partner >= 0) & (fold < 0))
+    return edge_components(groups.max() + 1, groups[near], groups[partner[near]])[groups]
 
 
 FEW_LABELS = 5
@@ -178,6 +208,11 @@ def column_split(
             parameter="split",
         )
     return Split(column, seed, np.where(inside, 0, -1), groups)
+
+
+def names_sides(values: Sequence[str]) -> bool:
+    """Whether every value of a column names a side of a split."""
+    return all(value.strip().lower() in SIDES for value in values)
 
 
 def _refuse_mixed(values: Sequence[str], sides: Sequence[str | None], column: str) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.data.extra_pairs import near_any
-from img2prompt_cache.data.further_prompts import all_vectors
-from img2prompt_cache.data.groups import THRESHOLD, prompt_groups
+from img2prompt_cache.data.clustered import divide
+from img2prompt_cache.data.groups import THRESHOLD
+from img2prompt_cache.data.purging import near_held
 from img2prompt_cache.data.splits import PURGED, Split
 from img2prompt_cache.errors import UsageError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from img2prompt_cache.data.dataset import Dataset
     from img2prompt_cache.data.further_prompts import FurtherPrompts
+    from img2prompt_cache.data.prompt_vectors import PromptVectors
 
 _MOST = 20
 """Values of a column that a message lists."""
@@ -57,11 +58,13 @@ def value_rows(values: Sequence[str], column: str, value: str) -> NDArray[np.boo
 def hold_out_set(
     data: Dataset,
     held: NDArray[np.bool_],
-    first: NDArray[np.float32],
+    vectors: PromptVectors,
     further: FurtherPrompts | None,
     strategy: str,
     seed: int,
     threshold: float = THRESHOLD,
+    *,
+    clustered: bool | None = None,
 ) -> Split:
     """Hold out a test set, and purge what is near-identical to it from the rest.
 
@@ -75,8 +78,8 @@ def hold_out_set(
         n rows.
     held : numpy.ndarray, bool, shape (n,)
         Those of the test set.
-    first : numpy.ndarray, float32, shape (n, d)
-        Embeddings of the first prompts, from `grouping.embeddings_in`.
+    vectors : PromptVectors
+        Embeddings of the first prompts, from `grouping.prompt_vectors`.
     further : FurtherPrompts or None
         And of the others.
     strategy : str
@@ -85,6 +88,8 @@ def hold_out_set(
         Recorded with the split; nothing is drawn.
     threshold : float
         Smallest cosine of near-identical prompts; see `choose_grouping`.
+    clustered : bool, optional
+        Whether groups are clusters; see `divide`.
 
     Returns
     -------
@@ -96,55 +101,25 @@ def hold_out_set(
     UsageError
         If nothing is left to train on.
     """
-    near = ~held & near_rows(first, further, data.images, held, threshold)
+    partner = near_held(vectors, further, data.images, np.flatnonzero(held), threshold)
+    near = ~held & (partner >= 0)
     kept = np.flatnonzero(~near)
     groups = np.arange(len(held)) + len(held)
-    groups[kept] = prompt_groups(
-        first[kept],
+    groups[kept], clustered = divide(
+        vectors.select(kept),
+        None if further is None else further.select(kept),
         [data.prompts[row] for row in kept],
         [data.images[row] for row in kept],
         threshold,
-        further=None if further is None else further.select(kept),
+        clustered=clustered,
     )
-    # A cosine at the threshold may be rounded to either side.
-    near |= ~held & np.isin(groups, groups[held])
+    if not clustered:
+        # A cosine at the threshold may be rounded to either side.
+        near |= ~held & np.isin(groups, groups[held])
     if (near | held).all():
         raise UsageError(
             f"`test`: every other row is near-identical to one with {strategy}, so none is left to train on",
             parameter="test",
         )
-    return Split(strategy, seed, np.where(held, 0, np.where(near, PURGED, -1)), groups)
-
-
-def near_rows(
-    first: NDArray[np.float32],
-    further: FurtherPrompts | None,
-    images: Sequence[str],
-    held: NDArray[np.bool_],
-    threshold: float = THRESHOLD,
-) -> NDArray[np.bool_]:
-    """Tell which rows are near-identical to one that is held out; those that are held out count, too.
-
-    Parameters
-    ----------
-    first : numpy.ndarray, float32, shape (n, d)
-        Embeddings of the first prompts.
-    further : FurtherPrompts, optional
-    images : sequence of str, length n
-        Digests of the images.
-    held : numpy.ndarray, bool, shape (n,)
-    threshold : float
-        Smallest cosine of near-identical prompts.
-
-    Returns
-    -------
-    numpy.ndarray, bool, shape (n,)
-    """
-    rows = np.flatnonzero(held)
-    known = all_vectors(first[rows], None if further is None else further.select(rows))
-    near = near_any(first, known, threshold)
-    if further is not None:
-        near[further.row[near_any(further.vectors, known, threshold)]] = True
-    seen = {images[row] for row in rows.tolist()}
-    same: NDArray[np.bool_] = np.array([image in seen for image in images], bool)
-    return near | same
+    fold = np.where(held, 0, np.where(near, PURGED, -1))
+    return Split(strategy, seed, fold, groups, clustered=clustered, purging=True)

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn, choose_features
 from img2prompt_cache.data.feature_blocks import select_blocks, select_widths
-from img2prompt_cache.data.splits import Split
+from img2prompt_cache.data.splits import Split, is_test_set
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.config import finite, plain_settings
 from img2prompt_cache.fitting.evaluate import Evaluation, require_finite
@@ -99,7 +99,7 @@ def fit_distil(
             parameter="refit",
         )
     request = distil_request(teacher, settings, seed, refit=refit)
-    refit = refit and "purged" not in teacher.split  # a test set stays unseen
+    refit = refit and not is_test_set(str(teacher.split["strategy"]))  # a test set stays unseen
     student = finite(settings)
     own = {"share": student.pop("share")} if "share" in student else {}
     head: Any = make_head(Distil.name, **own, teacher=teacher.name, student=student, seed=seed)

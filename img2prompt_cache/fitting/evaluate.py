@@ -199,13 +199,14 @@ def measure_leakage_gap(
 def _careless_sides(split: Split) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Divide the held-out rows anew without regard to groups: rows to fit on, and rows to predict."""
     n = len(split.fold)
-    if split.folds > 1:
+    if split.folds > 1 and len(split.validation) == n:
         yield from random_split(n, seed=split.seed, folds=split.folds).sides
         return
+    fitted = min(len(train) for train, _ in split.sides)
     rng = np.random.default_rng([split.seed, n])
     for part in np.array_split(rng.permutation(split.validation), leakage_fits(split)):
         others = np.setdiff1d(np.arange(n), part)
-        yield np.sort(rng.choice(others, min(len(split.train), len(others)), replace=False)), np.sort(part)
+        yield np.sort(rng.choice(others, min(fitted, len(others)), replace=False)), np.sort(part)
 
 
 def configured(head: Head, settings: Mapping[str, Any]) -> Head:

@@ -13,6 +13,7 @@ import numpy as np
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import UsedColumn
 from img2prompt_cache.data.dataset import Dataset
+from img2prompt_cache.data.purging import SplitCheck
 from img2prompt_cache.data.splits import Split, rows_digest
 from img2prompt_cache.environment import library_versions
 from img2prompt_cache.fitting.evaluate import Evaluation, LeakageGap
@@ -21,7 +22,7 @@ from img2prompt_cache.fitting.scores import by_fold, floor, score, score_means
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.runs.folder import save_run
 from img2prompt_cache.runs.held_out import Validation
-from img2prompt_cache.runs.record import Metrics, RunRecord, SplitRecord
+from img2prompt_cache.runs.record import CheckRecord, Metrics, RunRecord, SplitRecord
 from img2prompt_cache.runs.run import Run
 from img2prompt_cache.runs.used_rows import UsedRows
 
@@ -57,6 +58,8 @@ class FittedHead:
         None if it was not measured.
     metrics : dict
         More metrics, beside those that every run has.
+    check : SplitCheck or None
+        What an exact search across the split found; None where there was none.
     made_of : tuple of Run
         The runs it was made of.
     request : dict
@@ -74,6 +77,7 @@ class FittedHead:
     seconds: float
     leakage_gap: LeakageGap | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    check: SplitCheck | None = None
     made_of: tuple[Run, ...] = ()
     request: dict[str, Any] = field(default_factory=dict)
 
@@ -112,12 +116,13 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
     }
     train = np.arange(len(data.y)) if fitted.refit else split.train
     expectation, expected = fit_expectation(fitted.head, evaluation, data.y, split, train)
+    described = describe_split(split, data, fitted.target.fingerprint)
     record = RunRecord(
         head=reported.name,
         settings={**reported.settings, **reported.chosen},
         features=fitted.features,
         target=fitted.target,
-        split=describe_split(split, data, fitted.target.fingerprint),
+        split={**described, **({} if fitted.check is None else {"check": check_record(fitted.check)})},
         metrics=cast(Metrics, {**scores, **fitted.metrics}),
         seconds=fitted.seconds,
         refit=fitted.refit,
@@ -147,6 +152,11 @@ def _extra_pairs(data: Dataset) -> dict[str, Any]:
     return {"extra": {"caches": list(extra.caches), "rows": len(extra.y), "left_out": extra.left_out}}
 
 
+def check_record(check: SplitCheck) -> CheckRecord:
+    """Describe a check of a split for the record of a run."""
+    return {"rows": check.rows, "pairs": check.pairs, "found": check.found}
+
+
 def describe_split(split: Split, data: Dataset, target: Mapping[str, str]) -> SplitRecord:
     """Describe a split for the record of a run, with the fingerprint of the target; see `SplitRecord`."""
     grouped: SplitRecord = {}
@@ -164,6 +174,7 @@ def describe_split(split: Split, data: Dataset, target: Mapping[str, str]) -> Sp
         "groups": len(np.unique(split.groups)),
         "straddling": split.straddling,
         "largest_group": split.largest_group,
-        **({"purged": len(split.purged)} if split.test_set else {}),
+        **({"purged": len(split.purged)} if split.purging else {}),
+        **({"clustered": True} if split.clustered else {}),
         **grouped,
     }

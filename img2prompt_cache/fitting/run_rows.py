@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from img2prompt_cache.data.clustered import divide
 from img2prompt_cache.data.columns import UsedColumn, choose_target, used_column
 from img2prompt_cache.data.dataset import Dataset, load_dataset
-from img2prompt_cache.data.grouping import Grouping, embeddings_in, group_rows
+from img2prompt_cache.data.grouping import Grouping, prompt_vectors
 from img2prompt_cache.data.groups import THRESHOLD
-from img2prompt_cache.data.splits import Split
+from img2prompt_cache.data.purging import purge
+from img2prompt_cache.data.splits import Split, is_test_set
 from img2prompt_cache.data.test_sets import hold_out_set
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.fitting.record import describe_split
@@ -64,10 +66,10 @@ def needs_views(head: str, settings: Mapping[str, Any]) -> bool:
 def ids_of(run: Run, held: Validation) -> list[str] | None:
     """Give the ids of the rows that a run used, or None where they are not known.
 
-    A run by folds held out every row, so it knows them, even where the cache has grown since or the run was
+    A run by folds that held out every row knows them, even where the cache has grown since or the run was
     fitted with `only`.
     """
-    return held.ids if run.fold_metrics else None
+    return held.ids if run.fold_metrics and not run.split["train"] else None
 
 
 def split_of(cache: Cache, run: Run, held: Validation, data: Dataset) -> Split:
@@ -83,11 +85,19 @@ def split_of(cache: Cache, run: Run, held: Validation, data: Dataset) -> Split:
     fold = np.array([fold_of.get(name, -1) for name in data.ids], np.int64)
     column = choose_target(cache, run.split.get("group_encoder"))
     grouping = Grouping(column, run.split.get("group_threshold", THRESHOLD))
-    if "purged" in run.split:
-        vectors = embeddings_in(cache, data, grouping.column)
-        split = hold_out_set(data, fold >= 0, *vectors, strategy, seed, grouping.threshold)
+    vectors, further = prompt_vectors(cache, data, grouping.column)
+    clustered = run.split.get("clustered", False)
+    if is_test_set(strategy):
+        split = hold_out_set(
+            data, fold >= 0, vectors, further, strategy, seed, grouping.threshold, clustered=clustered
+        )
     else:
-        split = Split(strategy, seed, fold, group_rows(cache, data, grouping))
+        groups, _ = divide(
+            vectors, further, data.prompts, data.images, grouping.threshold, clustered=clustered
+        )
+        split = Split(strategy, seed, fold, groups, clustered=clustered)
+        if "purged" in run.split:
+            split = purge(split, vectors, further, data.images, grouping.threshold)
     split = replace(split, grouped_by=(grouping.column.spec, grouping.threshold))
     here = describe_split(split, data, run.target.fingerprint)
     if fold.max() < 0 or not same_split(here, run.split):

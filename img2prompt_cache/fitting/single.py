@@ -17,7 +17,6 @@ from img2prompt_cache.data.columns import UsedColumn, choose_target
 from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.data.grouping import Grouping, choose_grouping
 from img2prompt_cache.data.selection import read_selection
-from img2prompt_cache.data.splits import Split
 from img2prompt_cache.data.strategies import make_split
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting.additions import add_extra_pairs, add_soft_bank
@@ -32,11 +31,16 @@ from img2prompt_cache.fitting.evaluate import (
 )
 from img2prompt_cache.fitting.memory import hold_rows
 from img2prompt_cache.fitting.record import FittedHead, keep_run
+from img2prompt_cache.fitting.split_notes import (
+    check_clusters,
+    note_large_group,
+    note_straddling,
+    note_test_set,
+)
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.progress import Callback, ignore, note, task, warn
 from img2prompt_cache.runs.names import reserve_run
 from img2prompt_cache.runs.run import Run
-from img2prompt_cache.tables import counted
 
 FitColumns: TypeAlias = tuple[tuple[Column, ...], Column, Column | None]
 """Features, the target, and the embedded texts of the prompts, for a head that takes them."""
@@ -95,8 +99,8 @@ def fit_head(
         run = keep_run(place, cache, fitted)
     if not config.features and (wanted := stands_in(head, specs[0])):
         warn(tell, f"{config.head} is made for {wanted}, which is not cached: {specs[0]} stands in")
-    _note_straddling(run, tell)
-    _note_large_group(run, config, tell)
+    note_straddling(run, tell)
+    note_large_group(run, config, tell)
     return run
 
 
@@ -158,6 +162,7 @@ def _fit(
     data = add_soft_bank(cache, data, config.soften, target, config.device, tell, grouping)
     split = make_split(cache, data, config.split, config.holdout, config.seed, config.folds, grouping)
     note_test_set(split, tell, "fitted")
+    check = check_clusters(cache, data, split, grouping, tell)
     everything = np.arange(len(data.rows))
     wanted = not (head.costly or split.test_set) if config.leakage_gap is None else config.leakage_gap
     measured = wanted and split.strategy != "random"
@@ -191,6 +196,7 @@ def _fit(
         rows=len(everything) if refit else len(split.train),
         seconds=seconds,
         leakage_gap=gap,
+        check=check,
         request=config.describe(),
     )
 
@@ -201,49 +207,3 @@ def _note_time(head: Head, fits: int, tell: Callback) -> None:
     if minutes is not None:
         each = f" for each of {fits} fits" if fits > 1 else ""
         note(tell, f"{head.name} takes about {minutes:g} minutes at most{each}; `minutes` is the limit")
-
-
-def note_test_set(split: Split, tell: Callback, done: str) -> None:
-    """Say what a test set is, how many rows are left out for it, and what is `done` on the others."""
-    if split.test_set:
-        purged = len(split.purged)
-        left_out = (
-            f"without {purged} that {'is' if purged == 1 else 'are'} near-identical to a row of the test set "
-            "(by prompt or image)"
-            if purged
-            else "none of which is near-identical to a row of the test set"
-        )
-        note(
-            tell,
-            f"test set {split.strategy}: {counted(len(split.validation), 'row', 'rows')}; {done} on "
-            f"{counted(len(split.train), 'other', 'others')}, {left_out}",
-        )
-
-
-def _note_large_group(run: Run, config: FitConfig, tell: Callback) -> None:
-    """Warn where one group is larger than what is to be held out at a time."""
-    split = run.split
-    largest = split["largest_group"] / (split["train"] + split["validation"])
-    wanted = config.holdout if config.folds is None else 1 / config.folds
-    # A column that names the two sides holds out what it says, whatever the groups are.
-    # So does a test set.
-    if split["strategy"] == "random" or "=" in split["strategy"] or split["straddling"] or largest <= wanted:
-        return
-    advice = "" if config.folds else "; `folds=5` holds out every row once"
-    warn(
-        tell,
-        f"one group of near-identical rows is {largest:.0%} of all rows, more than the {wanted:.0%} to hold "
-        f"out at a time: the score depends much on whether it is held out{advice}",
-    )
-
-
-def _note_straddling(run: Run, tell: Callback) -> None:
-    """Warn where the user's own split leaks."""
-    straddling, split = run.split["straddling"], run.split["strategy"]
-    if straddling and split != "random":
-        warn(
-            tell,
-            f'`split="{split}"`: {straddling} of {counted(run.split["groups"], "group", "groups")} of '
-            "near-identical prompts or "
-            'images have rows on both sides, so the score is too high; `split="group"` keeps them apart',
-        )

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    F32 = NDArray[np.float32]
+    from img2prompt_cache.numerics.similarity_graph import Vectors
 
 MINILM_THRESHOLD = 0.8
 """Prompts whose MiniLM embeddings have at least this cosine count as near-identical."""
@@ -21,7 +21,7 @@ _BLOCK = 1 << 12
 _MOST = 1 - 1e-6
 
 
-def fit_threshold(vectors: F32) -> float:
+def fit_threshold(vectors: Vectors) -> float:
     """Find the cosine that means in some encoder's space what 0.8 means in MiniLM's.
 
     Encoders differ in the cosine of prompts that have nothing in common: about 0 in MiniLM, 0.7 and more
@@ -33,7 +33,7 @@ def fit_threshold(vectors: F32) -> float:
     Parameters
     ----------
     vectors : numpy.ndarray, float32, shape (n, d)
-        Unit-norm embeddings of distinct prompts.
+        Unit-norm embeddings of distinct prompts; or an object whose rows are such arrays.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def fit_threshold(vectors: F32) -> float:
     return min(1 - float(f"{(1 - share) * (1 - unlike):.3g}"), _MOST)
 
 
-def _cosines(vectors: F32) -> NDArray[np.float64]:
+def _cosines(vectors: Vectors) -> NDArray[np.float64]:
     """Compute the cosines of random pairs of different rows, or of all pairs where these are few."""
     n = len(vectors)
     if n * (n - 1) // 2 <= PAIRS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -98,28 +97,48 @@ def edge_components(nodes: int, left: Rows, right: Rows) -> Rows:
     return labels
 
 
-def _sketch(vectors: Vectors) -> F32:
-    """Compute short vectors (a_U, |a_⊥|) whose inner products bound the cosines from above.
+def principal_directions(vectors: Vectors) -> F32 | None:
+    """Find orthonormal directions along which bounds of cosines are close, shape (d, `AXES`).
 
-    If there are few vectors, they are returned themselves. The directions approximate those of the largest
-    variance, by three power iterations (Halko et al., 2011, SIAM Review). Other directions would be correct,
-    too, but would rule out fewer pairs.
+    They approximate those of the largest variance, by three power iterations (Halko et al., 2011, SIAM
+    Review), on a sample. Other directions would be correct, too, but would rule out fewer pairs. None if
+    vectors are short, so that bounds would save nothing.
     """
     some = vectors[:: -(-len(vectors) // SAMPLE) or 1]
-    if len(some) == len(vectors):
-        return vectors[:]
+    if some.shape[1] <= AXES + 1:
+        return None
     basis = np.random.default_rng(0).normal(size=(some.shape[1], AXES)).astype(np.float32)
     for _ in range(3):
         basis = np.linalg.qr(some.T @ (some @ basis))[0]
-    return to_disk(_coordinates(vectors, basis), basis.shape[1] + 1)
+    return basis
 
 
-def _coordinates(vectors: Vectors, basis: F32) -> Iterator[F32]:
-    for start in range(0, len(vectors), BLOCK):
-        block = vectors[start : start + BLOCK]
-        along = block @ basis
-        rest = np.square(block).sum(axis=1) - np.square(along).sum(axis=1)
-        yield np.column_stack([along, np.sqrt(np.maximum(rest, 0) + np.float32(FUZZ))])
+def coordinates(vectors: F32, basis: F32) -> F32:
+    """Compute short vectors (a_U, |a_⊥|) whose inner products bound the cosines from above.
+
+    Parameters
+    ----------
+    vectors : numpy.ndarray, float32, shape (n, d)
+    basis : numpy.ndarray, float32, shape (d, k)
+        Orthonormal directions.
+
+    Returns
+    -------
+    numpy.ndarray, float32, shape (n, k + 1)
+    """
+    along = vectors @ basis
+    rest = np.square(vectors).sum(axis=1) - np.square(along).sum(axis=1)
+    short: F32 = np.column_stack([along, np.sqrt(np.maximum(rest, 0) + np.float32(FUZZ))])
+    return short
+
+
+def _sketch(vectors: Vectors) -> F32:
+    """Compute the coordinates of all vectors; where there are few, they are returned themselves."""
+    basis = principal_directions(vectors) if len(vectors) > SAMPLE else None
+    if basis is None:
+        return vectors[:]
+    blocks = (vectors[start : start + BLOCK] for start in range(0, len(vectors), BLOCK))
+    return to_disk((coordinates(block, basis) for block in blocks), basis.shape[1] + 1)
 
 
 def _confirmed(

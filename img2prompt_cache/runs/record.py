@@ -59,13 +59,27 @@ interval of that.
 """
 
 
+class CheckRecord(TypedDict, total=False):
+    """What an exact search across a split found.
+
+    `rows`: held-out rows that were compared with all training rows of their fold; `pairs`: pairs of prompts;
+    `found`: how many of these are near-identical, 0 where the split keeps its promise.
+    """
+
+    rows: int
+    pairs: int
+    found: int
+
+
 class SplitRecord(TypedDict, total=False):
     """How the rows were divided; runs of older versions lack some.
 
     `digest` and `contents_digest` are equal for runs whose scores may be compared, see `same_split`;
     `held_digest` is of the held-out rows alone, to find them again in a cache that has grown; `straddling` is
     the number of groups with rows on both sides; `largest_group` the number of rows in the largest; `purged`
-    how many rows were left out because they are near-identical to a row of the test set, where there is one.
+    how many rows were left out because they are near-identical to a held-out row, for a test set and where
+    groups are clusters; by folds, how many one fold at least left out. `clustered`: true where groups are
+    clusters of similar prompts, as in a split of many rows; `check`: what an exact search found across it.
     `group_encoder`, `group_threshold`: the target column and the smallest cosine by which prompts count as
     near-identical; in a run that lacks them, the first column and 0.8.
     """
@@ -82,6 +96,8 @@ class SplitRecord(TypedDict, total=False):
     straddling: int
     largest_group: int
     purged: int
+    clustered: bool
+    check: CheckRecord
     group_encoder: str
     group_threshold: float
 

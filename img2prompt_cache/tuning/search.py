@@ -22,7 +22,7 @@ from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.fitting.columns import choose_columns
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.record import describe_split
-from img2prompt_cache.fitting.single import note_test_set
+from img2prompt_cache.fitting.split_notes import note_test_set
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.distil import Distil

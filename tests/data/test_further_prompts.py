@@ -15,8 +15,8 @@ from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import Dataset, load_dataset, load_prompts
 from img2prompt_cache.data.dedup import find_duplicates
 from img2prompt_cache.data.further_prompts import FurtherPrompts, all_vectors, further_texts, load_further
+from img2prompt_cache.data.grouping import group_rows
 from img2prompt_cache.data.groups import prompt_groups
-from img2prompt_cache.data.strategies import group_rows
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.numerics.metrics import unit
 from synthetic import ENCODER, make_cache
