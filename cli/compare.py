@@ -61,8 +61,10 @@ def compare(
     the nearest, or among so many, of the prompts held out in the same fold; bank is how many these are. Floor
     is the cosine of the mean head, leakage gap how much higher the same head scores on a random split. Where
     images have several prompts, cosine is that with the first, cosine of means that with the mean of all.
-    Intervals are of 95 %, by bootstrap over groups of alike prompts or images. The runs of one fit with
-    several seeds are one row: their mean, and sd, how much the score varies with the seed.
+    Seconds are those of the whole fit, parameters the values it has saved, rows/s how many rows a second were
+    predicted from cached features. Intervals are of 95 %, by bootstrap over groups of alike prompts or
+    images. The runs of one fit with several seeds are one row: their mean, and sd, how much the score varies
+    with the seed.
     """
     from img2prompt_cache.errors import UsageError
     from img2prompt_cache.runs.leaderboard import compare as rank
@@ -72,10 +74,9 @@ def compare(
     board = rank(cache, runs, against, by, out=out, format=format, overwrite=overwrite)
     for reason in board.unreadable.values():
         console.warn(f"left out: {reason}")
-    if board.others:
-        console.warn(
-            f"left out, scored on another split or target: {', '.join(run.name for run in board.others)}"
-        )
+    for why, left_out in board.left_out.items():
+        names = ", ".join(run.name for run in left_out)
+        console.warn(f"left out, scored on another split or target: {names} ({why})")
     for run in (*board.runs, *board.others):
         if run.folder in board.outdated:
             console.warn(

@@ -113,7 +113,8 @@ def expected_lines(run: Run) -> list[str]:
         ]
     order = told["spearman"]
     said = "the same for all" if order is None else f"rank correlation {order:.3f} with the true one"
-    return [f"  expected cosine of a prediction: {said}, calibration error {told['calibration_error']:.3f}"]
+    lines = [f"  expected cosine of a prediction: {said}, calibration error {told['calibration_error']:.3f}"]
+    return [*lines, f"  {run.doubts}"] if run.doubts else lines
 
 
 def _between(inside: list[float] | None) -> str:

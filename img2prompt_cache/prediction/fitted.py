@@ -51,6 +51,10 @@ class Fitted(Protocol):
         """Why it does not say what to expect, where it does not."""
 
     @property
+    def doubts(self) -> str:
+        """Why what it expects says little of a single prediction; empty where it says more, or nothing."""
+
+    @property
     def own_bank(self) -> Bank | None:
         """The prompts it was made of, to choose from; None where those are in the cache."""
 

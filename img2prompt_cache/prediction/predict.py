@@ -136,8 +136,10 @@ def predict_batches(
 
 
 def _require_told(fitted: Fitted, min_expected: float | None, tell: Callback) -> None:
-    """Say where a run tells no expected cosine, and refuse to compare with one then."""
+    """Say where a run tells no expected cosine, or one that tells little; refuse to compare with none."""
     if fitted.expectation is not None:
+        if fitted.doubts:
+            warn(tell, fitted.doubts)
         return
     if min_expected is not None:
         raise UsageError(f"`min_expected`: {fitted.without_expectation}", parameter="min_expected")

@@ -67,6 +67,7 @@ class ZeroShotModel:
     carried: ClassVar[None] = None
     expectation: ClassVar[None] = None
     without_expectation: ClassVar[str] = UNEXPECTED
+    doubts: ClassVar[str] = ""
 
     @property
     def mean_prediction(self) -> F32:

@@ -30,6 +30,8 @@ class Leaderboard:
         By mean cosine, highest first.
     others : list of Run
         Runs of another split or target, left out.
+    reasons : dict of pathlib.Path to str
+        Why each of these is left out, by the folder of the run.
     unreadable : dict of pathlib.Path to str
         Runs of the cache that are damaged, and how.
     reference : Entry or None
@@ -53,6 +55,7 @@ class Leaderboard:
     by: str | None = None
     cells: list[Cell] = field(default_factory=list)
     outdated: dict[Path, str] = field(default_factory=dict)
+    reasons: dict[Path, str] = field(default_factory=dict)
 
     @property
     def split(self) -> SplitRecord:
@@ -63,6 +66,14 @@ class Leaderboard:
     def runs(self) -> list[Run]:
         """All runs, those of one entry together."""
         return [run for entry in self.entries for run in entry.runs]
+
+    @property
+    def left_out(self) -> dict[str, list[Run]]:
+        """The runs of `others`, those that are left out for one reason together."""
+        found: dict[str, list[Run]] = {}
+        for run in self.others:
+            found.setdefault(self.reasons.get(run.folder, ""), []).append(run)
+        return found
 
     @property
     def best(self) -> Run:

@@ -15,6 +15,7 @@ from img2prompt_cache.runs.breakdown import breakdown
 from img2prompt_cache.runs.differences import differences
 from img2prompt_cache.runs.entries import Entry, entries_of
 from img2prompt_cache.runs.held_out import load_validation
+from img2prompt_cache.runs.left_out import why_left_out
 from img2prompt_cache.runs.names import find_runs, find_series, open_run
 from img2prompt_cache.runs.run import AnyRun, Run
 
@@ -104,10 +105,11 @@ def rank_runs(
         reference = next(e for e in entries if first in {run.folder.resolve() for run in e.runs})
     wanted = reference or max(entries, key=lambda entry: entry.created)
     alike = sorted((each for each in entries if each.comparable(wanted)), key=lambda entry: -entry.cosine)
-    others = [run for each in entries if not each.comparable(wanted) for run in each.runs]
+    apart_from_it = [each for each in entries if not each.comparable(wanted)]
     return Leaderboard(
         entries=alike,
-        others=others,
+        others=[run for each in apart_from_it for run in each.runs],
+        reasons={run.folder: why_left_out(each, wanted) for each in apart_from_it for run in each.runs},
         unreadable=unreadable,
         reference=reference,
         differences=differences(alike, reference) if reference else [None] * len(alike),

@@ -120,6 +120,10 @@ class ExpectedRecord(TypedDict, total=False):
     sha256: str
 
 
+UNORDERED = 0.2
+"""Rank correlation with the true cosines below which expected ones hardly tell good predictions from bad."""
+
+
 def same_split(one: SplitRecord, other: SplitRecord) -> bool:
     """Whether two runs were scored on the same rows, and fitted on the same others.
 
@@ -208,6 +212,20 @@ class RunRecord:
     expected: ExpectedRecord | None = None
     request: dict[str, Any] = field(default_factory=dict)
     series: str = ""
+
+    @property
+    def doubts(self) -> str:
+        """Why its expected cosines hardly tell good predictions from bad ones; empty where they do tell them.
+
+        Empty also where a run has none, or the same for all predictions.
+        """
+        order = (self.expected or {}).get("spearman")
+        if order is None or order >= UNORDERED:
+            return ""
+        return (
+            "expected cosines of this run hardly tell good predictions from bad ones: on held-out rows their "
+            f"rank correlation with the true ones is {order:.2f}"
+        )
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from img2prompt_cache.cache.opening import open_cache
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.prediction.cached_rows import predict_rows
-from img2prompt_cache.progress import Callback, listening, note
+from img2prompt_cache.progress import Callback, listening, note, warn
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.names import open_run
 from img2prompt_cache.runs.ranking import TOP, Measure, RankedPictures, require_some
@@ -83,6 +83,8 @@ def top(
     with listening(progress) as tell:
         if run is None:
             note(tell, f"run {fitted.name}")
+        if by == "expected" and fitted.doubts:
+            warn(tell, fitted.doubts)
         pictures = RankedPictures.of(opened)
         values = (
             _scores(fitted, pictures.ids)

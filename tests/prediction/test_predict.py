@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -7,12 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import img2prompt_cache as ipc
+from img2prompt_cache.cli.run_output import expected_lines
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import hash_file
 from img2prompt_cache.fitting.fit import fit
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.prediction.bank import cached_bank
 from img2prompt_cache.prediction.own_prompts import OwnPrompts
+from img2prompt_cache.runs.run import Run
 from kit import paint, prompt_of, save_encoder
 from synthetic import make_cache
 
@@ -70,6 +73,23 @@ def test_prompts_of_a_run_whose_held_out_predictions_are_lost_are_not_corrected(
     notes = [event.message for event in events if event.kind == "note"]
     assert any(text.startswith("the nearest prompts are not corrected for hubs: ") for text in notes)
     assert found.prompts == run.predict([pairs / "img001.png"], hub_correction=False).prompts
+
+
+@pytest.mark.parametrize(("order", "doubted"), [(0.03, True), (0.5, False), (None, False)])
+def test_expected_cosines_that_tell_little_are_said_to(run, pairs, tmp_path, order, doubted):
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    record["expected"] |= {"spearman": order, "calibration_error": 0.1}
+    (folder / "run.json").write_text(json.dumps(record))
+    doubts = Run.load(folder).doubts
+    assert ("rank correlation with the true ones is 0.03" in doubts) == bool(doubts) == doubted
+    predicted, ranked = [], []
+    ipc.predict(folder, [pairs / "img001.png"], cache=run.home, progress=predicted.append)
+    ipc.top(run.home, folder, progress=ranked.append)
+    for events in (predicted, ranked):
+        said = [event.message for event in events if event.warning and "hardly tell" in event.message]
+        assert said == [doubts] * doubted
+    assert expected_lines(Run.load(folder))[1:] == [f"  {doubts}"] * doubted
 
 
 def test_features_predict_as_the_rows_they_are_of(run):

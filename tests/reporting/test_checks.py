@@ -321,6 +321,29 @@ def test_a_best_run_that_may_not_be_the_best_and_a_simpler_one(tmp_path):
     assert not [*runs.unsure_best(material)]
 
 
+def test_folds_are_not_advised_to_runs_that_are_by_folds(tmp_path):
+    changes = {"metrics": {"effective_groups": 12.0}}
+    for check, more in ((runs.few_groups, changes), (runs.large_group, {"split": {"largest_group": 200}})):
+        (finding,) = check(board_of(make_run(tmp_path, **more)))
+        assert "Use folds" not in finding.advice
+        assert "held out already" in finding.advice
+        more = {**more, "split": {**more.get("split", {}), "folds": 1, "validation": 100}}
+        (finding,) = check(board_of(make_run(tmp_path, **more)))
+        assert "Use folds" in finding.advice
+
+
+def test_runs_that_predict_the_same_are_not_compared(tmp_path):
+    folder = make_cache(tmp_path / "cache", groups=60)
+    for _ in range(2):
+        fit_head(Cache(folder), FitConfig("ridge", {"alpha": 1.0}))
+    with pytest.raises(NotCheckedError, match="or are the same"):
+        [*runs.unsure_best(material_of(folder))]
+    third = fit_head(Cache(folder), FitConfig("ridge", {"alpha": 1.001}))
+    (finding,) = runs.unsure_best(material_of(folder))
+    assert third.name in finding.text
+    assert "By folds every row would count" in finding.advice
+
+
 def test_the_edge_of_a_study(plain_cache, tmp_path):
     pytest.importorskip("optuna")
     from img2prompt_cache.heads.space import LogUniform, Uniform

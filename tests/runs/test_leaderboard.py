@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.numerics.bootstrap import interval
+from img2prompt_cache.runs.entries import Entry
 from img2prompt_cache.runs.held_out import cosines_of, load_validation
 from img2prompt_cache.runs.leaderboard import compare
+from img2prompt_cache.runs.left_out import why_left_out
 from img2prompt_cache.runs.run import load_run
 from synthetic import make_cache
 
@@ -36,8 +39,28 @@ def test_best_first_and_only_what_was_scored_on_the_same_rows(cache, grouped, tm
     assert scores == sorted(scores, reverse=True)
     assert {run.folder for run in board.runs} == {newest, *grouped}
     assert {run.folder for run in board.others} == {leaking, seeded}
+    assert board.reasons == {leaking: "split random, not group", seeded: "split seed 1, not 0"}
+    assert [[run.folder for run in runs] for runs in board.left_out.values()] == [[leaking], [seeded]]
     assert board.split["strategy"] == "group"
     assert [run.folder for run in compare(cache, [leaking]).runs] == [leaking]
+
+
+def test_why_a_run_is_left_out(cache, grouped, tmp_path):
+    run = load_run(grouped[0])
+    wanted = Entry((run,))
+
+    def why(**split):
+        return why_left_out(Entry((replace(run, split={**run.split, "digest": "other", **split}),)), wanted)
+
+    assert why(strategy="random") == "split random, not group"
+    assert why(seed=3) == "split seed 3, not 0"
+    assert why(folds=5) == "by 5 folds, not by one hold-out"
+    assert why(train=28).startswith("scored on 40 rows, not 60: the cache has other rows since")
+    assert "found by st:other from 0.8 on, not by st:some" in why(group_encoder="st:other")
+    assert why(train=47, validation=13) == "13 rows held out, not 12"
+    assert why().startswith("as many rows, but other ones")
+    target = replace(run.target, spec="st:other", fingerprint={"weights": "others"})
+    assert why_left_out(Entry((replace(run, target=target),)), wanted).startswith("predicts st:other, not st")
 
 
 def test_another_target_is_another_contest(cache, grouped, tmp_path):

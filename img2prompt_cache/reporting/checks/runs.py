@@ -10,11 +10,13 @@ from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.numerics.bootstrap import FEW_GROUPS
 from img2prompt_cache.reporting.checks.base import Finding, NotCheckedError
 from img2prompt_cache.reporting.differences import paired
+from img2prompt_cache.runs.record import UNORDERED
 from img2prompt_cache.tables import counted
 
 if TYPE_CHECKING:
     from img2prompt_cache.reporting.material import Material
     from img2prompt_cache.runs.board import Leaderboard
+    from img2prompt_cache.runs.differences import Difference
     from img2prompt_cache.runs.run import Run
 
 LARGE_GROUP = 0.2
@@ -23,8 +25,8 @@ GAP = 0.05
 """Leakage gap from which a random split flatters a head."""
 OVERFITTED = 2.0
 """Loss of held-out rows, as a multiple of that of training rows."""
-MISCALIBRATED, UNORDERED = 0.05, 0.2
-"""Mean distance of expected and true cosines, and their rank correlation, from which they say little."""
+MISCALIBRATED = 0.05
+"""Mean distance of expected and true cosines from which they say little."""
 UNEVEN = 0.1
 """Difference of the cosines of two folds."""
 EDGE = 0.02
@@ -70,13 +72,14 @@ def few_groups(material: Material) -> Iterator[Finding]:
         yield Finding(
             "caution",
             f"the held-out rows are like {effective:.1f} groups of equal size, fewer than {FEW_GROUPS}",
-            "Intervals are too narrow. Use folds, or get more different prompts.",
+            f"Intervals are too narrow. {_more_groups(board)}",
         )
 
 
 def large_group(material: Material) -> Iterator[Finding]:
     """One group that has a large part of the rows."""
-    split = _board(material).split
+    board = _board(material)
+    split = board.split
     largest, rows = split.get("largest_group"), split["validation"] + split["train"]
     rows = split["validation"] if split.get("folds", 1) > 1 else rows
     if largest is None:
@@ -85,7 +88,7 @@ def large_group(material: Material) -> Iterator[Finding]:
         yield Finding(
             "caution",
             f"one group of near-identical rows has {largest} of {rows} rows",
-            "The score depends on where it falls. Use folds; `dedup()` shows what is in it.",
+            "The score depends on where it falls; `dedup()` shows what is in it. " + _more_groups(board),
         )
 
 
@@ -115,10 +118,10 @@ def leaking_split(material: Material) -> Iterator[Finding]:
 def unsure_best(material: Material) -> Iterator[Finding]:
     """A best run that may be no better than the next."""
     best, *others = _several(material)
-    second = others[0]
-    found = paired(best, second)
+    known = ((run, paired(best, run)) for run in others)
+    second, found = next(((run, each) for run, each in known if not _same(each)), (others[0], None))
     if found is None or found.ci95 is None:
-        raise NotCheckedError("their held-out predictions cannot be compared")
+        raise NotCheckedError("their held-out predictions cannot be compared, or are the same")
     low, high = found.ci95
     if low <= 0:
         half = (high - low) / 2
@@ -128,7 +131,7 @@ def unsure_best(material: Material) -> Iterator[Finding]:
             "caution",
             f"{best.name} is {found.cosine:.4f} better than {second.name}, with an interval from {low:.4f} "
             f"to {high:.4f} that includes 0{more}",
-            "Do not prefer one for its score; by folds every row counts.",
+            "Do not prefer one for its score. " + _more_rows(material),
         )
 
 
@@ -296,13 +299,36 @@ def unreadable_runs(material: Material) -> Iterator[Finding]:
     board = _board(material)
     for folder, why in board.unreadable.items():
         yield Finding("problem", f"{folder.name}: {why}", "Remove it, or fit it again.")
-    if board.others:
-        names = ", ".join(run.name for run in board.others)
+    for why, left_out in board.left_out.items():
+        names = ", ".join(run.name for run in left_out)
         yield Finding(
             "remark",
-            f"scored on another split or target, so not compared: {names}",
+            f"scored on another split or target, so not compared: {names} ({why})",
             "Runs are compared only on the same held-out rows.",
         )
+
+
+def _same(found: Difference | None) -> bool:
+    """Whether two runs have the same cosine on every row, as one that was fitted twice has."""
+    return found is not None and found.cosine == 0 and found.ci95 in (None, (0, 0))
+
+
+def _by_folds(board: Leaderboard) -> bool:
+    return board.split.get("folds", 1) > 1
+
+
+def _more_groups(board: Leaderboard) -> str:
+    """Advise what gives more groups."""
+    if _by_folds(board):
+        return "Every row is held out already: only more different prompts give more groups."
+    return "Use folds, or get more different prompts."
+
+
+def _more_rows(material: Material) -> str:
+    """Advise what gives more held-out rows."""
+    if _by_folds(_board(material)):
+        return "Every row is held out already: only more rows would tell."
+    return "By folds every row would count."
 
 
 def _board(material: Material) -> Leaderboard:
