@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from img2prompt_cache.errors import ImageError
 from img2prompt_cache.sources.files import FileSource
-from img2prompt_cache.sources.remote import RemoteRoot
+from img2prompt_cache.sources.remote import Listed, RemoteRoot, keep_listing, told_as
 from img2prompt_cache.sources.scan import shards
 from img2prompt_cache.sources.stamps import stamp_files
 
@@ -64,6 +64,9 @@ class PackedSource(FileSource):
     def read(self, uri: str) -> bytes:
         """Read the bytes of one image."""
         name, place = self._split(uri)
+        piece = self._peek(name, place)
+        if piece is not None:
+            return piece
         for attempt in range(1, _ATTEMPTS + 1):
             path = self.locate(name)
             try:
@@ -95,6 +98,27 @@ class PackedSource(FileSource):
             found = stamp_files(self.folder, names)
         stamps: NDArray[np.int64] = found[files.indices.to_numpy()]
         return stamps
+
+    def listed(self, name: str) -> Listed:
+        """List one file; what a remote one lists is kept."""
+
+        def make() -> Listed:
+            path = self.locate(name)
+            with told_as(path, self.shown(name)):
+                return self._list_file(path, name, prefix)
+
+        prefix = f"{name[: -len(self.suffix)]}/" if self.root.is_dir() else ""
+        if not isinstance(self.root, RemoteRoot) or not self.root.key_of(name)[-1]:
+            return make()
+        return keep_listing((*self.root.key_of(name), name, prefix, *sorted(self.settings.items())), make)
+
+    def _peek(self, name: str, place: str) -> bytes | None:
+        """Read an image without a copy of its file, where that is possible and better."""
+        return None
+
+    @abstractmethod
+    def _list_file(self, path: Path, name: str, prefix: str) -> Listed:
+        """List the images of a file, with ids that begin with `prefix` where rows have no other name."""
 
     @abstractmethod
     def _split(self, uri: str) -> tuple[str, str]:

@@ -33,7 +33,7 @@ from img2prompt_cache.sources.packed import PackedSource
 from img2prompt_cache.sources.pages import Unpacked, unpacked_groups
 from img2prompt_cache.sources.parquetfile import rows_at_once, strings_of
 from img2prompt_cache.sources.reading import MAX_IMAGE_BYTES, UNSAFE_PATH, read_below
-from img2prompt_cache.sources.remote import RemoteRoot, told_as
+from img2prompt_cache.sources.remote import Listed, RemoteRoot
 from img2prompt_cache.sources.scan import Walk, shards
 from img2prompt_cache.sources.several import MORE_PROMPTS
 from img2prompt_cache.sources.tablefile import read_table, split_prompts
@@ -70,14 +70,10 @@ class ParquetSource(PackedSource):
         names = self.file_names()
         if not names:
             raise UsageError(f"{self.root} holds no .parquet file")
-        parts = []
-        for name in names:
-            path = self.locate(name)
-            with told_as(path, self.shown(name)):
-                parts.append(self._list_file(path, name))
-        without_image = sum(lost for _, _, lost in parts)
-        table = pa.concat_tables((part for part, _, _ in parts), promote_options="default")
-        notes = dict.fromkeys(note for _, some, _ in parts for note in some)
+        parts = [self.listed(name) for name in names]
+        without_image = sum(part.about["without_image"] for part in parts)
+        table = pa.concat_tables((part.table for part in parts), promote_options="default")
+        notes = dict.fromkeys(note for part in parts for note in part.about["notes"])
         extras = {name: table[name].fill_null("") for name in table.column_names[3:]}
         return make_listing(
             table["imgId"],
@@ -112,7 +108,7 @@ class ParquetSource(PackedSource):
             )
         return found
 
-    def _list_file(self, path: Path, name: str) -> tuple[pa.Table, tuple[str, ...], int]:
+    def _list_file(self, path: Path, name: str, prefix: str) -> Listed:
         image = _image_column(path)
         if isinstance(self.root, RemoteRoot) and bytes_column(pq.read_schema(path)) is None:
             raise UsageError(
@@ -136,8 +132,6 @@ class ParquetSource(PackedSource):
                 )
         else:
             column = ""
-            stem = name[: -len(".parquet")]
-            prefix = f"{stem}/" if self.root.is_dir() else ""
             ids = [f"{prefix}{row}" for row in range(table.num_rows)]
         extras, notes = short_columns(table, {image, prompt, column})
         first, more = split_prompts(table[prompt])
@@ -152,8 +146,9 @@ class ParquetSource(PackedSource):
         if IMG2DATASET.issubset(table.column_names):
             fetched = pc.equal(table["status"].fill_null(""), "success")
             lost = listed.filter(pc.invert(fetched))["prompt"]
-            return listed.filter(fetched), notes, len(lost) - lost.null_count
-        return listed, notes, 0
+            without_image = len(lost) - lost.null_count
+            return Listed(listed.filter(fetched), {"without_image": without_image, "notes": notes})
+        return Listed(listed, {"without_image": 0, "notes": notes})
 
 
 def _image_column(path: Path) -> str:

@@ -14,14 +14,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from img2prompt_cache.errors import ImageError, UsageError
 from img2prompt_cache.sources.base import Listing
 from img2prompt_cache.sources.captions import prompt_of_text
 from img2prompt_cache.sources.embedded.prompts import Found
-from img2prompt_cache.sources.listing import make_listing, text_columns
+from img2prompt_cache.sources.listing import make_listing
 from img2prompt_cache.sources.names import IMAGE_SUFFIXES, is_utf8
 from img2prompt_cache.sources.packed import PackedSource
 from img2prompt_cache.sources.reading import MAX_TEXT_BYTES, UNSAFE_PATH, read_slice
+from img2prompt_cache.sources.remote import Listed, RemoteRoot
 from img2prompt_cache.sources.scan import Walk, count_note, shards
 from img2prompt_cache.sources.several import MORE_PROMPTS, pack
 from img2prompt_cache.sources.tarindex import Member, TarDamage, members
@@ -61,28 +65,30 @@ class WebDatasetSource(PackedSource):
         names = self.file_names()
         if not names:
             raise UsageError(f"{self.root} holds no .tar file")
-        rows = _Rows()
-        for name in names:
-            prefix = f"{name[:-4]}/" if self.root.is_dir() else ""
-            _read_shard(self.locate(name), self.shown(name), name, prefix, rows)
+        parts = [self.listed(name) for name in names]
+        table = pa.concat_tables(part.table for part in parts)
+        damaged, unsafe = (
+            [line for part in parts for line in part.about[key]] for key in ("damaged", "unsafe")
+        )
         notes = (
             *self.notes,
             *count_note(
-                rows.damaged,
+                damaged,
                 "damaged shard, listed as far as it can be read",
                 "damaged shards, listed as far as they can be read",
             ),
-            *count_note(
-                rows.unsafe, "member with an unsafe name, skipped", "members with unsafe names, skipped"
-            ),
+            *count_note(unsafe, "member with an unsafe name, skipped", "members with unsafe names, skipped"),
         )
+        further = {name: table[name] for name in ("found_in", MORE_PROMPTS)}
         return make_listing(
-            rows.ids,
-            rows.uris,
-            rows.prompts,
+            table["imgId"],
+            table["uri"],
+            table["prompt"],
             self.root,
-            extras=text_columns({"found_in": rows.readers, MORE_PROMPTS: rows.more}),
-            without_image=rows.without_image,
+            extras={
+                name: texts for name, texts in further.items() if pc.any(pc.not_equal(texts, "")).as_py()
+            },
+            without_image=sum(part.about["without_image"] for part in parts),
             notes=notes,
         )
 
@@ -96,23 +102,41 @@ class WebDatasetSource(PackedSource):
         offset, _, size = place.partition("+")
         return read_slice(path, int(offset), int(size))
 
+    def _peek(self, name: str, place: str) -> bytes | None:
+        offset, _, size = place.partition("+")
+        return self.root.peek(name, int(offset), int(size)) if isinstance(self.root, RemoteRoot) else None
 
-def _read_shard(path: Path, shown: str, name: str, prefix: str, rows: _Rows) -> None:
-    before = len(rows.ids)
+    def _list_file(self, path: Path, name: str, prefix: str) -> Listed:
+        rows = _read_shard(path, name, prefix)
+        columns = {
+            "imgId": rows.ids,
+            "uri": rows.uris,
+            "prompt": rows.prompts,
+            "found_in": rows.readers,
+            MORE_PROMPTS: rows.more,
+        }
+        table = pa.table({key: pa.array(values, pa.string()) for key, values in columns.items()})
+        about = {"without_image": rows.without_image, "damaged": rows.damaged, "unsafe": rows.unsafe}
+        return Listed(table, about)
+
+
+def _read_shard(path: Path, name: str, prefix: str) -> _Rows:
+    rows = _Rows()
     try:
         with path.open("rb") as file:
             try:
                 for key, sample in _samples(members(file), rows):
                     _add(file, name, prefix + key, sample, rows)
             except TarDamage as damage:
-                if len(rows.ids) == before:
+                if not rows.ids:
                     raise UsageError(
-                        f"{shown} is not an uncompressed tar file: {damage}. Unpack .tar.gz first; fetch a "
+                        f"{path} is not an uncompressed tar file: {damage}. Unpack .tar.gz first; fetch a "
                         "damaged file again"
                     ) from damage
                 rows.damaged.append(f"{name}: {damage}")
     except OSError as error:
-        raise UsageError(f"{shown} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    return rows
 
 
 def _samples(found: Iterator[Member], rows: _Rows) -> Iterator[tuple[str, dict[str, Member]]]:

@@ -69,15 +69,16 @@ class Bucket:
             raise Absent
         return _object(url, entry)
 
-    def read(self, known: Object, offset: int) -> Iterator[bytes]:
+    def read(self, known: Object, offset: int, stop: int | None = None) -> Iterator[bytes]:
         """Read range after range."""
         if self.look(known.url) != known:
             raise Changed
+        end = known.size if stop is None else stop
         try:
             with self._files.open(self._path(known.url), "rb", cache_type="none") as file:
                 file.seek(offset)
-                while offset < known.size:
-                    data = file.read(min(CHUNK, known.size - offset))
+                while offset < end:
+                    data = file.read(min(CHUNK, end - offset))
                     if not data:
                         raise Interrupted(f"it ended after {offset:,} of {known.size:,} bytes")
                     offset += len(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,13 +24,25 @@ from img2prompt_cache.sources.remote.address import (
 )
 from img2prompt_cache.sources.remote.buckets import Bucket
 from img2prompt_cache.sources.remote.spool import Spool
-from img2prompt_cache.sources.remote.transport import Absent, Object, Transport, persist
+from img2prompt_cache.sources.remote.transport import (
+    Absent,
+    Changed,
+    Object,
+    Transport,
+    Whole,
+    changed,
+    persist,
+)
 from img2prompt_cache.sources.remote.web import Web
 from img2prompt_cache.sources.stamps import UNKNOWN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_ENDINGS = (".tar", ".parquet", ".csv", ".tsv", ".jsonl", ".json", ".txt")
+_FEW = 8
+"""Pieces of an object that are read from where it lies, before the whole of it is copied."""
+_LARGEST_PIECE = 32 << 20
 _LOOKS = 8
 """Objects that are asked for side by side."""
 
@@ -77,6 +90,7 @@ class RemoteRoot:
         self._opened: tuple[Transport, Spool] | None = None
         self._objects: dict[str, Object] | None = None
         self._order: dict[str, str] = {}
+        self._pieces: Counter[str] = Counter()
 
     @property
     def name(self) -> str:
@@ -99,8 +113,8 @@ class RemoteRoot:
         return True
 
     def is_file(self) -> bool:
-        """Whether it is one object, which has an ending; a folder or a pattern has none."""
-        return not is_pattern(self._url) and "." in self._url.rpartition("/")[2]
+        """Whether it is one object, which has a known ending; a folder or a pattern has none."""
+        return not is_pattern(self._url) and self._url.lower().endswith(_ENDINGS)
 
     def is_dir(self) -> bool:
         """Whether it stands for several objects."""
@@ -146,6 +160,36 @@ class RemoteRoot:
         if following is not None and self._objects is not None:
             spool.fetch_ahead(self._objects[following], wanted)
         return path
+
+    def peek(self, name: str, offset: int, size: int) -> bytes | None:
+        """Read a piece of an object that is not copied yet, as long as few pieces of it are asked for.
+
+        A report shows an image here and there; a pass reads one after the other, and `locate` serves it.
+
+        Returns
+        -------
+        bytes or None
+            None if a copy should be read: there is one, many pieces are asked for, or this one is too large,
+            not inside the object, or cannot be had by itself.
+        """
+        transport, spool = self._open()
+        known = self._object(name)
+        with self._lock:
+            self._pieces[name] += 1
+            many = self._pieces[name] > _FEW
+        if many or not 0 < size <= _LARGEST_PIECE or offset + size > known.size or spool.holds(known):
+            return None
+        try:
+            return persist(known.url, lambda: b"".join(transport.read(known, offset, offset + size)))
+        except Whole:
+            return None
+        except (Absent, Changed):
+            raise changed(known.url) from None
+
+    def key_of(self, name: str) -> tuple[str, int, str]:
+        """Give what tells the contents of an object from any other: URL, size and version."""
+        known = self._object(name)
+        return known.url, known.size, known.version
 
     def url_of(self, name: str) -> str:
         """Give the URL of an object, for people: without a query."""

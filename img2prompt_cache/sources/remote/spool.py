@@ -33,6 +33,8 @@ from img2prompt_cache.sources.remote.transport import (
 
 FOLDER, ROOM = "IMG2PROMPT_SPOOL", "IMG2PROMPT_SPOOL_GB"
 """The environment variables that name the folder of the copies, and the GB that they may take."""
+LISTINGS = "listings"
+"""The folder beside the copies in which listings are kept."""
 DEFAULT_GB = 16.0
 _SHARE = 0.5
 """Share of the free disk that copies take at most where no room is named."""
@@ -62,6 +64,10 @@ class Spool:
         digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
         name = wanted.url.rpartition("/")[2]  # which reasons of failed rows may name
         return self._folder / digest / (name if len(name.encode(errors="replace")) < _LONGEST else name[-32:])
+
+    def holds(self, wanted: Object) -> bool:
+        """Whether there is a copy of an object."""
+        return self._has(self.path(wanted), wanted)
 
     def fetch(self, wanted: Object) -> Path:
         """Give the copy of an object, fetching it where it is missing.
@@ -156,6 +162,8 @@ class Spool:
         with suppress(OSError):
             for path in self._folder.glob("*/*"):
                 with suppress(OSError):
+                    if path.parent.name == LISTINGS:
+                        continue
                     status = path.stat()
                     found.append((status.st_mtime, status.st_size, path))
         return sorted(found)

@@ -52,11 +52,13 @@ class Transport(Protocol):
     def look(self, url: str) -> Object:
         """Ask for the size and version of one object."""
 
-    def read(self, known: Object, offset: int) -> Iterator[bytes]:
-        """Yield the bytes from an offset on, at most `CHUNK` at a time.
+    def read(self, known: Object, offset: int, stop: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes from an offset on, up to another one or to the end, at most `CHUNK` at a time.
 
         Raises
         ------
+        Whole
+            If the store gives no ranges, and only one is wanted.
         Changed
             If the store has another object of that name by now, and the store says so.
         """
@@ -72,6 +74,10 @@ class Refused(Exception):
 
 class Changed(Exception):
     """The object is not the one that was listed."""
+
+
+class Whole(Exception):
+    """The store gives an object only as a whole."""
 
 
 class Interrupted(Exception):

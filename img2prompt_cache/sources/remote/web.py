@@ -27,6 +27,7 @@ from img2prompt_cache.sources.remote.transport import (
     Interrupted,
     Object,
     Refused,
+    Whole,
 )
 
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -85,9 +86,11 @@ class Web:
             raise Refused("the server does not say how large it is")
         return Object(url, size, _version(headers))
 
-    def read(self, known: Object, offset: int) -> Iterator[bytes]:
+    def read(self, known: Object, offset: int, stop: int | None = None) -> Iterator[bytes]:
         """Read on from an offset, in one answer; a server that knows no ranges begins anew."""
-        wanted = {"Range": f"bytes={offset}-"} if offset else {}
+        end = known.size if stop is None else stop
+        whole = not offset and stop is None
+        wanted = {} if whole else {"Range": f"bytes={offset}-{'' if stop is None else stop - 1}"}
         try:
             answer = self._open(known.url, "GET", wanted)
         except _Status as error:
@@ -99,10 +102,12 @@ class Web:
                 raise Changed
             if partial and not str(answer.headers.get("Content-Range", "")).startswith(f"bytes {offset}-"):
                 raise Refused("the server answers with another range than the one asked for")
+            if stop is not None and not partial:
+                raise Whole
             at = offset if partial else 0
-            while at < known.size:
+            while at < end:
                 try:
-                    data = answer.read(min(CHUNK, known.size - at))
+                    data = answer.read(min(CHUNK, end - at))
                 except (OSError, http.client.HTTPException) as error:
                     raise Interrupted(str(error) or type(error).__name__) from None
                 if not data:

@@ -15,6 +15,7 @@ from img2prompt_cache.cli import main
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.extraction.repair import repair
 from img2prompt_cache.sources import open_source
+from img2prompt_cache.sources.remote import root
 from img2prompt_cache.sources.remote.transport import PATIENCE
 from kit import Log, Tiny, parts_of
 from loopback import Store, busy, cut, make_shard, meanwhile, serving
@@ -126,6 +127,7 @@ def one_shard_at_a_time(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> int:
     """Leave room for the copy of one shard; give that room in bytes."""
     room = int(1.5 * max(map(len, bucket.shards.values())))
     monkeypatch.setenv("IMG2PROMPT_SPOOL_GB", str(room / 1e9))
+    monkeypatch.setattr(root, "_FEW", 0)
     return room
 
 
@@ -138,7 +140,7 @@ def test_copies_stay_within_their_room(
     here = open_source(local)
     for uri in (*uris, *reversed(uris)):
         assert source.read(uri) == here.read(uri)
-        held = [path.stat().st_size for path in (tmp_path / "spool").glob("*/*")]
+        held = [path.stat().st_size for path in (tmp_path / "spool").glob("*/*.tar")]
         assert len(held) == 1
         assert sum(held) <= room
     monkeypatch.setenv("IMG2PROMPT_SPOOL_GB", "0.000001")
@@ -159,6 +161,44 @@ def test_the_next_shard_is_fetched_ahead_and_none_twice(bucket: Bucket, tmp_path
     listing = again.list()
     assert [again.read(uri)[:4] for uri in listing.table["uri"].to_pylist()] == [b"\x89PNG"] * 12
     assert [bucket.store.gets(name) for name in bucket.shards] == [1, 1, 1]
+
+
+def test_a_file_that_was_listed_is_not_copied_to_be_listed_again(bucket: Bucket, tmp_path: Path) -> None:
+    first = open_source("s3://pairs/train").list()
+    for copy in (tmp_path / "spool").glob("*/*.tar"):
+        copy.unlink()
+    bucket.store.seen.clear()
+    again = open_source("s3://pairs/train").list()
+    assert again.table.equals(first.table)
+    assert again.summary == first.summary
+    assert [bucket.store.gets(name) for name in bucket.shards] == [0, 0, 0]
+    bucket.put("00001.tar", bucket.shards["00001.tar"][:5000])
+    changed = open_source("s3://pairs/train").list()
+    assert any("damaged shard" in note for note in changed.summary.notes)
+    assert [bucket.store.gets(name) for name in bucket.shards][:2] == [0, 1]
+    for kept in (tmp_path / "spool" / "listings").iterdir():
+        kept.write_bytes(kept.read_bytes()[:-20])
+    assert open_source("s3://pairs/train").list().table.equals(changed.table)
+
+
+def test_a_single_image_is_read_without_a_copy_of_its_shard(bucket: Bucket, tmp_path: Path) -> None:
+    source = open_source("s3://pairs/train")
+    uris = source.list().table["uri"].to_pylist()
+    images = [source.read(uri) for uri in uris]
+    for copy in (tmp_path / "spool").glob("*/*.tar"):
+        copy.unlink()
+    bucket.store.seen.clear()
+    source = pickle.loads(pickle.dumps(source))
+    assert [source.read(uris[at]) for at in (1, 6, 11)] == [images[at] for at in (1, 6, 11)]
+    assert not list((tmp_path / "spool").glob("*/*.tar"))
+    assert [bucket.store.gets(name) for name in bucket.shards] == [1, 1, 1]
+    assert [source.read(uris[0]) for _ in range(9)] == [images[0]] * 9
+    assert list((tmp_path / "spool").glob("*/00000.tar"))
+    changing = open_source("s3://pairs/train")
+    changing.root.names(".tar")
+    bucket.put("00002.tar", bucket.shards["00001.tar"])
+    with pytest.raises(Img2PromptError, match=r"00002.tar has changed since it was listed"):
+        changing.read(uris[10])
 
 
 def test_a_shard_that_changes_in_the_middle_of_a_pass(
