@@ -22,6 +22,7 @@ from img2prompt_cache.shortage import limit_of, shortage
 from . import console
 from .app import app as serve_app
 from .bundle import bundle
+from .card import card
 from .compare import compare
 from .dedup import dedup
 from .demo import demo
@@ -65,7 +66,7 @@ app = typer.Typer(
 )
 for command in (
     *(explore, extract, fit, tune, influence, predict, watch, compare, report, serve_app, search, top, dedup),
-    *(info, verify, repair, pack, bundle, demo, weights, doctor),
+    *(info, verify, repair, pack, bundle, card, demo, weights, doctor),
 ):
     app.command()(command)
 

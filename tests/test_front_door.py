@@ -39,7 +39,8 @@ def options(command: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "verb", ["extract", "fit", "tune", "predict", "bundle", "compare", "search", "top", "dedup", "watch"]
+    "verb",
+    ["extract", "fit", "tune", "predict", "bundle", "card", "compare", "search", "top", "dedup", "watch"],
 )
 def test_every_option_has_its_parameter_under_the_same_name(verb):
     parameters = {*inspect.signature(getattr(ipc, verb)).parameters}
@@ -49,7 +50,7 @@ def test_every_option_has_its_parameter_under_the_same_name(verb):
 
 
 @pytest.mark.parametrize(
-    "verb", ["extract", "fit", "fit_seeds", "tune", "predict", "bundle", "compare", "search", "top"]
+    "verb", ["extract", "fit", "fit_seeds", "tune", "predict", "bundle", "card", "compare", "search", "top"]
 )
 def test_every_parameter_is_documented_and_there_is_an_example(verb):
     function = getattr(ipc, verb)

@@ -46,6 +46,7 @@ INPUTS = {
     *(("tune", "cache"), ("influence", "cache"), ("compare", "cache"), ("dedup", "cache")),
     *(("predict", name) for name in ("paths", "run", "bank", "cache", "weights", "like")),
     *(("bundle", name) for name in ("run", "bank", "cache", "weights")),
+    *(("card", name) for name in ("run", "cache")),
     *(("app", name) for name in ("run", "bank", "cache")),
     *((command, name) for command in ("search", "top", "watch") for name in ("run", "cache")),
     *(("watch", name) for name in ("folder", "bank")),

@@ -1,0 +1,1 @@
+from .model_card import card as card
