@@ -49,7 +49,7 @@ INPUTS = {
     *(("card", name) for name in ("run", "cache")),
     *(("app", name) for name in ("run", "bank", "cache")),
     *((command, name) for command in ("search", "top", "watch") for name in ("run", "cache")),
-    *(("watch", name) for name in ("folder", "bank")),
+    *(("watch", name) for name in ("folder", "bank", "weights")),
     *(("compare", "runs"), ("compare", "against"), ("report", "runs"), ("report", "cache")),
     *((name, "cache") for name in ("info", "verify", "repair", "pack")),
 }
