@@ -10,6 +10,7 @@ import numpy as np
 
 from img2prompt_cache.data.groups import factorize, merge_groups, prompt_groups
 from img2prompt_cache.data.inner_holdouts import hold_out_many
+from img2prompt_cache.data.kept_divisions import NOTHING_KEPT, KeptDivisions
 from img2prompt_cache.data.splits import Split, k_fold_split, require_two_groups
 from img2prompt_cache.numerics.clusters import cluster_vectors
 
@@ -46,6 +47,7 @@ def divide(
     threshold: float,
     *,
     clustered: bool | None = None,
+    kept: KeptDivisions = NOTHING_KEPT,
 ) -> tuple[Rows, bool]:
     """Group rows by near-identical prompts and images, or, where they are many, by similar prompts.
 
@@ -55,6 +57,8 @@ def divide(
         As for `prompt_groups` and `cluster_groups`.
     clustered : bool, optional
         Whether groups are to be clusters; as `must_cluster` says, if absent.
+    kept : KeptDivisions
+        Where groups are kept that were found before.
 
     Returns
     -------
@@ -62,12 +66,14 @@ def divide(
     clustered : bool
         Whether they are clusters.
     """
-    if clustered or (clustered is None and len(vectors) > MOST_COMPONENTS):
-        return cluster_groups(vectors, prompts, images), True
-    groups = prompt_groups(vectors.raw(), prompts, images, threshold, further)
-    if clustered is None and must_cluster(groups):
-        return cluster_groups(vectors, prompts, images), True
-    return groups, False
+    n = len(vectors)
+    if not (clustered or (clustered is None and n > MOST_COMPONENTS)):
+        groups = kept.labels(
+            ["components"], n, lambda: prompt_groups(vectors.raw(), prompts, images, threshold, further)
+        )
+        if clustered is not None or not must_cluster(groups):
+            return groups, False
+    return kept.labels(["clusters"], n, lambda: cluster_groups(vectors, prompts, images)), True
 
 
 def cluster_groups(vectors: PromptVectors, prompts: Sequence[Hashable], images: Sequence[Hashable]) -> Rows:

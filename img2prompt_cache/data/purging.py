@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.data.further_prompts import all_vectors
+from img2prompt_cache.data.kept_divisions import NOTHING_KEPT, KeptDivisions
 from img2prompt_cache.data.splits import PURGED, Split
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.numerics.near_rows import count_near_pairs, near_partners
@@ -73,6 +74,7 @@ def purge(
     further: FurtherPrompts | None,
     images: Sequence[str],
     threshold: float,
+    kept: KeptDivisions = NOTHING_KEPT,
 ) -> Split:
     """Leave out of training what is near-identical to a held-out row; each fold leaves out its own.
 
@@ -82,18 +84,26 @@ def purge(
         Of n rows.
     vectors, further, images, threshold
         As for `near_held`.
+    kept : KeptDivisions
+        Where it is kept which rows were found before.
 
     Raises
     ------
     UsageError
         If nothing is left to train on.
     """
-    purges = []
-    for number in range(split.folds):
-        held = split.fold == number
-        partner = near_held(vectors, further, images, np.flatnonzero(held), threshold)
-        purges.append(np.flatnonzero((partner >= 0) & ~held))
-    return with_purges(split, purges)
+
+    def near() -> NDArray[np.bool_]:
+        found = np.empty((split.folds, len(split.fold)), bool)
+        for number in range(split.folds):
+            held = split.fold == number
+            partner = near_held(vectors, further, images, np.flatnonzero(held), threshold)
+            found[number] = (partner >= 0) & ~held
+        return found
+
+    shape = (split.folds, len(split.fold))
+    found = kept.masks(["purged", split.fold.tobytes()], shape, near)
+    return with_purges(split, [np.flatnonzero(each) for each in found])
 
 
 def with_purges(split: Split, purges: Sequence[Rows]) -> Split:

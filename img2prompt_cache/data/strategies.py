@@ -11,6 +11,7 @@ import numpy as np
 from img2prompt_cache.data.clustered import divide, hold_out_clusters
 from img2prompt_cache.data.grouping import Grouping, choose_grouping, prompt_vectors
 from img2prompt_cache.data.groups import factorize, merge_groups
+from img2prompt_cache.data.kept_divisions import KeptDivisions
 from img2prompt_cache.data.purging import near_held, purge
 from img2prompt_cache.data.splits import Split, random_split, split_groups
 from img2prompt_cache.data.test_sets import hold_out_set, value_rows
@@ -76,6 +77,7 @@ def _split(
     folds: int | None,
 ) -> Split:
     vectors, further = prompt_vectors(cache, data, grouping.column)
+    kept = KeptDivisions.of(cache, data, grouping)
     if "=" in name:
         if folds is not None:
             raise UsageError("`folds`: a test set is one hold-out; leave one of both out", parameter="folds")
@@ -84,7 +86,8 @@ def _split(
             raise unknown("column", column, cache.manifest.extra, where="of `test`", parameter="test")
         texts = cache.text(column)[column]
         held = value_rows([texts[row] for row in data.rows], column, value)
-        return hold_out_set(data, held, vectors, further, f"{column}={value}", seed, grouping.threshold)
+        strategy = f"{column}={value}"
+        return hold_out_set(data, held, vectors, further, strategy, seed, grouping.threshold, kept=kept)
     if name not in ("group", "random") and name not in cache.manifest.extra:
         columns = ", ".join(cache.manifest.extra) or "none"
         raise UsageError(
@@ -92,7 +95,7 @@ def _split(
             f"set; columns in the cache: {columns}",
             parameter="split",
         )
-    groups, clustered = divide(vectors, further, data.prompts, data.images, grouping.threshold)
+    groups, clustered = divide(vectors, further, data.prompts, data.images, grouping.threshold, kept=kept)
     if name == "random":
         return replace(
             random_split(len(data.rows), fraction, seed, folds), groups=groups, clustered=clustered
@@ -101,7 +104,7 @@ def _split(
         return split_groups(groups, name, fraction, folds, seed)
     if name == "group":
         split = hold_out_clusters(groups, fraction, folds, seed, name)
-        return purge(split, vectors, further, data.images, grouping.threshold)
+        return purge(split, vectors, further, data.images, grouping.threshold, kept)
     texts = cache.text(name)[name]
     values = [texts[row] for row in data.rows]
     if not clustered:
@@ -115,7 +118,7 @@ def _split(
         return replace(split, groups=_joined_across(groups, split.fold, partner))
     if split.groups is single:
         split = replace(split, groups=groups)
-    return purge(split, vectors, further, data.images, grouping.threshold)
+    return purge(split, vectors, further, data.images, grouping.threshold, kept)
 
 
 def _joined_across(clusters: Rows, fold: Rows, partner: Rows) -> Rows:

@@ -9,6 +9,7 @@ import numpy as np
 
 from img2prompt_cache.data.clustered import divide
 from img2prompt_cache.data.groups import THRESHOLD
+from img2prompt_cache.data.kept_divisions import NOTHING_KEPT, KeptDivisions
 from img2prompt_cache.data.purging import near_held
 from img2prompt_cache.data.splits import PURGED, Split
 from img2prompt_cache.errors import UsageError
@@ -65,6 +66,7 @@ def hold_out_set(
     threshold: float = THRESHOLD,
     *,
     clustered: bool | None = None,
+    kept: KeptDivisions = NOTHING_KEPT,
 ) -> Split:
     """Hold out a test set, and purge what is near-identical to it from the rest.
 
@@ -90,6 +92,8 @@ def hold_out_set(
         Smallest cosine of near-identical prompts; see `choose_grouping`.
     clustered : bool, optional
         Whether groups are clusters; see `divide`.
+    kept : KeptDivisions
+        Where groups and purged rows are kept that were found before.
 
     Returns
     -------
@@ -101,17 +105,23 @@ def hold_out_set(
     UsageError
         If nothing is left to train on.
     """
-    partner = near_held(vectors, further, data.images, np.flatnonzero(held), threshold)
-    near = ~held & (partner >= 0)
-    kept = np.flatnonzero(~near)
+    rows = np.flatnonzero(held)
+    (near,) = kept.masks(
+        ["near a test set", held.tobytes()],
+        (1, len(held)),
+        lambda: near_held(vectors, further, data.images, rows, threshold)[None] >= 0,
+    )
+    near &= ~held
+    left = np.flatnonzero(~near)
     groups = np.arange(len(held)) + len(held)
-    groups[kept], clustered = divide(
-        vectors.select(kept),
-        None if further is None else further.select(kept),
-        [data.prompts[row] for row in kept],
-        [data.images[row] for row in kept],
+    groups[left], clustered = divide(
+        vectors.select(left),
+        None if further is None else further.select(left),
+        [data.prompts[row] for row in left],
+        [data.images[row] for row in left],
         threshold,
         clustered=clustered,
+        kept=kept.select(left),
     )
     if not clustered:
         # A cosine at the threshold may be rounded to either side.

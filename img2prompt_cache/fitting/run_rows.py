@@ -13,6 +13,7 @@ from img2prompt_cache.data.columns import UsedColumn, choose_target, used_column
 from img2prompt_cache.data.dataset import Dataset, load_dataset
 from img2prompt_cache.data.grouping import Grouping, prompt_vectors
 from img2prompt_cache.data.groups import THRESHOLD
+from img2prompt_cache.data.kept_divisions import KeptDivisions
 from img2prompt_cache.data.purging import purge
 from img2prompt_cache.data.splits import Split, is_test_set
 from img2prompt_cache.data.test_sets import hold_out_set
@@ -87,17 +88,32 @@ def split_of(cache: Cache, run: Run, held: Validation, data: Dataset) -> Split:
     grouping = Grouping(column, run.split.get("group_threshold", THRESHOLD))
     vectors, further = prompt_vectors(cache, data, grouping.column)
     clustered = run.split.get("clustered", False)
+    kept = KeptDivisions.of(cache, data, grouping)
     if is_test_set(strategy):
         split = hold_out_set(
-            data, fold >= 0, vectors, further, strategy, seed, grouping.threshold, clustered=clustered
+            data,
+            fold >= 0,
+            vectors,
+            further,
+            strategy,
+            seed,
+            grouping.threshold,
+            clustered=clustered,
+            kept=kept,
         )
     else:
         groups, _ = divide(
-            vectors, further, data.prompts, data.images, grouping.threshold, clustered=clustered
+            vectors,
+            further,
+            data.prompts,
+            data.images,
+            grouping.threshold,
+            clustered=clustered,
+            kept=kept,
         )
         split = Split(strategy, seed, fold, groups, clustered=clustered)
         if "purged" in run.split:
-            split = purge(split, vectors, further, data.images, grouping.threshold)
+            split = purge(split, vectors, further, data.images, grouping.threshold, kept)
     split = replace(split, grouped_by=(grouping.column.spec, grouping.threshold))
     here = describe_split(split, data, run.target.fingerprint)
     if fold.max() < 0 or not same_split(here, run.split):
