@@ -1,19 +1,22 @@
 """How often the intervals cover the truth, by simulation.
 
     python benchmarks/coverage.py
+    python benchmarks/coverage.py "repeated splits"
 
 The truth is known, because the data are drawn: the difference of two heads that are equally good is 0, and
-so is the mean of the rows of some groups; and blends are scored on fresh rows, too. Takes two minutes on one
-core, and writes `results/coverage.json`.
+so is the mean of the rows of some groups; heads and blends are scored on fresh rows, too. It takes minutes on
+one core, and writes `results/coverage.json`, or with the name of one table `results/coverage-NAME.json`.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 from system import save
 
+from img2prompt_cache.data.splits import split_groups
 from img2prompt_cache.numerics.blending import (
     InnerProducts,
     best_weights,
@@ -22,6 +25,7 @@ from img2prompt_cache.numerics.blending import (
     inner_products,
 )
 from img2prompt_cache.numerics.bootstrap import (
+    connected_groups,
     effective_groups,
     interval,
     paired_difference,
@@ -30,11 +34,16 @@ from img2prompt_cache.numerics.bootstrap import (
 from img2prompt_cache.numerics.metrics import cosine, unit
 
 WIDTH, TARGETS = 24, 16
+FRESH = 6000
+"""Rows that a head is scored on to know how good it is."""
 
 
-def draw_pairs(rng: np.random.Generator, n: int, heads: int) -> tuple[list[Any], Any]:
-    """Draw targets, and for each head features that tell them equally well."""
+def draw_pairs(rng: np.random.Generator, n: int, heads: int, alike: int = 1) -> tuple[list[Any], Any]:
+    """Draw targets, so many of them alike, and for each head features that tell them equally well."""
     truth = rng.normal(size=(n, WIDTH))
+    if alike > 1:
+        centres = rng.normal(size=(-(-n // alike), WIDTH))
+        truth = np.sqrt(0.8) * centres[np.arange(n) // alike] + np.sqrt(0.2) * truth
     y = unit(truth[:, :TARGETS] + 0.7 * rng.normal(size=(n, TARGETS)))
     return [truth + 1.5 * rng.normal(size=truth.shape) for _ in range(heads)], y
 
@@ -63,6 +72,75 @@ def paired(n: int, folds: int, repeats: int) -> dict[str, Any]:
             hits[place] += inside is not None and inside[0] <= 0 <= inside[1]
     plain, wide = (hits / repeats).round(3).tolist()
     return {"rows": n, "folds": folds, "repeats": repeats, "fixed heads": plain, "widened": wide}
+
+
+def repeated(n: int, alike: int, splits: int, folds: int | None, repeats: int) -> dict[str, Any]:
+    """Cover the score of a head that is fitted on several splits, and the difference 0 of two such heads.
+
+    As `compare` does for a fit with several seeds of the split: the values of all splits are put together,
+    and rows that several of them hold out are one group.
+
+    Parameters
+    ----------
+    n, alike : int
+        Rows, of which so many at a time are alike, and one group.
+    splits : int
+        Seeds of the split.
+    folds : int or None
+        Of each split; None for a hold-out of a fifth.
+    repeats : int
+    """
+    groups = np.arange(n) // alike
+    means, truths = np.zeros((repeats, 2)), np.zeros(repeats)
+    hits = np.zeros(3)
+    for seed in range(repeats):
+        rng = np.random.default_rng([seed, n, alike, splits, folds or 0])
+        features, y = draw_pairs(rng, n + FRESH, 2, alike)
+        fresh = np.arange(n, n + FRESH)
+        scored: list[list[Any]] = [[], []]
+        held_out, true, weight = [], [], []
+        for number in range(splits):
+            split = split_groups(groups, "group", 0.2, folds, 1000 * seed + number)
+            rows = split.validation
+            found = np.zeros((2, n))
+            for train, held in split.sides:
+                for X, each in zip(features, found, strict=True):
+                    each[held] = cosine(ridge(X, y, train, held), y[held])
+                true.append(cosine(ridge(features[0], y, train, fresh), y[fresh]).mean())
+                weight.append(len(held))
+            for each, values in zip(scored, found, strict=True):
+                each.append(values[rows])
+            held_out.append((split, rows))
+        one, other = map(np.concatenate, scored)
+        joined = connected_groups([([*map(str, rows)], groups[rows]) for _, rows in held_out])
+        inside = interval(one, joined, 400)
+        truths[seed] = np.average(true, weights=weight)
+        if inside is not None:
+            means[seed] = inside
+            hits[0] += inside[0] <= truths[seed] <= inside[1]
+        fold, start = [], 0
+        for split, rows in held_out:
+            fold.append(split.fold[rows] + start)
+            start += split.folds
+        distinct = len(np.unique(np.concatenate([rows for _, rows in held_out])))
+        widening = split_widening(np.concatenate(fold), n, len(one) / distinct)
+        for place, factor in enumerate((1.0, widening), 1):
+            _, inside = paired_difference(one, other, joined, 400, widening=factor)
+            hits[place] += inside is not None and inside[0] <= 0 <= inside[1]
+    low, high = means.T
+    such = float(((low <= truths.mean()) & (truths.mean() <= high)).mean())
+    same, plain, wide = (hits / repeats).round(3).tolist()
+    return {
+        "rows": n,
+        "alike": alike,
+        "splits": splits,
+        "folds": folds or 1,
+        "repeats": repeats,
+        "score of these heads": same,
+        "score of such heads": round(such, 3),
+        "difference, fixed heads": plain,
+        "difference, widened": wide,
+    }
 
 
 def grouped(sizes: list[int], repeats: int) -> dict[str, Any]:
@@ -147,18 +225,25 @@ def main() -> None:
         [20] * 60,
         [5] * 400,
     ]
-    figures = {
-        "paired differences": [
+    tables = {
+        "paired differences": lambda: [
             paired(n, folds, 500 if n == 300 else 300) for n in (300, 1000) for folds in (5, 1)
         ],
-        "means over groups": [grouped(sizes, 400) for sizes in few],
-        "blends": [blended(n, 6, 60) for n in (300, 900)],
+        "means over groups": lambda: [grouped(sizes, 400) for sizes in few],
+        "repeated splits": lambda: [
+            repeated(n, alike, splits, folds, 400)
+            for n, alike in ((300, 1), (300, 3), (900, 3))
+            for splits, folds in ((1, None), (5, None), (10, None), (1, 5), (3, 5))
+        ],
+        "blends": lambda: [blended(n, 6, 60) for n in (300, 900)],
     }
+    named = sys.argv[1:]
+    figures = {name: make() for name, make in tables.items() if not named or name in named}
     for name, rows in figures.items():
         print(name)
         for row in rows:
             print(" ", row)
-    print(save("coverage", figures))
+    print(save("-".join(["coverage", *named]).replace(" ", "-"), figures))
 
 
 if __name__ == "__main__":

@@ -54,8 +54,8 @@ TORCH_COMMANDS = ("explore", "extract", "predict", "watch", "search", "bundle", 
 """Commands that are refused below it at once: PyArrow's threads do the same while images are listed."""
 BATCH_COMMANDS = ("extract", "fit", "tune", "predict", "watch", "repair", "demo")
 """Commands that work in batches, and end with the one in hand when they are interrupted."""
-GOES_ON = ("extract", "tune", "watch", "repair")
-"""Those of them that keep what is finished, and go on with the rest."""
+GOES_ON = ("extract", "tune", "repair")
+"""Those of them that always keep what is finished, and go on with the rest."""
 
 app = typer.Typer(
     name=NAME,
@@ -190,8 +190,9 @@ def _left(arguments: list[str]) -> str:
     command, options = arguments[0], {each.partition("=")[0] for each in arguments}
     if command == "demo":
         return "what was made is kept. With --overwrite the same command starts over."
-    several = command == "fit" and options & {"--seeds", "--split-seeds"} and "--overwrite" not in options
-    if several or command in GOES_ON:
+    needed = {"fit": {"--seeds", "--split-seeds"}, "watch": {"--out"}}.get(command)
+    goes_on = command in GOES_ON if needed is None else bool(needed & options)
+    if goes_on and not (command == "fit" and "--overwrite" in options):
         return "what was finished is kept. Run the same command again to go on."
     return "nothing half-done is left. Run the same command again to start over."
 

@@ -52,7 +52,7 @@ class Wanted:
     def difference(self, run: Run) -> str:
         """Say in what a run is something else; nothing if it is what the fit would make.
 
-        What `extra`, `soften` and `only` name counts by its path.
+        What `extra` and `soften` name counts by its path: pairs and prompts are not compared.
         """
         if not run.request:
             return "it does not say what it was fitted with"

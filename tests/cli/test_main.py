@@ -168,7 +168,10 @@ def test_interrupted_in_this_process(cli, tmp_path, monkeypatch):
     seeds = ("fit", "--head", "mlp", "--seeds", "0-4", "--cache", tmp_path)
     assert cli(*seeds).err == on
     assert main._left(["repair"]) in on
+    assert main._left(["watch", "inbox", "--out=seen.jsonl"]) in on
+    assert main._left(["watch", "inbox"]) == main._left(["predict"])
     assert main._left(["predict"]) in said.err
+    assert "--overwrite" in main._left(["demo"])  # its folder is not empty now
     assert cli(*seeds, "--overwrite").err == said.err  # it replaces what was finished, too
 
 
