@@ -91,55 +91,50 @@ def repeated(n: int, alike: int, splits: int, folds: int | None, repeats: int) -
     repeats : int
     """
     groups = np.arange(n) // alike
-    means, truths = np.zeros((repeats, 2)), np.zeros(repeats)
-    hits = np.zeros(3)
+    ends, truths = np.zeros((repeats, 2, 2)), np.zeros(repeats)
+    hits = np.zeros(2)
     for seed in range(repeats):
         rng = np.random.default_rng([seed, n, alike, splits, folds or 0])
         features, y = draw_pairs(rng, n + FRESH, 2, alike)
         fresh = np.arange(n, n + FRESH)
-        scored: list[list[Any]] = [[], []]
-        held_out, true, weight = [], [], []
-        for number in range(splits):
-            split = split_groups(groups, "group", 0.2, folds, 1000 * seed + number)
-            rows = split.validation
-            found = np.zeros((2, n))
+        made = [split_groups(groups, "group", 0.2, folds, 1000 * seed + number) for number in range(splits)]
+        scored = np.zeros((2, splits, n))
+        true, weight = [], []
+        for number, split in enumerate(made):
             for train, held in split.sides:
-                for X, each in zip(features, found, strict=True):
-                    each[held] = cosine(ridge(X, y, train, held), y[held])
+                for X, found in zip(features, scored[:, number], strict=True):
+                    found[held] = cosine(ridge(X, y, train, held), y[held])
                 true.append(cosine(ridge(features[0], y, train, fresh), y[fresh]).mean())
                 weight.append(len(held))
-            for each, values in zip(scored, found, strict=True):
-                each.append(values[rows])
-            held_out.append((split, rows))
-        one, other = map(np.concatenate, scored)
-        joined = connected_groups([([*map(str, rows)], groups[rows]) for _, rows in held_out])
-        inside = interval(one, joined, 400)
         truths[seed] = np.average(true, weights=weight)
-        if inside is not None:
-            means[seed] = inside
-            hits[0] += inside[0] <= truths[seed] <= inside[1]
-        fold, start = [], 0
-        for split, rows in held_out:
-            fold.append(split.fold[rows] + start)
-            start += split.folds
-        distinct = len(np.unique(np.concatenate([rows for _, rows in held_out])))
-        widening = split_widening(np.concatenate(fold), n, len(one) / distinct)
-        for place, factor in enumerate((1.0, widening), 1):
-            _, inside = paired_difference(one, other, joined, 400, widening=factor)
+        rows = [split.validation for split in made]
+        one, other = (
+            np.concatenate([found[held] for found, held in zip(each, rows, strict=True)]) for each in scored
+        )
+        joined = connected_groups([([*map(str, held)], groups[held]) for held in rows])
+        fold = np.concatenate([split.fold[split.validation] + at * 100 for at, split in enumerate(made)])
+        factor = split_widening(fold, n, len(one) / len(np.unique(np.concatenate(rows))))
+        for place, widening in enumerate((1.0, factor)):
+            ends[seed, place] = interval(one, joined, 400, widening=widening) or (1, -1)
+            _, inside = paired_difference(one, other, joined, 400, widening=widening)
             hits[place] += inside is not None and inside[0] <= 0 <= inside[1]
-    low, high = means.T
-    such = float(((low <= truths.mean()) & (truths.mean() <= high)).mean())
-    same, plain, wide = (hits / repeats).round(3).tolist()
+    low, high = ends.transpose(2, 1, 0)
+    covered = {
+        "these heads": ((low <= truths) & (truths <= high)).mean(axis=1),
+        "such heads": ((low <= truths.mean()) & (truths.mean() <= high)).mean(axis=1),
+        "difference": hits / repeats,
+    }
     return {
         "rows": n,
         "alike": alike,
         "splits": splits,
         "folds": folds or 1,
         "repeats": repeats,
-        "score of these heads": same,
-        "score of such heads": round(such, 3),
-        "difference, fixed heads": plain,
-        "difference, widened": wide,
+        **{
+            f"{what}, {how}": round(float(value), 3)
+            for what, values in covered.items()
+            for how, value in zip(("fixed", "widened"), values, strict=True)
+        },
     }
 
 

@@ -121,7 +121,12 @@ def standard_error(values: F64, groups: NDArray[np.int64]) -> float:
 
 
 def interval(
-    values: F64, groups: NDArray[np.int64], draws: int = DRAWS, seed: int = 0, level: float = LEVEL
+    values: F64,
+    groups: NDArray[np.int64],
+    draws: int = DRAWS,
+    seed: int = 0,
+    level: float = LEVEL,
+    widening: float = 1.0,
 ) -> tuple[float, float] | None:
     """Compute a confidence interval of the mean of `values`, resampling groups.
 
@@ -130,7 +135,9 @@ def interval(
     values, groups, draws, seed
         See `resampled_means`.
     level : float
-        Share of the resampled means inside the interval.
+        Share of the resampled means inside the interval, before it is widened.
+    widening : float
+        Factor of the distance between the mean and either end of the interval; see `split_widening`.
 
     Returns
     -------
@@ -140,6 +147,9 @@ def interval(
         return None
     outside = (1 - level) / 2
     low, high = np.quantile(resampled_means(values, groups, draws, seed), [outside, 1 - outside])
+    if widening != 1:
+        middle = values.mean()
+        low, high = (middle + widening * (end - middle) for end in (low, high))
     return float(low), float(high)
 
 
@@ -160,10 +170,8 @@ def paired_difference(
     ----------
     one, other : numpy.ndarray, float64, shape (n,)
         The same rows in the same order.
-    groups, draws, seed, level
+    groups, draws, seed, level, widening
         See `interval`.
-    widening : float
-        Factor of the distance between the difference and either end of the interval; see `split_widening`.
 
     Returns
     -------
@@ -172,11 +180,7 @@ def paired_difference(
     (low, high), or None if all rows are one group
     """
     difference = one - other
-    middle, inside = float(difference.mean()), interval(difference, groups, draws, seed, level)
-    if inside is None:
-        return middle, None
-    low, high = (middle + widening * (end - middle) for end in inside)
-    return middle, (low, high)
+    return float(difference.mean()), interval(difference, groups, draws, seed, level, widening)
 
 
 def split_widening(fold: NDArray[np.int64], n: int, repeats: float = 1.0) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.numerics.bootstrap import holm, p_value, paired_difference, split_widening
+from img2prompt_cache.numerics.bootstrap import holm, p_value, paired_difference
 from img2prompt_cache.runs.entries import Entry, HeldRows
 from img2prompt_cache.runs.record import same_split
 
@@ -49,7 +49,7 @@ def differences(entries: Sequence[Entry], reference: Entry) -> list[Difference |
     Img2PromptError
         If the validation predictions of a run are damaged, or are not of the rows of the other.
     """
-    factor = _widening(reference.held)
+    factor = reference.widening
     found: list[tuple[float, tuple[float, float] | None] | None] = []
     p: list[float | None] = []
     base = np.concatenate([held.cosine for held in reference.held])
@@ -74,14 +74,3 @@ def _paired(entry: Entry, wanted: HeldRows) -> np.ndarray[tuple[int], np.dtype[n
             "fit it again"
         )
     return held.cosine[[place[name] for name in wanted.ids]]
-
-
-def _widening(splits: Sequence[HeldRows]) -> float:
-    """Compute how much wider intervals must be; see `split_widening`."""
-    number, folds = 0, []
-    for held in splits:
-        folds.append(held.fold + number)
-        number += int(held.fold.max()) + 1
-    rows = sum(len(held.ids) for held in splits)
-    distinct = len({name for held in splits for name in held.ids})
-    return split_widening(np.concatenate(folds), splits[0].total, rows / distinct)

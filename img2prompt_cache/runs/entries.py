@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from img2prompt_cache.numerics.bootstrap import connected_groups, effective_groups, interval
+from img2prompt_cache.numerics.bootstrap import connected_groups, effective_groups, interval, split_widening
 from img2prompt_cache.runs.held_out import cosines_of, load_validation
 from img2prompt_cache.runs.record import SplitRecord, same_split
 from img2prompt_cache.runs.run import Run
@@ -126,11 +126,27 @@ class Entry:
 
     @cached_property
     def ci95(self) -> tuple[float, float] | None:
-        """The interval of `cosine` for other groups of rows: the seeds are taken as they are."""
+        """The interval of `cosine` for other groups of rows.
+
+        Seeds of the head are taken as they are. The interval of several splits also covers heads fitted on
+        other training rows, as that of a difference does.
+        """
         if len(self.runs) == 1:
             low, high = self.run.metrics.get("ci95") or (None, None)
             return None if low is None or high is None else (low, high)
-        return interval(np.concatenate([held.cosine for held in self.held]), self.groups)
+        widening = self.widening if len(self.by_split) > 1 else 1.0
+        return interval(np.concatenate([held.cosine for held in self.held]), self.groups, widening=widening)
+
+    @cached_property
+    def widening(self) -> float:
+        """How much wider intervals are that also cover heads fitted on other rows; see `split_widening`."""
+        number, folds = 0, []
+        for held in self.held:
+            folds.append(held.fold + number)
+            number += int(held.fold.max()) + 1
+        rows = sum(len(held.ids) for held in self.held)
+        distinct = len({name for held in self.held for name in held.ids})
+        return split_widening(np.concatenate(folds), self.held[0].total, rows / distinct)
 
     @cached_property
     def counts(self) -> Counts:

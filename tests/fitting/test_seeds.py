@@ -14,7 +14,7 @@ import img2prompt_cache as ipc
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting import again, seeds
 from img2prompt_cache.fitting.fit import fit
-from img2prompt_cache.numerics.bootstrap import connected_groups
+from img2prompt_cache.numerics.bootstrap import connected_groups, interval
 from img2prompt_cache.progress import ignore
 from img2prompt_cache.runs.run_file import replace_record
 from img2prompt_cache.runs.seeds import read_seeds, seeds_text
@@ -140,7 +140,14 @@ def test_the_interval_is_that_of_groups_drawn_for_all_runs_at_once(folder, grid)
     rng = np.random.default_rng(1)
     drawn = rng.integers(len(totals), size=(20_000, len(totals)))
     means = totals["sum"].to_numpy()[drawn].sum(1) / totals["size"].to_numpy()[drawn].sum(1)
-    assert entry.ci95 == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=3e-3)
+    low, high = np.quantile(means, [0.025, 0.975])
+    widening = np.sqrt(1 + 3 * 4 * (15 / 45) / 3)  # of 3 splits by 4 folds, each row held out 3 times
+    middle = rows.cosine.mean()
+    ends = (middle + widening * (low - middle), middle + widening * (high - middle))
+    assert entry.ci95 == pytest.approx(ends, abs=4e-3)
+    (alone,) = ipc.compare(folder, [run for run in runs if run.split["seed"] == 1]).entries
+    assert len(alone.runs) == 2
+    assert alone.ci95 == interval(alone.held[0].cosine, alone.held[0].groups)
 
 
 def test_what_was_scored_on_other_splits_is_left_out(cli, folder, grid):
