@@ -166,8 +166,8 @@ class Leaderboard:
         ]
         if any(len(entry.runs) > 1 for entry in self.entries):
             said.append(
-                "Of several seeds the score is the mean; sd is the standard deviation of the score over seeds "
-                "of the head, or of the split."
+                "Of several seeds the score is the mean; sd is the standard deviation of the score over "
+                "seeds of the head, or of the split."
             )
         if any(len(entry.split_seeds) > 1 for entry in self.entries):
             said.append(
