@@ -14,7 +14,7 @@ from img2prompt_cache.heads.nearest import Nearest
 from img2prompt_cache.heads.settings import setting
 from img2prompt_cache.heads.space import Choices, Uniform
 from img2prompt_cache.numerics.metrics import mean_cosine
-from img2prompt_cache.numerics.neighbours import flat_index, inverse_power, nearest, weighted_sum
+from img2prompt_cache.numerics.neighbours import flat_index, gather, inverse_power, nearest, weighted_sum
 from img2prompt_cache.progress import stage
 
 if TYPE_CHECKING:
@@ -109,11 +109,12 @@ class Knn(Nearest):
             for number in range(self.folds):
                 known, asked = fold != number, (fold == number) & drawn
                 distances, rows = self._neighbours(known, self.vectors_[asked].astype(np.float32), max(ks))
+                (place, values), true = gather(rows, self.targets_), np.asarray(y[asked])
                 for i, k in enumerate(ks):
                     for j, power in enumerate(powers):
                         weights = inverse_power(distances[:, :k], power)
-                        pred = weighted_sum(weights, rows[:, :k], self.targets_)
-                        found[number, i, j] = mean_cosine(pred, y[asked])
+                        pred = weighted_sum(weights, place[:, :k], values)
+                        found[number, i, j] = mean_cosine(pred, true)
                 advance(1)
         mean = found.mean(axis=0)
         return [
@@ -126,8 +127,8 @@ class Knn(Nearest):
         self, known: NDArray[np.bool_], queries: Features, k: int
     ) -> tuple[Features, NDArray[np.int64]]:
         """Find neighbours among the rows that a fold knows; what is drawn for it shares the index of all."""
-        if self.cells_ is not None:
-            return nearest(self.index_, queries, k, among=known)
+        if self.cells_ is not None or self.projected_ is not None:
+            return self._nearest(queries, k, among=known)
         # FAISS multiplies whole matrices only where there is nothing to leave out.
         distances, at = nearest(flat_index(self.vectors_[known].astype(np.float32)), queries, k)
         return distances, np.flatnonzero(known)[at]

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.heads import checks
-from img2prompt_cache.heads.neighbours import ROWS, SEED, Neighbours
+from img2prompt_cache.heads import checks, neighbours
+from img2prompt_cache.heads.neighbours import SEED, Neighbours
 from img2prompt_cache.heads.settings import setting
+from img2prompt_cache.numerics.disk_array import to_disk
 from img2prompt_cache.numerics.kernel_ridge import normalise_blocks
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.neighbour_gains import learn_gains
+from img2prompt_cache.numerics.row_blocks import in_blocks
 from img2prompt_cache.numerics.standardise import mean_and_scale
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
     from img2prompt_cache.heads.base import Features, Groups, Targets
     from img2prompt_cache.numerics.neighbour_gains import F64
+    from img2prompt_cache.numerics.row_blocks import Matrix
 
 MAX_LEARNED = 2048
 """Rows the gains are learned on; beyond these a sample is drawn, so that learning takes seconds."""
@@ -33,6 +38,7 @@ class Nearest(Neighbours):
     """
 
     name = "nearest"
+    streams = True
 
     gain: float | Sequence[float] | None = setting(
         "How much each block's cosine counts: one value per block, or one for all; learned if absent.",
@@ -54,20 +60,33 @@ class Nearest(Neighbours):
     ) -> None:
         self.widths_ = np.array(widths, np.int64)
         self.mean_, self.scale_ = mean_and_scale(X, widths)
-        self.targets_ = unit(y)
+        self.targets_ = self._kept(y, unit, np.float32 if len(X) <= neighbours.EXACT else np.float16)
         given = checks.one_per(self, "gain", len(widths), "blocks")
-        self.gains_ = self._learned(X, groups) if given is None else given
-        self.vectors_ = np.empty(X.shape, np.float16)
-        for start in range(0, len(X), ROWS):
-            self.vectors_[start : start + ROWS] = self._vectors(X[start : start + ROWS])
-        self._search(X, groups)
+        self.gains_ = self._learned(X, y, groups) if given is None else given
+        self.vectors_ = self._kept(X, self._vectors, np.float16)
+        self._search(X, groups, by_projections=True)
 
     @property
     def chosen(self) -> dict[str, Any]:
         """The `gain` of each block, with a mean of 1 where they were learned; nothing where there is one."""
         return {"gain": self.gains_.tolist()} if len(self.gains_) > 1 else {}
 
-    def _learned(self, X: Features, groups: Groups) -> F64:
+    def _kept(
+        self, values: Matrix, make: Callable[[Features], NDArray[Any]], dtype: DTypeLike
+    ) -> NDArray[Any]:
+        """Make something of each row: in memory, or on disk where the rows are not in memory either."""
+        pieces = (make(block) for _, (block,) in in_blocks([values], neighbours.ROWS))
+        if not isinstance(values, np.ndarray):
+            return to_disk(pieces, values.shape[1], dtype)
+        kept, start = np.empty(values.shape, dtype), 0
+        for piece in pieces:
+            kept[start : start + len(piece)] = piece
+            start += len(piece)
+        return kept
+
+    def _learned(self, X: Matrix, y: Matrix, groups: Groups) -> F64:
+        if len(self.widths_) == 1:
+            return np.ones(1)
         rows = np.sort(np.random.default_rng(SEED).permutation(len(X))[:MAX_LEARNED])
-        units = normalise_blocks((X[rows] - self.mean_) / self.scale_, self.widths_)
-        return learn_gains(units, self.targets_[rows], groups[rows], self.widths_)
+        units = normalise_blocks((np.asarray(X[rows]) - self.mean_) / self.scale_, self.widths_)
+        return learn_gains(units, unit(np.asarray(y[rows])), groups[rows], self.widths_)

@@ -10,16 +10,19 @@ import numpy as np
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
+from img2prompt_cache.numerics.disk_array import release
 from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_back
 from img2prompt_cache.numerics.kernel_ridge import normalise_blocks
 from img2prompt_cache.numerics.neighbour_gains import weigh_blocks
-from img2prompt_cache.numerics.neighbours import flat_index, inverse_power, nearest, weighted_sum
+from img2prompt_cache.numerics.neighbours import flat_index, gather, inverse_power, nearest, weighted_sum
+from img2prompt_cache.numerics.projected_search import ProjectedSearch, fit_projected
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from img2prompt_cache.heads.base import Features, Groups, State, Targets
     from img2prompt_cache.numerics.neighbour_gains import F64
+    from img2prompt_cache.numerics.row_blocks import Matrix
 
 EXACT = 50_000
 """Rows up to which the search is exact; beyond, it is an inverted file (`benchmarks/knn.py`)."""
@@ -27,7 +30,7 @@ EXACT = 50_000
 SEED = 0
 """Seed of the cells; the head has no setting for it."""
 
-ROWS = 4096
+ROWS = 1024
 """Rows searched at a time, so that memory does not grow with the number of queries."""
 
 
@@ -35,19 +38,27 @@ class Neighbours(Head):
     """Average targets of the training rows that are most similar to an image, found by FAISS.
 
     Similarity is the mean over blocks of their cosines, weighted by `gains_`. Training rows are kept in
-    float16. Beyond 50,000 of them the search is approximate; `measured` gives its recall.
+    float16. Beyond 50,000 of them the search is approximate; `measured` gives its recall. Either the index
+    has the rows themselves, or codes of their projections, which find candidates to compare with the rows.
     """
 
     @property
     def measured(self) -> dict[str, Any]:
         """The kind of search: exact, or of the nearest cells, with its recall on rows that were held back."""
-        if self.cells_ is None:
+        projected = self.projected_
+        cells = self.cells_ if projected is None else projected.cells
+        if cells is None:
             return {"search": "exact"}
-        cells = self.cells_
+        codes = (
+            {}
+            if projected is None
+            else {"dimensions": projected.projection.shape[1], "candidates": projected.candidates}
+        )
         return {
             "search": "cells",
             "cells": len(cells.centroids),
             "probes": cells.probes,
+            **codes,
             "recall@10": cells.recall,
         }
 
@@ -55,7 +66,8 @@ class Neighbours(Head):
         """Give the training rows, `vectors` (n, p) float16 and `targets` (n, t), and how rows are scaled.
 
         Where the search is approximate also its cells: `centroids` (c, p), `cell` (n,), `probes` (1,) and
-        `recall` (1,); the index is built of them anew, because one that FAISS wrote cannot be checked.
+        `recall` (1,); the index is built of them anew, because one that FAISS wrote cannot be checked. Where
+        it is by projections, also the arrays of `ProjectedSearch`.
         """
         state: State = {
             "blocks": self.widths_,
@@ -65,7 +77,8 @@ class Neighbours(Head):
             "vectors": self.vectors_,
             "targets": self.targets_,
         }
-        return state if self.cells_ is None else {**state, **self.cells_.arrays()}
+        approximate = self.projected_ or self.cells_
+        return state if approximate is None else {**state, **approximate.arrays()}
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Take the fitted arrays back."""
@@ -86,7 +99,13 @@ class Neighbours(Head):
             self.gains_ = checks.saved_array(state, "gain", len(self.widths_))
         if not (self.gains_ > 0).all():
             raise Img2PromptError(f"the saved head's 'gain' is {self.gains_}, not above 0; fit it again")
-        self._index(Cells.from_arrays(state) if "cell" in state else None)
+        if "projection" in state:
+            self.cells_, self.projected_ = None, ProjectedSearch.from_arrays(state)
+            self.index_ = self.projected_.index(self.vectors_)
+        else:
+            self._index(Cells.from_arrays(state) if "cell" in state else None)
+        release(self.vectors_)
+        release(self.targets_)
         return self
 
     def _unscaled(self, X: Features) -> Targets:
@@ -96,11 +115,19 @@ class Neighbours(Head):
         """Average the unit targets of the k nearest rows; the length of the mean tells how far they agree."""
         pred = np.empty((len(X), self.targets_.shape[1]), np.float32)
         for start in range(0, len(X), ROWS):
-            distances, rows = nearest(self.index_, self._vectors(X[start : start + ROWS]), k)
+            distances, rows = self._nearest(self._vectors(X[start : start + ROWS]), k)
             weights = inverse_power(distances, power)
             weights /= weights.sum(axis=1, keepdims=True)
-            pred[start : start + ROWS] = weighted_sum(weights, rows, self.targets_)
+            pred[start : start + ROWS] = weighted_sum(weights, *gather(rows, self.targets_))
         return pred
+
+    def _nearest(
+        self, queries: Features, k: int, among: NDArray[np.bool_] | None = None
+    ) -> tuple[Features, NDArray[np.int64]]:
+        """Find the k nearest training rows of unit vectors; see `nearest`."""
+        if self.projected_ is None:
+            return nearest(self.index_, queries, k, among)
+        return self.projected_.nearest(self.index_, self.vectors_, queries, k, among)
 
     def _vectors(self, X: Features) -> Features:
         units = normalise_blocks((X - self.mean_) / self.scale_, self.widths_)
@@ -108,15 +135,21 @@ class Neighbours(Head):
 
     def _index(self, cells: Cells | None) -> None:
         self.cells_: Cells | None = cells
+        self.projected_: ProjectedSearch | None = None
         if cells is None:
             self.index_ = flat_index(self.vectors_.astype(np.float32))
         else:
             self.index_ = cell_index(self.vectors_, cells)
 
-    def _search(self, X: Features, groups: Groups) -> None:
+    def _search(self, X: Matrix, groups: Groups, *, by_projections: bool = False) -> None:
         """Build the index of the vectors; row i of `X` is a query that should find vector i."""
         if len(X) <= EXACT:
             self._index(None)
             return
         drawn, held = hold_back(groups, SEED)
-        self.cells_, self.index_ = fit_cells(self.vectors_, self._vectors(X[drawn]), held, SEED)
+        queries = self._vectors(np.asarray(X[drawn]))
+        self.cells_, self.projected_ = None, None
+        if by_projections:
+            self.projected_, self.index_ = fit_projected(self.vectors_, queries, held, SEED)
+        else:
+            self.cells_, self.index_ = fit_cells(self.vectors_, queries, held, SEED)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.numerics.disk_array import release
 from img2prompt_cache.numerics.metrics import TIE
 from img2prompt_cache.numerics.neighbours import flat_index, nearest
 
@@ -164,15 +165,15 @@ def fit_cells(
     index : faiss.Index
         As `cell_index` builds it.
     """
-    count = max(1, round(len(vectors) ** 0.5))
-    centroids = _centroids(vectors, count, seed)
+    count = cells_for(len(vectors))
+    centroids = find_centroids(vectors[training_rows(len(vectors), seed)], count, seed)
     coarse = flat_index(centroids)
-    cell = np.concatenate([nearest(coarse, chunk, 1)[1][:, 0] for _, chunk in _chunks(vectors)]).astype(
+    cell = np.concatenate([nearest(coarse, chunk, 1)[1][:, 0] for _, chunk in in_chunks(vectors)]).astype(
         np.int32
     )
-    similarity, true = _exact(vectors, queries, ~held)
+    similarity, true = exact_neighbours(vectors, queries, ~held)
     cells = Cells(
-        centroids, cell, _probes(nearest(coarse, queries, count)[1], cell[true], target_recall), 0.0
+        centroids, cell, probes_for(nearest(coarse, queries, count)[1], cell[true], target_recall), 0.0
     )
     index = cell_index(vectors, cells)
     while True:
@@ -217,7 +218,7 @@ def cell_index(vectors: NDArray[Any], cells: Cells) -> Any:
     index.by_residual = False
     index.is_trained = True
     index.nprobe = cells.probes
-    for start, chunk in _chunks(vectors):
+    for start, chunk in in_chunks(vectors):
         rows = np.arange(start, start + len(chunk))
         where = cells.cell[rows].astype(np.int64)
         index.add_core(len(chunk), *(faiss.swig_ptr(array) for array in (chunk, rows, where)))
@@ -240,19 +241,39 @@ def recall_of(distances: F32, found: NDArray[np.int64], best: F32, true: NDArray
     return float((among | (distances <= best[:, -1:] + TIE)).mean())
 
 
-def _centroids(vectors: NDArray[Any], count: int, seed: int) -> F32:
+def cells_for(n: int) -> int:
+    """Say into how many cells n vectors are divided."""
+    return max(1, round(n**0.5))
+
+
+def training_rows(n: int, seed: int) -> NDArray[np.int64]:
+    """Draw the vectors, ascending, on which the centroids of n vectors are found."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[: PER_CELL * cells_for(n)])
+
+
+def find_centroids(sample: NDArray[Any], count: int, seed: int) -> F32:
+    """Find unit centroids by spherical k-means.
+
+    Parameters
+    ----------
+    sample : numpy.ndarray, shape (m, d)
+    count, seed : int
+
+    Returns
+    -------
+    numpy.ndarray, float32, shape (count, d)
+    """
     import faiss
 
-    rows = np.random.default_rng(seed).permutation(len(vectors))[: PER_CELL * count]
     means = faiss.Kmeans(
-        vectors.shape[1], count, niter=ITERATIONS, spherical=True, seed=seed, min_points_per_centroid=1,
+        sample.shape[1], count, niter=ITERATIONS, spherical=True, seed=seed, min_points_per_centroid=1,
         max_points_per_centroid=PER_CELL,
     )  # fmt: skip
-    means.train(vectors[np.sort(rows)].astype(np.float32))
+    means.train(sample.astype(np.float32))
     return np.asarray(means.centroids, np.float32)
 
 
-def _probes(order: NDArray[np.int64], wanted: NDArray[np.int32], target_recall: float) -> int:
+def probes_for(order: NDArray[np.int64], wanted: NDArray[np.int32], target_recall: float) -> int:
     """Find how many cells must be searched to reach a share of the true neighbours.
 
     Parameters
@@ -270,12 +291,14 @@ def _probes(order: NDArray[np.int64], wanted: NDArray[np.int32], target_recall: 
     return int(ranks[int(np.ceil(target_recall * len(ranks))) - 1]) + 1
 
 
-def _exact(vectors: NDArray[Any], queries: F32, known: NDArray[np.bool_]) -> tuple[F32, NDArray[np.int64]]:
+def exact_neighbours(
+    vectors: NDArray[Any], queries: F32, known: NDArray[np.bool_]
+) -> tuple[F32, NDArray[np.int64]]:
     """Find the nearest known vectors of each query, best first: cosines and rows, both (m, 10)."""
     import faiss
 
     best = faiss.ResultHeap(len(queries), min(NEIGHBOURS, int(known.sum())), keep_max=True)
-    for start, chunk in _chunks(vectors):
+    for start, chunk in in_chunks(vectors):
         rows = np.flatnonzero(known[start : start + len(chunk)])
         if len(rows):
             similarity, at = faiss.knn(
@@ -286,6 +309,8 @@ def _exact(vectors: NDArray[Any], queries: F32, known: NDArray[np.bool_]) -> tup
     return best.D, best.I
 
 
-def _chunks(vectors: NDArray[Any]) -> Iterator[tuple[int, F32]]:
+def in_chunks(vectors: NDArray[Any]) -> Iterator[tuple[int, F32]]:
+    """Iterate over vectors as float32, some at a time: the number of the first, and the values."""
     for start in range(0, len(vectors), CHUNK):
         yield start, np.ascontiguousarray(vectors[start : start + CHUNK], np.float32)
+        release(vectors)

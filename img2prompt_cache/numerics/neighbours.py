@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from img2prompt_cache.numerics.disk_array import release
 from img2prompt_cache.numerics.metrics import lengths
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def flat_index(vectors: F32) -> Any:
 
 
 def nearest(
-    index: Any, queries: F32, k: int, among: NDArray[np.bool_] | None = None
+    index: Any, queries: F32, k: int, among: NDArray[np.bool_] | None = None, *, least: int | None = None
 ) -> tuple[F32, NDArray[np.int64]]:
     """Find the k nearest vectors of an index for each query.
 
@@ -47,13 +48,16 @@ def nearest(
     ----------
     index : faiss.Index
         Over n unit vectors, by inner product. An inverted file (IVF) may miss some of the nearest, but always
-        returns k vectors.
+        returns k vectors, or `least`.
     queries : numpy.ndarray, float32, shape (m, d)
         Unit vectors.
     k : int
         Number of neighbours, at most the number of vectors.
     among : numpy.ndarray, bool, shape (n,), optional
         The vectors to search; all, if absent.
+    least : int, optional
+        So many must be found by an inverted file, with −1 for the rest: more cells are searched only where
+        there are fewer. k, if absent.
 
     Returns
     -------
@@ -74,8 +78,8 @@ def nearest(
         return 1.0 - similarity, rows
     cells: Any = faiss.SearchParametersIVF  # its keyword arguments have no types
     similarity, rows = index.search(queries, k, params=cells(nprobe=index.nprobe, **options))
-    short = np.flatnonzero((rows < 0).any(axis=1))
-    if len(short):  # the cells searched contain fewer than k vectors
+    short = np.flatnonzero(rows[:, (k if least is None else min(least, k)) - 1] < 0)
+    if len(short):  # the cells searched contain too few vectors
         every = cells(nprobe=index.nlist, **options)
         similarity[short], rows[short] = index.search(queries[short], k, params=every)
     return 1.0 - similarity, rows
@@ -123,6 +127,27 @@ def weighted_sum(weights: NDArray[np.float64], rows: NDArray[np.int64], values: 
     )
     total: F32 = table @ values
     return total
+
+
+def gather(rows: NDArray[np.int64], values: NDArray[Any]) -> tuple[NDArray[np.int64], F32]:
+    """Read the values of neighbours, each row once.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray, int64, shape (m, k)
+    values : numpy.ndarray, float16 or float32, shape (n, t)
+        May be memory-mapped.
+
+    Returns
+    -------
+    rows : numpy.ndarray, int64, shape (m, k)
+        Where each neighbour is in `values`.
+    values : numpy.ndarray, float32, shape (u, t)
+    """
+    used, place = np.unique(rows, return_inverse=True)
+    found = values[used].astype(np.float32, copy=False)
+    release(values)
+    return place.reshape(rows.shape), found
 
 
 def nearest_agreement(similarities: F32, values: NDArray[Any], k: int) -> NDArray[np.float64]:

@@ -23,6 +23,7 @@ from img2prompt_cache.prediction.expectation import Expectation
 from img2prompt_cache.runs.held_out import VALIDATION, VALIDATION_ROWS, Validation, save_validation
 from img2prompt_cache.runs.record import ExpectedRecord, RunRecord
 from img2prompt_cache.runs.run_file import INFO, save_record
+from img2prompt_cache.runs.state_file import read_state, write_state
 from img2prompt_cache.runs.used_rows import ROWS, UsedRows, save_used_rows
 
 if TYPE_CHECKING:
@@ -154,8 +155,7 @@ def save_run(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with Replacement(folder, folder=True) as new:
-            state = {name: np.ascontiguousarray(value) for name, value in head.state().items()}
-            save_file(state, new.temporary / HEAD)
+            write_state(new.temporary / HEAD, head.state())
             save_validation(new.temporary, held)
             _save_history(new.temporary / HISTORY, history)
             if rows is not None:
@@ -190,13 +190,12 @@ def load_head(folder: Path, record: RunRecord) -> Head:
         If `head.safetensors` is missing, not the one that was saved, or does not fit what the run says.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
 
     path = folder / HEAD
     try:
         if hash_file(path) != record.head_sha256:
             raise Img2PromptError(f"{path} is not the file that was saved with this run; fit it again")
-        state = load_file(path)
+        state = read_state(path)
         # Tried on the CPU: the caller may not want to use a GPU.
         head = make_head(record.head, **record.settings).use_device("cpu")
         head.bind(record.features).load_state(state)

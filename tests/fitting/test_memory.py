@@ -10,7 +10,7 @@ import img2prompt_cache as ipc
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting import memory
 from img2prompt_cache.fitting.memory import free_memory, hold_rows, read_size
-from img2prompt_cache.heads import HEADS, kernel, make_head
+from img2prompt_cache.heads import HEADS, kernel, make_head, neighbours
 from img2prompt_cache.numerics import kernel_ridge, row_blocks
 from synthetic import make_cache
 
@@ -43,12 +43,19 @@ def test_free_memory_is_a_plausible_number():
 
 
 @pytest.mark.parametrize(
-    ("name", "exact"), [*((name, 10_000) for name in STREAMS), pytest.param("kernel", 50, id="landmarks")]
+    ("name", "exact"),
+    [
+        *((name, 10_000) for name in STREAMS),
+        pytest.param("kernel", 50, id="landmarks"),
+        pytest.param("knn", 50, id="projections"),
+    ],
 )
 @pytest.mark.parametrize("folds", [None, 3])
 def test_rows_that_are_read_give_the_same_bits(name, folds, exact, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(row_blocks.in_blocks, "__defaults__", (50,))
     monkeypatch.setattr(kernel, "EXACT", exact)
+    monkeypatch.setattr(neighbours, "EXACT", exact)
+    monkeypatch.setattr(neighbours, "ROWS", 40)
     monkeypatch.setattr(kernel_ridge, "ROWS", 40)
     notes: list[str] = []
     runs = {}

@@ -13,6 +13,7 @@ from img2prompt_cache.heads import neighbours as neighbours_module
 from img2prompt_cache.heads.knn import Knn
 from img2prompt_cache.heads.nearest import Nearest
 from img2prompt_cache.numerics import neighbour_gains
+from img2prompt_cache.numerics.ivf import fit_cells, hold_back
 from img2prompt_cache.numerics.metrics import mean_cosine, unit
 
 
@@ -272,16 +273,53 @@ def test_cells_survive_the_file_bit_for_bit(many):
     }
 
 
-def test_cells_of_another_fit_are_refused(many):
+def test_projections_of_another_fit_are_refused(many):
     X, y, groups = many
     state = Nearest().fit(X, y, groups=groups).state()
     other = Nearest().fit(X[:1200], y[:1200], groups=groups[:1200]).state()
     narrow = Nearest().fit(X[:, 1:], y, groups=groups).state()
+    index = ("projection", "low", "span", "codes", "cell", "centroids")
     with pytest.raises(Img2PromptError, match="of 1200 vectors of 10 values, not of the 1500 of 10"):
-        Nearest().load_state({**state, "cell": other["cell"]})
+        Nearest().load_state({**state, "cell": other["cell"], "codes": other["codes"]})
     with pytest.raises(Img2PromptError, match="of 1500 vectors of 9 values, not of the 1500 of 10"):
-        Nearest().load_state({**state, "centroids": narrow["centroids"]})
+        Nearest().load_state({**state, **{name: narrow[name] for name in index}})
     with pytest.raises(Img2PromptError, match="the index is damaged"):
         Nearest().load_state({**state, "cell": state["cell"] + 39})
     with pytest.raises(Img2PromptError, match=r"the index is damaged.*centroids"):
         Nearest().load_state({name: value for name, value in state.items() if name != "centroids"})
+
+
+@pytest.fixture
+def old(many):
+    """What earlier versions saved beyond a size: cells of the rows themselves."""
+    X, y, groups = many
+    state = Nearest().fit(X, y, groups=groups).state()
+    kept = {name: state[name] for name in ("blocks", "mean", "scale", "gain", "vectors")}
+    drawn, held = hold_back(groups, 0)
+    cells, _ = fit_cells(state["vectors"], state["vectors"][drawn].astype(np.float32), held, 0)
+    return {**kept, "targets": unit(y), **cells.arrays()}
+
+
+def test_what_earlier_versions_saved_predicts_as_before(many, old, monkeypatch):
+    X, y, groups = many
+    head = Nearest().load_state(old)
+    assert head.measured.keys() == {"search", "cells", "probes", "recall@10"}
+    exact = exactly(Nearest(), X, y, groups, monkeypatch)
+    assert mean_cosine(head.predict(X[:300]), exact.predict(X[:300])) > 0.99
+    assert {name: value.tobytes() for name, value in head.state().items()} == {
+        name: value.tobytes() for name, value in old.items()
+    }
+
+
+def test_cells_of_another_fit_are_refused(many, old):
+    _, _, groups = many
+    drawn, held = hold_back(groups[:1200], 0)
+    few, _ = fit_cells(old["vectors"][:1200], old["vectors"][drawn].astype(np.float32), held, 0)
+    with pytest.raises(Img2PromptError, match="of 1200 vectors of 10 values, not of the 1500 of 10"):
+        Nearest().load_state({**old, "cell": few.cell})
+    with pytest.raises(Img2PromptError, match="of 1500 vectors of 9 values, not of the 1500 of 10"):
+        Nearest().load_state({**old, "centroids": np.ascontiguousarray(old["centroids"][:, 1:])})
+    with pytest.raises(Img2PromptError, match="the index is damaged"):
+        Nearest().load_state({**old, "cell": old["cell"] + 39})
+    with pytest.raises(Img2PromptError, match=r"the index is damaged.*centroids"):
+        Nearest().load_state({name: value for name, value in old.items() if name != "centroids"})
