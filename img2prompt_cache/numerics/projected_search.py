@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
     Codes = NDArray[np.uint8]
 
-DIMENSIONS = 128
+DIMENSIONS = 192
 """Of projections, at most: fewer need more candidates, more take longer to search (`benchmarks/scale.py`)."""
 SAMPLE = 16_384
 """Vectors on which the directions and the range of each are found."""
 MOST = 1024
 """Candidates of a query, at most."""
-PER_NEIGHBOUR = 3
+PER_NEIGHBOUR = 2
 """Candidates of a query for each neighbour that is asked for, at least."""
 GATHERED = 8192
 """Vectors that are compared with queries at a time; it bounds the memory."""
