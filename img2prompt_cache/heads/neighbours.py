@@ -100,8 +100,8 @@ class Neighbours(Head):
         if not (self.gains_ > 0).all():
             raise Img2PromptError(f"the saved head's 'gain' is {self.gains_}, not above 0; fit it again")
         if "projection" in state:
-            self.cells_, self.projected_ = None, ProjectedSearch.from_arrays(state)
-            self.index_ = self.projected_.index(self.vectors_)
+            projected = ProjectedSearch.from_arrays(state)
+            self._use(projected.index(self.vectors_), projected=projected)
         else:
             self._index(Cells.from_arrays(state) if "cell" in state else None)
         release(self.vectors_)
@@ -134,12 +134,13 @@ class Neighbours(Head):
         return weigh_blocks(units, self.widths_, self.gains_)
 
     def _index(self, cells: Cells | None) -> None:
-        self.cells_: Cells | None = cells
-        self.projected_: ProjectedSearch | None = None
         if cells is None:
-            self.index_ = flat_index(self.vectors_.astype(np.float32))
+            self._use(flat_index(self.vectors_.astype(np.float32)))
         else:
-            self.index_ = cell_index(self.vectors_, cells)
+            self._use(cell_index(self.vectors_, cells), cells)
+
+    def _use(self, index: Any, cells: Cells | None = None, projected: ProjectedSearch | None = None) -> None:
+        self.index_, self.cells_, self.projected_ = index, cells, projected
 
     def _search(self, X: Matrix, groups: Groups, *, by_projections: bool = False) -> None:
         """Build the index of the vectors; row i of `X` is a query that should find vector i."""
@@ -148,8 +149,9 @@ class Neighbours(Head):
             return
         drawn, held = hold_back(groups, SEED)
         queries = self._vectors(np.asarray(X[drawn]))
-        self.cells_, self.projected_ = None, None
         if by_projections:
-            self.projected_, self.index_ = fit_projected(self.vectors_, queries, held, SEED)
+            projected, index = fit_projected(self.vectors_, queries, held, SEED)
+            self._use(index, projected=projected)
         else:
-            self.cells_, self.index_ = fit_cells(self.vectors_, queries, held, SEED)
+            cells, index = fit_cells(self.vectors_, queries, held, SEED)
+            self._use(index, cells)

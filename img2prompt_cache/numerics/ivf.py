@@ -8,6 +8,7 @@ vectors.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -243,7 +244,7 @@ def recall_of(distances: F32, found: NDArray[np.int64], best: F32, true: NDArray
 
 def cells_for(n: int) -> int:
     """Say into how many cells n vectors are divided."""
-    return max(1, round(n**0.5))
+    return max(1, round(math.sqrt(n)))
 
 
 def training_rows(n: int, seed: int) -> NDArray[np.int64]:

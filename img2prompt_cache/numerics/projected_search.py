@@ -120,8 +120,8 @@ class ProjectedSearch:
         """
         try:
             (candidates,) = arrays["candidates"].tolist()
-            kept = [arrays[name] for name in ("projection", "low", "span", "codes")]
-            return cls(*kept, Cells.from_arrays(arrays), int(candidates))
+            projection, low, span, codes = (arrays[name] for name in ("projection", "low", "span", "codes"))
+            return cls(projection, low, span, codes, Cells.from_arrays(arrays), int(candidates))
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise Img2PromptError(f"the index is damaged: {error!r}; fit it again") from None
 
@@ -158,13 +158,14 @@ class ProjectedSearch:
         faiss.copy_array_to_vector(np.concatenate([self.low, self.span]), index.sq.trained)
         index.is_trained = True
         index.nprobe = self.cells.probes
+        lists: Any = index.invlists
         order = np.argsort(self.cells.cell, kind="stable")
         stops = np.searchsorted(self.cells.cell[order], np.arange(count), side="right").tolist()
         for number, (start, stop) in enumerate(zip([0, *stops], stops, strict=False)):
             if start < stop:
                 rows = order[start:stop]
                 codes = np.ascontiguousarray(self.codes[rows])
-                index.invlists.add_entries(number, len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(codes))
+                lists.add_entries(number, len(rows), faiss.swig_ptr(rows), faiss.swig_ptr(codes))
         index.ntotal = n
         release(self.codes)
         return index
