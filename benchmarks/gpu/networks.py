@@ -17,6 +17,7 @@ from img2prompt_cache.data.columns import choose_target, choose_trunk
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.heads.finetune import Finetune
 from img2prompt_cache.heads.mlp import Mlp
+from img2prompt_cache.heads.neural.by_rows import settle
 from img2prompt_cache.heads.neural.finetuning import Finetuning
 from img2prompt_cache.heads.neural.pairs import Pairs
 from img2prompt_cache.heads.neural.schedules import Schedule
@@ -47,7 +48,7 @@ def mlp(rows: int, where: str, precision: str, batch: int) -> dict[str, Any]:
     X, y, _, new, true, _ = pairs_of(rows)
     torch.manual_seed(0)
     forget()
-    head = Mlp(precision=precision, device=where, batch_size=batch)
+    head = settle(Mlp(precision=precision, device=where, batch_size=batch), 0)
     net = Training(head, Pairs(X, y.astype(np.float32)), Schedule(EPOCHS, head.schedule, head.warmup))
     times = timed(net, EPOCHS)
     pred = net.evaluate(new, np.zeros_like(true, np.float32))[0]

@@ -23,8 +23,8 @@ class ColumnRows:
 
     Parameters
     ----------
-    columns : sequence of MappedColumn
-        Of float32, each with a vector for each row.
+    columns : sequence of MappedColumn or numpy.ndarray
+        Of float32, each with a vector for each row. Rows of an array are copied where they are read.
     rows : numpy.ndarray, int64, shape (n,)
         Numbers in the columns.
     """
@@ -32,11 +32,18 @@ class ColumnRows:
     ndim = 2
     dtype = np.dtype(np.float32)
 
-    def __init__(self, columns: Sequence[MappedColumn], rows: NDArray[np.int64]) -> None:
+    def __init__(
+        self, columns: Sequence[MappedColumn | NDArray[np.float32]], rows: NDArray[np.int64]
+    ) -> None:
         self._columns, self._rows = tuple(columns), rows
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def held(self) -> bool:
+        """Whether the columns are arrays, so that nothing is read from a disk."""
+        return all(isinstance(column, np.ndarray) for column in self._columns)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -59,14 +66,16 @@ class ColumnRows:
         left = 0
         for column in self._columns:
             right = left + column.shape[1]
-            values[:, left:right] = column.read(self._rows)
+            values[:, left:right] = (
+                column[self._rows] if isinstance(column, np.ndarray) else column.read(self._rows)
+            )
             left = right
         # A float64 sum of float32 values cannot overflow, so it is finite exactly when they all are.
         if not np.isfinite(np.sum(values, dtype=np.float64)):
             whole = np.isfinite(values).all(axis=1)
-            folders = ", ".join(column.column.folder for column in self._columns)
+            folders = [each.column.folder for each in self._columns if not isinstance(each, np.ndarray)]
             raise Img2PromptError(
-                f"{folders}: NaN or infinity in row {int(self._rows[~whole][0])}; `verify()` tells whether a "
-                "part was changed"
+                f"{', '.join(folders) or 'an array'}: NaN or infinity in row {int(self._rows[~whole][0])}; "
+                "`verify()` tells whether a part was changed"
             )
         return values if dtype is None else values.astype(dtype, copy=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -11,6 +11,7 @@ from sklearn.base import clone
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
+from img2prompt_cache.heads.neural import by_rows
 from img2prompt_cache.heads.neural.beside import add_ridge, mean_penalty
 from img2prompt_cache.heads.neural.epochs import Sides, holdouts_for_epochs
 from img2prompt_cache.heads.neural.network import arrays_of, make_network, predict, restore
@@ -43,6 +44,15 @@ class Mlp(Head):
     and its bias is the mean target. Where `dropout` is absent, it is 0.5 up to 2,000 rows, and less the more
     rows there are (see `training.dropped_share`).
 
+    Other settings that are absent also depend on the number of rows (see `by_rows`): below 10,000 one hidden
+    layer of 512, squared error, a weight decay of 1e-4 and batches of 128 at a constant rate, until 15 epochs
+    have not improved. From 10,000 on two hidden layers of 1,024, cosine loss, batches of 512, a weight
+    decay that falls as rows grow, and a rate that falls to 0 over as many passes as `by_rows.passes` says: 15
+    of 100,000 rows, 8 of a million. Few rows limit what can be learned; a penalty that they need would limit
+    it with many. An epoch is then at most 200,000 rows, and at most 20,000 rows are held out to choose it and
+    the mix. `rows` says which number of rows counts; if it is absent it is that of the rows to fit, but where
+    `epochs` is given the settings are those for few rows.
+
     The loss ``"mse"`` is the mean over all elements; ``"cosine"`` is 1 − cosine; ``"angular"`` is the angle
     in radians; ``"infonce"`` is that of finding the row's own prompt among those of the batch, at a learned
     temperature. With the schedule ``"cosine"`` the learning rate falls to 0 over `max_epochs` (or `epochs`,
@@ -67,10 +77,28 @@ class Mlp(Head):
 
     name = "mlp"
     warm_up = 5
+    streams = True
+    few: ClassVar[Mapping[str, Any]] = {
+        "hidden": (512,),
+        "loss": "mse",
+        "lr": 3e-4,
+        "weight_decay": 1e-4,
+        "batch_size": 128,
+        "schedule": "none",
+        "max_epochs": 100,
+        "patience": 15,
+    }
+    many: ClassVar[Mapping[str, Any]] = {
+        "hidden": (1024, 1024),
+        "loss": "cosine",
+        "lr": 1e-3,
+        "batch_size": 512,
+        "schedule": "cosine",
+    }
 
-    hidden: Sequence[int] = setting(
-        "Widths of the hidden layers; none makes the network linear.",
-        default=(512,),
+    hidden: Sequence[int] | None = setting(
+        "Widths of the hidden layers; none makes the network linear. By the number of rows if absent.",
+        default=None,
         search=Choices(((), (256,), (512,), (1024,), (512, 512))),
     )
     expand: int = setting(
@@ -89,21 +117,28 @@ class Mlp(Head):
     optimizer: str = setting(
         '"adam", "adamw" or "sgd" (momentum 0.9).', default="adam", search=Choices(OPTIMIZERS)
     )
-    loss: str = setting(
-        '"mse", "cosine", "angular", "infonce", or a weighted sum, "mse:1,cosine:0.5".',
-        default="mse",
+    loss: str | None = setting(
+        '"mse", "cosine", "angular", "infonce", or a sum, "mse:1,cosine:0.5"; by number of rows if absent.',
+        default=None,
         search=Choices(("mse", "cosine")),
     )
-    lr: float = setting("Learning rate.", default=3e-4, search=LogUniform(1e-5, 1e-2))
-    weight_decay: float = setting(
-        "Weight decay; of the weights, not of biases and norms.", default=1e-4, search=LogUniform(1e-6, 1.0)
+    lr: float | None = setting(
+        "Learning rate; by the number of rows if absent.", default=None, search=LogUniform(1e-5, 1e-2)
     )
-    batch_size: int = setting(
-        "Number of rows in a batch, at most; all batches are of about equal size.",
-        default=128,
+    weight_decay: float | None = setting(
+        "Weight decay; of the weights, not of biases and norms. By the number of rows if absent.",
+        default=None,
+        search=LogUniform(1e-6, 1.0),
+    )
+    batch_size: int | None = setting(
+        "Number of rows in a batch, at most; all are of about equal size. By the number of rows if absent.",
+        default=None,
         search=Choices((32, 64, 128, 256)),
     )
-    schedule: str = setting('How the learning rate falls: "none", "cosine" or "plateau".', default="none")
+    schedule: str | None = setting(
+        'How the learning rate falls: "none", "cosine" or "plateau"; by the number of rows if absent.',
+        default=None,
+    )
     drops: Sequence[int] | None = setting(
         'Epochs after which the rate of the schedule "plateau" falls; found on validation rows if absent.',
         default=None,
@@ -123,9 +158,16 @@ class Mlp(Head):
     )
     views: bool = setting("Whether to train on augmented views of the images, too.", default=False)
     epochs: int | None = setting("Number of epochs; chosen by early stopping if absent.", default=None)
-    max_epochs: int = setting("Most epochs, where early stopping chooses their number.", default=100)
-    patience: int = setting(
-        "Epochs to wait for an improvement, where early stopping chooses their number.", default=15
+    max_epochs: int | None = setting(
+        "Most epochs, where early stopping chooses their number; by the number of rows if absent.",
+        default=None,
+    )
+    patience: int | None = setting(
+        "Epochs to wait for an improvement, where they are chosen; by the number of rows if absent.",
+        default=None,
+    )
+    rows: int | None = setting(
+        "Number of rows that absent settings are for; that of the rows to fit if absent.", default=None
     )
     mix: float | None = setting(
         "Mean of ridge's prediction, 0, and the network's, 1; chosen with `epochs` if absent.", default=None
@@ -173,14 +215,14 @@ class Mlp(Head):
         views: NDArray[np.floating[Any]] | None = None,
     ) -> None:
         pairs = Pairs(X, y, checked_views(self, views, X), widths)
-        head, history = self, None
+        head, history = by_rows.settle(self, len(X)), None
         if self.epochs is None and validation is None:
-            held = holdouts_for_epochs(self, groups, FEW)
+            held = holdouts_for_epochs(head, groups, FEW, by_rows.HELD)
             inner = [sides_of(pairs, out) for out in held]
-            inner, ridges = add_ridge(self, inner, [groups[~out] for out in held])
-            choice, drops = train_networks(self, inner)
+            inner, ridges = add_ridge(head, inner, [groups[~out] for out in held])
+            choice, drops = train_networks(head, inner)
             found = {"epochs": choice.epochs, "drops": drops, "mix": choice.mix}
-            head = clone(self).set_params(**found, alpha=mean_penalty(ridges))
+            head = clone(head).set_params(**found, alpha=mean_penalty(ridges))
             history = choice.history
         sides, ridges = add_ridge(head, [Sides(pairs, validation)], [groups])
         course, drops = train_networks(head, sides)
@@ -190,6 +232,7 @@ class Mlp(Head):
         self.epochs_, self.drops_, self.history_ = course.epochs, drops, history or course.history
         self.ridge_: Ridge | None = ridges[0] if ridges and course.mix < 1 else None
         self.mix_ = 1.0 if self.ridge_ is None else course.mix
+        self.rows_, self.hidden_ = head.rows, head.hidden
 
     def validate(
         self,
@@ -207,7 +250,7 @@ class Mlp(Head):
         `mix` is absent, it is that of the network alone: ridge would be the same with all settings.
         """
         self._check_settings()
-        head = clone(self).set_params(mix=1.0 if self.mix is None else self.mix)
+        head = by_rows.settle(self, len(X)).set_params(mix=1.0 if self.mix is None else self.mix)
         pairs = Pairs(X, y, widths=widths)
         sides, _ = add_ridge(head, [sides_of(pairs, out) for out in held], [groups[~out] for out in held])
         course, _ = train_networks(head, sides, on_step=on_step)
@@ -231,19 +274,27 @@ class Mlp(Head):
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The number of `epochs`, the `drops` of a plateau, the `mix`, and the penalty `alpha` of ridge."""
+        """The number of `epochs`, the `drops` of a plateau, the `mix`, and the penalty `alpha` of ridge.
+
+        Also the number of `rows` that absent settings are for, if they are those for many rows.
+        """
         drops = {"drops": self.drops_} if self.schedule == "plateau" else {}
+        rows = {} if self.rows_ is None else {"rows": self.rows_}
         ridge = {} if self.ridge_ is None else {"mix": self.mix_, "alpha": self.ridge_.alpha_.tolist()}
-        return {"epochs": self.epochs_, **drops, **ridge}
+        return {"epochs": self.epochs_, **drops, **rows, **ridge}
 
     def state(self) -> State:
         """Give `mean` (p,), `scale` (p,), `epochs` (1,), `drops` of a plateau, and all of the layers.
 
+        Where absent settings are those for many rows, also the number of `rows` (1,) and the widths `hidden`.
         Where ridge is mixed in, also `mix` (1,), and its state, as `ridge.coef`.
         """
         found = {"mean": self.mean_, "scale": self.scale_, "epochs": np.array([self.epochs_])}
         if self.schedule == "plateau":
             found["drops"] = np.array(self.drops_, np.int64)
+        if self.rows_ is not None:
+            found["rows"] = np.array([self.rows_])
+            found["hidden"] = np.array(self.hidden_, np.int64)
         if self.ridge_ is not None:
             found["mix"] = np.array([self.mix_])
             found |= {f"{RIDGE}{name}": array for name, array in self.ridge_.state().items()}
@@ -258,7 +309,9 @@ class Mlp(Head):
         self.epochs_ = int(checks.saved_array(state, "epochs", 1)[0])
         self.drops_ = checks.saved_array(state, "drops", None).tolist() if self.schedule == "plateau" else []
         self.history_ = []
-        self.network_ = restore(lambda t: self.make_network(len(self.mean_), t, 0.0), state)
+        head = self._settled_as(state)
+        self.rows_, self.hidden_ = head.rows, head.hidden
+        self.network_ = restore(lambda t: head.make_network(len(self.mean_), t, 0.0), state)
         self.mix_, self.ridge_ = 1.0, None
         if "mix" in state or any(name.startswith(RIDGE) for name in state):  # in version 0.1 none were
             self.mix_ = float(checks.saved_array(state, "mix", 1)[0])
@@ -268,6 +321,16 @@ class Mlp(Head):
                 )
             self.ridge_ = self._load_ridge(state)
         return self
+
+    def _settled_as(self, state: Mapping[str, NDArray[Any]]) -> Mlp:
+        """Settle the head as it was fitted; what it was fitted with decides, not what would be chosen now."""
+        if "rows" not in state:
+            return by_rows.settle(clone(self).set_params(rows=None), 0)
+        head = by_rows.settle(self, int(checks.saved_array(state, "rows", 1)[0]))
+        hidden = checks.saved_array(state, "hidden", None).tolist()
+        if self.hidden is None:
+            head.set_params(hidden=hidden)
+        return head
 
     def _load_ridge(self, state: Mapping[str, NDArray[Any]]) -> Ridge:
         *_, last = self.network_.parameters()
@@ -279,7 +342,7 @@ class Mlp(Head):
 
     def make_network(self, p: int, t: int, dropout: float) -> nn.Module:
         """Make an untrained network of p features and t outputs; see `settings.require_layers` for limits."""
-        widths = (*([self.expand * p] if self.expand else []), *self.hidden)
+        widths = (*([self.expand * p] if self.expand else []), *(self.hidden or ()))
         require_layers(self, widths)
         return make_network(p, widths, t, dropout=dropout, norm=self.norm, residual=self.residual)
 

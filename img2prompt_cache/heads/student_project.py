@@ -53,6 +53,8 @@ INNER = 0.2
 class StudentMlp(Mlp):
     """An `Mlp` with nothing that the project did not have."""
 
+    streams = False
+
     hidden: Sequence[int] = setting(default=(), search=None)
     expand: int = 0
     dropout: float = setting(default=0.3, search=Choices(STUDENT_SPACE["dropout"]))

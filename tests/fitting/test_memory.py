@@ -82,7 +82,7 @@ def test_rows_that_are_read_give_the_same_bits(name, folds, exact, cache, tmp_pa
 
 def test_a_head_that_must_hold_them_is_refused_with_the_number(cache):
     with pytest.raises(UsageError, match=r"240 rows of 416 values take about 1\.2 MB .*allows 0\.01 MB"):
-        ipc.fit(cache, "linear", memory="10kB")
+        ipc.fit(cache, "best", memory="10kB")
 
 
 def test_what_is_added_must_be_held(cache):
@@ -101,7 +101,7 @@ def test_where_nothing_is_said_half_of_what_is_free_counts(monkeypatch):
     assert not notes
     assert not held("ridge", 23_990)
     assert "read when they are used" in notes[0]
-    assert held("linear", 12_000)
+    assert held("best", 12_000)
     with pytest.raises(UsageError, match=r"but 0\.012 MB are free"):
-        held("linear", 11_990)
-    assert held("linear", None)
+        held("best", 11_990)
+    assert held("best", None)

@@ -46,8 +46,8 @@ def test_a_users_own(tmp_path):
     ("head", "text", "words"),
     [
         ("mlp", '{"lrr": [1]}', r"setting of head 'mlp' 'lrr'; did you mean lr"),
-        ("mlp", '{"lr": ["fast"]}', r"head 'mlp' takes lr as float, not 'fast'"),
-        ("mlp", '{"batch_size": {"uniform": [16, 64]}}', r"takes batch_size as int, not 16\.0"),
+        ("mlp", '{"lr": ["fast"]}', r"head 'mlp' takes lr as float or None, not 'fast'"),
+        ("mlp", '{"batch_size": {"uniform": [16, 64]}}', r"takes batch_size as int or None, not 16\.0"),
         ("mlp", '{"hidden": [512]}', r"head 'mlp' takes hidden as"),
         ("mlp", '{"seed": [1, 2]}', "a search space has no seed: `seed` gives it"),
         ("mlp", '{"lr": [NaN]}', "a choice is a finite number"),

@@ -44,6 +44,9 @@ class Trainee(Protocol):
         """Remember the weights as they are."""
 
 
+SHARE = 0.1
+"""Share of the rows to hold out where the epochs are chosen."""
+
 Rows = TypeVar("Rows")
 Net = TypeVar("Net", bound=Trainee)
 
@@ -168,7 +171,9 @@ def train(
     return Course(nets, epochs, history, history[epochs].get("mix", mixes[-1]))
 
 
-def holdouts_for_epochs(head: TrainingSettings, groups: Groups, few: int) -> list[NDArray[np.bool_]]:
+def holdouts_for_epochs(
+    head: TrainingSettings, groups: Groups, few: int, most: float = np.inf
+) -> list[NDArray[np.bool_]]:
     """Mark the rows to hold out where the epochs are chosen: a grouped tenth, or each of three folds in turn.
 
     Parameters
@@ -177,6 +182,8 @@ def holdouts_for_epochs(head: TrainingSettings, groups: Groups, few: int) -> lis
     groups : numpy.ndarray, int64, shape (n,)
     few : int
         With fewer rows than this, one hold-out says little, and there are folds.
+    most : float
+        Most rows to hold out where there are no folds.
 
     Raises
     ------
@@ -187,7 +194,7 @@ def holdouts_for_epochs(head: TrainingSettings, groups: Groups, few: int) -> lis
         groups,
         head.seed,
         few=few,
-        share=0.1,
+        share=min(SHARE, most / len(groups)),
         what=f"{head.name} chooses its epochs",
         instead=", or give `epochs`",
     )

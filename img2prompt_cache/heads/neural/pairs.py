@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from img2prompt_cache.data.column_rows import ColumnRows
 from img2prompt_cache.errors import DataError, UsageError
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.neural.epochs import Sides
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from img2prompt_cache.heads.base import Features, Targets
@@ -23,28 +25,31 @@ class Pairs:
 
     Attributes
     ----------
-    X, y : numpy.ndarray, float32, shapes (n, p) and (n, t)
+    X, y : numpy.ndarray, float32, or ColumnRows, shapes (n, p) and (n, t)
     views : numpy.ndarray, float16 or float32, shape (n, v, p), or None
         Features of augmented views of the same images.
     widths : tuple of int
         Of the blocks of `X`, as for `Head.fit`; empty for one block.
     """
 
-    X: Features
-    y: Targets
+    X: Features | ColumnRows
+    y: Targets | ColumnRows
     views: NDArray[np.floating[Any]] | None = None
     widths: tuple[int, ...] = ()
 
-    def select(self, rows: NDArray[Any]) -> Pairs:
-        """Give some rows, by number or by a mask."""
-        views = None if self.views is None else self.views[rows]
-        return Pairs(self.X[rows], self.y[rows], views, self.widths)
+    def select(self, out: NDArray[np.bool_]) -> Pairs:
+        """Give some rows by a mask; features and targets are not copied."""
+        views = None if self.views is None else self.views[out]
+        return Pairs(_some(self.X, out), _some(self.y, out), views, self.widths)
 
 
 def sides_of(pairs: Pairs, out: NDArray[np.bool_]) -> Sides[Pairs]:
     """Divide rows into those to train on and those held out."""
-    held = pairs.select(out)
-    return Sides(pairs.select(~out), (held.X, held.y))
+    return Sides(pairs.select(~out), (np.asarray(pairs.X[out]), np.asarray(pairs.y[out])))
+
+
+def _some(values: Features | ColumnRows, rows: NDArray[np.bool_]) -> ColumnRows:
+    return values[rows] if isinstance(values, ColumnRows) else ColumnRows([values], np.flatnonzero(rows))
 
 
 def checked_views(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -21,7 +21,7 @@ TRAINING_PRECISIONS = tuple(name for name in PRECISIONS if name != "fp16")
 """Precisions to train in. Gradients of float16 would vanish unless the loss was scaled."""
 LEAST = {
     **dict.fromkeys(("lr", "weight_decay", "expand", "warmup", "ema", "clip"), 0),
-    **dict.fromkeys(("batch_size", "max_epochs", "patience"), 1),
+    **dict.fromkeys(("batch_size", "max_epochs", "patience", "rows"), 1),
 }
 """The smallest value of each number among the settings of a network on features."""
 MAX_LAYERS, MAX_WIDTH = 16, 1 << 16
@@ -45,8 +45,14 @@ class TrainingSettings(Protocol):
 
 
 class NetworkSettings(TrainingSettings, Protocol):
-    """What the training of a network on features reads, beside that: an `Mlp` satisfies it."""
+    """What the training of a network on features reads, beside that: an `Mlp` that is settled satisfies it.
 
+    `few` and `many` are what absent settings are for few rows and for many; see `by_rows.settle`.
+    """
+
+    few: ClassVar[Mapping[str, Any]]
+    many: ClassVar[Mapping[str, Any]]
+    rows: int | None
     optimizer: str
     loss: str
     norm: str
@@ -88,12 +94,15 @@ def check_network_settings(head: NetworkSettings) -> None:
 
     require_one_of(head, "optimizer", OPTIMIZERS)
     require_one_of(head, "norm", NORMS)
-    require_one_of(head, "schedule", SCHEDULES)
+    if head.schedule is not None:
+        require_one_of(head, "schedule", SCHEDULES)
     require_one_of(head, "precision", TRAINING_PRECISIONS)
     choose_device(head.device)
-    parse(head.loss)
+    if head.loss is not None:
+        parse(head.loss)
     for setting, low in LEAST.items():
-        require(head, setting, getattr(head, setting) >= low, f"at least {low}")
+        value = getattr(head, setting)
+        require(head, setting, value is None or value >= low, f"at least {low}")
     require(head, "ema", head.ema < 1, "below 1")
     require(head, "dropout", head.dropout is None or head.dropout >= 0, "at least 0")
     require(head, "dropout", head.dropout is None or head.dropout < 1, "below 1")
@@ -106,7 +115,7 @@ def check_network_settings(head: NetworkSettings) -> None:
             parameter="drops",
         )
     # So that no batch is a single row.
-    fits = head.norm != "batch" or head.batch_size >= 4
+    fits = head.norm != "batch" or head.batch_size is None or head.batch_size >= 4
     require(head, "batch_size", fits, 'at least 4 with `norm="batch"`')
 
 

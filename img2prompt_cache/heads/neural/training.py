@@ -10,6 +10,8 @@ from torch import nn, optim
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.heads.neural import by_rows
+from img2prompt_cache.heads.neural.batches import SAMPLE, Order, TrainingRows
 from img2prompt_cache.heads.neural.beside import mixes_of
 from img2prompt_cache.heads.neural.epochs import Course, Sides, train
 from img2prompt_cache.heads.neural.losses import AT_FIRST, mixed, parse
@@ -17,6 +19,7 @@ from img2prompt_cache.heads.neural.network import measure_norms, outputs, predic
 from img2prompt_cache.heads.neural.schedules import Schedule
 from img2prompt_cache.models.devices import choose_device, choose_precision
 from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.row_blocks import mean_of_rows
 from img2prompt_cache.numerics.standardise import mean_and_scale
 
 if TYPE_CHECKING:
@@ -44,12 +47,8 @@ def averaging(head: NetworkSettings, n: int) -> float:
     n : int
         Number of rows to train on.
     """
-    steps = -(-n // head.batch_size) * max(head.max_epochs, head.epochs or 0)
+    steps = -(-n // (head.batch_size * by_rows.parts(head))) * max(head.max_epochs, head.epochs or 0)
     return max(0.0, min(head.ema, 1 - 1 / max(1.0, LONGEST_AVERAGE * steps)))
-
-
-FEW = 2000
-"""Up to so many rows half of the inputs of each layer are dropped."""
 
 
 def dropped_share(head: NetworkSettings, n: int) -> float:
@@ -57,9 +56,9 @@ def dropped_share(head: NetworkSettings, n: int) -> float:
 
     For a linear map of standardised features, dropping a share d amounts to an L2 penalty of n·d/(1 − d)
     (Srivastava et al., 2014, JMLR 15, §9.1): it grows with the rows, though what the penalty is needed for,
-    noise, averages out as they grow. So from `FEW` rows on d/(1 − d) is `FEW`/n, which keeps the penalty as
-    large as it is at `FEW` rows. With half of the inputs dropped, a network on many rows stays below ridge
-    regression for no other reason.
+    noise, averages out as they grow. So from 2,000 rows on, `by_rows.FEW`, d/(1 − d) is 2,000/n, which keeps
+    the penalty as large as it is at 2,000 rows. With half of the inputs dropped, a network on many rows stays
+    below ridge regression for no other reason.
 
     Parameters
     ----------
@@ -67,17 +66,16 @@ def dropped_share(head: NetworkSettings, n: int) -> float:
     n : int
         Number of rows to train on.
     """
-    return FEW / (FEW + max(n, FEW)) if head.dropout is None else head.dropout
+    return by_rows.FEW / (by_rows.FEW + max(n, by_rows.FEW)) if head.dropout is None else head.dropout
 
 
 class Training:
     """One network in training on `head.device`; untrained, it predicts the mean target.
 
-    All rows are copied to the device; a batch is selected from them by index.
-
     Parameters
     ----------
     head : NetworkSettings
+        Settled: see `by_rows.settle`.
     pairs : Pairs
         Where there are views, each epoch uses for every row one of its views or the image itself, all equally
         likely.
@@ -89,16 +87,19 @@ class Training:
         X, y = pairs.X, pairs.y
         self.mean, self.scale = mean_and_scale(X, pairs.widths)
         device = torch.device(choose_device(head.device))
-        self._inputs = torch.from_numpy((X - self.mean) / self.scale).to(device)
-        self._targets = torch.tensor(y, device=device)
-        self._views = None if pairs.views is None else torch.from_numpy(pairs.views).to(device)
+        self._rows = TrainingRows(pairs, self.mean, self.scale, device)
+        self._order = Order(len(X), head.batch_size, by_rows.parts(head))
         self._head, self._schedule, self._device = head, schedule, device
         self._bf16 = choose_precision(head.precision, device.type) == "bf16"
         self._mix = parse(head.loss)
         if head.norm == "batch" and len(X) < 2:
             raise UsageError(f'{head.name} with `norm="batch"` needs two rows to train on, not {len(X)}')
         self._trained = head.make_network(X.shape[1], y.shape[1], dropped_share(head, len(X)))
-        start_at(self._trained, self._targets.mean(dim=0).cpu())
+        few = len(X) <= SAMPLE
+        mean = (
+            self._rows.sample()[1].mean(dim=0).cpu() if few else torch.from_numpy(mean_of_rows(y)[0]).float()
+        )
+        start_at(self._trained, mean)
         self._trained.to(device)
         self._sharpness = torch.full((), AT_FIRST, device=device, requires_grad=True)
         self._optimizer = self._make_optimizer()
@@ -121,22 +122,19 @@ class Training:
         return network
 
     def train(self) -> float:
-        """Train on all rows once, in a new order; gives the mean loss."""
+        """Train on all rows once, or on the next part of them, in a new order; gives the mean loss."""
         head = self._head
         self._trained.train()
-        total = torch.zeros((), dtype=torch.float64, device=self._device)
-        # Sizes differ by one at most: no batch is left with a row or two, on which a norm would be noise.
-        batches = torch.tensor_split(
-            torch.randperm(len(self._inputs)).to(self._device), -(-len(self._inputs) // head.batch_size)
-        )
-        inputs = self._sampled()
-        for step, rows in enumerate(batches):
-            rate = head.lr * self._schedule.factor(self._epochs + (step + 0.5) / len(batches))
+        total, count = torch.zeros((), dtype=torch.float64, device=self._device), 0
+        chunks = self._order.epoch()
+        steps = sum(len(chunk.batches) for chunk in chunks)
+        for step, (inputs, targets) in enumerate(self._rows.batches(chunks)):
+            rate = head.lr * self._schedule.factor(self._epochs + (step + 0.5) / steps)
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-                pred = self._trained(inputs.index_select(0, rows))
-            loss = mixed(self._mix, pred.float(), self._targets.index_select(0, rows), self._sharpness)
+                pred = self._trained(inputs)
+            loss = mixed(self._mix, pred.float(), targets, self._sharpness)
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             if head.clip:
@@ -144,14 +142,16 @@ class Training:
             self._optimizer.step()
             if self._average:
                 self._average.update_parameters(self._trained)
-            total += loss.detach() * len(rows)
+            total += loss.detach() * len(inputs)
+            count += len(inputs)
         self._epochs += 1
-        measure_norms(self.network, self._inputs)
-        return float(total) / len(self._inputs)
+        measure_norms(self.network, self._rows.sample()[0])
+        return float(total) / count
 
     def loss(self) -> float:
-        """Give the mean loss on the training rows now, without dropout."""
-        return self._loss_of(outputs(self.network, self._inputs), self._targets)
+        """Give the mean loss on the training rows, of many a sample, now, without dropout."""
+        inputs, targets = self._rows.sample()
+        return self._loss_of(outputs(self.network, inputs), targets)
 
     def evaluate(self, X: Features, y: Targets) -> tuple[Targets, dict[str, float]]:
         """Give unit-norm predictions for other rows, and the mean loss on them, `val_loss`."""
@@ -168,18 +168,6 @@ class Training:
         """Go back to the weights that were kept, if any were."""
         if self._kept:
             self.network.load_state_dict(self._kept)
-
-    def _sampled(self) -> torch.Tensor:
-        """Draw a view or the image itself for each row: standardised features (n, p)."""
-        if self._views is None:
-            return self._inputs
-        n, count, _ = self._views.shape
-        drawn = torch.randint(count + 1, (n,))
-        rows = torch.nonzero(drawn < count)[:, 0]
-        inputs = self._inputs.clone()
-        mean, scale = (torch.from_numpy(values).to(self._device) for values in (self.mean, self.scale))
-        inputs[rows] = (self._views[rows, drawn[rows]].float() - mean) / scale
-        return inputs
 
     def _loss_of(self, pred: torch.Tensor, true: torch.Tensor) -> float:
         # In batches as in training: the value of a contrastive loss depends on their size.

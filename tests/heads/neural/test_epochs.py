@@ -8,10 +8,15 @@ import torch
 
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.heads.mlp import Mlp
+from img2prompt_cache.heads.neural.by_rows import settle
 from img2prompt_cache.heads.neural.epochs import Sides, seeded, train
 from img2prompt_cache.heads.neural.schedules import Schedule
 
 TRUE = np.array([[1.0, 0.0]], np.float32)
+
+
+def few_rows(**settings):
+    return settle(Mlp(**settings), 0)
 
 
 class Scripted:
@@ -36,7 +41,7 @@ class Scripted:
 
 
 def run(*scripts, head=None, **options):
-    head = head or Mlp(max_epochs=6, patience=2)
+    head = head or few_rows(max_epochs=6, patience=2)
     return train(head, Scripted, [Sides(script, (None, TRUE)) for script in scripts], **options)
 
 
@@ -59,26 +64,26 @@ def test_networks_are_judged_together():
 
 @pytest.mark.parametrize(("competes", "best"), [(True, 0), (False, 2)])
 def test_whether_the_untrained_network_can_be_the_best(competes, best):
-    head = Mlp(max_epochs=3, patience=9)
+    head = few_rows(max_epochs=3, patience=9)
     assert run([0.9, 0.1, 0.2, 0.15], head=head, untrained_competes=competes).epochs == best
 
 
 def test_given_epochs_are_all_trained_and_nothing_is_chosen():
     seen = []
-    head = Mlp(epochs=3, max_epochs=1, patience=1)
+    head = few_rows(epochs=3, max_epochs=1, patience=1)
     course = run([0.9, 0.5, 0.1, 0.2], head=head, on_step=lambda *step: seen.append(step))
     assert (course.epochs, course.nets[0].kept) == (3, [])
     assert seen == [(epoch, pytest.approx(cosine)) for epoch, cosine in enumerate([0.9, 0.5, 0.1, 0.2])]
 
 
 def test_without_held_out_rows_only_the_loss_is_recorded():
-    course = train(Mlp(epochs=2), Scripted, [Sides([0.0] * 3)])
+    course = train(few_rows(epochs=2), Scripted, [Sides([0.0] * 3)])
     assert [{*record} for record in course.history] == [{"epoch", "train_loss", "seconds"}] * 3
 
 
 def test_a_plateau_is_found():
     schedule = Schedule(6, "plateau", patience=1)
-    run([0.1, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0], head=Mlp(max_epochs=6, patience=9), schedule=schedule)
+    run([0.1, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0], head=few_rows(max_epochs=6, patience=9), schedule=schedule)
     assert schedule.drops == [3, 5]
 
 
@@ -91,7 +96,7 @@ def test_what_the_process_draws_does_not_depend_on_a_training():
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    drawn = [run([0.0] * 2, head=Mlp(epochs=1, seed=seed)).nets[0].drawn for seed in (1, 1, 2)]
+    drawn = [run([0.0] * 2, head=few_rows(epochs=1, seed=seed)).nets[0].drawn for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert torch.equal(torch.rand(3), expected)
     with seeded(1, "cpu"):

@@ -7,6 +7,7 @@ import torch
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads.mlp import Mlp
 from img2prompt_cache.heads.neural import network
+from img2prompt_cache.heads.neural.by_rows import settle
 from img2prompt_cache.heads.neural.losses import AT_FIRST, infonce
 from img2prompt_cache.heads.neural.pairs import Pairs
 from img2prompt_cache.heads.neural.schedules import Schedule
@@ -23,7 +24,9 @@ def problem(n=60, p=9, t=5):
 
 def training(span=10, pairs=None, **settings):
     torch.manual_seed(0)
-    head = Mlp(**{"hidden": (8,), "batch_size": 16, "lr": 1e-2, "ema": 0.0, "precision": "fp32", **settings})
+    head = settle(
+        Mlp(**{"hidden": (8,), "batch_size": 16, "lr": 1e-2, "ema": 0.0, "precision": "fp32", **settings}), 0
+    )
     return Training(head, pairs or Pairs(*problem()), Schedule(span, head.schedule, head.warmup))
 
 
@@ -76,13 +79,13 @@ def test_the_average_is_the_exponential_one():
 
 
 def test_with_few_steps_the_average_reaches_back_an_eighth_of_them():
-    assert averaging(Mlp(), 20_000) == 0.99
-    assert averaging(Mlp(), 300) == pytest.approx(1 - 8 / 300)
-    assert averaging(Mlp(epochs=3), 300) == averaging(Mlp(), 300)
-    assert averaging(Mlp(epochs=200), 300) == pytest.approx(1 - 8 / 600)
-    assert averaging(Mlp(max_epochs=2), 300) == 0
-    assert averaging(Mlp(ema=0.5), 300) == 0.5
-    assert averaging(Mlp(ema=0.0), 300) == 0
+    assert averaging(settle(Mlp(), 0), 20_000) == 0.99
+    assert averaging(settle(Mlp(), 0), 300) == pytest.approx(1 - 8 / 300)
+    assert averaging(settle(Mlp(epochs=3), 0), 300) == averaging(settle(Mlp(), 0), 300)
+    assert averaging(settle(Mlp(epochs=200), 0), 300) == pytest.approx(1 - 8 / 600)
+    assert averaging(settle(Mlp(max_epochs=2), 0), 300) == 0
+    assert averaging(settle(Mlp(ema=0.5), 0), 300) == 0.5
+    assert averaging(settle(Mlp(ema=0.0), 0), 300) == 0
 
 
 @pytest.mark.parametrize("rows", [1, 300, 2_000])
@@ -115,7 +118,7 @@ def test_a_norm_s_statistics_are_those_of_all_rows_without_dropout(ema):
     net = training(ema=ema, norm="batch", dropout=0.5, hidden=(8, 7), lr=0.1)
     for _ in range(2):
         net.train()
-    x = net._inputs
+    x, _ = net._rows.sample()
     with torch.no_grad():
         for module in net.network.eval():
             if isinstance(module, torch.nn.BatchNorm1d):
@@ -227,9 +230,10 @@ def test_a_view_or_the_image_is_drawn_for_each_row_and_all_alike():
     X, y = problem(3000)
     views = np.stack([X + 100, X + 200], axis=1).astype(np.float16)
     net = training(hidden=(), pairs=Pairs(X, y, views))
-    inputs = net._sampled().numpy() * net.scale + net.mean
+    rows = net._rows
+    inputs = rows.with_views(rows.sample()[0]).numpy() * net.scale + net.mean
     drawn = np.rint((inputs - X) / 100)
     assert (drawn == drawn[:, :1]).all()
     np.testing.assert_allclose(inputs, X + 100 * drawn, atol=0.2)
     np.testing.assert_allclose(np.bincount(drawn[:, 0].astype(int)) / 3000, 1 / 3, atol=0.04)
-    assert not np.array_equal(net._sampled(), net._sampled())
+    assert not np.array_equal(*(rows.with_views(rows.sample()[0]) for _ in range(2)))
