@@ -13,7 +13,7 @@ from img2prompt_cache.heads.space import Choices, LogUniform
 class WideMlp(Mlp):
     """An `Mlp`, p → 16·p → batch normalisation → ReLU → t: the head that won the Kaggle competition.
 
-    From 10,000 rows on its batches are 4 times as large, and its rate is twice as high; see `Linear` and `Mlp`.
+    From 10,000 rows on its batches are 4 times as large and its rate twice as high; see `Linear` and `Mlp`.
     """
 
     name = "wide-mlp"
