@@ -325,7 +325,8 @@ class Mlp(Head):
     def _settled_as(self, state: Mapping[str, NDArray[Any]]) -> Mlp:
         """Settle the head as it was fitted; what it was fitted with decides, not what would be chosen now."""
         if "rows" not in state:
-            return by_rows.settle(clone(self).set_params(rows=None), 0)
+            few: Mlp = clone(self).set_params(rows=None)
+            return by_rows.settle(few, 0)
         head = by_rows.settle(self, int(checks.saved_array(state, "rows", 1)[0]))
         hidden = checks.saved_array(state, "hidden", None).tolist()
         if self.hidden is None:
