@@ -24,6 +24,31 @@ CacheOption = Annotated[
     str, typer.Option("--cache", metavar="DIR", help="Folder of the cache.", show_default=True)
 ]
 DEFAULT_CACHE = "cache/default"
+MACHINES = "Several processes or machines"
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        help="Where to compute: local, or ray for a Ray cluster (mean, ridge, kernel).",
+        rich_help_panel=MACHINES,
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="With --engine ray: parts computed at once. Default: one for each machine.",
+        rich_help_panel=MACHINES,
+    ),
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Ray cluster: auto, host:port or ray://host:port. Default: this machine only.",
+        rich_help_panel=MACHINES,
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
 TrackOption = Annotated[
     str | None,

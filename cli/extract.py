@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 SOURCE_OPTIONS = ("format", "prompts", "id_column", "prompt_column")
 _MORE = "What to store besides features"
-_MACHINES = "Several processes or machines"
 
 
 def extract(
@@ -169,7 +168,9 @@ def extract(
     ] = False,
     engine: Annotated[
         str,
-        typer.Option(help="Where to compute: local, or ray for a Ray cluster.", rich_help_panel=_MACHINES),
+        typer.Option(
+            help="Where to compute: local, or ray for a Ray cluster.", rich_help_panel=console.MACHINES
+        ),
     ] = "local",
     workers: Annotated[
         int | None,
@@ -177,23 +178,16 @@ def extract(
             min=1,
             metavar="N",
             help="Number of parallel processes. Default: one for each GPU, or one without a GPU.",
-            rich_help_panel=_MACHINES,
+            rich_help_panel=console.MACHINES,
         ),
     ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Ray cluster: auto, host:port or ray://host:port. Default: this machine only.",
-            rich_help_panel=_MACHINES,
-        ),
-    ] = None,
+    ray_address: console.RayAddressOption = None,
     shard: Annotated[
         str | None,
         typer.Option(
             metavar="I/N",
             help="Compute only share I of N, for a job array; when all are done, run --finish.",
-            rich_help_panel=_MACHINES,
+            rich_help_panel=console.MACHINES,
         ),
     ] = None,
     finish: Annotated[
@@ -201,7 +195,7 @@ def extract(
         typer.Option(
             "--finish",
             help="Combine what the shards computed, and add the targets.",
-            rich_help_panel=_MACHINES,
+            rich_help_panel=console.MACHINES,
         ),
     ] = False,
     dry_run: Annotated[

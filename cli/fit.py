@@ -178,6 +178,9 @@ def fit(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     device: console.DeviceOption = "auto",
+    engine: console.EngineOption = "local",
+    workers: console.WorkersOption = None,
+    ray_address: console.RayAddressOption = None,
     track: console.TrackOption = None,
     loss: Annotated[
         str | None,
@@ -339,6 +342,9 @@ def fit(
         "oof": oof,
         "overwrite": overwrite,
         "device": device,
+        "engine": engine,
+        "workers": workers,
+        "ray_address": ray_address,
         "track": track,
     }
     with console.telling() as tell:

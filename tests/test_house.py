@@ -14,7 +14,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 LIBRARY = REPOSITORY / "img2prompt_cache"
 ORDER = (
-    ("errors", "destination", "locks", "files", "progress", "progress_line", "shortage", "tables"),
+    ("cluster", "errors", "destination", "locks", "files", "progress", "progress_line", "shortage", "tables"),
     ("numerics", "images", "sources"),
     ("cache",),
     ("models",),

@@ -68,6 +68,10 @@ class MappedColumn:
     def __len__(self) -> int:
         return self.column.rows
 
+    def __reduce__(self) -> tuple[type[MappedColumn], tuple[Path, Column, str]]:
+        """Pickle where it is and what it is; no map, and no value."""
+        return MappedColumn, (self.folder.absolute(), self.column, self.dtype.name)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the whole column: (rows, …)."""
@@ -250,6 +254,10 @@ class MappedViews(MappedColumn):
         # A trunk column, because of int8 values it too has a scale for each of its rows.
         flat = replace(column, kind="trunk", shape=column.shape[1:], parts=parts)
         super().__init__(folder, flat, dtype)
+
+    def __reduce__(self) -> tuple[type[MappedColumn], tuple[Path, Column, str]]:
+        """Pickle as any mapped column, but with the column of views."""
+        return MappedViews, (self.folder.absolute(), self.stored, self.dtype.name)
 
     def load(self) -> Values:
         """Read every view of every row: shape (rows × views, …), of the chosen dtype."""

@@ -15,6 +15,7 @@ from img2prompt_cache.data.dataset import Dataset
 from img2prompt_cache.data.splits import Split, random_split
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.fitting.scores import floor_cosines
+from img2prompt_cache.numerics import workers
 from img2prompt_cache.numerics.bootstrap import interval
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.numerics.row_blocks import BLOCK
@@ -109,13 +110,13 @@ def evaluate_head(
 
 
 def _predicted(head: Head, X: AnyFeatures) -> Iterator[tuple[slice, SureTargets]]:
-    """Predict rows: all at once, or block by block where they are read when they are used."""
+    """Predict rows: all at once, or block by block, by workers where there are any, where rows are read."""
     if not isinstance(X, ColumnRows):
         yield slice(None), head.predict_with_signals(X)
         return
-    for start in range(0, len(X), BLOCK):
-        some = slice(start, start + BLOCK)
-        yield some, head.predict_with_signals(X[some])
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(X), BLOCK)]
+    found = workers.share(lambda some: head.predict_with_signals(X[some]), blocks)
+    yield from zip(blocks, found, strict=True)
 
 
 def _joined(said: list[tuple[NDArray[np.int64], Signals]], count: int) -> Signals:

@@ -12,6 +12,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.fitting import again
 from img2prompt_cache.fitting.blend import fit_blend
 from img2prompt_cache.fitting.distil import fit_distil
+from img2prompt_cache.fitting.engine import computing_on, require_shared
 from img2prompt_cache.fitting.members import open_members
 from img2prompt_cache.fitting.oof import open_oof, save_oof
 from img2prompt_cache.fitting.options import (
@@ -64,6 +65,9 @@ def fit(
     oof: str | Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
+    engine: str = "local",
+    workers: int | None = None,
+    ray_address: str | None = None,
     track: str | None = None,
     progress: bool | Callback = False,
 ) -> Run:
@@ -154,6 +158,14 @@ def fit(
     device : str
         Where heads that compute with torch are fitted: ``"auto"``, the first GPU or else the CPU, ``"cpu"``,
         ``"cuda"`` or ``"cuda:N"``. Runs do not record it.
+    engine : {"local", "ray"}
+        What computes: this machine, or a Ray cluster, whose machines read parts of the rows and sum them up;
+        for ``"mean"``, ``"ridge"`` and ``"kernel"``, with the same result but for rounding.
+    workers : int, optional
+        Parts that the cluster computes at once; one for each machine if None.
+    ray_address : str, optional
+        The Ray cluster: ``"auto"``, ``"host:port"`` or ``"ray://host:port"``. If None, the session that is
+        open, or else one of this machine.
     track : str, optional
         Also log the run to ``"tensorboard"``, ``"wandb"`` or ``"mlflow"``: settings, metrics with their
         intervals, what was recorded while fitting, and `run.json`. Only told if that fails.
@@ -215,6 +227,7 @@ def fit(
     )
     require_consistent(head, given, own)
     require_valid(seed, device)
+    require_shared(engine, workers, ray_address, head, extra=bool(more), soften=soften)
     require_tracker(track)
     opened = open_cache(cache)
     folder = None if run is None else Path(run)
@@ -242,7 +255,8 @@ def fit(
                 leakage_gap=leakage_gap,
                 device=device,
             )
-            made = fit_head(opened, config, folder, overwrite=overwrite, tell=tell)
+            with computing_on(engine, workers, ray_address):
+                made = fit_head(opened, config, folder, overwrite=overwrite, tell=tell)
         elif teacher is None:
             runs, outside = open_members(opened, named, tell)
             if refit_members:

@@ -13,7 +13,7 @@ from img2prompt_cache.models.devices import choose_device
 
 LARGEST_SEED = 2**32 - 1
 
-_ALWAYS = ("seed", "run", "oof", "overwrite", "device")
+_ALWAYS = ("seed", "run", "oof", "overwrite", "device", "engine", "workers", "ray_address")
 MADE_OF_RUNS = {
     "blend": (*_ALWAYS, "members", "refit_members"),
     "distil": (*_ALWAYS, "teacher", "features", "settings", "refit", "seeds"),

@@ -38,6 +38,7 @@ from img2prompt_cache.fitting.split_notes import (
     note_test_set,
 )
 from img2prompt_cache.heads.base import Head
+from img2prompt_cache.numerics import workers
 from img2prompt_cache.progress import Callback, ignore, note, task, warn
 from img2prompt_cache.runs.names import reserve_run
 from img2prompt_cache.runs.run import Run
@@ -145,7 +146,7 @@ def _fit(
 ) -> FittedHead:
     started = time.perf_counter()
     features, target, _ = columns
-    hold = hold_rows(
+    hold = not workers.are_there() and hold_rows(
         head,
         cache.rows,
         sum(math.prod(column.shape) for column in (*features, target)),

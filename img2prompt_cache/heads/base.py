@@ -83,6 +83,9 @@ class Head(VectorRegressor):
         where training targets disagree. Such a head computes in `_unscaled` in place of `_predict`.
     streams : bool
         Whether `fit` also takes `ColumnRows`, which it reads block by block: rows need not fit into memory.
+    shares : bool
+        Whether `fit` also lets workers compute on parts of the rows, where there are any; see
+        `row_blocks.over_rows`.
     warm_up : int
         Number of first steps of `validate` whose scores say little about that of the last step.
     """
@@ -96,6 +99,7 @@ class Head(VectorRegressor):
     takes_extra: ClassVar[bool] = False
     takes_bank: ClassVar[bool] = False
     length_tells: ClassVar[bool] = False
+    shares: ClassVar[bool] = False
     warm_up: ClassVar[int] = 0
 
     def __sklearn_tags__(self) -> Any:

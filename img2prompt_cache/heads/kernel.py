@@ -45,6 +45,7 @@ class Kernel(Head):
     name = "kernel"
     joins = "blocks"
     streams = True
+    shares = True
     takes_extra = True
     length_tells = True
 
@@ -286,13 +287,14 @@ class Kernel(Head):
         del candidates
         root = kernel_ridge.nystroem_map(self.rows_, self.gains_)
 
-        def chunks() -> Iterator[gram.Rows]:
-            for rows, (some, true) in in_blocks([X, y], kernel_ridge.ROWS):
+        def chunks(part: slice) -> Iterator[gram.Rows]:
+            own = kinds[part]
+            for rows, (some, true) in in_blocks([X[part], y[part]], kernel_ridge.ROWS):
                 features = kernel_ridge.kernel(self._scaled(some), self.rows_, self.gains_) @ root
-                centred = (true - means[kinds[rows]]).astype(np.float32)
-                yield gram.Rows(features, centred, np.zeros(len(some), np.int64), weight[kinds[rows]])
+                centred = (true - means[own[rows]]).astype(np.float32)
+                yield gram.Rows(features, centred, np.zeros(len(some), np.int64), weight[own[rows]])
 
-        (sums,) = gram.accumulate(chunks(), 1)
+        (sums,) = gram.accumulate_parts(chunks, [X, y], 1)
         mean, coef, intercept = gram.solve(sums, np.ones(root.shape[1]), penalty)
         self.dual_ = root @ coef
         self.intercept_ = means[0].astype(np.float32) + intercept - mean @ coef

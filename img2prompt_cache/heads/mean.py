@@ -23,6 +23,7 @@ class Mean(Head):
 
     name = "mean"
     streams = True
+    shares = True
 
     def _fit(
         self,

@@ -60,7 +60,7 @@ def make_head(name: str, **settings: Any) -> Head:
         if not valid[setting].accepts(value):
             wanted = valid[setting].type
             raise UsageError(f"head {name!r} takes {setting} as {wanted}, not {value!r}", parameter=setting)
-    head: Head = _head_class(name)(**settings)
+    head: Head = head_class(name)(**settings)
     return head
 
 
@@ -84,7 +84,7 @@ def settings_of(name: str) -> dict[str, Setting]:
     """
     from img2prompt_cache.heads.settings import settings_declared
 
-    return {key: each for key, each in settings_declared(_head_class(name)).items() if each.recorded}
+    return {key: each for key, each in settings_declared(head_class(name)).items() if each.recorded}
 
 
 def space_of(name: str) -> Space:
@@ -98,7 +98,14 @@ def space_of(name: str) -> Space:
     return {key: each.search for key, each in settings_of(name).items() if each.search is not None}
 
 
-def _head_class(name: str) -> type[Head]:
+def head_class(name: str) -> type[Head]:
+    """Give the class of a head.
+
+    Raises
+    ------
+    UsageError
+        If there is no such head.
+    """
     if not isinstance(name, str):
         raise UsageError(f"`head` takes the name of a head, not a {type(name).__name__}", parameter="head")
     if name not in HEADS:

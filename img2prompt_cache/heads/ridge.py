@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from img2prompt_cache.numerics.row_blocks import Matrix
 
     Chunks = Callable[[], Iterable[Rows]]
+    Accumulate = Callable[[int], list[Sums]]
+    Project = Callable[[list[ridge_path.RidgePath]], ridge_path.Projected]
 
 CHOICES = ("cosine", "mse")
 
@@ -42,6 +44,7 @@ class Ridge(Head):
 
     name = "ridge"
     streams = True
+    shares = True
     length_tells = True
 
     alpha: float | Sequence[float] | None = setting(
@@ -113,11 +116,16 @@ class Ridge(Head):
         if len(X) < max(widths):
             Z, reduced, bases, mean = reduce_blocks(np.asarray(X), widths)
 
-        def chunks() -> Iterator[gram.Rows]:
-            for some, (x, true) in in_blocks([Z, y]):
-                yield gram.Rows(x, true, fold[some], None if weight is None else weight[some])
+        def chunks(part: slice) -> Iterator[gram.Rows]:
+            own, weights = fold[part], None if weight is None else weight[part]
+            for some, (x, true) in in_blocks([Z[part], y[part]]):
+                yield gram.Rows(x, true, own[some], None if weights is None else weights[some])
 
-        self.fit_stream(chunks, len(Z), reduced)
+        self._fit_passes(
+            lambda folds: gram.accumulate_parts(chunks, [Z, y], folds),
+            lambda paths: ridge_path.project_parts(chunks, [Z, y], paths, self.seed),
+            reduced,
+        )
         self.coef_: F32 = expand_coefficients(self.coef_, reduced, bases)
         self.mean_: F32 = mean + expand_coefficients(self.mean_[:, None], reduced, bases)[:, 0]
 
@@ -141,15 +149,23 @@ class Ridge(Head):
         Img2PromptError
             If a value is not finite.
         """
+        return self._fit_passes(
+            lambda folds: gram.accumulate(chunks(), folds),
+            lambda paths: ridge_path.project(chunks(), paths, n, self.seed),
+            widths,
+        )
+
+    def _fit_passes(self, accumulate: Accumulate, project: Project, widths: tuple[int, ...]) -> Self:
+        """Fit by two passes over the rows: sums of each fold, then held-out rows in the basis of each."""
         checks.positive(self, "alpha")
         alpha = checks.one_per(self, "alpha", len(widths), "backbones")
         checks.require_one_of(self, "choose", CHOICES)
-        by_fold = gram.accumulate(chunks(), self.folds if alpha is None else 1)
+        by_fold = accumulate(self.folds if alpha is None else 1)
         total = reduce(add, by_fold)
         scale = gram.block_scale(total, widths)
         self.tried_: list[dict[str, float]] = []
         if alpha is None:
-            alpha = self._chosen(chunks, n, by_fold, total, scale, widths)
+            alpha = self._chosen(project, by_fold, total, scale, widths)
         self.alpha_ = alpha
         self.n_features_in_ = sum(widths)
         self.mean_, self.coef_, self.intercept_ = gram.solve(total, scale, np.repeat(alpha, widths))
@@ -187,7 +203,7 @@ class Ridge(Head):
         return self
 
     def _chosen(
-        self, chunks: Chunks, n: int, by_fold: list[Sums], total: Sums, scale: F64, widths: tuple[int, ...]
+        self, project: Project, by_fold: list[Sums], total: Sums, scale: F64, widths: tuple[int, ...]
     ) -> F64:
         ratios = banded_ridge.penalty_ratios(by_fold, scale, widths)
         alphas = ridge_path.penalties(total.n)
@@ -202,7 +218,7 @@ class Ridge(Head):
             self.tried_ = [{"alpha": float(a), "mse": float(e)} for a, e in zip(alphas, mse, strict=True)]
             best = ridge_path.argmin_error(mse)
             return ratios * float(alphas[best])
-        projected = ridge_path.project(chunks(), spectra, n, self.seed)
+        projected = project(spectra)
         best, cosines = ridge_path.hill_climb(
             ridge_path.argmin_error(mse),
             len(mse),

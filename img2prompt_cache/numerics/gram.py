@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import reduce
 from operator import add, sub
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,14 @@ import numpy as np
 from scipy import linalg
 
 from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.numerics.row_blocks import over_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from img2prompt_cache.numerics.row_blocks import Matrix
 
     F32 = NDArray[np.float32]
     F64 = NDArray[np.float64]
@@ -166,7 +170,7 @@ class Sums:
         return gram, cross, float(self.yy - target @ (2 * self.y - self.n * target))
 
 
-def accumulate(chunks: Iterable[Rows], folds: int) -> list[Sums]:
+def accumulate(chunks: Iterable[Rows], folds: int, shift: F64 | None = None) -> list[Sums]:
     """Compute the sums of each fold in one pass over the rows.
 
     Parameters
@@ -175,6 +179,8 @@ def accumulate(chunks: Iterable[Rows], folds: int) -> list[Sums]:
         At least one; chunks with a few thousand rows of each fold are the fastest.
     folds : int
         Number of folds, which are numbered 0…`folds`−1.
+    shift : numpy.ndarray, float64, shape (p,), optional
+        That of the sums; the mean of the first rows if absent.
 
     Returns
     -------
@@ -189,7 +195,7 @@ def accumulate(chunks: Iterable[Rows], folds: int) -> list[Sums]:
     for chunk in chunks:
         with np.errstate(invalid="ignore"):  # an error is raised below
             if not by_fold:
-                shift = chunk.x[:ROWS].mean(axis=0, dtype=np.float64)
+                shift = _mean_of_first(chunk) if shift is None else shift
                 t = chunk.y.shape[1]
                 by_fold, buffers = [Sums.empty(shift, t) for _ in range(folds)], Buffers.of(len(shift), t)
             for number, sums in enumerate(by_fold):
@@ -201,6 +207,38 @@ def accumulate(chunks: Iterable[Rows], folds: int) -> list[Sums]:
                 "features or targets hold NaN or infinity; run `verify()` on the cache, or extract them anew"
             )
     return by_fold
+
+
+def accumulate_parts(
+    chunks: Callable[[slice], Iterable[Rows]], matrices: Sequence[Matrix], folds: int
+) -> list[Sums]:
+    """Compute the sums of each fold as `accumulate` does, by workers where there are any.
+
+    The sums of parts of the rows are added in the order of the rows, so the result does not depend on which
+    was computed first.
+
+    Parameters
+    ----------
+    chunks : callable
+        Gives some of the rows.
+    matrices : sequence of numpy.ndarray, or of what is indexed like one
+        What it reads; see `over_rows`.
+    folds : int
+
+    Raises
+    ------
+    Img2PromptError
+        If a value is not finite, or a worker fails.
+    """
+    with np.errstate(invalid="ignore"):  # `accumulate` raises an error
+        shift = _mean_of_first(next(iter(chunks(slice(0, min(ROWS, len(matrices[0])))))))
+    parts = over_rows(lambda part: accumulate(chunks(part), folds, shift), matrices)
+    return reduce(lambda total, part: [*map(add, total, part)], parts)
+
+
+def _mean_of_first(chunk: Rows) -> F64:
+    mean: F64 = chunk.x[:ROWS].mean(axis=0, dtype=np.float64)
+    return mean
 
 
 def block_scale(sums: Sums, widths: Sequence[int]) -> F64:

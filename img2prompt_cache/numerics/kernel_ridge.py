@@ -8,6 +8,7 @@ of the rows), and the choice of gains and penalty by cross-validation. In shapes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy import linalg, optimize
 
 from img2prompt_cache.numerics.gram import cholesky
 from img2prompt_cache.numerics.metrics import unit
-from img2prompt_cache.numerics.row_blocks import in_blocks
+from img2prompt_cache.numerics.row_blocks import in_blocks, over_rows
 from img2prompt_cache.progress import stage
 
 if TYPE_CHECKING:
@@ -220,11 +221,15 @@ def weigh_cosines(cosines: Sequence[Floats], gains: F64) -> Floats:
 
 def means_of_kinds(y: Matrix, kinds: Ints) -> F64:
     """Average the rows of each kind, which are read block by block: float64, shape (k, t)."""
-    total = np.zeros((kinds.max() + 1, y.shape[1]))
-    for rows, (block,) in in_blocks([y]):
-        for kind in range(len(total)):
-            total[kind] += block[kinds[rows] == kind].sum(axis=0, dtype=np.float64)
-    means: F64 = total / np.bincount(kinds)[:, None]
+
+    def totals(part: slice) -> F64:
+        found, own = np.zeros((kinds.max() + 1, y.shape[1])), kinds[part]
+        for rows, (block,) in in_blocks([y[part]]):
+            for kind in range(len(found)):
+                found[kind] += block[own[rows] == kind].sum(axis=0, dtype=np.float64)
+        return found
+
+    means: F64 = reduce(np.add, over_rows(totals, [y])) / np.bincount(kinds)[:, None]
     return means
 
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from img2prompt_cache.numerics.metrics import cosine
+from img2prompt_cache.numerics.row_blocks import over_rows
 
 if TYPE_CHECKING:
     from img2prompt_cache.numerics.gram import F32, F64, Rows, Sums
+    from img2prompt_cache.numerics.row_blocks import Matrix
 
     Projected = list[list[tuple[F32, F32, F64]]]
 
@@ -107,26 +110,31 @@ def decompose(total: Sums, held: Sums, scale: F64, alphas: F64) -> RidgePath:
     )
 
 
-def project(chunks: Iterable[Rows], paths: Sequence[RidgePath], rows: int, seed: int) -> Projected:
+def project(
+    chunks: Iterable[Rows], paths: Sequence[RidgePath], rows: int, seed: int, start: int = 0
+) -> Projected:
     """Project held-out rows, or a sample of them, onto the eigenbasis of their fold.
 
     Parameters
     ----------
     chunks : iterable of Rows
-        All rows, a second time.
+        All rows, a second time; or those from `start` on, or some of these.
     paths : sequence of RidgePath
         For each fold, the one of its training rows.
     rows : int
         Number of rows.
     seed : int
         Seed of the sample, which is drawn if there are more than `MAX_SCORED` rows.
+    start : int
+        Number of the first row: whether a row is drawn does not depend on where chunks begin.
 
     Returns
     -------
     list of list of (projected, y, weight)
         For each fold, in chunks of shapes (m, p), (m, t) and (m,).
     """
-    rng, share = np.random.default_rng(seed), MAX_SCORED / rows
+    bits, share = np.random.PCG64(seed), MAX_SCORED / rows
+    rng = np.random.Generator(bits.advance(start))
     found: Projected = [[] for _ in paths]
     for chunk in chunks:
         fold = chunk.fold if share >= 1 else np.where(rng.random(len(chunk.fold)) < share, chunk.fold, -1)
@@ -135,6 +143,18 @@ def project(chunks: Iterable[Rows], paths: Sequence[RidgePath], rows: int, seed:
                 projected = np.matmul(x - path.mean, path.basis, dtype=np.float32)
                 found[number].append((projected, y, weight))
     return found
+
+
+def project_parts(
+    chunks: Callable[[slice], Iterable[Rows]],
+    matrices: Sequence[Matrix],
+    paths: Sequence[RidgePath],
+    seed: int,
+) -> Projected:
+    """Project as `project` does, by workers where there are any; see `gram.accumulate_parts`."""
+    rows = len(matrices[0])
+    parts = over_rows(lambda part: project(chunks(part), paths, rows, seed, part.start), matrices)
+    return [[*chain.from_iterable(found)] for found in zip(*parts, strict=True)]
 
 
 def held_out_cosine(projected: Projected, paths: Sequence[RidgePath], alpha: float) -> float:

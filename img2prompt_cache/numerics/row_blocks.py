@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
+
+from img2prompt_cache.numerics import workers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK = 16_384
 """Rows of a block: enough that products of matrices are fast."""
+MOST_PARTS = 128
+"""Parts that workers share the rows of a pass in, at most: each gives sums that may take 100 MB."""
+
+Result = TypeVar("Result")
 
 
 class Matrix(Protocol):
@@ -64,9 +71,41 @@ def in_blocks(
             yield slice(start, min(start + size, n)), blocks
 
 
+def over_rows(
+    function: Callable[[slice], Result], matrices: Sequence[Matrix], size: int = BLOCK
+) -> Iterator[Result]:
+    """Compute a function of parts of the rows, by the workers where there are any and rows must be read.
+
+    Parameters
+    ----------
+    function : callable
+        Takes which rows to compute on; it is pickled for workers.
+    matrices : sequence of numpy.ndarray, or of what is indexed like one, shapes (n, …)
+        What it computes on.
+    size : int
+        Rows of a block. Parts are some blocks each, as many as n asks for: not the number of workers.
+
+    Yields
+    ------
+    result
+        In the order of the rows. Without workers, of all rows at once.
+    """
+    n = len(matrices[0])
+    if not workers.are_there() or all(isinstance(each, np.ndarray) for each in matrices):
+        yield function(slice(0, n))
+        return
+    rows = size * -(-n // (size * MOST_PARTS))
+    yield from workers.share(function, [slice(start, min(start + rows, n)) for start in range(0, n, rows)])
+
+
 def mean_of_rows(values: Matrix) -> NDArray[np.float64]:
     """Average rows, shape (1, t), block by block: rows held in memory and rows read give the same bits."""
-    total = np.zeros(values.shape[1])
-    for _, (block,) in in_blocks([values]):
-        total += block.sum(axis=0, dtype=np.float64)
-    return total[None] / len(values)
+
+    def total(part: slice) -> NDArray[np.float64]:
+        found = np.zeros(values.shape[1])
+        for _, (block,) in in_blocks([values[part]]):
+            found += block.sum(axis=0, dtype=np.float64)
+        return found
+
+    mean: NDArray[np.float64] = reduce(np.add, over_rows(total, [values]))[None] / len(values)
+    return mean

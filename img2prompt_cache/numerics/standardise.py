@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.numerics.row_blocks import in_blocks, mean_of_rows
+from img2prompt_cache.numerics.row_blocks import in_blocks, mean_of_rows, over_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,10 +28,15 @@ def mean_and_scale(X: Matrix, widths: Sequence[int] = ()) -> tuple[NDArray[np.fl
         one scale, the root of their mean variance. Every other column has its standard deviation; 1 if it is
         constant.
     """
-    mean, squares = mean_of_rows(X)[0], np.zeros(X.shape[1])
-    for _, (block,) in in_blocks([X]):
-        squares += np.square(block - mean).sum(axis=0)
-    deviation = np.sqrt(squares / len(X))
+    mean = mean_of_rows(X)[0]
+
+    def squares(part: slice) -> NDArray[np.float64]:
+        found = np.zeros(X.shape[1])
+        for _, (block,) in in_blocks([X[part]]):
+            found += np.square(block - mean).sum(axis=0)
+        return found
+
+    deviation = np.sqrt(reduce(np.add, over_rows(squares, [X])) / len(X))
     varies = deviation > np.maximum(1e-6 * np.abs(mean), 1e-12)
     stop = 0
     for width in widths:

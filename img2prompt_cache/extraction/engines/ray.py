@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import signal
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.cluster import connected
+from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.extraction.encode import cores
 from img2prompt_cache.extraction.engines.base import Parts, Staged, Stager, adopt_in_order
 from img2prompt_cache.extraction.handover import save_pass
@@ -51,17 +49,17 @@ class Ray:
     def parts(self, work: Pass, models: Models, advance: Callable[[int], None], clock: Clock) -> Parts:
         """Compute every job on the cluster."""
         save_pass(work)
-        ray = _connect(self.address)
-        try:
+        with connected(self.address, "ray.data") as ray:
             yield from adopt_in_order(
                 work, lambda left: self._run(ray, work.folder, left, advance), advance, clock
             )
-        finally:
-            ray.shutdown()
 
     def _run(self, ray: Any, folder: Path, jobs: list[Job], advance: Callable[[int], None]) -> Staged:
         if not jobs:
             return
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False  # the pass has its own
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         machines = sum(node["Alive"] for node in ray.nodes())
         gpus = 0 if self.device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
         workers = min(self.workers or gpus or machines, len(jobs))
@@ -104,37 +102,3 @@ class _Actor:
             "stages": np.array([list(seconds)]),
             "seconds": np.array([list(seconds.values())]),
         }
-
-
-def _connect(address: str | None) -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        advice = "install it with `pip install 'img2prompt-cache[ray]'`"
-        raise UsageError(f'`engine="ray"` needs Ray; {advice}', parameter="engine") from None
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = context.print_on_execution_start = False  # the pass has its own
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        _require_answer(address)
-        ray.init(
-            address or "local",
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-        raise Img2PromptError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)  # Ray puts its own in place
-    return ray
-
-
-def _require_answer(address: str | None) -> None:
-    """Ask at the address whether anything listens there; Ray itself would try for minutes."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 
-from img2prompt_cache.errors import UsageError, unknown
+from img2prompt_cache.cluster import require_engine
 from img2prompt_cache.extraction.engines.base import Engine
 
 ENGINES = {"local": "Local", "ray": "Ray"}
@@ -35,12 +35,7 @@ def make_engine(
     UsageError
         If there is no such engine, or it takes no address.
     """
-    if name not in ENGINES:
-        raise unknown("`engine`", name, ENGINES, parameter="engine")
-    if address is not None and name != "ray":
-        raise UsageError(
-            f'`ray_address` has no meaning for `engine="{name}"`; add `engine="ray"`', parameter="ray_address"
-        )
+    require_engine(name, address=address)
     options = {"address": address} if name == "ray" else {}
     module = importlib.import_module(f"{__package__}.{name}")
     engine: Engine = getattr(module, ENGINES[name])(device, workers, **options)
