@@ -12,25 +12,8 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.models import loader
 from kit import make_source, paint, parts_of, prompt_of
-from synthetic import Cli
 
 pytestmark = pytest.mark.usefixtures("no_weights")
-
-
-@pytest.fixture
-def cli(capsys):
-    return Cli(capsys)
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def models(tiny):
-    return ("--backbone", tiny.cnn, "--encoder", tiny.encoder, "--precision", "fp32")
 
 
 def test_json_says_what_was_done(cli, here, pairs, models):

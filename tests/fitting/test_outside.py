@@ -220,21 +220,19 @@ def leaky(folder, home):
     return names, fitted, unit(targets[:30] + 0.12 * noise).astype(np.float32), home
 
 
-def test_predictions_for_rows_that_were_fitted_on_are_doubted(cli, folder, tmp_path):
+@pytest.fixture
+def arguments(folder, tmp_path):
+    """A blend into one folder, whose members are to be named."""
+    return (
+        *("fit", "--head", "blend", "--cache", folder),
+        *("--run", tmp_path / "run", "--overwrite", "--members"),
+    )
+
+
+def test_predictions_for_rows_that_were_fitted_on_are_doubted(cli, folder, tmp_path, arguments):
     names, fitted, test, home = leaky(folder, tmp_path)
     oof = write_parquet(home / "oof.parquet", names[:60], fitted)
     there = write_parquet(home / "test.parquet", names[60:], test)
-    arguments = (
-        "fit",
-        "--head",
-        "blend",
-        "--cache",
-        folder,
-        "--run",
-        tmp_path / "run",
-        "--overwrite",
-        "--members",
-    )
     said = cli(*arguments, f"ridge,vit={oof}:{there}")
     assert "are nearer to a prompt (a cosine of 0." in said.out
     cache = ipc.Cache(folder)
@@ -318,21 +316,10 @@ def test_members_that_do_not_go(cli, folder, files):
 
 
 def test_images_that_it_has_no_prediction_for_are_refused_before_the_work(
-    cli, folder, other, files, tmp_path
+    cli, folder, other, files, tmp_path, arguments
 ):
     _, _, _, names, test = other
     some = write_parquet(tmp_path / "some.parquet", names[:29], test[:29])
-    arguments = (
-        "fit",
-        "--head",
-        "blend",
-        "--cache",
-        folder,
-        "--run",
-        tmp_path / "run",
-        "--overwrite",
-        "--members",
-    )
     assert cli(*arguments, f"ridge,vit={files[0]}:{some}").code == 0
     predict = ("predict", "--cache", folder, "--run", tmp_path / "run", "--out", tmp_path / "out.csv")
     said = cli(*predict)

@@ -91,12 +91,12 @@ def fetch(spec: Spec, revision: str = "") -> hub.Snapshot:
     Img2PromptError
         If the hub does not answer and they are not in its cache.
     """
-    source, _, rest = spec.name.partition(":")
-    name, revision = hub.split_revision(rest if source == "hf-hub" else spec.name, revision)
-    if source == "hf-hub":
-        return hub.fetch(str(spec), name, [(CONFIG,), WEIGHTS], revision)
-    repository, names = _names(open_clip.get_pretrained_cfg(*name.split("/", 1)))
-    return hub.fetch(str(spec), repository, [names], revision)
+
+    def listed(name: str) -> tuple[str, list[tuple[str, ...]]]:
+        repository, names = _names(open_clip.get_pretrained_cfg(*name.split("/", 1)))
+        return repository, [names]
+
+    return hub.fetch_model(spec, revision, [(CONFIG,), WEIGHTS], listed)
 
 
 def _names(pretrained: dict[str, Any]) -> tuple[str, tuple[str, ...]]:

@@ -162,14 +162,14 @@ def fetch(spec: Spec, revision: str = "") -> hub.Snapshot:
     Img2PromptError
         If the hub does not answer and they are not in its cache.
     """
-    source, _, rest = spec.name.partition(":")
-    name, revision = hub.split_revision(rest if source == "hf-hub" else spec.name, revision)
-    if source == "hf-hub":
-        return hub.fetch(str(spec), name, [("config.json",), WEIGHTS], revision)
-    repository = timm.get_pretrained_cfg(name).hf_hub_id
-    if not repository:
-        raise UsageError(f"{spec}: these weights are not on the hub")
-    return hub.fetch(str(spec), repository, [WEIGHTS], revision)
+
+    def listed(name: str) -> tuple[str, list[tuple[str, ...]]]:
+        repository = timm.get_pretrained_cfg(name).hf_hub_id
+        if not repository:
+            raise UsageError(f"{spec}: these weights are not on the hub")
+        return repository, [WEIGHTS]
+
+    return hub.fetch_model(spec, revision, [("config.json",), WEIGHTS], listed)
 
 
 def _from_registry(spec: Spec, name: str, revision: str, folder: Path | None, **options: Any) -> Model:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.models.specs import Spec
 
 ASK_SECONDS = 10.0
 """How long the hub may take to answer before it counts as unreachable."""
@@ -109,6 +110,36 @@ def fetch(spec: str, repository: str, wanted: Sequence[Sequence[str]], revision:
         if cached:
             return cached
         raise unreachable(spec, error) from error
+
+
+def fetch_model(
+    spec: Spec,
+    revision: str,
+    files: Sequence[Sequence[str]],
+    listed: Callable[[str], tuple[str, Sequence[Sequence[str]]]],
+) -> Snapshot:
+    """Download the files of a model: of the repository that its spec names, or of the one its library lists.
+
+    Parameters
+    ----------
+    spec : Spec
+        ``hf-hub:owner/name[@revision]``, or a name of the library.
+    revision : str
+        Commit, tag or branch, instead of the spec's.
+    files : sequence of sequences of str
+        What is wanted of a repository that is named, as for `fetch`.
+    listed : callable
+        Gives the repository of a name of the library, and what is wanted of it.
+
+    Raises
+    ------
+    UsageError, Img2PromptError
+        As `fetch`.
+    """
+    source, _, rest = spec.name.partition(":")
+    name, revision = split_revision(rest if source == "hf-hub" else spec.name, revision)
+    repository, wanted = (name, files) if source == "hf-hub" else listed(name)
+    return fetch(str(spec), repository, wanted, revision)
 
 
 def split_revision(name: str, revision: str = "") -> tuple[str, str]:
