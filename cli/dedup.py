@@ -85,10 +85,16 @@ def dedup(
     if json:
         files = {"files": did.files, "done": did.done, "left": did.left} if sorted_out else {}
         written = str(did.out) if did.out else None
+        recall = {"recall": found.recall} if found.recall else {}
         console.result_json(
-            {"out": written, "threshold": threshold, "features": did.features, **counts, **files}
+            {"out": written, "threshold": threshold, "features": did.features, **counts, **recall, **files}
         )
         return
+    for what, share in found.recall.items():
+        console.note(
+            f"{what} are many, so not all pairs were compared: {share:.2%} of the near-identical ones were "
+            "found, by comparing some with all"
+        )
     for name, why in did.left.items():
         console.warn(f"{name} stays: {why}")
     if sorted_out:

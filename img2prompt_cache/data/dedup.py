@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from img2prompt_cache.data.groups import factorize, join_rows
 from img2prompt_cache.destination import begins_with, require_earlier_output, require_free_place
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import write_atomically
+from img2prompt_cache.numerics.cell_graph import cell_components
 from img2prompt_cache.numerics.metrics import TIE, unit
 from img2prompt_cache.numerics.similarity_graph import similarity_components
 from img2prompt_cache.numerics.standardise import mean_and_scale
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from img2prompt_cache.data.further_prompts import FurtherPrompts
+    from img2prompt_cache.numerics.similarity_graph import Vectors
 
     F32 = NDArray[np.float32]
     Rows = NDArray[np.int64]
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 NAME = "dedup.csv"
 HEADER = ["imgId", "keep", "prompt_group", "image_group"]
 NONE = -1
+EXACT = 100_000
+"""Up to so many distinct prompts or images are all compared with each other."""
 SAMPLE = 16384
 """Rows from which features are standardised: evenly spaced, if there are more."""
 
@@ -54,6 +58,9 @@ class Duplicates:
         prompt, or no readable image.
     identical : int
         Number of rows whose image has exactly the bytes of an earlier one.
+    recall : dict of str to float
+        Where there are more than `EXACT` distinct ``"prompts"`` or ``"images"``: the share of the
+        near-identical pairs that were found, measured on a sample. Others were all compared.
     """
 
     ids: list[str]
@@ -61,6 +68,7 @@ class Duplicates:
     prompt_group: Rows
     image_group: Rows
     identical: int
+    recall: dict[str, float] = field(default_factory=dict)
 
 
 def find_duplicates(cache: Cache, threshold: float, features: Column, target: Column | None) -> Duplicates:
@@ -69,7 +77,8 @@ def find_duplicates(cache: Cache, threshold: float, features: Column, target: Co
     Groups are connected components: two prompts belong together if the cosine of their targets is at least
     `threshold` or they are equal, and two images likewise by their features or bytes. Features are
     standardised first, as in the nearest head: otherwise what all images have in common would make every two
-    of them similar. Values are read in blocks.
+    of them similar. Values are read in blocks. Of more than `EXACT` distinct ones not all pairs are compared,
+    and a group may be in several parts: `Duplicates.recall` says how few pairs are missed.
 
     Parameters
     ----------
@@ -103,17 +112,20 @@ def find_duplicates(cache: Cache, threshold: float, features: Column, target: Co
     prompted = [row for row in good if target and text["prompt"][row].strip()]
     prompt_group = np.full(cache.rows, NONE)
     image_group = np.full(cache.rows, NONE)
-    image_group[good] = _groups(cache, features, good, images, threshold, standardised=True)
+    recall: dict[str, float | None] = {}
+    image_group[good], recall["images"] = _groups(cache, features, good, images, threshold, standardised=True)
     if target and prompted:
         prompts = [text["prompt"][row] for row in prompted]
         further = load_further(cache, target, np.array(prompted, np.int64))
-        prompt_group[prompted] = _groups(
+        prompt_group[prompted], recall["prompts"] = _groups(
             cache, target, prompted, prompts, threshold, standardised=False, further=further
         )
     keep = np.zeros(cache.rows, bool)
     with_prompt = np.array([bool(text["prompt"][row].strip()) for row in good])
     keep[good] = keep_first(prompt_group[good], image_group[good], with_prompt)
-    return Duplicates(text["imgId"], keep, prompt_group, image_group, len(images) - len({*images}))
+    identical = len(images) - len({*images})
+    measured = {name: share for name, share in recall.items() if share is not None}
+    return Duplicates(text["imgId"], keep, prompt_group, image_group, identical, measured)
 
 
 def keep_first(one: Rows, other: Rows, preferred: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
@@ -207,15 +219,26 @@ def _groups(
     *,
     standardised: bool,
     further: FurtherPrompts | None = None,
-) -> Rows:
-    """Group rows whose names are equal or whose values are similar; each distinct name is compared once."""
+) -> tuple[Rows, float | None]:
+    """Group rows whose names are equal or whose values are similar; each distinct name is compared once.
+
+    Also gives the recall, None where every pair was compared.
+    """
     name = factorize(names)
     _, first = np.unique(name, return_index=True)
     vectors = _Vectors(cache, column, np.array(rows, np.int64)[first], standardised=standardised)
     if further is None:
-        return factorize(similarity_components(vectors, threshold)[name].tolist())
-    joined = np.concatenate([vectors[:], unit(further.vectors)])
-    return factorize(join_rows(similarity_components(joined, threshold), name, further.row).tolist())
+        component, recall = _components(vectors, threshold)
+        return factorize(component[name].tolist()), recall
+    component, recall = _components(np.concatenate([vectors[:], unit(further.vectors)]), threshold)
+    return factorize(join_rows(component, name, further.row).tolist()), recall
+
+
+def _components(vectors: Vectors, threshold: float) -> tuple[Rows, float | None]:
+    if len(vectors) <= EXACT:
+        return similarity_components(vectors, threshold), None
+    component, recall = cell_components(vectors, threshold)
+    return factorize(component.tolist()), recall
 
 
 class _Vectors:

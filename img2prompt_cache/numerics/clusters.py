@@ -54,12 +54,12 @@ def cluster_vectors(vectors: Vectors, seed: int, count: int | None = None) -> Ro
     count = min(MOST, round(n / PER_CLUSTER)) if count is None else count
     rng = np.random.default_rng(seed)
     sample = vectors[np.sort(rng.permutation(n)[:SAMPLE])]
-    coarse = _centroids(sample, max(1, round(count**0.5)), rng)
+    coarse = fit_centroids(sample, max(1, round(count**0.5)), rng)
     cell = nearest_centroids(sample, coarse)
     fine = []
     for number in range(len(coarse)):
         inside = sample[cell == number]
-        fine.append(_centroids(inside, max(1, round(count * len(inside) / len(sample))), rng))
+        fine.append(fit_centroids(inside, max(1, round(count * len(inside) / len(sample))), rng))
     del sample
     first = np.cumsum([0, *(len(each) for each in fine)])
     label = np.empty(n, np.int64)
@@ -97,7 +97,7 @@ def nearest_centroids(vectors: F32, centroids: F32) -> Rows:
     return best
 
 
-def _centroids(sample: F32, count: int, rng: np.random.Generator) -> F32:
+def fit_centroids(sample: F32, count: int, rng: np.random.Generator) -> F32:
     """Compute at most `count` centroids of a sample (m, d); none moves that has no vector."""
     from scipy.sparse import csr_array
 

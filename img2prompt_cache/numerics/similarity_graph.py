@@ -84,9 +84,9 @@ def similarity_components(vectors: Vectors, threshold: float) -> Rows:
                 waiting.append((left + start, right + other))
                 count += len(left)
                 if count > MAX_EDGES:
-                    label, waiting, count = _merge(label, waiting), [], 0
+                    label, waiting, count = merge_edges(label, waiting), [], 0
                 advance(1)
-            label = _merge(label, waiting)
+            label = merge_edges(label, waiting)
     return label
 
 
@@ -157,6 +157,7 @@ def _confirmed(
     return left[keep], right[keep]
 
 
-def _merge(label: Rows, edges: list[tuple[Rows, Rows]]) -> Rows:
+def merge_edges(label: Rows, edges: list[tuple[Rows, Rows]]) -> Rows:
+    """Merge labels 0…n−1 of n nodes along edges between nodes, given in pieces."""
     left, right = (np.concatenate([pair[side] for pair in edges] or [label[:0]]) for side in (0, 1))
     return edge_components(len(label), label[left], label[right])[label]

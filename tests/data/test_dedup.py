@@ -169,3 +169,15 @@ def test_a_cache_without_targets_has_no_prompt_groups(cache):
     found = find_duplicates(cache, 0.9, cache.column("features", ONE), None)
     assert (found.prompt_group == -1).all()
     assert 0 < found.keep.sum() < 58
+
+
+def test_many_rows_are_compared_by_cells_and_the_recall_is_told(cache, monkeypatch):
+    exact = find(cache)
+    assert exact.recall == {}
+    monkeypatch.setattr(dedup, "EXACT", 30)
+    found = find(cache)
+    assert set(found.recall) == {"prompts", "images"}
+    assert all(0.9 <= share <= 1 for share in found.recall.values())
+    assert same(found.prompt_group, exact.prompt_group)
+    monkeypatch.setattr(dedup, "EXACT", 56)
+    assert set(find(cache).recall) == {"images"}  # 56 prompts have an image
