@@ -8,14 +8,17 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import partial, wraps
 from itertools import pairwise
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 
+from img2prompt_cache.destination import refuse_url
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.shortage import limit_of, shortage
 
@@ -57,6 +60,25 @@ BATCH_COMMANDS = ("extract", "fit", "tune", "predict", "watch", "repair", "demo"
 GOES_ON = ("extract", "tune", "repair")
 """Those of them that always keep what is finished, and go on with the rest."""
 
+
+PLACES = ("cache", "out", "run")
+"""Options that are paths, though they are passed on as they were written."""
+
+
+def _with_paths(command: Callable[..., None]) -> Callable[..., None]:
+    """Have a command refuse URLs where it takes paths."""
+
+    @wraps(command)
+    def checked(**options: object) -> None:
+        for name, value in options.items():
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, Path) or (isinstance(one, str) and name in PLACES):
+                    refuse_url(one, name)
+        command(**options)
+
+    return checked
+
+
 app = typer.Typer(
     name=NAME,
     add_completion=False,
@@ -68,7 +90,7 @@ for command in (
     *(explore, extract, fit, tune, influence, predict, watch, compare, report, serve_app, search, top, dedup),
     *(info, verify, repair, pack, bundle, card, demo, weights, doctor),
 ):
-    app.command()(command)
+    app.command()(_with_paths(command))
 
 
 def _show_version(value: bool) -> None:

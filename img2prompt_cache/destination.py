@@ -14,9 +14,23 @@ from img2prompt_cache.errors import UsageError
 
 _HEAD = 4096
 _LONG_HEAD = 1 << 16
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/]|$)")  # pathlib makes one slash of two
 _MANIFEST = re.compile(rb'\s*\{\s*"schema":\s*\d+,\s*"rows":')
 _BUNDLE = re.compile(rb'\s*\{\s*"schema":\s*\d+,\s*"name":')
 _RECORD = re.compile(rb'\s*\{\s*"schema":\s*\d+,\s*"head":')
+
+
+def refuse_url(path: str | Path, parameter: str, remedy: str = "name a place on this machine") -> None:
+    """Refuse a URL where only a path can be used: as a path it would be a folder called ``s3:``.
+
+    Raises
+    ------
+    UsageError
+        Naming the parameter.
+    """
+    if _URL.match(str(path)) and not os.path.lexists(path):
+        shown = _URL.sub(r"\1://", str(path)).partition("?")[0]
+        raise UsageError(f"`{parameter}` cannot be a URL ({shown}); {remedy}", parameter=parameter)
 
 
 def require_free_place(
@@ -44,6 +58,7 @@ def require_free_place(
     UsageError
         Naming the parameter, and what is in the way.
     """
+    refuse_url(path, parameter)
     try:
         # Both, because a folder of the cache may be a link to another disk.
         spellings = {Path(os.path.abspath(path)), path.resolve()}  # noqa: PTH100

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from img2prompt_cache.cache.manifest import Manifest
 from img2prompt_cache.cache.writer import open_manifest
+from img2prompt_cache.destination import refuse_url
 from img2prompt_cache.errors import UsageError, unknown
 from img2prompt_cache.models.backbones.taps import PRESET_TAPS, Tap, model_of, split_spec
 from img2prompt_cache.models.devices import PRECISIONS
@@ -93,6 +94,7 @@ def check_config(config: ExtractConfig, folder: Path) -> None:
     UsageError
         Naming the parameter.
     """
+    refuse_url(folder, "cache")
     if config.retry_failed and (config.update or config.check):
         raise UsageError(
             "`retry_failed` cannot be combined with `update` or `check`; run one after the other",

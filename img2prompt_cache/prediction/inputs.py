@@ -11,6 +11,7 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest_file import NAME as MANIFEST
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.destination import refuse_url
 from img2prompt_cache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +47,10 @@ def given_paths(images: Any) -> list[Path]:
     """Give the paths that were named, none for a cache or for None; no features."""
     if images is None or isinstance(images, Cache):
         return []
-    return [Path(images)] if isinstance(images, str | os.PathLike) else [Path(each) for each in images]
+    paths = [images] if isinstance(images, str | os.PathLike) else [*images]
+    for path in paths:
+        refuse_url(path, "images", "cache its images with `extract()`, and predict for the cache")
+    return [Path(path) for path in paths]
 
 
 def given_cache(images: Images) -> Cache | None:

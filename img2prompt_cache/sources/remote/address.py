@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from img2prompt_cache.destination import refuse_url
 from img2prompt_cache.errors import UsageError
 
 SCHEMES = ("s3", "gs", "hf", "https", "http", "file")
@@ -17,7 +18,6 @@ MOST_NAMES = 100_000
 """Most names that a range in braces may stand for."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_MANGLED = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)")
 _RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _CHOICE = re.compile(r"\{([^{}]+)\}")
 _SECRETS: dict[str, str] = {}
@@ -31,11 +31,8 @@ def is_url(text: object) -> bool:
     UsageError
         If it is a URL that was made into a path: `pathlib` turns ``s3://`` into ``s3:/``.
     """
-    if isinstance(text, Path) and _MANGLED.match(str(text)) and not text.exists():
-        raise UsageError(
-            f"{str(text).replace(':/', '://', 1)} is a URL: give it as a str, because a Path cannot hold one",
-            parameter="source",
-        )
+    if isinstance(text, Path):
+        refuse_url(text, "source", "give it as a str, because a Path cannot hold one")
     return isinstance(text, str) and _URL.match(text) is not None
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from img2prompt_cache.cli import main
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.prediction.inputs import given_paths
 from img2prompt_cache.sources import open_source
 from img2prompt_cache.sources.named import find_recorded, name_of, split_name
 from img2prompt_cache.sources.remote import RemoteRoot, is_url
@@ -69,7 +71,7 @@ def test_texts_of_others_lose_queries_and_users() -> None:
 def test_a_path_cannot_hold_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert not is_url("images")
-    with pytest.raises(UsageError, match="s3://bucket/x is a URL: give it as a str"):
+    with pytest.raises(UsageError, match=r"cannot be a URL .s3://bucket/x.; give it as a str"):
         open_source(Path("s3://bucket/x"))
 
 
@@ -84,3 +86,39 @@ def test_a_file_url_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     listed = open_source(f"file://{tmp_path}/s-{{1..2}}.tar").list().table
     assert listed["imgId"].to_pylist() == ["s-1/002", "s-1/003", "s-2/004", "s-2/005"]
     assert len(open_source(f"file://{tmp_path}/s-*.tar").list().table) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ["extract", "images", "--cache", "s3://bucket/cache"],
+            "--cache cannot be a URL (s3://bucket/cache)",
+        ),
+        (["fit", "--cache", "https://host/cache?sig=hush"], "--cache cannot be a URL (https://host/cache)"),
+        (["predict", "a.png", "--run", "run", "--out", "gs://b/x.csv"], "--out cannot be a URL"),
+        (["report", "--out", "s3://bucket/report.html"], "--out cannot be a URL"),
+        (["extract", "ftp://host/x.tar"], "ftp:// is not supported"),
+    ],
+)
+def test_urls_where_they_mean_nothing(
+    arguments: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_source(tmp_path / "images", 1)
+    assert main.run(arguments) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert "hush" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_predictions_are_for_images_on_this_machine() -> None:
+    with pytest.raises(
+        UsageError, match=r"cannot be a URL .s3://bucket/x.tar.; cache its images with `extract"
+    ):
+        given_paths(["a.png", "s3://bucket/x.tar"])
