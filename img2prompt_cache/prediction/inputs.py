@@ -49,7 +49,7 @@ def given_paths(images: Any) -> list[Path]:
         return []
     paths = [images] if isinstance(images, str | os.PathLike) else [*images]
     for path in paths:
-        refuse_url(path, "images", "cache its images with `extract()`, and predict for the cache")
+        refuse_url(os.fspath(path), "images", "cache its images with `extract()`, and predict for the cache")
     return [Path(path) for path in paths]
 
 

@@ -116,8 +116,7 @@ def _open_store(scheme: str) -> Any:
 
 
 def _object(url: str, entry: dict[str, Any]) -> Object:
-    known = {**entry, **(entry.get("lfs") or {})}
-    version = next((str(known[key]) for key in _VERSIONS if known.get(key)), "")
+    version = next((str(entry[key]) for key in _VERSIONS if entry.get(key)), "")
     return Object(url, int(entry["size"] or 0), version.strip('"'))
 
 
