@@ -37,7 +37,7 @@ class Hub(Files):
                     "type": "file",
                     "path": name,
                     "size": len(data),
-                    "oid": sha1(data, usedforsecurity=False).hexdigest(),
+                    "oid": _digest(data),
                 }
                 for name, data in self.files.items()
             ]
