@@ -63,6 +63,8 @@ def hold_rows(
 ) -> bool:
     """Decide whether the rows of a fit are held in memory; otherwise the head reads them when it uses them.
 
+    Those of a head that reads no features are not.
+
     Parameters
     ----------
     head : Head
@@ -87,6 +89,8 @@ def hold_rows(
     needed = COPIES * rows * values * 4
     free = free_memory()
     most = read_size(memory) if memory is not None else None if free is None else int(SHARE * free)
+    if not head.reads_features:
+        return False
     if most is None or needed <= most or head.takes == "trunk":  # rows of a trunk are never held
         return True
     size = f"{rows:,} rows of {values:,} values take about {_told(needed)} of memory in a fit"

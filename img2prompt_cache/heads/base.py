@@ -86,6 +86,8 @@ class Head(VectorRegressor):
     shares : bool
         Whether `fit` also lets workers compute on parts of the rows, where there are any; see
         `row_blocks.over_rows`.
+    reads_features : bool
+        Whether predictions depend on the features at all.
     warm_up : int
         Number of first steps of `validate` whose scores say little about that of the last step.
     """
@@ -100,6 +102,7 @@ class Head(VectorRegressor):
     takes_bank: ClassVar[bool] = False
     length_tells: ClassVar[bool] = False
     shares: ClassVar[bool] = False
+    reads_features: ClassVar[bool] = True
     warm_up: ClassVar[int] = 0
 
     def __sklearn_tags__(self) -> Any:

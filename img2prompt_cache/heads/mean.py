@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from img2prompt_cache.data.column_rows import ColumnRows
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.numerics.metrics import unit
@@ -24,6 +25,11 @@ class Mean(Head):
     name = "mean"
     streams = True
     shares = True
+    reads_features = False
+
+    def _check_inputs(self, X: Any) -> Any:
+        """Check features, unless they are rows of columns: nothing is read of these."""
+        return X if isinstance(X, ColumnRows) else super()._check_inputs(X)
 
     def _fit(
         self,

@@ -7,11 +7,14 @@ import pytest
 from safetensors.numpy import load_file
 
 import img2prompt_cache as ipc
+from img2prompt_cache.data.columns import choose_features, choose_target
+from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.fitting import memory
 from img2prompt_cache.fitting.memory import free_memory, hold_rows, read_size
 from img2prompt_cache.heads import HEADS, kernel, make_head, neighbours
 from img2prompt_cache.numerics import kernel_ridge, row_blocks
+from img2prompt_cache.numerics.metrics import unit
 from synthetic import make_cache
 
 STREAMS = [name for name in HEADS if make_head(name).streams]
@@ -70,8 +73,8 @@ def test_rows_that_are_read_give_the_same_bits(name, folds, exact, cache, tmp_pa
             progress=lambda event: notes.append(event.message),
         )
     said = [note for note in notes if "read when they are used" in note]
-    assert len(said) == 1
-    assert "`memory` allows 0.01 MB" in said[0]
+    assert len(said) == make_head(name).reads_features
+    assert all("`memory` allows 0.01 MB" in each for each in said)
     held, read = runs.values()
     assert read.metrics == held.metrics
     one, other = (load_file(run.folder / "head.safetensors") for run in (held, read))
@@ -88,6 +91,17 @@ def test_a_head_that_must_hold_them_is_refused_with_the_number(cache):
 def test_what_is_added_must_be_held(cache):
     with pytest.raises(UsageError, match="with what is added to it"):
         hold_rows(make_head("ridge"), 240, 416, "10kB", more=True, tell=lambda event: None)
+
+
+def test_the_mean_head_reads_no_features(cache, monkeypatch):
+    opened = ipc.Cache(cache)
+    data = load_dataset(opened, choose_features(opened, ()), choose_target(opened, None), hold=False)
+    y = np.asarray(data.y)
+    monkeypatch.setattr(type(data.X), "__array__", None)
+    found = make_head("mean").fit(data.X, y).predict(data.X)
+    np.testing.assert_allclose(
+        found, np.repeat(unit(y.mean(axis=0, keepdims=True)), len(y), axis=0), atol=1e-6
+    )
 
 
 def test_where_nothing_is_said_half_of_what_is_free_counts(monkeypatch):
