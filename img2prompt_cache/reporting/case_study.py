@@ -29,6 +29,8 @@ from img2prompt_cache.runs.used_rows import UsedRows, load_used_rows, row_digest
 from img2prompt_cache.tables import shorten
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from img2prompt_cache.cache.manifest import Column
@@ -165,6 +167,15 @@ class CaseStudy:
                 sorted(row_of[name] for name, fold in fitted if fold != PURGED and name in same), np.int64
             )
         self.train_fold = fold_of[self.train]
+        self.left_out = None if used is None or not used.purges else self._left_out(used, row_of)
+
+    def _left_out(self, used: UsedRows, row_of: Mapping[str, int]) -> NDArray[np.bool_]:
+        """Tell which of the training rows each fold left out: shape (folds, rows)."""
+        left_out = np.zeros((max(len(used.purges), int(self.fold.max()) + 1), len(self.train)), bool)
+        for number, purged in enumerate(used.purges):
+            named = [row_of[name] for name in (used.ids[at] for at in purged.tolist()) if name in row_of]
+            left_out[number] = np.isin(self.train, named)
+        return left_out
 
     def _unchanged(self, used: UsedRows) -> set[str]:
         """Find the rows of the run that the cache still holds with the prompt and the image that they had."""
@@ -234,12 +245,14 @@ class CaseStudy:
         """Describe some of the held-out rows, given by their places."""
         fold = self.fold[wanted]
 
+        known = self.train, self.train_fold
+
         def search(queries: F32, k: int) -> tuple[Rows, F32]:
-            return nearest_rows(queries, fold, self.train, self.train_fold, self._targets, k)
+            return nearest_rows(queries, fold, *known, self._targets, k, self.left_out)
 
         near = search(corrected_queries(self.predictions[wanted], self.mean_prediction), DISTINCT)
         reach = search(self.targets[wanted], 1)
-        counts = count_near(self.targets[wanted], fold, self.train, self.train_fold, self._targets, FAR)
+        counts = count_near(self.targets[wanted], fold, *known, self._targets, FAR, self.left_out)
         images = self._similar_images(wanted, fold)
         return [
             self._case(
@@ -265,7 +278,10 @@ class CaseStudy:
         found: dict[int, Composed] = {}
         for number in np.unique(self.fold[wanted]).tolist():
             inside = wanted[self.fold[wanted] == number]
-            rows = self.train[self.train_fold != number]
+            fitted = self.train_fold != number
+            if self.left_out is not None:
+                fitted &= ~self.left_out[number]
+            rows = self.train[fitted]
             prompts = (self.material.rows.prompts[row] for row in rows.tolist())
             composer = Composer([Bank.from_pairs(prompts, self._targets(rows))], encoder, tell=tell)
             texts, cosines = composer.compose(self.predictions[inside])
@@ -343,7 +359,8 @@ class CaseStudy:
         def read(rows: Rows) -> F32:
             return unit((values[rows] - mean) / scale)
 
-        return nearest_rows(read(self.rows[wanted]), fold, self.train, self.train_fold, read, IMAGES)
+        known = self.train, self.train_fold
+        return nearest_rows(read(self.rows[wanted]), fold, *known, read, IMAGES, self.left_out)
 
     @cached_property
     def _mapped(self) -> MappedColumn:

@@ -20,7 +20,13 @@ PRODUCTS = 1 << 22
 
 
 def nearest_rows(
-    queries: F32, fold: Rows, rows: Rows, row_fold: Rows, read: Callable[[Rows], F32], k: int
+    queries: F32,
+    fold: Rows,
+    rows: Rows,
+    row_fold: Rows,
+    read: Callable[[Rows], F32],
+    k: int,
+    left_out: NDArray[np.bool_] | None = None,
 ) -> tuple[Rows, F32]:
     """Find the k rows with the highest inner product for each query, among those of other folds.
 
@@ -34,6 +40,8 @@ def nearest_rows(
     read : callable
         Takes some of `rows` and gives their vectors, float32 (m, d).
     k : int
+    left_out : numpy.ndarray, bool, shape (folds, n), optional
+        Which of the rows each fold passes over beside its own.
 
     Returns
     -------
@@ -47,7 +55,7 @@ def nearest_rows(
     for block in _blocks(len(queries), len(rows)):
         part = rows[block]
         products = queries @ read(part).T
-        products[fold[:, None] == row_fold[None, block]] = -np.inf
+        products[_passed_over(fold, row_fold, block, left_out)] = -np.inf
         joined = np.concatenate([best, products], axis=1)
         names = np.concatenate([found, np.broadcast_to(part, products.shape)], axis=1)
         # A stable order, so that of equal ones the first row comes first.
@@ -58,14 +66,28 @@ def nearest_rows(
 
 
 def count_near(
-    queries: F32, fold: Rows, rows: Rows, row_fold: Rows, read: Callable[[Rows], F32], threshold: float
+    queries: F32,
+    fold: Rows,
+    rows: Rows,
+    row_fold: Rows,
+    read: Callable[[Rows], F32],
+    threshold: float,
+    left_out: NDArray[np.bool_] | None = None,
 ) -> Rows:
-    """Count for each query the rows of other folds whose inner product is at least `threshold`."""
+    """Count for each query the rows whose inner product is at least `threshold`; see `nearest_rows`."""
     counts = np.zeros(len(queries), np.int64)
     for block in _blocks(len(queries), len(rows)):
         products = queries @ read(rows[block]).T
-        counts += ((products >= threshold) & (fold[:, None] != row_fold[None, block])).sum(axis=1)
+        counts += ((products >= threshold) & ~_passed_over(fold, row_fold, block, left_out)).sum(axis=1)
     return counts
+
+
+def _passed_over(
+    fold: Rows, row_fold: Rows, block: slice, left_out: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    """Tell for queries and a block of rows which pairs do not count."""
+    own: NDArray[np.bool_] = fold[:, None] == row_fold[None, block]
+    return own if left_out is None else own | left_out[:, block][fold]
 
 
 def _blocks(queries: int, rows: int) -> Iterator[slice]:

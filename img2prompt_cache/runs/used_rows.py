@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,16 +37,20 @@ class UsedRows:
         that was left out.
     contents : list of str, length n
         From `row_digest`.
+    purges : tuple of numpy.ndarray, int64
+        As in `Split`: where folds left out rows, for each fold the places of those that it did.
     """
 
     ids: list[str]
     fold: NDArray[np.int64]
     contents: list[str]
+    purges: tuple[NDArray[np.int64], ...] = ()
 
     @classmethod
     def of(cls, split: Split, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> UsedRows:
         """Describe the rows of a split; the other arguments are as for `Split.digest`."""
-        return cls([*ids], split.fold, [row_digest(*each) for each in zip(prompts, images, strict=True)])
+        contents = [row_digest(*each) for each in zip(prompts, images, strict=True)]
+        return cls([*ids], split.fold, contents, split.purges)
 
 
 def row_digest(prompt: str, image: str) -> str:
@@ -55,12 +59,18 @@ def row_digest(prompt: str, image: str) -> str:
 
 
 def save_used_rows(folder: Path, rows: UsedRows) -> None:
-    """Write `rows.csv`: imgId, side and contents of each row."""
+    """Write `rows.csv`: imgId, side and contents of each row; and where folds left out rows, which did."""
     sides = [SIDES.get(number, str(number)) for number in rows.fold.tolist()]
     with (folder / ROWS).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["imgId", "side", "contents"])
-        writer.writerows(zip(map(guard_cell, rows.ids), sides, rows.contents, strict=True))
+        named: list[list[str]] = [[] for _ in rows.ids]
+        for number, purged in enumerate(rows.purges):
+            for row in purged.tolist():
+                named[row].append(str(number))
+        more = [("purged", [" ".join(each) for each in named])] if rows.purges else []
+        writer.writerow(["imgId", "side", "contents", *(name for name, _ in more)])
+        columns = (map(guard_cell, rows.ids), sides, rows.contents, *(values for _, values in more))
+        writer.writerows(zip(*columns, strict=True))
 
 
 def load_used_rows(folder: Path) -> UsedRows | None:
@@ -80,6 +90,8 @@ def load_used_rows(folder: Path) -> UsedRows | None:
             np.array([numbers.get(row["side"]) or int(row["side"]) for row in rows], np.int64),
             [row["contents"] for row in rows],
         )
+        if rows and "purged" in rows[0]:
+            found = replace(found, purges=_purges([row["purged"] for row in rows], int(found.fold.max()) + 1))
         check(len({*found.ids}) == len(found.ids) > 0, "an imgId stands twice, or there is none")
         check(bool((found.fold >= PURGED).all()), "a fold is below 0")
         check(all(isinstance(each, str) and len(each) == DIGITS for each in found.contents), "a hash is cut")
@@ -88,3 +100,20 @@ def load_used_rows(folder: Path) -> UsedRows | None:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, csv.Error) as error:
         raise Img2PromptError(f"{folder / ROWS} cannot be read: {error}; fit the run again") from None
     return found
+
+
+def _purges(cells: list[str], folds: int) -> tuple[NDArray[np.int64], ...]:
+    """Read for each fold which rows it left out.
+
+    Raises
+    ------
+    ValueError
+        If there is no such fold.
+    """
+    check(folds <= len(cells), f"{folds} folds of {len(cells)} rows")
+    found: list[list[int]] = [[] for _ in range(folds)]
+    for row, cell in enumerate(cells):
+        for number in map(int, cell.split()):
+            check(0 <= number < folds, f"row {row} names a fold {number} of {folds}")
+            found[number].append(row)
+    return tuple(np.array(each, np.int64) for each in found)

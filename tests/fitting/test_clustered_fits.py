@@ -11,6 +11,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data import clustered
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
+from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.fitting.blend import fit_blend
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.distil import fit_distil
@@ -19,10 +20,13 @@ from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.numerics import clusters
 from img2prompt_cache.numerics.bootstrap import split_widening
 from img2prompt_cache.progress import Event, ignore
+from img2prompt_cache.reporting.case_study import CaseStudy
+from img2prompt_cache.reporting.material import Material
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.leaderboard import compare
 from img2prompt_cache.runs.record import same_split
 from img2prompt_cache.runs.run import load_run
+from img2prompt_cache.runs.used_rows import load_used_rows
 from img2prompt_cache.tuning.tune import tune
 from synthetic import ONE, make_cache
 
@@ -109,6 +113,34 @@ def test_runs_of_an_earlier_version_keep_their_groups(cache, tmp_path, monkeypat
     _, split = load_rows(cache, run, load_validation(run.folder), "")
     assert not split.clustered
     assert split.straddling == 0
+
+
+def test_a_report_knows_which_rows_each_fold_left_out(cache, tmp_path):
+    """The nearest training prompt of a held-out row is one that its head was fitted on."""
+    run = fitted(cache, tmp_path, "ridge", 3)
+    data, split = load_rows(cache, run, load_validation(run.folder), "")
+    used = load_used_rows(run.folder)
+    assert used is not None
+    assert [each.tolist() for each in used.purges] == [each.tolist() for each in split.purges]
+    study = CaseStudy(Material.of_cache(cache), cache, run)
+    assert study.left_out is not None
+    row_of = {name: row for row, name in enumerate(data.ids)}
+    sides = list(split.sides)
+    for place, name in enumerate(study.ids[:20]):
+        number = study.fold[place]
+        assert number == split.fold[row_of[name]]
+        told = study.train[(study.train_fold != number) & ~study.left_out[number]]
+        assert [study.material.rows.ids[row] for row in told] == [data.ids[row] for row in sides[number][0]]
+
+
+@pytest.mark.parametrize("cell", ["3", "-1", "x"])
+def test_a_run_that_names_a_fold_that_it_has_not_is_damaged(cache, tmp_path, cell):
+    run = fitted(cache, tmp_path, "mean", 3)
+    file = run.folder / "rows.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], f"{lines[1].rpartition(',')[0]},{cell}", *lines[2:]]) + "\n")
+    with pytest.raises(Img2PromptError, match=r"rows.csv cannot be read"):
+        load_used_rows(run.folder)
 
 
 def test_heads_by_folds_that_leave_rows_out_are_weighed_by_what_they_were_fitted_on(cache, tmp_path):

@@ -25,14 +25,16 @@ def test_the_nearest_rows_are_those_of_other_folds_with_the_highest_products(n, 
     rows = np.sort(rng.choice(n + 5, n, replace=False))
     row_fold, fold = rng.integers(0, 3, n), rng.integers(0, 3, q)
     queries = rng.integers(-3, 4, (q, 2)).astype(np.float32)
+    left_out = rng.random((3, n)) < 0.3 if seed % 2 else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nearest, "BLOCK", block)
         patch.setattr(nearest, "PRODUCTS", products)
-        found, best = nearest_rows(queries, fold, rows, row_fold, values.__getitem__, k)
-        counts = count_near(queries, fold, rows, row_fold, values.__getitem__, 2.0)
+        found, best = nearest_rows(queries, fold, rows, row_fold, values.__getitem__, k, left_out)
+        counts = count_near(queries, fold, rows, row_fold, values.__getitem__, 2.0, left_out)
     for i in range(q):
         cosines = queries[i] @ values[rows].T
-        allowed = np.flatnonzero(row_fold != fold[i])
+        others = row_fold != fold[i]
+        allowed = np.flatnonzero(others if left_out is None else others & ~left_out[fold[i]])
         order = allowed[np.argsort(-cosines[allowed], kind="stable")][:k]
         expected = rows[order].tolist() + [-1] * (k - len(order))
         assert found[i].tolist() == expected

@@ -102,7 +102,7 @@ def leaking_split(material: Material) -> Iterator[Finding]:
             yield Finding(
                 "problem",
                 f"{run.name} was scored by the split {run.split['strategy']}, which divides "
-                f"{counted(straddling, 'group', 'groups')} of near-identical rows",
+                f"{counted(straddling, 'group', 'groups')} of {_alike(run)} rows",
                 "The score is too high. Fit without `split`: by default groups stay together.",
             )
     gaps = [(run, run.metrics.get("leakage_gap")) for run in board.runs]
@@ -329,6 +329,12 @@ def _more_rows(material: Material) -> str:
     if _by_folds(_board(material)):
         return "Every row is held out already: only more rows would tell."
     return "By folds every row would count."
+
+
+def _alike(run: Run) -> str:
+    """Say what rows of a group are: of a random split of many rows, groups are clusters."""
+    clusters = run.split.get("clustered", False) and run.split["strategy"] == "random"
+    return "similar" if clusters else "near-identical"
 
 
 def _board(material: Material) -> Leaderboard:
