@@ -84,7 +84,8 @@ def hold_rows(
     Raises
     ------
     UsageError
-        If they take more than they may, and the head must have them in memory.
+        If they take more than they may, and the head must have them in memory; or if what it needs in memory
+        to read them when it uses them takes more.
     """
     needed = COPIES * rows * values * 4
     free = free_memory()
@@ -95,6 +96,12 @@ def hold_rows(
         return True
     size = f"{rows:,} rows of {values:,} values take about {_told(needed)} of memory in a fit"
     if head.streams and not more:
+        if (least := head.least_memory(rows)) > most:
+            raise UsageError(
+                f"head {head.name!r} needs at least {_told(least)} of memory for an index of {rows:,} rows, "
+                f"but `memory` allows {_told(most)}: allow more, or name fewer rows by `only`",
+                parameter="memory",
+            )
         note(tell, f"{size}; `memory` allows {_told(most)}, so they are read when they are used")
         return False
     if memory is None and free is not None and needed <= free:

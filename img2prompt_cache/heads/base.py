@@ -148,6 +148,15 @@ class Head(VectorRegressor):
                 on_step(turn, float(np.mean(np.concatenate(cosines))))
         return float(np.mean(np.concatenate(cosines)))
 
+    def least_memory(self, rows: int) -> int:
+        """Say how many bytes of memory a fit takes, beside what does not grow with rows that it reads.
+
+        Parameters
+        ----------
+        rows : int
+        """
+        return 0
+
     @property
     def random(self) -> bool:
         """Whether another `seed` makes another head, with the settings as they are."""

@@ -14,6 +14,7 @@ from img2prompt_cache.numerics.disk_array import to_disk
 from img2prompt_cache.numerics.kernel_ridge import normalise_blocks
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.neighbour_gains import learn_gains
+from img2prompt_cache.numerics.projected_search import BYTES
 from img2prompt_cache.numerics.row_blocks import in_blocks
 from img2prompt_cache.numerics.standardise import mean_and_scale
 
@@ -48,6 +49,10 @@ class Nearest(Neighbours):
 
     def _check_settings(self) -> None:
         checks.positive(self, "gain")
+
+    def least_memory(self, rows: int) -> int:
+        """Say how much an index of the rows takes; see `Head.least_memory`."""
+        return 0 if rows <= neighbours.EXACT else rows * BYTES
 
     def _fit(
         self,

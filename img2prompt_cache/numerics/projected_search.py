@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 DIMENSIONS = 192
 """Of projections, at most: fewer need more candidates, more take longer to search (`benchmarks/scale.py`)."""
+BYTES = 2 * (DIMENSIONS + 8)
+"""Of memory for each vector: its code, twice, and its number and cell."""
 SAMPLE = 16_384
 """Vectors on which the directions and the range of each are found."""
 MOST = 1024

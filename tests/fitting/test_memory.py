@@ -62,7 +62,7 @@ def test_rows_that_are_read_give_the_same_bits(name, folds, exact, cache, tmp_pa
     monkeypatch.setattr(kernel_ridge, "ROWS", 40)
     notes: list[str] = []
     runs = {}
-    for most in ("1GB", "10kB"):
+    for most in ("1GB", "0.2MB"):
         runs[most] = ipc.fit(
             cache,
             name,
@@ -74,13 +74,22 @@ def test_rows_that_are_read_give_the_same_bits(name, folds, exact, cache, tmp_pa
         )
     said = [note for note in notes if "read when they are used" in note]
     assert len(said) == make_head(name).reads_features
-    assert all("`memory` allows 0.01 MB" in each for each in said)
+    assert all("`memory` allows 0.2 MB" in each for each in said)
     held, read = runs.values()
     assert read.metrics == held.metrics
     one, other = (load_file(run.folder / "head.safetensors") for run in (held, read))
     assert one.keys() == other.keys()
     for key in one:
         np.testing.assert_array_equal(one[key], other[key])
+
+
+def test_less_memory_than_an_index_takes_is_refused_with_the_number():
+    assert not hold_rows(make_head("knn"), 10**6, 1664, "1GB", tell=lambda event: None)
+    with pytest.raises(
+        UsageError, match=r"'knn' needs at least 400 MB .* of 1,000,000 rows, but `memory` allo"
+    ):
+        hold_rows(make_head("knn"), 10**6, 1664, "100MB", tell=lambda event: None)
+    assert not hold_rows(make_head("knn"), 50_000, 1664, "1MB", tell=lambda event: None)  # it is exact
 
 
 def test_a_head_that_must_hold_them_is_refused_with_the_number(cache):

@@ -6,13 +6,14 @@ from safetensors.numpy import load, save
 from sklearn.base import clone
 from sklearn.neighbors import KNeighborsRegressor
 
+from img2prompt_cache.data.column_rows import ColumnRows
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import knn as module
 from img2prompt_cache.heads import nearest as nearest_module
 from img2prompt_cache.heads import neighbours as neighbours_module
 from img2prompt_cache.heads.knn import Knn
 from img2prompt_cache.heads.nearest import Nearest
-from img2prompt_cache.numerics import neighbour_gains
+from img2prompt_cache.numerics import ivf, neighbour_gains, row_blocks
 from img2prompt_cache.numerics.ivf import fit_cells, hold_back
 from img2prompt_cache.numerics.metrics import mean_cosine, unit
 
@@ -323,3 +324,48 @@ def test_cells_of_another_fit_are_refused(many, old):
         Nearest().load_state({**old, "cell": old["cell"] + 39})
     with pytest.raises(Img2PromptError, match=r"the index is damaged.*centroids"):
         Nearest().load_state({name: value for name, value in old.items() if name != "centroids"})
+
+
+class OnDisk:
+    """A column that notes how many rows are read at a time."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.counts = values, values.shape, []
+
+    def read(self, rows):
+        self.counts.append(len(rows))
+        return self.values[rows]
+
+
+def test_rows_that_are_read_as_they_are_used_are_never_all_in_memory(many, monkeypatch):
+    X, y, groups = many
+    monkeypatch.setattr(row_blocks.in_blocks, "__defaults__", (100,))
+    for module_, name in [
+        (neighbours_module, "ROWS"),
+        (nearest_module, "MAX_LEARNED"),
+        (module, "MAX_QUERIES"),
+    ]:
+        monkeypatch.setattr(module_, name, 100)
+    monkeypatch.setattr(ivf, "QUERIES", 100)
+    columns, rows = (OnDisk(X), OnDisk(y)), np.arange(len(X))
+    head = Knn().fit(*(ColumnRows([column], rows) for column in columns), groups=groups, widths=(7, 3))
+    assert all(max(column.counts) <= 100 < sum(column.counts) for column in columns)
+    for stored in (head.vectors_, head.targets_):
+        assert stored.dtype == np.float16
+        assert not stored.flags.writeable
+    held = Knn().fit(X, y, groups=groups, widths=(7, 3))
+    assert {name: value.tobytes() for name, value in head.state().items()} == {
+        name: value.tobytes() for name, value in held.state().items()
+    }
+
+
+def test_a_disk_without_room_for_the_rows_is_told(many, monkeypatch):
+    X, y, _ = many
+
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    columns = (ColumnRows([OnDisk(values)], np.arange(len(X))) for values in (X, y))
+    with pytest.raises(Img2PromptError, match=r"cannot be kept in .*No space left on device; make room"):
+        Nearest().fit(*columns)
