@@ -238,7 +238,7 @@ def test_the_command_line(cli, cache):
     [
         (["--head", "blend"], ("--members", "two runs or more", "mlp")),
         (["--head", "blend", "--members", "ridge,"], ("--members 'ridge,'", "commas")),
-        (["--head", "blend", "--members", "ridge,kn"], ("unknown run 'kn'", "knn")),
+        (["--head", "blend", "--members", "ridge,kn"], ("unknown run or head 'kn'", "knn")),
         (["--head", "ridge", "--members", "ridge,knn"], ("--members goes with --head blend",)),
         (["--head", "blend", "--members", "ridge,knn", "--split", "group"], ("--split does not go",)),
         (["--head", "blend", "--members", "ridge,knn", "--set", "seed=1"], ("--set does not go",)),
