@@ -17,11 +17,13 @@ from img2prompt_cache.sources.remote.transport import (
     Interrupted,
     Object,
     Refused,
+    refused,
 )
 
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "blob_id", "xet_hash", "LastModified", "mtime")
 """Keys of what a store says of an object that change with its contents, the surest first."""
 _NO_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
+"""Names of botocore's errors, which is not imported for them."""
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub", "file": "fsspec"}
 _INSTALL = {"gs": "pip install gcsfs"}
 
@@ -41,7 +43,7 @@ class Bucket:
 
     def __init__(self, address: str) -> None:
         self._scheme = scheme_of(address)
-        self._files = _open_store(self._scheme)
+        self._files = _open_store(address)
 
     def find(self, folder: str) -> list[Object]:
         """List a folder."""
@@ -94,7 +96,8 @@ class Bucket:
         return url.partition("://")[2]
 
 
-def _open_store(scheme: str) -> Any:
+def _open_store(address: str) -> Any:
+    scheme = scheme_of(address)
     try:
         import_module(_PACKAGES[scheme])
         import fsspec
@@ -103,7 +106,8 @@ def _open_store(scheme: str) -> Any:
             # Attempts are counted in one place: that which knows how long the server asked to wait.
             timeouts = {"connect_timeout": 20, "read_timeout": PATIENCE.timeout}
             config = {**timeouts, "retries": {"total_max_attempts": 1}}
-            files = fsspec.filesystem("s3", config_kwargs=config, skip_instance_cache=True)
+            public = not _has_credentials(address)
+            files = fsspec.filesystem("s3", config_kwargs=config, anon=public, skip_instance_cache=True)
             files.retries = 1
             return files
         return fsspec.filesystem(scheme, skip_instance_cache=True)
@@ -113,6 +117,17 @@ def _open_store(scheme: str) -> Any:
             f"{scheme}:// is read by {_PACKAGES[scheme]}, which is not installed or too old; run `{command}`",
             parameter="source",
         ) from None
+
+
+def _has_credentials(address: str) -> bool:
+    """Whether AWS's tools find credentials here; without any, a bucket can still be public."""
+    from botocore.exceptions import BotoCoreError
+    from botocore.session import Session
+
+    try:
+        return Session().get_credentials() is not None
+    except BotoCoreError as error:
+        raise refused(address, error) from None
 
 
 def _object(url: str, entry: dict[str, Any]) -> Object:

@@ -159,10 +159,13 @@ def gave_up(url: str, attempts: int, error: Exception) -> Img2PromptError:
 
 def refused(url: str, error: Exception) -> Img2PromptError:
     """Say that a store does not let this process read."""
-    return Img2PromptError(
-        f"{url} may not be read: {scrub(str(error))}. Credentials come from the environment; the query of a "
-        "signed URL is not kept, so name the whole URL again"
+    web = url.startswith("http")
+    advice = (
+        "The query of a signed URL is not kept: name the whole URL again, with one that has not expired"
+        if web
+        else "Credentials come from the environment, where the store's own tools find them, too"
     )
+    return Img2PromptError(f"{url} may not be read: {scrub(str(error))}. {advice}")
 
 
 def changed(url: str) -> Img2PromptError:

@@ -318,6 +318,24 @@ def test_a_store_that_refuses(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -
         source.list()
 
 
+def test_a_public_bucket_needs_no_credentials(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(f"AWS_{name}")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    bucket.client.put_object_acl(Bucket="pairs", Key="train/00000.tar", ACL="public-read")
+    signed: list[bool] = []
+
+    def fault(app: Any, environ: Any, start_response: Any) -> None:
+        signed.append("HTTP_AUTHORIZATION" in environ)
+
+    bucket.store.faults = [fault]
+    assert len(open_source("s3://pairs/train/00000.tar").list().table) == 4
+    assert signed == [False]
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(Img2PromptError, match=r"may not be read: .*nobody.* Credentials come from"):
+        open_source("s3://pairs/train/00000.tar").list()
+
+
 def test_without_the_extra_the_command_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
