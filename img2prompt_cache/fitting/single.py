@@ -165,7 +165,8 @@ def _fit(
     note_test_set(split, tell, "fitted")
     check = check_clusters(cache, data, split, grouping, tell)
     everything = np.arange(len(data.rows))
-    wanted = not (head.costly or split.test_set) if config.leakage_gap is None else config.leakage_gap
+    slow = head.costly or split.test_set or split.clustered  # of many rows the gap takes several long fits
+    wanted = not slow if config.leakage_gap is None else config.leakage_gap
     measured = wanted and split.strategy != "random"
     refit = config.refit and not split.test_set
     anew = refit and config.folds is not None  # the folds may have chosen different settings

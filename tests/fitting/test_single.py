@@ -10,6 +10,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.data import clustered
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.strategies import make_split
@@ -18,6 +19,7 @@ from img2prompt_cache.fitting.config import FitConfig, seeded
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.heads import HEADS, make_head
 from img2prompt_cache.heads.nearest import Nearest
+from img2prompt_cache.numerics import clusters
 from img2prompt_cache.numerics.bootstrap import interval
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.runs.folder import load_head
@@ -304,6 +306,13 @@ def test_the_leakage_gap_is_left_out_where_it_costs_or_nobody_wants_it(cache, mo
         fit_head(cache, FitConfig("mean")).metrics["cosine"], abs=1e-7
     )
     assert fit_head(cache, replace(choice, leakage_gap=False)).metrics["leakage_gap"] is None
+    with monkeypatch.context() as patch:
+        patch.setattr(clustered, "MOST_COMPONENTS", 20)
+        patch.setattr(clusters, "PER_CLUSTER", 5)
+        many = fit_head(cache, choice)
+        assert many.split["clustered"]
+        assert many.metrics["leakage_gap"] is None
+        assert fit_head(cache, replace(choice, leakage_gap=True)).metrics["leakage_gap"] is not None
     monkeypatch.setattr(Nearest, "costly", True)
     assert fit_head(cache, choice).metrics["leakage_gap"] is None
     assert (
