@@ -47,21 +47,29 @@ def prompt_of(number: int) -> str:
     return f"{'two red boats' if number % 2 else 'a calm sea'} at night, {number} pixel art"
 
 
-def save_encoder(folder: Path, *, seed: int = 0, normalize: bool = True, heads: int = 2) -> Path:
-    """A real BERT sentence encoder, small and with seeded random weights."""
+def save_encoder(
+    folder: Path,
+    *,
+    seed: int = 0,
+    normalize: bool = True,
+    heads: int = 2,
+    width: int = 16,
+    words: Sequence[str] = WORDS,
+) -> Path:
+    """A real BERT sentence encoder of these words, small and with seeded random weights."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizer
 
     pieces = sorted(
-        {*WORDS, *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")}
+        {*words, *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")}
     )
     vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces])}
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(vocabulary),
-        hidden_size=16,
+        hidden_size=width,
         num_hidden_layers=2,
         num_attention_heads=heads,
         intermediate_size=32,
@@ -70,7 +78,7 @@ def save_encoder(folder: Path, *, seed: int = 0, normalize: bool = True, heads: 
     inner = folder.parent / f"{folder.name}-bert"
     BertModel(config).save_pretrained(inner)
     BertTokenizer(vocab=vocabulary).save_pretrained(inner)
-    modules = [Transformer(str(inner), max_seq_length=32), Pooling(16, "mean")]
+    modules = [Transformer(str(inner), max_seq_length=32), Pooling(width, "mean")]
     SentenceTransformer(modules=[*modules, *([Normalize()] if normalize else [])], device="cpu").save(
         str(folder), create_model_card=False
     )

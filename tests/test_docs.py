@@ -3,14 +3,14 @@
 A fenced example behind a line ``<!-- test -->`` is run here; GitHub and Sphinx do not show that line.
 
 - ``console``: each line that begins with ``$ `` is a command of img2prompt-cache and must end with exit code
-  0; other lines show output and are not compared.
+  0; other lines show output and are not compared. The days of `recipes.md` are run by `days/` instead.
 - ``python``: run as it is. All examples of a page share one namespace, and one folder with its commands.
 
 Examples start in a folder that holds `images/` with `prompts.csv` beside it, `external/` with its own
 `prompts.csv`, `new/` with three more images, `sample_submission.csv` with these, `prompts.txt`, `space.json`
 and the finished cache `cache/default`. Pre-trained models are replaced by small ones with random weights that
 are named like them (`stand_ins`). What needs a model hub, Ray, a cluster or much data is not marked; its
-options are checked all the same.
+options are checked all the same. The four recipes of the README, not marked either, start without a cache.
 """
 
 from __future__ import annotations
@@ -88,6 +88,9 @@ def examples(page: Path) -> Iterator[Example]:
 
 
 ALL = [example for page in PAGES for example in examples(page)]
+RUN_HERE = [page for page in PAGES if page.name != "recipes.md" and any(each.runs for each in examples(page))]
+"""The days of the recipes are run from outside, by `days/`."""
+RECIPES = [example for example in ALL if example.page == README and example.commands and not example.runs]
 OF_COMMANDS = [
     pytest.param(example, command, id=f"{example} {command}"[:90])
     for example in ALL
@@ -201,9 +204,7 @@ def test_the_notebook_runs(workplace, stand_ins, capsys):
     assert "by hand" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(each.runs for each in examples(page))], ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", RUN_HERE, ids=lambda page: page.name)
 def test_the_examples_of_a_page_run(page, workplace, stand_ins, capsys):
     names = re.compile("|".join(map(re.escape, sorted(stand_ins, key=len, reverse=True))))
     namespace: dict[str, Any] = {}
@@ -222,6 +223,35 @@ def test_the_examples_of_a_page_run(page, workplace, stand_ins, capsys):
             assert program == "img2prompt-cache", f"{example}: {program} is not run here"
             capsys.readouterr()
             assert main.run(arguments) == 0, f"{example}: {line}\n{capsys.readouterr().err}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_the_recipes_of_the_readme_run(recipe, workplace, models, capsys):
+    """As written, in a folder without a cache; the small models stand in for those of a preset."""
+    shutil.rmtree("cache")
+    save_with_prompts(Path("outputs"))
+    cnn, vit, _, _, encoder = models.values()
+    for command in recipe.commands:
+        _, *arguments = shlex.split(command.replace(" --preset packaged", ""))
+        if arguments[0] == "extract":
+            arguments += ["--backbone", cnn, "--backbone", vit, "--encoder", encoder]
+        capsys.readouterr()
+        assert main.run(arguments) == 0, f"{recipe}: {command}\n{capsys.readouterr().err}"
+
+
+def save_with_prompts(folder: Path) -> None:
+    """Write pictures that hold their prompts as Stable Diffusion web UI writes them."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    folder.mkdir()
+    for number, letter in enumerate(ascii_lowercase):
+        settings = f"Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: {number}"
+        held = PngInfo()
+        held.add_text("parameters", f"{' '.join(letter * 5)}\n{settings}")
+        with Image.open(paint(folder / f"{number:05d}.png", 3000 + number)) as image:
+            image.save(folder / f"{number:05d}.png", pnginfo=held)
 
 
 @pytest.mark.parametrize(("example", "command"), OF_COMMANDS)
@@ -250,9 +280,8 @@ def test_the_readme_is_read_in_two_minutes():
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 200
     (console, python) = (example for example in ALL if example.page == README and example.runs)
     assert len(f"{console.text}\n{python.text}".splitlines()) <= 15
-    recipes = [example for example in ALL if example.page == README and not example.runs]
-    assert len(recipes) == 4
-    assert all(len(recipe.text.splitlines()) <= 6 for recipe in recipes)
+    assert len(RECIPES) == 4
+    assert all(len(recipe.text.splitlines()) <= 6 for recipe in RECIPES)
 
 
 def test_the_readme_begins_with_a_picture_then_recipes_then_how_to_install_then_results():
