@@ -26,11 +26,7 @@ CacheOption = Annotated[
 DEFAULT_CACHE = "cache/default"
 MACHINES = "Several processes or machines"
 EngineOption = Annotated[
-    str,
-    typer.Option(
-        help="Where to compute: local, or ray for a Ray cluster (mean, ridge, kernel).",
-        rich_help_panel=MACHINES,
-    ),
+    str, typer.Option(help="Where to compute: local, or ray for a Ray cluster.", rich_help_panel=MACHINES)
 ]
 WorkersOption = Annotated[
     int | None,

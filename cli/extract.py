@@ -166,12 +166,7 @@ def extract(
             "--check", help="Compare the bytes of every image; default: only where size or time differ."
         ),
     ] = False,
-    engine: Annotated[
-        str,
-        typer.Option(
-            help="Where to compute: local, or ray for a Ray cluster.", rich_help_panel=console.MACHINES
-        ),
-    ] = "local",
+    engine: console.EngineOption = "local",
     workers: Annotated[
         int | None,
         typer.Option(

@@ -116,6 +116,9 @@ def predict(
         ),
     ] = False,
     device: console.DeviceOption = "auto",
+    engine: console.EngineOption = "local",
+    workers: console.WorkersOption = None,
+    ray_address: console.RayAddressOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output file, and sidecars.")
     ] = False,
@@ -123,6 +126,7 @@ def predict(
 ) -> None:
     """Predict prompt embeddings for images, and show the nearest prompts."""
     from img2prompt_cache.errors import UsageError
+    from img2prompt_cache.numerics.workers import computing_on
     from img2prompt_cache.prediction.outputs import writer_for
     from img2prompt_cache.prediction.predict import predict_batches
     from img2prompt_cache.prediction.weights import weights_of
@@ -154,6 +158,7 @@ def predict(
             tell=tell,
         )
         stack.enter_context(weights_of(fitted, weights, replaced))
+        stack.enter_context(computing_on(engine, workers, ray_address, gpus=device != "cpu"))
         batches = predict_batches(
             fitted,
             images,

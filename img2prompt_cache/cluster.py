@@ -8,9 +8,10 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import islice
 from typing import Any, TypeVar
 
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
@@ -26,13 +27,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def require_engine(engine: str, *, address: str | None = None) -> None:
-    """Check the name of an engine, and that it takes an address if one is given.
+def require_engine(engine: str, workers: int | None = None, *, address: str | None = None) -> None:
+    """Check the name of an engine, the number of its workers, and that it takes an address if one is given.
 
     Raises
     ------
     UsageError
-        If there is no such engine, or it takes no address.
+        If there is no such engine, it takes no address, or there are to be no workers.
     """
     if engine not in ENGINES:
         raise unknown("`engine`", engine, ENGINES, parameter="engine")
@@ -41,6 +42,8 @@ def require_engine(engine: str, *, address: str | None = None) -> None:
             f'`ray_address` has no meaning for `engine="{engine}"`; add `engine="ray"`',
             parameter="ray_address",
         )
+    if workers is not None and workers < 1:
+        raise UsageError(f"`workers` must be at least 1, not {workers}", parameter="workers")
 
 
 @contextmanager
@@ -97,7 +100,12 @@ def connected(address: str | None, module: str = "ray") -> Iterator[Any]:
 
 
 def map_on(
-    ray: Any, workers: int | None, function: Callable[[Item], Result], items: Sequence[Item]
+    ray: Any,
+    workers: int | None,
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    gpus: bool = False,
 ) -> Iterator[Result]:
     """Compute a function of each item on the cluster; what a lost worker had in hand is computed again.
 
@@ -106,11 +114,14 @@ def map_on(
     ray : module
         Connected.
     workers : int or None
-        Items computed at once; one for each machine if None. The cores of a machine are divided among its
-        share of them.
+        Items computed at once; one for each machine if None, or for each GPU. The cores of a machine are
+        divided among its share of them.
     function : callable
         Sent once, with all that it refers to.
-    items : sequence
+    items : iterable
+        Taken one by one, as they are sent.
+    gpus : bool
+        Whether each item is to have a GPU, where the cluster has any.
 
     Yields
     ------
@@ -124,17 +135,21 @@ def map_on(
     """
     cores = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     cores = [each for each in cores if each >= 1]  # a machine without may hold the cluster together
-    at_once = workers or max(1, len(cores))
+    cards = int(ray.cluster_resources().get("GPU", 0)) if gpus else 0
+    at_once = workers or cards or max(1, len(cores))
     each = max(1, int(min(cores, default=1)) // math.ceil(at_once / max(1, len(cores))))
-    task = ray.remote(_apply).options(num_cpus=each, max_retries=RETRIES)
-    sent, left = ray.put(function), deque(items)
+    # A worker keeps its process, also on a GPU: it may hold models for the next item.
+    remote = ray.remote(num_cpus=each, num_gpus=int(cards > 0), max_retries=RETRIES, max_calls=0)
+    task, sent, source = remote(_apply), ray.put(function), iter(items)
+    left = [*islice(source, 1)]
     order: deque[Any] = deque()
     running: list[Any] = []
     try:
         while left or order:
             while left and len(running) < at_once and len(order) < AHEAD * at_once:
-                running.append(task.remote(sent, left.popleft()))
+                running.append(task.remote(sent, *left))
                 order.append(running[-1])
+                left = [*islice(source, 1)]
             if order[0] in running:
                 _, running = ray.wait(running, num_returns=1, fetch_local=False)
             else:
@@ -143,12 +158,12 @@ def map_on(
         cause = getattr(error, "cause", None)
         if isinstance(cause, Img2PromptError):
             raise Img2PromptError(
-                f"{cause} (as a machine of the Ray cluster sees it; all must see the cache under the same "
-                "path)"
+                f"{cause} (as a machine of the Ray cluster sees it; all must see the same files under "
+                "the same paths)"
             ) from None
         raise Img2PromptError(f"Ray gave up: {str(error).strip().splitlines()[-1]}") from error
     finally:
-        for unfinished in running:
+        for unfinished in running if ray.is_initialized() else ():
             ray.cancel(unfinished, force=True)
 
 

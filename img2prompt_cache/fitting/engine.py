@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
-from img2prompt_cache.cluster import connected, map_on, require_engine
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads import HEADS, head_class
-from img2prompt_cache.numerics import workers
+from img2prompt_cache.numerics.workers import require_workers
 
 
 def require_shared(
@@ -43,15 +39,8 @@ def require_shared(
     UsageError
         If there is no such engine, it takes no workers or no address, or cannot fit that.
     """
-    require_engine(engine, address=address)
-    if count is not None and count < 1:
-        raise UsageError(f"`workers` must be at least 1, not {count}", parameter="workers")
+    require_workers(engine, count, address)
     if engine == "local":
-        if count is not None:
-            raise UsageError(
-                '`workers` has no meaning for `engine="local"`, which uses all cores; add `engine="ray"`',
-                parameter="workers",
-            )
         return
     if not head_class(head).shares:
         able = ", ".join(name for name in HEADS if head_class(name).shares)
@@ -67,24 +56,3 @@ def require_shared(
                 "one out",
                 parameter=name,
             )
-
-
-@contextmanager
-def computing_on(engine: str, count: int | None, address: str | None) -> Iterator[None]:
-    """Compute on an engine what is computed over rows in the block.
-
-    Parameters
-    ----------
-    engine, count, address
-        As for `require_shared`.
-
-    Raises
-    ------
-    UsageError, Img2PromptError
-        As `connected`.
-    """
-    if engine == "local":
-        yield
-        return
-    with connected(address) as ray, workers.shared_by(partial(map_on, ray, count)):
-        yield

@@ -12,7 +12,7 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.fitting import again
 from img2prompt_cache.fitting.blend import fit_blend
 from img2prompt_cache.fitting.distil import fit_distil
-from img2prompt_cache.fitting.engine import computing_on, require_shared
+from img2prompt_cache.fitting.engine import require_shared
 from img2prompt_cache.fitting.members import open_members
 from img2prompt_cache.fitting.oof import open_oof, save_oof
 from img2prompt_cache.fitting.options import (
@@ -25,6 +25,7 @@ from img2prompt_cache.fitting.options import (
 )
 from img2prompt_cache.fitting.outside import OutsideMember
 from img2prompt_cache.fitting.single import fit_head
+from img2prompt_cache.numerics.workers import computing_on
 from img2prompt_cache.progress import Callback, listening
 from img2prompt_cache.runs.names import open_run
 from img2prompt_cache.runs.run import AnyRun, Run

@@ -11,13 +11,19 @@ import numpy as np
 from img2prompt_cache.cache.opening import open_cache
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.numerics import workers
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.prediction.expectation import predict_expected
 from img2prompt_cache.prediction.inputs import Images, given_cache, given_paths
 from img2prompt_cache.prediction.outside import OutsideColumns, of_images
 from img2prompt_cache.prediction.own_prompts import open_own_prompts
 from img2prompt_cache.prediction.predictions import Predictions
-from img2prompt_cache.prediction.stream import load_backbones, predict_cached, predict_images
+from img2prompt_cache.prediction.stream import (
+    load_backbones,
+    predict_cached,
+    predict_images,
+    predict_shared,
+)
 from img2prompt_cache.progress import Callback, task, warn
 from img2prompt_cache.sources import list_images
 
@@ -37,6 +43,7 @@ def predict_features(fitted: Fitted, estimator: Head, rows: NDArray[Any]) -> Pre
     UsageError
         If they have another width.
     """
+    _refuse_workers("features")
     shapes = [column.shape for column in fitted.features]
     width = sum(column.width for column in fitted.features)
     shape = shapes[0] if len(shapes) == 1 and len(shapes[0]) > 1 else (width,)
@@ -92,6 +99,7 @@ def find_batches(
         raise UsageError(f"{gone}; name images, or a cache with `cache`", parameter="cache")
     cache = open_cache(home) if images is None and home is not None else given_cache(images)
     if cache is not None:
+        _refuse_workers("rows of a cache")
         with_prompt = False if images is None else None
         found = predict_cached(
             fitted.features, estimator, cache, with_prompt=with_prompt, expectation=fitted.expectation
@@ -104,17 +112,26 @@ def find_batches(
     outside = OutsideColumns(fitted.features, estimator)
     if outside:
         outside.require(table["imgId"].to_pylist())
-    backbones = load_backbones(of_images(fitted.features), device)
-    stream = predict_images(
-        estimator,
-        backbones,
-        source,
-        table,
-        expectation=fitted.expectation,
-        own_prompts=open_own_prompts(home, tell),
-        outside=outside,
-    )
+    more: dict[str, Any] = {
+        "expectation": fitted.expectation,
+        "own_prompts": open_own_prompts(home, tell),
+        "outside": outside,
+    }
+    if workers.are_there():
+        stream = predict_shared(estimator, fitted.features, source, table, device=device, **more)
+    else:
+        backbones = load_backbones(of_images(fitted.features), device)
+        stream = predict_images(estimator, backbones, source, table, **more)
     return _told(stream, len(table), tell)
+
+
+def _refuse_workers(what: str) -> None:
+    if workers.are_there():
+        raise UsageError(
+            f'`engine="ray"` encodes and predicts images; {what} are predicted here, without it: leave '
+            "`engine` out",
+            parameter="engine",
+        )
 
 
 def _told(batches: Iterator[Predictions], total: int, tell: Callback) -> Iterator[Predictions]:

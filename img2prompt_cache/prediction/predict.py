@@ -10,6 +10,7 @@ from typing import Any
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.numerics.workers import computing_on
 from img2prompt_cache.prediction.batches import find_batches, predict_features
 from img2prompt_cache.prediction.fitted import Fitted
 from img2prompt_cache.prediction.inputs import Images, given_features, given_paths
@@ -30,17 +31,26 @@ def predict(
     *,
     weights: Weights = None,
     replace: Mapping[str, str] | None = None,
+    engine: str = "local",
+    workers: int | None = None,
+    ray_address: str | None = None,
     progress: bool | Callback = False,
     **options: Any,
 ) -> Predictions:
-    """Predict, and give everything at once; the options are those of `weights_of` and `predict_batches`.
+    """Predict, and give everything at once.
+
+    The options are those of `weights_of`, `computing_on` and `predict_batches`.
 
     Raises
     ------
     UsageError, Img2PromptError
         As `predict_batches`; also if no image could be used.
     """
-    with listening(progress) as tell, weights_of(fitted, weights, replace):
+    with (
+        listening(progress) as tell,
+        weights_of(fitted, weights, replace),
+        computing_on(engine, workers, ray_address, gpus=options.get("device") != "cpu"),
+    ):
         return Predictions.concatenate(
             predict_batches(fitted, images, tell=tell, **options), fitted.target.width
         )

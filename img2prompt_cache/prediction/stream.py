@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -17,6 +19,8 @@ from img2prompt_cache.extraction.encode import encode_batches
 from img2prompt_cache.extraction.work import Slice
 from img2prompt_cache.models.backbones.taps import split_spec
 from img2prompt_cache.models.recorded import load_recorded_backbone, require_backbone
+from img2prompt_cache.models.weights.places import active, looking_in
+from img2prompt_cache.numerics import workers
 from img2prompt_cache.prediction.expectation import Expectation, predict_expected
 from img2prompt_cache.prediction.outside import OutsideColumns, of_images
 from img2prompt_cache.prediction.own_prompts import OwnPrompts
@@ -39,6 +43,7 @@ SLICE_ROWS = 512
 
 
 _Predicted: TypeAlias = "tuple[NDArray[np.float32], float | None]"
+_Batch: TypeAlias = "tuple[Predictions, list[str]]"  # and the SHA-256 of each image
 
 Loaded: TypeAlias = "dict[tuple[str, str, str], Backbone]"
 """Backbones that are loaded, by spec, precision and revision."""
@@ -122,48 +127,123 @@ def predict_images(
     Predictions
         Nothing of a batch is held once the next one is asked for.
     """
+
+    def predicted(rows: Slice) -> Iterator[_Batch]:
+        return _predict_slice(head, backbones, source, rows, batch_size or BATCH_SIZE, expectation, outside)
+
+    return _with_own_prompts(map(predicted, _slices(table)), own_prompts)
+
+
+def predict_shared(
+    head: Head,
+    features: Sequence[UsedColumn],
+    source: Source,
+    table: pa.Table,
+    *,
+    device: str = "auto",
+    expectation: Expectation | None = None,
+    own_prompts: OwnPrompts | None = None,
+    outside: OutsideColumns | None = None,
+) -> Iterator[Predictions]:
+    """Predict as `predict_images` does, slice by slice, by workers that load the backbones themselves.
+
+    Parameters
+    ----------
+    features : sequence of UsedColumn
+        What the head was fitted on.
+    device : str
+        For the backbones, as a worker names it.
+    head, source, table, expectation, own_prompts, outside
+        As for `predict_images`.
+
+    Yields
+    ------
+    Predictions
+    """
+    places = active()
+
+    def predicted(rows: Slice) -> list[_Batch]:
+        with looking_in(places):
+            backbones = _kept_backbones(of_images(features), device)
+        return [*_predict_slice(head, backbones, source, rows, BATCH_SIZE, expectation, outside)]
+
+    return _with_own_prompts(workers.share(predicted, _slices(table)), own_prompts)
+
+
+def _kept_backbones(features: Sequence[UsedColumn], device: str) -> dict[str, Backbone]:
+    """Load the backbones of some columns; a worker keeps them for the slices to come."""
+    return load_backbones(features, device, _KEPT)
+
+
+_KEPT: Loaded = {}
+
+
+def _slices(table: pa.Table) -> Iterator[Slice]:
     for start in range(0, len(table), SLICE_ROWS):
         piece = table.slice(start, SLICE_ROWS)
-        ids, uris = piece["imgId"].to_pylist(), piece["uri"].to_pylist()
-        known: dict[int, _Predicted] = {}
-        kept: dict[int, tuple[NDArray[np.float32], ...]] = {}
-        rows = Slice(0, start, {"imgId": ids, "uri": uris})
-        for batch in encode_batches(rows, source, backbones, batch_size or BATCH_SIZE):
-            if batch.fresh:
-                values = [_stored(batch.features[spec], spec) for spec in backbones]
-                whole = np.all([np.isfinite(each).reshape(len(each), -1).all(1) for each in values], axis=0)
-                at = [batch.first + batch.fresh[i] for i in np.flatnonzero(whole)]
-                blocks = [each[whole] for each in values]
-                if outside:
-                    kept.update(zip(at, zip(*blocks, strict=True), strict=True))
-                elif at:
-                    known.update(_predicted(head, at, blocks, expectation))
-            if outside:  # images of the same bytes have predictions of their own there
-                pairs = {row: _original(image, row) for row, image in enumerate(batch.images, batch.first)}
-                at = [row for row, original in pairs.items() if original in kept]
-                if at:
-                    blocks = [np.stack(each) for each in zip(*(kept[pairs[row]] for row in at), strict=True)]
-                    blocks += outside.find([ids[row] for row in at])
-                    known.update(_predicted(head, at, blocks, expectation))
-            found: dict[str, _Predicted] = {}
-            bad: dict[str, str] = {}
-            digests: list[str] = []
-            for row, image in enumerate(batch.images, batch.first):
-                prediction = known.get(row if outside else _original(image, row))
-                if image.reason or prediction is None:
-                    bad[ids[row]] = image.reason or "its features are not finite, or too large for float16"
-                else:
-                    found[ids[row]] = prediction
-                    digests.append(image.sha256)
-            yield Predictions(
+        yield Slice(0, start, {"imgId": piece["imgId"].to_pylist(), "uri": piece["uri"].to_pylist()})
+
+
+def _with_own_prompts(
+    slices: Iterable[Iterable[_Batch]], own_prompts: OwnPrompts | None
+) -> Iterator[Predictions]:
+    """Add the prompts of pictures that are in a cache already, which is read here alone."""
+    for predictions, digests in chain.from_iterable(slices):
+        found = None if own_prompts is None else own_prompts.find(digests)
+        yield replace(predictions, own_prompts=found)
+
+
+def _predict_slice(
+    head: Head,
+    backbones: dict[str, Backbone],
+    source: Source,
+    rows: Slice,
+    batch_size: int,
+    expectation: Expectation | None,
+    outside: OutsideColumns | None,
+) -> Iterator[_Batch]:
+    """Predict for the images of a slice, batch by batch."""
+    ids = rows.text["imgId"]
+    known: dict[int, _Predicted] = {}
+    kept: dict[int, tuple[NDArray[np.float32], ...]] = {}
+    for batch in encode_batches(rows, source, backbones, batch_size):
+        if batch.fresh:
+            values = [_stored(batch.features[spec], spec) for spec in backbones]
+            whole = np.all([np.isfinite(each).reshape(len(each), -1).all(1) for each in values], axis=0)
+            at = [batch.first + batch.fresh[i] for i in np.flatnonzero(whole)]
+            blocks = [each[whole] for each in values]
+            if outside:
+                kept.update(zip(at, zip(*blocks, strict=True), strict=True))
+            elif at:
+                known.update(_predicted(head, at, blocks, expectation))
+        if outside:  # images of the same bytes have predictions of their own there
+            pairs = {row: _original(image, row) for row, image in enumerate(batch.images, batch.first)}
+            at = [row for row, original in pairs.items() if original in kept]
+            if at:
+                blocks = [np.stack(each) for each in zip(*(kept[pairs[row]] for row in at), strict=True)]
+                blocks += outside.find([ids[row] for row in at])
+                known.update(_predicted(head, at, blocks, expectation))
+        found: dict[str, _Predicted] = {}
+        bad: dict[str, str] = {}
+        digests: list[str] = []
+        for row, image in enumerate(batch.images, batch.first):
+            prediction = known.get(row if outside else _original(image, row))
+            if image.reason or prediction is None:
+                bad[ids[row]] = image.reason or "its features are not finite, or too large for float16"
+            else:
+                found[ids[row]] = prediction
+                digests.append(image.sha256)
+        yield (
+            Predictions(
                 list(found),
                 np.array([vector for vector, _ in found.values()], np.float32),
                 bad,
                 expected=None
                 if expectation is None
                 else np.array([expected for _, expected in found.values()], np.float32),
-                own_prompts=None if own_prompts is None else own_prompts.find(digests),
-            )
+            ),
+            digests,
+        )
 
 
 def _original(image: Image, row: int) -> int:

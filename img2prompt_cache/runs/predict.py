@@ -44,6 +44,9 @@ def predict(
     replace: Mapping[str, str] | None = None,
     zero_shot: bool = False,
     device: str = "auto",
+    engine: str = "local",
+    workers: int | None = None,
+    ray_address: str | None = None,
     progress: bool | Callback = False,
 ) -> Predictions:
     """Predict prompt embeddings for images, and find the nearest prompts.
@@ -95,6 +98,15 @@ def predict(
         of `bank`, or the starter bank. Takes no pairs, and is much worse than a run fitted on some.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    engine : {"local", "ray"}
+        What encodes and predicts images: this machine, or a Ray cluster whose machines all see the images and
+        the weights under the same paths.
+    workers : int, optional
+        Slices of 512 images that the cluster works on at once; one for each GPU if None, or one for each
+        machine where there is none.
+    ray_address : str, optional
+        The Ray cluster: ``"auto"``, ``"host:port"`` or ``"ray://host:port"``. If None, the session that is
+        open, or else one of this machine.
     progress : bool or callable
         See `img2prompt_cache.progress.listening`.
 
@@ -149,6 +161,9 @@ def predict(
             weights=weights,
             replace=replace,
             device=device,
+            engine=engine,
+            workers=workers,
+            ray_address=ray_address,
             progress=tell,
         )
 

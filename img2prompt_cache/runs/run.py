@@ -190,6 +190,9 @@ class Run(RunRecord):
         weights: Weights = None,
         replace: Mapping[str, str] | None = None,
         device: str = "auto",
+        engine: str = "local",
+        workers: int | None = None,
+        ray_address: str | None = None,
         progress: bool | Callback = False,
     ) -> Predictions:
         """Predict prompt embeddings for images, or for rows of features.
@@ -236,6 +239,15 @@ class Run(RunRecord):
             Beginnings of paths in the run's specs, and what stands in their place now.
         device : str
             ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        engine : {"local", "ray"}
+            What encodes and predicts images: this machine, or a Ray cluster whose machines all see the images
+            and the weights under the same paths.
+        workers : int, optional
+            Slices of 512 images that the cluster works on at once; one for each GPU if None, or one for each
+            machine where there is none.
+        ray_address : str, optional
+            The Ray cluster: ``"auto"``, ``"host:port"`` or ``"ray://host:port"``. If None, the session that
+            is open, or else one of this machine.
         progress : bool or callable
             See `img2prompt_cache.progress.listening`.
 
@@ -269,6 +281,9 @@ class Run(RunRecord):
             weights=weights,
             replace=replace,
             device=device,
+            engine=engine,
+            workers=workers,
+            ray_address=ray_address,
             progress=progress,
         )
 

@@ -1,25 +1,22 @@
-"""Fits whose passes over the rows are shared by workers: in this process, and on a Ray cluster."""
+"""Fits whose passes over the rows are shared by workers, which get everything pickled."""
 
 from __future__ import annotations
 
-import os
 import pickle
-import signal
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 import img2prompt_cache as ipc
-from img2prompt_cache import cluster
 from img2prompt_cache.cache.mapped import MappedViews
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.errors import UsageError
 from img2prompt_cache.heads import HEADS, head_class, kernel
 from img2prompt_cache.numerics import kernel_ridge, ridge_path, row_blocks, workers
+from pickling import Pickling
 from synthetic import make_cache
 
-cloudpickle = pytest.importorskip("cloudpickle", reason="comes with joblib 1.6")
 SHARED = [name for name in HEADS if head_class(name).shares]
 
 
@@ -36,21 +33,6 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(kernel_ridge, "ROWS", 25)
     monkeypatch.setattr(kernel, "EXACT", 60)
     monkeypatch.setattr(ridge_path, "MAX_SCORED", 100)
-
-
-class Pickling:
-    """Workers that get everything pickled, and do the last item first."""
-
-    def __init__(self) -> None:
-        self.counts: list[int] = []
-
-    def __call__(self, function, items):
-        self.counts.append(len(items))
-        sent = cloudpickle.dumps(function)
-        done = [
-            pickle.dumps(pickle.loads(sent)(pickle.loads(pickle.dumps(item)))) for item in reversed(items)
-        ]
-        return map(pickle.loads, reversed(done))
 
 
 def fitted(cache, name, folder, **more):
@@ -145,62 +127,3 @@ def test_what_an_engine_cannot_do_is_said_at_once(head, parameters, parameter, m
     with pytest.raises(UsageError, match=message) as caught:
         ipc.fit(cache, head, **parameters)
     assert caught.value.parameter == parameter
-
-
-@pytest.fixture(scope="module")
-def ray():
-    """A session with two workers on this machine, which calls find open."""
-    pytest.importorskip("ray", reason="needs the extra: pip install 'img2prompt-cache[ray]'")
-    with cluster.connected(None) as found:
-        yield found
-
-
-RAY = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own, on import and on the way
-
-
-class TestRay:
-    pytestmark = RAY
-
-    def test_a_fit_gives_the_same_numbers_though_a_worker_is_lost(self, ray, cache, tmp_path, monkeypatch):
-        monkeypatch.setattr(row_blocks.over_rows, "__defaults__", (50,))
-        lost, compute = tmp_path / "lost", cluster.map_on
-
-        def losing(ray, workers, function, items):
-            def once(item):
-                if item.start == 50 and not lost.exists():
-                    lost.touch()
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return function(item)
-
-            return compute(ray, workers, once, items)
-
-        monkeypatch.setattr("img2prompt_cache.fitting.engine.map_on", losing)
-        shared = fitted(cache, "ridge", tmp_path / "shared", engine="ray", workers=2)
-        assert lost.exists()
-        assert ray.is_initialized()  # the session was open before
-        assert_same(fitted(cache, "ridge", tmp_path / "alone"), shared)
-
-    def test_results_come_in_order_and_errors_are_told(self, ray):
-        def slow_first(item):
-            import time
-
-            time.sleep(0.5 if item == 0 else 0)
-            return item * item
-
-        assert [*cluster.map_on(ray, 2, slow_first, range(9))] == [item * item for item in range(9)]
-
-        def failing(item):
-            raise Img2PromptError("part 3 is damaged")
-
-        with pytest.raises(Img2PromptError, match=r"part 3 is damaged \(as a machine of the Ray cluster"):
-            [*cluster.map_on(ray, 2, failing, range(3))]
-
-        def dying(item):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        with pytest.raises(Img2PromptError, match="Ray gave up"):
-            [*cluster.map_on(ray, 1, dying, [0])]
-
-    def test_a_cluster_that_is_not_there_is_told(self, cache):
-        with pytest.raises(Img2PromptError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
-            ipc.fit(cache, "ridge", engine="ray", ray_address="127.0.0.1:1")

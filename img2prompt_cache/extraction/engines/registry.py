@@ -35,7 +35,7 @@ def make_engine(
     UsageError
         If there is no such engine, or it takes no address.
     """
-    require_engine(name, address=address)
+    require_engine(name, workers, address=address)
     options = {"address": address} if name == "ray" else {}
     module = importlib.import_module(f"{__package__}.{name}")
     engine: Engine = getattr(module, ENGINES[name])(device, workers, **options)
