@@ -23,6 +23,7 @@ from img2prompt_cache.heads import make_head
 from img2prompt_cache.runs.held_out import Validation
 from img2prompt_cache.runs.record import same_split
 from img2prompt_cache.runs.run import Run
+from img2prompt_cache.runs.used_rows import load_used_rows
 
 if TYPE_CHECKING:
     from img2prompt_cache.cache.reader import Cache
@@ -68,9 +69,12 @@ def ids_of(run: Run, held: Validation) -> list[str] | None:
     """Give the ids of the rows that a run used, or None where they are not known.
 
     A run by folds that held out every row knows them, even where the cache has grown since or the run was
-    fitted with `only`.
+    fitted with `only`. So does one on clusters, which always recorded its rows.
     """
-    return held.ids if run.fold_metrics and not run.split["train"] else None
+    if run.fold_metrics and not run.split["train"]:
+        return held.ids
+    used = load_used_rows(run.folder) if run.split.get("clustered", False) else None
+    return None if used is None else used.ids
 
 
 def split_of(cache: Cache, run: Run, held: Validation, data: Dataset) -> Split:

@@ -85,6 +85,16 @@ def test_the_split_of_a_run_is_found_again(cache, tmp_path, folds):
     assert all((y[train] @ y[held].T).max() < 0.8 for train, held in split.sides)
 
 
+def test_the_split_of_a_run_on_some_rows_is_found_again(cache, tmp_path, folds):
+    table = tmp_path / "only.csv"
+    table.write_text("\n".join(["imgId", *(f"i{row:03d}" for row in range(20, 170))]) + "\n")
+    run = fitted(cache, tmp_path, "ridge", folds, only=table)
+    assert run.split["clustered"]
+    data, split = load_rows(cache, run, load_validation(run.folder), "")
+    assert len(data.ids) == 150
+    assert len(split.purged) == run.split["purged"]
+
+
 def test_blends_and_students_take_the_split_of_their_members(cache, tmp_path, folds):
     runs = [fitted(cache, tmp_path, head, folds) for head in ("ridge", "mlp", "mean")]
     blend = fit_blend(cache, runs[:2], tmp_path / "blend")
