@@ -159,13 +159,18 @@ def cached_images(cache: Cache, uris: list[str]) -> Reader:
     parts = cache.manifest.columns[0].parts
     starts = [part.start for part in parts]
     sources = OpenSources(cache.manifest.sources)
+    out_of_reach: dict[int, str] = {}
 
     def read(row: int) -> bytes:
-        part = parts[bisect_right(starts, row) - 1]
+        number = parts[bisect_right(starts, row) - 1].source
+        if number in out_of_reach:  # a server that does not answer is not waited for again
+            raise ImageError(out_of_reach[number])
         try:
-            source = sources[part.source]
+            return sources[number].read(uris[row])
+        except ImageError:
+            raise
         except (Img2PromptError, LookupError) as error:
-            raise ImageError(f"its source cannot be opened: {error}") from None
-        return source.read(uris[row])
+            out_of_reach[number] = f"its source cannot be opened: {error}"
+            raise ImageError(out_of_reach[number]) from None
 
     return read

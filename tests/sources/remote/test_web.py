@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import ImageError, Img2PromptError, UsageError
 from img2prompt_cache.extraction.look import look
+from img2prompt_cache.reporting.rows import cached_images
 from img2prompt_cache.sources import SourceOptions, open_source, reopen_source, table_of_prompts
 from img2prompt_cache.sources.remote import address
 from img2prompt_cache.sources.remote.transport import PATIENCE
@@ -160,6 +162,23 @@ def test_the_wait_that_a_server_asks_for_is_kept_within_bounds(
     open_source(f"{web.url}/a/shard-07.tar").list()
     assert waits[:3] == [7.0, 60.0, 60.0]
     assert 0 < waits[3] < 1
+
+
+def test_a_report_does_without_the_images_of_a_server_that_is_gone(
+    web: Store, shard: bytes, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PATIENCE, "attempts", 2)
+    tiny.extract(f"{web.url}/a/shard-07.tar", tmp_path / "cache")
+    cache = Cache(tmp_path / "cache")
+    read = cached_images(cache, cache.text("uri")["uri"])
+    assert read(1)[:4] == b"\x89PNG"
+    read = cached_images(cache, cache.text("uri")["uri"])
+    web.app.files.clear()
+    asked = len(web.seen)
+    for row in range(3):
+        with pytest.raises(ImageError, match=r"its source cannot be opened: there is no http://"):
+            read(row)
+    assert len(web.seen) == asked + 1
 
 
 def test_what_a_web_server_cannot_do(web: Store, shard: bytes) -> None:
