@@ -146,16 +146,18 @@ def _fit(
 ) -> FittedHead:
     started = time.perf_counter()
     features, target, _ = columns
+    # Rows of a trunk bring their own views.
+    views = head.takes == "features" and bool(head.get_params().get("views"))
     hold = not workers.are_there() and hold_rows(
         head,
         cache.rows,
         sum(math.prod(column.shape) for column in (*features, target)),
         config.memory,
-        more=bool(config.extra or config.soften),
+        more=bool(config.extra or config.soften or views),
         tell=tell,
     )
     data, grouping = load_fit_rows(cache, config, head, columns, hold=hold)
-    if head.get_params().get("views") and head.takes == "features":  # rows of a trunk bring their own
+    if views:
         data = replace(data, views=load_views(cache, data))
     if grouping.fitted:
         note(tell, grouping.describe())

@@ -128,3 +128,9 @@ def test_where_nothing_is_said_half_of_what_is_free_counts(monkeypatch):
     with pytest.raises(UsageError, match=r"but 0\.012 MB are free"):
         held("best", 11_990)
     assert held("best", None)
+
+
+@pytest.mark.parametrize("name", ["mlp", "linear"])
+def test_a_head_that_trains_on_views_must_hold_its_rows(name, cache):
+    with pytest.raises(UsageError, match="with what is added to it"):
+        ipc.fit(cache, name, settings={"views": True}, memory="10kB")

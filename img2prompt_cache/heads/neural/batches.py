@@ -159,7 +159,8 @@ class TrainingRows:
         return inputs
 
     def _read(self, rows: slice | NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        inputs = (np.asarray(self._pairs.X[rows]) - self._mean) / self._scale
+        inputs = np.asarray(self._pairs.X[rows]) - self._mean
+        inputs /= self._scale
         return self._on_device(inputs), self._on_device(np.array(self._pairs.y[rows]))  # may be read-only
 
     def _on_device(self, values: NDArray[Any]) -> Tensor:
