@@ -118,7 +118,7 @@ def draw(folder: Path, images: int, external: int, *, side: int = 256, width: in
 def run(
     words: list[str], folder: Path, environment: Mapping[str, str] | None = None
 ) -> tuple[int, list[str], float]:
-    """Run Python with these arguments in a folder: its exit code, the lines it prints, and seconds."""
+    """Run Python in a folder: its exit code, what it prints with paths below the folder, and seconds."""
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *words],
@@ -130,7 +130,8 @@ def run(
         encoding="utf-8",
         check=False,
     )
-    return done.returncode, done.stdout.splitlines(), time.perf_counter() - started
+    lines = [line.replace(f"{folder.resolve()}/", "") for line in done.stdout.splitlines()]
+    return done.returncode, lines, time.perf_counter() - started
 
 
 def _processor_seconds() -> float:
@@ -157,7 +158,6 @@ def main() -> None:
         for step in steps:
             before = _processor_seconds()
             code, lines, seconds = run(step.words, folder)
-            lines = [line.replace(f"{folder.resolve()}/", "") for line in lines]
             spent = _processor_seconds() - before
             print("\n".join([f"\n$ {step.text}", *lines, f"[{seconds:.1f} s, {spent:.1f} s]"]), flush=True)
             if code:
