@@ -13,6 +13,7 @@ from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.nearest import Nearest
 from img2prompt_cache.heads.settings import setting
 from img2prompt_cache.heads.space import Choices, Uniform
+from img2prompt_cache.numerics.disk_array import take_rows
 from img2prompt_cache.numerics.metrics import mean_cosine
 from img2prompt_cache.numerics.neighbours import flat_index, gather, inverse_power, nearest, weighted_sum
 from img2prompt_cache.progress import stage
@@ -108,7 +109,8 @@ class Knn(Nearest):
         with stage("number of neighbours", self.folds) as advance:
             for number in range(self.folds):
                 known, asked = fold != number, (fold == number) & drawn
-                distances, rows = self._neighbours(known, self.vectors_[asked].astype(np.float32), max(ks))
+                queries = take_rows(self.vectors_, np.flatnonzero(asked)).astype(np.float32)
+                distances, rows = self._neighbours(known, queries, max(ks))
                 (place, values), true = gather(rows, self.targets_), np.asarray(y[asked])
                 for i, k in enumerate(ks):
                     for j, power in enumerate(powers):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import mmap
+import os
 import tempfile
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from img2prompt_cache.errors import Img2PromptError
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
+
+_FILES: WeakKeyDictionary[mmap.mmap, tuple[int, int]] = WeakKeyDictionary()
+"""The file descriptor of each map, and where in the file the map starts."""
 
 
 def to_disk(pieces: Iterable[NDArray[Any]], width: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:
@@ -43,13 +48,72 @@ def to_disk(pieces: Iterable[NDArray[Any]], width: int, dtype: DTypeLike = np.fl
             for piece in pieces:
                 file.write(np.ascontiguousarray(piece, dtype).data)
             file.flush()
-            flat = np.memmap(file, dtype, "r")
+            rows = file.tell() // (width * np.dtype(dtype).itemsize)
+            return map_array(file, dtype, (rows, width))
     except OSError as error:
         raise Img2PromptError(
             f"intermediate results cannot be kept in {tempfile.gettempdir()}: {error.strerror}; make room, "
             "or name another folder by TMPDIR"
         ) from error
-    return flat.view(np.ndarray).reshape(-1, width)
+
+
+def map_array(
+    file: IO[bytes], dtype: DTypeLike, shape: tuple[int, ...], offset: int = 0, mode: Literal["r", "c"] = "r"
+) -> NDArray[Any]:
+    """Memory-map an array of a file; the file may be closed or removed afterwards.
+
+    Parameters
+    ----------
+    file : file
+        Open for reading.
+    dtype : dtype
+    shape : tuple of int
+    offset : int
+        Where in the file the array starts, in bytes.
+    mode : str
+        ``"r"`` for an array that is read-only, ``"c"`` for one whose changes stay in memory.
+    """
+    array = np.memmap(file, dtype, mode, offset, shape).view(np.ndarray)
+    base = _map_of(array)
+    if base is not None:
+        number = os.dup(file.fileno())
+        finalize(base, os.close, number)
+        _FILES[base] = number, offset - _address(array) + _address(np.frombuffer(base, np.uint8))
+    return array
+
+
+def take_rows(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Select rows of a matrix: the same as ``array[rows]``, but those of a mapped file are read from it.
+
+    A page of the file that is touched through the map counts as memory of this process, with up to two
+    megabytes around it. Changes of a map that stay in memory are not seen.
+
+    Parameters
+    ----------
+    array : numpy.ndarray, shape (n, p)
+    rows : numpy.ndarray, int64, shape (m,)
+        In 0…n−1, or −1 for any row.
+
+    Raises
+    ------
+    Img2PromptError
+        If the file was cut meanwhile.
+    """
+    base = _map_of(array)
+    if base is None or base not in _FILES or not hasattr(os, "preadv") or not array.flags.c_contiguous:
+        return array[rows]
+    number, start = _FILES[base]
+    start += _address(array) - _address(np.frombuffer(base, np.uint8))
+    found = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    width = found.nbytes // max(1, len(rows))
+    places = memoryview(found.reshape(-1).view(np.uint8))
+    read = sum(
+        os.preadv(number, [places[at * width : (at + 1) * width]], start + row * width)
+        for at, row in enumerate(np.maximum(rows, 0).tolist())
+    )
+    if read != found.nbytes:
+        raise Img2PromptError("a file was cut while its rows were read")
+    return found
 
 
 def release(array: NDArray[Any]) -> None:
@@ -58,8 +122,18 @@ def release(array: NDArray[Any]) -> None:
     What is read again is mapped again. Without this, the pages of a file that were read count as memory of
     this process for as long as the array lives.
     """
+    base = _map_of(array)
+    if base is not None and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def _address(array: NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def _map_of(array: NDArray[Any]) -> mmap.mmap | None:
+    """Give the memory map that an array lies in; None where it does not lie in one."""
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base
-    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        base.madvise(mmap.MADV_DONTNEED)
+    return base if isinstance(base, mmap.mmap) else None

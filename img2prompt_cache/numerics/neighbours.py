@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.numerics.disk_array import release
+from img2prompt_cache.numerics.disk_array import take_rows
 from img2prompt_cache.numerics.metrics import lengths
 
 if TYPE_CHECKING:
@@ -145,8 +145,7 @@ def gather(rows: NDArray[np.int64], values: NDArray[Any]) -> tuple[NDArray[np.in
     values : numpy.ndarray, float32, shape (u, t)
     """
     used, place = np.unique(rows, return_inverse=True)
-    found = values[used].astype(np.float32, copy=False)
-    release(values)
+    found = take_rows(values, used).astype(np.float32, copy=False)
     return place.reshape(rows.shape), found
 
 

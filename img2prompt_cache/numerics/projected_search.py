@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.numerics.disk_array import release
+from img2prompt_cache.numerics.disk_array import release, take_rows
 from img2prompt_cache.numerics.ivf import (
     TARGET_RECALL,
     Cells,
@@ -231,13 +231,12 @@ def closest(
     for start in range(0, m, step):
         some = slice(start, start + step)
         among = candidates[some]
-        gathered = vectors[among.ravel()].astype(np.float32, copy=False).reshape(*among.shape, -1)
+        gathered = take_rows(vectors, among.ravel()).astype(np.float32, copy=False).reshape(*among.shape, -1)
         similarity = np.matmul(gathered, queries[some, :, None])[:, :, 0]
         similarity[among < 0] = -np.inf
         order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
         distances[some] = 1.0 - np.take_along_axis(similarity, order, axis=1)
         rows[some] = np.take_along_axis(among, order, axis=1)
-        release(vectors)
     return distances, rows
 
 
@@ -271,7 +270,7 @@ def fit_projected(
     """
     n, count = len(vectors), cells_for(len(vectors))
     drawn = np.sort(np.random.default_rng(seed).permutation(n)[:SAMPLE])
-    sample = vectors[drawn].astype(np.float32)
+    sample = take_rows(vectors, drawn).astype(np.float32)
     projection = _directions(sample)
     sample = sample @ projection
     low = sample.min(axis=0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from img2prompt_cache.numerics.disk_array import release
+from img2prompt_cache.numerics.disk_array import map_array, release
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,6 +101,6 @@ def read_state(path: Path) -> dict[str, NDArray[Any]]:
                 found[name] = file.get_tensor(name)
             else:
                 offset = 8 + length + header[name]["data_offsets"][0]
-                mapped = np.memmap(path, kind, "c", offset, shape)
-                found[name] = mapped.view(np.ndarray)
+                with path.open("rb") as again:
+                    found[name] = map_array(again, kind, shape, offset, "c")
     return found
