@@ -106,7 +106,7 @@ def take_rows(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
     start += _address(array) - _address(np.frombuffer(base, np.uint8))
     found = np.empty((len(rows), *array.shape[1:]), array.dtype)
     width = found.nbytes // max(1, len(rows))
-    places = memoryview(found.reshape(-1).view(np.uint8))
+    places = found.reshape(-1).view(np.uint8).data
     read = sum(
         os.preadv(number, [places[at * width : (at + 1) * width]], start + row * width)
         for at, row in enumerate(np.maximum(rows, 0).tolist())
