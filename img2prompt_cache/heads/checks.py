@@ -11,6 +11,8 @@ from sklearn.utils.validation import check_array
 from img2prompt_cache.data.column_rows import ColumnRows
 from img2prompt_cache.data.feature_blocks import width
 from img2prompt_cache.errors import DataError, Img2PromptError, UsageError, unknown
+from img2prompt_cache.numerics.disk_array import release
+from img2prompt_cache.numerics.row_blocks import BLOCK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -277,11 +279,20 @@ def saved_array(state: Mapping[str, NDArray[Any]], name: str, *shape: int | None
     fits = array.ndim == len(shape) and all(
         want is None or want == got for want, got in zip(shape, array.shape, strict=True)
     )
-    if not fits or not np.isfinite(np.sum(array, dtype=np.float64)):
+    if not fits or not _all_finite(array):
         raise Img2PromptError(
             f"the saved head's {name!r}, {array.dtype} {array.shape}, is not what was fitted; fit it again"
         )
     return array
+
+
+def _all_finite(array: NDArray[Any]) -> bool:
+    """Check a saved array, some rows at a time: of one that is memory-mapped no more is in memory."""
+    for start in range(0, len(array), BLOCK):
+        if not np.isfinite(np.sum(array[start : start + BLOCK], dtype=np.float64)):
+            return False
+        release(array)
+    return True
 
 
 def _array(values: Any, head: BaseEstimator, **options: Any) -> NDArray[Any]:
