@@ -336,7 +336,7 @@ def test_bad_images_alone(cli, here, pairs):
         (["--out", "cache/default/cache.json/x.npy"], ("--out",)),
         (["--out", "there.npy"], ("there.npy exists", "--overwrite")),
         (["--out", "named.npy"], ("named.ids.csv exists", "--overwrite")),
-        (["--cache", "none"], ("none/runs",)),
+        (["--cache", "none"], ("there is no cache in none", "fit --cache none")),
     ],
 )
 def test_wrong_choices(cli, here, pairs, options, words):

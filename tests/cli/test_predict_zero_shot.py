@@ -142,7 +142,9 @@ def test_where_there_is_no_run_it_is_taken_with_a_word(cli, here, pairs):
     image = pairs / "img004.png"
     said = cli("predict", image, "--cache", "caches/named", "--bank", "bank.txt", "--top-k", "1")
     assert said.code == 0
-    assert "no run in caches/named/runs; make one with `img2prompt-cache fit`" in said.err
+    assert (
+        "no run in caches/named/runs; make one with `img2prompt-cache fit --cache caches/named`" in said.err
+    )
     assert "zero-shot: no pair was used" in said.err
     assert said.out.splitlines()[0] == "img004"
     with pytest.raises(ipc.UsageError, match="no run in"):

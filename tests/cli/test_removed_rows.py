@@ -103,7 +103,7 @@ def test_where_only_unusable_rows_have_a_prompt_there_is_none_to_search_by(cli, 
     named = ("--cache", tmp_path / "cache")
     cli("search", "a calm sea", *named).refused(2, "a classifier whose classes have known names")
     said = cli("search", "a calm sea", "--by", "prompt", *named)
-    said.refused(2, "a classifier whose classes have known names")
+    said.refused(2, "has a prompt to search by")
 
 
 def test_a_report_shows_none_of_them(cli, here):

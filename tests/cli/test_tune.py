@@ -140,12 +140,12 @@ def test_groups_that_straddle_the_users_own_split_are_told(cli, tmp_path):
     ("arguments", "code", "words"),
     [
         (("tune", "--head", "mean"), 2, ["head 'mean' has nothing to search", "knn"]),
-        (("tune", "--head", "ridge", "--space", "seed"), 2, ["setting of head 'ridge' 'lr'"]),
+        (("tune", "--head", "ridge", "--space", "seed"), 2, ["setting 'lr' of head 'ridge'"]),
         (("tune", "--space", "sede"), 2, ["--space: there is no file sede", "seed"]),
         (("tune", "--sampler", "grid"), 2, ["unknown sampler 'grid'"]),
         (("tune", "--trials", "0"), 2, ["'--trials'"]),
         (("tune", "--features", "timm:none"), 2, ["timm:none"]),
-        (("influence", "none"), 2, ["no study none", "`img2prompt-cache tune`"]),
+        (("influence", "none"), 2, ["no study none", "`img2prompt-cache tune --cache "]),
     ],
 )
 def test_wrong_use(cli, folder, arguments, code, words):

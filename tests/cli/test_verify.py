@@ -63,7 +63,7 @@ def test_columns_of_more_parts_than_readers_can_open_are_warned_of(cli, tmp_path
         said = cli(command, "--cache", folder)
         warnings = [line for line in said.out.splitlines() if "has more parts than" in line]
         assert [line.partition(" ")[0] for line in warnings] == columns
-        assert "`img2prompt-cache extract` merges parts of one source" in warnings[0]
+        assert "` merges parts of one source" in warnings[0]
 
 
 def test_what_a_running_writer_has_not_recorded_yet_is_not_taken_for_a_strangers(cli, tmp_path):

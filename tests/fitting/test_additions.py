@@ -112,7 +112,7 @@ def test_a_bank_is_compared_as_the_split_compares_whatever_is_predicted(tmp_path
         "open_clip:tower": Dictionary(dict(zip(names, unit(np.eye(8)[:3] * 0.1 + 1), strict=True))),
     }
     monkeypatch.setattr(bank, "load_recorded_encoder", lambda used, device: encoders[used.spec])
-    monkeypatch.setattr(kept, "home", lambda: tmp_path / "home")
+    monkeypatch.setattr(kept, "user_folder", lambda: tmp_path / "home")
     file = tmp_path / "bank.txt"
     file.write_text("\n".join(names))
     found = add_soft_bank(cache, data, file, target, "cpu", ignore).bank
@@ -138,7 +138,7 @@ def test_a_held_out_prompt_in_the_bank_is_caught(tmp_path, monkeypatch):
     cache, data, target = loaded(make_cache(tmp_path / "own"))
     prompts = dict(zip(data.prompts, data.y, strict=True))
     monkeypatch.setattr(bank, "load_recorded_encoder", lambda used, device: Dictionary(prompts))
-    monkeypatch.setattr(kept, "home", lambda: tmp_path / "home")
+    monkeypatch.setattr(kept, "user_folder", lambda: tmp_path / "home")
     file = tmp_path / "bank.txt"
     file.write_text("\n".join(prompts))
     split = make_split(cache, data, "group", 0.2, 0, 4)

@@ -147,7 +147,11 @@ def test_a_teacher_is_a_run_a_folder_or_a_name(cache, tmp_path, teacher):
         ({"teacher": "ridge"}, "teacher", '`teacher` goes with `head="distil"`'),
         ({"head": "blend"}, "members", "two runs or more"),
         ({"head": "blend", "members": "ridge"}, "members", "two runs or more"),
-        ({"head": "blend", "members": ["ridge", "kn"]}, "run", "unknown run or head 'kn'; did you mean knn"),
+        (
+            {"head": "blend", "members": ["ridge", "kn"]},
+            "members",
+            "unknown run or head 'kn'; did you mean knn",
+        ),
         ({"head": "blend", "members": ["ridge", "knn"], "folds": 3}, "folds", "`folds` does not go with"),
         ({"head": "blend", "members": ["ridge", "knn"], "settings": {"k": 1}}, "settings", "does not go"),
         ({"head": "blend", "members": ["ridge", "knn"], "split": "random"}, "split", "does not go with"),

@@ -45,7 +45,7 @@ def test_a_users_own(tmp_path):
 @pytest.mark.parametrize(
     ("head", "text", "words"),
     [
-        ("mlp", '{"lrr": [1]}', r"setting of head 'mlp' 'lrr'; did you mean lr"),
+        ("mlp", '{"lrr": [1]}', r"setting 'lrr' of head 'mlp'; did you mean lr"),
         ("mlp", '{"lr": ["fast"]}', r"head 'mlp' takes lr as float or None, not 'fast'"),
         ("mlp", '{"batch_size": {"uniform": [16, 64]}}', r"takes batch_size as int or None, not 16\.0"),
         ("mlp", '{"hidden": [512]}', r"head 'mlp' takes hidden as"),
@@ -54,7 +54,7 @@ def test_a_users_own(tmp_path):
         ("mlp", "{", "is no JSON"),
         ("mlp", "[" * 99999, "is no JSON"),
         ("mlp", "\xff", "is no JSON"),
-        ("ridge", '{"k": [1]}', r"setting of head 'ridge' 'k'"),
+        ("ridge", '{"k": [1]}', r"setting 'k' of head 'ridge'"),
         ("mean", '{"k": [1]}', r"head 'mean' has nothing to search; these have: .*knn"),
     ],
 )
@@ -70,7 +70,7 @@ def test_names_that_are_no_space(tmp_path):
         find_space("mlp", "sede")
     with pytest.raises(UsageError, match=r"cannot be read: Is a directory"):
         find_space("mlp", str(tmp_path))
-    with pytest.raises(UsageError, match=r"setting of head 'ridge' 'lr'"):
+    with pytest.raises(UsageError, match=r"setting 'lr' of head 'ridge'"):
         find_space("ridge", "seed")
     with pytest.raises(UsageError, match=r"'mean' has nothing to search; these have: .*knn, ridge"):
         find_space("mean")

@@ -76,7 +76,7 @@ def test_a_space_is_a_mapping_of_values_or_of_ranges(cache, tmp_path, space):
     [
         ({"space": {}}, "space", "no search space"),
         ({"space": {"alpha": [{1}]}}, "space", "takes values as in JSON"),
-        ({"space": {1: [2]}}, "space", "setting of head 'ridge' '1'"),
+        ({"space": {1: [2]}}, "space", "setting '1' of head 'ridge'"),
         ({"space": "none"}, "space", "there is no file none"),
         ({"space": {"seed": [1]}}, "space", "`seed` gives it"),
         ({"trials": 0}, "trials", "`trials` must be at least 1, not 0"),
