@@ -160,8 +160,8 @@ def _measured(folder: Path, head: str, more: list[str]) -> dict[str, Any]:
         "code": os.waitstatus_to_exitcode(status),
     }
     if record["code"] == 0:
-        made = json.loads(told)
-        record |= {key: made[key] for key in ("cosine", "floor", "n") if key in made}
+        metrics = json.loads(told)["metrics"]
+        record |= {key: metrics[key] for key in ("cosine", "floor", "n")}
         measured = json.loads((place / "run.json").read_text()).get("measured")
         record |= {} if not measured else {"measured": measured}
     print(record, file=sys.stderr, flush=True)
