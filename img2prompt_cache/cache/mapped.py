@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import mmap
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -23,6 +22,8 @@ from img2prompt_cache.errors import Img2PromptError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    Take = Callable[[int, NDArray[np.int64]], list[Values]]
 
 MOST_PARTS = 256
 """Parts of a column whose maps stay open, at most; each map holds a file descriptor."""
@@ -99,11 +100,10 @@ class MappedColumn:
         """
         if not len(rows):
             return np.empty((0, *self.column.shape), self.dtype)
-        if rows.min() < 0 or rows.max() >= len(self):
-            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
+        self._require(rows)
         if len(rows) < SCATTERED * len(self.column.parts) <= SCATTERED * self._most:
             return self._scattered(rows)
-        return self._by_part(rows)
+        return self._by_part(rows, self._from_maps)
 
     def _scattered(self, rows: NDArray[np.int64]) -> Values:
         """Read few rows of many parts, whose maps all stay open."""
@@ -117,8 +117,8 @@ class MappedColumn:
         values = found[0] if len(found) == 1 else restore(*found)
         return values.astype(self.dtype, copy=False)
 
-    def _by_part(self, rows: NDArray[np.int64]) -> Values:
-        """Read many rows of each part."""
+    def _by_part(self, rows: NDArray[np.int64], take: Take) -> Values:
+        """Take rows of one part after the other."""
         out = np.empty((len(rows), *self.column.shape), self.dtype)
         # Ascending reads are what a disk does best.
         order = np.argsort(rows, kind="stable")
@@ -126,74 +126,57 @@ class MappedColumn:
         ends = np.searchsorted(ascending, self._stops).tolist()
         for number, (low, high) in enumerate(zip([0, *ends], ends, strict=False)):
             if low < high:
-                within = _as_slice(ascending[low:high] - self.column.parts[number].start)
-                found = [values[within] for values in self._map(number)]
+                found = take(number, ascending[low:high] - self.column.parts[number].start)
                 out[_as_slice(order[low:high])] = found[0] if len(found) == 1 else restore(*found)
         return out
 
-    def read(self, rows: NDArray[np.int64]) -> Values:
-        """Read rows as indexing does, without their pages of the files staying in this process's memory.
+    def _from_maps(self, number: int, within: NDArray[np.int64]) -> list[Values]:
+        """Take rows of a part, ascending, from the maps of its datasets."""
+        rows = _as_slice(within)
+        return [values[rows] for values in self._map(number)]
 
-        Where many rows of a range of a part are asked for, the range is read from the file. Unlike a map,
-        that tells when a part was cut short.
+    def read(self, rows: NDArray[np.int64]) -> Values:
+        """Read rows as indexing does, but from the files: pages of a map count as this process's memory.
+
+        Unlike a map, a file also tells when it was cut short.
 
         Raises
         ------
         IndexError, Img2PromptError
             As indexing; also if a part was changed since it was first read.
         """
-        starts = np.searchsorted(self._stops, rows, side="right")
-        if not len(rows) or (np.diff(rows) <= 0).any() or rows[0] < 0 or rows[-1] >= len(self):
-            return self._released(rows)
-        out = np.empty((len(rows), *self.column.shape), self.dtype)
-        edges = [0, *(np.flatnonzero(np.diff(starts)) + 1).tolist(), len(rows)]
-        for low, high in pairwise(edges):
-            number = int(starts[low])
-            within = rows[low:high] - self._starts[number]
-            if len(within) * SPARSE < within[-1] + 1 - within[0]:
-                out[low:high] = self._released(rows[low:high])
-            else:
-                first, stop = int(within[0]), int(within[-1]) + 1
-                found = [values[within - first] for values in self._from_file(number, first, stop)]
-                out[low:high] = found[0] if len(found) == 1 else restore(*found)
-        return out
+        self._require(rows)
+        return self._by_part(rows, self._from_file)
 
-    def _released(self, rows: NDArray[np.int64]) -> Values:
-        values = self[rows]
-        self.release()
-        return values
-
-    def _from_file(self, number: int, start: int, stop: int) -> list[Values]:
-        """Read a range of rows of a part, of each of its datasets."""
+    def _from_file(self, number: int, within: NDArray[np.int64]) -> list[Values]:
+        """Read rows of a part, ascending, of each of its datasets."""
         if number not in self._offsets:
             self._map(number)
         part, found = self.column.parts[number], []
+        first, stop = int(within[0]), int(within[-1]) + 1
+        whole = len(within) * SPARSE >= stop - first
+        wanted = np.arange(first, stop) if whole else within
         with (self.folder / part.file).open("rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             stamp = status.st_ino, status.st_size, status.st_mtime_ns
             changed = self._stamps.setdefault(number, stamp) != stamp
             for name, (shape, dtype) in self.column.datasets.items():
-                values = np.empty((stop - start, *shape), dtype)
-                file.seek(self._offsets[number][name] + start * (values.nbytes // len(values)))
-                changed |= file.readinto(values.data.cast("B")) != values.nbytes
-                found.append(values)
+                values = np.empty((len(wanted), *shape), dtype)
+                offset, width = self._offsets[number][name], values.nbytes // len(values)
+                pieces = [values] if whole else np.split(values, len(values))
+                for piece, row in zip(pieces, wanted.tolist(), strict=False):
+                    file.seek(offset + row * width)
+                    changed |= file.readinto(piece.data.cast("B")) != piece.nbytes
+                found.append(values[within - first] if whole else values)
         if changed:
             raise Img2PromptError(
                 f"{self.folder / part.file} was changed by another process while it was read; do this again"
             )
         return found
 
-    def release(self) -> None:
-        """Give back the memory that the maps take where rows were read; what is read again is mapped again.
-
-        The operating system keeps the pages of files in memory as long as there is room, and those that are
-        mapped count as this process's.
-        """
-        for maps in [*self._maps.values()]:
-            for values in maps:
-                mapped = getattr(values.base, "_mmap", None)
-                if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-                    mapped.madvise(mmap.MADV_DONTNEED)
+    def _require(self, rows: NDArray[np.int64]) -> None:
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
 
     def load(self) -> Values:
         """Read the whole column: shape (rows, …), of the chosen dtype."""

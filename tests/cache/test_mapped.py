@@ -159,15 +159,17 @@ def test_maps_take_a_small_share_of_the_files_that_may_be_open(monkeypatch: pyte
     assert mapped._most_parts(2) == 64
 
 
-@given(numbers=st.lists(st.integers(0, ROWS - 1), max_size=60), ascending=st.booleans())
+@given(numbers=st.lists(st.integers(0, ROWS - 1), max_size=60), sparse=st.sampled_from([0, 1, 4]))
 def test_reading_gives_the_rows_that_indexing_gives(
-    columns: dict[str, MappedColumn], numbers: list[int], ascending: bool
+    columns: dict[str, MappedColumn], numbers: list[int], sparse: int
 ) -> None:
-    rows = np.array(sorted(set(numbers)) if ascending else numbers, np.int64)
-    for name in EXPECTED:
-        found = columns[name].read(rows)
-        np.testing.assert_array_equal(found, columns[name][rows])
-        assert found.dtype == columns[name].dtype
+    rows = np.array(numbers, np.int64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mapped, "SPARSE", sparse)
+        for name in EXPECTED:
+            found = columns[name].read(rows)
+            np.testing.assert_array_equal(found, columns[name][rows])
+            assert found.dtype == columns[name].dtype
 
 
 @pytest.mark.parametrize("row", [-1, ROWS])
@@ -176,12 +178,12 @@ def test_reading_a_row_that_is_not_there(columns: dict[str, MappedColumn], row: 
         columns["maps"].read(np.array(sorted([0, row])))
 
 
+@pytest.mark.parametrize("rows", [np.arange(20, 40), np.array([39, 20])])
 @pytest.mark.parametrize("how", ["cut short", "replaced"])
-def test_a_part_that_changes_while_it_is_read_is_named(how: str, tmp_path: Path) -> None:
+def test_a_part_that_changes_while_it_is_read_is_named(how: str, rows: np.ndarray, tmp_path: Path) -> None:
     values = np.random.default_rng(2).normal(size=(40, 6)).astype(np.float16)
     column = write(tmp_path, "features", "one", values, part=20)
     found = MappedColumn(tmp_path, column)
-    rows = np.arange(20, 40)
     np.testing.assert_array_equal(found.read(rows), values[rows])
     path = tmp_path / column.parts[1].file
     data = path.read_bytes()

@@ -10,7 +10,7 @@ from img2prompt_cache.data.column_rows import ColumnRows
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.errors import Img2PromptError
-from synthetic import ENCODER, ONE, OTHER, make_cache
+from synthetic import ONE, OTHER, make_cache
 
 
 @pytest.fixture
@@ -49,14 +49,6 @@ def test_columns_are_in_the_order_named(cache):
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found[:, :8], columns[0][rows])
     np.testing.assert_array_equal(found[:, 8:], columns[1][rows])
-
-
-def test_releasing_memory_changes_no_value(cache):
-    column = cache.mapped(cache.column("targets", ENCODER))
-    rows = np.arange(6)
-    before = column[rows]
-    column.release()
-    np.testing.assert_array_equal(column[rows], before)
 
 
 def test_a_value_that_is_not_finite_is_named_when_it_is_read(tmp_path):
