@@ -6,7 +6,7 @@
 `make` writes a cache of so many rows whose features and targets are grown together from the pooled features
 of one backbone and the MiniLM targets of real caches (see `grown.py`): 1,280 + 384 float16 values a row by
 default. `run` fits heads on such caches, each in a process of its own, so that its peak memory is its own,
-and prints a Markdown table; it writes `results/scale.json`.
+and prints a Markdown table; it writes `results/scale.json`, where figures of earlier calls stay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from grown import CHUNK, grow_in_chunks
-from system import save
+from system import load, save
 
 from img2prompt_cache.cache.manifest import Column, Manifest, Part, column_folder, part_file
 from img2prompt_cache.cache.manifest_file import save_manifest
@@ -195,7 +195,9 @@ def main() -> None:
             f"| {each['rows']:,} rows | {each['fit']} | {each['seconds']:.1f} | {each['cpu_seconds']:.1f} | "
             f"{each['peak_mb']:,.0f} | {score} |"
         )
-    save("scale", {"fits": records})
+    kept = {(each["rows"], each["fit"]): each for each in (load("scale") or {"fits": []})["fits"]}
+    kept |= {(each["rows"], each["fit"]): each for each in records}
+    save("scale", {"fits": [*kept.values()]})
 
 
 if __name__ == "__main__":

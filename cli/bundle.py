@@ -12,14 +12,7 @@ from .parsing import read_replacements
 
 
 def bundle(
-    run: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="RUN",
-            help="A run folder, or its name in the cache. Default: the newest run.",
-            show_default=False,
-        ),
-    ] = None,
+    run: console.RunArgument = None,
     out: Annotated[
         Path,
         typer.Option(metavar="PATH", help="A zip file, if it ends with .zip; else a folder."),

@@ -11,14 +11,7 @@ from . import console
 
 
 def card(
-    run: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="RUN",
-            help="A run folder, or its name in the cache. Default: the newest run.",
-            show_default=False,
-        ),
-    ] = None,
+    run: console.RunArgument = None,
     cache: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="The cache to find the run in. Default: `cache/default`."),

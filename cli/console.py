@@ -54,6 +54,9 @@ TrackOption = Annotated[
         show_default=False,
     ),
 ]
+_RUN = "A run folder, or its name in the cache. Default: the newest run."
+RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help=_RUN, show_default=False)]
+RunOption = Annotated[str | None, typer.Option(metavar="DIR", help=_RUN)]
 RunsArgument = Annotated[
     list[str] | None,
     typer.Argument(

@@ -25,10 +25,7 @@ def search(
             show_default=False,
         ),
     ] = None,
-    run: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="A run folder, or its name in the cache. Default: the newest run."),
-    ] = None,
+    run: console.RunOption = None,
     cache: console.CacheOption = console.DEFAULT_CACHE,
     top_k: Annotated[int, typer.Option(min=1, help="How many pictures to show.")] = TOP,
     device: console.DeviceOption = "auto",

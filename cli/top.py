@@ -19,10 +19,7 @@ def top(
         ),
     ] = "expected",
     worst: Annotated[bool, typer.Option("--worst", help="The lowest first.")] = False,
-    run: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="A run folder, or its name in the cache. Default: the newest run."),
-    ] = None,
+    run: console.RunOption = None,
     cache: console.CacheOption = console.DEFAULT_CACHE,
     top_k: Annotated[int, typer.Option(min=1, help="How many pictures to show.")] = TOP,
     device: console.DeviceOption = "auto",

@@ -14,10 +14,7 @@ from .parsing import read_replacements
 
 def watch(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder in which images arrive.")],
-    run: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="A run folder, or its name in the cache. Default: the newest run."),
-    ] = None,
+    run: console.RunOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
