@@ -143,21 +143,34 @@ class Backbone:
         """
         import torch
 
-        device, dtype = self.device, next(self.model.parameters()).dtype
         with torch.inference_mode():
-            if device.type == "cuda":  # in the caller's stream, like all that follows
-                pixels = pixels.pin_memory().to(device, non_blocking=True)
-            mean, std = (
-                torch.tensor(values, device=device).mul_(255).view(3, 1, 1)
-                for values in (self.mean, self.std)
-            )
-            # A view of interleaved pixels as (n, 3, h, w) is channels-last already.
-            images = pixels.permute(0, 3, 1, 2).float().sub_(mean).div_(std).to(dtype)
-            found = self._compute(images, names)
-            return {
-                name: (value if blocks_of(name) else value.float()).contiguous().cpu().numpy()
-                for name, value in found.items()
-            }
+            if self.device.type == "cuda":  # in the caller's stream, like all that follows
+                pixels = pixels.pin_memory().to(self.device, non_blocking=True)
+            found = self.outputs(pixels, names)
+            return {name: value.contiguous().cpu().numpy() for name, value in found.items()}
+
+    def outputs(self, pixels: torch.Tensor, names: Collection[str] = (TOP,)) -> dict[str, torch.Tensor]:
+        """Compute what `read` gives as tensors, from pixels on the model's device.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor, uint8, shape (n, height, width, 3)
+        names : collection of str
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+        """
+        import torch
+
+        device, dtype = self.device, next(self.model.parameters()).dtype
+        mean, std = (
+            torch.tensor(values, device=device).mul_(255).view(3, 1, 1) for values in (self.mean, self.std)
+        )
+        # A view of interleaved pixels as (n, 3, h, w) is channels-last already.
+        images = pixels.permute(0, 3, 1, 2).float().sub_(mean).div_(std).to(dtype)
+        found = self._compute(images, names)
+        return {name: value if blocks_of(name) else value.float() for name, value in found.items()}
 
     def _compute(self, images: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
         if set(names) == {TOP}:

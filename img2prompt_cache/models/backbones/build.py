@@ -128,7 +128,7 @@ def blocks_of_output(backbone: Backbone, tap: Tap) -> tuple[Block, ...]:
     if tap.name != MULTI:
         return ()
     with backbone.levels.collect() as pooled:
-        backbone.encode(_noise(backbone))
+        backbone.encode(noise(backbone))
     widths = [each.shape[1] for each in pooled if each is not None]
     return tuple(Block(name, width) for name, width in zip(backbone.levels.names, widths, strict=True))
 
@@ -142,10 +142,11 @@ def shape_of(backbone: Backbone, tap: Tap) -> tuple[int, ...]:
         If the backbone cannot give such values: its architecture cannot be cut into blocks, or has fewer of
         them, or the installed version of its library builds it otherwise.
     """
-    shape = backbone.read(_noise(backbone), {tap.name})[tap.name].shape[1:]
+    shape = backbone.read(noise(backbone), {tap.name})[tap.name].shape[1:]
     return (tap.views, *shape) if tap.views else shape
 
 
-def _noise(backbone: Backbone) -> torch.Tensor:
+def noise(backbone: Backbone) -> torch.Tensor:
+    """Give an image of random pixels, always the same, at a backbone's input size: (1, h, w, 3), uint8."""
     pixels = np.random.default_rng(0).integers(0, 256, (1, *backbone.geometry.crop, 3), np.uint8)
     return torch.from_numpy(pixels)

@@ -139,6 +139,9 @@ def mean_and_deviation(x: Tensor) -> Tensor:
     difference of squares would cancel. There, the maps of one image after the other are brought into one
     place that fits the processor's cache: ten times as fast as all at once on the largest maps of a ResNet50.
     """
+    if torch.compiler.is_compiling():  # into a graph, whose batch has no known size
+        mean = x.float().mean((2, 3), keepdim=True)
+        return torch.cat([mean.flatten(1), (x.float() - mean).square().mean((2, 3)).sqrt()], 1)
     pieces = torch.split(x, 1 if x.device.type == "cpu" else len(x))
     place = torch.empty_like(pieces[0], dtype=torch.float32)
     pooled = []
