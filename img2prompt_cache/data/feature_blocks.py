@@ -103,7 +103,8 @@ def select_blocks(X: AnyFeatures, ranges: Ranges) -> AnyFeatures:
 
     Parameters
     ----------
-    X : as `concatenate` returns it
+    X : as `concatenate` returns it, or ColumnRows
+        Of the latter nothing is read.
     ranges : sequence of (int, int)
         Not empty. A trunk can only be selected whole.
 
@@ -113,7 +114,7 @@ def select_blocks(X: AnyFeatures, ranges: Ranges) -> AnyFeatures:
         If `X` contains a trunk and a range is not exactly one of its blocks.
     """
     if isinstance(X, ColumnRows):
-        X = np.asarray(X)
+        return X.select(ranges)
     if isinstance(X, np.ndarray) and X.ndim == 2:
         if all(stop == start for (_, stop), (start, _) in pairwise(ranges)):
             return X[:, ranges[0][0] : ranges[-1][1]]

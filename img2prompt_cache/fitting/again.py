@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from img2prompt_cache.cache.reader import Cache
 
 
-def refit_members(cache: Cache, runs: Sequence[Run], device: str, tell: Callback) -> list[Run]:
+def refit_members(
+    cache: Cache, runs: Sequence[Run], device: str, tell: Callback, memory: str | int | None = None
+) -> list[Run]:
     """Fit those members of a blend again that are outdated, so that all have one split of the cache as it is.
 
     A run is outdated if rows that it was fitted on have changed since, if its rows are not found in the cache
@@ -34,6 +36,8 @@ def refit_members(cache: Cache, runs: Sequence[Run], device: str, tell: Callback
         Where heads that compute with torch are fitted.
     tell : callable
         Told which runs are fitted again, and why.
+    memory : str or int, optional
+        How much memory rows may take, as for `fit`.
 
     Returns
     -------
@@ -50,14 +54,14 @@ def refit_members(cache: Cache, runs: Sequence[Run], device: str, tell: Callback
     found = []
     for run in runs:
         why = _outdated(cache, run)
-        found.append(_again(cache, run, why, device, tell) if why else run)
+        found.append(_again(cache, run, why, device, tell, memory) if why else run)
     if not found:
         return found
     newest = max(found, key=lambda run: run.created)
     return [
         run
         if same_split(run.split, newest.split)
-        else _again(cache, run, f"it was scored on another split than {newest.name}", device, tell)
+        else _again(cache, run, f"it was scored on another split than {newest.name}", device, tell, memory)
         for run in found
     ]
 
@@ -67,20 +71,20 @@ def _outdated(cache: Cache, run: Run) -> str:
     if run.outdated:
         return run.outdated
     try:
-        load_rows(cache, run, load_validation(run.folder, run), "")
+        load_rows(cache, run, load_validation(run.folder, run), "", hold=False)
     except Img2PromptError:
         return "the cache does not have the rows and columns that it was fitted on"
     return ""
 
 
-def _again(cache: Cache, run: Run, why: str, device: str, tell: Callback) -> Run:
+def _again(cache: Cache, run: Run, why: str, device: str, tell: Callback, memory: str | int | None) -> Run:
     if not run.request or "teacher" in run.request:
         raise UsageError(
             f"`refit_members`: {run.name} is outdated ({why}), and does not say what it was fitted with: it "
             "is made of runs, or of an older version; fit it again with `fit()`",
             parameter="refit_members",
         )
-    made = fit_head(cache, config_of(run, device), tell=tell)
+    made = fit_head(cache, replace(config_of(run, device), memory=memory), tell=tell)
     note(tell, f"{run.name} is outdated ({why}): fitted again as {made.name}")
     return made
 

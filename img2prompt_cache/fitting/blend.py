@@ -15,6 +15,7 @@ from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.evaluate import Evaluation
 from img2prompt_cache.fitting.members import Member, aligned, join_features, load_members
+from img2prompt_cache.fitting.memory import hold_rows
 from img2prompt_cache.fitting.nested import can_be_nested, nested_products
 from img2prompt_cache.fitting.outside import OutsideMember, read_outside
 from img2prompt_cache.fitting.record import FittedHead, keep_run
@@ -30,6 +31,7 @@ from img2prompt_cache.numerics.blending import (
 )
 from img2prompt_cache.numerics.bootstrap import paired_difference, split_widening
 from img2prompt_cache.numerics.metrics import cosine
+from img2prompt_cache.progress import Callback, ignore
 from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.names import reserve_run
 from img2prompt_cache.runs.run import Run
@@ -50,7 +52,9 @@ def fit_blend(
     *,
     outside: Sequence[OutsideMember] = (),
     seed: int = 0,
+    memory: str | int | None = None,
     overwrite: bool = False,
+    tell: Callback = ignore,
 ) -> Run:
     """Blend runs and keep the blend as a run, which works without its members.
 
@@ -70,8 +74,12 @@ def fit_blend(
         Members that another program fitted. Their predictions for held-out rows are taken at their word.
     seed : int
         Of the folds.
+    memory : str or int, optional
+        How much memory rows may take where members are fitted again; see `hold_rows`.
     overwrite : bool
         Replace the run in `folder`, once the new one is complete.
+    tell : callable
+        Told where rows are read when they are used.
 
     Raises
     ------
@@ -85,7 +93,7 @@ def fit_blend(
     features = join_features(members)
     specs = [use.spec for use in features]
     with reserve_run(folder, cache.folder, Blend.name, specs, overwrite=overwrite) as place:
-        return keep_run(place, cache, _fit(cache, members, outside, features, seed, started))
+        return keep_run(place, cache, _fit(cache, members, outside, features, seed, started, memory, tell))
 
 
 def _fit(
@@ -95,10 +103,12 @@ def _fit(
     features: tuple[UsedColumn, ...],
     seed: int,
     started: float,
+    memory: str | int | None,
+    tell: Callback,
 ) -> FittedHead:
     smallest = min(members, key=lambda member: sum(member.run.widths))
     try:
-        data, split = load_rows(cache, smallest.run, smallest.held, _ADVICE)
+        data, split = load_rows(cache, smallest.run, smallest.held, _ADVICE, hold=False)
     except UsageError:
         raise
     except Img2PromptError as error:
@@ -128,7 +138,9 @@ def _fit(
     ]
     inner = None
     if not others and can_be_nested(records, split) and len({member.run.train_on for member in members}) == 1:
-        joined, _ = load_rows(cache, smallest.run, smallest.held, _ADVICE, features)
+        values = sum(use.width for use in features) + data.y.shape[1]
+        hold = hold_rows(Blend(records), len(data.rows), values, memory, tell=tell)
+        joined, _ = load_rows(cache, smallest.run, smallest.held, _ADVICE, features, hold=hold)
         inner = nested_products(by_fold, joined, split, seed)
     weights, by_weights = best_weights(known), cross_weights(known, fold, inner)
     history = ablation(known, fold, weights, inner)

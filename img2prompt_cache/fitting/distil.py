@@ -18,22 +18,30 @@ from img2prompt_cache.data.splits import Split, is_test_set
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.config import finite, plain_settings
 from img2prompt_cache.fitting.evaluate import Evaluation, require_finite
+from img2prompt_cache.fitting.memory import hold_rows
 from img2prompt_cache.fitting.record import FittedHead, keep_run
 from img2prompt_cache.fitting.run_rows import ids_of, split_of
 from img2prompt_cache.fitting.teacher import TeacherData, load_teacher_data, teacher_from_run
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.distil import Distil
+from img2prompt_cache.heads.out_of_fold import predict_all
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.flops import operations
 from img2prompt_cache.models.backbones.taps import model_of, split_spec
-from img2prompt_cache.numerics.metrics import mean_cosine
+from img2prompt_cache.numerics.metrics import cosine
+from img2prompt_cache.numerics.row_blocks import in_blocks
 from img2prompt_cache.progress import Callback, ignore, task
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.names import reserve_run
 from img2prompt_cache.runs.run import Run
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from img2prompt_cache.cache.manifest import Column
+    from img2prompt_cache.data.column_rows import ColumnRows
+    from img2prompt_cache.data.feature_blocks import AnyFeatures
+    from img2prompt_cache.heads.base import Head
 
 
 def fit_distil(
@@ -45,6 +53,7 @@ def fit_distil(
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     refit: bool = True,
+    memory: str | int | None = None,
     overwrite: bool = False,
     device: str = "auto",
     tell: Callback = ignore,
@@ -73,6 +82,8 @@ def fit_distil(
     refit : bool
         Fit the saved student again on all rows, with the settings that the first one chose; never where the
         teacher was scored on a test set.
+    memory : str or int, optional
+        How much memory rows may take; see `hold_rows`.
     overwrite : bool
         Replace the run in `folder`, once the new one is complete.
     device : str
@@ -109,7 +120,7 @@ def fit_distil(
     columns = choose_features(cache, features or cheapest(cache))
     specs = [column.spec for column in columns]
     with reserve_run(folder, cache.folder, Distil.name, specs, overwrite=overwrite) as place:
-        fitted = _fit(cache, teacher, head, columns, refit=refit, tell=tell)
+        fitted = _fit(cache, teacher, head, columns, memory, refit=refit, tell=tell)
         return keep_run(place, cache, replace(fitted, request=request))
 
 
@@ -128,11 +139,23 @@ def distil_request(
 
 
 def _fit(
-    cache: Cache, run: Run, head: Distil, columns: tuple[Column, ...], *, refit: bool, tell: Callback
+    cache: Cache,
+    run: Run,
+    head: Distil,
+    columns: tuple[Column, ...],
+    memory: str | int | None,
+    *,
+    refit: bool,
+    tell: Callback,
 ) -> FittedHead:
     started = time.perf_counter()
     held = load_validation(run.folder, run)
-    lessons = load_teacher_data(cache, run, columns, ids_of(run, held))
+    teacher = teacher_from_run(run, -1, head.seed)
+
+    def hold(values: int) -> bool:
+        return hold_rows(head, cache.rows, values, memory, teacher=teacher, tell=tell)
+
+    lessons = load_teacher_data(cache, run, columns, ids_of(run, held), hold=hold)
     data = lessons.data
     split = split_of(cache, run, held, data)
     with task(tell, "fit", split.folds + refit) as advance:
@@ -142,7 +165,7 @@ def _fit(
             # The folds may have chosen different settings: the saved head then chooses anew, as in `fit`.
             anew = head if split.folds > 1 else clone(head).set_params(**saved.chosen)
             everything = np.arange(len(data.rows))
-            saved, _ = lessons.fit_pair(anew, teacher_from_run(run, -1, head.seed), split, everything)
+            saved, _ = lessons.fit_pair(anew, teacher, split, everything)
             advance(1)
     return FittedHead(
         head=saved,
@@ -201,28 +224,36 @@ def evaluate_student(
     Img2PromptError
         If a prediction is not finite.
     """
-    y, X = np.asarray(lessons.data.y), select_blocks(lessons.data.X, lessons.student)
-    student, teacher, plain = (np.empty_like(y) for _ in range(3))
+    y, X = lessons.data.y, select_blocks(lessons.data.X, lessons.student)
+    rows, width = split.validation, y.shape[1]
+    student = np.empty((len(rows), width), np.float32)
+    teacher, plain = np.empty(len(rows)), np.empty(len(rows))
     chosen, seconds = [], 0.0
     for number, (train, held) in enumerate(split.sides):
         learnt, taught_by = lessons.fit_pair(head, teacher_from_run(run, number, head.seed), split, train)
         began = time.perf_counter()
-        student[held] = learnt.predict(X[held])
+        place = np.searchsorted(rows, held)
+        student[place] = predict_all(learnt, X[held], width)
         seconds += time.perf_counter() - began
-        teacher[held] = taught_by.predict(select_blocks(lessons.data.X, lessons.teacher)[held])
+        theirs = select_blocks(lessons.data.X, lessons.teacher)
+        teacher[place] = _cosines(taught_by, theirs[held], y[held])
         groups, ours = split.inner_groups(train), select_widths(lessons.data.widths, lessons.student)
         known = lessons.data.training_targets[train]
         untaught = clone(head).fit(X[train], known, groups=groups, widths=ours)
-        plain[held] = untaught.predict(X[held])
+        plain[place] = _cosines(untaught, X[held], y[held])
         chosen.append(learnt.chosen)
         advance(1)
-    held = split.validation
-    require_finite(head.name, student[held])
+    require_finite(head.name, student)
     return StudentScores(
-        student=Evaluation(learnt, chosen, student[held], len(held) / seconds),
-        teacher=mean_cosine(teacher[held], y[held]),
-        plain=mean_cosine(plain[held], y[held]),
+        student=Evaluation(learnt, chosen, student, len(rows) / seconds),
+        teacher=float(teacher.mean()),
+        plain=float(plain.mean()),
     )
+
+
+def _cosines(head: Head, X: AnyFeatures, y: NDArray[np.float32] | ColumnRows) -> NDArray[np.float64]:
+    """Score predictions block by block, shape (n,)."""
+    return np.concatenate([cosine(*both) for _, both in in_blocks([predict_all(head, X, y.shape[1]), y])])
 
 
 def cheapest(cache: Cache) -> tuple[str, ...]:

@@ -261,8 +261,17 @@ def fit(
         elif teacher is None:
             runs, outside = open_members(opened, named, tell)
             if refit_members:
-                runs = again.refit_members(opened, runs, device, tell)
-            made = fit_blend(opened, runs, folder, outside=outside, seed=seed, overwrite=overwrite)
+                runs = again.refit_members(opened, runs, device, tell, memory)
+            made = fit_blend(
+                opened,
+                runs,
+                folder,
+                outside=outside,
+                seed=seed,
+                memory=memory,
+                overwrite=overwrite,
+                tell=tell,
+            )
         else:
             made = fit_distil(
                 opened,
@@ -272,6 +281,7 @@ def fit(
                 settings=own,
                 seed=seed,
                 refit=refit,
+                memory=memory,
                 overwrite=overwrite,
                 device=device,
                 tell=tell,

@@ -59,7 +59,14 @@ def _limits() -> Iterator[int]:
 
 
 def hold_rows(
-    head: Head, rows: int, values: int, memory: str | int | None, *, more: bool = False, tell: Callback
+    head: Head,
+    rows: int,
+    values: int,
+    memory: str | int | None,
+    *,
+    teacher: Head | None = None,
+    more: bool = False,
+    tell: Callback,
 ) -> bool:
     """Decide whether the rows of a fit are held in memory; otherwise the head reads them when it uses them.
 
@@ -72,6 +79,8 @@ def hold_rows(
         How many rows there are, and how many float32 values each has.
     memory : str or int, optional
         How much they may take; see `read_size`. Half of what is free, if absent.
+    teacher : Head, optional
+        One that is fitted on the same rows, to teach the head.
     more : bool
         Whether the fit also takes what must be in memory: extra pairs, or a soft bank.
     tell : callable
@@ -95,18 +104,21 @@ def hold_rows(
     if most is None or needed <= most or head.takes == "trunk":  # rows of a trunk are never held
         return True
     size = f"{rows:,} rows of {values:,} values take about {_told(needed)} of memory in a fit"
-    if head.streams and not more:
-        if (least := head.least_memory(rows)) > most:
+    heads = [head] if teacher is None else [head, teacher]
+    if all(each.streams for each in heads) and not more:
+        if (least := max(each.least_memory(rows) for each in heads)) > most:
             raise UsageError(
-                f"head {head.name!r} needs at least {_told(least)} of memory for an index of {rows:,} rows, "
-                f"but `memory` allows {_told(most)}: allow more, or name fewer rows by `only`",
+                f"head {head.name!r} needs at least {_told(least)} of memory for a fit of {rows:,} rows that "
+                f"are read when they are used, but `memory` allows {_told(most)}: allow more, or name fewer "
+                "rows by `only`",
                 parameter="memory",
             )
         note(tell, f"{size}; `memory` allows {_told(most)}, so they are read when they are used")
         return False
     if memory is None and free is not None and needed <= free:
         return True
-    what = f"head {head.name!r} with what is added to it" if more else f"head {head.name!r}"
+    beside = " with what is added to it" if more else " with its teacher" if teacher is not None else ""
+    what = f"head {head.name!r}{beside}"
     there = f"`memory` allows {_told(most)}" if memory is not None else f"{_told(free or 0)} are free"
     raise UsageError(
         f"{size}, and {what} must hold them, but {there}: name fewer rows by `only`, or a head that reads "

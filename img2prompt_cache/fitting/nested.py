@@ -65,8 +65,8 @@ def nested_products(
             groups = split.inner_groups(train)
             folds = min(FOLDS, len(np.unique(groups)))
             predictions, _ = Blend(chosen, folds=folds, seed=seed).out_of_fold(
-                data.X[train], np.asarray(data.training_targets[train]), groups=groups, widths=data.widths
+                data.X[train], data.training_targets[train], groups=groups, widths=data.widths
             )
-            found.append(inner_products(predictions, np.asarray(data.y[train])))
+            found.append(inner_products(predictions, data.y[train]))
             advance(1)
     return found

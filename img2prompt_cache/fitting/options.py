@@ -15,8 +15,8 @@ LARGEST_SEED = 2**32 - 1
 
 _ALWAYS = ("seed", "run", "oof", "overwrite", "device", "engine", "workers", "ray_address")
 MADE_OF_RUNS = {
-    "blend": (*_ALWAYS, "members", "refit_members"),
-    "distil": (*_ALWAYS, "teacher", "features", "settings", "refit", "seeds"),
+    "blend": (*_ALWAYS, "memory", "members", "refit_members"),
+    "distil": (*_ALWAYS, "memory", "teacher", "features", "settings", "refit", "seeds"),
 }
 """Heads that are made of runs, with the parameters that they take; all others follow from these runs."""
 

@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 
 
 def load_rows(
-    cache: Cache, run: Run, held: Validation, advice: str, features: Sequence[UsedColumn] | None = None
+    cache: Cache,
+    run: Run,
+    held: Validation,
+    advice: str,
+    features: Sequence[UsedColumn] | None = None,
+    *,
+    hold: bool = True,
 ) -> tuple[Dataset, Split]:
     """Read the rows that a run was fitted on and scored on, and find its split again.
 
@@ -44,6 +50,8 @@ def load_rows(
         What to do where a column is not the one that the run was fitted on.
     features : sequence of UsedColumn, optional
         The feature columns to read; those of the run if None.
+    hold : bool
+        As for `load_dataset`.
 
     Raises
     ------
@@ -56,7 +64,7 @@ def load_rows(
     columns = tuple(used_column(cache, use, advice) for use in features or run.features)
     only = ids_of(run, held)
     views = needs_views(run.head, run.settings)
-    data = load_dataset(cache, columns, target, only=only, views=views, train_on=run.train_on)
+    data = load_dataset(cache, columns, target, only=only, views=views, train_on=run.train_on, hold=hold)
     return data, split_of(cache, run, held, data)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,9 @@ from img2prompt_cache.fitting.run_rows import needs_views
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.distil import Distil
+from img2prompt_cache.heads.out_of_fold import mixed_rows, predict_all
 from img2prompt_cache.heads.outside import Outside
-from img2prompt_cache.numerics.blending import best_weights, inner_products, mix
+from img2prompt_cache.numerics.blending import best_weights, inner_products
 from img2prompt_cache.runs.run import Run
 
 if TYPE_CHECKING:
@@ -122,16 +123,16 @@ class TeacherData:
         teacher : Blend
         """
         teacher = clone(teacher).use_device(student.device)
-        groups, y = split.inner_groups(rows), np.asarray(self.data.training_targets[rows])
+        groups, y = split.inner_groups(rows), self.data.training_targets[rows]
         X = select_blocks(self.data.X, self.teacher)[rows]
         widths = select_widths(self.data.widths, self.teacher)
         predictions, _ = teacher.out_of_fold(X, y, groups=groups, widths=widths)
-        weights = best_weights(inner_products(predictions, np.asarray(self.data.y[rows])))
+        weights = best_weights(inner_products(predictions, self.data.y[rows]))
         fitted: Blend = clone(teacher).set_params(weights=weights.tolist())
         fitted.fit(X, y, groups=groups, widths=widths)
         more = None
         if len(self.unlabelled):
-            taught = fitted.predict(select_blocks(self.unlabelled, self.teacher))
+            taught = predict_all(fitted, select_blocks(self.unlabelled, self.teacher), y.shape[1])
             more = select_blocks(self.unlabelled, self.student), taught
         learnt: Distil = clone(student)
         learnt.fit(
@@ -139,14 +140,19 @@ class TeacherData:
             y,
             groups=groups,
             widths=select_widths(self.data.widths, self.student),
-            taught=mix(predictions, weights),
+            taught=mixed_rows(predictions, weights),
             more=more,
         )
         return learnt, fitted
 
 
 def load_teacher_data(
-    cache: Cache, run: Run, columns: tuple[Column, ...], only: Sequence[str] | None = None
+    cache: Cache,
+    run: Run,
+    columns: tuple[Column, ...],
+    only: Sequence[str] | None = None,
+    *,
+    hold: Callable[[int], bool] = lambda values: True,
 ) -> TeacherData:
     """Read the rows of a cache that a student can learn from, with its features and its teacher's.
 
@@ -159,6 +165,8 @@ def load_teacher_data(
         The student's features.
     only : sequence of str, optional
         Ids of the rows with a prompt to read, from `ids_of`. All rows without a prompt are read.
+    hold : callable
+        Takes the number of values of a row, and says whether rows are held in memory; see `hold_rows`.
 
     Raises
     ------
@@ -172,9 +180,10 @@ def load_teacher_data(
     joined = tuple({column.spec: column for column in (*columns, *seen)}.values())
     members = teacher_from_run(run, -1, 0).members
     views = any(needs_views(member["head"], member["settings"]) for member in members)
-    data = load_dataset(cache, joined, target, only=only, views=views, train_on=run.train_on)
+    held = hold(sum(math.prod(column.shape) for column in (*joined, target) if column.kind != "trunk"))
+    data = load_dataset(cache, joined, target, only=only, views=views, train_on=run.train_on, hold=held)
     try:
-        unlabelled = load_dataset(cache, joined, with_prompt=False).X
+        unlabelled = load_dataset(cache, joined, with_prompt=False, hold=held).X
     except UsageError:  # there are none
         unlabelled = data.X[:0]
     place = block_ranges((column.spec, math.prod(column.shape)) for column in joined)

@@ -81,8 +81,6 @@ class Head(VectorRegressor):
     length_tells : bool
         Whether the length of a prediction, before it is scaled to 1, tells how sure it is: it is shorter
         where training targets disagree. Such a head computes in `_unscaled` in place of `_predict`.
-    streams : bool
-        Whether `fit` also takes `ColumnRows`, which it reads block by block: rows need not fit into memory.
     shares : bool
         Whether `fit` also lets workers compute on parts of the rows, where there are any; see
         `row_blocks.over_rows`.

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import clone
 
-from img2prompt_cache.data.feature_blocks import select_blocks
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.heads.fitting_rows import FittingRows
 from img2prompt_cache.heads.members import member_columns
+from img2prompt_cache.heads.out_of_fold import made_rows, mixed_rows, predict_by_folds
 from img2prompt_cache.heads.settings import setting
 from img2prompt_cache.numerics import soft_bank
-from img2prompt_cache.numerics.blending import best_weights, cross_weights, inner_products, mix
+from img2prompt_cache.numerics.blending import best_weights, cross_weights, inner_products
 from img2prompt_cache.numerics.bootstrap import standard_error
 from img2prompt_cache.numerics.metrics import cosine, unit
+from img2prompt_cache.numerics.row_blocks import in_blocks
 from img2prompt_cache.progress import stage
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from img2prompt_cache.data.column_rows import ColumnRows
     from img2prompt_cache.data.feature_blocks import FeatureBlocks, Inputs
     from img2prompt_cache.heads.base import Groups, Head, Targets
 
@@ -36,6 +36,8 @@ LADDER = (
     {"head": "mlp", "settings": {"mix": 1.0}, "extra": False},  # the kernel is what it is mixed with
 )
 """Members that are tried by default."""
+MOST_BANK = 50_000
+"""Rows up to which a soft bank of their prompts is tried unasked: it compares each row with each prompt."""
 
 
 class Best(Blend):
@@ -43,9 +45,10 @@ class Best(Blend):
 
     By default the first step is a kernel. Then the same with extra pairs, where `fit` is given some, in its
     place; k nearest neighbours and an mlp, blended with what was kept before. The last step is a soft bank of
-    the training prompts and whatever `bank` adds. Each is scored on grouped folds of the training rows, with
-    weights and settings of the bank found on the other folds, and is kept if it raises the mean cosine by
-    more than the standard error of the paired difference over groups.
+    the training prompts and whatever `bank` adds; of more than 50,000 rows only if there is a `bank`, because
+    it compares each row with each prompt. Each is scored on grouped folds of the training rows, with weights
+    and settings of the bank found on the other folds, and is kept if it raises the mean cosine by more than
+    the standard error of the paired difference over groups.
 
     Settings that a member chooses itself are chosen once, on all training rows, not anew in each fold: that
     favours steps that choose more settings. What the whole choice gains is measured by scoring this head on
@@ -79,7 +82,8 @@ class Best(Blend):
         kinds: Any | None = None,
         bank: Any | None = None,
     ) -> None:
-        bank = y[:0] if bank is None else bank
+        asked = bank is not None or len(X) <= MOST_BANK
+        bank = np.empty((0, y.shape[1]), np.float32) if bank is None else bank
         if self.weights is not None:  # chosen before
             super()._fit(X, y, groups=groups, widths=widths, validation=validation, kinds=kinds, bank=bank)
             return
@@ -92,8 +96,9 @@ class Best(Blend):
                     climb.try_member(at)
                     self._stand(climb, widths)
                 advance(1)
-            climb.try_bank()
-            self._stand(climb, widths)
+            if asked:
+                climb.try_bank()
+                self._stand(climb, widths)
 
     def _stand(self, climb: _Climb, widths: tuple[int, ...]) -> None:
         """Make this the fitted head of the steps that were kept so far."""
@@ -109,7 +114,7 @@ class _Tried:
     """A member's head, fitted on all rows, and what clones of it predict for held-out rows."""
 
     head: Head
-    predictions: Targets
+    predictions: Targets | ColumnRows
 
 
 class _Climb:
@@ -120,11 +125,12 @@ class _Climb:
         wanted = rows.kinds == 0
         self.fold = np.full(len(wanted), -1, np.int64)
         self.fold[wanted] = k_folds(rows.groups[wanted], best.folds, best.seed)
-        self.true, self.groups, self.folds = unit(rows.y[wanted]), rows.groups[wanted], self.fold[wanted]
+        self.true: Targets | ColumnRows = made_rows(unit, [rows.y[wanted]], rows.y.shape[1])
+        self.groups, self.folds = rows.groups[wanted], self.fold[wanted]
         self.kept: dict[int, _Tried] = {}
         self.weights = np.empty(0)
         self.soft, self.bank = (soft_bank.TEMPERATURES[0], 0.0), others[:0]
-        self.mixed, self.cosines = np.empty_like(self.true), np.full(len(self.true), -1.0)
+        self.mixed, self.cosines = self.true, np.full(len(self.true), -1.0)
         self.steps: list[dict[str, Any]] = []
         self.longest = 0.0
 
@@ -139,7 +145,7 @@ class _Climb:
         members[number] = tried
         predictions = [each.predictions for each in members.values()]
         known = inner_products(predictions, self.true)
-        mixed = mix(predictions, cross_weights(known, self.folds)[self.folds])
+        mixed = mixed_rows(predictions, cross_weights(known, self.folds)[self.folds])
         if self._end(name, mixed):
             self.kept, self.weights, self.mixed = members, best_weights(known), mixed
 
@@ -147,22 +153,22 @@ class _Climb:
         """Try a soft bank of the training prompts and the others."""
         if not self._begin("soft bank"):
             return
-        given, mixed = self.best.given_bank(), np.empty_like(self.mixed)
+        true, unsoftened = np.asarray(self.true), np.asarray(self.mixed)
+        given, mixed = self.best.given_bank(), np.empty_like(unsoftened)
         with stage("soft bank by folds", self.best.folds) as advance:
             for number in range(self.best.folds):
                 held = self.folds == number
-                found = given or self._choose_bank(~held)
-                bank = soft_bank.distinct(self.true[~held], self.others)
-                mixed[held] = soft_bank.soften(self.mixed[held], bank, *found)
+                found = given or self._choose_bank(unsoftened[~held], true[~held], self.folds[~held])
+                bank = soft_bank.distinct(true[~held], self.others)
+                mixed[held] = soft_bank.soften(unsoftened[held], bank, *found)
                 advance(1)
         if self._end("soft bank", mixed):
-            self.soft = given or self._choose_bank(np.ones(len(self.true), np.bool_))
-            self.bank = soft_bank.distinct(self.true, self.others)
+            self.soft = given or self._choose_bank(unsoftened, true, self.folds)
+            self.bank = soft_bank.distinct(true, self.others)
 
-    def _choose_bank(self, rows: NDArray[np.bool_]) -> tuple[float, float]:
+    def _choose_bank(self, predictions: Targets, true: Targets, fold: Groups) -> tuple[float, float]:
         """Choose the settings of the soft bank on some rows."""
-        fold, true = self.folds[rows], self.true[rows]
-        return soft_bank.choose(self.mixed[rows], true, fold, self.others)[:2]
+        return soft_bank.choose(predictions, true, fold, self.others)[:2]
 
     def _fitted(self, member: Mapping[str, Any]) -> _Tried:
         rows, best = self.rows, self.best
@@ -170,15 +176,14 @@ class _Climb:
         (columns,) = member_columns([member], rows.widths)
         (head,) = best.make_members([member])
         rows.fit(head, columns, extra=extra)
-        predictions = np.empty_like(rows.y)
+
+        def fit(others: FittingRows) -> Head:
+            other: Head = clone(head).set_params(**head.chosen)
+            others.fit(other, columns, extra=extra)
+            return other
+
         with stage(f"{head.name} by folds", best.folds) as advance:
-            for number in range(best.folds):
-                held = self.fold == number
-                other = clone(head).set_params(**head.chosen)
-                rows[~held].fit(other, columns, extra=extra)
-                predictions[held] = other.predict(select_blocks(rows.X[held], columns))
-                advance(1)
-        return _Tried(head, predictions[rows.kinds == 0])
+            return _Tried(head, predict_by_folds(fit, rows, columns, self.fold, advance))
 
     def _begin(self, name: str) -> bool:
         self.started = time.perf_counter()
@@ -187,10 +192,10 @@ class _Climb:
         self.steps.append({"step": name, "kept": 0})
         return False
 
-    def _end(self, name: str, mixed: Targets) -> bool:
+    def _end(self, name: str, mixed: Targets | ColumnRows) -> bool:
         seconds = time.perf_counter() - self.started
         self.longest = max(self.longest, seconds)
-        cosines = cosine(mixed, self.true)
+        cosines = np.concatenate([cosine(*both) for _, both in in_blocks([mixed, self.true])])
         gain = cosines - self.cosines
         error = standard_error(gain, self.groups)
         keeps = not self.kept or gain.mean() > error

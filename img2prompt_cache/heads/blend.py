@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +17,7 @@ from img2prompt_cache.heads import checks, make_head
 from img2prompt_cache.heads.base import Head, SureTargets
 from img2prompt_cache.heads.fitting_rows import FittingRows
 from img2prompt_cache.heads.members import member_columns, named_apart
+from img2prompt_cache.heads.out_of_fold import made_rows, mixed_rows, predict_by_folds
 from img2prompt_cache.heads.outside import Outside
 from img2prompt_cache.heads.settings import DEVICE, setting
 from img2prompt_cache.numerics import soft_bank
@@ -26,12 +28,15 @@ from img2prompt_cache.progress import stage
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from img2prompt_cache.data.feature_blocks import AnyFeatures, Inputs
+    from img2prompt_cache.data.column_rows import ColumnRows
+    from img2prompt_cache.data.feature_blocks import AnyFeatures, Inputs, Ranges
     from img2prompt_cache.heads.base import Groups, State, Targets
     from img2prompt_cache.models.backbones.taps import Described
     from img2prompt_cache.numerics.blending import F64
 
 
+PRODUCTS = 3 * 8
+"""Bytes for each inner product of two predictions for a row: rows are copied while weights are found."""
 ROUNDING = 1e-12
 """How far from 1 the sum of weights is at most that were scaled to it."""
 
@@ -126,7 +131,7 @@ class Blend(Head):
         rows = FittingRows(X, y, groups, widths, checks.kinds(kinds, len(X)))
         weights, tried = self._given(), []
         others = None if bank is None else checks.targets(bank, self, "the bank's embeddings")
-        own = unit(y[rows.kinds == 0])
+        own = made_rows(unit, [y[rows.kinds == 0]], y.shape[1])
         chosen = self.given_bank()
         if weights is None or (others is not None and chosen is None):
             predictions, fold = self.out_of_fold(X, y, groups=groups, widths=widths, kinds=rows.kinds)
@@ -134,7 +139,8 @@ class Blend(Head):
             weights = best_weights(known) if weights is None else weights
             tried = ablation(known, fold, weights)
             if others is not None and chosen is None:
-                temperature, pull, choices = soft_bank.choose(mix(predictions, weights), own, fold, others)
+                mixed, true = np.asarray(mixed_rows(predictions, weights)), np.asarray(own)
+                temperature, pull, choices = soft_bank.choose(mixed, true, fold, others)
                 chosen = temperature, pull
                 tried += choices
         heads = self.make_members(self.members)
@@ -146,7 +152,8 @@ class Blend(Head):
             rows.fit(head, ranges, extra=member.get("extra", True), validation=held)
         self.from_fitted(heads, weights, widths, tried)
         if others is not None and chosen is not None:
-            self.draw_towards(soft_bank.distinct(own, others), *chosen)
+            bank = soft_bank.distinct(np.asarray(own), others) if chosen[1] else others[:0]
+            self.draw_towards(bank, *chosen)
 
     def from_fitted(
         self,
@@ -185,12 +192,12 @@ class Blend(Head):
     def out_of_fold(
         self,
         X: AnyFeatures,
-        y: Targets,
+        y: Targets | ColumnRows,
         *,
         groups: Groups,
         widths: tuple[int, ...],
         kinds: Groups | None = None,
-    ) -> tuple[list[Targets], Groups]:
+    ) -> tuple[list[Targets | ColumnRows], Groups]:
         """Predict each row of kind 0 by members that were fitted on the other folds.
 
         Parameters
@@ -200,8 +207,8 @@ class Blend(Head):
 
         Returns
         -------
-        predictions : list of numpy.ndarray, float32, shape (n, t)
-            One for each member.
+        predictions : list of numpy.ndarray, float32, shape (n, t); or of ColumnRows
+            One for each member; on disk where rows are read when they are used.
         fold : numpy.ndarray, int64, shape (n,)
             Grouped folds, 0…`folds`−1.
         """
@@ -209,18 +216,27 @@ class Blend(Head):
         columns, wanted = member_columns(self.members, widths), rows.kinds == 0
         fold = np.full(len(wanted), -1, np.int64)
         fold[wanted] = k_folds(groups[wanted], self.folds, self.seed)
-        predictions = [np.empty(y.shape, np.float32) for _ in columns]
-        with stage("members by folds", self.folds) as advance:
-            for number in range(self.folds):
-                held = fold == number
-                others = rows[~held]
-                heads = self.make_members(self.members)
-                members = zip(self.members, heads, columns, predictions, strict=True)
-                for member, head, ranges, found in members:
-                    others.fit(head, ranges, extra=member.get("extra", True))
-                    found[held] = head.predict(select_blocks(X[held], ranges))
-                advance(1)
-        return [found[wanted] for found in predictions], fold[wanted]
+        predictions = []
+        with stage("members by folds", len(self.members) * self.folds) as advance:
+            for member, ranges in zip(self.members, columns, strict=True):
+                fit = partial(self._fitted_member, member, ranges)
+                predictions.append(predict_by_folds(fit, rows, ranges, fold, advance))
+        return predictions, fold[wanted]
+
+    def _fitted_member(self, member: Mapping[str, Any], columns: Ranges, rows: FittingRows) -> Head:
+        (head,) = self.make_members([member])
+        rows.fit(head, columns, extra=member.get("extra", True))
+        return head
+
+    @property
+    def streams(self) -> bool:
+        """Whether all members do."""
+        return bool(self.members) and all(head.streams for head in self.make_members(self.members))
+
+    def least_memory(self, rows: int) -> int:
+        """Say how much members and inner products of their predictions take; see `Head.least_memory`."""
+        products = 0 if self.weights is not None else rows * PRODUCTS * (len(self.members) + 1) ** 2
+        return products + sum(head.least_memory(rows) for head in self.make_members(self.members))
 
     @property
     def signals(self) -> tuple[str, ...]:

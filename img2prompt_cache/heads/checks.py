@@ -179,15 +179,14 @@ def kinds(kinds: Any | None, n: int) -> Groups:
     return found.astype(np.int64)
 
 
-def more_rows(
-    X: Any, y: Any, like: tuple[Any, Targets], head: BaseEstimator, what: str = "targets"
-) -> Targets:
+def more_rows(X: Any, y: Any, like: tuple[Any, Targets], head: BaseEstimator, what: str = "targets") -> Any:
     """Check the targets of checked features `X`, and that both are as wide as others; give the targets.
 
     Parameters
     ----------
     X : shape (m, …)
-    y : array-like, shape (m, t)
+    y : array-like or ColumnRows, shape (m, t)
+        What is read later is checked then.
     like : pair of (features, targets), shapes (n, …) and (n, t)
         The rows that the head is fitted on.
     head : Head
@@ -199,7 +198,7 @@ def more_rows(
     DataError, TypeError
         If they do not fit each other or the others, or a target is not finite.
     """
-    checked = targets(y, head, what)
+    checked = y if isinstance(y, ColumnRows) else targets(y, head, what)
     fitted, true = like
     if len(X) != len(checked) or X.shape[1:] != fitted.shape[1:] or checked.shape[1:] != true.shape[1:]:
         raise DataError(

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from img2prompt_cache.data.column_rows import ColumnRows
 from img2prompt_cache.heads import checks, make_head
 from img2prompt_cache.heads.base import Head
+from img2prompt_cache.heads.out_of_fold import below, made_rows
 from img2prompt_cache.heads.settings import DEVICE, setting
 from img2prompt_cache.numerics.metrics import unit
 
@@ -29,6 +31,7 @@ class Distil(Head):
 
     name = "distil"
     costly = True
+    streams = True
 
     share: float = setting(
         "Share of the teacher in a target: (1 - share) * true + share * taught, scaled to length 1.",
@@ -59,9 +62,10 @@ class Distil(Head):
         X, y, groups, widths, validation
             As for every head.
         taught : array-like, shape (n, t), optional
-            Predictions of a teacher that was not fitted on these rows.
+            Predictions of a teacher that was not fitted on these rows; they may be ColumnRows.
         more : pair of array-like, shapes (m, p) and (m, t), optional
-            Features of rows without a target, and the teacher's predictions for them.
+            Features of rows without a target, and the teacher's predictions for them; both may be ColumnRows
+            where `X` is.
 
         Raises
         ------
@@ -77,8 +81,8 @@ class Distil(Head):
 
     def _fit(
         self,
-        X: Features,
-        y: Targets,
+        X: Any,
+        y: Any,
         *,
         groups: Groups,
         widths: tuple[int, ...],
@@ -89,13 +93,16 @@ class Distil(Head):
         true = y
         if taught is not None:
             taught = checks.more_rows(X, taught, (X, true), self, PREDICTIONS)
-            y = unit((1 - self.share) * true + self.share * taught)
+            y = made_rows(self._mixed, [true, taught], true.shape[1])
         if more is not None and self.share:
-            others = checks.features(more[0], self)
+            others = more[0] if isinstance(X, ColumnRows) else checks.features(more[0], self)
             predicted = checks.more_rows(others, more[1], (X, true), self, PREDICTIONS)
-            X, y = np.concatenate([X, others]), np.concatenate([y, predicted])
+            X, y = below(X, others), below(y, predicted)
             groups = np.concatenate([groups, groups.max() + 1 + np.arange(len(others))])
         self.head_ = self._make().fit(X, y, groups=groups, widths=widths, validation=validation)
+
+    def _mixed(self, true: Targets, taught: Targets) -> Targets:
+        return unit((1 - self.share) * true + self.share * taught)
 
     def _predict(self, X: Features) -> Targets:
         return self.head_.use_device(self.device).predict(X)

@@ -32,8 +32,12 @@ class VectorRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     name: ClassVar[str]
-    streams: ClassVar[bool] = False
     n_features_in_: int
+
+    @property
+    def streams(self) -> bool:
+        """Whether `fit` also takes `ColumnRows`, which it reads block by block: memory need not hold them."""
+        return False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Make the constructor of the settings."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from img2prompt_cache.data.column_rows import ColumnRows
     from img2prompt_cache.data.feature_blocks import AnyFeatures, Ranges
     from img2prompt_cache.heads.base import Groups, Head, Targets
 
@@ -22,13 +23,13 @@ class FittingRows:
     Attributes
     ----------
     X, y, groups, widths
-        As for `Head.fit`.
+        As for `Head.fit`; X and y may be ColumnRows.
     kinds : numpy.ndarray, int64, shape (n,)
         As `checks.kinds` gives them.
     """
 
     X: AnyFeatures
-    y: Targets
+    y: Targets | ColumnRows
     groups: Groups
     widths: tuple[int, ...]
     kinds: Groups

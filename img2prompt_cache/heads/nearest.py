@@ -10,12 +10,11 @@ import numpy as np
 from img2prompt_cache.heads import checks, neighbours
 from img2prompt_cache.heads.neighbours import SEED, Neighbours
 from img2prompt_cache.heads.settings import setting
-from img2prompt_cache.numerics.disk_array import to_disk
+from img2prompt_cache.numerics.kept_rows import kept_rows
 from img2prompt_cache.numerics.kernel_ridge import normalise_blocks
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.neighbour_gains import learn_gains
 from img2prompt_cache.numerics.projected_search import BYTES
-from img2prompt_cache.numerics.row_blocks import in_blocks
 from img2prompt_cache.numerics.standardise import mean_and_scale
 
 if TYPE_CHECKING:
@@ -80,14 +79,7 @@ class Nearest(Neighbours):
         self, values: Matrix, make: Callable[[Features], NDArray[Any]], dtype: DTypeLike
     ) -> NDArray[Any]:
         """Make something of each row: in memory, or on disk where the rows are not in memory either."""
-        pieces = (make(block) for _, (block,) in in_blocks([values], neighbours.ROWS))
-        if not isinstance(values, np.ndarray):
-            return to_disk(pieces, values.shape[1], dtype)
-        kept, start = np.empty(values.shape, dtype), 0
-        for piece in pieces:
-            kept[start : start + len(piece)] = piece
-            start += len(piece)
-        return kept
+        return kept_rows(make, [values], values.shape[1], dtype, neighbours.ROWS)
 
     def _learned(self, X: Matrix, y: Matrix, groups: Groups) -> F64:
         if len(self.widths_) == 1:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.row_blocks import in_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from img2prompt_cache.numerics.row_blocks import Matrix
 
     F32 = NDArray[np.float32]
     F64 = NDArray[np.float64]
@@ -56,20 +59,19 @@ class InnerProducts:
         return InnerProducts(self.true[:, keep], self.between[:, keep][:, :, keep])
 
 
-def inner_products(predictions: Sequence[F32], targets: F32) -> InnerProducts:
+def inner_products(predictions: Sequence[Matrix], targets: Matrix) -> InnerProducts:
     """Compute the inner products of predictions with each other and with the targets.
 
     Parameters
     ----------
-    predictions : sequence of m numpy.ndarray, float32, shape (n, t)
+    predictions : sequence of m numpy.ndarray, float32, or of what is indexed like one, shape (n, t)
         Of any length; they are scaled to length 1.
-    targets : numpy.ndarray, float32, shape (n, t)
+    targets : numpy.ndarray, float32, or what is indexed like one, shape (n, t)
     """
     n, m = len(targets), len(predictions)
     products = np.empty((n, m + 1, m + 1))
-    for start in range(0, n, ROWS):
-        rows = slice(start, start + ROWS)
-        vectors = np.stack([unit(each[rows]) for each in (*predictions, targets)], axis=1).astype(np.float64)
+    for rows, blocks in in_blocks([*predictions, targets], ROWS):
+        vectors = np.stack([unit(each) for each in blocks], axis=1).astype(np.float64)
         products[rows] = vectors @ vectors.transpose(0, 2, 1)
     return InnerProducts(products[:, :m, m].copy(), products[:, :m, :m].copy())
 
@@ -124,9 +126,8 @@ def cross_weights(known: InnerProducts, fold: Fold, inner: Sequence[InnerProduct
         the members were fitted on none of the rows, but not where each fold was predicted by members that
         were fitted on the others.
     """
-    if inner is None:
-        inner = [known.rows(fold != number) for number in range(fold.max() + 1)]
-    return np.array([best_weights(each) for each in inner])
+    found = (known.rows(fold != number) for number in range(fold.max() + 1)) if inner is None else inner
+    return np.array([best_weights(each) for each in found])
 
 
 def mix(predictions: Sequence[F32], weights: F64) -> F32:

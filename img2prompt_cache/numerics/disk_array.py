@@ -116,6 +116,11 @@ def take_rows(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
     return found
 
 
+def is_mapped(array: NDArray[Any]) -> bool:
+    """Whether an array lies in a file that is memory-mapped."""
+    return _map_of(array) is not None
+
+
 def release(array: NDArray[Any]) -> None:
     """Give back the memory that a memory-mapped array takes where it was read; others stay as they are.
 

@@ -9,7 +9,9 @@ from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.column_rows import ColumnRows
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
+from img2prompt_cache.data.feature_blocks import select_blocks
 from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.numerics.disk_array import to_disk
 from synthetic import ONE, OTHER, make_cache
 
 
@@ -64,3 +66,32 @@ def test_targets_are_held_where_a_row_has_several_prompts(tmp_path):
     columns, target = choose_features(cache, ()), choose_target(cache, None)
     read = load_dataset(cache, columns, target, hold=False)
     np.testing.assert_array_equal(read.means, load_dataset(cache, columns, target).means)
+
+
+@pytest.mark.parametrize("ranges", [[(0, 32)], [(8, 32), (0, 8)], [(3, 12), (30, 32), (3, 5)], [(9, 11)]])
+def test_values_are_selected_as_blocks_of_an_array(cache, ranges):
+    rows = load_dataset(cache, choose_features(cache, ()), choose_target(cache, None), hold=False).X
+    selected = select_blocks(rows, ranges)
+    assert isinstance(selected, ColumnRows)
+    assert selected.shape == (57, sum(stop - start for start, stop in ranges))
+    np.testing.assert_array_equal(np.asarray(selected[4:40]), select_blocks(np.asarray(rows), ranges)[4:40])
+    np.testing.assert_array_equal(np.asarray(selected.select([(1, 2)]))[:, 0], np.asarray(selected)[:, 1])
+
+
+def test_rows_of_the_same_columns_follow_each_other(cache):
+    columns = choose_features(cache, ())
+    with_prompt, without = (
+        load_dataset(cache, columns, with_prompt=each, hold=False).X for each in (True, False)
+    )
+    both = with_prompt.followed_by(without)
+    np.testing.assert_array_equal(np.asarray(both), np.concatenate([with_prompt, without]))
+    with pytest.raises(ValueError, match="rows of other columns"):
+        with_prompt.followed_by(without.select([(0, 8)]))
+
+
+def test_rows_of_an_array_in_a_file_are_not_held():
+    values = np.arange(12, dtype=np.float32).reshape(6, 2)
+    on_disk = ColumnRows([to_disk([values], 2)], np.array([4, 0]))
+    assert not on_disk.held
+    assert ColumnRows([values], np.array([4, 0])).held
+    np.testing.assert_array_equal(np.asarray(on_disk), values[[4, 0]])
