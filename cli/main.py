@@ -37,6 +37,7 @@ from .influence import influence
 from .info import info
 from .pack import pack
 from .predict import predict
+from .push import push
 from .repair import repair
 from .report import report
 from .search import search
@@ -63,16 +64,19 @@ GOES_ON = ("extract", "tune", "repair")
 
 PLACES = ("cache", "out", "run")
 """Options that are paths, though they are passed on as they were written."""
+HUB = "hf://"
+"""How the address of a run on the Hub begins, which may stand where a run is read."""
 
 
 def _with_paths(command: Callable[..., None]) -> Callable[..., None]:
-    """Have a command refuse URLs where it takes paths."""
+    """Have a command refuse URLs where it takes paths; a run that is read may be one on the Hub."""
 
     @wraps(command)
     def checked(**options: object) -> None:
         for name, value in options.items():
             for one in value if isinstance(value, list) else [value]:
-                if isinstance(one, Path) or (isinstance(one, str) and name in PLACES):
+                shared = name == "run" and isinstance(one, str) and one.startswith(HUB)
+                if isinstance(one, Path) or (isinstance(one, str) and name in PLACES and not shared):
                     refuse_url(one, name)
         command(**options)
 
@@ -88,7 +92,7 @@ app = typer.Typer(
 )
 for command in (
     *(explore, extract, fit, tune, influence, predict, watch, compare, report, serve_app, search, top, dedup),
-    *(info, verify, repair, pack, bundle, card, demo, weights, doctor),
+    *(info, verify, repair, pack, bundle, card, push, demo, weights, doctor),
 ):
     app.command()(_with_paths(command))
 

@@ -2,6 +2,7 @@ from .cache.reader import Cache as Cache
 from .errors import Img2PromptError as Img2PromptError
 from .errors import UsageError as UsageError
 from .exporting.model_card import card as card
+from .exporting.push import push as push
 from .extraction.dedup import dedup as dedup
 from .extraction.extract import extract as extract
 from .extraction.look import Look as Look

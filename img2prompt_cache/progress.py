@@ -74,6 +74,11 @@ def warn(tell: Callback, message: str) -> None:
     tell(Event("note", message=message, warning=True))
 
 
+def say(message: str) -> None:
+    """Tell a line worth reading to whoever listens to the call that this is a part of, as `stage` does."""
+    note(_listener.get(), message)
+
+
 @contextmanager
 def task(tell: Callback, name: str, total: int, pace: Pace = "even") -> Iterator[Callable[[int], None]]:
     """Tell of a task: its start, and every step.

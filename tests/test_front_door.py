@@ -40,7 +40,20 @@ def options(command: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "verb",
-    ["extract", "fit", "tune", "predict", "bundle", "card", "compare", "search", "top", "dedup", "watch"],
+    [
+        "extract",
+        "fit",
+        "tune",
+        "predict",
+        "bundle",
+        "card",
+        "push",
+        "compare",
+        "search",
+        "top",
+        "dedup",
+        "watch",
+    ],
 )
 def test_every_option_has_its_parameter_under_the_same_name(verb):
     parameters = {*inspect.signature(getattr(ipc, verb)).parameters}
@@ -50,7 +63,8 @@ def test_every_option_has_its_parameter_under_the_same_name(verb):
 
 
 @pytest.mark.parametrize(
-    "verb", ["extract", "fit", "fit_seeds", "tune", "predict", "bundle", "card", "compare", "search", "top"]
+    "verb",
+    ["extract", "fit", "fit_seeds", "tune", "predict", "bundle", "card", "push", "compare", "search", "top"],
 )
 def test_every_parameter_is_documented_and_there_is_an_example(verb):
     function = getattr(ipc, verb)
@@ -94,8 +108,12 @@ def texts(path: Path) -> list[tuple[int, str]]:
 
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-OTHER_PROGRAMS = {"models/weights/wheels.py", "environment.py", "sources/comfyui/edits.py"}
-"""They run pip, whose options are its own, or read a syntax of prompts that looks like an option."""
+OTHER_PROGRAMS = {
+    *("models/weights/wheels.py", "environment.py", "sources/comfyui/edits.py"),
+    "exporting/card_usage.py",
+}
+"""They run pip, whose options are its own, read a syntax of prompts that looks like an option, or write down
+commands for somebody else."""
 
 
 def test_no_message_of_the_library_names_a_flag():

@@ -22,7 +22,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.extraction.encode import cores
 from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
 from img2prompt_cache.prediction.bank_folder import load_bank
-from img2prompt_cache.prediction.known_prompts import BANK, mean_for_hubs
+from img2prompt_cache.prediction.known_prompts import BANK, mean_for_hubs, why_no_prompts
 from img2prompt_cache.prediction.own_prompts import open_own_prompts
 from img2prompt_cache.prediction.stream import BATCH_SIZE, load_backbones, predict_images
 from img2prompt_cache.prediction.weights import weights_of
@@ -239,9 +239,7 @@ class Engine:
             elif self.folder is not None:
                 found = cached_bank(Cache(self.folder), run.target)
             else:
-                raise UsageError(
-                    f"the cache of the run is gone ({run.cache}); name prompts with `bank`", parameter="bank"
-                )
+                raise UsageError(f"{why_no_prompts(run)}; name prompts with `bank`", parameter="bank")
             self._banks[key] = found
         return self._banks[key]
 

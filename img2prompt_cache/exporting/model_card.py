@@ -11,8 +11,9 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
 from img2prompt_cache.errors import UsageError
+from img2prompt_cache.exporting.anonymous import shared_spec
+from img2prompt_cache.exporting.card_usage import USAGE, shared_usage
 from img2prompt_cache.numerics.bootstrap import FEW_GROUPS
-from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.names import open_run
 from img2prompt_cache.tables import counted
 
@@ -66,21 +67,61 @@ def card(
     >>> import img2prompt_cache as ipc
     >>> text = ipc.card(run, license="mit")  # doctest: +SKIP
     """
-    for parameter, value in (("license", license), ("name", name)):
-        if value is not None and (not value.strip() or not value.isprintable()):
-            raise UsageError(f"`{parameter}` must be a line of text, not {value!r}", parameter=parameter)
+    require_line("license", license)
+    require_line("name", name)
     found = open_run(run, cache or DEFAULT_CACHE)
-    title = name or found.name
+    return write_card(found, name or found.name, license)
+
+
+def require_line(parameter: str, value: str | None) -> None:
+    """Refuse a text that would not stay on its line of the card.
+
+    Raises
+    ------
+    UsageError
+        Naming the parameter.
+    """
+    if value is not None and (not value.strip() or not value.isprintable()):
+        raise UsageError(f"`{parameter}` must be a line of text, not {value!r}", parameter=parameter)
+
+
+def write_card(
+    run: Run,
+    title: str,
+    license: str | None,
+    *,
+    repository: str = "",
+    prompts: bool = False,
+    onnx: bool = False,
+) -> str:
+    """Write the card of a run that is open.
+
+    Parameters
+    ----------
+    run : Run
+    title : str
+    license : str, optional
+    repository : str
+        ``owner/name`` on the Hub, where it is shared there.
+    prompts, onnx : bool
+        Whether that has prompts, and an exported graph.
+
+    Raises
+    ------
+    Img2PromptError
+        If the run is damaged.
+    """
+    usage = shared_usage(repository, prompts=prompts, onnx=onnx) if repository else USAGE
     sections = (
         f"# {title}",
-        _purpose(found),
-        "## How to use it\n\n" + _usage(),
-        "## Training data\n\n" + _data(found),
-        "## Results\n\n" + _results(found),
-        "## Where it fails\n\n" + _failures(found),
-        "## Models and licence\n\n" + _models(found, license),
+        _purpose(run),
+        "## How to use it\n\n" + usage,
+        "## Training data\n\n" + _data(run),
+        "## Results\n\n" + _results(run),
+        "## Where it fails\n\n" + _failures(run),
+        "## Models and licence\n\n" + _models(run, license),
     )
-    return _metadata(found, title, license) + "\n" + "\n\n".join(sections) + "\n"
+    return _metadata(run, title, license) + "\n" + "\n\n".join(sections) + "\n"
 
 
 def _metadata(run: Run, name: str, license: str | None) -> str:
@@ -111,19 +152,9 @@ def _metadata(run: Run, name: str, license: str | None) -> str:
 
 def _purpose(run: Run) -> str:
     return (
-        f"This model predicts the {run.target.width}-d embedding by `{_shared_spec(run.target)}` of the "
+        f"This model predicts the {run.target.width}-d embedding by `{shared_spec(run.target.spec)}` of the "
         f"prompt that made an image. It is a head of the kind `{run.head}` on image features by "
         f"{_listed(run.features)}, made with img2prompt-cache {run.versions.get('img2prompt-cache', '')}."
-    )
-
-
-def _usage() -> str:
-    return (
-        "```python\nimport img2prompt_cache as ipc\n\n"
-        'found = ipc.predict("run", "pictures/", top_k=3, bank="prompts.txt")\n'
-        "found.prompts, found.expected\n```\n\n`run` is the folder or the bundle of this run. Images are "
-        "prepared by the package. For each it gives the nearest prompts of the bank, and the cosine that its "
-        "prediction is expected to have with the true prompt."
     )
 
 
@@ -177,7 +208,7 @@ def _results(run: Run) -> str:
 
 
 def _failures(run: Run) -> str:
-    cosines = load_validation(run.folder, run).cosine
+    cosines = run.held_cosines
     values = np.quantile(cosines, _QUANTILES)
     shown = ", ".join(f"{share:.0%}: {value:.3f}" for share, value in zip(_QUANTILES, values, strict=True))
     floor = run.metrics.get("floor")
@@ -194,7 +225,7 @@ def _failures(run: Run) -> str:
 def _models(run: Run, license: str | None) -> str:
     stated = f"`{license}`" if license else "not stated by whoever shares it"
     lines = [
-        f"| `{_shared_spec(use)}` | {_architecture(use)} | `{use.fingerprint.get('weights', '')[:23]}` |"
+        f"| `{shared_spec(use.spec)}` | {_architecture(use)} | `{use.fingerprint.get('weights', '')[:23]}` |"
         for use in (*run.features, run.target)
     ]
     table = "\n".join(["| model | architecture | weights |", "|---|---|---|", *lines])
@@ -202,13 +233,7 @@ def _models(run: Run, license: str | None) -> str:
 
 
 def _listed(columns: Iterable[UsedColumn]) -> str:
-    return ", ".join(f"`{_shared_spec(use)}`" for use in columns)
-
-
-def _shared_spec(use: UsedColumn) -> str:
-    """Give a spec without the folder of the weights, which is one of this machine."""
-    head, found, path = use.spec.partition("local-dir:")
-    return f"{head}{found}{Path(path).name}" if found else use.spec
+    return ", ".join(f"`{shared_spec(use.spec)}`" for use in columns)
 
 
 def _architecture(use: UsedColumn) -> str:

@@ -16,13 +16,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PROMPTS, VECTORS = "prompts.json", "vectors.npy"
-FILES = (PROMPTS, VECTORS)
+TENSORS = "vectors.safetensors"
+"""In the place of `VECTORS` in the repository of a shared run, which has no other arrays than safetensors."""
 MOST_BYTES = 1 << 30
 """Of the prompts that are read."""
 
 
-def save_bank(folder: Path, bank: Bank) -> None:
+def save_bank(folder: Path, bank: Bank, *, shared: bool = False) -> None:
     """Write the prompts and embeddings of a bank; the same bank gives the same bytes.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    bank : Bank
+    shared : bool
+        Write the embeddings as safetensors.
 
     Raises
     ------
@@ -30,8 +38,14 @@ def save_bank(folder: Path, bank: Bank) -> None:
         If they cannot be written.
     """
     (folder / PROMPTS).write_text(json.dumps(bank.prompts, indent=0) + "\n", encoding="ascii")
+    vectors = np.ascontiguousarray(bank.vectors, np.float32)
+    if shared:
+        from safetensors.numpy import save_file
+
+        save_file({"vectors": vectors}, folder / TENSORS)
+        return
     with (folder / VECTORS).open("wb") as file:
-        np.save(file, np.ascontiguousarray(bank.vectors, np.float32), allow_pickle=False)
+        np.save(file, vectors, allow_pickle=False)
 
 
 def load_bank(folder: Path, width: int) -> Bank:
@@ -53,16 +67,37 @@ def load_bank(folder: Path, width: int) -> Bank:
             text = file.read(MOST_BYTES + 1)
         check(len(text) <= MOST_BYTES, f"{PROMPTS} has more than {MOST_BYTES:,} bytes")
         prompts = json.loads(text)
-        vectors: NDArray[np.float32] = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
+        vectors = _load_vectors(folder)
         check(
             isinstance(prompts, list) and all(isinstance(each, str) and each for each in prompts),
             f"{PROMPTS} is no list of texts",
         )
         "".join(prompts).encode("utf-8", "surrogateescape")  # what cannot be written is no prompt
         check(max(map(len, prompts), default=0) <= MOST_CHARACTERS, "a prompt is too long")
-        check(vectors.dtype == np.float32, f"{VECTORS} is not of float32")
-        check(vectors.shape == (len(prompts), width), f"{VECTORS} is not of shape {(len(prompts), width)}")
+        check(vectors.dtype == np.float32, "their embeddings are not of float32")
+        check(vectors.shape == (len(prompts), width), f"embeddings are not of shape {(len(prompts), width)}")
         check(bool(prompts and np.isfinite(vectors).all()), "there is no prompt, or a value is not finite")
     except (OSError, ValueError, RecursionError) as error:
         raise Img2PromptError(f"the prompts in {folder} cannot be read: {error}") from None
     return Bank(prompts, vectors)
+
+
+def _load_vectors(folder: Path) -> NDArray[np.float32]:
+    """Read the embeddings: mapped, or of a shared run from safetensors.
+
+    Raises
+    ------
+    OSError, ValueError
+        If they are missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not (folder / TENSORS).is_file():
+        mapped: NDArray[np.float32] = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
+        return mapped
+    try:
+        found: NDArray[np.float32] = load_file(folder / TENSORS)["vectors"]
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{TENSORS}: {error}") from None
+    return found

@@ -82,7 +82,7 @@ def load_prompts(
     carried = None if fitted.carried is None else fitted.carried / BANK
     if bank is None and home is None and fitted.own_bank is None and not (carried and carried.is_dir()):
         raise UsageError(
-            f"the cache of the run is gone ({fitted.cache}); name prompts with `bank`, or `top_k=0`"
+            f"{why_no_prompts(fitted)}; name prompts with `bank`, or `top_k=0`"
             + (" and no `compose`" if compose else ""),
             parameter="bank",
         )
@@ -103,6 +103,13 @@ def load_prompts(
     given = None if bank is None else Bank.from_file(Path(bank), encoder, tell)
     banks = [each for each in (own, given) if each is not None]
     return KnownPrompts(given or banks[0], Composer(banks, encoder, device=choose_device(device), tell=tell))
+
+
+def why_no_prompts(fitted: Fitted) -> str:
+    """Say why there are no prompts to show: the cache is gone, or the run came without it."""
+    return (
+        f"the cache of the run is gone ({fitted.cache})" if fitted.cache else "the run came without prompts"
+    )
 
 
 def mean_for_hubs(fitted: Fitted, tell: Callback = ignore) -> NDArray[np.float32] | None:

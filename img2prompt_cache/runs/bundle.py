@@ -23,7 +23,7 @@ from img2prompt_cache.models.recorded import load_recorded_backbone, load_record
 from img2prompt_cache.models.specs import Spec
 from img2prompt_cache.models.weights.places import Places, looking_in
 from img2prompt_cache.prediction.bank_folder import save_bank
-from img2prompt_cache.prediction.known_prompts import load_prompts
+from img2prompt_cache.prediction.known_prompts import BANK, load_prompts, why_no_prompts
 from img2prompt_cache.prediction.outside import of_images
 from img2prompt_cache.prediction.weights import Weights, weights_of
 from img2prompt_cache.progress import Callback, listening, task, warn
@@ -142,8 +142,9 @@ def _fill(
     fitted.estimator  # noqa: B018 a head that is damaged is found now
     fitted.expectation  # noqa: B018
     home = fitted.home if cache is None else cache if isinstance(cache, Cache) else Path(cache)
-    if bank is None and home is None and fitted.carried is None:
-        warn(tell, f"the cache of the run is gone ({fitted.cache}), so the bundle has no prompts to show")
+    carried = fitted.carried is not None and (fitted.carried / BANK).is_dir()
+    if bank is None and home is None and not carried:
+        warn(tell, f"{why_no_prompts(fitted)}, so the bundle has no prompts to show")
         (folder / "bank").rmdir()
     else:
         save_bank(folder / "bank", load_prompts(fitted, home, bank, "cpu", tell, compose=False).bank)

@@ -63,15 +63,15 @@ class Bundle:
 
     Attributes
     ----------
-    path : pathlib.Path
-        As it was named.
+    path : pathlib.Path or str
+        As it was named; of a run on the Hub, its address with the commit.
     folder : pathlib.Path
         Where its files lie now.
     name : str
         Of the run.
     """
 
-    path: Path
+    path: Path | str
     folder: Path
     name: str
 
@@ -96,8 +96,8 @@ def open_bundle(path: Path) -> Bundle:
     try:
         if path.is_file():
             return _unpacked(path)
-        contents = _contents((path / INFO).open("rb"))
-        _check_folder(path, contents.files)
+        contents = read_contents((path / INFO).open("rb"))
+        check_folder(path, contents.files)
         return Bundle(path, path, contents.name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise Img2PromptError(f"{path} is not a bundle, or is damaged: {error}") from None
@@ -107,8 +107,16 @@ def open_bundle(path: Path) -> Bundle:
         raise Img2PromptError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def _contents(file: BinaryIO) -> Contents:
-    """Read and check `bundle.json`."""
+def read_contents(file: BinaryIO) -> Contents:
+    """Read and check `bundle.json`, and close it.
+
+    Raises
+    ------
+    ValueError
+        If it does not describe a bundle.
+    Img2PromptError
+        If it is of a newer version.
+    """
     with file:
         text = file.read(MOST_INFO + 1)
     check(len(text) <= MOST_INFO, f"{INFO} has more than {MOST_INFO:,} bytes")
@@ -139,19 +147,36 @@ def require_name(name: str) -> None:
     check(Path(name).suffix.lower() in KINDS, f"{name} is of a kind that bundles do not hold")
 
 
-def _check_folder(root: Path, files: Mapping[str, Listed]) -> None:
-    """Refuse a folder that has not just these files, each with the bytes that are listed."""
+def check_folder(root: Path, files: Mapping[str, Listed], linked: Path | None = None) -> None:
+    """Refuse a folder that has not just these files, each with the bytes that are listed.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+    files : mapping of str to Listed
+    linked : pathlib.Path, optional
+        A folder that files may be links into; no links are allowed if None.
+
+    Raises
+    ------
+    ValueError
+        Naming the file.
+    OSError
+        If one cannot be read.
+    """
     for top in FOLDERS:
         check(not (root / top).is_symlink(), f"{top} is a link")
         for home, folders, names in os.walk(root / top):
             for name in (*folders, *names):
-                check(not Path(home, name).is_symlink(), f"{Path(home, name).relative_to(root)} is a link")
-            for name in names:
-                inside = Path(home, name).relative_to(root).as_posix()
-                check(inside in files, f"{inside} is not listed in {INFO}")
+                path = Path(home, name)
+                inside = path.relative_to(root).as_posix()
+                if path.is_symlink():
+                    led = linked is not None and path.resolve().is_relative_to(linked.resolve())
+                    check(led and name in names, f"{inside} is a link")
+                check(name in folders or inside in files, f"{inside} is not listed in {INFO}")
     for name, listed in files.items():
         try:
-            status = (root / name).lstat()
+            status = (root / name).lstat() if linked is None else (root / name).stat()
         except (FileNotFoundError, NotADirectoryError):
             raise ValueError(f"{name} is missing") from None
         check(stat.S_ISREG(status.st_mode), f"{name} is no file")
@@ -181,7 +206,7 @@ def _unpacked(path: Path) -> Bundle:
                 members[name] = member
         check(INFO in members, f"it has no {INFO}")
         check(members[INFO].file_size <= MOST_INFO, f"{INFO} has more than {MOST_INFO:,} bytes")
-        contents = _contents(archive.open(members.pop(INFO)))  # type: ignore[arg-type]
+        contents = read_contents(archive.open(members.pop(INFO)))  # type: ignore[arg-type]
         for name, member in members.items():
             check(name in contents.files, f"{name[:200]!r} is not listed in {INFO}")
             listed = contents.files[name]

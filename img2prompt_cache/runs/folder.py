@@ -20,7 +20,13 @@ from img2prompt_cache.files import Replacement, hash_file, restore
 from img2prompt_cache.heads import make_head
 from img2prompt_cache.locks import lock_folder
 from img2prompt_cache.prediction.expectation import Expectation
-from img2prompt_cache.runs.held_out import VALIDATION, VALIDATION_ROWS, Validation, save_validation
+from img2prompt_cache.runs.held_out import (
+    SUMMARY,
+    VALIDATION,
+    VALIDATION_ROWS,
+    Validation,
+    save_validation,
+)
 from img2prompt_cache.runs.record import ExpectedRecord, RunRecord
 from img2prompt_cache.runs.run_file import INFO, save_record
 from img2prompt_cache.runs.state_file import read_state, write_state
@@ -33,7 +39,8 @@ HEAD, EXPECTED, HISTORY = "head.safetensors", "expected.safetensors", "history.c
 _NO_STATE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What heads, NumPy and torch raise for arrays that are not those of the head."""
 
-FILES = (INFO, HEAD, EXPECTED, HISTORY, VALIDATION, VALIDATION_ROWS, ROWS)
+FILES = (INFO, HEAD, EXPECTED, HISTORY, VALIDATION, VALIDATION_ROWS, ROWS, SUMMARY)
+"""What may lie in the folder of a run; `SUMMARY` in that of a shared one alone."""
 
 
 @contextmanager

@@ -29,6 +29,8 @@ MOST_AVERAGED = 20_000
 """Rows of which a mean prediction is computed: of more, it would be the same to three digits."""
 
 VALIDATION, VALIDATION_ROWS = "validation.npy", "validation.csv"
+SUMMARY = "held_out.safetensors"
+"""What a shared run has in their place; see `held_summary`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,8 +66,13 @@ def load_validation(folder: Path, record: RunRecord | None = None) -> Validation
     Raises
     ------
     Img2PromptError
-        If the files are missing, or do not fit each other or the run.
+        If the files are missing, as in a shared run, or do not fit each other or the run.
     """
+    if (folder / SUMMARY).is_file() and not (folder / VALIDATION_ROWS).exists():
+        raise Img2PromptError(
+            f"the run in {folder} was shared without its held-out rows, which this takes; use the run as it "
+            "was fitted"
+        )
     try:
         held = _read_validation(folder)
         if record is not None:

@@ -18,6 +18,7 @@ from img2prompt_cache.runs.bundled import is_bundle
 from img2prompt_cache.runs.folder import remove_empty, reserve
 from img2prompt_cache.runs.run import AnyRun, Run, load_run
 from img2prompt_cache.runs.run_file import INFO
+from img2prompt_cache.runs.shared import is_address
 
 FOLDER = "runs"
 
@@ -143,6 +144,8 @@ def open_run(run: AnyRun | None, cache: str | Path | Cache) -> Run:
         raise UsageError(
             f"`run` takes a Run, a folder or a name, not a {type(run).__name__}", parameter="run"
         )
+    if run is not None and is_address(run):
+        return load_run(run)
     folder = folder_of(cache)
     if run is not None:
         return load_run(resolve_run(str(run), folder))

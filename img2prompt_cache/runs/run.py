@@ -20,9 +20,11 @@ from img2prompt_cache.prediction.weights import Weights
 from img2prompt_cache.progress import Callback
 from img2prompt_cache.runs.bundled import Bundle, is_bundle, open_bundle
 from img2prompt_cache.runs.folder import HISTORY, load_expectation, load_head
-from img2prompt_cache.runs.held_out import mean_prediction
+from img2prompt_cache.runs.held_out import SUMMARY, mean_prediction
+from img2prompt_cache.runs.held_summary import load_summary, summarise
 from img2prompt_cache.runs.record import RunRecord
 from img2prompt_cache.runs.run_file import load_record
+from img2prompt_cache.runs.shared import is_address, open_shared
 from img2prompt_cache.tables import Records, html_table
 
 if TYPE_CHECKING:
@@ -62,16 +64,19 @@ class Run(RunRecord):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read a run, or a bundle of one.
+        """Read a run: from its folder, from a bundle, or from the Hub (``hf://owner/name[@revision]``).
 
         Raises
         ------
         UsageError
-            If there is no run in this folder.
+            If there is no run in this folder, or at this address.
         Img2PromptError
             If its record is damaged, or of a newer version.
         """
-        bundle = open_bundle(Path(folder)) if is_bundle(Path(folder)) else None
+        if is_address(folder):
+            bundle: Bundle | None = open_shared(str(folder))
+        else:
+            bundle = open_bundle(Path(folder)) if is_bundle(Path(folder)) else None
         home = bundle.folder / "run" if bundle else Path(folder)
         return cls.of(load_record(home), home, bundle)
 
@@ -87,8 +92,8 @@ class Run(RunRecord):
         return self.bundle.name if self.bundle else self.folder.resolve().name
 
     @property
-    def path(self) -> Path:
-        """As it was named: its folder, or its bundle."""
+    def path(self) -> Path | str:
+        """As it was named: its folder, its bundle, or its address on the Hub with the commit."""
         return self.bundle.path if self.bundle else self.folder
 
     @property
@@ -144,6 +149,17 @@ class Run(RunRecord):
         return load_expectation(self.folder, self, self.estimator)
 
     @cached_property
+    def held_cosines(self) -> NDArray[np.float64]:
+        """The cosines of held-out rows in ascending order, float64 (n,).
+
+        Raises
+        ------
+        Img2PromptError
+            If its files are damaged, or do not fit the record.
+        """
+        return summarise(self.folder, self).cosine
+
+    @cached_property
     def mean_prediction(self) -> NDArray[np.float32]:
         """The mean of the unit predictions for held-out rows, float32 (t,), which tells hubs from others.
 
@@ -152,11 +168,15 @@ class Run(RunRecord):
         Img2PromptError
             If `validation.npy` cannot be read, or does not fit the record.
         """
+        if (self.folder / SUMMARY).is_file():
+            return load_summary(self.folder, self).mean_prediction
         return mean_prediction(self.folder, self.target.width)
 
     @property
     def history(self) -> Records:
         """What was recorded while the head was fitted: losses by epoch, or scores by candidate.
+
+        A shared run has none.
 
         Raises
         ------
@@ -164,6 +184,8 @@ class Run(RunRecord):
             If `history.csv` cannot be read.
         """
         path = self.folder / HISTORY
+        if (self.folder / SUMMARY).is_file() and not path.exists():
+            return Records()
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 return Records(
@@ -306,7 +328,7 @@ class Run(RunRecord):
 
 
 AnyRun: TypeAlias = Run | str | Path
-"""A run, its folder, or its name in a cache's `runs`."""
+"""A run, its folder, its name in a cache's `runs`, or its address ``hf://owner/name`` on the Hub."""
 
 Runs: TypeAlias = Sequence[AnyRun]
 

@@ -47,6 +47,7 @@ INPUTS = {
     *(("predict", name) for name in ("paths", "run", "bank", "cache", "weights", "like")),
     *(("bundle", name) for name in ("run", "bank", "cache", "weights")),
     *(("card", name) for name in ("run", "cache")),
+    *(("push", name) for name in ("run", "cache", "onnx")),
     *(("app", name) for name in ("run", "bank", "cache")),
     *((command, name) for command in ("search", "top", "watch") for name in ("run", "cache")),
     *(("watch", name) for name in ("folder", "bank", "weights")),

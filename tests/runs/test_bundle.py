@@ -24,7 +24,7 @@ from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.models.backbones.taps import choose_taps
 from img2prompt_cache.runs import bundled
 from img2prompt_cache.runs.run import load_run
-from kit import Tiny, save_backbone, save_clip, save_encoder
+from kit import Log, Tiny, save_backbone, save_clip, save_encoder
 from synthetic import Cli
 
 CLASSES = ("two red boats", "a calm sea", "night at sea")
@@ -81,6 +81,18 @@ def same(here: Path, run: Path, pairs: Path) -> None:
 def entries(path: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_a_bundle_without_prompts_is_bundled_again(here: Path, tmp_path: Path) -> None:
+    bare = shutil.copytree(here / "folder", tmp_path / "bare")
+    shutil.rmtree(bare / "bank")
+    info = json.loads((bare / "bundle.json").read_text())
+    info["files"] = {name: each for name, each in info["files"].items() if not name.startswith("bank/")}
+    (bare / "bundle.json").write_text(json.dumps(info))
+    log = Log()
+    ipc.bundle(bare, tmp_path / "again.zip", progress=log)
+    assert any(note.endswith("so the bundle has no prompts to show") for note in log.notes)
+    assert not [name for name in entries(tmp_path / "again.zip") if name.startswith("bank/")]
 
 
 @pytest.mark.parametrize("name", ["run.zip", "folder"])

