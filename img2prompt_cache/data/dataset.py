@@ -43,7 +43,7 @@ class Dataset:
         Targets: embeddings of the first prompts, on which heads are scored; (n, 0) if no target was given.
     features : tuple of Column
         The feature columns, in the order of `X`.
-    texts : numpy.ndarray or None, float32, shape (n, d)
+    texts : numpy.ndarray, float32, shape (n, d), or ColumnRows, or None
         Embedding of each prompt by the text tower of a CLIP model, if it was given.
     extra : ExtraPairs or None
         Pairs of other caches that heads are also fitted on.
@@ -69,7 +69,7 @@ class Dataset:
     X: AnyFeatures
     y: NDArray[np.float32] | ColumnRows
     features: tuple[Column, ...]
-    texts: NDArray[np.float32] | None = None
+    texts: NDArray[np.float32] | ColumnRows | None = None
     views: NDArray[np.float16] | None = None
     extra: ExtraPairs | None = None
     bank: NDArray[np.float32] | None = None
@@ -124,8 +124,8 @@ def load_dataset(
     train_on : str
         As in `Dataset`.
     hold : bool
-        Whether features and targets are held in memory. Otherwise they are read when they are used; but
-        targets are held where a row has several prompts.
+        Whether features, targets and texts are held in memory. Otherwise they are read when they are used;
+        but targets are held where a row has several prompts.
 
     Returns
     -------
@@ -163,10 +163,8 @@ def load_dataset(
     rows = np.array(usable, np.int64)
     further = load_further(cache, target, rows) if target else None
     y: NDArray[np.float32] | ColumnRows = np.empty((len(rows), 0), np.float32)
-    if target and (hold or further is not None):
-        y = _finite(cache, target, rows)
-    elif target:
-        y = ColumnRows([cache.mapped(target)], rows)
+    if target:
+        y = _vectors(cache, target, rows, hold or further is not None)
     return Dataset(
         rows=rows,
         ids=[text["imgId"][row] for row in usable],
@@ -175,7 +173,7 @@ def load_dataset(
         X=_values(cache, features, rows, trunk_views, hold),
         y=y,
         features=features,
-        texts=_finite(cache, texts, rows) if texts else None,
+        texts=_vectors(cache, texts, rows, hold) if texts else None,
         target=target,
         further=further,
         means=None if further is None else further.means(np.asarray(y)),
@@ -267,6 +265,12 @@ def _values(
 
 def _trunk_rows(cache: Cache, trunk: Column, rows: NDArray[np.int64], views: Column | None) -> TrunkRows:
     return TrunkRows(cache.mapped(trunk), rows, MappedViews(cache.folder, views) if views else None)
+
+
+def _vectors(
+    cache: Cache, column: Column, rows: NDArray[np.int64], hold: bool
+) -> NDArray[np.float32] | ColumnRows:
+    return _finite(cache, column, rows) if hold else ColumnRows([cache.mapped(column)], rows)
 
 
 def _finite(cache: Cache, column: Column, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -145,13 +145,13 @@ def _fit(
     tell: Callback,
 ) -> FittedHead:
     started = time.perf_counter()
-    features, target, _ = columns
+    features, target, texts = columns
     # Rows of a trunk bring their own views.
     views = head.takes == "features" and bool(head.get_params().get("views"))
     hold = not workers.are_there() and hold_rows(
         head,
         cache.rows,
-        sum(math.prod(column.shape) for column in (*features, target)),
+        sum(math.prod(column.shape) for column in (*features, target, texts) if column is not None),
         config.memory,
         more=bool(config.extra or config.soften or views),
         tell=tell,

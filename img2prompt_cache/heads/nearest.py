@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,16 +10,12 @@ import numpy as np
 from img2prompt_cache.heads import checks, neighbours
 from img2prompt_cache.heads.neighbours import SEED, Neighbours
 from img2prompt_cache.heads.settings import setting
-from img2prompt_cache.numerics.kept_rows import kept_rows
 from img2prompt_cache.numerics.kernel_ridge import normalise_blocks
 from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.numerics.neighbour_gains import learn_gains
-from img2prompt_cache.numerics.projected_search import BYTES
 from img2prompt_cache.numerics.standardise import mean_and_scale
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike, NDArray
-
     from img2prompt_cache.heads.base import Features, Groups, Targets
     from img2prompt_cache.numerics.neighbour_gains import F64
     from img2prompt_cache.numerics.row_blocks import Matrix
@@ -49,10 +45,6 @@ class Nearest(Neighbours):
     def _check_settings(self) -> None:
         checks.positive(self, "gain")
 
-    def least_memory(self, rows: int) -> int:
-        """Say how much an index of the rows takes; see `Head.least_memory`."""
-        return 0 if rows <= neighbours.EXACT else rows * BYTES
-
     def _fit(
         self,
         X: Features,
@@ -74,12 +66,6 @@ class Nearest(Neighbours):
     def chosen(self) -> dict[str, Any]:
         """The `gain` of each block, with a mean of 1 where they were learned; nothing where there is one."""
         return {"gain": self.gains_.tolist()} if len(self.gains_) > 1 else {}
-
-    def _kept(
-        self, values: Matrix, make: Callable[[Features], NDArray[Any]], dtype: DTypeLike
-    ) -> NDArray[Any]:
-        """Make something of each row: in memory, or on disk where the rows are not in memory either."""
-        return kept_rows(make, [values], values.shape[1], dtype, neighbours.ROWS)
 
     def _learned(self, X: Matrix, y: Matrix, groups: Groups) -> F64:
         if len(self.widths_) == 1:

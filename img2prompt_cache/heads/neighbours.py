@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -12,13 +12,14 @@ from img2prompt_cache.heads import checks
 from img2prompt_cache.heads.base import Head
 from img2prompt_cache.numerics.disk_array import release
 from img2prompt_cache.numerics.ivf import Cells, cell_index, fit_cells, hold_back
+from img2prompt_cache.numerics.kept_rows import kept_rows
 from img2prompt_cache.numerics.kernel_ridge import normalise_blocks
 from img2prompt_cache.numerics.neighbour_gains import weigh_blocks
 from img2prompt_cache.numerics.neighbours import flat_index, gather, inverse_power, nearest, weighted_sum
-from img2prompt_cache.numerics.projected_search import ProjectedSearch, fit_projected
+from img2prompt_cache.numerics.projected_search import BYTES, ProjectedSearch, fit_projected
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from img2prompt_cache.heads.base import Features, Groups, State, Targets
     from img2prompt_cache.numerics.neighbour_gains import F64
@@ -61,6 +62,10 @@ class Neighbours(Head):
             **codes,
             "recall@10": cells.recall,
         }
+
+    def least_memory(self, rows: int) -> int:
+        """Say how much an index of the rows takes; see `Head.least_memory`."""
+        return 0 if rows <= EXACT else rows * BYTES
 
     def state(self) -> State:
         """Give the training rows, `vectors` (n, p) float16 and `targets` (n, t), and how rows are scaled.
@@ -141,6 +146,12 @@ class Neighbours(Head):
 
     def _use(self, index: Any, cells: Cells | None = None, projected: ProjectedSearch | None = None) -> None:
         self.index_, self.cells_, self.projected_ = index, cells, projected
+
+    def _kept(
+        self, values: Matrix, make: Callable[[Features], NDArray[Any]], dtype: DTypeLike
+    ) -> NDArray[Any]:
+        """Make something of each row: in memory, or on disk where the rows are not in memory either."""
+        return kept_rows(make, [values], values.shape[1], dtype, ROWS)
 
     def _search(self, X: Matrix, groups: Groups, *, by_projections: bool = False) -> None:
         """Build the index of the vectors; row i of `X` is a query that should find vector i."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 import img2prompt_cache as ipc
+from img2prompt_cache.cache.manifest_file import load_manifest, save_manifest
 from img2prompt_cache.data.column_rows import ColumnRows
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
@@ -19,9 +21,9 @@ from img2prompt_cache.fitting.options import MADE_OF_RUNS
 from img2prompt_cache.heads import HEADS, best, kernel, make_head, neighbours, out_of_fold
 from img2prompt_cache.numerics import blending, disk_array, kept_rows, kernel_ridge, row_blocks
 from img2prompt_cache.numerics.metrics import unit
-from synthetic import OTHER, make_cache
+from synthetic import ENCODER, OTHER, make_cache, make_column
 
-STREAMS = [name for name in HEADS if make_head(name).streams and name not in MADE_OF_RUNS]
+STREAMS = [name for name in HEADS if make_head(name).streams and name not in (*MADE_OF_RUNS, "clip")]
 SETTINGS = {
     "kernel": {"landmarks": 30},
     "best": {"members": [{"head": "ridge"}, {"head": "knn"}, {"head": "mlp", "settings": {"epochs": 3}}]},
@@ -254,3 +256,43 @@ def require_same_state(run, other):
     assert one.keys() == another.keys()
     for key in one:
         np.testing.assert_array_equal(one[key], another[key])
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory):
+    """A cache of both towers of a CLIP model; every fourth text stands twice."""
+    folder = make_cache(tmp_path_factory.mktemp("towers") / "cache", rows=240, groups=60)
+    rng = np.random.default_rng(0)
+    texts = unit(rng.normal(size=(240, 40)))
+    texts[1::4] = texts[::4]
+    images = texts + 0.1 * rng.normal(size=texts.shape)
+    values = {"features": 7 * images + rng.normal(size=40), "targets": texts}
+    made = [
+        make_column(folder, kind, "open_clip:one", each.astype(np.float16), 240, 16)
+        for kind, each in values.items()
+    ]
+    manifest = load_manifest(folder)
+    save_manifest(folder, replace(manifest, columns=(*manifest.columns, *made)))
+    return folder
+
+
+@pytest.mark.parametrize("exact", [10_000, 50])
+@pytest.mark.parametrize("folds", [None, 3])
+def test_prompts_that_are_read_are_found_as_those_that_are_held(folds, exact, towers, tmp_path, monkeypatch):
+    monkeypatch.setattr(row_blocks.in_blocks, "__defaults__", (50,))
+    monkeypatch.setattr(neighbours, "EXACT", exact)
+    monkeypatch.setattr(neighbours, "ROWS", 40)
+    told = {"encoder": ENCODER, "split": "random", "folds": folds}
+    held, read = (
+        ipc.fit(towers, "clip", memory=most, run=tmp_path / most, **told) for most in ("1GB", "0.2MB")
+    )
+    assert read.metrics["cosine"] == pytest.approx(held.metrics["cosine"], abs=1e-3)
+    assert load_file(read.folder / "head.safetensors")["vectors"].shape == (180, 40)
+    if exact == 50:
+        assert read.measured["dimensions"] == 40
+        assert read.measured["recall@10"] >= 0.98
+    else:
+        assert read.metrics == held.metrics
+        require_same_state(held, read)
+    with pytest.raises(UsageError, match=r"'clip' needs at least .* of 240 rows"):
+        ipc.fit(towers, "clip", memory="10kB", **told)
