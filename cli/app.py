@@ -30,7 +30,10 @@ def app(
     ] = None,
     run: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Serve this run alone: a run folder, or its name in the cache."),
+        typer.Option(
+            metavar="DIR",
+            help="Serve this run alone: a run folder, its name in the cache, or hf://OWNER/NAME.",
+        ),
     ] = None,
     bank: console.BankOption = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any that is free.")] = PORT,

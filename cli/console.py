@@ -54,7 +54,7 @@ TrackOption = Annotated[
         show_default=False,
     ),
 ]
-_RUN = "A run folder, or its name in the cache. Default: the newest run."
+_RUN = "A run folder, its name in the cache, or hf://OWNER/NAME. Default: the newest run."
 RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help=_RUN, show_default=False)]
 RunOption = Annotated[str | None, typer.Option(metavar="DIR", help=_RUN)]
 RunsArgument = Annotated[

@@ -32,7 +32,8 @@ def predict(
     run: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR", help="A run folder or bundle, or a name in the cache. Default: the newest run."
+            metavar="DIR",
+            help="A run folder or bundle, a name in the cache, or hf://OWNER/NAME. Default: the newest run.",
         ),
     ] = None,
     out: Annotated[

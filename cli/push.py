@@ -27,6 +27,10 @@ def push(
         bool,
         typer.Option("--with-prompts", help="Share the prompts of the cache, too, as text."),
     ] = False,
+    with_images: Annotated[
+        bool,
+        typer.Option("--with-images", help="Share the golden set though it holds images of the cache."),
+    ] = False,
     license: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Licence that you share the run under, such as mit."),
@@ -56,6 +60,7 @@ def push(
             cache=cache,
             onnx=onnx,
             with_prompts=with_prompts,
+            with_images=with_images,
             license=license,
             private=private,
             revision=revision,

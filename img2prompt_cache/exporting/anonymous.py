@@ -99,7 +99,7 @@ def shared_record(run: Run) -> RunRecord:
         rows=run.rows,
         cache="",
         created=run.created,
-        measured=_walk(run.measured, spec),
+        measured=_walk(_without_caches(run.measured), spec),
         versions=run.versions,
         head_sha256=run.head_sha256,
         parameters=run.parameters,
@@ -114,9 +114,15 @@ def shared_record(run: Run) -> RunRecord:
     for text in _texts(asdict(record)):
         if _PATH.match(text):
             raise UsageError(
-                f"run {run.name} cannot be shared: {text[:80]!r} in it is a path", parameter="run"
+                f"run {run.name} cannot be shared: {text[:80]!r} in its record is a path", parameter="run"
             )
     return record
+
+
+def _without_caches(measured: dict[str, Any]) -> dict[str, Any]:
+    """Give what fitting measured without the folders of the caches that extra pairs came from."""
+    extra = measured.get("extra")
+    return {**measured, "extra": {**extra, "caches": []}} if isinstance(extra, dict) else measured
 
 
 def _unnamed(settings: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.exporting.anonymous import local_folders, shared_spec
 from img2prompt_cache.exporting.model_card import require_line
-from img2prompt_cache.exporting.shared_folder import CARD, OWN, SharedFile, fill_folder
+from img2prompt_cache.exporting.shared_folder import CARD, EMBEDDED, OWN, SharedFile, fill_folder
 from img2prompt_cache.models.weights.hub import endpoint
 from img2prompt_cache.progress import Callback, listening, note
 from img2prompt_cache.runs.bundled import INFO
@@ -77,6 +77,7 @@ def push(
     cache: str | Path | Cache | None = None,
     onnx: str | Path | None = None,
     with_prompts: bool = False,
+    with_images: bool = False,
     license: str | None = None,
     private: bool = False,
     revision: str | None = None,
@@ -103,6 +104,8 @@ def push(
         The run as `export` wrote it; the golden set beside it goes along.
     with_prompts : bool
         Share the prompts, too, as text: `predict` then shows the nearest ones.
+    with_images : bool
+        Share the golden set also where it holds images of the cache.
     license : str, optional
         Under what licence you share the run; see `card`.
     private : bool
@@ -157,6 +160,7 @@ def push(
                     repository=repository,
                     license=license,
                     onnx=None if onnx is None else Path(onnx),
+                    images=with_images,
                     prompts=with_prompts,
                     home=home,
                     tell=tell,
@@ -164,6 +168,9 @@ def push(
             except OSError as error:
                 raise Img2PromptError(f"{folder} cannot be written: {error.strerror or error}") from error
             found = Pushed(repository, tuple(files))
+            for file in files:
+                if EMBEDDED in file.holds:
+                    note(tell, f"{file.name} holds {file.holds}")
             for name in local_folders(fitted):
                 weights = shared_spec(f"local-dir:{name}").partition(":")[2]
                 note(tell, f"the weights {weights} are not shared, and whoever uses the run needs them")

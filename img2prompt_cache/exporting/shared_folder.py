@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
+
+import numpy as np
 
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.exporting.anonymous import private_texts, shared_record
 from img2prompt_cache.exporting.model_card import write_card
 from img2prompt_cache.files import hash_file
+from img2prompt_cache.models.onnx_file import read_graph
 from img2prompt_cache.prediction.bank_folder import PROMPTS, TENSORS, save_bank
 from img2prompt_cache.prediction.known_prompts import BANK, load_prompts
+from img2prompt_cache.progress import warn
 from img2prompt_cache.runs.bundled import INFO, Listed, dumps
 from img2prompt_cache.runs.folder import EXPECTED, HEAD
 from img2prompt_cache.runs.held_out import SUMMARY
@@ -29,6 +34,10 @@ if TYPE_CHECKING:
     from img2prompt_cache.progress import Callback
     from img2prompt_cache.runs.run import Run
 
+EMBEDDED = ", with "
+"""What stands before the arrays of a file that were made of single pairs or prompts."""
+DRAWN = "pictures drawn"
+"""How a golden set says that its pictures are nobody's."""
 CARD, GRAPH, GOLDEN = "README.md", "run.onnx", "run.golden.npz"
 OWN = (
     *(CARD, INFO, GRAPH, GOLDEN, f"{BANK}/{PROMPTS}", f"{BANK}/{TENSORS}"),
@@ -57,6 +66,7 @@ def fill_folder(
     repository: str,
     license: str | None,
     onnx: Path | None,
+    images: bool,
     prompts: bool,
     home: Cache | Path | None,
     tell: Callback,
@@ -74,6 +84,8 @@ def fill_folder(
         For the card.
     onnx : pathlib.Path, optional
         The exported run; its golden set is taken along where it lies beside it.
+    images : bool
+        Whether to take it along also where it holds images of the cache.
     prompts : bool
         Whether to put in the prompts of `home`, or those that the run came with.
     home : Cache or pathlib.Path, optional
@@ -85,7 +97,7 @@ def fill_folder(
     UsageError
         If the run cannot be shared, there are no prompts, or a file holds a path of this machine.
     Img2PromptError
-        If the run is damaged.
+        If the run is damaged, or `onnx` is no exported run.
     OSError
         If the folder cannot be written.
     """
@@ -107,7 +119,7 @@ def fill_folder(
     }
     title = repository.partition("/")[2]
     (folder / INFO).write_bytes(dumps(title, [], listed, version("img2prompt-cache")))
-    for path, name in _exported(onnx):
+    for path, name in _exported(onnx, tell, images=images):
         _place(path, folder / name)
     text = write_card(
         run, title, license, repository=repository, prompts=prompts, onnx=(folder / GRAPH).is_file()
@@ -129,14 +141,34 @@ def _place(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _exported(onnx: Path | None) -> list[tuple[Path, str]]:
+def _exported(onnx: Path | None, tell: Callback, *, images: bool) -> list[tuple[Path, str]]:
     """List the exported file and its golden set, each with the name that it gets."""
     if onnx is None:
         return []
-    if not onnx.is_file():
-        raise UsageError(f"`onnx` {onnx}: there is no such file; `export()` makes it", parameter="onnx")
+    graph = read_graph(onnx, kind="run")
+    if not isinstance(graph.source, bytes):
+        raise UsageError(
+            f"`onnx` {onnx} has its values in another file, so it is not shared", parameter="onnx"
+        )
+    found = [(onnx, GRAPH)]
     golden = onnx.with_suffix(".golden.npz")
-    return [(onnx, GRAPH), *([(golden, GOLDEN)] if golden.is_file() else [])]
+    if golden.is_file():
+        if images or _is_drawn(golden):
+            found.append((golden, GOLDEN))
+        else:
+            warn(
+                tell, f"{golden.name} holds images of the cache, so it stays here without `with_images=True`"
+            )
+    return found
+
+
+def _is_drawn(golden: Path) -> bool:
+    """Whether the pictures of a golden set were drawn; where it does not say so, they may be anybody's."""
+    try:
+        with np.load(golden, allow_pickle=False) as arrays:
+            return str(arrays["origin"]).startswith(DRAWN)
+    except (OSError, ValueError, LookupError, BadZipFile):
+        return False
 
 
 def _require_nothing_private(folder: Path, run: Run) -> None:
@@ -172,7 +204,7 @@ def _holds(folder: Path, name: str) -> str:
     if name in texts:
         return texts[name]
     what = "the fitted head" if name == f"run/{HEAD}" else "how to compute expected cosines"
-    return ", with ".join([what, *_learned(path)])
+    return EMBEDDED.join([what, *_learned(path)])
 
 
 def _learned(path: Path) -> list[str]:

@@ -57,7 +57,7 @@ def parse_address(address: str) -> tuple[str, str]:
         If it is none.
     """
     found = _ADDRESS.fullmatch(address.removeprefix(SCHEME))
-    if found is None:
+    if found is None or ".." in address:
         raise UsageError(
             f"`run` {address[:200]} is no address of a run; write {SCHEME}owner/name or "
             f"{SCHEME}owner/name@revision",

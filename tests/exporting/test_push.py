@@ -15,10 +15,13 @@ import pytest
 import img2prompt_cache as ipc
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.exporting import Pushed
+from img2prompt_cache.exporting.anonymous import shared_record
+from img2prompt_cache.models.onnx_file import write_graph
 from img2prompt_cache.models.weights import hub as asking
 from img2prompt_cache.runs.run import load_run
 from kit import Log
 from model_hub import READER, TOKEN, Fault, ModelHub, point_at, serving
+from synthetic import SETTINGS, edit_run
 
 # The library of the Hub uses a form of a request that its client has a new name for.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -130,20 +133,49 @@ def test_prompts_go_along_where_they_are_asked_for(hub: ModelHub, run: Path) -> 
 
 
 def test_the_graph_and_its_golden_set_go_along(hub: ModelHub, run: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.onnx").write_bytes(b"a graph")
-    (tmp_path / "mine.golden.npz").write_bytes(b"pictures")
-    ipc.push(run, NAME, onnx=tmp_path / "mine.onnx")
+    graph, golden = write_onnx(tmp_path / "mine.onnx"), tmp_path / "mine.golden.npz"
+    np.savez(golden, pixels=np.zeros(3, np.uint8), origin=np.array("pictures drawn with the seed 0"))
+    ipc.push(run, NAME, onnx=graph)
     files = hub.repositories[NAME].files
-    assert (files["run.onnx"], files["run.golden.npz"]) == (b"a graph", b"pictures")
+    assert (files["run.onnx"], files["run.golden.npz"]) == (graph.read_bytes(), golden.read_bytes())
     assert "`run.onnx` is the same model" in files["README.md"].decode()
     hub.asked.clear()
     load_run(ADDRESS)
     assert not [line for line in hub.asked if "onnx" in line or "golden" in line or "README" in line]
-    with pytest.raises(UsageError, match=r"absent\.onnx: there is no such file"):
-        ipc.push(run, NAME, onnx=tmp_path / "absent.onnx", overwrite=True)
-    (tmp_path / "mine.onnx").write_bytes(b"a graph made in " + str(run.parent.parent).encode())
+
+
+@pytest.mark.parametrize("origin", ["images of the cache", None])
+def test_images_of_the_cache_stay_here(run: Path, tmp_path: Path, log: Log, origin: str | None) -> None:
+    graph = write_onnx(tmp_path / "mine.onnx")
+    said = {} if origin is None else {"origin": np.array(origin)}
+    np.savez(tmp_path / "mine.golden.npz", pixels=np.zeros(3, np.uint8), **said)
+    assert "run.golden.npz" not in held(ipc.push(run, NAME, onnx=graph, dry_run=True, progress=log))
+    assert (
+        "mine.golden.npz holds images of the cache, so it stays here without `with_images=True`" in log.notes
+    )
+    assert "run.golden.npz" in held(ipc.push(run, NAME, onnx=graph, with_images=True, dry_run=True))
+
+
+def test_what_is_no_exported_run_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no file .*absent\.onnx"):
+        ipc.push(run, NAME, onnx=tmp_path / "absent.onnx", dry_run=True)
+    (tmp_path / "mine.onnx").write_bytes(b"a graph")
+    with pytest.raises(Img2PromptError, match=r"mine\.onnx cannot be used: it is cut short, or no ONNX file"):
+        ipc.push(run, NAME, onnx=tmp_path / "mine.onnx", dry_run=True)
+    write_onnx(tmp_path / "mine.onnx", made=f"in {run.parent.parent}")
     with pytest.raises(UsageError, match=r"run\.onnx is not shared: it holds .*, a path of this machine"):
-        ipc.push(run, NAME, onnx=tmp_path / "mine.onnx", overwrite=True)
+        ipc.push(run, NAME, onnx=tmp_path / "mine.onnx", dry_run=True)
+
+
+def write_onnx(path: Path, **metadata: str) -> Path:
+    """Write a graph as `export` does; this one hands on its input."""
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "run", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    write_graph(model, path, kind="run", fingerprint="0" * 64, metadata=metadata)
+    return path
 
 
 def test_a_dry_run_lists_files_and_asks_nobody(
@@ -178,6 +210,44 @@ def test_the_token_comes_from_the_environment_alone(
     with pytest.raises(UsageError, match="holds no token") as caught:
         ipc.push(run, NAME)
     assert "secret" not in str(caught.value)
+
+
+def test_a_token_that_is_not_accepted_reads_nothing(
+    hub: ModelHub, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ipc.push(run, NAME)
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(Img2PromptError, match="does not let the token in HF_TOKEN read me/head"):
+        load_run(ADDRESS)
+
+
+@pytest.mark.parametrize("head", SETTINGS)
+def test_every_head_comes_back_the_same(hub: ModelHub, fitted: Path, head: str) -> None:
+    (run,) = (fitted / "runs").glob(f"{head}-*")
+    ipc.push(run, NAME)
+    back, here = (ipc.predict(each, rows(run)) for each in (ADDRESS, run))
+    assert back.vectors.tobytes() == here.vectors.tobytes()
+    assert run.name.encode() not in b"".join(hub.repositories[NAME].files.values())
+
+
+def test_paths_in_a_record_are_left_out_or_refused(run: Path, tmp_path: Path) -> None:
+    secret = str(tmp_path / "secret")
+    edit_run(run, measured={"extra": {"caches": [secret], "rows": 3, "left_out": 0}})
+    edit_run(run, request={"only": secret}, series="my@2026")
+    one, other = "timm:local-dir:/a/vit#levels", "timm:local-dir:/b/vit"
+    edit_run(run, features__0__spec=one, features__1__spec=other, features__1__current="timm:local-dir:/c/x")
+    record = shared_record(load_run(run))
+    assert record.measured == {"extra": {"caches": [], "rows": 3, "left_out": 0}}
+    assert [use.spec for use in record.features] == ["timm:local-dir:vit#levels", "timm:local-dir:vit-2"]
+    assert record.features[1].current == "timm:local-dir:x"
+    assert secret not in str(record)
+    for path in (secret, "~/secret", "C:\\secret", "timm:local-dir:~/secret"):
+        edit_run(run, measured={"new": [{"path": path}]})
+        if "local-dir" in path:
+            assert shared_record(load_run(run)).measured == {"new": [{"path": "timm:local-dir:secret"}]}
+            continue
+        with pytest.raises(UsageError, match=r"cannot be shared: .* in its record is a path"):
+            shared_record(load_run(run))
 
 
 @pytest.mark.parametrize(
@@ -385,7 +455,8 @@ def test_a_file_that_is_not_listed_is_refused(hub: ModelHub, run: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    "address", ["hf://me", "hf://", "hf://me/a/b", "hf://me/..", "hf://me/a@", "hf://a b/c"]
+    "address",
+    ["hf://me", "hf://", "hf://me/a/b", "hf://me/..", "hf://me/a@", "hf://me/a@b/../c", "hf://a b/c"],
 )
 def test_what_is_no_address(hub: ModelHub, address: str) -> None:
     with pytest.raises(UsageError, match="`run`"):
