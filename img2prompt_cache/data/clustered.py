@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.data.groups import factorize, merge_groups, prompt_groups
+from img2prompt_cache.data.groups import factorize, merge_groups, prompt_groups, renumber
 from img2prompt_cache.data.inner_holdouts import hold_out_many
 from img2prompt_cache.data.kept_divisions import NOTHING_KEPT, KeptDivisions
 from img2prompt_cache.data.splits import Split, k_fold_split, require_two_groups
@@ -95,7 +95,7 @@ def cluster_groups(vectors: PromptVectors, prompts: Sequence[Hashable], images: 
     """
     same = merge_groups(factorize(prompts), factorize(images))
     _, first, place = np.unique(same, return_index=True, return_inverse=True)
-    return factorize(cluster_vectors(vectors.select(first), seed=0)[place].tolist())
+    return renumber(cluster_vectors(vectors.select(first), seed=0)[place])
 
 
 def hold_out_clusters(groups: Rows, fraction: float, folds: int | None, seed: int, strategy: str) -> Split:

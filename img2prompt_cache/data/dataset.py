@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from img2prompt_cache.cache.manifest import Block, Column
 from img2prompt_cache.cache.mapped import MappedViews
-from img2prompt_cache.cache.reader import OK, REMOVED, Cache
+from img2prompt_cache.cache.reader import REMOVED, Cache
+from img2prompt_cache.cache.texts import Texts
 from img2prompt_cache.data.column_rows import ColumnRows
 from img2prompt_cache.data.feature_blocks import BlockWidth, concatenate
 from img2prompt_cache.data.further_prompts import further_texts, load_further
 from img2prompt_cache.data.trunk_rows import TrunkRows
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.data.usable_rows import find_usable
+from img2prompt_cache.errors import Img2PromptError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,8 +36,8 @@ class Dataset:
     ----------
     rows : numpy.ndarray, int64, shape (n,)
         Row numbers in the cache.
-    ids, prompts, images : list of str
-        imgId, prompt, and sha256 of the image's bytes, for each row.
+    ids, prompts, images : Texts
+        imgId, prompt, and sha256 of the image's bytes, for each row: sequences of str.
     X : numpy.ndarray, float32, shape (n, p); or TrunkRows, shape (n, …); or FeatureBlocks; or ColumnRows
         Features of all backbones, concatenated; or the rows of a trunk column, which are read when they are
         used; or both. Features that are not held in memory are ColumnRows.
@@ -63,9 +65,9 @@ class Dataset:
     """
 
     rows: NDArray[np.int64]
-    ids: list[str]
-    prompts: list[str]
-    images: list[str]
+    ids: Texts
+    prompts: Texts
+    images: Texts
     X: AnyFeatures
     y: NDArray[np.float32] | ColumnRows
     features: tuple[Column, ...]
@@ -77,6 +79,10 @@ class Dataset:
     further: FurtherPrompts | None = None
     means: NDArray[np.float32] | None = None
     train_on: TrainOn = "mean"
+
+    def without_texts(self) -> Dataset:
+        """Give the dataset without ids, prompts and images: no head is fitted on them."""
+        return replace(self, ids=Texts.of(()), prompts=Texts.of(()), images=Texts.of(()))
 
     @property
     def training_targets(self) -> NDArray[np.float32] | ColumnRows:
@@ -142,34 +148,17 @@ def load_dataset(
     read = [*features, *filter(None, trunk_views.values())]
     columns = [*read, *(column for column in (target, texts) if column)]
     cache.require_undamaged([cache.manifest.columns[0], *columns])
-    text = cache.text("imgId", "prompt", "sha256", "status")
-    missing = cache.missing(read)
-    usable = [
-        row
-        for row, (status, prompt) in enumerate(zip(text["status"], text["prompt"], strict=True))
-        if status == OK
-        and row not in missing
-        and (with_prompt is None or bool(prompt.strip()) == with_prompt)
-    ]
-    if only is not None:
-        usable = _named(cache, usable, text["imgId"], only)
-    if not usable:
-        what = {
-            True: " with a prompt; extract images with their prompts into a cache of their own",
-            False: " without a prompt",
-            None: "",
-        }[with_prompt]
-        raise UsageError(f"{cache.folder} has no usable image{what}")
-    rows = np.array(usable, np.int64)
+    usable = find_usable(cache, cache.missing(read), with_prompt, only)
+    rows = usable.rows
     further = load_further(cache, target, rows) if target else None
     y: NDArray[np.float32] | ColumnRows = np.empty((len(rows), 0), np.float32)
     if target:
         y = _vectors(cache, target, rows, hold or further is not None)
     return Dataset(
         rows=rows,
-        ids=[text["imgId"][row] for row in usable],
-        prompts=[text["prompt"][row] for row in usable],
-        images=[text["sha256"][row] for row in usable],
+        ids=usable.ids,
+        prompts=usable.prompts,
+        images=usable.images,
         X=_values(cache, features, rows, trunk_views, hold),
         y=y,
         features=features,
@@ -179,21 +168,6 @@ def load_dataset(
         means=None if further is None else further.means(np.asarray(y)),
         train_on=train_on,
     )
-
-
-def _named(cache: Cache, rows: list[int], ids: list[str], only: Collection[str]) -> list[int]:
-    """Select those of `rows` whose imgId is in `only`."""
-    wanted = {*only}
-    absent = sorted(wanted - {*ids})
-    if absent:
-        raise UsageError(
-            f"`only` names {len(absent)} imgIds that {cache.folder} does not have, first {absent[0]!r}",
-            parameter="only",
-        )
-    found = [row for row in rows if ids[row] in wanted]
-    if not found:
-        raise UsageError(f"`only` names no usable row of {cache.folder}", parameter="only")
-    return found
 
 
 def load_prompts(cache: Cache, target: Column) -> tuple[list[str], NDArray[np.float32]]:

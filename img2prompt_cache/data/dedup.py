@@ -15,7 +15,7 @@ import numpy as np
 from img2prompt_cache.cache.manifest import Column
 from img2prompt_cache.cache.reader import OK, Cache
 from img2prompt_cache.data.further_prompts import load_further
-from img2prompt_cache.data.groups import factorize, join_rows
+from img2prompt_cache.data.groups import factorize, join_rows, renumber
 from img2prompt_cache.destination import begins_with, require_earlier_output, require_free_place
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.files import write_atomically
@@ -229,16 +229,16 @@ def _groups(
     vectors = _Vectors(cache, column, np.array(rows, np.int64)[first], standardised=standardised)
     if further is None:
         component, recall = _components(vectors, threshold)
-        return factorize(component[name].tolist()), recall
+        return renumber(component[name]), recall
     component, recall = _components(np.concatenate([vectors[:], unit(further.vectors)]), threshold)
-    return factorize(join_rows(component, name, further.row).tolist()), recall
+    return renumber(join_rows(component, name, further.row)), recall
 
 
 def _components(vectors: Vectors, threshold: float) -> tuple[Rows, float | None]:
     if len(vectors) <= EXACT:
         return similarity_components(vectors, threshold), None
     component, recall = cell_components(vectors, threshold)
-    return factorize(component.tolist()), recall
+    return renumber(component), recall
 
 
 class _Vectors:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from img2prompt_cache.cache.texts import Texts
 from img2prompt_cache.data.further_prompts import all_vectors
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.numerics.metrics import unit
@@ -72,7 +73,7 @@ def prompt_groups(
     group = component[prompt] if further is None else join_rows(component, prompt, further.row)
     if images is not None:
         group = merge_groups(group, factorize(images))
-    return factorize(group.tolist())
+    return renumber(group)
 
 
 def join_rows(component: Rows, first: Rows, row: Rows) -> Rows:
@@ -105,5 +106,33 @@ def merge_groups(one: Rows, other: Rows) -> Rows:
 
 def factorize(values: Sequence[Hashable]) -> Rows:
     """Number the distinct values from 0 in the order of first appearance, like `pandas.factorize`."""
+    if isinstance(values, Texts):
+        return values.number_distinct()
     seen: dict[Hashable, int] = {}
     return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int64, len(values))
+
+
+def renumber(groups: Rows) -> Rows:
+    """Number groups from 0 in the order of their first rows.
+
+    Parameters
+    ----------
+    groups : numpy.ndarray, shape (n,)
+        Any values, equal where rows are of one group.
+
+    Returns
+    -------
+    numpy.ndarray, int64, shape (n,)
+    """
+    n = len(groups)
+    if not n:
+        return np.empty(0, np.int64)
+    if groups.dtype.kind not in "iu" or groups.min() < 0 or groups.max() > 4 * n:
+        groups = np.unique(groups, return_inverse=True)[1]
+    first = np.full(int(groups.max()) + 1, n)
+    first[groups[::-1]] = np.arange(n - 1, -1, -1)  # of equal indices, the last assignment counts
+    there = np.flatnonzero(first < n)
+    number = first
+    number[there[np.argsort(first[there])]] = np.arange(len(there))
+    renumbered: Rows = number[groups]
+    return renumbered

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.data.groups import factorize
+from img2prompt_cache.data.groups import renumber
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import UsageError
 
@@ -86,7 +86,7 @@ def hold_out_many(groups: Rows, share: float, seed: int) -> Mask:
     UsageError
         If all rows are one group.
     """
-    groups = factorize(groups.tolist())
+    groups = renumber(groups)
     size = np.bincount(groups)
     if len(size) < 2:
         raise UsageError(

@@ -9,11 +9,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.data.groups import factorize
+from img2prompt_cache.cache.texts import BLOCK, Texts, sort_rows
+from img2prompt_cache.data.groups import renumber
 from img2prompt_cache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,13 +110,15 @@ class Split:
         many rows, groups are clusters, so that this says nothing of near-identical rows.
         """
         kept = self.fold != PURGED
-        pairs = np.unique(np.stack([self.groups[kept], self.fold[kept]]), axis=1)
-        return int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
+        groups, fold = renumber(self.groups[kept]), self.fold[kept]
+        one = np.empty(groups.max(initial=-1) + 1, np.int64)
+        one[groups] = fold  # the fold of some row of each group
+        return len(np.unique(groups[fold != one[groups]]))
 
     @property
     def largest_group(self) -> int:
         """Number of rows in the largest group."""
-        return int(np.unique(self.groups, return_counts=True)[1].max())
+        return int(np.bincount(renumber(self.groups)).max())
 
     def inner_groups(self, rows: Rows) -> Rows:
         """Return the groups for inner splits of some rows, on which settings are chosen.
@@ -149,9 +153,12 @@ class Split:
         str
             64 hex digits, independent of the order of rows and of folds.
         """
-        folds = sorted(_described(rows, ids, prompts, images) for _, rows in self.sides)
-        train = sorted(ids[row] for row in self.train)
-        return _hash([self.strategy, folds[0] if len(folds) == 1 else folds, train, *self._left_out(ids)])
+        columns = [Texts.of(each) for each in (ids, prompts, images)]
+        folds = sorted(_described(rows, columns) for _, rows in self.sides)
+        train = columns[0].take(self._sorted_train(columns[:1]))
+        return _hash(
+            self.strategy, folds[0] if len(folds) == 1 else folds, train, *self._left_out(columns[0])
+        )
 
     def contents_digest(
         self, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str], target: Mapping[str, str]
@@ -171,17 +178,25 @@ class Split:
         str
             64 hex digits, independent of the order of rows and of folds.
         """
-        folds = sorted(_described(rows, ids, prompts, images) for _, rows in self.sides)
-        train = _described(self.train, ids, prompts, images)
-        return _hash([self.strategy, folds, train, sorted(target.items()), *self._left_out(ids)])
+        columns = [Texts.of(each) for each in (ids, prompts, images)]
+        folds = sorted(_described(rows, columns) for _, rows in self.sides)
+        rows = self._sorted_train(columns)
+        train = zip(*(column.take(rows) for column in columns), strict=True)
+        return _hash(self.strategy, folds, train, sorted(target.items()), *self._left_out(columns[0]))
 
-    def _left_out(self, ids: Sequence[str]) -> list[list[list[str]]]:
+    def _sorted_train(self, columns: Sequence[Texts]) -> Rows:
+        """Sort the rows that are never held out by their texts."""
+        rows = sort_rows(columns)
+        train: Rows = rows[self.fold[rows] == -1]
+        return train
+
+    def _left_out(self, ids: Texts) -> list[list[list[str]]]:
         """Describe what each fold leaves out; nothing where none does, as in earlier versions."""
         if not self.purges:
             return []
         pairs = zip(self.sides, self.purges, strict=True)
-        described = [(min(ids[row] for row in held), purged) for (_, held), purged in pairs]
-        return [[sorted(ids[row] for row in purged) for _, purged in sorted(described, key=lambda p: p[0])]]
+        described = [(min(ids.take(held)), purged) for (_, held), purged in pairs]
+        return [[sorted(ids.take(purged)) for _, purged in sorted(described, key=lambda p: p[0])]]
 
 
 def is_test_set(strategy: str) -> bool:
@@ -191,17 +206,29 @@ def is_test_set(strategy: str) -> bool:
 
 def rows_digest(rows: Rows, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> str:
     """Hash the contents of some rows, in any order, to 64 hex digits; arguments as for `Split.digest`."""
-    return _hash(_described(rows, ids, prompts, images))
+    return _hash(*_described(rows, [Texts.of(each) for each in (ids, prompts, images)]))
 
 
-def _described(
-    rows: Rows, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]
-) -> list[list[str]]:
-    return sorted([ids[row], prompts[row], images[row]] for row in rows)
+def _described(rows: Rows, columns: Sequence[Texts]) -> list[tuple[str, ...]]:
+    return sorted(zip(*(column.take(rows) for column in columns), strict=True))
 
 
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+def _hash(*values: object) -> str:
+    """Hash the JSON of a list; of values that are iterators, lists that need not be in memory as a whole."""
+    digest = hashlib.sha256(b"[")
+    for number, value in enumerate(values):
+        pieces = _json_of_list(value) if isinstance(value, Iterator) else [json.dumps(value)]
+        for piece in chain([", "] if number else [], pieces):
+            digest.update(piece.encode())
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
+def _json_of_list(values: Iterator[object]) -> Iterator[str]:
+    yield "["
+    for number, some in enumerate(iter(lambda: list(islice(values, BLOCK)), [])):
+        yield (", " if number else "") + json.dumps(some)[1:-1]
+    yield "]"
 
 
 def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str = "group") -> Split:
@@ -229,7 +256,7 @@ def hold_out(groups: Rows, fraction: float = 0.2, seed: int = 0, strategy: str =
         If there are fewer than two groups, or `fraction` is out of range.
     """
     count = require_two_groups(groups, fraction, strategy)
-    groups = factorize(groups.tolist())
+    groups = renumber(groups)
     held, folds = _share(fraction, count)
     fold = k_folds(groups, folds, seed)
     drawn = np.random.default_rng([seed, folds]).permutation(folds)[:held]
@@ -333,7 +360,7 @@ def k_folds(groups: Rows, k: int, seed: int = 0) -> Rows:
     UsageError
         If k < 2 or there are fewer groups than folds.
     """
-    groups = factorize(groups.tolist())
+    groups = renumber(groups)
     size = np.bincount(groups)
     if k < 2:
         raise UsageError(f"cannot cross-validate with {k} folds; at least 2 are needed")

@@ -10,7 +10,7 @@ import numpy as np
 
 from img2prompt_cache.data.clustered import divide, hold_out_clusters
 from img2prompt_cache.data.grouping import Grouping, choose_grouping, prompt_vectors
-from img2prompt_cache.data.groups import factorize, merge_groups
+from img2prompt_cache.data.groups import factorize, merge_groups, renumber
 from img2prompt_cache.data.kept_divisions import KeptDivisions
 from img2prompt_cache.data.purging import near_held, purge
 from img2prompt_cache.data.splits import Split, random_split, split_groups
@@ -126,7 +126,7 @@ def _joined_across(clusters: Rows, fold: Rows, partner: Rows) -> Rows:
 
     So that the groups that straddle the split are those that have near-identical rows on both sides.
     """
-    groups = factorize((2 * clusters + (fold >= 0)).tolist())
+    groups = renumber(2 * clusters + (fold >= 0))
     near = np.flatnonzero((partner >= 0) & (fold < 0))
     return edge_components(groups.max() + 1, groups[near], groups[partner[near]])[groups]
 

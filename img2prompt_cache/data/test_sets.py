@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from img2prompt_cache.cache.texts import Texts
 from img2prompt_cache.data.clustered import divide
 from img2prompt_cache.data.groups import THRESHOLD
 from img2prompt_cache.data.kept_divisions import NOTHING_KEPT, KeptDivisions
@@ -117,8 +118,8 @@ def hold_out_set(
     groups[left], clustered = divide(
         vectors.select(left),
         None if further is None else further.select(left),
-        [data.prompts[row] for row in left],
-        [data.images[row] for row in left],
+        Texts.of(data.prompts.take(left)),
+        Texts.of(data.images.take(left)),
         threshold,
         clustered=clustered,
         kept=kept.select(left),

@@ -77,7 +77,8 @@ def add_extra_pairs(
         new = ~near_any(first, known, grouping.threshold)
         if further is not None:
             new[further.row[near_any(further.vectors, known, grouping.threshold)]] = False
-        kept = np.array([row for row in np.flatnonzero(new) if pairs.images[row] not in images], np.int64)
+        rows = np.flatnonzero(new)
+        kept = rows[np.array([image not in images for image in pairs.images.take(rows)], bool)]
         if not len(kept):
             raise UsageError(
                 f"`extra` {folder}: each of its {len(pairs.rows)} pairs is near-identical to one of the "

@@ -18,7 +18,7 @@ from img2prompt_cache.fitting.members import Member, aligned, join_features, loa
 from img2prompt_cache.fitting.memory import hold_rows
 from img2prompt_cache.fitting.nested import can_be_nested, nested_products
 from img2prompt_cache.fitting.outside import OutsideMember, read_outside
-from img2prompt_cache.fitting.record import FittedHead, keep_run
+from img2prompt_cache.fitting.record import FittedHead, Reported, describe_split, keep_run
 from img2prompt_cache.fitting.run_rows import load_rows
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.numerics.blending import (
@@ -35,6 +35,7 @@ from img2prompt_cache.progress import Callback, ignore
 from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.names import reserve_run
 from img2prompt_cache.runs.run import Run
+from img2prompt_cache.runs.used_rows import UsedRows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,7 +116,7 @@ def _fit(
         raise Img2PromptError(f"{error}; `refit_members=True` fits the members of a blend again") from None
     rows = split.validation
     groups, targets = split.inner_groups(rows), np.asarray(data.y[rows])
-    ids = [data.ids[row] for row in rows]
+    ids = list(data.ids.take(rows))
     others = [read_outside(each, ids, targets, groups) for each in outside]
     predictions = [aligned(member, ids, targets) for member in members]
     predictions += [each.predictions for each in others]
@@ -177,6 +178,9 @@ def _fit(
         ),
         data=data,
         split=split,
+        described=describe_split(split, data, members[0].run.target.fingerprint),
+        used=UsedRows.of(split, data.ids, data.prompts, data.images),
+        reported=Reported.of(head),
         features=columns,
         target=members[0].run.target,
         refit=all(member.run.refit for member in members),

@@ -30,6 +30,19 @@ if TYPE_CHECKING:
     from img2prompt_cache.heads.base import Head
 
 
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a run tells of a head: its settings with those that it chose, and its history."""
+
+    settings: dict[str, Any]
+    history: list[dict[str, float]]
+
+    @classmethod
+    def of(cls, head: Head) -> Reported:
+        """Ask a fitted head."""
+        return cls({**head.settings, **head.chosen}, head.history)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedHead:
     """A head that was fitted and evaluated, with all that a run records.
@@ -41,9 +54,16 @@ class FittedHead:
     evaluation : Evaluation
         Of the same head on held-out rows.
     data : Dataset
-        The rows.
+        The rows; their texts are not needed.
     split : Split
         How they were divided.
+    described : SplitRecord
+        From `describe_split`.
+    used : UsedRows
+        What the rows were.
+    reported : Reported
+        By the head that was evaluated. By folds there is one for each fold, and they may have chosen
+        different settings, so then it is by the saved head.
     features : tuple of UsedColumn
         What the head was fitted on.
     target : UsedColumn
@@ -70,6 +90,9 @@ class FittedHead:
     evaluation: Evaluation
     data: Dataset
     split: Split
+    described: SplitRecord
+    used: UsedRows
+    reported: Reported
     features: tuple[UsedColumn, ...]
     target: UsedColumn
     refit: bool
@@ -84,9 +107,6 @@ class FittedHead:
 
 def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
     """Score the predictions for held-out rows, and keep them as a run with the head that was fitted.
-
-    Settings and history are those of the head that was evaluated. By folds there is one for each fold, and
-    they may have chosen different settings, so then they are those of the saved head.
 
     Parameters
     ----------
@@ -104,7 +124,6 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
     rows, predictions = split.validation, evaluation.predictions
     targets, groups, fold = np.asarray(data.y[rows]), split.groups[rows], split.fold[rows]
     cosines = cosine(predictions, targets)
-    reported = fitted.head if split.folds > 1 else evaluation.head
     gap = fitted.leakage_gap
     scores = {
         **score(predictions, targets, groups, fold),
@@ -116,13 +135,12 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
     }
     train = np.arange(len(data.y)) if fitted.refit else split.train
     expectation, expected = fit_expectation(fitted.head, evaluation, data.y, split, train)
-    described = describe_split(split, data, fitted.target.fingerprint)
     record = RunRecord(
-        head=reported.name,
-        settings={**reported.settings, **reported.chosen},
+        head=fitted.head.name,
+        settings=fitted.reported.settings,
         features=fitted.features,
         target=fitted.target,
-        split={**described, **({} if fitted.check is None else {"check": check_record(fitted.check)})},
+        split={**fitted.described, **({} if fitted.check is None else {"check": check_record(fitted.check)})},
         metrics=cast(Metrics, {**scores, **fitted.metrics}),
         seconds=fitted.seconds,
         refit=fitted.refit,
@@ -139,9 +157,9 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
         expected=expected,
         request=fitted.request,
     )
-    held = Validation([data.ids[row] for row in rows], groups, predictions, cosines, fold)
-    used = UsedRows.of(split, data.ids, data.prompts, data.images)
-    return Run.of(save_run(folder, record, fitted.head, reported.history, held, expectation, used), folder)
+    held = Validation(list(fitted.used.ids.take(rows)), groups, predictions, cosines, fold)
+    history = fitted.reported.history
+    return Run.of(save_run(folder, record, fitted.head, history, held, expectation, fitted.used), folder)
 
 
 def _extra_pairs(data: Dataset) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def needs_views(head: str, settings: Mapping[str, Any]) -> bool:
     return make_head(head).takes == "trunk" and bool(settings.get("views"))
 
 
-def ids_of(run: Run, held: Validation) -> list[str] | None:
+def ids_of(run: Run, held: Validation) -> Sequence[str] | None:
     """Give the ids of the rows that a run used, or None where they are not known.
 
     A run by folds that held out every row knows them, even where the cache has grown since or the run was

@@ -335,7 +335,7 @@ def predict_cached(
         blocks = X.blocks if isinstance(X, FeatureBlocks) else [X]
         X = concatenate([*blocks, *outside.find(data.ids)])
     vectors, expected = predict_expected(head, X, expectation)
-    return Predictions(data.ids, vectors, bad, expected=expected)
+    return Predictions(list(data.ids), vectors, bad, expected=expected)
 
 
 _ADVICE = "A run predicts only from features made as those it was fitted on: fit it again on this cache."

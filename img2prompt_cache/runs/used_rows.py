@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from img2prompt_cache.cache.texts import Texts
 from img2prompt_cache.data.splits import PURGED, Split
 from img2prompt_cache.errors import Img2PromptError, check
 from img2prompt_cache.tables import bare_cell, guard_cell
@@ -31,26 +32,26 @@ class UsedRows:
 
     Attributes
     ----------
-    ids : list of str, length n
+    ids : Texts, length n
     fold : numpy.ndarray, int64, shape (n,)
         As in `Split`: the fold that held the row out, -1 for a row that was fitted on, `PURGED` for one
         that was left out.
-    contents : list of str, length n
+    contents : Texts, length n
         From `row_digest`.
     purges : tuple of numpy.ndarray, int64
         As in `Split`: where folds left out rows, for each fold the places of those that it did.
     """
 
-    ids: list[str]
+    ids: Texts
     fold: NDArray[np.int64]
-    contents: list[str]
+    contents: Texts
     purges: tuple[NDArray[np.int64], ...] = ()
 
     @classmethod
     def of(cls, split: Split, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> UsedRows:
         """Describe the rows of a split; the other arguments are as for `Split.digest`."""
-        contents = [row_digest(*each) for each in zip(prompts, images, strict=True)]
-        return cls([*ids], split.fold, contents, split.purges)
+        contents = Texts.of(row_digest(*each) for each in zip(prompts, images, strict=True))
+        return cls(Texts.of(ids), split.fold, contents, split.purges)
 
 
 def row_digest(prompt: str, image: str) -> str:
@@ -60,17 +61,16 @@ def row_digest(prompt: str, image: str) -> str:
 
 def save_used_rows(folder: Path, rows: UsedRows) -> None:
     """Write `rows.csv`: imgId, side and contents of each row; and where folds left out rows, which did."""
-    sides = [SIDES.get(number, str(number)) for number in rows.fold.tolist()]
+    sides = (SIDES.get(number, str(number)) for number in map(int, rows.fold))
     with (folder / ROWS).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        named: list[list[str]] = [[] for _ in rows.ids]
+        named: dict[int, list[str]] = {}
         for number, purged in enumerate(rows.purges):
             for row in purged.tolist():
-                named[row].append(str(number))
-        more = [("purged", [" ".join(each) for each in named])] if rows.purges else []
-        writer.writerow(["imgId", "side", "contents", *(name for name, _ in more)])
-        columns = (map(guard_cell, rows.ids), sides, rows.contents, *(values for _, values in more))
-        writer.writerows(zip(*columns, strict=True))
+                named.setdefault(row, []).append(str(number))
+        more = [(" ".join(named.get(row, ())) for row in range(len(rows.ids)))] if rows.purges else []
+        writer.writerow(["imgId", "side", "contents", *["purged"][: len(more)]])
+        writer.writerows(zip(map(guard_cell, rows.ids), sides, rows.contents, *more, strict=True))
 
 
 def load_used_rows(folder: Path) -> UsedRows | None:
@@ -86,9 +86,9 @@ def load_used_rows(folder: Path) -> UsedRows | None:
         with (folder / ROWS).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         found = UsedRows(
-            [bare_cell(row["imgId"]) for row in rows],
+            Texts.of(bare_cell(row["imgId"]) for row in rows),
             np.array([numbers.get(row["side"]) or int(row["side"]) for row in rows], np.int64),
-            [row["contents"] for row in rows],
+            Texts.of(row["contents"] for row in rows),
         )
         if rows and "purged" in rows[0]:
             found = replace(found, purges=_purges([row["purged"] for row in rows], int(found.fold.max()) + 1))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from img2prompt_cache.data.groups import prompt_groups
+from img2prompt_cache.data.groups import prompt_groups, renumber
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.numerics.metrics import unit
 
@@ -54,3 +54,11 @@ def test_targets_with_nan_are_refused():
     targets[0, 1] = np.nan
     with pytest.raises(Img2PromptError, match="targets hold NaN"):
         prompt_groups(targets, ["a", "b"])
+
+
+@given(st.lists(st.sampled_from([0, 1, 2, 3, 17, 10**12, -5, -(2**62)]), max_size=30))
+def test_groups_are_numbered_in_the_order_of_their_first_rows(groups):
+    number = renumber(np.array(groups, np.int64))
+    assert number.tolist() == [[*dict.fromkeys(groups)].index(group) for group in groups]
+    named = renumber(np.array([str(group) for group in groups]))
+    assert named.tolist() == number.tolist()

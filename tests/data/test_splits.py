@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from img2prompt_cache.cache.texts import BLOCK
 from img2prompt_cache.data.splits import Split, hold_out, k_fold_split, k_folds, random_split, rows_digest
 from img2prompt_cache.data.strategies import column_split
 from img2prompt_cache.errors import UsageError
@@ -224,3 +229,30 @@ def test_digest_of_contents_is_of_all_rows_and_the_target():
                 assert split.contents_digest(*changed, target) != digest
         turned = Split("group", 0, split.fold[::-1], split.groups[::-1])
         assert turned.contents_digest(*(column[::-1] for column in rows), target) == digest
+
+
+def test_digests_are_those_of_the_json_that_earlier_versions_hashed_as_a_whole():
+    turn = np.random.default_rng(0).permutation(2 * BLOCK + 7)
+    rows = [(f"ü{row:05d}", f'a "{row % 7}" \U0001f600', f"{row % 11:064x}") for row in turn.tolist()]
+    columns = [*map(list, zip(*rows, strict=True))]
+    target = {"weights": "sha256:1"}
+    whole = k_fold_split(turn // 3, 3, seed=1)
+    fold = np.where(turn % 5 == 0, -1, whole.fold)
+    purges = tuple(np.flatnonzero((fold != number) & (turn % 4 == number)) for number in range(3))
+    splits = [hold_out(turn // 3, seed=1), whole, replace(whole, fold=fold, purging=True, purges=purges)]
+    for split in splits:
+        pairs = [(sorted(rows[row] for row in held), number) for number, (_, held) in enumerate(split.sides)]
+        folds = [held for held, _ in sorted(pairs)]
+        purged = [split.purges[number] for _, number in sorted(pairs)] if split.purges else []
+        more = [[sorted(columns[0][row] for row in each) for each in purged]] if purged else []
+        train = sorted(rows[row] for row in split.train)
+        said = [split.strategy, folds if len(folds) > 1 else folds[0], [name for name, *_ in train], *more]
+        assert split.digest(*columns) == hash_json(said)
+        said = [split.strategy, folds, train, sorted(target.items()), *more]
+        assert split.contents_digest(*columns, target) == hash_json(said)
+    some = np.array([5, 3, 8000])
+    assert rows_digest(some, *columns) == hash_json(sorted(rows[row] for row in some))
+
+
+def hash_json(value):
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from img2prompt_cache.cache.manifest_file import load_manifest, save_manifest
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.cache.texts import Texts
 from img2prompt_cache.data.columns import choose_features
 from img2prompt_cache.data.dataset import load_dataset
 from img2prompt_cache.data.groups import prompt_groups
@@ -103,7 +104,9 @@ def test_images_of_a_test_set_are_purged_too(tmp_path):
     cache = Cache(make_cache(tmp_path / "cache", groups=60, fold=["a"] * 30 + ["b"] * 30))
     data = load_dataset(cache, choose_features(cache, ()), cache.manifest.of_kind("targets")[0])
     assert make_split(cache, data, "fold=b", 0.2, 0).purged.tolist() == []
-    data.images[7] = data.images[33]
+    images = [*data.images]
+    images[7] = images[33]
+    data = replace(data, images=Texts.of(images))
     assert make_split(cache, data, "fold=b", 0.2, 0).purged.tolist() == [7]
 
 

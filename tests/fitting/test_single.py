@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from dataclasses import replace
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.config import FitConfig, seeded
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.heads import HEADS, make_head
+from img2prompt_cache.heads.knn import Knn
 from img2prompt_cache.heads.nearest import Nearest
 from img2prompt_cache.numerics import clusters
 from img2prompt_cache.numerics.bootstrap import interval
@@ -324,3 +326,20 @@ def test_the_leakage_gap_is_left_out_where_it_costs_or_nobody_wants_it(cache, mo
 def test_a_split_of_folds_is_another_contest(cache, data):
     splits = [make_split(cache, data, "group", 0.2, 0, folds) for folds in (None, 3, 4)]
     assert len({split.digest(data.ids, data.prompts, data.images) for split in splits}) == 3
+
+
+def test_the_head_that_was_evaluated_is_gone_before_the_refit(cache, tmp_path, monkeypatch):
+    """Its index and temporary file would take as much as those of the head that is kept."""
+    alive, made = [], []
+    plain = Knn._fit
+
+    def fit(self, *args, **more):
+        alive.append(sum(each() is not None for each in made))
+        plain(self, *args, **more)
+        made.append(ref(self))
+
+    monkeypatch.setattr(Knn, "_fit", fit)
+    run = fit_head(cache, FitConfig("knn", leakage_gap=False), tmp_path / "run")
+    assert alive == [0, 0]
+    assert run.refit
+    assert len(run.history) > 1
