@@ -85,7 +85,6 @@ def _with_paths(command: Callable[..., None]) -> Callable[..., None]:
 
 app = typer.Typer(
     name=NAME,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},

