@@ -230,8 +230,26 @@ def _groups(
     if further is None:
         component, recall = _components(vectors, threshold)
         return renumber(component[name]), recall
-    component, recall = _components(np.concatenate([vectors[:], unit(further.vectors)]), threshold)
+    component, recall = _components(_Joined(vectors, unit(further.vectors)), threshold)
     return renumber(join_rows(component, name, further.row)), recall
+
+
+class _Joined:
+    """Vectors, and others below them."""
+
+    def __init__(self, vectors: Vectors, others: F32) -> None:
+        self._vectors, self._others = vectors, others
+
+    def __len__(self) -> int:
+        return len(self._vectors) + len(self._others)
+
+    def __getitem__(self, part: slice | Rows) -> F32:
+        rows = np.arange(*part.indices(len(self))) if isinstance(part, slice) else part
+        first, found = len(self._vectors), np.empty((len(rows), self._others.shape[1]), np.float32)
+        others = rows >= first
+        found[others] = self._others[rows[others] - first]
+        found[~others] = self._vectors[rows[~others]]
+        return found
 
 
 def _components(vectors: Vectors, threshold: float) -> tuple[Rows, float | None]:
@@ -257,7 +275,7 @@ class _Vectors:
         return unit((self._finite(self._rows[part]) - self._mean) / self._scale)
 
     def _finite(self, rows: Rows) -> F32:
-        values: F32 = self._values[rows]
+        values: F32 = self._values.read(rows)
         if not np.isfinite(np.sum(values, dtype=np.float64)):
             raise Img2PromptError(
                 f"{self._folder} holds NaN or infinity in usable rows; `verify()` tells whether a part was "

@@ -97,17 +97,18 @@ def edge_components(nodes: int, left: Rows, right: Rows) -> Rows:
     return labels
 
 
-def principal_directions(vectors: Vectors) -> F32 | None:
-    """Find orthonormal directions along which bounds of cosines are close, shape (d, `AXES`).
+def principal_directions(vectors: Vectors, axes: int | None = None) -> F32 | None:
+    """Find orthonormal directions along which bounds of cosines are close, shape (d, `axes`).
 
     They approximate those of the largest variance, by three power iterations (Halko et al., 2011, SIAM
     Review), on a sample. Other directions would be correct, too, but would rule out fewer pairs. None if
-    vectors are short, so that bounds would save nothing.
+    vectors are short, so that bounds would save nothing. There are `AXES` if it is not said how many.
     """
+    axes = AXES if axes is None else axes
     some = vectors[:: -(-len(vectors) // SAMPLE) or 1]
-    if some.shape[1] <= AXES + 1:
+    if some.shape[1] <= axes + 1:
         return None
-    basis = np.random.default_rng(0).normal(size=(some.shape[1], AXES)).astype(np.float32)
+    basis = np.random.default_rng(0).normal(size=(some.shape[1], axes)).astype(np.float32)
     for _ in range(3):
         basis = np.linalg.qr(some.T @ (some @ basis))[0]
     return basis

@@ -181,3 +181,11 @@ def test_many_rows_are_compared_by_cells_and_the_recall_is_told(cache, monkeypat
     assert same(found.prompt_group, exact.prompt_group)
     monkeypatch.setattr(dedup, "EXACT", 56)
     assert set(find(cache).recall) == {"images"}  # 56 prompts have an image
+
+
+def test_vectors_below_others_are_numbered_after_them():
+    above, below = np.eye(3, dtype=np.float32), np.full((2, 3), 0.5, np.float32)
+    joined, whole = dedup._Joined(above, below), np.concatenate([above, below])
+    for part in (slice(None), slice(1, 4), slice(3, 9), slice(None, None, 2), np.array([4, 0, 4, 2])):
+        np.testing.assert_array_equal(joined[part], whole[part])
+    assert len(joined) == 5

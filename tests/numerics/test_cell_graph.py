@@ -24,12 +24,12 @@ def pairs(label: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("threshold", [0.8, 0.95])
-@pytest.mark.parametrize("edges", [2**22, 10])
+@pytest.mark.parametrize("axes", [192, 4])
 @pytest.mark.parametrize("block", [2048, 13])
 def test_nearly_all_pairs_of_a_component_are_found_and_none_that_is_not_there(
-    monkeypatch, threshold, edges, block
+    monkeypatch, threshold, axes, block
 ):
-    monkeypatch.setattr(module, "MAX_EDGES", edges)
+    monkeypatch.setattr(module, "AXES", axes)
     monkeypatch.setattr(module, "BLOCK", block)
     monkeypatch.setattr(module, "READ", 10 * block)
     vectors = made(1200, 0)
@@ -47,14 +47,13 @@ def test_recall_is_the_share_of_the_near_pairs_that_were_compared(monkeypatch):
     monkeypatch.setattr(module, "MOST_PROBES", 1)
     vectors = made(900, 1)
     compared = np.zeros((900, 900), bool)
-    neighbourhoods = module._neighbourhoods
+    join = module._join_near
 
-    def watched(cell, searched, cells):
-        assert searched.shape == (900, 1)
-        compared[:] = searched == cell
-        return neighbourhoods(cell, searched, cells)
+    def watched(forest, vectors, short, order, left, right, threshold):
+        compared[np.ix_(order[right], order[left])] = True
+        join(forest, vectors, short, order, left, right, threshold)
 
-    monkeypatch.setattr(module, "_neighbourhoods", watched)
+    monkeypatch.setattr(module, "_join_near", watched)
     _, recall = cell_components(vectors, 0.7)
     near = vectors @ vectors.T >= 0.7
     np.fill_diagonal(near, val=False)
