@@ -14,7 +14,9 @@ from img2prompt_cache.errors import UsageError
 from img2prompt_cache.exporting.anonymous import shared_spec
 from img2prompt_cache.exporting.card_usage import USAGE, shared_usage
 from img2prompt_cache.numerics.bootstrap import FEW_GROUPS
+from img2prompt_cache.prediction.known_prompts import BANK
 from img2prompt_cache.runs.names import open_run
+from img2prompt_cache.runs.shared import parse_address
 from img2prompt_cache.tables import counted
 
 if TYPE_CHECKING:
@@ -70,7 +72,9 @@ def card(
     require_line("license", license)
     require_line("name", name)
     found = open_run(run, cache or DEFAULT_CACHE)
-    return write_card(found, name or found.name, license)
+    on_hub = parse_address(found.path)[0] if isinstance(found.path, str) else ""
+    prompts = found.carried is not None and (found.carried / BANK).is_dir()
+    return write_card(found, name or found.name, license, repository=on_hub, prompts=prompts)
 
 
 def require_line(parameter: str, value: str | None) -> None:

@@ -266,6 +266,7 @@ def _told(repository: str, revision: str | None) -> Iterator[None]:
             raise
         status, reason = status_of(error), brief(error)
         texts = {
+            0: f"{place} did not answer, or went away; check the network or HF_ENDPOINT, and push again",
             400: f"{place} does not take what is to be put into {repository}",
             401: f"{place} does not accept the token in {TOKEN}",
             403: f"the token in {TOKEN} may not write to {repository}",

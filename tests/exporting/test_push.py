@@ -116,7 +116,9 @@ def test_the_card_says_how_to_use_it(hub: ModelHub, run: Path) -> None:
     card = hub.repositories[NAME].files["README.md"].decode()
     assert "img2prompt-cache predict --run hf://me/head IMAGES --bank starter\n" in card
     assert "license: mit\n" in card
-    assert ipc.card(ADDRESS, license="mit", name="head").partition("## Training")[2] in card
+    assert ipc.card(ADDRESS, license="mit") == card
+    ipc.push(run, NAME, with_prompts=True, overwrite=True)
+    assert ipc.card(ADDRESS).encode() == hub.repositories[NAME].files["README.md"]
 
 
 def test_prompts_go_along_where_they_are_asked_for(hub: ModelHub, run: Path) -> None:
@@ -142,6 +144,14 @@ def test_the_graph_and_its_golden_set_go_along(hub: ModelHub, run: Path, tmp_pat
     hub.asked.clear()
     load_run(ADDRESS)
     assert not [line for line in hub.asked if "onnx" in line or "golden" in line or "README" in line]
+
+
+def test_an_owner_whose_name_is_that_of_a_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for home in ("/data", "/head"):
+        monkeypatch.setattr(Path, "home", lambda home=home: Path(home))
+        ipc.push(run, "data/head", dry_run=True)
+    with pytest.raises(UsageError, match=r"README\.md is not shared: it holds /head"):
+        ipc.push(run, "data/head", license="see /head/licence", dry_run=True)
 
 
 @pytest.mark.parametrize("origin", ["images of the cache", None])
@@ -338,7 +348,7 @@ def test_what_passes_is_tried_again(hub: ModelHub, run: Path, fault: Fault) -> N
         (Fault("PUT /lfs/", 403, 99), "may not write to me/head"),
         (Fault("POST .*/commit/", 500, 1), "did not take the files"),
         (Fault("POST .*/commit/", 412, 1), "was changed by somebody else"),
-        (Fault("POST .*/commit/", cut=3), "did not take the files"),
+        (Fault("POST .*/commit/", cut=3), "did not answer, or went away"),
         (Fault("POST /api/repos/create", 409, 1), "was made or changed by somebody else"),
         (Fault("GET /api/models", 502, 1), "did not take the files"),
     ],
@@ -374,7 +384,7 @@ def test_a_hub_that_is_gone_and_what_is_cached(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.asked.clear()
     load_run(ADDRESS)
-    with pytest.raises(Img2PromptError, match="did not take the files"):
+    with pytest.raises(Img2PromptError, match="did not answer, or went away"):
         ipc.push(run, "me/other")
     assert hub.asked == []
 
