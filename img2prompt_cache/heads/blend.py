@@ -131,7 +131,9 @@ class Blend(Head):
         rows = FittingRows(X, y, groups, widths, checks.kinds(kinds, len(X)))
         weights, tried = self._given(), []
         others = None if bank is None else checks.targets(bank, self, "the bank's embeddings")
-        own = made_rows(unit, [y[rows.kinds == 0]], y.shape[1])
+        own = y[:0]
+        if weights is None or others is not None:
+            own = made_rows(unit, [y[rows.kinds == 0]], y.shape[1])
         chosen = self.given_bank()
         if weights is None or (others is not None and chosen is None):
             predictions, fold = self.out_of_fold(X, y, groups=groups, widths=widths, kinds=rows.kinds)

@@ -16,6 +16,8 @@ from img2prompt_cache.errors import Img2PromptError
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
+MOST_READ = 2**30
+"""Bytes that are asked of a file at a time, at most: systems give 2 GiB or less."""
 _FILES: WeakKeyDictionary[mmap.mmap, tuple[int, int]] = WeakKeyDictionary()
 """The file descriptor of each map, and where in the file the map starts."""
 
@@ -100,16 +102,23 @@ def take_rows(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
         If the file was cut meanwhile.
     """
     base = _map_of(array)
-    if base is None or base not in _FILES or not hasattr(os, "preadv") or not array.flags.c_contiguous:
+    readable = base is not None and base in _FILES and hasattr(os, "preadv") and array.flags.c_contiguous
+    if base is None or not readable or not len(rows):
         return array[rows]
     number, start = _FILES[base]
     start += _address(array) - _address(np.frombuffer(base, np.uint8))
     found = np.empty((len(rows), *array.shape[1:]), array.dtype)
-    width = found.nbytes // max(1, len(rows))
+    width = found.nbytes // len(rows)
     places = found.reshape(-1).view(np.uint8).data
+    rows = np.maximum(rows, 0)
+    # Rows that follow each other in the file are read in one go.
+    limits = np.arange(0, len(rows), max(1, MOST_READ // width))
+    firsts = np.union1d(limits, np.flatnonzero(np.diff(rows) != 1) + 1)
     read = sum(
-        os.preadv(number, [places[at * width : (at + 1) * width]], start + row * width)
-        for at, row in enumerate(np.maximum(rows, 0).tolist())
+        os.preadv(number, [places[first * width : stop * width]], start + row * width)
+        for first, stop, row in zip(
+            firsts.tolist(), [*firsts[1:].tolist(), len(rows)], rows[firsts].tolist(), strict=True
+        )
     )
     if read != found.nbytes:
         raise Img2PromptError("a file was cut while its rows were read")

@@ -82,3 +82,17 @@ def test_a_file_that_was_cut_is_told(tmp_path):
     os.truncate(path, 4096)
     with pytest.raises(Img2PromptError, match="was cut while its rows were read"):
         take_rows(mapped, np.array([0, 1999]))
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="this system reads through the map")
+@pytest.mark.parametrize(("most", "calls"), [(2**30, 4), (28 * 10, 7)])
+def test_rows_that_follow_each_other_are_read_in_one_go(most, calls, monkeypatch):
+    values = np.random.default_rng(0).random((100, 7)).astype(np.float32)
+    stored = to_disk([values], 7)
+    read, seen = os.preadv, []
+    monkeypatch.setattr(disk_array, "MOST_READ", most)
+    monkeypatch.setattr(os, "preadv", lambda *args: seen.append(args) or read(*args))
+    rows = np.array([*range(20, 60), 7, *range(3), *range(1, 4)])
+    np.testing.assert_array_equal(take_rows(stored, rows), values[rows])
+    assert len(seen) == calls
+    assert take_rows(stored, rows[:0]).shape == (0, 7)
