@@ -31,6 +31,7 @@ from .dedup import dedup
 from .demo import demo
 from .doctor import doctor
 from .explore import explore
+from .export import export
 from .extract import extract
 from .fit import fit
 from .influence import influence
@@ -54,7 +55,18 @@ LEAST_MEMORY = 512 << 20
 """Address space below which the linear algebra of NumPy waits for memory without end, instead of failing."""
 LEAST_FOR_TORCH = 3 << 30
 """Address space below which PyTorch is not imported: now and then its threads end the process there."""
-TORCH_COMMANDS = ("explore", "extract", "predict", "watch", "search", "bundle", "repair", "demo", "app")
+TORCH_COMMANDS = (
+    "explore",
+    "extract",
+    "predict",
+    "watch",
+    "search",
+    "bundle",
+    "export",
+    "repair",
+    "demo",
+    "app",
+)
 """Commands that are refused below it at once: PyArrow's threads do the same while images are listed."""
 BATCH_COMMANDS = ("extract", "fit", "tune", "predict", "watch", "repair", "demo")
 """Commands that work in batches, and end with the one in hand when they are interrupted."""
@@ -91,7 +103,7 @@ app = typer.Typer(
 )
 for command in (
     *(explore, extract, fit, tune, influence, predict, watch, compare, report, serve_app, search, top, dedup),
-    *(info, verify, repair, pack, bundle, card, push, demo, weights, doctor),
+    *(info, verify, repair, pack, bundle, card, push, export, demo, weights, doctor),
 ):
     app.command()(_with_paths(command))
 

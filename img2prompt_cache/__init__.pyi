@@ -1,6 +1,7 @@
 from .cache.reader import Cache as Cache
 from .errors import Img2PromptError as Img2PromptError
 from .errors import UsageError as UsageError
+from .exporting.export import export as export
 from .exporting.model_card import card as card
 from .exporting.push import push as push
 from .extraction.dedup import dedup as dedup

@@ -229,7 +229,7 @@ def _failures(run: Run) -> str:
 def _models(run: Run, license: str | None) -> str:
     stated = f"`{license}`" if license else "not stated by whoever shares it"
     lines = [
-        f"| `{shared_spec(use.spec)}` | {_architecture(use)} | `{use.fingerprint.get('weights', '')[:23]}` |"
+        f"| `{shared_spec(use.spec)}` | {architecture_of(use)} | `{use.fingerprint.get('weights', '')[:23]}` |"
         for use in (*run.features, run.target)
     ]
     table = "\n".join(["| model | architecture | weights |", "|---|---|---|", *lines])
@@ -240,7 +240,7 @@ def _listed(columns: Iterable[UsedColumn]) -> str:
     return ", ".join(f"`{shared_spec(use.spec)}`" for use in columns)
 
 
-def _architecture(use: UsedColumn) -> str:
+def architecture_of(use: UsedColumn) -> str:
     """Name an architecture; that of an encoder is recorded as JSON, which begins with the name."""
     found = re.search(r"\w[\w./-]*", use.fingerprint.get("architecture", ""))
     return found[0] if found else ""

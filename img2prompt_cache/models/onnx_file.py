@@ -15,7 +15,7 @@ Examples
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -107,6 +107,7 @@ def write_graph(
     kind: Kind,
     fingerprint: str,
     metadata: Mapping[str, str] | None = None,
+    trial: Callable[[str], None] | None = None,
 ) -> int:
     """Check a graph and write it as a file that `read_graph` opens; it appears when it is whole.
 
@@ -122,6 +123,9 @@ def write_graph(
         64 hex digits, from `fingerprints.digest`.
     metadata : mapping of str to str, optional
         What else a reader needs to know.
+    trial : callable, optional
+        Called with the path of the file before it gets its name. What it raises is passed on, and nothing is
+        replaced.
 
     Returns
     -------
@@ -149,6 +153,8 @@ def write_graph(
             _note(graph, {_KIND: kind, _FINGERPRINT: fingerprint, **more, _OWN: FORMAT})
             new.temporary.write_bytes(graph.SerializeToString(deterministic=True))
             _check(new.temporary, path)
+            if trial is not None:
+                trial(str(new.temporary))
             size = new.temporary.stat().st_size
             new.commit()
             data.unlink(missing_ok=True)
@@ -159,6 +165,9 @@ def write_graph(
                 graph, all_tensors_to_one_file=True, location=values.temporary.name, size_threshold=1 << 10
             )
             onnx.save_model(graph, new.temporary)
+            _check(new.temporary, path)
+            if trial is not None:
+                trial(str(new.temporary))
             graph = onnx.load_model(new.temporary, load_external_data=False)
             for tensor in graph.graph.initializer:
                 for entry in tensor.external_data:
@@ -171,7 +180,6 @@ def write_graph(
             new.flush()
             values.commit()
         new.commit()
-    _check(path, path)
     return size
 
 

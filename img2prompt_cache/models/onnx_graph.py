@@ -7,9 +7,10 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
-from img2prompt_cache.errors import UsageError
+from img2prompt_cache.errors import Img2PromptError, UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -46,6 +47,8 @@ def export_graph(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Seque
     ------
     UsageError
         If onnxscript is not installed.
+    Img2PromptError
+        If torch cannot write it, because of an operator or a step that depends on values.
     ValueError
         If an example has fewer than two rows.
     """
@@ -55,6 +58,10 @@ def export_graph(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Seque
     if any(len(example) < 2 for example in inputs.values()):
         raise ValueError("an example must have at least two rows")
     rows = torch.export.Dim(BATCH)
+    shapes: tuple[Any, ...] = tuple({0: rows} for _ in inputs)
+    kinds = {each.kind for each in signature(module.forward).parameters.values()}
+    if Parameter.VAR_POSITIONAL in kinds:
+        shapes = (shapes,)
     trained = module.training
     module.eval()
     try:
@@ -63,15 +70,24 @@ def export_graph(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Seque
                 module,
                 tuple(inputs.values()),
                 dynamo=True,
-                dynamic_shapes=tuple({0: rows} for _ in inputs),
+                dynamic_shapes=shapes,
                 opset_version=OPSET,
                 input_names=[*inputs],
                 output_names=[*outputs],
                 verbose=False,
             )
+    except Exception as error:
+        raise Img2PromptError(f"torch cannot write it as an ONNX graph: {_cause(error)}") from error
     finally:
         module.train(trained)
     return _plain(program.model_proto)
+
+
+def _cause(error: BaseException) -> str:
+    """Give the first line of what torch raised first: it wraps errors in advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def require(library: str) -> None:

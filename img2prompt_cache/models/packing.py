@@ -145,6 +145,25 @@ def _copy_weights(spec: Spec, file: Path, target: Path) -> None:
     written.unlink()
 
 
+def declared_licence(spec: Spec, revision: str = "", folder: Path | None = None) -> str:
+    """Find what licence is declared beside the weights of a model on this machine; empty if none is.
+
+    Parameters
+    ----------
+    spec : Spec
+    revision : str
+        The commit of weights from the hub.
+    folder : pathlib.Path, optional
+        Where its weights lie, if not where the spec says.
+
+    Raises
+    ------
+    UsageError, Img2PromptError
+        If there are no weights.
+    """
+    return _licence(spec, folder or _place(spec, revision)[0])
+
+
 def _licence(spec: Spec, folder: Path) -> str:
     """Find what licence is declared: by the pin, the configuration, the description, or the library."""
     if spec.family == "packaged":

@@ -29,8 +29,10 @@ PENALTY = 10.0
 PIECES, STRAIGHTNESS = 5, 30.0
 """Pieces of f, and the penalty that draws their slopes towards 1, which counts as so many rows for each."""
 
-_NEAREST = 5
-_TEMPERATURE = 0.04  # found best for soft banks; see `soft_bank`
+NEAREST_AVERAGED = 5
+"""Prompts whose mean cosine is the signal ``nearest_5``."""
+CONCENTRATION_TEMPERATURE = 0.04
+"""Of the softmax over the bank: found best for soft banks; see `soft_bank`."""
 _VALUES = 1 << 24  # similarities that are in memory at a time
 
 
@@ -110,7 +112,7 @@ def bank_signals(predictions: F32, bank: F32) -> dict[str, F64]:
         weights: 0 where one prompt has all the weight.
     """
     found = {name: np.empty(len(predictions)) for name in BANK_SIGNALS}
-    count = min(_NEAREST, len(bank))
+    count = min(NEAREST_AVERAGED, len(bank))
     step = max(1, _VALUES // len(bank))
     for start in range(0, len(predictions), step):
         rows = slice(start, start + step)
@@ -119,7 +121,7 @@ def bank_signals(predictions: F32, bank: F32) -> dict[str, F64]:
         highest = top.max(axis=1)
         found["nearest"][rows] = highest
         found["nearest_5"][rows] = top.mean(axis=1)
-        logits = (cosines - highest[:, None].astype(np.float32)) / np.float32(_TEMPERATURE)
+        logits = (cosines - highest[:, None].astype(np.float32)) / np.float32(CONCENTRATION_TEMPERATURE)
         weights = np.exp(logits)
         total = weights.sum(axis=1, dtype=np.float64)
         found["near"][rows] = np.einsum("ij,ij->i", weights, cosines, dtype=np.float64) / total

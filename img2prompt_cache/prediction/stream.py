@@ -208,7 +208,7 @@ def _predict_slice(
     kept: dict[int, tuple[NDArray[np.float32], ...]] = {}
     for batch in encode_batches(rows, source, backbones, batch_size):
         if batch.fresh:
-            values = [_stored(batch.features[spec], spec) for spec in backbones]
+            values = [as_stored(batch.features[spec], spec) for spec in backbones]
             whole = np.all([np.isfinite(each).reshape(len(each), -1).all(1) for each in values], axis=0)
             at = [batch.first + batch.fresh[i] for i in np.flatnonzero(whole)]
             blocks = [each[whole] for each in values]
@@ -260,8 +260,8 @@ def _predicted(
     return zip(rows, zip(vectors, told, strict=True), strict=True)
 
 
-def _stored(values: NDArray[Any], spec: str) -> NDArray[np.float32]:
-    """Round values as their column keeps them, in float16 or int8: what heads are fitted on."""
+def as_stored(values: NDArray[Any], spec: str) -> NDArray[np.float32]:
+    """Round values of a column as their column keeps them, in float16 or int8: what heads are fitted on."""
     with np.errstate(over="ignore", invalid="ignore"):  # its caller leaves out what is not finite
         kept = values.astype(np.float16, copy=False)
         coded = split_spec(spec)[1].dtype == "int8"
@@ -282,7 +282,7 @@ def encode_image(column: UsedColumn, path: Path, device: str = "auto") -> NDArra
     (batch,) = encode_batches(rows, source, backbones, 1)
     if not batch.fresh:
         raise Img2PromptError(f"{path}: {batch.images[0].reason}")
-    vector: NDArray[np.float32] = _stored(batch.features[column.spec], column.spec)[0]
+    vector: NDArray[np.float32] = as_stored(batch.features[column.spec], column.spec)[0]
     return vector
 
 

@@ -35,7 +35,7 @@ from img2prompt_cache.runs.run import AnyRun, Run
 if TYPE_CHECKING:
     from img2prompt_cache.models.backbones.base import Backbone
 
-_ZIP_HEAD = rb"PK\x03\x04.{26}bundle\.json"
+_ZIP_HEAD = rb"(?s)PK\x03\x04.{26}bundle\.json"
 
 
 def bundle(

@@ -36,6 +36,7 @@ OUTPUTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("explore", "out"): ("CACHE", "--out", "PATH", "--overwrite"),
     ("pack", "out"): ("PATH", "--overwrite"),
     ("bundle", "out"): (RUN, "--out", "PATH", "--overwrite"),
+    ("export", "out"): (RUN, "--out", "PATH", "--overwrite"),
     ("demo", "folder"): ("--dir", "PATH", "--overwrite"),
 }
 """Options that name what is written, each with a command line that writes to PATH."""
@@ -48,6 +49,7 @@ INPUTS = {
     *(("bundle", name) for name in ("run", "bank", "cache", "weights")),
     *(("card", name) for name in ("run", "cache")),
     *(("push", name) for name in ("run", "cache", "onnx")),
+    *(("export", name) for name in ("run", "cache", "weights")),
     *(("app", name) for name in ("run", "bank", "cache")),
     *((command, name) for command in ("search", "top", "watch") for name in ("run", "cache")),
     *(("watch", name) for name in ("folder", "bank", "weights")),
@@ -66,6 +68,7 @@ FILES = {
     ("report", "atlas"): (".parquet",),
     ("explore", "out"): (".html",),
     ("pack", "out"): (".h5", ".hdf5"),
+    ("export", "out"): (".onnx",),
 }
 """Of these, the ones that name a file, with the extensions that it may have."""
 

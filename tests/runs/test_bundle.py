@@ -23,6 +23,7 @@ from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.models.backbones.taps import choose_taps
 from img2prompt_cache.runs import bundled
+from img2prompt_cache.runs.bundle import _require_free as require_free_bundle
 from img2prompt_cache.runs.run import load_run
 from kit import Log, Tiny, save_backbone, save_clip, save_encoder
 from synthetic import Cli
@@ -365,3 +366,9 @@ def test_weights_that_cannot_be_found_leave_nothing(here: Path, pairs: Path, tmp
     ipc.bundle(folder, tmp_path / "out.zip", weights=here / "gone")
     with pytest.raises(UsageError, match="name prompts with `bank`"):
         ipc.predict(tmp_path / "out.zip", pairs / "img004.png", top_k=3)
+
+
+def test_a_bundle_whose_zip_header_has_the_byte_of_a_line_feed_is_known_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "run.zip"
+    path.write_bytes(b"PK\x03\x04" + b"\n" * 26 + b"bundle.json")
+    require_free_bundle(path, overwrite=True, inputs=[])
