@@ -210,7 +210,6 @@ def describe(parts: RunParts, *, precision: str, license: str) -> dict[str, Any]
     """Give the metadata of an export, as JSON values; docs/export.md says what each field means."""
     run = parts.run
     return {
-        "name": run.name,
         "head": run.head,
         "precision": precision,
         "license": license,

@@ -229,7 +229,8 @@ def _failures(run: Run) -> str:
 def _models(run: Run, license: str | None) -> str:
     stated = f"`{license}`" if license else "not stated by whoever shares it"
     lines = [
-        f"| `{shared_spec(use.spec)}` | {architecture_of(use)} | `{use.fingerprint.get('weights', '')[:23]}` |"
+        f"| `{shared_spec(use.spec)}` | {architecture_of(use)} | "
+        f"`{use.fingerprint.get('weights', '')[:23]}` |"
         for use in (*run.features, run.target)
     ]
     table = "\n".join(["| model | architecture | weights |", "|---|---|---|", *lines])
