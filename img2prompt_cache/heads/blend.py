@@ -16,7 +16,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import checks, make_head
 from img2prompt_cache.heads.base import Head, SureTargets
 from img2prompt_cache.heads.fitting_rows import FittingRows
-from img2prompt_cache.heads.members import member_columns, named_apart
+from img2prompt_cache.heads.members import are_weights, member_columns, named_apart, scaled_weights
 from img2prompt_cache.heads.out_of_fold import made_rows, mixed_rows, predict_by_folds
 from img2prompt_cache.heads.outside import Outside
 from img2prompt_cache.heads.settings import DEVICE, setting
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 PRODUCTS = 3 * 8
 """Bytes for each inner product of two predictions for a row: rows are copied while weights are found."""
-ROUNDING = 1e-12
-"""How far from 1 the sum of weights is at most that were scaled to it."""
 
 
 class Blend(Head):
@@ -131,7 +129,7 @@ class Blend(Head):
         rows = FittingRows(X, y, groups, widths, checks.kinds(kinds, len(X)))
         weights, tried = self._given(), []
         others = None if bank is None else checks.targets(bank, self, "the bank's embeddings")
-        own = y[:0]
+        own: Targets | ColumnRows = y[:0]
         if weights is None or others is not None:
             own = made_rows(unit, [y[rows.kinds == 0]], y.shape[1])
         chosen = self.given_bank()
@@ -312,7 +310,7 @@ class Blend(Head):
         """Take the fitted arrays back; where a member is on a trunk, once `bind` was called."""
         weights = checks.saved_array(state, "weights", len(self.members))
         width = int(checks.saved_array(state, "width", 1)[0])
-        if not _are_weights(weights):
+        if not are_weights(weights):
             raise Img2PromptError(f"the saved head's 'weights' are {weights.tolist()}; fit it again")
         heads = self.make_members(self.members)
         bound: Sequence[Described] = getattr(self, "_bound", ())
@@ -357,19 +355,7 @@ class Blend(Head):
     def _given(self) -> F64 | None:
         if not self.members:
             raise UsageError("a blend needs `members`: name two runs or more", parameter="members")
-        if self.weights is None:
-            return None
-        weights = np.asarray(self.weights, np.float64)
-        if weights.shape != (len(self.members),) or not _are_weights(weights):
-            raise UsageError(
-                f"setting 'weights' of head 'blend' must be {len(self.members)} finite numbers, one for each "
-                f"member, at least 0 and not all 0, not {list(self.weights)}",
-                parameter="weights",
-            )
-        total = float(weights.sum())
-        # Weights that a blend chose sum to 1 up to rounding: given again, they must stay what they are.
-        scaled: F64 = weights if abs(total - 1.0) < ROUNDING else weights / total
-        return scaled
+        return None if self.weights is None else scaled_weights(self.weights, len(self.members))
 
     def make_members(self, members: Sequence[Mapping[str, Any]]) -> list[Head]:
         """Make the unfitted heads of members.
@@ -395,7 +381,3 @@ class Blend(Head):
 
 def _prefix(number: int) -> str:
     return f"members.{number}."
-
-
-def _are_weights(weights: NDArray[Any]) -> bool:
-    return bool(np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0)

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from img2prompt_cache.data.feature_blocks import consecutive_ranges
 from img2prompt_cache.errors import UsageError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from img2prompt_cache.heads.base import Head
+
+
+ROUNDING = 1e-12
+"""How far from 1 the sum of weights is at most that were scaled to it."""
 
 
 def member_columns(
@@ -41,3 +49,29 @@ def named_apart(heads: Sequence[Head]) -> list[tuple[str, Head]]:
         (name if count == 1 else f"{name} {count}", head)
         for name, count, head in zip(names, counts, heads, strict=True)
     ]
+
+
+def scaled_weights(given: Sequence[float], count: int) -> NDArray[np.float64]:
+    """Check the weights of members, and scale them to a sum of 1.
+
+    Raises
+    ------
+    UsageError
+        If there is not one for each member, or they are no weights.
+    """
+    weights = np.asarray(given, np.float64)
+    if weights.shape != (count,) or not are_weights(weights):
+        raise UsageError(
+            f"setting 'weights' of head 'blend' must be {count} finite numbers, one for each member, at "
+            f"least 0 and not all 0, not {list(given)}",
+            parameter="weights",
+        )
+    total = float(weights.sum())
+    # Weights that a blend chose sum to 1 up to rounding: given again, they must stay what they are.
+    scaled: NDArray[np.float64] = weights if abs(total - 1.0) < ROUNDING else weights / total
+    return scaled
+
+
+def are_weights(weights: NDArray[Any]) -> bool:
+    """Whether numbers are finite, at least 0 and not all 0."""
+    return bool(np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0)
