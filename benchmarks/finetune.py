@@ -26,7 +26,6 @@ from system import load, save
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.data.columns import choose_target, choose_trunk
 from img2prompt_cache.data.dataset import load_dataset
-from img2prompt_cache.extraction.encode import cores
 from img2prompt_cache.heads.finetune import Finetune
 from img2prompt_cache.heads.neural.finetuning import Finetuning
 from img2prompt_cache.heads.neural.tail_network import TailNetwork, pool
@@ -35,6 +34,7 @@ from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.base import Backbone
 from img2prompt_cache.models.backbones.tail import load_tail
+from img2prompt_cache.models.devices import cores
 from img2prompt_cache.sources import open_source
 
 BACKBONES = ("packaged:efficientnet-lite0", "packaged:vit-small-saliency")

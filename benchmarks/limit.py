@@ -24,12 +24,12 @@ from PIL import Image
 from system import save
 from vs_clip_retrieval import draw
 
-from img2prompt_cache.extraction.encode import cores, encode_batches
+from img2prompt_cache.extraction.encode import encode_batches
 from img2prompt_cache.extraction.work import Slice
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.flops import operations
-from img2prompt_cache.models.devices import choose_precision
+from img2prompt_cache.models.devices import choose_precision, cores
 from img2prompt_cache.sources import open_source
 
 BATCH = 32

@@ -45,6 +45,14 @@ RayAddressOption = Annotated[
         rich_help_panel=MACHINES,
     ),
 ]
+RuntimeOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="What computes backbones on a processor: auto, torch or openvino (extra cpu). auto: what made "
+        "the column; for a new one of 512 images or more, what is faster.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
 TrackOption = Annotated[
     str | None,

@@ -81,6 +81,7 @@ def extract(
         str,
         typer.Option(help="Number format: auto, fp32, bf16 or fp16. auto: bf16 where possible."),
     ] = "auto",
+    runtime: console.RuntimeOption = "auto",
     device: console.DeviceOption = "auto",
     batch_size: Annotated[
         int | None,
@@ -214,6 +215,7 @@ def extract(
         "prompt_column": prompt_column,
         "clean": clean,
         "precision": precision,
+        "runtime": runtime,
         "device": device,
         "batch_size": batch_size,
         "part_rows": part_rows,

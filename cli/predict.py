@@ -117,6 +117,7 @@ def predict(
         ),
     ] = False,
     device: console.DeviceOption = "auto",
+    runtime: console.RuntimeOption = "auto",
     engine: console.EngineOption = "local",
     workers: console.WorkersOption = None,
     ray_address: console.RayAddressOption = None,
@@ -175,6 +176,7 @@ def predict(
             like=like,
             allow_missing=allow_missing,
             device=device,
+            runtime=runtime,
             tell=tell,
         )
         if run is None and isinstance(fitted, Run):

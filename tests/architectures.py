@@ -9,7 +9,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from img2prompt_cache.images.geometry import Geometry
+from img2prompt_cache.models.backbones.base import Backbone
+from img2prompt_cache.models.backbones.build import freeze
 from img2prompt_cache.models.backbones.rewrites.batchnorm import fold_batchnorm
+from img2prompt_cache.models.specs import parse_spec
 
 TEXT = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}
 TOWER = {"image_size": 64, "layers": 3, "width": 64, "patch_size": 16, "head_width": 32}
@@ -57,3 +61,12 @@ def make(kind: str) -> tuple[nn.Module, Tensor]:
             tensor.add_(noise, alpha=0.02)
     images = torch.randn(2, 3, size, size)
     return fold_batchnorm(model, images[:1]), images
+
+
+def backbone_of(kind: str) -> Backbone:
+    """The same model as a backbone in fp32."""
+    size = MODELS[kind][1]
+    geometry = Geometry("shortest", (size, size), (size, size))
+    spec = parse_spec("timm:resnet50")
+    mean, std = (0.5, 0.4, 0.45), (0.2, 0.21, 0.22)
+    return freeze(spec, make(kind)[0], geometry, mean, std, architecture=kind, library="")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from setting import Notes, Setting
 
-from img2prompt_cache.extraction.encode import cores
+from img2prompt_cache.models.devices import cores
 from img2prompt_cache.numerics.metrics import cosine
 
 THEIRS = """

@@ -19,7 +19,7 @@ from img2prompt_cache.app.uploads import UNUSABLE, Refusal, refusal_of
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
-from img2prompt_cache.extraction.encode import cores
+from img2prompt_cache.models.devices import cores
 from img2prompt_cache.prediction.bank import Bank, cached_bank, encoded_bank
 from img2prompt_cache.prediction.bank_folder import load_bank
 from img2prompt_cache.prediction.known_prompts import BANK, mean_for_hubs, why_no_prompts
@@ -153,7 +153,7 @@ class Engine:
         key = (run.name, run.head_sha256)
         if key not in self._served:
             with weights_of(run):
-                backbones = load_backbones(run.features, self.settings.device, self._loaded)
+                backbones = load_backbones(run.features, self.settings.device, self._loaded, tell=self._tell)
                 head = run.estimator.use_device(self.settings.device)
                 run.expectation  # noqa: B018 it is read once, now: what is wrong with it is to be known at once
                 bank = self._bank(run)

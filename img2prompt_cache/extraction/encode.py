@@ -8,7 +8,6 @@ lanes decode, and take turns at the device.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +24,7 @@ from img2prompt_cache.extraction.work import Slice
 from img2prompt_cache.images.augment import SQUASHED, View, squash, take_view
 from img2prompt_cache.images.decode import decode
 from img2prompt_cache.models.backbones.taps import Tap, split_spec
+from img2prompt_cache.models.devices import MAX_LANES, cores, lane_threads
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from img2prompt_cache.images.geometry import Geometry
     from img2prompt_cache.models.backbones.base import Backbone
     from img2prompt_cache.sources.base import Source
-
-MAX_LANES = 16
 
 
 @dataclass(slots=True)
@@ -122,8 +120,6 @@ def encode_batches(
 
     lanes = lanes or min(cores(), MAX_LANES)
     before = torch.get_num_threads()
-    # Sums are rounded as they are shared out, so the share must not depend on how many lanes there are.
-    share = max(1, cores() // MAX_LANES)
     tasks = _group_columns(backbones)
     streams = _streams(backbones, lanes)
     stopped = Event()
@@ -132,7 +128,7 @@ def encode_batches(
     reads: deque[Future[tuple[list[bytes], Batch]]] = deque()
     encodings: deque[Future[Batch]] = deque()
     starts = iter(range(0, len(rows), batch_size))
-    pool = ThreadPoolExecutor(lanes, "lane", initializer=torch.set_num_threads, initargs=(share,))
+    pool = ThreadPoolExecutor(lanes, "lane", initializer=torch.set_num_threads, initargs=(lane_threads(),))
     try:
         while True:
             while len(reads) <= lanes and (first := next(starts, None)) is not None:
@@ -154,13 +150,6 @@ def encode_batches(
         stopped.set()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
-
-
-def cores() -> int:
-    """How many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _read(rows: Slice, source: Source, first: int, size: int) -> tuple[list[bytes], Batch]:

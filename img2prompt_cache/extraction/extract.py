@@ -37,6 +37,7 @@ def extract(
     prompt_column: str | None = None,
     clean: str | None = None,
     precision: str = "auto",
+    runtime: str = "auto",
     device: str = "auto",
     batch_size: int | None = None,
     part_rows: int | None = None,
@@ -97,6 +98,10 @@ def extract(
     precision : {"auto", "fp32", "bf16", "fp16"}
         What backbones of new columns compute in. ``"auto"`` is bfloat16 where the processor and the backbone
         allow it.
+    runtime : {"auto", "torch", "openvino"}
+        What computes the features of new columns on a processor. ``"auto"`` takes OpenVINO where it is
+        installed (extra ``cpu``), on a pass over 512 images or more, for each backbone that it computes
+        faster than torch here. A column is continued with the runtime that it was made with.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     batch_size : int, optional
@@ -182,6 +187,8 @@ def extract(
         encoder=encoder,
         clean=clean,
         precision=precision,
+        runtime=runtime,
+        here=engine == "local" and shard is None,
         device=device,
         part_rows=part_rows,
         batch_size=batch_size,

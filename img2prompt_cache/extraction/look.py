@@ -136,6 +136,7 @@ def look(
     prompt_column: str | None = None,
     clean: str | None = None,
     precision: str = "auto",
+    runtime: str = "auto",
     device: str = "auto",
     batch_size: int | None = None,
     part_rows: int | None = None,
@@ -158,7 +159,7 @@ def look(
     ----------
     source, cache, prompts, preset, backbones, encoder, format, id_column, prompt_column
         As for `extract`.
-    clean, precision, device, batch_size, part_rows
+    clean, precision, runtime, device, batch_size, part_rows
         As for `extract`. They are compared with how a cache that is there was made.
     trunk, trunk_dtype, levels, names, second_view, views, flip, update, check
         As for `extract`.
@@ -201,6 +202,7 @@ def look(
         encoder=encoder,
         clean=clean,
         precision=precision,
+        runtime=runtime,
         device=device,
         batch_size=batch_size,
         part_rows=part_rows,

@@ -97,7 +97,8 @@ def prepare(
     all_rows = config.update or len(found.changes.new_further)
     further = _most_further(folder, manifest, listing.table if all_rows else fresh)
     if load:
-        manifest = models.declare(manifest, backbones, encoders, tell, further=further)
+        images = manifest.rows + len(fresh) if config.here else 0
+        manifest = models.declare(manifest, backbones, encoders, tell, further=further, images=images)
     else:
         manifest = models.outline(manifest, backbones, encoders, further=further)
     if new:

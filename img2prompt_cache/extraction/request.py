@@ -15,6 +15,7 @@ from img2prompt_cache.models.backbones.taps import PRESET_TAPS, Tap, model_of, s
 from img2prompt_cache.models.devices import PRECISIONS
 from img2prompt_cache.models.encoders.prompts import CLEAN_RULES
 from img2prompt_cache.models.loader import Models
+from img2prompt_cache.models.runtimes import RUNTIMES
 from img2prompt_cache.models.specs import PRESETS
 from img2prompt_cache.models.weights.hub import choose_preset
 
@@ -37,6 +38,10 @@ class ExtractConfig:
         Cleaning rule for prompts before they are encoded; ``"none"`` for a new column if absent.
     precision : str
         ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``, for columns that are new.
+    runtime : str
+        ``"auto"``, ``"torch"`` or ``"openvino"``, for columns that are new.
+    here : bool
+        Whether this machine computes alone: only then does ``"auto"`` find out which runtime is faster here.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     part_rows, batch_size : int or None
@@ -59,6 +64,8 @@ class ExtractConfig:
     encoder: str | None = None
     clean: str | None = None
     precision: str = "auto"
+    runtime: str = "auto"
+    here: bool = True
     device: str = "auto"
     part_rows: int | None = None
     batch_size: int | None = None
@@ -74,6 +81,7 @@ class ExtractConfig:
         return Models(
             device=self.device,
             precision=self.precision,
+            runtime=self.runtime,
             clean=self.clean,
             taps=self.taps,
             preset_taps=PRESET_TAPS if by_preset else {},
@@ -103,6 +111,7 @@ def check_config(config: ExtractConfig, folder: Path) -> None:
     known = (
         ("preset", config.preset, ("auto", *PRESETS)),
         ("precision", config.precision, PRECISIONS),
+        ("runtime", config.runtime, RUNTIMES),
         ("clean", config.clean or "none", tuple(CLEAN_RULES)),
     )
     for name, value, valid in known:

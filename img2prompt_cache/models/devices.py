@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Literal, cast, get_args
 
@@ -12,6 +13,9 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 PRECISIONS: tuple[str, ...] = ("auto", *get_args(Precision))
 """What may be asked for: ``"auto"`` is one of the formats, by the hardware."""
+
+MAX_LANES = 16
+"""Batches that are encoded side by side, at most."""
 
 
 def choose_device(name: str = "auto") -> str:
@@ -75,6 +79,21 @@ def has_bf16(device: str) -> bool:
         return False
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def lane_threads() -> int:
+    """How many threads the forward pass of a batch has on a processor.
+
+    Sums are rounded as they are shared out, so this must not depend on how many lanes there are.
+    """
+    return max(1, cores() // MAX_LANES)
 
 
 def count_gpus() -> int:

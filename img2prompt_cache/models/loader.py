@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING
 
 from img2prompt_cache.cache.manifest import Column, Manifest, column_folder
 from img2prompt_cache.errors import UsageError
-from img2prompt_cache.models.backbones import load_backbone
-from img2prompt_cache.models.backbones.fidelity import REQUIRED, falls_short, fidelity
-from img2prompt_cache.models.backbones.taps import NAMES, Described, NoClassifierError, Tap, split_spec
+from img2prompt_cache.models.backbones.taps import (
+    NAMES,
+    Described,
+    NoClassifierError,
+    Tap,
+    blocks_of,
+    split_spec,
+)
 from img2prompt_cache.models.declared import (
     named_column,
     names_encoder,
@@ -20,9 +25,10 @@ from img2prompt_cache.models.declared import (
     require_new_name,
     with_further,
 )
-from img2prompt_cache.models.devices import choose_device, choose_precision
+from img2prompt_cache.models.devices import choose_device
 from img2prompt_cache.models.encoders.base import load_encoder
 from img2prompt_cache.models.fingerprints import require_equal
+from img2prompt_cache.models.new_backbones import load_new, start
 from img2prompt_cache.models.recorded import (
     ADVICE,
     fingerprint_of,
@@ -31,6 +37,7 @@ from img2prompt_cache.models.recorded import (
     require_backbone,
     require_recorded,
 )
+from img2prompt_cache.models.runtimes import runtime_of
 from img2prompt_cache.models.same_model import column_of_backbone, column_of_encoder, relocated
 from img2prompt_cache.models.specs import ENCODER_FAMILIES, parse_spec, require_folder, split_alias
 from img2prompt_cache.progress import Callback, ignore, note, warn
@@ -38,6 +45,7 @@ from img2prompt_cache.progress import Callback, ignore, note, warn
 if TYPE_CHECKING:
     from img2prompt_cache.models.backbones.base import Backbone
     from img2prompt_cache.models.encoders.base import Encoder
+    from img2prompt_cache.models.runtimes import Runtime
 
 
 class Models:
@@ -49,6 +57,8 @@ class Models:
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     precision : str
         ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``, for columns that are new.
+    runtime : str
+        ``"auto"``, ``"torch"`` or ``"openvino"``, for columns that are new.
     clean : str or None
         Cleaning rule for prompts before they are encoded; ``"none"`` for a new column if absent.
     taps : tuple of Tap
@@ -62,15 +72,18 @@ class Models:
         *,
         device: str = "auto",
         precision: str = "auto",
+        runtime: str = "auto",
         clean: str | None = None,
         taps: tuple[Tap, ...] = (),
         preset_taps: Mapping[str, tuple[Tap, ...]] = MappingProxyType({}),
     ) -> None:
         self._asked_device, self._precision, self._clean = device, precision, clean
+        self._runtime = runtime
         self._taps, self._preset_taps = taps, preset_taps
         if device != "auto":
             choose_device(device)  # a wrong one is refused even if there is nothing to do
-        self._backbones: dict[tuple[str, str, str], Backbone] = {}
+        self._backbones: dict[tuple[str, str, str, Runtime], Backbone] = {}
+        self._raced: list[str] = []
         self._encoders: dict[str, Encoder] = {}
 
     @cached_property
@@ -86,6 +99,7 @@ class Models:
         tell: Callback = ignore,
         *,
         further: int = 0,
+        images: int = 0,
     ) -> Manifest:
         """Add a column for every model that has none yet, by loading it.
 
@@ -103,6 +117,9 @@ class Models:
             classifier to take class names from, or there is no room for further prompts.
         further : int
             Most prompts of a row beside its first.
+        images : int
+            How many are to be encoded by a new column on this machine: where they are as many as `RACE_FROM`,
+            ``"auto"`` takes the faster runtime, and torch otherwise.
 
         Raises
         ------
@@ -116,8 +133,14 @@ class Models:
         for text in (backbones := tuple(backbones)):
             column = self._known_backbone(manifest, text)
             if column is None:
-                manifest, column = self._declare_backbone(manifest, text, tell)
+                manifest, column = self._declare_backbone(manifest, text, tell, images)
             manifest = self._with_taps(manifest, column.spec, names_encoder(manifest, encoders), unnamed)
+        if self._raced:
+            note(
+                tell,
+                f"openvino computes faster than torch here, and is used: {', '.join(self._raced)}; "
+                "`runtime=torch` does without",
+            )
         if any(tap.name == NAMES for tap in self._taps) and len(unnamed) == len(backbones) > 0:
             raise unnamed[0]
         for error in unnamed:
@@ -170,22 +193,32 @@ class Models:
             require_folder(parse_spec(split_alias(text)[1]), "backbones")
         else:
             self._require_field(cached, "precision", self._precision)
+            self._require_field(cached, "runtime", self._runtime, "torch")
         return cached
 
-    def _declare_backbone(self, manifest: Manifest, text: str, tell: Callback) -> tuple[Manifest, Column]:
+    def _declare_backbone(
+        self, manifest: Manifest, text: str, tell: Callback, images: int
+    ) -> tuple[Manifest, Column]:
         """Load a backbone, and find the column that it has by another name, or add one."""
         name, spec = split_alias(text)
-        backbone = self._new_backbone(name, spec, tell)
+        backbone, precision = load_new(spec, self._precision, self._device, tell)
         known = column_of_backbone(manifest, backbone)
         if known is not None:
             self._require_field(known, "precision", self._precision)
+            self._require_field(known, "runtime", self._runtime, "torch")
             if known.spec != name:
                 note(tell, f"{text} is the backbone of {known.spec}, which is cached")
-            del self._backbones[name, backbone.precision, backbone.identity.get("revision", "")]
-            if known.fingerprint.get("precision") == backbone.precision and not known.revision:
+            if (known.fingerprint.get("precision"), known.revision) == (precision, ""):
+                start(backbone, precision, runtime_of(known.fingerprint), tell, images=0)
                 self._keep(split_spec(known.spec)[0], backbone)
             return relocated(manifest, known, spec), known
         require_new_name(manifest, "features", name)
+        # A trunk is computed by torch in any case, and a feature beside it costs nothing more.
+        trunk = any(blocks_of(tap.name) for tap in self._taps)
+        gain = start(backbone, precision, self._runtime, tell, images=0 if trunk else images)
+        if gain:
+            self._raced.append(f"{spec} ({gain:.1f} times)")
+        self._keep(name, backbone)
         column = new_column("features", name, backbone.dim, "float16", backbone.fingerprint, spec)
         column = replace(column, revision=backbone.identity.get("revision", ""))
         return manifest.with_column(column), column
@@ -257,7 +290,11 @@ class Models:
             return manifest
         from img2prompt_cache.models.backbones.build import blocks_of_output, shape_of
 
-        backbone = self.backbone(top)
+        if blocks_of(tap.name):  # trunks are torch's, whatever computes the features
+            plain = {key: value for key, value in top.fingerprint.items() if key != "runtime"}
+            backbone = self.backbone(replace(top, fingerprint=plain))
+        else:
+            backbone = self.backbone(top)
         return manifest.with_column(
             Column(
                 tap.kind,
@@ -272,9 +309,9 @@ class Models:
             )
         )
 
-    def _require_field(self, column: Column, field: str, asked: str | None) -> None:
+    def _require_field(self, column: Column, field: str, asked: str | None, absent: str = "") -> None:
         if asked not in (None, "auto"):
-            made = column.fingerprint.get(field, "")
+            made = column.fingerprint.get(field, absent)
             require_equal(f"column {column.folder}", {field: made}, {field: asked}, ADVICE)
 
     def load(self, columns: Iterable[Column]) -> None:
@@ -300,7 +337,8 @@ class Models:
             If it is not the one the column was made with.
         """
         spec = split_spec(column.spec)[0]
-        loaded = self._backbones.get((spec, column.fingerprint.get("precision", ""), column.revision))
+        precision, runtime = column.fingerprint.get("precision", ""), runtime_of(column.fingerprint)
+        loaded = self._backbones.get((spec, precision, column.revision, runtime))
         if loaded is None:
             return self._keep(spec, load_recorded_backbone(column, device=self._device))
         require_backbone(column, loaded)
@@ -321,25 +359,7 @@ class Models:
         require_recorded(column, loaded.fingerprint)
         return loaded
 
-    def _new_backbone(self, name: str, spec: str, tell: Callback) -> Backbone:
-        """Load a backbone for a new column; ``"auto"`` takes a shorter format only if it is close enough."""
-        precision = choose_precision(self._precision, self._device)
-        if self._precision != "auto" or precision == "fp32":
-            return self._keep(name, load_backbone(spec, precision=precision, device=self._device))
-        backbone = load_backbone(spec, device=self._device)
-        cosines = fidelity(backbone, precision)
-        if falls_short(cosines):
-            note(
-                tell,
-                f"{spec} computes in fp32, because its features in {precision} have a mean cosine of only "
-                f"{cosines.mean():.4f} to those in fp32, below {REQUIRED}; `precision={precision}` takes "
-                "them all the same",
-            )
-        else:
-            backbone.compute_in(precision)
-        return self._keep(name, backbone)
-
     def _keep(self, spec: str, backbone: Backbone) -> Backbone:
         revision = backbone.identity.get("revision", "")
-        self._backbones[spec, backbone.precision, revision] = backbone
+        self._backbones[spec, backbone.precision, revision, backbone.runtime] = backbone
         return backbone

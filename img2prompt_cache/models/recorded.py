@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.taps import NAMES, model_of, split_spec
 from img2prompt_cache.models.devices import choose_device, choose_precision
 from img2prompt_cache.models.encoders.base import load_encoder
 from img2prompt_cache.models.finding import find_model
 from img2prompt_cache.models.fingerprints import Fingerprint, require_equal
+from img2prompt_cache.models.runtimes import obstacle, runtime_of
 from img2prompt_cache.models.specs import ENCODER_FAMILIES, parse_spec
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from img2prompt_cache.models.backbones.taps import Described, Tap
     from img2prompt_cache.models.devices import Precision
     from img2prompt_cache.models.encoders.base import Encoder
+    from img2prompt_cache.models.runtimes import Runtime
     from img2prompt_cache.models.specs import Spec
 
 _MODEL = ("library", "architecture", "activation", "weights", "preprocessing", "decode")
@@ -28,7 +32,11 @@ ADVICE = "Use what it was made with, or extract into a new `cache` and fit again
 
 
 def load_recorded_backbone(
-    column: Described, *, device: str = "auto", precision: Precision | None = None
+    column: Described,
+    *,
+    device: str = "auto",
+    precision: Precision | None = None,
+    runtime: Runtime | None = None,
 ) -> Backbone:
     """Load the backbone that a feature, trunk or view column was made with.
 
@@ -37,18 +45,29 @@ def load_recorded_backbone(
     column : Described
         Of a cache, or as a run recorded it.
     device : str
-        ``"auto"`` or as torch spells it.
+        ``"auto"`` or as torch spells it. OpenVINO computes on the processor in any case.
     precision : {"fp32", "bf16", "fp16"}, optional
-        What it is to compute in; the recorded one if absent.
+        What it is to compute in, with torch; the recorded one if absent.
+    runtime : {"torch", "openvino"}, optional
+        What is to compute; the recorded one if absent.
 
     Raises
     ------
     Img2PromptError
-        If the model that its spec names is another one now; the message names what differs.
+        If the model that its spec names is another one now; the message names what differs. Also if OpenVINO
+        is to compute, and cannot.
     """
-    device = choose_device(device)
     recorded = column.fingerprint.get("precision", "fp32")
+    runtime = "torch" if precision else runtime or runtime_of(column.fingerprint)
+    if runtime == "openvino":
+        found = load_recorded_backbone(column, device="cpu", precision="fp32")
+        if told := obstacle(recorded, "cpu"):
+            raise Img2PromptError(f'column {column.spec} was made with `runtime="openvino"`: {told}')
+        from img2prompt_cache.models.backbones.acceleration import accelerate
 
+        accelerate(found, choose_precision(recorded, "cpu"))
+        return found
+    device = choose_device(device)
     wanted = precision or choose_precision(recorded, device)
 
     def load(spec: Spec, folder: Path | None) -> Backbone:
@@ -62,7 +81,7 @@ def load_recorded_backbone(
         load,
         lambda found: same_model(found.fingerprint, column.fingerprint),
     )
-    require_backbone(column, backbone, recorded if precision else None)
+    require_backbone(column, backbone, as_recorded=("precision", "runtime") if precision else ("runtime",))
     return backbone
 
 
@@ -74,15 +93,15 @@ def same_model(one: Fingerprint, other: Fingerprint) -> bool:
     return all(one.get(field) == other.get(field) for field in _MODEL)
 
 
-def require_backbone(column: Described, backbone: Backbone, precision: str | None = None) -> None:
+def require_backbone(column: Described, backbone: Backbone, as_recorded: Collection[str] = ()) -> None:
     """Refuse a backbone that a column was not made with; load its classifier, if the column is of that.
 
     Parameters
     ----------
     column : Described
     backbone : Backbone
-    precision : str, optional
-        Taken to be the backbone's, in place of what it computes in.
+    as_recorded : collection of str, optional
+        Fields of the fingerprint that may differ.
 
     Raises
     ------
@@ -96,7 +115,11 @@ def require_backbone(column: Described, backbone: Backbone, precision: str | Non
         recorded = column.fingerprint
         attach_names(backbone, recorded.get("encoder", ""), recorded.get("encoder_digest", ""))
     fingerprint = fingerprint_of(backbone, tap)
-    require_recorded(column, {**fingerprint, "precision": precision} if precision else fingerprint)
+    for field in as_recorded:
+        fingerprint.pop(field, None)
+        if field in column.fingerprint:
+            fingerprint[field] = column.fingerprint[field]
+    require_recorded(column, fingerprint)
 
 
 def fingerprint_of(backbone: Backbone, tap: Tap) -> dict[str, str]:

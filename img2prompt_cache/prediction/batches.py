@@ -66,6 +66,7 @@ def find_batches(
     home: Cache | Path | None,
     files: ResultFiles,
     device: str,
+    runtime: str,
     tell: Callback,
 ) -> Iterator[Predictions]:
     """Find out what to predict for, and check that it can be done; then go through it batch by batch.
@@ -81,7 +82,7 @@ def find_batches(
         The cache of the run.
     files : ResultFiles
         Told what to expect.
-    device : str
+    device, runtime : str
     tell : callable
 
     Raises
@@ -118,9 +119,10 @@ def find_batches(
         "outside": outside,
     }
     if workers.are_there():
-        stream = predict_shared(estimator, fitted.features, source, table, device=device, **more)
+        more |= {"device": device, "runtime": runtime}
+        stream = predict_shared(estimator, fitted.features, source, table, **more)
     else:
-        backbones = load_backbones(of_images(fitted.features), device)
+        backbones = load_backbones(of_images(fitted.features), device, runtime=runtime, tell=tell)
         stream = predict_images(estimator, backbones, source, table, **more)
     return _told(stream, len(table), tell)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.errors import UsageError
+from img2prompt_cache.errors import UsageError, unknown
+from img2prompt_cache.models.runtimes import RUNTIMES
 from img2prompt_cache.numerics.workers import computing_on
 from img2prompt_cache.prediction.batches import find_batches, predict_features
 from img2prompt_cache.prediction.fitted import Fitted
@@ -72,6 +73,7 @@ def predict_batches(
     like: str | Path | None = None,
     allow_missing: bool = False,
     device: str = "auto",
+    runtime: str = "auto",
     tell: Callback = ignore,
 ) -> Generator[Predictions, None, None]:
     """Predict batch by batch, so that memory does not grow with the number of images.
@@ -83,7 +85,7 @@ def predict_batches(
     fitted : Fitted
         A run.
     images, top_k, bank, hub_correction, compose, cache, out, sidecar, overwrite, min_expected, device
-    like, allow_missing
+    runtime, like, allow_missing
         See `predict`.
     tell : callable
         Told notes, and the progress of the task ``"predict"``.
@@ -119,6 +121,8 @@ def predict_batches(
         raise UsageError(
             f"`min_expected` is a cosine, from -1 to 1, not {min_expected}", parameter="min_expected"
         )
+    if runtime not in RUNTIMES:
+        raise unknown("`runtime`", runtime, RUNTIMES, parameter="runtime")
     home = fitted.home if cache is None else cache if isinstance(cache, Cache) else Path(cache)
     inputs = [*given_paths(images if rows is None else None), *(each for each in (bank, like) if each)]
     files = ResultFiles.prepare(out, sidecar, like, fitted.target.width, overwrite=overwrite, inputs=inputs)
@@ -127,7 +131,7 @@ def predict_batches(
     batches = (
         iter([predict_features(fitted, estimator, rows)])
         if rows is not None
-        else find_batches(fitted, estimator, images, home, files, device, tell)
+        else find_batches(fitted, estimator, images, home, files, device, runtime, tell)
     )
     files.require_places()
     known = load_prompts(fitted, home, bank, device, tell, compose=compose) if top_k or compose else None

@@ -19,12 +19,14 @@ from img2prompt_cache.extraction.encode import encode_batches
 from img2prompt_cache.extraction.work import Slice
 from img2prompt_cache.models.backbones.taps import split_spec
 from img2prompt_cache.models.recorded import load_recorded_backbone, require_backbone
+from img2prompt_cache.models.runtimes import choose_runtime
 from img2prompt_cache.models.weights.places import active, looking_in
 from img2prompt_cache.numerics import workers
 from img2prompt_cache.prediction.expectation import Expectation, predict_expected
 from img2prompt_cache.prediction.outside import OutsideColumns, of_images
 from img2prompt_cache.prediction.own_prompts import OwnPrompts
 from img2prompt_cache.prediction.predictions import Predictions
+from img2prompt_cache.progress import Callback, ignore
 from img2prompt_cache.sources import list_images
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from img2prompt_cache.extraction.encode import Image
     from img2prompt_cache.heads.base import Head
     from img2prompt_cache.models.backbones.base import Backbone
+    from img2prompt_cache.models.runtimes import Runtime
     from img2prompt_cache.sources.base import Source
 
 BATCH_SIZE = 32
@@ -45,12 +48,17 @@ SLICE_ROWS = 512
 _Predicted: TypeAlias = "tuple[NDArray[np.float32], float | None]"
 _Batch: TypeAlias = "tuple[Predictions, list[str]]"  # and the SHA-256 of each image
 
-Loaded: TypeAlias = "dict[tuple[str, str, str], Backbone]"
-"""Backbones that are loaded, by spec, precision and revision."""
+Loaded: TypeAlias = "dict[tuple[str, str, str, Runtime], Backbone]"
+"""Backbones that are loaded, by spec, precision, revision and runtime."""
 
 
 def load_backbones(
-    features: Sequence[UsedColumn], device: str = "auto", loaded: Loaded | None = None
+    features: Sequence[UsedColumn],
+    device: str = "auto",
+    loaded: Loaded | None = None,
+    *,
+    runtime: str = "auto",
+    tell: Callback = ignore,
 ) -> dict[str, Backbone]:
     """Load the backbones that some columns were made with, and no others, as they were then.
 
@@ -61,6 +69,10 @@ def load_backbones(
         ``"auto"`` or as torch spells it.
     loaded : dict, optional
         Backbones that are loaded already, which are not loaded again; those that are loaded now are added.
+    runtime : str
+        See `runtimes.choose_runtime`.
+    tell : callable
+        Told where torch computes in OpenVINO's place.
 
     Returns
     -------
@@ -81,11 +93,12 @@ def load_backbones(
                 "only its predictions are known, for the images of its file and no others"
             )
         spec = split_spec(column.spec)[0]
-        key = (spec, column.fingerprint.get("precision", "fp32"), column.revision)
+        computes = choose_runtime(column, runtime, device, tell)
+        key = (spec, column.fingerprint.get("precision", "fp32"), column.revision, computes)
         if key not in loaded:
-            loaded[key] = load_recorded_backbone(column, device=device)
+            loaded[key] = load_recorded_backbone(column, device=device, runtime=computes)
         else:
-            require_backbone(column, loaded[key])
+            require_backbone(column, loaded[key], as_recorded=("runtime",))
         backbones[column.spec] = loaded[key]
     return backbones
 
@@ -141,6 +154,7 @@ def predict_shared(
     table: pa.Table,
     *,
     device: str = "auto",
+    runtime: str = "auto",
     expectation: Expectation | None = None,
     own_prompts: OwnPrompts | None = None,
     outside: OutsideColumns | None = None,
@@ -153,6 +167,8 @@ def predict_shared(
         What the head was fitted on.
     device : str
         For the backbones, as a worker names it.
+    runtime : str
+        For the backbones.
     head, source, table, expectation, own_prompts, outside
         As for `predict_images`.
 
@@ -164,15 +180,15 @@ def predict_shared(
 
     def predicted(rows: Slice) -> list[_Batch]:
         with looking_in(places):
-            backbones = _kept_backbones(of_images(features), device)
+            backbones = _kept_backbones(of_images(features), device, runtime)
         return [*_predict_slice(head, backbones, source, rows, BATCH_SIZE, expectation, outside)]
 
     return _with_own_prompts(workers.share(predicted, _slices(table)), own_prompts)
 
 
-def _kept_backbones(features: Sequence[UsedColumn], device: str) -> dict[str, Backbone]:
+def _kept_backbones(features: Sequence[UsedColumn], device: str, runtime: str) -> dict[str, Backbone]:
     """Load the backbones of some columns; a worker keeps them for the slices to come."""
-    return load_backbones(features, device, _KEPT)
+    return load_backbones(features, device, _KEPT, runtime=runtime)
 
 
 _KEPT: Loaded = {}

@@ -183,7 +183,7 @@ class _Model:
         _, local, path = spec.partition(":local-dir:")
         if not local or Path(path).expanduser().is_dir():
             return cls(spec, column.revision)
-        found = load_recorded_backbone(column, device=device)
+        found = load_recorded_backbone(column, device=device, runtime="torch")
         return cls(found.spec, column.revision, found.folder)
 
 

@@ -44,6 +44,7 @@ def predict(
     replace: Mapping[str, str] | None = None,
     zero_shot: bool = False,
     device: str = "auto",
+    runtime: str = "auto",
     engine: str = "local",
     workers: int | None = None,
     ray_address: str | None = None,
@@ -98,6 +99,9 @@ def predict(
         of `bank`, or the starter bank. Takes no pairs, and is much worse than a run fitted on some.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    runtime : {"auto", "torch", "openvino"}
+        What computes the backbones on a processor. ``"auto"`` is what the run's features were made with, and
+        torch where that is OpenVINO and cannot be used here.
     engine : {"local", "ray"}
         What encodes and predicts images: this machine, or a Ray cluster whose machines all see the images and
         the weights under the same paths.
@@ -161,6 +165,7 @@ def predict(
             weights=weights,
             replace=replace,
             device=device,
+            runtime=runtime,
             engine=engine,
             workers=workers,
             ray_address=ray_address,

@@ -212,6 +212,7 @@ class Run(RunRecord):
         weights: Weights = None,
         replace: Mapping[str, str] | None = None,
         device: str = "auto",
+        runtime: str = "auto",
         engine: str = "local",
         workers: int | None = None,
         ray_address: str | None = None,
@@ -261,6 +262,9 @@ class Run(RunRecord):
             Beginnings of paths in the run's specs, and what stands in their place now.
         device : str
             ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        runtime : {"auto", "torch", "openvino"}
+            What computes the backbones on a processor. ``"auto"`` is what the run's features were made with,
+            and torch where that is OpenVINO and cannot be used here.
         engine : {"local", "ray"}
             What encodes and predicts images: this machine, or a Ray cluster whose machines all see the images
             and the weights under the same paths.
@@ -303,6 +307,7 @@ class Run(RunRecord):
             weights=weights,
             replace=replace,
             device=device,
+            runtime=runtime,
             engine=engine,
             workers=workers,
             ray_address=ray_address,

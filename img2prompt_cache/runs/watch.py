@@ -222,7 +222,7 @@ def _open(
     place = fitted.home if cache is None else cache
     where = place if place is None or isinstance(place, Cache) else Path(place)
     fitted.estimator.use_device(device)
-    backbones = load_backbones(fitted.features, device)
+    backbones = load_backbones(fitted.features, device, tell=tell)
     known = load_prompts(fitted, where, bank, device, tell, compose=False)
     known = with_changes(known, mean_prediction=mean_for_hubs(fitted, tell))
     return _Predictor(fitted, backbones, _Folder(home), known, open_own_prompts(where, tell), top_k)

@@ -292,7 +292,7 @@ def test_all_that_is_kept_of_an_image_comes_of_one_forward_pass(
     pairs: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taps = choose_taps(trunk=2, levels="multi")
-    from img2prompt_cache.models import loader
+    from img2prompt_cache.models import new_backbones
 
     runs = Counting()
 
@@ -301,7 +301,7 @@ def test_all_that_is_kept_of_an_image_comes_of_one_forward_pass(
         next(backbone.model.children()).register_forward_hook(runs)
         return backbone
 
-    monkeypatch.setattr(loader, "load_backbone", load)
+    monkeypatch.setattr(new_backbones, "load_backbone", load)
     tiny.extract(pairs, tmp_path / "plain", backbones=(tiny.vit,))
     plain, runs.runs = runs.runs, 0
     tiny.extract(pairs, tmp_path / "tapped", backbones=(tiny.vit,), taps=taps)

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from img2prompt_cache.extraction.compute import Worker
-from img2prompt_cache.extraction.encode import cores
 from img2prompt_cache.extraction.engines.base import Parts, adopt_in_order
 from img2prompt_cache.extraction.engines.processes import run_processes
 from img2prompt_cache.extraction.handover import HOME, adopt, save_pass
 from img2prompt_cache.extraction.report import Clock
 from img2prompt_cache.extraction.work import Pass, image_columns
-from img2prompt_cache.models.devices import count_gpus
+from img2prompt_cache.models.devices import cores, count_gpus
 from img2prompt_cache.models.loader import Models
 
 

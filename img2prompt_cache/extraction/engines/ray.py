@@ -13,11 +13,11 @@ import numpy as np
 
 from img2prompt_cache.cluster import connected
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.extraction.encode import cores
 from img2prompt_cache.extraction.engines.base import Parts, Staged, Stager, adopt_in_order
 from img2prompt_cache.extraction.handover import save_pass
 from img2prompt_cache.extraction.report import Clock
 from img2prompt_cache.extraction.work import Job, Pass
+from img2prompt_cache.models.devices import cores
 from img2prompt_cache.models.loader import Models
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from img2prompt_cache.errors import UsageError
 from img2prompt_cache.images.decode import DECODE_RULES
@@ -19,12 +19,23 @@ if TYPE_CHECKING:
 
     import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from img2prompt_cache.models.backbones.chain import Chain
     from img2prompt_cache.models.backbones.class_names import ClassNames
     from img2prompt_cache.models.backbones.levels import Levels
+    from img2prompt_cache.models.runtimes import Runtime
 
 _FINDING = Lock()
+
+
+class Compiled(Protocol):
+    """The forward pass of a backbone as another runtime computes it; see `compiled`."""
+
+    precision: Precision
+
+    def read(self, pixels: torch.Tensor, names: Collection[str]) -> dict[str, NDArray[np.float32]]:
+        """Compute outputs of a batch, each with the shape (n, …)."""
 
 
 @dataclass(slots=True)
@@ -64,6 +75,7 @@ class Backbone:
     precision: Precision = "fp32"
     class_names: ClassNames | None = field(default=None, repr=False, compare=False)
     folder: Path | None = None
+    _compiled: Compiled | None = field(default=None, init=False, repr=False, compare=False)
     _chain: Chain | None = field(default=None, init=False, repr=False, compare=False)
     _levels: Levels | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -76,7 +88,13 @@ class Backbone:
             "preprocessing": json.dumps(preprocessing, sort_keys=True),
             "decode": DECODE_RULES,
             "precision": self.precision,
+            **({} if self.runtime == "torch" else {"runtime": self.runtime}),
         }
+
+    @property
+    def runtime(self) -> Runtime:
+        """What computes its features."""
+        return "torch" if self._compiled is None else "openvino"
 
     @property
     def device(self) -> torch.device:
@@ -105,6 +123,10 @@ class Backbone:
             from img2prompt_cache.models.backbones.rewrites.packed_linear import pack_linears
 
             pack_linears(self.model, torch.zeros(1, 3, *self.geometry.crop, dtype=dtype))
+
+    def compute_with(self, compiled: Compiled) -> None:
+        """Let OpenVINO compute what `read` gives from now on, in the precision that was compiled for."""
+        self.precision, self._compiled = compiled.precision, compiled
 
     def encode(self, pixels: torch.Tensor) -> np.ndarray:
         """Compute the features of a batch.
@@ -143,14 +165,27 @@ class Backbone:
         """
         import torch
 
+        if self._compiled is not None:
+            return self._read_compiled(self._compiled, pixels, names)
         with torch.inference_mode():
             if self.device.type == "cuda":  # in the caller's stream, like all that follows
                 pixels = pixels.pin_memory().to(self.device, non_blocking=True)
             found = self.outputs(pixels, names)
             return {name: value.contiguous().cpu().numpy() for name, value in found.items()}
 
+    def _read_compiled(
+        self, compiled: Compiled, pixels: torch.Tensor, names: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        found = compiled.read(pixels, {TOP if name == NAMES else name for name in names})
+        if NAMES in names:
+            import torch
+
+            with torch.inference_mode():
+                found[NAMES] = self._names(torch.from_numpy(found[TOP])).numpy()
+        return {name: found[name] for name in names}
+
     def outputs(self, pixels: torch.Tensor, names: Collection[str] = (TOP,)) -> dict[str, torch.Tensor]:
-        """Compute what `read` gives as tensors, from pixels on the model's device.
+        """Compute what `read` gives as tensors, from pixels on the model's device; with torch in any case.
 
         Parameters
         ----------
@@ -164,8 +199,11 @@ class Backbone:
         import torch
 
         device, dtype = self.device, next(self.model.parameters()).dtype
-        mean, std = (
-            torch.tensor(values, device=device).mul_(255).view(3, 1, 1) for values in (self.mean, self.std)
+        (
+            mean,
+            std,
+        ) = (  # scaled in place, a trace of torch would scale them twice
+            torch.tensor(values, device=device).mul(255).view(3, 1, 1) for values in (self.mean, self.std)
         )
         # A view of interleaved pixels as (n, 3, h, w) is channels-last already.
         images = pixels.permute(0, 3, 1, 2).float().sub_(mean).div_(std).to(dtype)
@@ -187,10 +225,13 @@ class Backbone:
         except UsageError as error:
             raise UsageError(f"{self.spec}: {error}") from None
         if NAMES in names:
-            if self.class_names is None:
-                raise ValueError(f"{self.spec} was loaded without the names of its classes")
-            found[NAMES] = self.class_names.read(found[TOP].float())
+            found[NAMES] = self._names(found[TOP].float())
         return {name: found[name] for name in names}
+
+    def _names(self, features: torch.Tensor) -> torch.Tensor:
+        if self.class_names is None:
+            raise ValueError(f"{self.spec} was loaded without the names of its classes")
+        return self.class_names.read(features)
 
     @property
     def levels(self) -> Levels:

@@ -127,8 +127,8 @@ def blocks_of_output(backbone: Backbone, tap: Tap) -> tuple[Block, ...]:
         return (Block(NAMES, width, standardise=False),)
     if tap.name != MULTI:
         return ()
-    with backbone.levels.collect() as pooled:
-        backbone.encode(noise(backbone))
+    with torch.inference_mode(), backbone.levels.collect() as pooled:
+        backbone.outputs(noise(backbone))  # also where OpenVINO computes, which tells no modules
     widths = [each.shape[1] for each in pooled if each is not None]
     return tuple(Block(name, width) for name, width in zip(backbone.levels.names, widths, strict=True))
 

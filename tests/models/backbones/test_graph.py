@@ -8,27 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from architectures import MODELS, make
-from img2prompt_cache.images.geometry import Geometry
-from img2prompt_cache.models.backbones.base import Backbone
-from img2prompt_cache.models.backbones.build import freeze
+from architectures import MODELS, backbone_of
 from img2prompt_cache.models.backbones.graph import PIXELS, PixelsModel, graph_of, output_name
 from img2prompt_cache.models.onnx_file import read_graph, write_graph
-from img2prompt_cache.models.specs import parse_spec
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 QUICK = ("bottleneck", "efficientnet")
-
-
-def backbone_of(kind: str) -> Backbone:
-    size = MODELS[kind][1]
-    geometry = Geometry("shortest", (size, size), (size, size))
-    spec = parse_spec("timm:resnet50")
-    return freeze(
-        spec, make(kind)[0], geometry, (0.5, 0.4, 0.45), (0.2, 0.21, 0.22), architecture=kind, library=""
-    )
 
 
 @pytest.mark.parametrize(

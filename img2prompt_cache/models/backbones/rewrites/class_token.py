@@ -103,7 +103,7 @@ def attend(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int, scale: fl
         # The keys' adds the same to all scores of a query, which the softmax does not see.
         first, _, last = bias.view(3, heads, -1)
         query = query + first
-    scores = torch.einsum("nhd,hdc->nhc", query, k) @ x.mT
+    scores = torch.einsum("nhd,hdc->nhc", query, k) @ x.transpose(1, 2)
     values = torch.einsum("nhc,hdc->nhd", (scores * scale).softmax(2) @ x, v)
     return (values if bias is None else values + last).flatten(1)[:, None]
 
