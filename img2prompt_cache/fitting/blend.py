@@ -18,7 +18,7 @@ from img2prompt_cache.fitting.members import Member, aligned, join_features, loa
 from img2prompt_cache.fitting.memory import hold_rows
 from img2prompt_cache.fitting.nested import can_be_nested, nested_products
 from img2prompt_cache.fitting.outside import OutsideMember, read_outside
-from img2prompt_cache.fitting.record import FittedHead, Reported, describe_split, keep_run
+from img2prompt_cache.fitting.record import DescribedRows, FittedHead, Reported, keep_run
 from img2prompt_cache.fitting.run_rows import load_rows
 from img2prompt_cache.heads.blend import Blend
 from img2prompt_cache.numerics.blending import (
@@ -35,7 +35,6 @@ from img2prompt_cache.progress import Callback, ignore
 from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.names import reserve_run
 from img2prompt_cache.runs.run import Run
-from img2prompt_cache.runs.used_rows import UsedRows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -178,8 +177,7 @@ def _fit(
         ),
         data=data,
         split=split,
-        described=describe_split(split, data, members[0].run.target.fingerprint),
-        used=UsedRows.of(split, data.ids, data.prompts, data.images),
+        described=DescribedRows.of(split, data, members[0].run.target.fingerprint),
         reported=Reported.of(head),
         features=columns,
         target=members[0].run.target,

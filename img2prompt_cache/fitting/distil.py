@@ -19,7 +19,7 @@ from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.fitting.config import finite, plain_settings
 from img2prompt_cache.fitting.evaluate import Evaluation, require_finite
 from img2prompt_cache.fitting.memory import hold_rows
-from img2prompt_cache.fitting.record import FittedHead, Reported, describe_split, keep_run
+from img2prompt_cache.fitting.record import DescribedRows, FittedHead, Reported, keep_run
 from img2prompt_cache.fitting.run_rows import ids_of, split_of
 from img2prompt_cache.fitting.teacher import TeacherData, load_teacher_data, teacher_from_run
 from img2prompt_cache.heads import make_head
@@ -34,7 +34,6 @@ from img2prompt_cache.progress import Callback, ignore, task
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.names import reserve_run
 from img2prompt_cache.runs.run import Run
-from img2prompt_cache.runs.used_rows import UsedRows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -173,8 +172,7 @@ def _fit(
         evaluation=scores.student,
         data=data,
         split=split,
-        described=describe_split(split, data, run.target.fingerprint),
-        used=UsedRows.of(split, data.ids, data.prompts, data.images),
+        described=DescribedRows.of(split, data, run.target.fingerprint),
         reported=Reported.of(saved if split.folds > 1 else scores.student.head),
         features=tuple(UsedColumn.of(column) for column in columns),
         target=run.target,

@@ -24,9 +24,11 @@ from img2prompt_cache.runs.folder import save_run
 from img2prompt_cache.runs.held_out import Validation
 from img2prompt_cache.runs.record import CheckRecord, Metrics, RunRecord, SplitRecord
 from img2prompt_cache.runs.run import Run
-from img2prompt_cache.runs.used_rows import UsedRows
+from img2prompt_cache.runs.used_rows import describe_used_rows
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from img2prompt_cache.heads.base import Head
 
 
@@ -44,6 +46,34 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class DescribedRows:
+    """What a run tells of its rows: so their texts need not be in memory while a head is fitted.
+
+    Attributes
+    ----------
+    split : SplitRecord
+        From `describe_split`.
+    held : list of str
+        The imgIds of the held-out rows, ascending by row.
+    used : numpy.ndarray, uint8
+        From `describe_used_rows`.
+    """
+
+    split: SplitRecord
+    held: list[str]
+    used: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, split: Split, data: Dataset, target: Mapping[str, str]) -> DescribedRows:
+        """Describe the rows of a dataset, with the fingerprint of the target."""
+        return cls(
+            describe_split(split, data, target),
+            list(data.ids.take(split.validation)),
+            describe_used_rows(split, data.ids, data.prompts, data.images),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FittedHead:
     """A head that was fitted and evaluated, with all that a run records.
 
@@ -57,10 +87,8 @@ class FittedHead:
         The rows; their texts are not needed.
     split : Split
         How they were divided.
-    described : SplitRecord
-        From `describe_split`.
-    used : UsedRows
-        What the rows were.
+    described : DescribedRows
+        Of the rows and the split.
     reported : Reported
         By the head that was evaluated. By folds there is one for each fold, and they may have chosen
         different settings, so then it is by the saved head.
@@ -90,8 +118,7 @@ class FittedHead:
     evaluation: Evaluation
     data: Dataset
     split: Split
-    described: SplitRecord
-    used: UsedRows
+    described: DescribedRows
     reported: Reported
     features: tuple[UsedColumn, ...]
     target: UsedColumn
@@ -124,7 +151,7 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
     rows, predictions = split.validation, evaluation.predictions
     targets, groups, fold = np.asarray(data.y[rows]), split.groups[rows], split.fold[rows]
     cosines = cosine(predictions, targets)
-    gap = fitted.leakage_gap
+    gap, described = fitted.leakage_gap, fitted.described
     scores = {
         **score(predictions, targets, groups, fold),
         "floor": floor(data.y, split, data.training_targets),
@@ -140,7 +167,7 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
         settings=fitted.reported.settings,
         features=fitted.features,
         target=fitted.target,
-        split={**fitted.described, **({} if fitted.check is None else {"check": check_record(fitted.check)})},
+        split={**described.split, **({} if fitted.check is None else {"check": check_record(fitted.check)})},
         metrics=cast(Metrics, {**scores, **fitted.metrics}),
         seconds=fitted.seconds,
         refit=fitted.refit,
@@ -157,9 +184,9 @@ def keep_run(folder: Path, cache: Cache, fitted: FittedHead) -> Run:
         expected=expected,
         request=fitted.request,
     )
-    held = Validation(list(fitted.used.ids.take(rows)), groups, predictions, cosines, fold)
+    held = Validation(described.held, groups, predictions, cosines, fold)
     history = fitted.reported.history
-    return Run.of(save_run(folder, record, fitted.head, history, held, expectation, fitted.used), folder)
+    return Run.of(save_run(folder, record, fitted.head, history, held, expectation, described.used), folder)
 
 
 def _extra_pairs(data: Dataset) -> dict[str, Any]:

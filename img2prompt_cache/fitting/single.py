@@ -30,7 +30,7 @@ from img2prompt_cache.fitting.evaluate import (
     measure_leakage_gap,
 )
 from img2prompt_cache.fitting.memory import hold_rows
-from img2prompt_cache.fitting.record import FittedHead, Reported, describe_split, keep_run
+from img2prompt_cache.fitting.record import DescribedRows, FittedHead, Reported, keep_run
 from img2prompt_cache.fitting.split_notes import (
     check_clusters,
     note_large_group,
@@ -42,7 +42,6 @@ from img2prompt_cache.numerics import workers
 from img2prompt_cache.progress import Callback, ignore, note, task, warn
 from img2prompt_cache.runs.names import reserve_run
 from img2prompt_cache.runs.run import Run
-from img2prompt_cache.runs.used_rows import UsedRows
 
 FitColumns: TypeAlias = tuple[tuple[Column, ...], Column, Column | None]
 """Features, the target, and the embedded texts of the prompts, for a head that takes them."""
@@ -167,10 +166,9 @@ def _fit(
     split = make_split(cache, data, config.split, config.holdout, config.seed, config.folds, grouping)
     note_test_set(split, tell, "fitted")
     check = check_clusters(cache, data, split, grouping, tell)
-    described = describe_split(split, data, target.fingerprint)
-    used = UsedRows.of(split, data.ids, data.prompts, data.images)
+    described = DescribedRows.of(split, data, target.fingerprint)
     data = data.without_texts()
-    everything = np.arange(len(data.rows))
+    n = len(data.rows)
     slow = head.costly or split.test_set or split.clustered  # of many rows the gap takes several long fits
     wanted = not slow if config.leakage_gap is None else config.leakage_gap
     measured = wanted and split.strategy != "random"
@@ -181,7 +179,7 @@ def _fit(
         evaluation = evaluate_head(head, data, split, advance=advance)
         saved = evaluation.head
         if anew:
-            saved = fit_rows(head, data, split, everything)
+            saved = fit_rows(head, data, split, np.arange(n))
             advance(1)
     reported = Reported.of(saved)
     # What follows fits with settings that were chosen before, which takes much less time.
@@ -190,7 +188,7 @@ def _fit(
             # The head that was evaluated may take much memory or disk, so it goes before there is another.
             evaluation = replace(evaluation, head=configured(head, saved.chosen))
             del saved
-            saved = fit_rows(evaluation.head, data, split, everything)
+            saved = fit_rows(evaluation.head, data, split, np.arange(n))
             advance(1)
     seconds = time.perf_counter() - started
     gap = None
@@ -203,12 +201,11 @@ def _fit(
         data=data,
         split=split,
         described=described,
-        used=used,
         reported=reported,
         features=tuple(UsedColumn.of(column) for column in features),
         target=UsedColumn.of(target),
         refit=refit,
-        rows=len(everything) if refit else len(split.train),
+        rows=n if refit else len(split.train),
         seconds=seconds,
         leakage_gap=gap,
         check=check,

@@ -30,9 +30,11 @@ from img2prompt_cache.runs.held_out import (
 from img2prompt_cache.runs.record import ExpectedRecord, RunRecord
 from img2prompt_cache.runs.run_file import INFO, save_record
 from img2prompt_cache.runs.state_file import read_state, write_state
-from img2prompt_cache.runs.used_rows import ROWS, UsedRows, save_used_rows
+from img2prompt_cache.runs.used_rows import ROWS, save_used_rows
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from img2prompt_cache.heads.base import Head
 
 HEAD, EXPECTED, HISTORY = "head.safetensors", "expected.safetensors", "history.csv"
@@ -142,7 +144,7 @@ def save_run(
     history: list[dict[str, float]],
     held: Validation,
     expectation: Expectation | None = None,
-    rows: UsedRows | None = None,
+    rows: NDArray[np.uint8] | None = None,
 ) -> RunRecord:
     """Write a run as a whole: the folder appears complete or not at all, an old one goes only then.
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from img2prompt_cache.cache.texts import Texts
+from img2prompt_cache.cache.texts import BLOCK, Texts
 from img2prompt_cache.data.splits import PURGED, Split
 from img2prompt_cache.errors import Img2PromptError, check
+from img2prompt_cache.numerics.disk_array import release, to_disk
 from img2prompt_cache.tables import bare_cell, guard_cell
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ ROWS = "rows.csv"
 SIDES = {-1: "train", PURGED: "purged"}
 """How `rows.csv` names what is no fold; a row that was held out has the number of its fold."""
 DIGITS = 16
+BYTES = 2**20
+"""Of `rows.csv`, copied at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,30 +52,59 @@ class UsedRows:
     contents: Texts
     purges: tuple[NDArray[np.int64], ...] = ()
 
-    @classmethod
-    def of(cls, split: Split, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]) -> UsedRows:
-        """Describe the rows of a split; the other arguments are as for `Split.digest`."""
-        contents = Texts.of(row_digest(*each) for each in zip(prompts, images, strict=True))
-        return cls(Texts.of(ids), split.fold, contents, split.purges)
-
 
 def row_digest(prompt: str, image: str) -> str:
     """Hash the prompt and the digest of the image of a row, to find out later whether it has changed."""
     return hashlib.sha256(json.dumps([prompt, image]).encode()).hexdigest()[:DIGITS]
 
 
-def save_used_rows(folder: Path, rows: UsedRows) -> None:
-    """Write `rows.csv`: imgId, side and contents of each row; and where folds left out rows, which did."""
-    sides = (SIDES.get(number, str(number)) for number in map(int, rows.fold))
-    with (folder / ROWS).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        named: dict[int, list[str]] = {}
-        for number, purged in enumerate(rows.purges):
-            for row in purged.tolist():
-                named.setdefault(row, []).append(str(number))
-        more = [(" ".join(named.get(row, ())) for row in range(len(rows.ids)))] if rows.purges else []
-        writer.writerow(["imgId", "side", "contents", *["purged"][: len(more)]])
-        writer.writerows(zip(map(guard_cell, rows.ids), sides, rows.contents, *more, strict=True))
+def describe_used_rows(
+    split: Split, ids: Sequence[str], prompts: Sequence[str], images: Sequence[str]
+) -> NDArray[np.uint8]:
+    """Give the bytes of `rows.csv`: imgId, side and contents of each row; and which folds left it out.
+
+    Parameters
+    ----------
+    split : Split
+        Of n rows.
+    ids, prompts, images : sequence of str, length n
+        As for `Split.digest`.
+
+    Returns
+    -------
+    numpy.ndarray, uint8, shape (m, 1)
+        Kept in a temporary file, because a run is written long after its rows are known.
+
+    Raises
+    ------
+    Img2PromptError
+        If the disk has too little room.
+    """
+    left_out = np.zeros((len(split.fold), len(split.purges)), bool)
+    for number, purged in enumerate(split.purges):
+        left_out[purged, number] = True
+    more = [(" ".join(map(str, np.flatnonzero(each))) for each in left_out)] if split.purges else []
+    sides = (SIDES.get(number, str(number)) for number in map(int, split.fold))
+    contents = map(row_digest, prompts, images)
+    lines = zip(map(guard_cell, ids), sides, contents, *more, strict=True)
+    return to_disk(_encoded([["imgId", "side", "contents", *["purged"][: len(more)]]], lines), 1, np.uint8)
+
+
+def _encoded(*tables: Iterable[Sequence[str]]) -> Iterator[NDArray[np.uint8]]:
+    """Encode lines as CSV, some at a time."""
+    lines = chain(*tables)
+    while some := list(islice(lines, BLOCK)):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(some)
+        yield np.frombuffer(text.getvalue().encode(), np.uint8)
+
+
+def save_used_rows(folder: Path, described: NDArray[np.uint8]) -> None:
+    """Write `rows.csv`, from `describe_used_rows`."""
+    with (folder / ROWS).open("wb") as file:
+        for start in range(0, len(described), BYTES):
+            file.write(described[start : start + BYTES].data)
+            release(described)
 
 
 def load_used_rows(folder: Path) -> UsedRows | None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import math
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from img2prompt_cache.cache.reader import Cache
+from img2prompt_cache.cache.texts import Texts
 from img2prompt_cache.data import clustered
 from img2prompt_cache.data.columns import choose_features, choose_target
 from img2prompt_cache.data.dataset import load_dataset
@@ -20,6 +22,7 @@ from img2prompt_cache.fitting.config import FitConfig, seeded
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.heads import HEADS, make_head
 from img2prompt_cache.heads.knn import Knn
+from img2prompt_cache.heads.mean import Mean
 from img2prompt_cache.heads.nearest import Nearest
 from img2prompt_cache.numerics import clusters
 from img2prompt_cache.numerics.bootstrap import interval
@@ -27,6 +30,7 @@ from img2prompt_cache.numerics.metrics import unit
 from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.run import load_run
+from img2prompt_cache.runs.used_rows import load_used_rows
 from synthetic import ENCODER, ONE, OTHER, make_cache
 
 ON_FEATURES = [name for name in HEADS if make_head(name).takes == "features" and not make_head(name).texts]
@@ -343,3 +347,25 @@ def test_the_head_that_was_evaluated_is_gone_before_the_refit(cache, tmp_path, m
     assert alive == [0, 0]
     assert run.refit
     assert len(run.history) > 1
+
+
+def test_the_texts_of_rows_are_gone_before_a_head_is_fitted(cache, tmp_path, monkeypatch):
+    """They take more memory than all else that grows with the rows."""
+    found = []
+    plain = Mean._fit
+
+    def count():
+        gc.collect()
+        return sum(type(each) is Texts and len(each) > 0 for each in gc.get_objects())
+
+    def fit(self, *args, **more):
+        found.append(count())
+        plain(self, *args, **more)
+
+    monkeypatch.setattr(Mean, "_fit", fit)
+    before = count()
+    run = fit_head(cache, FitConfig("mean", leakage_gap=False), tmp_path / "run")
+    assert found == [before, before]
+    used = load_used_rows(run.folder)
+    assert used is not None
+    assert len(used.ids) == len(used.contents) == run.rows
