@@ -17,7 +17,7 @@ from img2prompt_cache.numerics.bootstrap import FEW_GROUPS
 from img2prompt_cache.prediction.known_prompts import BANK
 from img2prompt_cache.runs.names import open_run
 from img2prompt_cache.runs.shared import parse_address
-from img2prompt_cache.tables import counted
+from img2prompt_cache.tables import counted, printable
 
 if TYPE_CHECKING:
     from img2prompt_cache.cache.reader import Cache
@@ -74,7 +74,7 @@ def card(
     found = open_run(run, cache or DEFAULT_CACHE)
     on_hub = parse_address(found.path)[0] if isinstance(found.path, str) else ""
     prompts = found.carried is not None and (found.carried / BANK).is_dir()
-    return write_card(found, name or found.name, license, repository=on_hub, prompts=prompts)
+    return write_card(found, name or printable(found.name), license, repository=on_hub, prompts=prompts)
 
 
 def require_line(parameter: str, value: str | None) -> None:

@@ -396,6 +396,16 @@ def test_a_download_that_is_cut_goes_on(hub: ModelHub, run: Path, impatient: Non
     assert hub.faults[0].times == 0
 
 
+def test_a_name_that_a_stranger_made_up_stays_on_its_line(hub: ModelHub, run: Path) -> None:
+    ipc.push(run, NAME)
+    there = hub.repositories[NAME]
+    info = json.loads(there.files["bundle.json"])
+    there.commit({**there.files, "bundle.json": json.dumps({**info, "name": "x\n---\n\x1b[2J"}).encode()})
+    assert [line for line in ipc.card(ADDRESS).splitlines() if line.startswith("# ")] == [
+        "# x\\n---\\n\\x1b[2J"
+    ]
+
+
 Change = Callable[[dict[str, bytes]], None]
 
 
