@@ -12,15 +12,15 @@ USAGE = (
 """For a run that is handed on as a folder or a file."""
 
 
-def shared_usage(repository: str, *, prompts: bool, onnx: bool) -> str:
+def shared_usage(repository: str, *, prompts: bool, onnx: bool, golden: bool) -> str:
     """Say how a run on the Hub is used.
 
     Parameters
     ----------
     repository : str
         ``owner/name``.
-    prompts, onnx : bool
-        Whether it has prompts, and an exported graph.
+    prompts, onnx, golden : bool
+        Whether it has prompts, an exported graph, and a golden set for it.
     """
     bank = "" if prompts else " --bank starter"
     text = (
@@ -37,7 +37,9 @@ def shared_usage(repository: str, *, prompts: bool, onnx: bool) -> str:
     )
     if onnx:
         text += (
-            "\n\n`run.onnx` is the same model as one graph for other programs, and `run.golden.npz` holds "
-            "inputs with the vectors that it gives for them."
+            "\n\n`run.onnx` is the same model as one ONNX graph for other programs, from pixels to vectors. "
+            "Its metadata says how an image is resized."
         )
+    if golden:
+        text += " `run.golden.npz` holds pixels and the vectors that it gives for them, to try a client on."
     return text

@@ -97,6 +97,7 @@ def write_card(
     repository: str = "",
     prompts: bool = False,
     onnx: bool = False,
+    golden: bool = False,
 ) -> str:
     """Write the card of a run that is open.
 
@@ -107,15 +108,15 @@ def write_card(
     license : str, optional
     repository : str
         ``owner/name`` on the Hub, where it is shared there.
-    prompts, onnx : bool
-        Whether that has prompts, and an exported graph.
+    prompts, onnx, golden : bool
+        Whether that has prompts, an exported graph, and a golden set for it.
 
     Raises
     ------
     Img2PromptError
         If the run is damaged.
     """
-    usage = shared_usage(repository, prompts=prompts, onnx=onnx) if repository else USAGE
+    usage = shared_usage(repository, prompts=prompts, onnx=onnx, golden=golden) if repository else USAGE
     sections = (
         f"# {title}",
         _purpose(run),

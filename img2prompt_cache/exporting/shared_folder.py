@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 EMBEDDED = ", with "
 """What stands before the arrays of a file that were made of single pairs or prompts."""
-DRAWN = "pictures drawn"
-"""How a golden set says that its pictures are nobody's."""
 CARD, GRAPH, GOLDEN = "README.md", "run.onnx", "run.golden.npz"
 OWN = (
     *(CARD, INFO, GRAPH, GOLDEN, f"{BANK}/{PROMPTS}", f"{BANK}/{TENSORS}"),
@@ -120,10 +118,16 @@ def fill_folder(
     }
     title = repository.partition("/")[2]
     (folder / INFO).write_bytes(dumps(title, [], listed, version("img2prompt-cache")))
-    for path, name in _exported(onnx, tell, images=images):
+    for path, name in _exported(run, onnx, tell, images=images):
         _place(path, folder / name)
     text = write_card(
-        run, title, license, repository=repository, prompts=prompts, onnx=(folder / GRAPH).is_file()
+        run,
+        title,
+        license,
+        repository=repository,
+        prompts=prompts,
+        onnx=(folder / GRAPH).is_file(),
+        golden=(folder / GOLDEN).is_file(),
     )
     (folder / CARD).write_text(text, encoding="utf-8")
     _require_nothing_private(folder, run)
@@ -142,11 +146,18 @@ def _place(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _exported(onnx: Path | None, tell: Callback, *, images: bool) -> list[tuple[Path, str]]:
+def _exported(run: Run, onnx: Path | None, tell: Callback, *, images: bool) -> list[tuple[Path, str]]:
     """List the exported file and its golden set, each with the name that it gets."""
     if onnx is None:
         return []
+    from img2prompt_cache.exporting.export import fingerprint_of
+
     graph = read_graph(onnx, kind="run")
+    if graph.fingerprint != fingerprint_of(run, precision=graph.metadata.get("precision", "")):
+        raise UsageError(
+            f"`onnx` {onnx} was not exported from run {run.name} as it is now; `export()` makes it anew",
+            parameter="onnx",
+        )
     if not isinstance(graph.source, bytes):
         raise UsageError(
             f"`onnx` {onnx} has its values in another file, so it is not shared", parameter="onnx"
@@ -165,9 +176,11 @@ def _exported(onnx: Path | None, tell: Callback, *, images: bool) -> list[tuple[
 
 def _is_drawn(golden: Path) -> bool:
     """Whether the pictures of a golden set were drawn; where it does not say so, they may be anybody's."""
+    from img2prompt_cache.exporting.golden import DRAWN
+
     try:
         with np.load(golden, allow_pickle=False) as arrays:
-            return str(arrays["origin"]).startswith(DRAWN)
+            return str(arrays["origin"]) == DRAWN
     except (OSError, ValueError, LookupError, BadZipFile):
         return False
 

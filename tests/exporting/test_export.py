@@ -174,3 +174,11 @@ def test_the_command_says_what_it_wrote(ridge: Run, tmp_path: Path, capsys):
     assert said.json["bytes"] == (tmp_path / "run.onnx").stat().st_size
     assert said.json["metadata"]["head"] == "ridge"
     cli("export", ridge.folder, "--out", tmp_path / "run.onnx").refused(2, "--overwrite replaces it")
+
+
+def test_an_export_is_shared_without_the_images_of_the_cache(exported: module.Exported, ridge: Run):
+    listed = ipc.push(ridge, "me/head", onnx=exported.path, dry_run=True)
+    names = [file.name for file in listed.files]
+    assert ("run.onnx" in names, "run.golden.npz" in names) == (True, False)
+    everything = ipc.push(ridge, "me/head", onnx=exported.path, with_images=True, dry_run=True)
+    assert [file.name for file in everything.files if file.name not in names] == ["run.golden.npz"]

@@ -16,6 +16,8 @@ import img2prompt_cache as ipc
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.exporting import Pushed
 from img2prompt_cache.exporting.anonymous import shared_record
+from img2prompt_cache.exporting.export import fingerprint_of
+from img2prompt_cache.exporting.golden import DRAWN
 from img2prompt_cache.models.onnx_file import write_graph
 from img2prompt_cache.models.weights import hub as asking
 from img2prompt_cache.runs.run import load_run
@@ -135,12 +137,13 @@ def test_prompts_go_along_where_they_are_asked_for(hub: ModelHub, run: Path) -> 
 
 
 def test_the_graph_and_its_golden_set_go_along(hub: ModelHub, run: Path, tmp_path: Path) -> None:
-    graph, golden = write_onnx(tmp_path / "mine.onnx"), tmp_path / "mine.golden.npz"
-    np.savez(golden, pixels=np.zeros(3, np.uint8), origin=np.array("pictures drawn with the seed 0"))
+    graph, golden = write_onnx(tmp_path / "mine.onnx", run), tmp_path / "mine.golden.npz"
+    np.savez(golden, pixels=np.zeros(3, np.uint8), origin=np.array(DRAWN))
     ipc.push(run, NAME, onnx=graph)
     files = hub.repositories[NAME].files
     assert (files["run.onnx"], files["run.golden.npz"]) == (graph.read_bytes(), golden.read_bytes())
     assert "`run.onnx` is the same model" in files["README.md"].decode()
+    assert "`run.golden.npz` holds" in files["README.md"].decode()
     hub.asked.clear()
     load_run(ADDRESS)
     assert not [line for line in hub.asked if "onnx" in line or "golden" in line or "README" in line]
@@ -156,7 +159,7 @@ def test_an_owner_whose_name_is_that_of_a_folder(run: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("origin", ["images of the cache", None])
 def test_images_of_the_cache_stay_here(run: Path, tmp_path: Path, log: Log, origin: str | None) -> None:
-    graph = write_onnx(tmp_path / "mine.onnx")
+    graph = write_onnx(tmp_path / "mine.onnx", run)
     said = {} if origin is None else {"origin": np.array(origin)}
     np.savez(tmp_path / "mine.golden.npz", pixels=np.zeros(3, np.uint8), **said)
     assert "run.golden.npz" not in held(ipc.push(run, NAME, onnx=graph, dry_run=True, progress=log))
@@ -172,19 +175,23 @@ def test_what_is_no_exported_run_is_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.onnx").write_bytes(b"a graph")
     with pytest.raises(Img2PromptError, match=r"mine\.onnx cannot be used: it is cut short, or no ONNX file"):
         ipc.push(run, NAME, onnx=tmp_path / "mine.onnx", dry_run=True)
-    write_onnx(tmp_path / "mine.onnx", made=f"in {run.parent.parent}")
+    write_onnx(tmp_path / "mine.onnx", run.parent / "mean-one+other-01")
+    with pytest.raises(UsageError, match=r"was not exported from run ridge-one\+other-01 as it is now"):
+        ipc.push(run, NAME, onnx=tmp_path / "mine.onnx", dry_run=True)
+    write_onnx(tmp_path / "mine.onnx", run, made=f"in {run.parent.parent}")
     with pytest.raises(UsageError, match=r"run\.onnx is not shared: it holds .*, a path of this machine"):
         ipc.push(run, NAME, onnx=tmp_path / "mine.onnx", dry_run=True)
 
 
-def write_onnx(path: Path, **metadata: str) -> Path:
-    """Write a graph as `export` does; this one hands on its input."""
+def write_onnx(path: Path, run: Path, **metadata: str) -> Path:
+    """Write a graph that says that it was exported from a run; it hands on its input."""
     from onnx import TensorProto, helper
 
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "run", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    write_graph(model, path, kind="run", fingerprint="0" * 64, metadata=metadata)
+    made_of = fingerprint_of(load_run(run), precision="fp32")
+    write_graph(model, path, kind="run", fingerprint=made_of, metadata={"precision": "fp32", **metadata})
     return path
 
 
