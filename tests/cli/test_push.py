@@ -13,6 +13,7 @@ import pytest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.single import fit_head
+from img2prompt_cache.models.weights import hub as asking
 from kit import Tiny
 from model_hub import TOKEN, ModelHub, point_at, serving
 from synthetic import Cli
@@ -29,6 +30,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelHub]:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(asking, "ASK_SECONDS", 60.0)  # the machine may be busy
     with serving() as running:
         point_at(running, monkeypatch, tmp_path / "hub")
         yield running
