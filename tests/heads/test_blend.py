@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -8,8 +10,9 @@ from estimators import BLOCKS, MEMBERS, problem
 from img2prompt_cache.data.splits import k_folds
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.heads import make_head
-from img2prompt_cache.numerics import soft_bank
-from img2prompt_cache.numerics.blending import best_weights, inner_products, mix
+from img2prompt_cache.numerics import blending, soft_bank
+from img2prompt_cache.numerics.blending import ablation, best_weights, cross_weights, inner_products, mix
+from img2prompt_cache.numerics.metrics import unit
 
 
 def test_weights_come_from_rows_that_no_member_was_fitted_on():
@@ -117,3 +120,22 @@ def test_a_soft_bank_of_an_older_run_is_used_whole():
     for broken in ([0.2], [0.2, 0.7, 30, 1], [0.0, 0.7, 30]):
         with pytest.raises(Img2PromptError, match="'soft' is"):
             clone(head).load_state({**state, "soft": np.array(broken)})
+
+
+@pytest.mark.parametrize("members", [2, 3])
+def test_weights_are_found_in_the_memory_that_is_said_to_be_needed(members, monkeypatch):
+    monkeypatch.setattr(blending, "ROWS", 200)
+    rng, n = np.random.default_rng(0), 6_000
+    y = unit(rng.normal(size=(n, 4)))
+    predictions = [unit(y + step * rng.normal(size=y.shape)) for step in range(1, members + 1)]
+    fold = rng.integers(0, 5, n)
+    best_weights(
+        inner_products([each[:99] for each in predictions], y[:99])
+    )  # what is imported is not counted
+    tracemalloc.start()
+    known = inner_products(predictions, y)
+    ablation(known, fold, best_weights(known))
+    cross_weights(known, fold)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < make_head("blend", members=[{"head": "mean"}] * members).least_memory(n)
