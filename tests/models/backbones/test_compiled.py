@@ -15,17 +15,19 @@ from architectures import MODELS, backbone_of
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.models.backbones import load_backbone
 from img2prompt_cache.models.backbones.build import noise
-from img2prompt_cache.models.backbones.fidelity import drawn
+from img2prompt_cache.models.backbones.fidelity import drawn, falls_short, fidelity
 from img2prompt_cache.numerics.metrics import cosine
 from kit import Tiny
 
-pytest.importorskip("openvino")
+openvino = pytest.importorskip("openvino")
 
 from img2prompt_cache.models.backbones import acceleration, compiled
 from img2prompt_cache.models.backbones.acceleration import accelerate, accelerate_if_faster
 from img2prompt_cache.models.backbones.compiled_file import graph_folder
 
 QUICK = ("bottleneck", "vit", "clip")
+BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+with_bf16 = pytest.mark.skipif(not BF16, reason="OpenVINO computes in bfloat16 on newer processors only")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -54,7 +56,7 @@ def test_features_and_levels_are_those_of_torch(kind: str) -> None:
         assert cosine(found[name], wanted[name]).min() >= 0.99999
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=with_bf16)])
 def test_the_bytes_of_an_image_depend_on_no_batch_lane_or_other_output(tiny: Tiny, precision: str) -> None:
     backbone = load_backbone(tiny.vit)
     accelerate(backbone, precision)
@@ -69,6 +71,7 @@ def test_the_bytes_of_an_image_depend_on_no_batch_lane_or_other_output(tiny: Tin
             assert np.array_equal(values, whole[""])
 
 
+@with_bf16
 def test_a_graph_is_kept_and_used_again(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = load_backbone(tiny.cnn)
     accelerate(backbone, "fp32")
@@ -175,6 +178,22 @@ def test_a_graph_that_computes_something_else_is_refused_and_not_kept(
     assert not any((tmp_path / "graphs").iterdir())
 
 
+@with_bf16
+def test_a_format_that_does_not_suit_a_backbone_is_computed_where_torch_loses_as_much(
+    shaky: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = load_backbone(shaky)
+    assert falls_short(fidelity(backbone, "bf16"))
+    monkeypatch.setattr(
+        "img2prompt_cache.models.backbones.fidelity.in_format", lambda *_: load_backbone(shaky)
+    )
+    with pytest.raises(Img2PromptError, match="openvino in bf16 does not compute what torch does"):
+        accelerate(backbone, "bf16")
+    monkeypatch.undo()
+    accelerate(backbone, "bf16")
+    assert backbone.precision == "bf16"
+
+
 def test_what_cannot_be_converted_is_told(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("No conversion rule found for operations: aten::strange")
@@ -189,8 +208,8 @@ def test_what_cannot_be_converted_is_told(tiny: Tiny, monkeypatch: pytest.Monkey
 def test_the_faster_one_wins(gain: float, runtime: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = load_backbone(tiny.cnn)
     monkeypatch.setattr(acceleration, "race", lambda *_: gain)
-    assert accelerate_if_faster(backbone, "bf16") == gain
-    assert (backbone.runtime, backbone.precision) == (runtime, "bf16" if gain > 1 else "fp32")
+    assert accelerate_if_faster(backbone, "fp32") == gain
+    assert (backbone.runtime, backbone.precision) == (runtime, "fp32")
 
 
 def test_a_race_runs_both_in_turn_and_leaves_the_number_of_threads(tiny: Tiny) -> None:
