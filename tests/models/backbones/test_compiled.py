@@ -19,14 +19,14 @@ from img2prompt_cache.models.backbones.fidelity import drawn, falls_short, fidel
 from img2prompt_cache.numerics.metrics import cosine
 from kit import Tiny
 
-openvino = pytest.importorskip("openvino")
+pytest.importorskip("openvino")
 
 from img2prompt_cache.models.backbones import acceleration, compiled
 from img2prompt_cache.models.backbones.acceleration import accelerate, accelerate_if_faster
 from img2prompt_cache.models.backbones.compiled_file import graph_folder
 
 QUICK = ("bottleneck", "vit", "clip")
-BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+BF16 = "BF16" in compiled.openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 with_bf16 = pytest.mark.skipif(not BF16, reason="OpenVINO computes in bfloat16 on newer processors only")
 
 
