@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, islice
-from operator import eq
+from itertools import accumulate, chain, islice
+from operator import eq, ne
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -79,9 +79,14 @@ class Texts(Sequence[str]):
         for start in range(0, len(rows), BLOCK):
             yield from self._values.take(rows[start : start + BLOCK]).to_pylist()
 
-    def number_distinct(self) -> Rows:
-        """Number the distinct texts from 0 in the order of first appearance: int64, shape (n,)."""
-        return np.asarray(self._values.dictionary_encode().indices).astype(np.int64)
+    def label_distinct(self) -> Rows:
+        """Give equal texts the same number, and others another: int64, shape (n,)."""
+        order = sort_rows([self])  # a dictionary would take a second copy, and a table of hashes
+        before = chain([None], self.take(order))
+        new = np.fromiter(map(ne, before, self.take(order)), bool, len(self))
+        label = np.empty(len(self), np.int64)
+        label[order] = np.cumsum(new)
+        return label
 
 
 class TextWriter:

@@ -100,6 +100,11 @@ def join_rows(component: Rows, first: Rows, row: Rows) -> Rows:
 
 def merge_groups(one: Rows, other: Rows) -> Rows:
     """Merge two groupings: rows that share a group in either are in one group. Numbers start at 0."""
+    rows = np.arange(len(one))
+    if np.array_equal(other, rows):  # nothing is joined: a graph of all rows would be large
+        return one
+    if np.array_equal(one, rows):
+        return renumber(other)
     other = one.max(initial=-1) + 1 + other
     return edge_components(other.max(initial=-1) + 1, one, other)[one]
 
@@ -107,7 +112,7 @@ def merge_groups(one: Rows, other: Rows) -> Rows:
 def factorize(values: Sequence[Hashable]) -> Rows:
     """Number the distinct values from 0 in the order of first appearance, like `pandas.factorize`."""
     if isinstance(values, Texts):
-        return values.number_distinct()
+        return renumber(values.label_distinct())
     seen: dict[Hashable, int] = {}
     return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int64, len(values))
 

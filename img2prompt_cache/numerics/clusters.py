@@ -53,7 +53,10 @@ def cluster_vectors(vectors: Vectors, seed: int, count: int | None = None) -> Ro
     n = len(vectors)
     count = min(MOST, round(n / PER_CLUSTER)) if count is None else count
     rng = np.random.default_rng(seed)
-    sample = vectors[np.sort(rng.permutation(n)[:SAMPLE])]
+    drawn = np.sort(rng.permutation(n)[:SAMPLE])
+    sample = np.empty((len(drawn), vectors[:1].shape[1]), np.float32)
+    for start in range(0, len(drawn), BLOCK):
+        sample[start : start + BLOCK] = vectors[drawn[start : start + BLOCK]]
     coarse = fit_centroids(sample, max(1, round(count**0.5)), rng)
     cell = nearest_centroids(sample, coarse)
     fine = []

@@ -41,10 +41,10 @@ def test_rows_are_sorted_as_python_sorts_strings(rows):
 
 
 @given(st.lists(words, max_size=20))
-def test_distinct_texts_are_numbered_in_the_order_of_first_appearance(values):
-    number = Texts.of(values).number_distinct()
-    assert number.tolist() == [[*dict.fromkeys(values)].index(value) for value in values]
-    assert number.dtype == np.int64
+def test_equal_texts_and_no_others_have_one_label(values):
+    label = Texts.of(values).label_distinct()
+    assert len({*zip(label.tolist(), values, strict=True)}) == len({*values}) == len({*label.tolist()})
+    assert label.dtype == np.int64
 
 
 def test_texts_of_more_than_a_block():

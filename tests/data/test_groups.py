@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from img2prompt_cache.data.groups import prompt_groups, renumber
+from img2prompt_cache.cache.texts import Texts
+from img2prompt_cache.data.groups import factorize, merge_groups, prompt_groups, renumber
 from img2prompt_cache.errors import Img2PromptError
 from img2prompt_cache.numerics.metrics import unit
+from img2prompt_cache.numerics.similarity_graph import edge_components
 
 
 def embeddings(n, d=3, seed=0):
@@ -62,3 +64,24 @@ def test_groups_are_numbered_in_the_order_of_their_first_rows(groups):
     assert number.tolist() == [[*dict.fromkeys(groups)].index(group) for group in groups]
     named = renumber(np.array([str(group) for group in groups]))
     assert named.tolist() == number.tolist()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=12),
+    st.sampled_from(["one", "other", ""]),
+)
+def test_merged_groups_are_numbered_by_their_first_rows(pairs, single):
+    """Also where all groups of one side are single rows, which takes no graph."""
+    one, other = (
+        renumber(np.array(each, np.int64)) for each in (zip(*pairs, strict=True) if pairs else ([], []))
+    )
+    rows = np.arange(len(one))
+    one, other = rows if single == "one" else one, rows if single == "other" else other
+    last = one.max(initial=-1) + 1
+    wanted = edge_components(last + other.max(initial=-1) + 1, one, last + other)[one]
+    assert merge_groups(one, other).tolist() == wanted.tolist() == renumber(wanted).tolist()
+
+
+def test_texts_are_numbered_in_the_order_of_first_appearance():
+    values = ["b", "a", "b", "é", "", "a"]
+    assert factorize(Texts.of(values)).tolist() == factorize(values).tolist() == [0, 1, 0, 2, 3, 1]
