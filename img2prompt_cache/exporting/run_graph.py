@@ -135,7 +135,7 @@ def parts_of(run: Run) -> RunParts:
             loaded = load_recorded_backbone(column, device="cpu", precision="fp32")
             used[key] = UsedBackbone(loaded, {})
         else:
-            require_backbone(column, used[key].backbone, column.fingerprint.get("precision", "fp32"))
+            require_backbone(column, used[key].backbone, as_recorded=("precision", "runtime"))
         used[key].columns[at] = column
     return RunParts(run, module, tuple(used.values()), _name_inputs(used.values()))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from img2prompt_cache.errors import Img2PromptError
@@ -93,14 +92,14 @@ def same_model(one: Fingerprint, other: Fingerprint) -> bool:
     return all(one.get(field) == other.get(field) for field in _MODEL)
 
 
-def require_backbone(column: Described, backbone: Backbone, as_recorded: Collection[str] = ()) -> None:
+def require_backbone(column: Described, backbone: Backbone, *, as_recorded: tuple[str, ...] = ()) -> None:
     """Refuse a backbone that a column was not made with; load its classifier, if the column is of that.
 
     Parameters
     ----------
     column : Described
     backbone : Backbone
-    as_recorded : collection of str, optional
+    as_recorded : tuple of str, optional
         Fields of the fingerprint that may differ.
 
     Raises

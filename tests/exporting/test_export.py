@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ import img2prompt_cache as ipc
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.exporting import export as module
+from img2prompt_cache.exporting.run_graph import parts_of
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.single import fit_head
+from img2prompt_cache.models.backbones.taps import choose_taps
 from img2prompt_cache.models.onnx_file import read_graph
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.runs.run import Run
@@ -182,3 +185,18 @@ def test_an_export_is_shared_without_the_images_of_the_cache(exported: module.Ex
     assert ("run.onnx" in names, "run.golden.npz" in names) == (True, False)
     everything = ipc.push(ridge, "me/head", onnx=exported.path, with_images=True, dry_run=True)
     assert [file.name for file in everything.files if file.name not in names] == ["run.golden.npz"]
+
+
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+def test_several_columns_of_a_backbone_are_exported_whatever_they_were_made_with(
+    tiny: Tiny, pairs: Path, tmp_path: Path, runtime: str
+):
+    """In bfloat16 and with another runtime, though the graph is in float32 and made with torch."""
+    tiny.extract(pairs, tmp_path / "cache", precision="fp32", taps=choose_taps(levels="multi"))
+    run = fit_head(Cache(tmp_path / "cache"), FitConfig("kernel", {"alpha": 0.1}, split="random"))
+    made = {"precision": "bf16", "runtime": runtime} if runtime != "torch" else {"precision": "bf16"}
+    features = [replace(column, fingerprint={**column.fingerprint, **made}) for column in run.features]
+    parts = parts_of(replace(run, features=tuple(features)))
+    assert all(len(used.columns) > 1 for used in parts.backbones)
+    assert {used.backbone.precision for used in parts.backbones} == {"fp32"}
+    assert {used.recorded for used in parts.backbones} == {"bf16"}
