@@ -10,7 +10,7 @@ import pytest
 
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError
-from img2prompt_cache.models import loader
+from img2prompt_cache.models import new_backbones
 from kit import make_source, paint, parts_of, prompt_of
 
 pytestmark = pytest.mark.usefixtures("no_weights")
@@ -94,7 +94,7 @@ def test_a_pass_that_loads_no_model_leaves_nothing(cli, here, pairs, models, mon
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr(loader, "load_backbone", refuse)
+    monkeypatch.setattr(new_backbones, "load_backbone", refuse)
     assert cli("extract", pairs, *models, "--cache", "caches/one").code in (1, 130)
     assert list(here.iterdir()) == []
 
