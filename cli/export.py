@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from . import console
 from .parsing import read_replacements
+
+if TYPE_CHECKING:
+    from img2prompt_cache.exporting.fewer_bits import Precision
 
 
 def export(
@@ -16,6 +20,12 @@ def export(
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="The file to write, .onnx.", show_default=True)
     ] = Path("run.onnx"),
+    precision: Annotated[
+        str, typer.Option(help="What backbones compute in: fp32, fp16 or int8; the last two cost quality.")
+    ] = "fp32",
+    force: Annotated[
+        bool, typer.Option("--force", help="Write it also if fewer bits cost more than 0.002 of the score.")
+    ] = False,
     cache: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="The cache to find the run in. Default: `cache/default`."),
@@ -40,6 +50,8 @@ def export(
         found = write(
             run,
             out,
+            precision=cast("Precision", precision),
+            force=force,
             cache=cache,
             license=license,
             weights=weights,
@@ -56,11 +68,18 @@ def export(
                 "precision": found.precision,
                 "distance": found.distance,
                 "origin": found.origin,
+                "loss": None if found.loss is None else asdict(found.loss),
                 "metadata": found.metadata,
             }
         )
-    else:
-        console.result(
-            f"{found.path}: {found.bytes / 1e6:,.1f} MB in {found.precision}; cosine distance from "
-            f"the predictions of this program at most {found.distance:.1g}"
-        )
+        return
+    said = f"{found.path}: {found.bytes / 1e6:,.1f} MB in {found.precision}; "
+    if found.loss is None:
+        console.result(f"{said}cosine distance from the predictions of this program {found.distance:.1g}")
+        return
+    loss = found.loss
+    change = "not measured" if loss.change is None else f"{loss.change:+.4f} on {loss.images} images"
+    console.result(
+        f"{said}{loss.bytes / 1e6:,.1f} MB in fp32; held-out cosine {change}; cosine to fp32 "
+        f"{loss.mean:.4f} on average, {loss.least:.4f} at least"
+    )

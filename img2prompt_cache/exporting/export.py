@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -13,23 +14,25 @@ import numpy as np
 
 from img2prompt_cache.cache.manifest_file import DEFAULT_CACHE
 from img2prompt_cache.destination import begins_with, require_earlier_output, require_free_place
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
 from img2prompt_cache.exporting.anonymous import shared_spec
-from img2prompt_cache.exporting.golden import golden_pictures, predicted, prepare, save_golden
+from img2prompt_cache.exporting.fewer_bits import PRECISIONS, Precision, shorten
+from img2prompt_cache.exporting.golden import golden_pictures, predicted, prepare, run_file, save_golden
 from img2prompt_cache.exporting.joined_graph import PRODUCER
+from img2prompt_cache.exporting.loss import Loss, calibration_pictures, measure_loss
 from img2prompt_cache.exporting.model_card import architecture_of
-from img2prompt_cache.exporting.run_graph import RunParts, parts_of, run_graph
+from img2prompt_cache.exporting.run_graph import RunGraphs, RunParts, graphs_of, join, parts_of
 from img2prompt_cache.exporting.run_module import EXPECTED, VECTORS
 from img2prompt_cache.files import Replacement
 from img2prompt_cache.models.backbones.taps import model_of
 from img2prompt_cache.models.fingerprints import digest
-from img2prompt_cache.models.onnx_file import open_session, write_graph
+from img2prompt_cache.models.onnx_file import write_graph
 from img2prompt_cache.models.onnx_graph import require
 from img2prompt_cache.models.packing import declared_licence
 from img2prompt_cache.models.specs import BACKBONE_FAMILIES, ENCODER_FAMILIES, parse_spec
 from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.prediction.weights import Weights, weights_of
-from img2prompt_cache.progress import Callback, listening, note
+from img2prompt_cache.progress import Callback, listening, note, task
 from img2prompt_cache.runs.names import open_run
 from img2prompt_cache.runs.run import AnyRun, Run
 
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from img2prompt_cache.cache.reader import Cache
     from img2prompt_cache.data.columns import UsedColumn
 
+MOST_LOSS = 0.002
+"""By how much the cosine on held-out images may fall in fewer bits."""
 TOLERANCE = 1e-4
 """Greatest cosine distance from the predictions of torch that a graph in float32 may have."""
 _HEAD = rb"(?s)\x08.\x12\x10" + PRODUCER.encode()
@@ -57,11 +62,13 @@ class Exported:
         Of the graph.
     precision : str
     distance : float
-        Greatest cosine distance of its vectors from those of torch, on the images of the golden set.
+        Greatest cosine distance from the vectors of torch, on the images of the golden set, in float32.
     origin : str
         Where these come from.
     metadata : dict
         Of the graph, as JSON values.
+    loss : Loss or None
+        What fewer bits cost; None in float32.
     """
 
     path: Path
@@ -71,12 +78,15 @@ class Exported:
     distance: float
     origin: str
     metadata: dict[str, Any] = field(repr=False)
+    loss: Loss | None = None
 
 
 def export(
     run: AnyRun | None = None,
     out: str | Path = "run.onnx",
     *,
+    precision: Precision = "fp32",
+    force: bool = False,
     cache: str | Path | Cache | None = None,
     license: str | None = None,
     weights: Weights = None,
@@ -95,6 +105,11 @@ def export(
         A run, its folder, its bundle, or its name in the cache's `runs`. The newest run of the cache if None.
     out : str or pathlib.Path
         A file that ends with ``.onnx``. Of more than 2 GB, the values lie beside it, in ``NAME.onnx.data``.
+    precision : {"fp32", "fp16", "int8"}
+        What backbones compute in; heads compute in float32. In fewer bits the file is smaller and predicts
+        worse: by how much is measured on held-out images, and more than 0.002 is refused.
+    force : bool
+        Write it all the same, also where no held-out image can be read to measure that.
     cache : str, pathlib.Path or Cache, optional
         To find a run by its name; ``cache/default`` if None.
     license : str, optional
@@ -119,7 +134,7 @@ def export(
         library of the extra `export` is missing.
     Img2PromptError
         If the run is damaged, a backbone is not the one it was fitted with, torch cannot export it, the graph
-        computes something else than the run, or it cannot be written.
+        computes something else than the run or too much is lost in fewer bits, or it cannot be written.
 
     Examples
     --------
@@ -128,6 +143,8 @@ def export(
     """
     for library in ("onnxscript", "onnxruntime"):
         require(library)
+    if precision not in PRECISIONS:
+        raise unknown("`precision`", precision, PRECISIONS, parameter="precision")
     if license is not None and (not license.strip() or not license.isprintable()):
         raise UsageError(f"`license` must be a line of text, not {license!r}", parameter="license")
     out = Path(out)
@@ -136,26 +153,48 @@ def export(
     fitted = open_run(run, cache or DEFAULT_CACHE)
     with listening(progress) as tell, weights_of(fitted, weights, replace):
         parts = parts_of(fitted)
-        graph = run_graph(parts, tell=tell)
+        graphs = graphs_of(parts, tell)
+        graph = join(parts, graphs)
         pictures = golden_pictures(fitted)
         pixels = prepare(parts, pictures.pictures)
-        trial, fields = _Trial(parts, pixels), describe(parts, precision="fp32", license=license or "")
+        trial, loss = _Trial(parts, pixels), None
+        fields = describe(parts, precision=precision, license=license or "")
         try:
-            with Replacement(golden) as new:
+            with tempfile.TemporaryDirectory() as folder, Replacement(golden) as new:
+                if precision != "fp32":
+                    exact = Path(folder) / "exact.onnx"
+                    write_graph(graph, exact, kind="run", fingerprint="", trial=trial)
+                    graph = join(parts, _shortened(parts, graphs, precision, tell))
+                    loss = _Lost(parts, exact, trial, force=force)
                 size = write_graph(
                     graph,
                     out,
                     kind="run",
-                    fingerprint=fingerprint_of(fitted, precision="fp32"),
+                    fingerprint=fingerprint_of(fitted, precision=precision),
                     metadata={key: as_text(value) for key, value in fields.items()},
-                    trial=trial,
+                    trial=loss or trial,
                 )
                 save_golden(new.temporary, {**pixels, **trial.outputs}, pictures.origin)
                 new.commit()
         except OSError as error:
             raise Img2PromptError(f"{out} cannot be written: {error.strerror or error}") from error
         note(tell, f"the golden set {golden.name} holds {len(pictures.pictures)} {pictures.origin}")
-    return Exported(out, golden, size, "fp32", trial.distance, pictures.origin, fields)
+    lost = None if loss is None else loss.measured
+    return Exported(out, golden, size, precision, trial.distance, pictures.origin, fields, lost)
+
+
+def _shortened(parts: RunParts, graphs: RunGraphs, precision: Precision, tell: Callback) -> RunGraphs:
+    """Give the graphs with those of the backbones in fewer bits."""
+    pictures = calibration_pictures(parts.run) if precision == "int8" else []
+    short = []
+    with task(tell, f"backbones in {precision}", len(graphs.backbones)) as advance:
+        for used, graph in zip(parts.backbones, graphs.backbones, strict=False):
+            pixels = [parts.inputs[at].prepare(pictures) for at in used.columns] if pictures else []
+            distinct = {parts.inputs[at].name: each for at, each in zip(used.columns, pixels, strict=False)}
+            both = np.concatenate([*distinct.values()]) if distinct else np.empty((0, 1, 1, 3), np.uint8)
+            short.append(shorten(graph, precision, both))
+            advance(1)
+    return RunGraphs(tuple(short), graphs.head)
 
 
 class _Trial:
@@ -170,17 +209,13 @@ class _Trial:
     """
 
     def __init__(self, parts: RunParts, pixels: dict[str, NDArray[np.uint8]]) -> None:
-        self._parts, self._pixels = parts, pixels
+        self._parts, self.pixels = parts, pixels
         self.outputs: dict[str, NDArray[Any]] = {}
         self.distance = float("nan")
 
     def __call__(self, path: str) -> None:
-        session = open_session(path)
-        names = [value.name for value in session.get_outputs()]
-        given = {value.name for value in session.get_inputs()}
-        pixels = {name: values for name, values in self._pixels.items() if name in given}
-        self.outputs = dict(zip(names, session.run(names, pixels), strict=True))
-        vectors, expected = predicted(self._parts, self._pixels)
+        self.outputs = run_file(path, self.pixels)
+        vectors, expected = predicted(self._parts, self.pixels)
         self.distance = float((1 - cosine(self.outputs[VECTORS], vectors)).max())
         away = 0.0 if expected is None else float(np.abs(self.outputs[EXPECTED] - expected).max())
         if not (self.distance <= TOLERANCE and away <= TOLERANCE):
@@ -190,6 +225,31 @@ class _Trial:
                 "please report it with the name of the head and of the backbones"
             )
         self.outputs["torch_vectors"] = vectors
+
+
+class _Lost:
+    """The graph in fewer bits against that in float32, on held-out images where they can be read."""
+
+    def __init__(self, parts: RunParts, exact: Path, trial: _Trial, *, force: bool) -> None:
+        self._parts, self._exact, self._trial, self._force = parts, exact, trial, force
+        self.measured: Loss | None = None
+
+    def __call__(self, path: str) -> None:
+        outputs = run_file(path, self._trial.pixels)
+        self._trial.outputs |= outputs
+        self.measured = loss = measure_loss(self._parts, self._exact, Path(path))
+        if self._force:
+            return
+        if loss.change is None:
+            raise Img2PromptError(
+                "what is lost in fewer bits cannot be measured, because no held-out image of the run can be "
+                "read; `force=True` writes the file all the same"
+            )
+        if loss.change < -MOST_LOSS:
+            raise Img2PromptError(
+                f"in fewer bits the cosine on {loss.images} held-out images falls by {-loss.change:.4f}, and "
+                f"{MOST_LOSS:g} is allowed; `force=True` writes the file all the same"
+            )
 
 
 def fingerprint_of(run: Run, *, precision: str) -> str:

@@ -16,6 +16,7 @@ from img2prompt_cache.images.decode import decode
 from img2prompt_cache.images.scenes.picture import render
 from img2prompt_cache.images.scenes.words import sample_scenes
 from img2prompt_cache.models.backbones.taps import split_spec
+from img2prompt_cache.models.onnx_file import open_session
 from img2prompt_cache.prediction.expectation import predict_expected
 from img2prompt_cache.prediction.stream import as_stored
 from img2prompt_cache.reporting.rows import Rows
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 IMAGES = 12
 """Images of a golden set."""
+BATCH = 4
 SEED = 0
 CACHE, DRAWN = "images of the cache", f"pictures drawn with the seed {SEED}"
 """Where they may come from."""
@@ -96,6 +98,18 @@ def predicted(parts: RunParts, pixels: dict[str, NDArray[np.uint8]]) -> tuple[F3
         blocks.setdefault(at, np.zeros((rows, *(column.shape or (column.width,))), np.float32))
     X: Any = concatenate([blocks[at] for at in range(len(run.features))])
     return predict_expected(run.estimator, X, run.expectation)
+
+
+def run_file(path: str | Path, pixels: dict[str, NDArray[np.uint8]]) -> dict[str, F32]:
+    """Run a graph in ONNX Runtime on images, a few at a time: what it gives, by name."""
+    session = open_session(str(path))
+    names = [value.name for value in session.get_outputs()]
+    given = [value.name for value in session.get_inputs()]
+    rows = len(next(iter(pixels.values())))
+    found = []
+    for start in range(0, rows, BATCH):
+        found.append(session.run(names, {name: pixels[name][start : start + BATCH] for name in given}))
+    return {name: np.concatenate(parts) for name, parts in zip(names, zip(*found, strict=True), strict=True)}
 
 
 def save_golden(path: Path, arrays: dict[str, NDArray[Any]], origin: str) -> None:

@@ -16,7 +16,7 @@ from img2prompt_cache.models.recorded import load_recorded_backbone, require_bac
 from img2prompt_cache.progress import Callback, ignore, task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     import onnx
     from numpy.typing import NDArray
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from img2prompt_cache.images.geometry import Geometry
     from img2prompt_cache.models.backbones.base import Backbone
     from img2prompt_cache.runs.run import Run
-
-    Change = Callable[[Backbone, onnx.ModelProto], onnx.ModelProto]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,39 +162,54 @@ def _name_inputs(backbones: Iterable[UsedBackbone]) -> dict[int, PixelInput]:
     return {at: PixelInput(names[ways], *ways) for at, ways in wanted.items()}
 
 
-def run_graph(parts: RunParts, change: Change | None = None, tell: Callback = ignore) -> onnx.ModelProto:
-    """Write a run as an ONNX graph.
+@dataclass(frozen=True, slots=True, eq=False)
+class RunGraphs:
+    """The graphs that a run's is joined of: those of its backbones, in order, and its head's."""
+
+    backbones: tuple[onnx.ModelProto, ...]
+    head: onnx.ModelProto
+
+
+def graphs_of(parts: RunParts, tell: Callback = ignore) -> RunGraphs:
+    """Write the backbones that a run reads, and its head, as ONNX graphs.
 
     Parameters
     ----------
     parts : RunParts
-    change : callable, optional
-        Makes another graph of that of a backbone, such as one in fewer bits.
     tell : callable
         Takes the events of the task ``"export"``, by backbone, then the head.
+
+    Raises
+    ------
+    Img2PromptError
+        If torch cannot write one.
     """
-    joined, module = JoinedGraph(), parts.module
-    wires = {at: parts.inputs[at].name for at in parts.inputs}
-    pixels = parts.pixel_inputs[0].geometry.crop
+    module, found = parts.module, []
     with task(tell, "export", len(parts.backbones) * module.reads + 1) as advance:
-        for number, used in enumerate(parts.backbones if module.reads else (), 1):
-            graph = graph_of(used.backbone, used.names)
-            if change is not None:
-                graph = change(used.backbone, graph)
-            for mirrored in (False, True):
-                columns = {at: c for at, c in used.columns.items() if parts.inputs[at].mirrored == mirrored}
-                if not columns:
-                    continue
-                name = f"backbone_{number}" + "_mirrored" * mirrored
-                into = {PIXELS: parts.inputs[next(iter(columns))].name}
-                joined.add(graph, name, into, values=f"backbone_{number}", inputs=True)
-                for at, column in columns.items():
-                    wires[at] = f"{name}/{output_name(split_spec(column.spec)[1].name)}"
+        for used in parts.backbones if module.reads else ():
+            found.append(graph_of(used.backbone, used.names))
             advance(1)
-        graph = head_graph(module, parts.run.features, pixels)
-        own = {column_input(at): wires[at] for at in module.needed or [0]}
-        own |= {value.name: value.name for value in graph.graph.output}
-        joined.add(graph, "head", own, inputs=not module.reads, outputs=True)
-        joined.prune()
+        head = head_graph(module, parts.run.features, parts.pixel_inputs[0].geometry.crop)
         advance(1)
+    return RunGraphs(tuple(found), head)
+
+
+def join(parts: RunParts, graphs: RunGraphs) -> onnx.ModelProto:
+    """Join the graphs of a run into one."""
+    joined, module = JoinedGraph(), parts.module
+    wires = {at: each.name for at, each in parts.inputs.items()}
+    for number, (used, graph) in enumerate(zip(parts.backbones, graphs.backbones, strict=False), 1):
+        for mirrored in (False, True):
+            columns = {at: c for at, c in used.columns.items() if parts.inputs[at].mirrored == mirrored}
+            if not columns:
+                continue
+            name = f"backbone_{number}" + "_mirrored" * mirrored
+            into = {PIXELS: parts.inputs[next(iter(columns))].name}
+            joined.add(graph, name, into, values=f"backbone_{number}", inputs=True)
+            for at, column in columns.items():
+                wires[at] = f"{name}/{output_name(split_spec(column.spec)[1].name)}"
+    own = {column_input(at): wires[at] for at in module.needed or [0]}
+    own |= {value.name: value.name for value in graphs.head.graph.output}
+    joined.add(graphs.head, "head", own, inputs=not module.reads, outputs=True)
+    joined.prune()
     return joined.model

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +19,8 @@ import img2prompt_cache as ipc
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.exporting import export as module
-from img2prompt_cache.exporting.run_graph import parts_of
+from img2prompt_cache.exporting.golden import prepare
+from img2prompt_cache.exporting.run_graph import RunGraphs, graphs_of, parts_of
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.models.backbones.taps import choose_taps
@@ -39,7 +43,24 @@ def ridge(tiny: Tiny, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def exported(ridge: Run, tmp_path_factory: pytest.TempPathFactory) -> module.Exported:
+def graphs(ridge: Run) -> RunGraphs:
+    return graphs_of(parts_of(ridge))
+
+
+@pytest.fixture(scope="module")
+def quickly(graphs: RunGraphs) -> Iterator[None]:
+    """The graphs of the run are there already: making them takes seconds."""
+
+    def there(*_: object) -> RunGraphs:
+        return copy.deepcopy(graphs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "graphs_of", there)
+        yield
+
+
+@pytest.fixture(scope="module")
+def exported(ridge: Run, quickly: None, tmp_path_factory: pytest.TempPathFactory) -> module.Exported:
     return ipc.export(ridge, tmp_path_factory.mktemp("out") / "run.onnx", license="mit")
 
 
@@ -115,20 +136,13 @@ def test_openvino_computes_the_same(exported: module.Exported):
     np.testing.assert_allclose(found["expected"], golden["expected"], atol=1e-4)
 
 
+@pytest.mark.usefixtures("quickly")
 def test_pictures_are_drawn_where_the_images_are_gone(ridge: Run, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(Run, "home", None)
-    monkeypatch.setattr(module, "run_graph", lambda *_, **__: onnx.ModelProto())
-    monkeypatch.setattr(module, "write_graph", lambda *_, **__: 0)
     assert ipc.export(ridge, tmp_path / "run.onnx").origin == "pictures drawn with the seed 0"
 
 
-@pytest.fixture
-def made_before(exported: module.Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graph of the run is there already: making it takes seconds."""
-    monkeypatch.setattr(module, "run_graph", lambda *_, **__: onnx.load_model(exported.path))
-
-
-@pytest.mark.usefixtures("made_before")
+@pytest.mark.usefixtures("quickly")
 def test_a_graph_that_computes_something_else_is_not_written(ridge: Run, tmp_path: Path, monkeypatch):
     def other(parts: object, pixels: dict) -> tuple[np.ndarray, None]:
         vectors = np.zeros((12, ridge.target.width), np.float32)
@@ -158,7 +172,7 @@ def test_what_is_there_is_replaced_only_if_asked_and_only_if_it_is_an_export(rid
         ipc.export(ridge, tmp_path / "run.onnx", license="a\nb")
 
 
-@pytest.mark.usefixtures("made_before")
+@pytest.mark.usefixtures("quickly")
 def test_an_export_of_before_is_replaced(exported: module.Exported, ridge: Run):
     with pytest.raises(UsageError, match="`overwrite=True` replaces it"):
         ipc.export(ridge, exported.path)
@@ -169,7 +183,7 @@ def test_an_export_of_before_is_replaced(exported: module.Exported, ridge: Run):
     assert exported.path.read_bytes() == before
 
 
-@pytest.mark.usefixtures("made_before")
+@pytest.mark.usefixtures("quickly")
 def test_the_command_says_what_it_wrote(ridge: Run, tmp_path: Path, capsys):
     cli = Cli(capsys)
     said = cli("export", ridge.folder, "--out", tmp_path / "run.onnx", "--json")
@@ -200,3 +214,101 @@ def test_several_columns_of_a_backbone_are_exported_whatever_they_were_made_with
     assert all(len(used.columns) > 1 for used in parts.backbones)
     assert {used.backbone.precision for used in parts.backbones} == {"fp32"}
     assert {used.recorded for used in parts.backbones} == {"bf16"}
+
+
+@pytest.mark.usefixtures("quickly")
+@pytest.mark.parametrize(("precision", "operators"), [("fp16", {"Cast"}), ("int8", {"QuantizeLinear"})])
+def test_fewer_bits_are_compared_with_float32_on_held_out_images(
+    ridge: Run, tmp_path: Path, precision: Any, operators: set[str], capsys
+):
+    out = tmp_path / "run.onnx"
+    found = ipc.export(ridge, out, precision=precision, force=True)
+    assert found.precision == found.metadata["precision"] == precision
+    file = read_graph(out, kind="run", fingerprint=module.fingerprint_of(ridge, precision=precision))
+    golden = np.load(found.golden)
+    vectors = file.session(threads=1).run(["vectors"], {name: golden[name] for name in file.inputs})[0]
+    np.testing.assert_allclose(vectors, golden["vectors"], atol=1e-3)
+    assert operators <= {node.op_type for node in onnx.load_model(out).graph.node}
+    loss = found.loss
+    assert loss.images == ridge.metrics["n"]
+    assert 0.95 < loss.least <= loss.mean < 1 - 1e-9
+    assert 1e-9 < abs(loss.change) < 0.1
+    assert cosine(golden["vectors"], golden["torch_vectors"]).min() > 0.95
+
+
+def test_a_loss_that_is_too_large_or_unknown_is_refused_unless_forced(
+    ridge: Run, exported: module.Exported, tmp_path: Path, monkeypatch, capsys
+):
+    cli, out = Cli(capsys), tmp_path / "run.onnx"
+    monkeypatch.setattr(module, "shorten", lambda graph, *_: graph)
+    known = {"images": 4, "mean": 0.9, "least": 0.8, "bytes": 5}
+    for change, words in ((-0.0021, "falls by 0.0021, and 0.002 is allowed"), (None, "no held-out image")):
+        monkeypatch.setattr(module, "measure_loss", lambda *_, c=change: module.Loss(change=c, **known))
+        cli("export", ridge.folder, "--out", out, "--precision", "fp16").refused(1, words, "--force")
+        assert not [*tmp_path.iterdir()]
+        said = cli("export", ridge.folder, "--out", out, "--precision", "fp16", "--force", "--json")
+        assert said.json["loss"] == {"change": change, **known}
+        assert (
+            cli("export", ridge.folder, "--out", out, "--precision", "fp16", "--force", "--overwrite").code
+            == 0
+        )
+        for path in tmp_path.iterdir():
+            path.unlink()
+    monkeypatch.setattr(module, "measure_loss", lambda *_: module.Loss(change=-0.0019, **known))
+    assert ipc.export(ridge, out, precision="fp16").loss.change == -0.0019
+    with pytest.raises(UsageError, match="unknown `precision` 'int4'"):
+        ipc.export(ridge, out, precision="int4")  # type: ignore[arg-type]
+
+
+def same_as_predict(run: Run, path: Path, pairs: Path) -> None:
+    """Export a run, and compare with what it predicts for images."""
+    ipc.export(run, path)
+    file, golden = read_graph(path, kind="run"), np.load(path.with_suffix(".golden.npz"))
+    files = [pairs / f"img{number:03d}.png" for number in (1, 2, 6)]
+    parts = parts_of(run)
+    assert {each.name for each in parts.pixel_inputs} == {*file.inputs}
+    feeds = prepare(parts, [Image.open(path).convert("RGB") for path in files])
+    found = dict(zip(file.outputs, file.session(threads=1).run(None, feeds), strict=True))
+    seen = run.predict(files, top_k=0)
+    assert cosine(found["vectors"], seen.vectors).min() > 1 - 1e-6
+    np.testing.assert_allclose(found["expected"], seen.expected, atol=1e-4)
+    assert cosine(golden["torch_vectors"], golden["vectors"]).min() > 1 - 1e-6
+
+
+@pytest.mark.slow
+def test_levels_and_a_second_view_are_in_the_graph(tiny: Tiny, pairs: Path, tmp_path: Path):
+    taps = choose_taps(levels="multi", second_view="squash")
+    tiny.extract(pairs, tmp_path / "cache", backbones=(tiny.cnn,), taps=taps, precision="fp32")
+    cache = Cache(tmp_path / "cache")
+    specs = tuple(column.spec for column in cache.manifest.of_kind("features"))
+    config = FitConfig("ridge", {"alpha": 0.1}, split="random", features=specs)
+    run = fit_head(Cache(tmp_path / "cache"), config)
+    assert len(run.features) == 4
+    same_as_predict(run, tmp_path / "run.onnx", pairs)
+    inputs = json.loads(read_graph(tmp_path / "run.onnx", kind="run").metadata["inputs"])
+    assert sorted(how["mirror"] for how in inputs.values()) == [False, True]
+    graph = onnx.load_model(tmp_path / "run.onnx")
+    weights = [tensor for tensor in graph.graph.initializer if tensor.dims and len(tensor.dims) == 4]
+    assert (
+        len({tensor.name for tensor in weights})
+        == len(weights)
+        < len([node for node in graph.graph.node if node.op_type == "Conv"])
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_a_fine_tuned_tail_is_in_the_graph(tiny: Tiny, pairs: Path, tmp_path: Path, dtype: str):
+    taps = choose_taps(trunk=2, trunk_dtype=dtype)
+    tiny.extract(pairs, tmp_path / "cache", backbones=(tiny.vit,), taps=taps, precision="fp32")
+    settings = {"epochs": 1, "alpha": 1.0, "precision": "fp32", "blocks": 1}
+    run = fit_head(Cache(tmp_path / "cache"), FitConfig("finetune", settings, split="random"))
+    same_as_predict(run, tmp_path / "run.onnx", pairs)
+
+
+@pytest.mark.slow
+def test_a_mean_takes_pixels_and_no_backbone(tiny: Tiny, pairs: Path, tmp_path: Path):
+    tiny.extract(pairs, tmp_path / "cache", backbones=(tiny.cnn,), precision="fp32")
+    run = fit_head(Cache(tmp_path / "cache"), FitConfig("mean", {}, split="random"))
+    same_as_predict(run, tmp_path / "run.onnx", pairs)
+    assert (tmp_path / "run.onnx").stat().st_size < 100_000
