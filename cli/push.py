@@ -49,7 +49,8 @@ def push(
 ) -> None:
     """Upload a run and its model card to the Hugging Face Hub, in one commit.
 
-    The token comes from the environment variable HF_TOKEN. No path, image name or prompt is uploaded.
+    The token comes from the environment variable HF_TOKEN. No path or image
+    name is uploaded; prompts and images only if you ask for it.
     """
     from img2prompt_cache.exporting.push import push as upload
 

@@ -126,7 +126,9 @@ def _without_caches(measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unnamed(settings: dict[str, Any]) -> dict[str, Any]:
-    """Give settings with the members of a blend called by their heads, not by the names of their runs."""
+    """Give settings with the members of a blend called by their heads, and no run by its name."""
+    if settings.get("teacher"):
+        settings = {**settings, "teacher": "teacher"}
     members = settings.get("members")
     if not isinstance(members, list | tuple):
         return settings

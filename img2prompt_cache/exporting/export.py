@@ -236,6 +236,8 @@ class _Lost:
 
     def __call__(self, path: str) -> None:
         outputs = run_file(path, self._trial.pixels)
+        if not all(np.isfinite(values).all() for values in outputs.values()):
+            raise Img2PromptError("in fewer bits the graph gives NaN or infinity")
         self._trial.outputs |= outputs
         self.measured = loss = measure_loss(self._parts, self._exact, Path(path))
         if self._force:
@@ -245,7 +247,7 @@ class _Lost:
                 "what is lost in fewer bits cannot be measured, because no held-out image of the run can be "
                 "read; `force=True` writes the file all the same"
             )
-        if loss.change < -MOST_LOSS:
+        if not loss.change >= -MOST_LOSS:  # NaN, too
             raise Img2PromptError(
                 f"in fewer bits the cosine on {loss.images} held-out images falls by {-loss.change:.4f}, and "
                 f"{MOST_LOSS:g} is allowed; `force=True` writes the file all the same"
@@ -318,3 +320,10 @@ def _require_free(out: Path, golden: Path, *, overwrite: bool) -> None:
         require_earlier_output(path, "out", "export", lambda there, head=head: begins_with(there, head))  # type: ignore[misc]
         if path.exists() and not overwrite:
             raise UsageError(f"{path} exists; `overwrite=True` replaces it", parameter="out")
+    data = out.with_name(f"{out.name}.data")  # what an earlier export may have beside it
+    require_free_place(data, "out")
+    if data.is_dir() or (data.exists() and not out.exists()):
+        raise UsageError(
+            f"{data} is there and was not made by `export()`; remove it, or name another file",
+            parameter="out",
+        )

@@ -54,9 +54,7 @@ def shorten(graph: onnx.ModelProto, precision: Precision, pixels: NDArray[np.uin
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise Img2PromptError(f"a backbone cannot be exported in {precision}: {reason}") from error
     strange = [entry for entry in short.opset_import if entry.domain not in ("", "ai.onnx")]
-    for (
-        entry
-    ) in strange:  # imported, and not used: an operator of another domain is refused when it is written
+    for entry in strange:  # not used: an operator of another domain is refused when the graph is written
         short.opset_import.remove(entry)
     return short
 

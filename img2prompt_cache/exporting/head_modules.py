@@ -240,7 +240,7 @@ def agreement_of_nearest(similarities: Tensor, values: Tensor, k: int) -> Tensor
 
 
 class Lookup(HeadModule):
-    """The mean target of the k most similar rows, all of which are in the graph, in float16."""
+    """The mean target of the k most similar rows, all of which are in the graph, features in float16."""
 
     mean: Tensor
     scale: Tensor
@@ -251,7 +251,7 @@ class Lookup(HeadModule):
     def __init__(self, head: Neighbours) -> None:
         super().__init__()
         rows, width = head.vectors_.shape
-        size = 2 * rows * (width + head.targets_.shape[1])
+        size = 2 * rows * width + head.targets_.nbytes
         if size > MOST_BANK or head.cells_ is not None or head.projected_ is not None:
             raise UsageError(
                 f"the head {head.name} looks up its {rows:,} training rows, {size / 1e6:,.0f} MB, and a "

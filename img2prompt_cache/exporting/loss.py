@@ -54,9 +54,17 @@ class Loss:
 
 
 def calibration_pictures(run: Run) -> list[Image.Image]:
-    """Read images of a run, from all over its cache, to measure ranges on; draw some where none are there."""
+    """Read images of a run, from all over its cache, to measure ranges on; draw some where none are there.
+
+    None is held out, so that they say nothing of those; but of a run by folds, which holds out every row.
+    """
+    found: list[tuple[int, Image.Image]] = []
     try:
-        found = [] if run.home is None else read_pictures(Rows.of_cache(Cache(run.home)), IMAGES)
+        if run.home is not None:
+            rows = Rows.of_cache(Cache(run.home))
+            held = {*load_validation(run.folder, run).ids}
+            others = [row for row, name in enumerate(rows.ids) if name not in held]
+            found = read_pictures(rows, IMAGES, others or None)
     except Img2PromptError:
         found = []
     if found:
@@ -103,7 +111,8 @@ def _held_out(run: Run) -> tuple[np.ndarray | None, list[Image.Image]]:
         if not found:
             return None, []
         column = target_column(cache, run.target)
-        true = cache.values(column, np.array([row for row, _ in found]))
+        true = np.asarray(cache.values(column, np.array([row for row, _ in found])), np.float32)
     except Img2PromptError:
         return None, []
-    return np.asarray(true, np.float32), [picture for _, picture in found]
+    good = np.flatnonzero(np.isfinite(true).all(axis=1))
+    return (true[good], [found[at][1] for at in good]) if len(good) else (None, [])

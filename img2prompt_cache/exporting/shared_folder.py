@@ -6,6 +6,7 @@ import json
 import mmap
 import re
 import shutil
+import zlib
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -181,7 +182,7 @@ def _is_drawn(golden: Path) -> bool:
     try:
         with np.load(golden, allow_pickle=False) as arrays:
             return str(arrays["origin"]) == DRAWN
-    except (OSError, ValueError, LookupError, BadZipFile):
+    except (OSError, EOFError, ValueError, TypeError, LookupError, BadZipFile, zlib.error):
         return False
 
 
@@ -208,7 +209,6 @@ def _holds(folder: Path, name: str) -> str:
     texts = {
         CARD: "the model card",
         INFO: "size and SHA-256 of each file of the run",
-        GRAPH: "the exported graph",
         GOLDEN: "images and predictions for them, to try the graph with",
         f"{BANK}/{TENSORS}": "their embeddings",
         f"run/{RECORD}": "settings, models, split and scores",
@@ -219,6 +219,10 @@ def _holds(folder: Path, name: str) -> str:
         return f"{counted(number, 'prompt', 'prompts', ',')} as text"
     if name in texts:
         return texts[name]
+    if name == GRAPH:
+        within = [folder / "run" / each for each in (HEAD, EXPECTED)]
+        learned = dict.fromkeys(text for each in within if each.is_file() for text in _learned(each))
+        return EMBEDDED.join(["the exported graph", *([" and ".join(learned)] if learned else [])])
     what = "the fitted head" if name == f"run/{HEAD}" else "how to compute expected cosines"
     return EMBEDDED.join([what, *_learned(path)])
 

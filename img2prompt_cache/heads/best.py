@@ -82,7 +82,8 @@ class Best(Blend):
         kinds: Any | None = None,
         bank: Any | None = None,
     ) -> None:
-        asked = bank is not None or len(X) <= MOST_BANK
+        own = int((checks.kinds(kinds, len(X)) == 0).sum())
+        asked = bank is not None or own <= MOST_BANK
         bank = np.empty((0, y.shape[1]), np.float32) if bank is None else bank
         if self.weights is not None:  # chosen before
             super()._fit(X, y, groups=groups, widths=widths, validation=validation, kinds=kinds, bank=bank)

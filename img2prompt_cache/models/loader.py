@@ -139,8 +139,9 @@ class Models:
             note(
                 tell,
                 f"openvino computes faster than torch here, and is used: {', '.join(self._raced)}; "
-                "`runtime=torch` does without",
+                '`runtime="torch"` does without',
             )
+            self._raced.clear()
         if any(tap.name == NAMES for tap in self._taps) and len(unnamed) == len(backbones) > 0:
             raise unnamed[0]
         for error in unnamed:

@@ -83,12 +83,12 @@ def start(backbone: Backbone, precision: Precision, runtime: str, tell: Callback
 
         accelerate(backbone, precision)
     elif runtime == "auto" and images >= RACE_FROM and not told:
-        from img2prompt_cache.models.backbones.acceleration import accelerate_if_faster
-
         try:
+            from img2prompt_cache.models.backbones.acceleration import accelerate_if_faster
+
             gain = accelerate_if_faster(backbone, precision)
-        except Img2PromptError as error:
-            note(tell, f"{error}. torch computes it")
+        except (Img2PromptError, ImportError) as error:  # such as an OpenVINO that is too old
+            note(tell, f"{error}. So torch computes it")
     if backbone.runtime == "torch":
         backbone.compute_in(precision)
         return 0.0

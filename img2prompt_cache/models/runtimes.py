@@ -82,5 +82,5 @@ def choose_runtime(column: Described, asked: str, device: str, tell: Callback) -
     if asked == "openvino":
         raise UsageError(f'`runtime="openvino"`: {told}', parameter="runtime")
     if column.spec == spec:  # once for all columns of a backbone
-        note(tell, f"{spec} computes with torch, its features that are cached with openvino: {told}")
+        note(tell, f"{spec}: torch computes it here, although openvino made the cached features: {told}")
     return "torch"

@@ -26,7 +26,7 @@ from img2prompt_cache.prediction.expectation import Expectation, predict_expecte
 from img2prompt_cache.prediction.outside import OutsideColumns, of_images
 from img2prompt_cache.prediction.own_prompts import OwnPrompts
 from img2prompt_cache.prediction.predictions import Predictions
-from img2prompt_cache.progress import Callback, ignore
+from img2prompt_cache.progress import Callback, ignore, note
 from img2prompt_cache.sources import list_images
 
 if TYPE_CHECKING:
@@ -96,7 +96,14 @@ def load_backbones(
         computes = choose_runtime(column, runtime, device, tell)
         key = (spec, column.fingerprint.get("precision", "fp32"), column.revision, computes)
         if key not in loaded:
-            loaded[key] = load_recorded_backbone(column, device=device, runtime=computes)
+            try:
+                loaded[key] = load_recorded_backbone(column, device=device, runtime=computes)
+            except Img2PromptError as error:
+                if runtime != "auto" or computes == "torch":
+                    raise
+                # Such as a processor without bfloat16; what else is wrong is told once more.
+                loaded[key] = load_recorded_backbone(column, device=device, runtime="torch")
+                note(tell, f"{error}. So torch computes it")
         else:
             require_backbone(column, loaded[key], as_recorded=("runtime",))
         backbones[column.spec] = loaded[key]

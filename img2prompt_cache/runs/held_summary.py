@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,13 +69,14 @@ def load_summary(folder: Path, record: RunRecord) -> HeldSummary:
     Img2PromptError
         If it is missing or damaged, or does not fit the record.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError, safe_open
 
     path = folder / SUMMARY
     try:
-        arrays = load_file(path)
-        mean, cosine = arrays["mean_prediction"], arrays["cosine"]
+        with safe_open(path, framework="numpy") as file:
+            for name, most in (("mean_prediction", record.target.width), ("cosine", record.metrics["n"])):
+                check(math.prod(file.get_slice(name).get_shape()) <= most, f"its {name} is too large")
+            mean, cosine = file.get_tensor("mean_prediction"), file.get_tensor("cosine")
         check(mean.dtype == np.float32 and cosine.dtype == np.float64, "its values are of another type")
         check(mean.shape == (record.target.width,), f"the mean is not {record.target.width} wide")
         check(cosine.shape == (record.metrics["n"],), f"it has not {record.metrics['n']} cosines")

@@ -31,7 +31,7 @@ NAMES = (*REQUIRED, "run/expected.safetensors", "bank/prompts.json", "bank/vecto
 MOST_BYTES = 1 << 33
 """Of the files of a shared run together."""
 
-_ADDRESS = re.compile(r"([\w.-]{1,96}/[\w.-]{1,96})(?:@([\w./-]{1,200}))?", re.ASCII)
+_ADDRESS = re.compile(r"([\w.-]{1,96}/[\w.-]{1,96})(?:@((?!/)[\w./-]{1,200}))?", re.ASCII)
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 

@@ -165,6 +165,11 @@ def test_what_is_there_is_replaced_only_if_asked_and_only_if_it_is_an_export(rid
     (tmp_path / "run.golden.npz").write_bytes(b"mine")
     with pytest.raises(UsageError, match=r"golden\.npz is there and was not made by"):
         ipc.export(ridge, out, overwrite=True)
+    (tmp_path / "run.golden.npz").unlink()
+    (tmp_path / "run.onnx.data").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"onnx\.data is there and was not made by"):
+        ipc.export(ridge, out, overwrite=True)
+    assert (tmp_path / "run.onnx.data").read_bytes() == b"mine"
     for name, why in (("run.pt", "must be .onnx"), ("none/run.onnx", "no folder")):
         with pytest.raises(UsageError, match=why):
             ipc.export(ridge, tmp_path / name)

@@ -267,6 +267,12 @@ def test_paths_in_a_record_are_left_out_or_refused(run: Path, tmp_path: Path) ->
             shared_record(load_run(run))
 
 
+def test_no_run_is_named_in_settings(run: Path) -> None:
+    distil = {"head": "distil", "settings": {"teacher": "secret-run"}, "run": "secret-student"}
+    edit_run(run, settings={"teacher": "secret-run", "members": [distil, distil]})
+    assert "secret" not in str(shared_record(load_run(run)).settings)
+
+
 @pytest.mark.parametrize(
     ("token", "repository", "said"),
     [

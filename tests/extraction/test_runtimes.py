@@ -150,7 +150,7 @@ def test_auto_takes_the_faster_one_where_there_are_many_images(
     assert not [line for line in few.notes if FASTER in line]
     told = [line for line in many.notes if FASTER in line]
     assert told == (
-        [f"{FASTER}, and is used: {tiny.cnn} (2.5 times); `runtime=torch` does without"] if gain > 1 else []
+        [f'{FASTER}, and is used: {tiny.cnn} (2.5 times); `runtime="torch"` does without'] if gain > 1 else []
     )
 
 
@@ -164,7 +164,7 @@ def test_auto_stays_with_torch_where_openvino_computes_something_else(
     monkeypatch.setattr("img2prompt_cache.models.new_backbones.RACE_FROM", 1)
     tiny.extract(pairs, tmp_path / "cache", log := Log())
     assert runtimes(tmp_path / "cache") == {"": "torch"}
-    assert "it does not. torch computes it" in log.notes
+    assert "it does not. So torch computes it" in log.notes
 
 
 def test_no_race_decides_for_other_machines(
@@ -244,12 +244,28 @@ def test_without_openvino_torch_predicts_in_its_place(
     found = predict(run_of["openvino"], images, progress=log)
     assert np.array_equal(found.vectors, predict(run_of["openvino"], images, runtime="torch").vectors)
     (told,) = [line for line in log.notes if "openvino" in line]
-    assert "computes with torch" in told
+    assert "torch computes it here" in told
     with pytest.raises(UsageError, match=INSTALL) as raised:
         predict(run_of["torch"], images, runtime="openvino")
     assert raised.value.parameter == "runtime"
     with pytest.raises(UsageError, match="runtime"):
         predict(run_of["torch"], images, runtime="onnx")
+
+
+def test_what_openvino_cannot_compute_here_torch_predicts(
+    run_of: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise Img2PromptError("openvino does not compute in bf16 on this processor")
+
+    images = make_source(tmp_path / "new", 3, first=40)
+    wanted = predict(run_of["openvino"], images, runtime="torch")
+    monkeypatch.setattr(acceleration, "accelerate", fail)
+    found = predict(run_of["openvino"], images, progress=(log := Log()))
+    assert np.array_equal(found.vectors, wanted.vectors)
+    assert [line for line in log.notes if line.endswith("on this processor. So torch computes it")]
+    with pytest.raises(Img2PromptError, match="on this processor"):
+        predict(run_of["openvino"], images, runtime="openvino")
 
 
 def test_a_fingerprint_that_differs_in_more_is_refused(run_of: dict[str, Run], tmp_path: Path) -> None:

@@ -176,6 +176,8 @@ class Backbone:
     def _read_compiled(
         self, compiled: Compiled, pixels: torch.Tensor, names: Collection[str]
     ) -> dict[str, np.ndarray]:
+        if MULTI in names:
+            self.levels  # noqa: B018 refused where it is not known where they are
         found = compiled.read(pixels, {TOP if name == NAMES else name for name in names})
         if NAMES in names:
             import torch
@@ -199,12 +201,9 @@ class Backbone:
         import torch
 
         device, dtype = self.device, next(self.model.parameters()).dtype
-        (
-            mean,
-            std,
-        ) = (  # scaled in place, a trace of torch would scale them twice
-            torch.tensor(values, device=device).mul(255).view(3, 1, 1) for values in (self.mean, self.std)
-        )
+        # Not scaled in place: a trace of torch would scale them twice.
+        mean = torch.tensor(self.mean, device=device).mul(255).view(3, 1, 1)
+        std = torch.tensor(self.std, device=device).mul(255).view(3, 1, 1)
         # A view of interleaved pixels as (n, 3, h, w) is channels-last already.
         images = pixels.permute(0, 3, 1, 2).float().sub_(mean).div_(std).to(dtype)
         found = self._compute(images, names)

@@ -68,17 +68,20 @@ class Graph:
         if model is None:
             model = keep_graph(core, convert(backbone, self.names), backbone)
         lanes, threads = min(cores(), MAX_LANES), lane_threads()
-        compiled = core.compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": _HINTS[precision],
-                # As torch's lanes: each computes by itself, with a number of threads that never changes.
-                "NUM_STREAMS": lanes,
-                "INFERENCE_NUM_THREADS": lanes * threads,
-                "ENABLE_CPU_PINNING": False,  # several processes would pin their threads to the same cores
-            },
-        )
+        settings = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            # As torch's lanes: each computes by itself, with a number of threads that never changes.
+            "NUM_STREAMS": lanes,
+            "INFERENCE_NUM_THREADS": lanes * threads,
+            "ENABLE_CPU_PINNING": False,  # several processes would pin their threads to the same cores
+        }
+        try:
+            compiled = core.compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            if shortage(error):
+                raise
+            told = str(error).strip().splitlines() or ["RuntimeError"]
+            raise Img2PromptError(f"{backbone.spec}: openvino cannot compile it: {told[-1]}") from error
         if compiled.get_property("INFERENCE_PRECISION_HINT").to_string() != _HINTS[precision]:
             raise Img2PromptError(
                 f"{backbone.spec}: openvino does not compute in {precision} on this processor; "

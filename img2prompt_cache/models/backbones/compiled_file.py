@@ -95,7 +95,8 @@ def note_compared(backbone: Backbone, where: str) -> None:
     folder, note = graph_folder(backbone), _read(backbone)
     if not note:
         return
-    note["compared"] = [*note.get("compared", ()), where]
+    known = note.get("compared")
+    note["compared"] = [*(known if isinstance(known, list) else ()), where]
     with suppress(OSError), Replacement(folder / _NOTE) as file:
         file.temporary.write_text(json.dumps(note, indent=1))
         file.commit()

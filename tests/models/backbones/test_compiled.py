@@ -229,3 +229,29 @@ def test_the_blocks_of_levels_are_known_where_openvino_computes(tiny: Tiny) -> N
     assert blocks_of_output(backbone, Tap(MULTI)) == blocks_of_output(plain, Tap(MULTI)) != ()
     assert shape_of(backbone, Tap(MULTI)) == shape_of(plain, Tap(MULTI))
     assert backbone.encode(noise(backbone)).shape == (1, backbone.dim)
+
+
+def test_levels_that_are_not_known_are_refused_as_with_torch(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from img2prompt_cache.errors import UsageError
+    from img2prompt_cache.models.backbones import levels
+    from img2prompt_cache.models.backbones.taps import MULTI
+
+    def unknown(*_: object) -> None:
+        raise UsageError("it is not known where the inner levels of this architecture are")
+
+    monkeypatch.setattr(levels, "levels_of", unknown)
+    backbone = load_backbone(tiny.cnn)
+    backbone.compute_with(compiled.Graph(backbone, "fp32"))
+    with pytest.raises(UsageError, match="it is not known where the inner levels"):
+        backbone.read(drawn(backbone), (MULTI,))
+
+
+def test_a_note_whose_comparisons_are_damaged_is_mended(tiny: Tiny) -> None:
+    backbone = load_backbone(tiny.cnn)
+    accelerate(backbone, "fp32")
+    path = graph_folder(backbone) / "graph.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"compared": 5}))
+    accelerate(load_backbone(tiny.cnn), "fp32")
+    assert len(json.loads(path.read_text())["compared"]) == 1
