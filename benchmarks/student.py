@@ -61,12 +61,14 @@ def fit(cache: Path, models: list[str]) -> None:
             call("fit", *options, "--cache", cache, "--run", cache / "runs" / name)
 
 
-def export(cache: Path, model: str) -> tuple[Path, dict[str, Any]]:
-    """Write one model as an ONNX file, and give what the command says of it."""
+def export(cache: Path, model: str) -> Path:
+    """Write one model as an ONNX file, unless it is there."""
     run, _, precision = model.partition("-")
-    out = cache.parent / f"{model}.onnx"
-    options = ("--precision", precision, "--force") if precision else ()
-    return out, call("export", run, "--out", out, "--cache", cache, "--overwrite", *options)
+    out = cache.parent / f"{cache.name}-{model}.onnx"
+    if not out.exists():
+        options = ("--precision", precision, "--force") if precision else ()
+        call("export", run, "--out", out, "--cache", cache, *options)
+    return out
 
 
 class Model:
@@ -112,7 +114,7 @@ def main() -> None:
     names = options.models.split(",")
     fit(cache, names)
     written = {name: export(cache, name) for name in names}
-    models = {name: Model(path) for name, (path, _) in written.items()}
+    models = {name: Model(path) for name, path in written.items()}
     files, targets, groups = held_out(Cache(cache), cache / "runs" / "student", options.data / "images")
     for name in names:
         others = held_out(Cache(cache), cache / "runs" / name.partition("-")[0], options.data / "images")[0]
@@ -136,7 +138,7 @@ def main() -> None:
         stages = 1000 * np.array(seconds[name])
         p50, p95 = np.percentile(stages.sum(1), [50, 95])
         figures: dict[str, Any] = {
-            "bytes": sum(p.stat().st_size for p in written[name][0].parent.glob(f"{name}.onnx*")),
+            "bytes": sum(p.stat().st_size for p in cache.parent.glob(f"{written[name].name}*")),
             "ms": {"p50": round(float(p50), 2), "p95": round(float(p95), 2)},
             "ms_p50": {k: round(float(v), 2) for k, v in zip(STAGES, np.median(stages, 0), strict=True)},
             "cosine": float(scores[name].mean()),
