@@ -31,7 +31,7 @@ import onnxruntime
 from system import extracted, save
 
 from img2prompt_cache.cache.reader import Cache
-from img2prompt_cache.numerics.bootstrap import interval
+from img2prompt_cache.numerics.bootstrap import effective_groups, interval
 from img2prompt_cache.numerics.metrics import cosine
 
 CLIENT = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "clients" / "predict.py"))
@@ -156,6 +156,7 @@ def main() -> None:
         "timed": options.timed,
         "rows": len(files),
         "groups": len(np.unique(groups)),
+        "effective_groups": effective_groups(groups),
         "timer": "processor time, one thread",
     }
     save("student", {"data": options.data.name, **rows, "models": found})

@@ -396,6 +396,14 @@ def test_the_figures_of_zero_shot_are_those_of_the_benchmark():
         ) in text, data
 
 
+def test_the_figures_of_a_student_are_those_of_the_benchmark():
+    text = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
+    for found in json.loads((RESULTS / "student.json").read_text())["figures"]["models"].values():
+        ms, (low, high) = found["ms"], found["ci95"]
+        assert f"| {ms['p50']:.1f} | {ms['p95']:.1f} | " in text
+        assert f" | {found['bytes'] / 1e6:.1f} | {found['cosine']:.4f} ({low:.4f} to {high:.4f}) | " in text
+
+
 def _ladder(data: str) -> dict[str, Any]:
     found = json.loads((RESULTS / f"ladder-{data}.json").read_text())
     return {run["run"]: run for run in found["figures"]["compare"]["runs"]}
