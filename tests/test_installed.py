@@ -34,7 +34,8 @@ LARGE = {
 }
 LARGE |= {"faiss", "onnx", "scipy", "safetensors", "huggingface_hub"}
 """Modules of requirements that are left out where other versions of Python are tried."""
-OF_EXTRAS = {"anyio", "fastapi", "jinja2", "matplotlib", "openTSNE", "optuna", "starlette", "wordcloud"}
+OF_EXTRAS = {"anyio", "fastapi", "jinja2", "matplotlib", "openTSNE", "openvino", "optuna"}
+OF_EXTRAS |= {"starlette", "wordcloud"}
 VERSIONS = ("3.11", "3.12", "3.13")
 
 pytestmark = [pytest.mark.package, pytest.mark.slow]

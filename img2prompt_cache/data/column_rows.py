@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
@@ -124,7 +125,8 @@ class ColumnRows:
         return values if dtype is None else values.astype(dtype, copy=False)
 
 
-class _Part(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
     """The values [start, stop) of each row of a column."""
 
     column: AnyColumn

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,7 +39,8 @@ MOST_BANK = 1 << 28
 _INSTEAD = "fit `head=distil` with this run as `teacher`, and export that"
 
 
-class Sure(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Sure:
     """What a head gives: unit vectors (n, t), those before a soft bank, and its signals (n,) by name."""
 
     vectors: Tensor

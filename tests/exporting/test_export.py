@@ -6,6 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,8 @@ def graphs(ridge: Run) -> RunGraphs:
     return graphs_of(parts_of(ridge))
 
 
-@pytest.fixture(scope="module")
-def quickly(graphs: RunGraphs) -> Iterator[None]:
+@contextmanager
+def made_before(graphs: RunGraphs) -> Iterator[None]:
     """The graphs of the run are there already: making them takes seconds."""
 
     def there(*_: object) -> RunGraphs:
@@ -59,9 +60,16 @@ def quickly(graphs: RunGraphs) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def quickly(graphs: RunGraphs) -> Iterator[None]:
+    with made_before(graphs):
+        yield
+
+
 @pytest.fixture(scope="module")
-def exported(ridge: Run, quickly: None, tmp_path_factory: pytest.TempPathFactory) -> module.Exported:
-    return ipc.export(ridge, tmp_path_factory.mktemp("out") / "run.onnx", license="mit")
+def exported(ridge: Run, graphs: RunGraphs, tmp_path_factory: pytest.TempPathFactory) -> module.Exported:
+    with made_before(graphs):
+        return ipc.export(ridge, tmp_path_factory.mktemp("out") / "run.onnx", license="mit")
 
 
 def test_the_file_computes_what_the_run_predicts_for_images(

@@ -373,4 +373,4 @@ def test_a_student_with_seeds_goes_on_only_with_its_teacher(cli, fresh, monkeypa
     assert fits == ["student-seed2"]
     student = ipc.Run.load(fresh / "runs" / "student-seed2")
     with pytest.raises(UsageError, match="made of runs"):
-        again._again(ipc.Cache(fresh), student, "old", "cpu", ignore)
+        again._again(ipc.Cache(fresh), student, "old", "cpu", ignore, None)

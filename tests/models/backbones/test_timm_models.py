@@ -166,6 +166,7 @@ def test_weights_that_timm_keeps_off_the_hub_are_asked_for_there(tmp_path, monke
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # it keeps the proxies of its first use
     with pytest.raises(Img2PromptError, match=r'https://\S+gcvit_tiny.*refused.*`preset="packaged"`'):
         load_backbone("timm:gcvit_tiny.in1k")
 
