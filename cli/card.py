@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,14 +11,8 @@ from . import console
 
 def card(
     run: console.RunArgument = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The cache to find the run in. Default: `cache/default`."),
-    ] = None,
-    license: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Licence that you share the run under, such as mit."),
-    ] = None,
+    cache: console.RunCacheOption = None,
+    license: console.LicenseOption = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the model. Default: that of the run.")
     ] = None,

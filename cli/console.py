@@ -63,6 +63,13 @@ TrackOption = Annotated[
     ),
 ]
 _RUN = "A run folder, its name in the cache, or hf://OWNER/NAME. Default: the newest run."
+RunCacheOption = Annotated[
+    Path | None,
+    typer.Option("--cache", metavar="DIR", help="The cache to find the run in. Default: `cache/default`."),
+]
+LicenseOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Licence that you share the run under, such as mit.")
+]
 RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help=_RUN, show_default=False)]
 RunOption = Annotated[str | None, typer.Option(metavar="DIR", help=_RUN)]
 RunsArgument = Annotated[

@@ -26,14 +26,8 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Write it also if fewer bits cost more than 0.002 of the score.")
     ] = False,
-    cache: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The cache to find the run in. Default: `cache/default`."),
-    ] = None,
-    license: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Licence that you share the run under, such as mit."),
-    ] = None,
+    cache: console.RunCacheOption = None,
+    license: console.LicenseOption = None,
     weights: console.WeightsOption = None,
     replace: console.ReplaceOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,

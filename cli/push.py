@@ -31,10 +31,7 @@ def push(
         bool,
         typer.Option("--with-images", help="Share the golden set though it holds images of the cache."),
     ] = False,
-    license: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Licence that you share the run under, such as mit."),
-    ] = None,
+    license: console.LicenseOption = None,
     private: Annotated[bool, typer.Option("--private", help="Make a private repository.")] = False,
     revision: Annotated[
         str | None, typer.Option(metavar="BRANCH", help="Branch, made if it is not there. Default: main.")

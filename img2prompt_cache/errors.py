@@ -90,3 +90,8 @@ def unknown(
     near = [lowered[name] for name in dict.fromkeys([*close, *within[:3]])] or names[:12]
     told = " ".join(filter(None, ("unknown", kind, repr(value), where)))
     return UsageError(f"{told}; did you mean {', '.join(near)}?", parameter=parameter)
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """Give the first line of an error, cut to so many characters; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:most]

@@ -149,3 +149,16 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.cuda, "is_available", is_available)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: False)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A model hub on this machine, which the token of this process may write to."""
+    from img2prompt_cache.models.weights import hub as asking
+    from model_hub import TOKEN, point_at, serving
+
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(asking, "ASK_SECONDS", 60.0)  # the machine may be busy
+    with serving() as running:
+        point_at(running, monkeypatch, tmp_path / "hub")
+        yield running

@@ -166,6 +166,19 @@ class Log:
         self.rows += rows
 
 
+@dataclass
+class Stopping(Log):
+    """A log that interrupts what it follows, at its so many-th step."""
+
+    left: int = 0
+
+    def advance(self, rows: int) -> None:
+        super().advance(rows)
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
 @dataclass(frozen=True)
 class Tiny:
     """Small real models, and the pass over a source with them."""

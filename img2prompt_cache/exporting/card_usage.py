@@ -12,15 +12,17 @@ USAGE = (
 """For a run that is handed on as a folder or a file."""
 
 
-def shared_usage(repository: str, *, prompts: bool, onnx: bool, golden: bool) -> str:
+def shared_usage(repository: str, *, prompts: bool, onnx: str, golden: bool) -> str:
     """Say how a run on the Hub is used.
 
     Parameters
     ----------
     repository : str
         ``owner/name``.
-    prompts, onnx, golden : bool
-        Whether it has prompts, an exported graph, and a golden set for it.
+    prompts, golden : bool
+        Whether it has prompts, and a golden set for the graph.
+    onnx : str
+        The precision of an exported graph; empty where there is none.
     """
     bank = "" if prompts else " --bank starter"
     text = (
@@ -37,8 +39,8 @@ def shared_usage(repository: str, *, prompts: bool, onnx: bool, golden: bool) ->
     )
     if onnx:
         text += (
-            "\n\n`run.onnx` is the same model as one ONNX graph for other programs, from pixels to vectors. "
-            "Its metadata says how an image is resized."
+            f"\n\n`run.onnx` is the same model in {onnx} as one ONNX graph for other programs, from pixels "
+            "to vectors. Its metadata says how an image is resized."
         )
     if golden:
         text += " `run.golden.npz` holds pixels and the vectors that it gives for them, to try a client on."

@@ -20,7 +20,7 @@ from img2prompt_cache.exporting.fewer_bits import PRECISIONS, Precision, shorten
 from img2prompt_cache.exporting.golden import golden_pictures, predicted, prepare, run_file, save_golden
 from img2prompt_cache.exporting.joined_graph import PRODUCER
 from img2prompt_cache.exporting.loss import Loss, calibration_pictures, measure_loss
-from img2prompt_cache.exporting.model_card import architecture_of
+from img2prompt_cache.exporting.model_card import architecture_of, require_line
 from img2prompt_cache.exporting.run_graph import RunGraphs, RunParts, graphs_of, join, parts_of
 from img2prompt_cache.exporting.run_module import EXPECTED, VECTORS
 from img2prompt_cache.files import Replacement
@@ -145,13 +145,14 @@ def export(
         require(library)
     if precision not in PRECISIONS:
         raise unknown("`precision`", precision, PRECISIONS, parameter="precision")
-    if license is not None and (not license.strip() or not license.isprintable()):
-        raise UsageError(f"`license` must be a line of text, not {license!r}", parameter="license")
+    require_line("license", license)
     out = Path(out)
     golden = out.with_suffix(".golden.npz")
     _require_free(out, golden, overwrite=overwrite)
-    fitted = open_run(run, cache or DEFAULT_CACHE)
-    with listening(progress) as tell, weights_of(fitted, weights, replace):
+    with (
+        listening(progress) as tell,
+        weights_of(fitted := open_run(run, cache or DEFAULT_CACHE), weights, replace),
+    ):
         parts = parts_of(fitted)
         graphs = graphs_of(parts, tell)
         graph = join(parts, graphs)
@@ -189,10 +190,10 @@ def _shortened(parts: RunParts, graphs: RunGraphs, precision: Precision, tell: C
     short = []
     with task(tell, f"backbones in {precision}", len(graphs.backbones)) as advance:
         for used, graph in zip(parts.backbones, graphs.backbones, strict=False):
-            pixels = [parts.inputs[at].prepare(pictures) for at in used.columns] if pictures else []
-            distinct = {parts.inputs[at].name: each for at, each in zip(used.columns, pixels, strict=False)}
-            both = np.concatenate([*distinct.values()]) if distinct else np.empty((0, 1, 1, 3), np.uint8)
-            short.append(shorten(graph, precision, both))
+            inputs = dict.fromkeys(parts.inputs[at] for at in used.columns) if pictures else {}
+            pixels = [each.prepare(pictures) for each in inputs]
+            given = np.concatenate(pixels) if pixels else np.empty((0, 1, 1, 3), np.uint8)
+            short.append(shorten(graph, precision, given))
             advance(1)
     return RunGraphs(tuple(short), graphs.head)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.errors import Img2PromptError, first_line
 from img2prompt_cache.models.backbones.graph import PIXELS
 from img2prompt_cache.models.onnx_graph import silent
 
@@ -51,7 +51,7 @@ def shorten(graph: onnx.ModelProto, precision: Precision, pixels: NDArray[np.uin
         with silent():
             short = _in_float16(graph) if precision == "fp16" else _in_int8(graph, pixels)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error)
         raise Img2PromptError(f"a backbone cannot be exported in {precision}: {reason}") from error
     strange = [entry for entry in short.opset_import if entry.domain not in ("", "ai.onnx")]
     for entry in strange:  # not used: an operator of another domain is refused when the graph is written

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,17 +49,17 @@ class Pictures:
 def golden_pictures(run: Run) -> Pictures:
     """Read images of a run's cache, from all over it; draw pictures where so many cannot be read."""
     try:
-        found = [] if run.home is None else read_pictures(Rows.of_cache(Cache(run.home)), IMAGES)
+        found = {} if run.home is None else dict(read_pictures(Rows.of_cache(Cache(run.home)), IMAGES))
     except Img2PromptError:
-        found = []
+        found = {}
     if len(found) == IMAGES:
-        return Pictures([picture for _, picture in found], CACHE)
+        return Pictures([found[row] for row in sorted(found)], CACHE)
     return Pictures([render(scene) for scene in sample_scenes(IMAGES, SEED)], DRAWN)
 
 
 def read_pictures(
     rows: Rows, count: int, among: Sequence[int] | None = None
-) -> list[tuple[int, Image.Image]]:
+) -> Iterator[tuple[int, Image.Image]]:
     """Read up to so many images of rows, far apart: each with the number of its row.
 
     Images that have changed since, or cannot be read, are passed over, but no more than `count` of them.
@@ -67,15 +67,16 @@ def read_pictures(
     good = [row for row in (range(len(rows)) if among is None else among) if rows.status[row] == OK]
     order = dict.fromkeys(good[at * len(good) // count] for at in range(count) if good)
     order |= dict.fromkeys(good[: 2 * count])
-    found: dict[int, Image.Image] = {}
+    found = 0
     for row in [*order][: 2 * count]:
-        if len(found) == count:
-            break
+        if found == count:
+            return
         try:
-            found[row] = decode(rows.image(row))
+            picture = decode(rows.image(row))
         except ImageError:
             continue
-    return sorted(found.items(), key=lambda item: item[0])
+        found += 1
+        yield row, picture
 
 
 def prepare(parts: RunParts, pictures: Sequence[Image.Image]) -> dict[str, NDArray[np.uint8]]:

@@ -21,6 +21,7 @@ from img2prompt_cache.reporting.rows import Rows
 from img2prompt_cache.runs.held_out import load_validation
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL import Image
 
     from img2prompt_cache.exporting.run_graph import RunParts
@@ -58,22 +59,20 @@ def calibration_pictures(run: Run) -> list[Image.Image]:
 
     None is held out, so that they say nothing of those; but of a run by folds, which holds out every row.
     """
-    found: list[tuple[int, Image.Image]] = []
+    found: list[Image.Image] = []
     try:
         if run.home is not None:
             rows = Rows.of_cache(Cache(run.home))
             held = {*load_validation(run.folder, run).ids}
             others = [row for row, name in enumerate(rows.ids) if name not in held]
-            found = read_pictures(rows, IMAGES, others or None)
+            found = [picture for _, picture in read_pictures(rows, IMAGES, others or None)]
     except Img2PromptError:
         found = []
-    if found:
-        return [picture for _, picture in found]
-    return [render(scene) for scene in sample_scenes(IMAGES, SEED + 1)]
+    return found or [render(scene) for scene in sample_scenes(IMAGES, SEED + 1)]
 
 
 def measure_loss(parts: RunParts, exact: Path, short: Path) -> Loss:
-    """Compare two graphs of a run on held-out images, a few at a time.
+    """Compare two graphs of a run on held-out images.
 
     Parameters
     ----------
@@ -81,38 +80,45 @@ def measure_loss(parts: RunParts, exact: Path, short: Path) -> Loss:
     exact, short : pathlib.Path
         The graph in float32, and the other.
     """
-    true, pictures = _held_out(parts.run)
-    if not pictures:
-        pictures = golden_pictures(parts.run).pictures
-    vectors = []
-    for path in (exact, short):
-        found = []
-        for start in range(0, len(pictures), 8):  # pixels of all of them need not fit into memory
-            found.append(run_file(path, prepare(parts, pictures[start : start + 8]))[VECTORS])
-        vectors.append(np.concatenate(found))
+    true, pixels = _held_out(parts)
+    if true is None:
+        pixels = prepare(parts, golden_pictures(parts.run).pictures)
+    vectors = [run_file(path, pixels)[VECTORS] for path in (exact, short)]
     between = cosine(*vectors)
     change = None
     if true is not None:
         before, after = (float(cosine(each, true).mean()) for each in vectors)
         change = after - before
-    return Loss(len(pictures), change, float(between.mean()), float(between.min()), exact.stat().st_size)
+    return Loss(len(between), change, float(between.mean()), float(between.min()), exact.stat().st_size)
 
 
-def _held_out(run: Run) -> tuple[np.ndarray | None, list[Image.Image]]:
-    """Read held-out images of a run, and the embeddings of their prompts; none where that cannot be done."""
+def _held_out(parts: RunParts) -> tuple[np.ndarray | None, dict[str, NDArray[np.uint8]]]:
+    """Read held-out images of a run as its graph takes them, and the embeddings of their prompts.
+
+    None, and no images, where that cannot be done.
+    """
+    run = parts.run
     if run.home is None:
-        return None, []
+        return None, {}
     try:
         cache = Cache(run.home)
         rows = Rows.of_cache(cache)
         held = {*load_validation(run.folder, run).ids}
         places = [row for row, name in enumerate(rows.ids) if name in held]
-        found = read_pictures(rows, min(HELD_OUT, len(places)), places)
-        if not found:
-            return None, []
-        column = target_column(cache, run.target)
-        true = np.asarray(cache.values(column, np.array([row for row, _ in found])), np.float32)
+        # Images are brought to their size one by one: all of them as they are may not fit into memory.
+        read = {
+            row: prepare(parts, [picture])
+            for row, picture in read_pictures(rows, min(HELD_OUT, len(places)), places)
+        }
+        if not read:
+            return None, {}
+        read = dict(sorted(read.items()))
+        true = np.asarray(cache.values(target_column(cache, run.target), np.array([*read])), np.float32)
     except Img2PromptError:
-        return None, []
+        return None, {}
     good = np.flatnonzero(np.isfinite(true).all(axis=1))
-    return (true[good], [found[at][1] for at in good]) if len(good) else (None, [])
+    if not len(good):
+        return None, {}
+    pixels = [*read.values()]
+    found = [pixels[at] for at in good]
+    return true[good], {name: np.concatenate([each[name] for each in found]) for name in found[0]}

@@ -96,7 +96,7 @@ def write_card(
     *,
     repository: str = "",
     prompts: bool = False,
-    onnx: bool = False,
+    onnx: str = "",
     golden: bool = False,
 ) -> str:
     """Write the card of a run that is open.
@@ -108,8 +108,10 @@ def write_card(
     license : str, optional
     repository : str
         ``owner/name`` on the Hub, where it is shared there.
-    prompts, onnx, golden : bool
-        Whether that has prompts, an exported graph, and a golden set for it.
+    onnx : str
+        The precision of an exported graph; empty where there is none.
+    prompts, golden : bool
+        Whether that has prompts, and a golden set for the graph.
 
     Raises
     ------

@@ -84,11 +84,6 @@ class UsedBackbone:
         """The outputs that are needed."""
         return tuple(dict.fromkeys(split_spec(column.spec)[1].name for column in self.columns.values()))
 
-    @property
-    def recorded(self) -> str:
-        """The precision that the columns were computed in."""
-        return next(iter(self.columns.values())).fingerprint.get("precision", "fp32")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunParts:

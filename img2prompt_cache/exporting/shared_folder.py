@@ -119,7 +119,8 @@ def fill_folder(
     }
     title = repository.partition("/")[2]
     (folder / INFO).write_bytes(dumps(title, [], listed, version("img2prompt-cache")))
-    for path, name in _exported(run, onnx, tell, images=images):
+    precision, exported = _exported(run, onnx, tell, images=images)
+    for path, name in exported:
         _place(path, folder / name)
     text = write_card(
         run,
@@ -127,7 +128,7 @@ def fill_folder(
         license,
         repository=repository,
         prompts=prompts,
-        onnx=(folder / GRAPH).is_file(),
+        onnx=precision,
         golden=(folder / GOLDEN).is_file(),
     )
     (folder / CARD).write_text(text, encoding="utf-8")
@@ -147,14 +148,17 @@ def _place(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _exported(run: Run, onnx: Path | None, tell: Callback, *, images: bool) -> list[tuple[Path, str]]:
-    """List the exported file and its golden set, each with the name that it gets."""
+def _exported(
+    run: Run, onnx: Path | None, tell: Callback, *, images: bool
+) -> tuple[str, list[tuple[Path, str]]]:
+    """Give the precision of the exported file, and list it and its golden set, each with its new name."""
     if onnx is None:
-        return []
+        return "", []
     from img2prompt_cache.exporting.export import fingerprint_of
 
     graph = read_graph(onnx, kind="run")
-    if graph.fingerprint != fingerprint_of(run, precision=graph.metadata.get("precision", "")):
+    precision = graph.metadata.get("precision", "")
+    if graph.fingerprint != fingerprint_of(run, precision=precision):
         raise UsageError(
             f"`onnx` {onnx} was not exported from run {run.name} as it is now; `export()` makes it anew",
             parameter="onnx",
@@ -172,7 +176,7 @@ def _exported(run: Run, onnx: Path | None, tell: Callback, *, images: bool) -> l
             warn(
                 tell, f"{golden.name} holds images of the cache, so it stays here without `with_images=True`"
             )
-    return found
+    return precision, found
 
 
 def _is_drawn(golden: Path) -> bool:

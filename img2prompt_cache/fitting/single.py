@@ -186,9 +186,10 @@ def _fit(
     if refit and not anew:
         with task(tell, "refit", 1) as advance:
             # The head that was evaluated may take much memory or disk, so it goes before there is another.
-            evaluation = replace(evaluation, head=configured(head, saved.chosen))
+            chosen = saved.chosen
+            evaluation = replace(evaluation, head=configured(head, chosen))
             del saved
-            saved = fit_rows(evaluation.head, data, split, np.arange(n))
+            saved = fit_rows(configured(head, chosen), data, split, np.arange(n))
             advance(1)
     seconds = time.perf_counter() - started
     gap = None

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from img2prompt_cache.errors import Img2PromptError, UsageError, check
+from img2prompt_cache.errors import Img2PromptError, UsageError, check, first_line
 from img2prompt_cache.files import Replacement, hash_file
 from img2prompt_cache.models.onnx_audit import audit
 from img2prompt_cache.models.onnx_graph import require, silent
@@ -97,7 +97,9 @@ def open_session(source: bytes | str, threads: int = 0, path: Path | None = None
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise Img2PromptError(f"{path or 'the graph'}: ONNX Runtime cannot run it: {_line(error)}") from error
+        raise Img2PromptError(
+            f"{path or 'the graph'}: ONNX Runtime cannot run it: {first_line(error, 300)}"
+        ) from error
 
 
 def write_graph(
@@ -274,8 +276,4 @@ def _check(source: bytes | str | Path, path: Path) -> None:
         with silent():
             onnx.checker.check_model(source if isinstance(source, bytes) else str(source), full_check=True)
     except Exception as error:
-        raise Img2PromptError(f"{path} is no valid ONNX graph: {_line(error)}") from error
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise Img2PromptError(f"{path} is no valid ONNX graph: {first_line(error, 300)}") from error

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.errors import Img2PromptError, UsageError, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -87,7 +87,7 @@ def _cause(error: BaseException) -> str:
     """Give the first line of what torch raised first: it wraps errors in advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return first_line(error, 300)
 
 
 def require(library: str) -> None:

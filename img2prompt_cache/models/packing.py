@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.errors import Img2PromptError, first_line
 from img2prompt_cache.models.specs import Spec
 from img2prompt_cache.models.weights.hub import split_revision
 from img2prompt_cache.models.weights.packaged import CLASSIFIER_FILE, WEIGHTS_FILE, packaged_path
@@ -137,7 +137,7 @@ def _copy_weights(spec: Spec, file: Path, target: Path) -> None:
     try:
         state = load_state_dict(str(file), weights_only=True)
     except Exception as error:  # torch raises anything on files from anybody
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error)
         raise Img2PromptError(f"{spec}: {file} cannot be read without running code: {reason}") from error
     written = target.with_name("converted")
     save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, written)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,27 +12,12 @@ import pytest
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.single import fit_head
-from img2prompt_cache.models.weights import hub as asking
 from kit import Tiny
-from model_hub import TOKEN, ModelHub, point_at, serving
+from model_hub import ModelHub
 from synthetic import Cli
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 ADDRESS = "hf://me/head"
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(capsys)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelHub]:
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr(asking, "ASK_SECONDS", 60.0)  # the machine may be busy
-    with serving() as running:
-        point_at(running, monkeypatch, tmp_path / "hub")
-        yield running
 
 
 def test_a_dry_run_is_a_table(cli: Cli, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

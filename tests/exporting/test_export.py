@@ -226,7 +226,6 @@ def test_several_columns_of_a_backbone_are_exported_whatever_they_were_made_with
     parts = parts_of(replace(run, features=tuple(features)))
     assert all(len(used.columns) > 1 for used in parts.backbones)
     assert {used.backbone.precision for used in parts.backbones} == {"fp32"}
-    assert {used.recorded for used in parts.backbones} == {"bf16"}
 
 
 @pytest.mark.usefixtures("quickly")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,25 +19,15 @@ from img2prompt_cache.exporting.anonymous import shared_record
 from img2prompt_cache.exporting.export import fingerprint_of
 from img2prompt_cache.exporting.golden import DRAWN
 from img2prompt_cache.models.onnx_file import write_graph
-from img2prompt_cache.models.weights import hub as asking
 from img2prompt_cache.runs.run import load_run
 from kit import Log
-from model_hub import READER, TOKEN, Fault, ModelHub, point_at, serving
+from model_hub import READER, TOKEN, Fault, ModelHub
 from synthetic import SETTINGS, edit_run
 
 # The library of the Hub uses a form of a request that its client has a new name for.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 NAME, ADDRESS = "me/head", "hf://me/head"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelHub]:
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr(asking, "ASK_SECONDS", 60.0)  # the machine may be busy
-    with serving() as running:
-        point_at(running, monkeypatch, tmp_path / "hub")
-        yield running
 
 
 @pytest.fixture
@@ -142,7 +132,7 @@ def test_the_graph_and_its_golden_set_go_along(hub: ModelHub, run: Path, tmp_pat
     ipc.push(run, NAME, onnx=graph)
     files = hub.repositories[NAME].files
     assert (files["run.onnx"], files["run.golden.npz"]) == (graph.read_bytes(), golden.read_bytes())
-    assert "`run.onnx` is the same model" in files["README.md"].decode()
+    assert "`run.onnx` is the same model in fp32" in files["README.md"].decode()
     assert "`run.golden.npz` holds" in files["README.md"].decode()
     hub.asked.clear()
     load_run(ADDRESS)

@@ -22,7 +22,7 @@ from img2prompt_cache.numerics.metrics import cosine
 from img2prompt_cache.prediction.predict import predict
 from img2prompt_cache.prediction.stream import load_backbones
 from img2prompt_cache.runs.run import Run, load_run
-from kit import Log, Tiny, make_source, parts_of
+from kit import Log, Stopping, Tiny, make_source, parts_of
 from synthetic import Cli
 
 pytest.importorskip("openvino")
@@ -89,19 +89,9 @@ def test_openvino_computes_what_torch_does(made: Path, plain: Path) -> None:
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     made: Path, tiny: Tiny, pairs: Path, tmp_path: Path
 ) -> None:
-    class Stopping(Log):
-        left = 0
-
-        def advance(self, rows: int) -> None:
-            super().advance(rows)
-            self.left -= 1
-            if not self.left:
-                raise KeyboardInterrupt
-
     folder, stops = tmp_path / "cache", 0
     for left, runtime in ((2, "openvino"), (3, "auto"), (100, "auto")):
-        log = Stopping()
-        log.left = left
+        log = Stopping(left=left)
         try:
             tiny.extract(pairs, folder, log, runtime=runtime, taps=LEVELS)
         except KeyboardInterrupt:

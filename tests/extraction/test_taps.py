@@ -28,7 +28,7 @@ from img2prompt_cache.prediction.stream import load_backbones, predict_cached, p
 from img2prompt_cache.runs.folder import load_head
 from img2prompt_cache.runs.run import load_run
 from img2prompt_cache.sources import open_source
-from kit import Log, Tiny, parts_of, save_backbone, save_encoder
+from kit import Log, Stopping, Tiny, parts_of, save_backbone, save_encoder
 from synthetic import Cli
 
 ALL = (
@@ -135,19 +135,9 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
 ) -> None:
     monkeypatch.setattr("img2prompt_cache.extraction.encode.cores", lambda: lanes)
 
-    class Stopping(Log):
-        left = 0
-
-        def advance(self, rows: int) -> None:
-            super().advance(rows)
-            self.left -= 1
-            if not self.left:
-                raise KeyboardInterrupt
-
     folder, stops = tmp_path / "cache", 0
     for left in (2, 1, 4, 3, 2, 100):
-        log = Stopping()
-        log.left = left
+        log = Stopping(left=left)
         try:
             tiny.extract(pairs, folder, log, backbones=(tiny.cnn, tiny.vit), taps=ALL)
         except KeyboardInterrupt:

@@ -80,8 +80,9 @@ class Graph:
         except RuntimeError as error:
             if shortage(error):
                 raise
-            told = str(error).strip().splitlines() or ["RuntimeError"]
-            raise Img2PromptError(f"{backbone.spec}: openvino cannot compile it: {told[-1]}") from error
+            raise Img2PromptError(
+                f"{backbone.spec}: openvino cannot compile it: {_last_line(error)}"
+            ) from error
         if compiled.get_property("INFERENCE_PRECISION_HINT").to_string() != _HINTS[precision]:
             raise Img2PromptError(
                 f"{backbone.spec}: openvino does not compute in {precision} on this processor; "
@@ -150,6 +151,12 @@ def convert(backbone: Backbone, names: tuple[str, ...]) -> openvino.Model:
         except Exception as error:  # what a converter raises is of its own kinds, and differs by version
             if shortage(error):
                 raise
-            told = str(error).strip().splitlines() or [type(error).__name__]
-            raise Img2PromptError(f"{backbone.spec}: openvino cannot convert it: {told[-1]}") from error
+            raise Img2PromptError(
+                f"{backbone.spec}: openvino cannot convert it: {_last_line(error)}"
+            ) from error
         return model
+
+
+def _last_line(error: Exception) -> str:
+    """Give the last line of an error of OpenVINO: those before it name files of its source."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -10,7 +10,7 @@ from typing import Any
 import open_clip
 import torch
 
-from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
+from img2prompt_cache.errors import Img2PromptError, UsageError, first_line, unknown
 from img2prompt_cache.images.geometry import Geometry
 from img2prompt_cache.models.backbones.base import Backbone
 from img2prompt_cache.models.backbones.build import freeze
@@ -152,7 +152,7 @@ def _create(spec: Spec, name: str, **options: Any) -> torch.nn.Module:
             name, pretrained_text=False, require_pretrained=True, weights_only=True, **options
         )
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error)
         raise Img2PromptError(f"{spec}: open_clip cannot load these weights: {reason}") from error
     return model
 

@@ -11,7 +11,7 @@ from urllib.error import URLError
 import timm
 import torch
 
-from img2prompt_cache.errors import Img2PromptError, UsageError, unknown
+from img2prompt_cache.errors import Img2PromptError, UsageError, first_line, unknown
 from img2prompt_cache.images.geometry import Geometry
 from img2prompt_cache.models.backbones.base import Backbone
 from img2prompt_cache.models.backbones.build import freeze
@@ -217,6 +217,6 @@ def _create(spec: Spec, name: str, **options: Any) -> torch.nn.Module:
     except URLError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error)
         raise Img2PromptError(f"{spec}: timm cannot load these weights: {reason}") from error
     return model

@@ -11,7 +11,7 @@ import numpy as np
 import open_clip
 import torch
 
-from img2prompt_cache.errors import Img2PromptError
+from img2prompt_cache.errors import Img2PromptError, first_line
 from img2prompt_cache.models.backbones.build import activation
 from img2prompt_cache.models.backbones.open_clip_models import load_model
 from img2prompt_cache.models.encoders.prompts import longest_text
@@ -56,7 +56,7 @@ class TextTower:
         try:
             self.tokenize: Any = open_clip.get_tokenizer(found.name)
         except Exception as error:  # the libraries raise anything on files from anybody
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            reason = first_line(error)
             raise Img2PromptError(f"{spec}: open_clip cannot load its tokenizer: {reason}") from error
         self.longest = longest_text(getattr(self.tokenize, "context_length", None))
         self.revision = found.revision

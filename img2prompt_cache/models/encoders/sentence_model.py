@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.errors import Img2PromptError, UsageError, first_line
 from img2prompt_cache.models.encoders.batches import batches, blocks
 from img2prompt_cache.models.encoders.linears import use_onednn, without_onednn
 from img2prompt_cache.models.encoders.prompts import longest_text
@@ -208,7 +208,7 @@ def _load(spec: Spec, folder: Path, device: str) -> Any:
             model_kwargs={"use_safetensors": True},
         )
     except Exception as error:  # the libraries raise anything on files from anybody
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        reason = first_line(error, 300)
         raise Img2PromptError(
             f"encoder {spec}: {folder} cannot be loaded as a sentence-transformers model: {reason}"
         ) from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from img2prompt_cache.errors import Img2PromptError, UsageError
+from img2prompt_cache.errors import Img2PromptError, UsageError, first_line
 from img2prompt_cache.models.specs import Spec
 
 ASK_SECONDS = 10.0
@@ -172,10 +172,9 @@ def first_of(spec: str, folder: Path, names: Sequence[str]) -> Path:
 
 def unreachable(spec: str, error: Exception) -> Img2PromptError:
     """Build the error for a hub that does not answer, to be raised by the caller."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
     return Img2PromptError(
         f"{spec}: its weights are not in the local cache and the model hub ({endpoint()}) did not answer "
-        f"({lines[0][:160]}); check the network or HF_ENDPOINT, or use "
+        f"({first_line(error, 160)}); check the network or HF_ENDPOINT, or use "
         '`preset="packaged"`, which needs only a package index'
     )
 
