@@ -20,13 +20,15 @@ import img2prompt_cache as ipc
 from img2prompt_cache.cache.reader import Cache
 from img2prompt_cache.errors import Img2PromptError, UsageError
 from img2prompt_cache.exporting import export as module
-from img2prompt_cache.exporting.golden import prepare
+from img2prompt_cache.exporting import loss
+from img2prompt_cache.exporting.golden import prepare, read_pictures, run_file
 from img2prompt_cache.exporting.run_graph import RunGraphs, graphs_of, parts_of
 from img2prompt_cache.fitting.config import FitConfig
 from img2prompt_cache.fitting.single import fit_head
 from img2prompt_cache.models.backbones.taps import choose_taps
 from img2prompt_cache.models.onnx_file import read_graph
 from img2prompt_cache.numerics.metrics import cosine
+from img2prompt_cache.runs.held_out import load_validation
 from img2prompt_cache.runs.run import Run
 from kit import Tiny
 from synthetic import Cli
@@ -241,10 +243,10 @@ def test_fewer_bits_are_compared_with_float32_on_held_out_images(
     vectors = file.session(threads=1).run(["vectors"], {name: golden[name] for name in file.inputs})[0]
     np.testing.assert_allclose(vectors, golden["vectors"], atol=1e-3)
     assert operators <= {node.op_type for node in onnx.load_model(out).graph.node}
-    loss = found.loss
-    assert loss.images == ridge.metrics["n"]
-    assert 0.95 < loss.least <= loss.mean < 1 - 1e-9
-    assert 1e-9 < abs(loss.change) < 0.1
+    lost = found.loss
+    assert lost.images == ridge.metrics["n"]
+    assert 0.95 < lost.least <= lost.mean < 1 - 1e-9
+    assert 1e-9 < abs(lost.change) < 0.1
     assert cosine(golden["vectors"], golden["torch_vectors"]).min() > 0.95
 
 
@@ -270,6 +272,39 @@ def test_a_loss_that_is_too_large_or_unknown_is_refused_unless_forced(
     assert ipc.export(ridge, out, precision="fp16").loss.change == -0.0019
     with pytest.raises(UsageError, match="unknown `precision` 'int4'"):
         ipc.export(ridge, out, precision="int4")  # type: ignore[arg-type]
+
+
+def test_a_graph_in_fewer_bits_that_gives_nan_is_not_written_even_if_forced(
+    ridge: Run, graphs: RunGraphs, tmp_path: Path, monkeypatch
+):
+    calls = []
+
+    def overflowing(path: Path, pixels: dict) -> dict[str, np.ndarray]:
+        calls.append(path)
+        found = run_file(path, pixels)
+        return found if len(calls) == 1 else {name: values * np.nan for name, values in found.items()}
+
+    monkeypatch.setattr(module, "shorten", lambda graph, *_: graph)
+    monkeypatch.setattr(module, "run_file", overflowing)
+    with made_before(graphs), pytest.raises(Img2PromptError, match="NaN or infinity"):
+        ipc.export(ridge, tmp_path / "run.onnx", precision="fp16", force=True)
+    assert len(calls) == 2
+    assert not [*tmp_path.iterdir()]
+
+
+def test_ranges_are_not_measured_on_held_out_images(ridge: Run, monkeypatch):
+    asked = []
+
+    def reading(rows: Any, count: int, among: Any = None) -> Any:
+        asked.append({rows.ids[row] for row in among})
+        return read_pictures(rows, count, among)
+
+    monkeypatch.setattr(loss, "read_pictures", reading)
+    assert loss.calibration_pictures(ridge)
+    held = {*load_validation(ridge.folder, ridge).ids}
+    assert asked[0]
+    assert held
+    assert not asked[0] & held
 
 
 def same_as_predict(run: Run, path: Path, pairs: Path) -> None:
