@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 from types import FrameType
@@ -21,6 +22,15 @@ def leave_when_asked() -> None:
     """
     for number in SIGNALS:
         signal.signal(number, _leave)
+
+
+def ignore_when_done() -> None:
+    """Have SIGINT and SIGTERM ignored once all is done and only the interpreter is left to end.
+
+    It takes handlers written in Python away then, and a signal would kill a process that did its work.
+    """
+    for number in SIGNALS:
+        atexit.register(signal.signal, number, signal.SIG_IGN)
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

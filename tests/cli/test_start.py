@@ -80,3 +80,15 @@ def test_an_interrupt_at_any_time_is_not_a_traceback(arguments, delay, tmp_path)
     assert process.returncode in (0, 130)
     assert b"Traceback" not in err
     assert b"Exception ignored" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_python_ends_does_not_change_what_was_done(number):
+    """After the last callback Python takes its handlers away, and what it would do by itself is to die."""
+    script = (
+        "import atexit, os, sys\nfrom img2prompt_cache.cli.start import main\nsys.argv[1:] = ['--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    atexit._run_exitfuncs()\n"
+        f"    os.kill(os.getpid(), {int(number)})\n    os.write(2, b'late')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"late")
